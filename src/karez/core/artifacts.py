@@ -1,0 +1,96 @@
+"""Datasets, models, checkpoints, reports: content-addressed, owned, with their lineage."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, NewType
+
+from karez.core.resources import FORBID
+
+ArtifactId = NewType("ArtifactId", str)
+"""`art-` and the first 20 hex digits of the manifest's SHA-256."""
+
+
+class ArtifactKind(StrEnum):
+    """What an artifact holds."""
+
+    DATASET = "dataset"
+    MODEL = "model"
+    CODE = "code"
+    CHECKPOINT = "checkpoint"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file of an artifact."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.path).parts
+        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path:
+            raise ValueError(f"{self.path!r} is no path inside an artifact")
+        if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
+            raise ValueError(f"{self.sha256!r} is no SHA-256 in lower-case hex")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where an artifact comes from."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    job: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Role (base, data, code, ...) -> artifact id."""
+    receipts: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactSpec:
+    """An artifact about to be registered: its files are in the blob store already."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    name: str
+    kind: ArtifactKind
+    files: tuple[FileEntry, ...]
+    project: str = "default"
+    format: str = ""
+    lineage: Lineage = Lineage()
+    facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    """Small facts worth showing: parameters, rows, accuracy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A registered artifact."""
+
+    id: ArtifactId
+    spec: ArtifactSpec
+    owner: str = ""
+    created_at: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.size_bytes for file in self.spec.files)
+
+
+def artifact_id(spec: ArtifactSpec) -> ArtifactId:
+    """The id that follows from project, kind and content, so the same files are registered once."""
+    manifest = "\n".join(
+        f"{file.sha256} {file.size_bytes} {file.path}"
+        for file in sorted(spec.files, key=lambda file: file.path)
+    )
+    seed = f"{spec.project}\n{spec.kind}\n{spec.name}\n{manifest}"
+    return ArtifactId("art-" + hashlib.sha256(seed.encode()).hexdigest()[:20])

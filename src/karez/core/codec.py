@@ -1,0 +1,53 @@
+"""Frozen dataclasses to JSON and back, strictly: unknown keys and wrong types are refused."""
+
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(value: object) -> Any:
+    """A value made of dicts, lists and scalars."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def to_text(value: object) -> str:
+    """JSON text of a dataclass."""
+    return _adapter(type(value)).dump_json(value).decode()
+
+
+def from_json(kind: type[T], data: Any) -> T:
+    """A typed value from parsed JSON.
+
+    Raises:
+        ValueError: It does not describe one; the message names the field.
+    """
+    try:
+        value: T = _adapter(kind).validate_python(data)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
+    return value
+
+
+def from_text(kind: type[T], text: str | bytes) -> T:
+    """A typed value from JSON text. Raises ValueError as `from_json`."""
+    try:
+        value: T = _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
+    return value
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint, with the place it is about."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

@@ -1,0 +1,93 @@
+"""All options of a cloud: one frozen tree, resolved from file, environment and flags."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Options, each documented under its field. The environment name is KAREZ_<FIELD>."""
+
+    home: str = "~/.karez"
+    """Folder that holds all state of this cloud."""
+    host: str = "127.0.0.1"
+    """Address that control, gateway and Ray listen on. Not loopback: a cluster others can join."""
+    port: int = 7070
+    """Port of the control API."""
+    gateway_port: int = 7080
+    """Port of the OpenAI-compatible gateway."""
+    ray_port: int = 7079
+    """Port of the Ray head."""
+    ray_address: str = ""
+    """Address of an existing Ray cluster to use; empty starts one."""
+    database: str = ""
+    """SQLAlchemy URL of the store; empty is SQLite in the state folder."""
+    blobs: str = ""
+    """fsspec URL of the blob store; empty is a folder in the state folder."""
+    node: str = ""
+    """Name of this node; empty is the host name."""
+    cpus: int = 0
+    """CPU devices this node offers; 0 is all it has."""
+    object_store_bytes: int = 100_000_000
+    """Shared memory Ray may take on a node. karez moves no state through it."""
+    tick_s: float = 0.5
+    """Longest pause between two looks of the scheduler."""
+    lease_s: float = 4.0
+    """How long a control owns a workload without renewing it."""
+    fence_s: float = 600.0
+    """How long a node works on without hearing from any control before it stops its processes."""
+    node_silence_s: float = 4.0
+    """How long a node may be silent before its workers are moved."""
+    checkpoint_s: float = 60.0
+    """Seconds between two stored checkpoints of a training job."""
+    quiesce_s: float = 30.0
+    """How long a rank may take to leave its step when a generation ends, before it is killed."""
+    start_s: float = 300.0
+    """How long a process may take from its start until it reports ready."""
+    fault_limit: int = 20
+    """Recoveries without a new step after which a job is failed."""
+    preload: bool = True
+    """Whether nodes import torch ahead of time, so that ranks start in milliseconds."""
+
+
+def resolve(
+    file: str, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[Settings, Mapping[str, str]]:
+    """Settings from a TOML text, the environment and flags; the later wins.
+
+    Returns:
+        The settings, and for each field where its value came from.
+
+    Raises:
+        ValueError: Unknown key in the file, or a value of the wrong type.
+    """
+    known = {field.name: field for field in fields(Settings)}
+    table = tomllib.loads(file) if file else {}
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise ValueError(f"karez.toml has an unknown key {unknown[0]!r}; known: {sorted(known)}")
+    values: dict[str, Any] = {}
+    origin = dict.fromkeys(known, "default")
+    layers = (
+        ("file", table),
+        ("environment", {k: environ[f"KAREZ_{k.upper()}"] for k in known if f"KAREZ_{k.upper()}" in environ}),
+        ("flag", {k: v for k, v in flags.items() if v is not None}),
+    )
+    for name, layer in layers:
+        for key, raw in layer.items():
+            values[key] = _typed(key, raw, type(getattr(Settings(), key)))
+            origin[key] = name
+    return replace(Settings(), **values), origin
+
+
+def _typed(key: str, raw: object, kind: type) -> object:
+    if kind is bool and isinstance(raw, str):
+        if raw.lower() not in ("1", "0", "true", "false", "yes", "no"):
+            raise ValueError(f"{key} should be true or false, not {raw!r}")
+        return raw.lower() in ("1", "true", "yes")
+    try:
+        return raw if isinstance(raw, kind) else kind(raw)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key} should be {kind.__name__}, not {raw!r}") from error

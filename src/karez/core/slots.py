@@ -1,0 +1,124 @@
+"""A rank's snapshots in shared memory: the layout that ranks write and keepers read.
+
+One file per rank with two slots, so that the step before the newest survives while the newest is
+being written. A slot counts only once its step number is published, which happens last.
+"""
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_MAGIC: Final = 0x6B617265_7A303031
+_HEAD: Final = 4096
+_SLOT: Final = struct.Struct("<qqqq")  # step, length, crc32, generation
+_TOP: Final = struct.Struct("<Qqq")  # magic, capacity, replicated step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One whole snapshot."""
+
+    step: int
+    generation: int
+    body: bytes
+
+
+class Slots:
+    """The two slots of one rank. One writer; readers may look at any time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is something else.
+        """
+        self.path = path
+        with path.open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < _HEAD:
+                raise ValueError(f"{path} is too short for a snapshot file")
+            self._map = mmap.mmap(file.fileno(), size)
+        magic, self.capacity, _ = _TOP.unpack_from(self._map, 0)
+        if magic != _MAGIC or size < _HEAD + 2 * self.capacity:
+            self._map.close()
+            raise ValueError(f"{path} is no snapshot file")
+
+    @classmethod
+    def create(cls, path: Path, capacity: int) -> "Slots":
+        """Make a file with room for two snapshots of `capacity` bytes.
+
+        Raises:
+            OSError: No room (ENOSPC); nothing is left behind.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        try:
+            with fresh.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _HEAD + 2 * capacity)
+                file.write(_TOP.pack(_MAGIC, capacity, -1))
+                for slot in range(2):
+                    file.seek(64 + slot * 64)
+                    file.write(_SLOT.pack(-1, 0, 0, 0))
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+        return cls(path)
+
+    def write(self, step: int, generation: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Replace the older slot. The parts are joined; they must fit `capacity`."""
+        slot = step % 2
+        head = 64 + slot * 64
+        _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
+        at = start = _HEAD + slot * self.capacity
+        crc = 0
+        for part in parts:
+            self._map[at : at + len(part)] = part
+            crc = zlib.crc32(part, crc)
+            at += len(part)
+        _SLOT.pack_into(self._map, head, -1, at - start, crc, generation)
+        struct.pack_into("<q", self._map, head, step)  # published last
+
+    def steps(self) -> tuple[int, ...]:
+        """The steps that can be read, oldest first."""
+        found = (_SLOT.unpack_from(self._map, 64 + slot * 64)[0] for slot in range(2))
+        return tuple(sorted(step for step in found if step >= 0))
+
+    def read(self, step: int) -> Snapshot | None:
+        """A whole snapshot, or None if it is not there or its checksum is wrong."""
+        head = 64 + (step % 2) * 64
+        at_step, length, crc, generation = _SLOT.unpack_from(self._map, head)
+        start = _HEAD + (step % 2) * self.capacity
+        if at_step != step or not 0 <= length <= self.capacity:
+            return None
+        body = self._map[start : start + length]
+        again = _SLOT.unpack_from(self._map, head)
+        if again[0] != step or zlib.crc32(body) != crc:
+            return None
+        return Snapshot(step=step, generation=generation, body=body)
+
+    def drop_newer(self, step: int) -> None:
+        """Forget snapshots after `step`: they belong to a past that was given up."""
+        for slot in range(2):
+            head = 64 + slot * 64
+            if _SLOT.unpack_from(self._map, head)[0] > step:
+                _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
+
+    @property
+    def replicated(self) -> int:
+        """The newest step that a peer holds too; -1: none."""
+        return int(_TOP.unpack_from(self._map, 0)[2])
+
+    @replicated.setter
+    def replicated(self, step: int) -> None:
+        struct.pack_into("<q", self._map, 16, step)
+
+    def close(self) -> None:
+        """Unmap; the file stays."""
+        self._map.close()

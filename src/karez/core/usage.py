@@ -1,0 +1,61 @@
+"""What was used, by whom: the rows a bill is made of."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from karez.core.resources import FORBID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request through the gateway. The id makes recording it twice harmless."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    id: str
+    at: float
+    project: str
+    key_id: str
+    service: str
+    prompt_tokens: int
+    completion_tokens: int
+    status: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """Usage of one project and service or job, summed."""
+
+    project: str
+    what: str
+    kind: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    device_seconds: float = 0.0
+    device_kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRow:
+    """One change: who did what to what, and whether it was let through."""
+
+    id: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    outcome: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One step of one rank: the last generation that did it stands."""
+
+    step: int
+    rank: int
+    loss: float
+    at: float
+    generation: int = 1

@@ -1,0 +1,57 @@
+"""Frames on a stream socket: a JSON head and an optional blob. Used between a node's processes."""
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+_PREFIX: Final = struct.Struct("<II")
+LIMIT_BYTES: Final = 2**31
+"""Largest blob in one frame."""
+
+
+class Stream(Protocol):
+    """A connected stream socket."""
+
+    def sendall(self, data: Any, /) -> None:
+        """Send all of it."""
+        ...
+
+    def recv_into(self, buffer: Any, /) -> int:
+        """Fill some of a buffer; 0 at the end."""
+        ...
+
+
+def send(stream: Stream, head: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
+    """Send one frame. Raises OSError if the peer has gone."""
+    text = json.dumps(head, separators=(",", ":")).encode()
+    stream.sendall(_PREFIX.pack(len(text), len(blob)) + text)
+    if len(blob):
+        stream.sendall(blob)
+
+
+def receive(stream: Stream) -> tuple[dict[str, Any], bytes]:
+    """Read one frame.
+
+    Raises:
+        EOFError: The peer closed.
+        ValueError: What came is no frame.
+    """
+    text_len, blob_len = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
+    if text_len > 2**24 or blob_len > LIMIT_BYTES:
+        raise ValueError(f"a frame of {text_len}+{blob_len} bytes is too long")
+    head = json.loads(_exactly(stream, text_len))
+    if not isinstance(head, dict):
+        raise ValueError("a frame's head should be an object")
+    return head, bytes(_exactly(stream, blob_len)) if blob_len else b""
+
+
+def _exactly(stream: Stream, size: int) -> bytearray:
+    buffer = bytearray(size)
+    view, at = memoryview(buffer), 0
+    while at < size:
+        got = stream.recv_into(view[at:])
+        if not got:
+            raise EOFError
+        at += got
+    return buffer

@@ -1,0 +1,74 @@
+"""The blob store: a folder, or anything fsspec reaches (s3://, gs://, ...)."""
+
+import errno
+import hashlib
+import secrets
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from karez.core.artifacts import FileEntry
+from karez.core.errors import BrokenArtifact, NotFound, StorageFull
+
+_CHUNK = 1 << 20
+
+
+class FsspecBlobs:
+    """See core.ports.Blobs."""
+
+    def __init__(self, url: str) -> None:
+        """Open a folder path or an fsspec URL."""
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._is_local = isinstance(self._fs, LocalFileSystem)
+        self._fs.makedirs(self._root, exist_ok=True)
+
+    def put(self, source: BinaryIO, *, expect: str = "") -> FileEntry:
+        """See Blobs."""
+        fresh = f"{self._root}/{secrets.token_hex(8)}.part"
+        seen, size = hashlib.sha256(), 0
+        try:
+            with self._fs.open(fresh, "wb") as file:
+                while chunk := source.read(_CHUNK):
+                    seen.update(chunk)
+                    size += len(chunk)
+                    file.write(chunk)
+        except OSError as error:
+            self._drop(fresh)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(path=self._root, wanted_bytes=size) from error
+            raise
+        digest = seen.hexdigest()
+        if expect and digest != expect:
+            self._drop(fresh)
+            raise BrokenArtifact(name=expect, problem=f"its content has the digest {digest}")
+        self._fs.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
+        self._fs.mv(fresh, self._path(digest))
+        return FileEntry(path="blob", sha256=digest, size_bytes=size)
+
+    def open(self, digest: str) -> BinaryIO:
+        """See Blobs."""
+        if not self.has(digest):
+            raise NotFound(noun="blob", name=digest)
+        return cast("BinaryIO", self._fs.open(self._path(digest), "rb"))
+
+    def has(self, digest: str) -> bool:
+        """See Blobs."""
+        return bool(self._fs.exists(self._path(digest)))
+
+    def local(self, digest: str) -> Path | None:
+        """See Blobs."""
+        return Path(self._path(digest)) if self._is_local and self.has(digest) else None
+
+    @property
+    def folder(self) -> str:
+        """The folder on this machine, or empty."""
+        return self._root if self._is_local else ""
+
+    def _path(self, digest: str) -> str:
+        return f"{self._root}/{digest[:2]}/{digest}"
+
+    def _drop(self, path: str) -> None:
+        if self._fs.exists(path):
+            self._fs.rm(path)

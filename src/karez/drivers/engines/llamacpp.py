@@ -1,0 +1,25 @@
+"""llama.cpp as an engine, through the xllamacpp wheel: GGUF models on CPUs and at the edge."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class LlamaCpp:
+    """See core.ports.Engine."""
+
+    name: ClassVar[str] = "llamacpp"
+    formats: ClassVar[tuple[str, ...]] = ("gguf",)
+    ready_path: ClassVar[str] = "/health"
+
+    def command(self) -> tuple[str, ...]:
+        """See Engine."""
+        return ("karez.drivers.engines.llamacpp_process:main",)
+
+    def env(self, *, model_file: str, alias: str, tokens: int, parallel: int) -> Mapping[str, str]:
+        """See Engine."""
+        return {
+            "KAREZ_ENGINE_MODEL": model_file,
+            "KAREZ_ENGINE_ALIAS": alias,
+            "KAREZ_ENGINE_TOKENS": str(tokens),
+            "KAREZ_ENGINE_PARALLEL": str(parallel),
+        }

@@ -1,0 +1,59 @@
+"""The llama.cpp server as a process of its own: it tells the steward where it listens."""
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from karez.core import wire
+
+
+def main() -> int:
+    """Serve one model until killed."""
+    env = os.environ  # noqa: TID251 - this process's own main
+    try:
+        import xllamacpp  # noqa: PLC0415 - absent where this engine is not installed
+    except ModuleNotFoundError:
+        sys.stderr.write("the llama.cpp engine is missing: pip install xllamacpp\n")
+        return 3
+    model = _model_file(Path(env["KAREZ_INPUTS"]) / "model", env["KAREZ_ENGINE_MODEL"])
+    if model is None:
+        sys.stderr.write("the model artifact holds no GGUF file\n")
+        return 4
+    address, threads = env["KAREZ_ADDRESS"], len(os.sched_getaffinity(0))
+    port = _free_port(address)
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.model_alias = {env["KAREZ_ENGINE_ALIAS"]}
+    params.n_parallel = int(env["KAREZ_ENGINE_PARALLEL"])
+    params.n_ctx = int(env["KAREZ_ENGINE_TOKENS"]) * params.n_parallel
+    params.hostnames = [address]
+    params.port = port
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    params.endpoint_metrics = True
+    params.api_keys = [env["KAREZ_ENGINE_KEY"]]
+    server = xllamacpp.Server(params)
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(env["KAREZ_STEWARD"])
+        wire.send(stream, {"key": env["KAREZ_KEY_NAME"]})
+        wire.send(stream, {"type": "listening", "url": f"http://{address}:{port}"})
+        signal.pause()
+    del server
+    return 0
+
+
+def _model_file(folder: Path, name: str) -> Path | None:
+    files = sorted(folder.rglob("*.gguf"))
+    named = [file for file in files if file.name == name]
+    return (named or files or [None])[0]
+
+
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The process that holds peers' training state in memory and ships this node's to a peer.
+
+Run as `python -m karez.drivers.steward.keeper HOST`, with KAREZ_KEEPER_TOKEN in its environment;
+prints its port. It reads a rank's newest snapshot from shared memory, sends it to the peer's
+keeper, and marks it replicated. It never unpickles anything.
+"""
+
+import hmac
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from karez.core import wire
+from karez.core.slots import Slots
+
+KEEP = 2
+"""Snapshots kept per rank: Rule R needs the newest and the one before."""
+
+
+class Keeper:
+    """Snapshots by (job, rank) and step. Threads share it under one lock."""
+
+    def __init__(self, token: str) -> None:
+        """Nothing is held yet."""
+        self._token = token
+        self._held: dict[tuple[str, int], dict[int, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def serve(self, peer: socket.socket) -> None:
+        """Answer one connection until it closes."""
+        with peer:
+            try:
+                hello, _ = wire.receive(peer)
+                if not hmac.compare_digest(str(hello.get("token")), self._token):
+                    return
+                peers: dict[str, socket.socket] = {}
+                while True:
+                    request, blob = wire.receive(peer)
+                    answer, body = self.answer(request, blob, peers)
+                    wire.send(peer, answer, body)
+            except (EOFError, OSError, ValueError, KeyError):
+                return  # a peer that breaks off or talks nonsense is simply let go
+
+    def answer(
+        self, request: dict[str, Any], blob: bytes, peers: dict[str, socket.socket]
+    ) -> tuple[dict[str, Any], bytes]:
+        """One request, one answer."""
+        name = (str(request.get("job")), int(request.get("rank", 0)))
+        match request["op"]:
+            case "put":
+                self._put(name, int(request["step"]), blob)
+                return {"ok": True}, b""
+            case "list":
+                with self._lock:
+                    return {"steps": sorted(self._held.get(name, {}))}, b""
+            case "get":
+                with self._lock:
+                    body = self._held.get(name, {}).get(int(request["step"]), b"")
+                return {"ok": bool(body)}, body
+            case "drop":
+                with self._lock:
+                    for key in [key for key in self._held if key[0] == name[0]]:
+                        del self._held[key]
+                return {"ok": True}, b""
+            case "ship":
+                return {"ok": self._ship(request, peers)}, b""
+            case _:
+                return {"ok": False}, b""
+
+    def _put(self, name: tuple[str, int], step: int, blob: bytes) -> None:
+        with self._lock:
+            held = self._held.setdefault(name, {})
+            held[step] = blob
+            for other in sorted(held):
+                if other > step or other <= step - KEEP:
+                    del held[other]  # given up by a recovery, or no longer needed
+
+    def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> bool:
+        """Send one of this node's snapshots to a peer's keeper, then mark it replicated."""
+        slots = Slots(Path(request["path"]))
+        try:
+            snapshot = slots.read(int(request["step"]))
+            if snapshot is None:
+                return False
+            to = str(request["to"])
+            if to not in peers:
+                peers[to] = dial(to, self._token)
+            head = {"op": "put", "job": request["job"], "rank": request["rank"]}
+            wire.send(peers[to], {**head, "step": snapshot.step}, snapshot.body)
+            wire.receive(peers[to])
+            slots.replicated = max(slots.replicated, snapshot.step)
+            return True
+        except OSError:
+            peers.pop(str(request["to"]), None)
+            return False
+        finally:
+            slots.close()
+
+
+def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
+    """Connect to a keeper and say the token. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    peer = socket.create_connection((host, int(port)), timeout=timeout_s)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    wire.send(peer, {"token": token})
+    return peer
+
+
+def main() -> None:
+    """Listen, print the port, serve until standard input closes."""
+    keeper = Keeper(os.environ["KAREZ_KEEPER_TOKEN"])  # noqa: TID251 - this process's own main
+    server = socket.create_server((sys.argv[1], 0), backlog=128)
+
+    def accept() -> None:
+        while True:
+            peer, _ = server.accept()
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=keeper.serve, args=(peer,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    sys.stdout.write(f"{server.getsockname()[1]}\n")
+    sys.stdout.flush()
+    sys.stdin.read()  # the steward's end of the pipe: closed when it dies
+
+
+if __name__ == "__main__":
+    main()

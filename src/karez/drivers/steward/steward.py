@@ -1,0 +1,415 @@
+"""A node's only agent: starts processes, hears them, watches them, and reports.
+
+It knows nothing of jobs' meaning: messages between a process and its foreman pass through as they
+are. Ray hosts it as an actor (drivers.ray_fabric); nothing here imports Ray.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from karez.core import wire
+from karez.core.artifacts import FileEntry
+from karez.core.errors import KarezError
+from karez.core.ports import Event, Poll, ProcessInfo, ProcessSpec
+from karez.core.resources import Node, NodeId
+from karez.core.workloads import WorkloadId
+from karez.drivers.probes import interface_of, probe_node
+from karez.drivers.steward.files import BlobSource, gather, lay_out
+
+_KEEP_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
+EVENT_LIMIT = 20_000
+"""Events remembered per workload; a control that falls further behind looks at `processes`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StewardConfig:
+    """What a steward needs to know."""
+
+    node: str
+    address: str
+    home: str
+    token: str
+    blobs: BlobSource
+    preload: str = ""
+    cpus: int = 0
+    fence_s: float = 600.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Process:
+    """A process and what is known of it."""
+
+    spec: ProcessSpec
+    folder: Path
+    info: ProcessInfo
+    stream: socket.socket | None = None
+    pending: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+class Steward:
+    """All methods may be called from several threads."""
+
+    def __init__(self, config: StewardConfig) -> None:
+        """Start the nursery, the keeper and the listener for ranks."""
+        self.config = config
+        self.boot = secrets.token_hex(4)
+        self.home = Path(config.home)
+        self.memory = Path("/dev/shm") / f"karez-{_tag(config)}"  # noqa: S108 - shared memory is meant
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
+        self._processes: dict[str, _Process] = {}
+        self._events: dict[WorkloadId, list[Event]] = {}
+        self._seq = 0
+        self._heard_at = time.monotonic()  # noqa: TID251 - the agent owns its own clock
+        shutil.rmtree(self.memory, ignore_errors=True)  # no process of an earlier steward lives
+        self.memory.mkdir(mode=0o700, parents=True)
+        (self.home / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._nursery, self._nursery_process = _start_nursery(config)
+        self._nursery_lock = threading.Lock()
+        self._keeper_process, self._keeper_port = _start_keeper(config)
+        self.socket_path = str(self.memory / "steward.sock")
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(self.socket_path)
+        self._server.listen(64)
+        for loop in (self._hear_nursery, self._accept, self._fence):
+            threading.Thread(target=loop, daemon=True).start()
+
+    def describe(self) -> Node:
+        """This node, probed anew."""
+        self._touch()
+        config = self.config
+        node = probe_node(NodeId(config.node), config.address, cpus=config.cpus)
+        return replace(node, labels=config.labels)
+
+    def start(self, spec: ProcessSpec) -> None:
+        """See Fabric."""
+        self._touch()
+        with self._lock:
+            known = self._processes.get(spec.key)
+            if known is not None and known.spec.epoch >= spec.epoch:
+                return
+        if known is not None:
+            self.forget(spec.workload)  # left over from an epoch that has passed
+        with self._lock:
+            info = ProcessInfo(
+                key=spec.key,
+                workload=spec.workload,
+                rank=spec.rank,
+                epoch=spec.epoch,
+                pid=0,
+                alive=True,
+            )
+            folder = self.home / "work" / spec.workload / spec.key
+            self._processes[spec.key] = _Process(spec=spec, folder=folder, info=info)
+        threading.Thread(target=self._launch, args=(spec, folder), daemon=True).start()
+
+    def tell(self, key: str, message: Mapping[str, Any]) -> None:
+        """See Fabric. A process that has not connected yet gets it when it does."""
+        self._touch()
+        with self._lock:
+            process = self._processes.get(key)
+            if process is None or not process.info.alive:
+                return
+            if process.stream is None:
+                process.pending.append(message)
+                return
+            stream = process.stream
+        try:
+            wire.send(stream, message)
+        except OSError:
+            return  # it has just died; its exit is on the way
+
+    def kill(self, key: str, grace_s: float = 0.0) -> None:
+        """See Fabric."""
+        self._touch()
+        if grace_s > 0:
+            self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGTERM)})
+            again = threading.Timer(grace_s, self.kill, args=(key,))
+            again.daemon = True
+            again.start()
+        else:
+            self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
+
+    def forget(self, workload: WorkloadId) -> None:
+        """See Fabric."""
+        self._touch()
+        with self._lock:
+            keys = [k for k, p in self._processes.items() if p.spec.workload == workload]
+        for key in keys:
+            self.kill(key)
+        with self._lock:
+            self._news.wait_for(
+                lambda: not any(self._processes[k].info.alive for k in keys if k in self._processes),
+                timeout=10.0,
+            )
+            for key in keys:
+                self._processes.pop(key, None)
+            self._events.pop(workload, None)
+        shutil.rmtree(self.memory / workload, ignore_errors=True)
+        shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
+        self._drop_kept(workload)
+
+    def processes(self) -> Sequence[ProcessInfo]:
+        """See Fabric."""
+        self._touch()
+        with self._lock:
+            return [process.info for process in self._processes.values()]
+
+    def poll(self, workload: WorkloadId, after: int, wait_s: float) -> Poll:
+        """See Fabric."""
+        self._touch()
+        with self._news:
+            self._news.wait_for(lambda: self._after(workload, after), timeout=wait_s)
+            return Poll(
+                events=tuple(self._after(workload, after)), seq=self._seq, boot=self.boot
+            )
+
+    def read_log(self, key: str, offset: int, limit: int) -> bytes:
+        """See Fabric."""
+        with self._lock:
+            process = self._processes.get(key)
+        path = None if process is None else process.folder / "log"
+        if path is None or not path.exists():
+            return b""
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(limit)
+
+    def collect(self, key: str) -> list[tuple[str, FileEntry]]:
+        """See Fabric."""
+        with self._lock:
+            folder = self._processes[key].folder
+        return gather(self.config.blobs, folder / "out")
+
+    def save(self, path: str) -> FileEntry:
+        """See Fabric. Only files below this node's work folder."""
+        file = Path(path).resolve()
+        if not file.is_relative_to((self.home / "work").resolve()):
+            raise PermissionError(f"{path} is outside the work folder")
+        entry = self.config.blobs.store(file)
+        file.unlink()
+        return entry
+
+    def keeper(self) -> str:
+        """See Fabric."""
+        return f"{self.config.address}:{self._keeper_port}"
+
+    def stop(self) -> None:
+        """End every process and clear shared memory."""
+        self._nursery.close()
+        if self._keeper_process.stdin:
+            self._keeper_process.stdin.close()
+        for process in (self._nursery_process, self._keeper_process):
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        shutil.rmtree(self.memory, ignore_errors=True)
+
+    # inside
+
+    def _launch(self, spec: ProcessSpec, folder: Path) -> None:
+        try:
+            for name in ("inputs", "out", "code", "restore"):
+                (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            lay_out(self.config.blobs, spec.code, folder / "code")
+            for staged in spec.inputs:
+                lay_out(self.config.blobs, staged.files, folder / "inputs" / staged.folder)
+            for name, digest in spec.restore.items():
+                self.config.blobs.fetch(digest, folder / "restore" / name)
+        except (KarezError, OSError) as error:
+            self._ended(spec.key, 127, str(error))
+            return
+        grant = spec.grant
+        cpus = list(grant.indices) if grant and grant.kind == "cpu" else []
+        self._to_nursery(
+            {
+                "op": "start",
+                "key": spec.key,
+                "command": spec.command,
+                "warm": spec.warm,
+                "env": self._environment(spec, folder),
+                "cwd": str(folder / "code"),
+                "log": str(folder / "log"),
+                "cpus": cpus,
+            }
+        )
+
+    def _environment(self, spec: ProcessSpec, folder: Path) -> dict[str, str]:
+        env = {k: os.environ[k] for k in _KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
+        env.update(
+            KAREZ_KEY_NAME=spec.key,
+            KAREZ_JOB=spec.workload,
+            KAREZ_NODE=self.config.node,
+            KAREZ_ADDRESS=self.config.address,
+            KAREZ_STEWARD=self.socket_path,
+            KAREZ_KEEPER=self.keeper(),
+            KAREZ_KEEPER_TOKEN=self.config.token,
+            KAREZ_SLOTS=str(self.memory / spec.workload / f"{spec.rank}.slots"),
+            KAREZ_INPUTS=str(folder / "inputs"),
+            KAREZ_OUT=str(folder / "out"),
+            KAREZ_RESTORE=str(folder / "restore"),
+            KAREZ_CODE=str(folder / "code"),
+            PYTHONUNBUFFERED="1",
+        )
+        env.update(_visible(spec), GLOO_SOCKET_IFNAME=interface_of(self.config.address))
+        env.update(spec.env)
+        return env
+
+    def _to_nursery(self, request: Mapping[str, Any]) -> None:
+        try:
+            with self._nursery_lock:
+                wire.send(self._nursery, request)
+        except OSError:
+            if request["op"] == "start":
+                self._ended(request["key"], 127, "the nursery of this node has ended")
+
+    def _hear_nursery(self) -> None:
+        try:
+            while True:
+                report, _ = wire.receive(self._nursery)
+                if report["event"] == "started":
+                    self._change(report["key"], pid=report["pid"])
+                    self._publish(report["key"], "started", {"pid": report["pid"]})
+                elif report["event"] == "exit":
+                    self._ended(report["key"], report["code"], "")
+        except (EOFError, OSError):
+            with self._lock:
+                alive = [key for key, p in self._processes.items() if p.info.alive]
+            for key in alive:
+                self._ended(key, -int(signal.SIGKILL), "the nursery of this node has ended")
+
+    def _accept(self) -> None:
+        while True:
+            stream, _ = self._server.accept()
+            threading.Thread(target=self._hear, args=(stream,), daemon=True).start()
+
+    def _hear(self, stream: socket.socket) -> None:
+        try:
+            hello, _ = wire.receive(stream)
+            key = str(hello["key"])
+            with self._lock:
+                process = self._processes[key]
+                process.stream = stream
+                for message in process.pending:
+                    wire.send(stream, message)
+                process.pending.clear()
+            while True:
+                message, _ = wire.receive(stream)
+                self._publish(key, str(message.pop("type")), message)
+        except (EOFError, OSError, KeyError, ValueError):
+            stream.close()
+
+    def _publish(self, key: str, kind: str, data: Mapping[str, Any]) -> None:
+        with self._news:
+            process = self._processes.get(key)
+            if process is None:
+                return
+            said = {**process.info.said, kind: data}
+            process.info = replace(process.info, said=said)
+            self._seq += 1
+            events = self._events.setdefault(process.spec.workload, [])
+            at = time.time()  # noqa: TID251 - the agent stamps what it sees
+            events.append(Event(seq=self._seq, at=at, key=key, type=kind, data=data))
+            del events[:-EVENT_LIMIT]
+            self._news.notify_all()
+
+    def _ended(self, key: str, code: int, error: str) -> None:
+        self._change(key, alive=False, exit_code=code, error=error)
+        self._publish(key, "exit", {"code": code, "error": error})
+
+    def _change(self, key: str, **fields: Any) -> None:
+        with self._lock:
+            if key in self._processes:
+                process = self._processes[key]
+                process.info = replace(process.info, **fields)
+
+    def _after(self, workload: WorkloadId, after: int) -> list[Event]:
+        events = self._events.get(workload, [])
+        first = len(events)
+        while first and events[first - 1].seq > after:
+            first -= 1
+        return events[first:]
+
+    def _touch(self) -> None:
+        self._heard_at = time.monotonic()  # noqa: TID251 - as above
+
+    def _fence(self) -> None:
+        """Stop work when no control has been heard for too long: another may own it now."""
+        while True:
+            silent_s = time.monotonic() - self._heard_at  # noqa: TID251 - as above
+            if silent_s > self.config.fence_s:
+                with self._lock:
+                    alive = [key for key, p in self._processes.items() if p.info.alive]
+                for key in alive:
+                    self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
+            threading.Event().wait(min(5.0, self.config.fence_s / 4))
+
+    def _drop_kept(self, workload: WorkloadId) -> None:
+        from karez.drivers.steward.keeper import dial  # noqa: PLC0415 - only here
+
+        try:
+            with dial(self.keeper(), self.config.token) as peer:
+                wire.send(peer, {"op": "drop", "job": workload, "rank": 0})
+                wire.receive(peer)
+        except (OSError, EOFError):
+            return  # a keeper that has gone holds nothing
+
+
+def _tag(config: StewardConfig) -> str:
+    import hashlib  # noqa: PLC0415 - only here
+
+    return hashlib.sha256(f"{config.home}|{config.node}".encode()).hexdigest()[:12]
+
+
+def _visible(spec: ProcessSpec) -> dict[str, str]:
+    """What limits a process to its accelerators. Empty text, not absent, hides them all."""
+    indices = "" if spec.grant is None else ",".join(str(i) for i in spec.grant.indices)
+    kind = "" if spec.grant is None else spec.grant.kind.value
+    threads = len(spec.grant.indices) if spec.grant and kind == "cpu" else 1
+    return {
+        "CUDA_VISIBLE_DEVICES": indices if kind == "gpu" else "",
+        "ASCEND_RT_VISIBLE_DEVICES": indices if kind == "npu" else "",
+        "OMP_NUM_THREADS": str(max(1, threads)),
+        "KAREZ_DEVICE": kind or "cpu",
+    }
+
+
+def _start_nursery(config: StewardConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "karez.drivers.steward.nursery", str(theirs.fileno())]
+    if config.preload:
+        command.append(config.preload)
+    env = {k: os.environ[k] for k in _KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
+    env.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    env.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+    log = (Path(config.home) / "nursery.log").open("ab")
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        command, pass_fds=[theirs.fileno()], env=env, stdin=subprocess.DEVNULL,
+        stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    theirs.close()
+    return ours, process
+
+
+def _start_keeper(config: StewardConfig) -> tuple[subprocess.Popen[bytes], int]:
+    env = {k: os.environ[k] for k in _KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "karez.drivers.steward.keeper", config.address],
+        env={**env, "KAREZ_KEEPER_TOKEN": config.token},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    line = process.stdout.readline() if process.stdout else b""
+    return process, int(line or 0)

@@ -1,0 +1,5 @@
+"""Control: the REST API, the loops that reconcile, and the wiring.
+
+wiring.py alone chooses real edges. Routes parse and call one service method. Loops claim a row,
+work, and write back guarded by lease and token.
+"""

@@ -1,0 +1,125 @@
+"""The API as an ASGI application."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+import karez
+from karez.core.errors import BadRequest, KarezError
+from karez.core.usage import AuditRow
+from karez.server.api import artifacts, books, health, jobs, node, people, pool, services
+from karez.server.api.guard import roles
+from karez.server.cloud import Cloud
+
+PREFIX = "/api/v1"
+_PROBLEM = "application/problem+json"
+_Message = MutableMapping[str, Any]
+
+
+def create_app(cloud: Cloud) -> FastAPI:
+    """The API over given services. Raises AssertionError if a route names no role."""
+    app = FastAPI(
+        title="karez",
+        version=karez.__version__,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.cloud = cloud
+    for module in (health, jobs, services, artifacts, pool, people, books, node):
+        app.include_router(module.router, prefix=PREFIX)
+    unguarded = [route for route, role in roles(app).items() if role == "UNGUARDED"]
+    assert not unguarded, f"routes without a role: {unguarded}"
+    app.add_exception_handler(KarezError, _karez_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ValueError, _value_error)
+    app.add_middleware(_Audit, cloud=cloud)
+    return app
+
+
+def _problem(error: KarezError) -> JSONResponse:
+    body = {
+        "type": f"https://karez.dev/errors/{error.code}",
+        "title": error.what(),
+        "status": error.status,
+        "code": error.code,
+        "hint": error.hint(),
+    }
+    return JSONResponse(body, error.status, media_type=_PROBLEM)
+
+
+async def _karez_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, KarezError)
+    return _problem(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    text = str(first["msg"]).removeprefix("Value error, ")
+    return _problem(BadRequest(problem=f"{place}: {text}" if place else text))
+
+
+async def _value_error(_: Request, error: Exception) -> JSONResponse:
+    return _problem(BadRequest(problem=str(error)))
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    body = {
+        "type": "about:blank",
+        "title": str(error.detail),
+        "status": error.status_code,
+        "code": "http",
+        "hint": f"The API is described at {PREFIX}/openapi.json.",
+    }
+    return JSONResponse(body, error.status_code, media_type=_PROBLEM)
+
+
+class _Audit:
+    """Pure ASGI: one row for every request that may change something."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], cloud: Cloud) -> None:
+        self.app = app
+        self.cloud = cloud
+
+    async def __call__(self, scope: _Message, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        scope.setdefault("state", {})
+        status = 500
+
+        async def watch(message: _Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            self._write(scope, status)
+
+    def _write(self, scope: _Message, status: int) -> None:
+        path = scope["path"].removeprefix(PREFIX)
+        if path.startswith(("/node/", "/gateway/")):
+            return  # the cloud's own traffic; its effects are recorded where they belong
+        self.cloud.store.add_audit(
+            AuditRow(
+                id=0,
+                at=self.cloud.clock.now(),
+                actor=str(scope["state"].get("actor", "nobody")),
+                action=f"{scope['method']} {path}",
+                subject=path.rsplit("/", 1)[-1],
+                outcome=str(status),
+            )
+        )
+
+

@@ -1,0 +1,28 @@
+"""Usage and the audit log over HTTP."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from karez.core.identity import EVERYWHERE, Role
+from karez.core.usage import AuditRow, UsageRow
+from karez.server.api.guard import CloudDep, Who, allow
+
+router = APIRouter(tags=["books"])
+
+
+@router.get("/usage", **allow(Role.VIEWER))
+def show_usage(cloud: CloudDep, who: Who) -> Sequence[UsageRow]:
+    """Tokens per service and device-seconds per workload."""
+    projects = None if who.project == EVERYWHERE else (who.project,)
+    return cloud.store.usage(projects=projects, now=cloud.clock.now())
+
+
+@router.get("/audit", **allow(Role.ADMIN))
+def show_audit(
+    cloud: CloudDep, who: Who, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+) -> Sequence[AuditRow]:
+    """Who changed what, newest first."""
+    cloud.need_everywhere(who)
+    return cloud.store.audit(limit=limit)

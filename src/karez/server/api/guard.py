@@ -1,0 +1,67 @@
+"""Who may call what: every route names its role; everything else is denied."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
+
+from karez.core.errors import NotAllowed, NotSignedIn
+from karez.core.identity import Principal, Role, includes
+from karez.server.cloud import Cloud
+
+PUBLIC = "public"
+_MARK = "x-karez-role"
+
+
+def cloud_of(request: Request) -> Cloud:
+    """The services that wiring put on the app."""
+    cloud: Cloud = request.app.state.cloud
+    return cloud
+
+
+def principal_of(request: Request) -> Principal:
+    """Who signed the request, already checked against the route's role."""
+    who: Principal = request.state.principal
+    return who
+
+
+CloudDep = Annotated[Cloud, Depends(cloud_of)]
+Who = Annotated[Principal, Depends(principal_of)]
+
+
+def allow(role: Role) -> dict[str, Any]:
+    """Arguments for a route that needs `role`."""
+    return {"dependencies": [Depends(_checker(role))], "openapi_extra": {_MARK: role.value}}
+
+
+def public() -> dict[str, Any]:
+    """Arguments for a route that anyone may call."""
+    return {"openapi_extra": {_MARK: PUBLIC, "security": []}}
+
+
+def _checker(role: Role) -> Callable[[Request], None]:
+    def check(request: Request) -> None:
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        who = cloud_of(request).principal(text.strip()) if scheme.lower() == "bearer" else None
+        if who is None:
+            raise NotSignedIn
+        request.state.principal = who
+        request.scope["state"]["actor"] = f"{who.name} ({who.key_id})"
+        if not includes(who.role, role):
+            raise NotAllowed(needed=role, held=who.role, project=who.project)
+
+    return check
+
+
+def roles(app: FastAPI | APIRouter) -> dict[str, str]:
+    """`METHOD /path` -> the role it needs; `UNGUARDED` for a route that names none."""
+    found: dict[str, str] = {}
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            role = str((route.openapi_extra or {}).get(_MARK, "UNGUARDED"))
+            if role not in (PUBLIC, "UNGUARDED") and not route.dependencies:
+                role = "UNGUARDED"
+            for method in route.methods or ():
+                found[f"{method} {route.path}"] = role
+    return found

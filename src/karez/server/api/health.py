@@ -1,0 +1,93 @@
+"""Health, readiness, metrics and the summary."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+import karez
+from karez.core.identity import Role
+from karez.core.resources import NodeState
+from karez.core.units import MILLI
+from karez.server.api.guard import CloudDep, allow, public
+
+router = APIRouter(tags=["health"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The cloud in one look."""
+
+    version: str
+    nodes: dict[str, int]
+    devices: dict[str, int]
+    held: dict[str, float]
+    jobs: dict[str, int]
+    services: dict[str, int]
+    gateway_url: str
+    home: str
+
+
+@router.get("/health", **public())
+def health() -> dict[str, str]:
+    """200 while the process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", **public())
+def ready(request: Request, response: Response, cloud: CloudDep) -> dict[str, Any]:
+    """200 once the store answers and a node is in the pool, else 503."""
+    cloud.store.ping()
+    nodes = [n for n in cloud.store.nodes() if n.state == NodeState.READY]
+    fresh = bool(request.app.state.loops_alive()) and bool(nodes)
+    response.status_code = 200 if fresh else 503
+    return {"ready": fresh, "nodes": len(nodes)}
+
+
+@router.get("/status", **allow(Role.VIEWER))
+def summary(cloud: CloudDep) -> Summary:
+    """Nodes, devices, workloads and addresses."""
+    nodes = cloud.store.nodes()
+    states: dict[str, int] = {}
+    devices: dict[str, int] = {}
+    for node in nodes:
+        states[node.state] = states.get(node.state, 0) + 1
+        if node.state == NodeState.READY:
+            for device in node.devices:
+                devices[device.kind] = devices.get(device.kind, 0) + 1
+    held: dict[str, float] = {}
+    for allocation in cloud.store.allocations().values():
+        for grant in allocation.grants:
+            held[grant.kind] = held.get(grant.kind, 0.0) + grant.milli / MILLI
+    counts = cloud.store.count_states()
+    settings = cloud.settings
+    return Summary(
+        version=karez.__version__,
+        nodes=states,
+        devices=devices,
+        held=held,
+        jobs={state: n for (sort, state), n in counts.items() if sort == "job"},
+        services={state: n for (sort, state), n in counts.items() if sort == "service"},
+        gateway_url=f"http://{settings.host}:{settings.gateway_port}/v1",
+        home=settings.home,
+    )
+
+
+@router.get("/metrics", **allow(Role.VIEWER))
+def metrics(cloud: CloudDep) -> Response:
+    """Prometheus text; scrape with a viewer's key as bearer token."""
+    registry = CollectorRegistry()
+    work = Gauge("karez_workloads", "Workloads by state", ["sort", "state"], registry=registry)
+    for (sort, state), count in cloud.store.count_states().items():
+        work.labels(sort=sort, state=state).set(count)
+    held = Gauge("karez_devices_held", "Devices held", ["kind"], registry=registry)
+    total = Gauge("karez_devices", "Devices of ready nodes", ["kind"], registry=registry)
+    shown = summary(cloud)
+    for kind, count in shown.devices.items():
+        total.labels(kind=kind).set(count)
+        held.labels(kind=kind).set(shown.held.get(kind, 0.0))
+    nodes = Gauge("karez_nodes", "Nodes by state", ["state"], registry=registry)
+    for state_name, count in shown.nodes.items():
+        nodes.labels(state=state_name).set(count)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,95 @@
+"""Jobs over HTTP."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query
+
+from karez.core.identity import Role
+from karez.core.usage import MetricRow
+from karez.core.workloads import Job, JobSpec, State
+from karez.server.api.guard import CloudDep, Who, allow
+from karez.server.logs import LogPiece
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_EXAMPLE = {
+    "name": "support-tune",
+    "kind": "train",
+    "recipe": "sft-lora",
+    "settings": {"steps": 60},
+    "inputs": {"model": "smollm2-135m-instruct", "data": "desk-router"},
+    "gang": {"min": 1, "want": 2, "each": [{"kind": "cpu", "milli": 1000}]},
+}
+
+
+@router.post("", status_code=201, **allow(Role.MEMBER))
+def submit_job(
+    spec: Annotated[JobSpec, Body(examples=[_EXAMPLE])],
+    cloud: CloudDep,
+    who: Who,
+    idempotency_key: Annotated[str, Header()] = "",
+) -> Job:
+    """Queue a job. It starts once its whole gang fits.
+
+    Sending the same Idempotency-Key again gives the same job.
+    """
+    return cloud.submit(who, spec, once=idempotency_key)
+
+
+@router.get("", **allow(Role.VIEWER))
+def list_jobs(
+    cloud: CloudDep,
+    who: Who,
+    state: Annotated[list[State] | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+) -> Sequence[Job]:
+    """The jobs you may see, newest first."""
+    return cloud.jobs(who, state or [], limit)
+
+
+@router.get("/{job}", **allow(Role.VIEWER))
+def show_job(job: str, cloud: CloudDep, who: Who) -> Job:
+    """One job, by id or by name (the newest of that name)."""
+    return cloud.job(who, job)
+
+
+@router.post("/{job}/cancel", **allow(Role.MEMBER))
+def cancel_job(job: str, cloud: CloudDep, who: Who) -> Job:
+    """Ask for a job's end. One that has ended stays as it is."""
+    return cloud.cancel(who, job)
+
+
+@router.get("/{job}/metrics", **allow(Role.VIEWER))
+def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequence[MetricRow]:
+    """The loss of each rank at each step after `after`."""
+    return cloud.store.metrics(cloud.job(who, job).id, after=after)
+
+
+@router.get("/{job}/receipts", **allow(Role.VIEWER))
+def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[dict[str, Any]]:
+    """One receipt per recovery, oldest first."""
+    return [
+        {**asdict(receipt), "steps_lost": receipt.steps_lost, "recovery_s": receipt.recovery_s}
+        for receipt in cloud.store.receipts(cloud.job(who, job).id)
+    ]
+
+
+@router.get("/{job}/logs", **allow(Role.VIEWER))
+def job_logs(job: str, cloud: CloudDep, who: Who) -> list[str]:
+    """The names of a job's log files."""
+    return cloud.logs.names(cloud.job(who, job).id)
+
+
+@router.get("/{job}/logs/{name}", **allow(Role.VIEWER))
+def job_log(
+    job: str,
+    name: str,
+    cloud: CloudDep,
+    who: Who,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=4 << 20)] = 1 << 20,
+) -> LogPiece:
+    """A piece of one log file."""
+    return cloud.logs.read(cloud.job(who, job).id, name, offset, limit)

@@ -1,0 +1,55 @@
+"""What nodes and the gateway ask of control."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from karez.core.artifacts import FileEntry
+from karez.core.identity import Role
+from karez.core.routing import Table
+from karez.core.usage import Call
+from karez.server.api.artifacts import receive_blob, send_blob
+from karez.server.api.guard import CloudDep, allow
+
+router = APIRouter(tags=["internal"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinPaper:
+    """What a host needs to join."""
+
+    ray_address: str
+    ray_token: str
+
+
+@router.get("/node/join", **allow(Role.NODE))
+def join_paper(request: Request) -> JoinPaper:
+    """How a host with a node key joins the pool."""
+    paper: JoinPaper = request.app.state.join_paper
+    return paper
+
+
+@router.get("/node/blobs/{digest}", **allow(Role.NODE))
+def node_blob(digest: str, cloud: CloudDep) -> StreamingResponse:
+    """A blob, for a node that lays out a process's inputs."""
+    return send_blob(cloud, digest)
+
+
+@router.put("/node/blobs/{digest}", status_code=201, **allow(Role.NODE))
+async def node_put_blob(digest: str, request: Request, cloud: CloudDep) -> FileEntry:
+    """A blob from a node that gathers a process's outputs."""
+    return await receive_blob(request, cloud, digest)
+
+
+@router.get("/gateway/table", **allow(Role.GATEWAY))
+def gateway_table(cloud: CloudDep) -> Table:
+    """The keys and replicas that the gateway routes by."""
+    return cloud.gateway_table()
+
+
+@router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))
+def record_calls(calls: Sequence[Call], cloud: CloudDep) -> None:
+    """Calls for the books; recording one twice is harmless."""
+    cloud.store.add_calls(calls)

@@ -1,0 +1,121 @@
+"""Projects, keys and secrets over HTTP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fastapi import APIRouter
+
+from karez.core.identity import KeySpec, Principal, Project, Role
+from karez.core.resources import FORBID
+from karez.server.api.guard import CloudDep, Who, allow
+
+router = APIRouter(tags=["people"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyView:
+    """A key without anything that could be used in its place."""
+
+    id: str
+    name: str
+    project: str
+    role: Role
+    created_at: float
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A new key. `key` is shown this once."""
+
+    id: str
+    key: str
+    name: str
+    project: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretText:
+    """A secret on its way in."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    text: str
+
+
+@router.get("/whoami", **allow(Role.VIEWER))
+def whoami(who: Who) -> Principal:
+    """Whose key this is."""
+    return who
+
+
+@router.get("/projects", **allow(Role.VIEWER))
+def list_projects(cloud: CloudDep, who: Who) -> Sequence[Project]:
+    """The projects you may see."""
+    return [project for project in cloud.store.projects() if who.sees(project.name)]
+
+
+@router.post("/projects", status_code=201, **allow(Role.ADMIN))
+def create_project(project: Project, cloud: CloudDep, who: Who) -> Project:
+    """Make a project."""
+    cloud.need_everywhere(who)
+    return cloud.add_project(project)
+
+
+@router.put("/projects/{name}", **allow(Role.ADMIN))
+def set_quota(name: str, project: Project, cloud: CloudDep, who: Who) -> Project:
+    """Set a project's quota."""
+    cloud.need_everywhere(who)
+    if name != project.name:
+        raise ValueError(f"the path says {name}, the body {project.name}")
+    return cloud.set_quota(project)
+
+
+@router.get("/keys", **allow(Role.ADMIN))
+def list_keys(cloud: CloudDep, who: Who) -> Sequence[KeyView]:
+    """All keys, without their secrets."""
+    return [
+        KeyView(
+            id=key.id,
+            name=key.name,
+            project=key.project,
+            role=key.role,
+            created_at=key.created_at,
+            revoked_at=key.revoked_at,
+        )
+        for key in cloud.keys(who)
+    ]
+
+
+@router.post("/keys", status_code=201, **allow(Role.ADMIN))
+def create_key(spec: KeySpec, cloud: CloudDep, who: Who) -> NewKey:
+    """Make a key; its text is shown this once."""
+    key, text = cloud.make_key(who, spec)
+    return NewKey(id=key.id, key=text, name=key.name, project=key.project, role=key.role)
+
+
+@router.delete("/keys/{key}", status_code=204, **allow(Role.ADMIN))
+def revoke_key(key: str, cloud: CloudDep, who: Who) -> None:
+    """Refuse a key from now on."""
+    cloud.revoke(who, key)
+
+
+@router.get("/projects/{project}/secrets", **allow(Role.MEMBER))
+def list_secrets(project: str, cloud: CloudDep, who: Who) -> list[str]:
+    """The names of a project's secrets, never their texts."""
+    cloud.need(who, project, Role.MEMBER)
+    return sorted(cloud.store.secrets(project))
+
+
+@router.put("/projects/{project}/secrets/{name}", status_code=204, **allow(Role.MEMBER))
+def put_secret(project: str, name: str, secret: SecretText, cloud: CloudDep, who: Who) -> None:
+    """Keep a secret, sealed; jobs that name it find it in their environment."""
+    cloud.put_secret(who, project, name, secret.text)
+
+
+@router.delete("/projects/{project}/secrets/{name}", status_code=204, **allow(Role.MEMBER))
+def drop_secret(project: str, name: str, cloud: CloudDep, who: Who) -> None:
+    """Forget a secret."""
+    cloud.drop_secret(who, project, name)

@@ -1,0 +1,39 @@
+"""The pool over HTTP."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+
+from karez.core.identity import Role
+from karez.core.resources import Node, NodeState
+from karez.core.workloads import Allocation
+from karez.server.api.guard import CloudDep, allow
+
+router = APIRouter(prefix="/pool", tags=["pool"])
+
+
+@router.get("", **allow(Role.VIEWER))
+def show_pool(cloud: CloudDep) -> Sequence[Node]:
+    """All nodes, their devices and states."""
+    return cloud.store.nodes()
+
+
+@router.get("/allocations", **allow(Role.VIEWER))
+def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
+    """What is held right now, by workload."""
+    return {str(ident): held for ident, held in cloud.store.allocations().items()}
+
+
+@router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))
+def cordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
+    """Place nothing new on a node; what runs there goes on."""
+    cloud.set_node(node, NodeState.CORDONED)
+    return {"node": node, "state": NodeState.CORDONED}
+
+
+@router.post("/nodes/{node}/uncordon", **allow(Role.ADMIN))
+def uncordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
+    """Place work on a node again."""
+    cloud.set_node(node, NodeState.READY)
+    return {"node": node, "state": NodeState.READY}

@@ -1,0 +1,63 @@
+"""Services over HTTP."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query
+
+from karez.core.identity import Role
+from karez.core.workloads import Service, ServiceSpec
+from karez.server.api.guard import CloudDep, Who, allow
+from karez.server.logs import LogPiece
+
+router = APIRouter(prefix="/services", tags=["services"])
+
+_EXAMPLE = {"name": "desk", "model": "desk-router-q8", "replicas": 1}
+
+
+@router.post("", status_code=201, **allow(Role.MEMBER))
+def deploy_service(
+    spec: Annotated[ServiceSpec, Body(examples=[_EXAMPLE])],
+    cloud: CloudDep,
+    who: Who,
+    idempotency_key: Annotated[str, Header()] = "",
+) -> Service:
+    """Deploy a model. It answers at the gateway under its name once a replica is ready."""
+    return cloud.deploy(who, spec, once=idempotency_key)
+
+
+@router.get("", **allow(Role.VIEWER))
+def list_services(cloud: CloudDep, who: Who, ended: bool = False) -> Sequence[Service]:
+    """The services you may see, newest first."""
+    return cloud.services(who, ended=ended)
+
+
+@router.get("/{service}", **allow(Role.VIEWER))
+def show_service(service: str, cloud: CloudDep, who: Who) -> Service:
+    """One service, by id or by name."""
+    return cloud.service(who, service)
+
+
+@router.post("/{service}/stop", **allow(Role.MEMBER))
+def stop_service(service: str, cloud: CloudDep, who: Who) -> Service:
+    """Ask for a service's end."""
+    return cloud.stop_service(who, service)
+
+
+@router.get("/{service}/logs", **allow(Role.VIEWER))
+def service_logs(service: str, cloud: CloudDep, who: Who) -> list[str]:
+    """The names of a service's log files."""
+    return cloud.logs.names(cloud.service(who, service).id)
+
+
+@router.get("/{service}/logs/{name}", **allow(Role.VIEWER))
+def service_log(
+    service: str,
+    name: str,
+    cloud: CloudDep,
+    who: Who,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=4 << 20)] = 1 << 20,
+) -> LogPiece:
+    """A piece of one log file."""
+    return cloud.logs.read(cloud.service(who, service).id, name, offset, limit)

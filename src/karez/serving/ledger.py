@@ -1,0 +1,48 @@
+"""Calls on their way to the books: on disk until control has them, so none is lost or doubled."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from karez.core.codec import from_text, to_text
+from karez.core.usage import Call
+
+
+class Spool:
+    """An append-only file of calls. One process writes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it; calls that an earlier run could not deliver are still in it."""
+        self._path = path
+        self._sending = path.with_suffix(".sending")
+        self._file = self._open()
+
+    def add(self, call: Call) -> None:
+        """Note a call. It is in the kernel's hands when this returns."""
+        self._file.write(to_text(call) + "\n")
+        self._file.flush()
+
+    def take(self) -> Sequence[Call]:
+        """The calls to deliver. The same ones come again until `done`."""
+        if not self._sending.exists():
+            if self._path.stat().st_size == 0:
+                return ()
+            self._file.close()
+            self._path.replace(self._sending)
+            self._file = self._open()
+        calls = []
+        for line in self._sending.read_text().splitlines():
+            try:
+                calls.append(from_text(Call, line))
+            except ValueError:
+                continue  # a line cut short by a power loss
+        return calls
+
+    def done(self) -> None:
+        """What `take` gave has been delivered."""
+        self._sending.unlink(missing_ok=True)
+
+    def _open(self) -> TextIO:
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.fdopen(fd, "a", encoding="utf-8")

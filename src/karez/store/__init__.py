@@ -1,0 +1,5 @@
+"""The truth: SQL tables, migrations and the queries of core.ports.Store.
+
+SQLite by default, PostgreSQL beyond one machine, one code path. Each method is one short
+transaction; nothing slow ever happens inside one, and no decision is taken here.
+"""

@@ -1,0 +1,96 @@
+"""One way to a database: SQLite with one writer at a time, or PostgreSQL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text, update
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from karez.core.errors import StartFailed
+from karez.store import schema
+
+
+class Database:
+    """Connections and transactions. Threads may share it."""
+
+    def __init__(self, url: str) -> None:
+        """Open a SQLAlchemy URL; nothing is created yet."""
+        self.sqlite = url.startswith("sqlite")
+        if self.sqlite:
+            self.engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+            _prepare_sqlite(self.engine)
+        else:
+            self.engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
+
+    def migrate(self) -> None:
+        """Bring the tables to this version. Safe to repeat, and for several at once.
+
+        Raises:
+            StartFailed: The database does not answer or refuses.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        try:
+            with self.engine.connect() as connection:
+                if not self.sqlite:
+                    connection.execute(text("SELECT pg_advisory_lock(7070)"))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                connection.commit()
+        except OperationalError as error:
+            raise StartFailed(part="The database", detail=str(error.orig)) from error
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write; it holds the writer's lock from its start."""
+        with self.engine.connect() as connection:
+            if self.sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        with self.engine.connect() as connection:
+            yield connection
+            connection.rollback()
+
+    def next_number(self, connection: Connection, name: str) -> int:
+        """The next value of a counter, inside a write transaction."""
+        table = schema.counters
+        bumped = connection.execute(
+            update(table)
+            .where(table.c.name == name)
+            .values(value=table.c.value + 1)
+            .returning(table.c.value)
+        ).scalar()
+        if bumped is not None:
+            return int(bumped)
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(table).values(name=name, value=1))
+        except IntegrityError:
+            return self.next_number(connection, name)
+        return int(connection.execute(select(table.c.value).where(table.c.name == name)).scalar_one())
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(connection: object, _record: object) -> None:
+        connection.isolation_level = None  # type: ignore[attr-defined]  # we BEGIN ourselves
+        cursor = connection.cursor()  # type: ignore[attr-defined]  # sqlite3.Connection
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()

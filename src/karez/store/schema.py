@@ -1,0 +1,155 @@
+"""The tables. Documents are JSON text; what is searched or guarded is a column."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+)
+_SERIAL = BigInteger().with_variant(Integer, "sqlite")
+
+workloads = Table(
+    "workloads",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("seq", _SERIAL, nullable=False),
+    Column("sort", String(8), nullable=False),  # job | service
+    Column("name", String(63), nullable=False),
+    Column("project", String(63), nullable=False),
+    Column("owner", String(80), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("epoch", Integer, nullable=False, default=0),
+    Column("lease_owner", String(80)),
+    Column("lease_token", String(40)),
+    Column("lease_until", Float),
+    Index("ix_workloads_state", "state"),
+    Index("ix_workloads_name", "sort", "name"),
+    Index("ix_workloads_seq", "seq"),
+)
+allocations = Table(
+    "allocations",
+    metadata,
+    Column("workload", String(40), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("grants", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("until", Float),
+    Index("ix_allocations_until", "until"),
+)
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", String(120), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+)
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("job", String(40), nullable=False, index=True),
+    Column("detected_at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+)
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("job", String(40), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("loss", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("generation", Integer, nullable=False),
+)
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("job", String(40), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("rank", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False),
+)
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("seq", _SERIAL, nullable=False),
+    Column("name", String(200), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("project", String(63), nullable=False),
+    Column("owner", String(80), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("spec", Text, nullable=False),
+)
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(80), nullable=False),
+    Column("project", String(63), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("name", String(120), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("project", String(63), nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("service", String(63), nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("duration_s", Float, nullable=False),
+    Index("ix_calls_project", "project", "service"),
+)
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String(80), nullable=False),
+    Column("action", String(80), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("outcome", String(40), nullable=False),
+    Column("detail", Text, nullable=False),
+)
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", _SERIAL, nullable=False),
+)

@@ -1,0 +1,544 @@
+"""How a gang starts, trains and heals: a pure state machine. Events in, commands out.
+
+A *generation* is one life of the process group. Whatever goes wrong ends the generation: the
+survivors leave their collectives and say which steps they can restore, the lost ranks are started
+again, and once everybody waits, all go on from the newest step that everybody can restore. A
+message of an older generation is ignored. No rank is special.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from karez.core.resources import NodeId
+from karez.core.workloads import EndReason
+
+
+RUNGS = ("retry", "in-place", "replace", "shrink", "restart")
+"""From the cheapest to the dearest."""
+SOURCES = ("shm", "peer", "storage", "start")
+"""Where a rank's state can come from, nearest first."""
+
+
+class Phase(StrEnum):
+    """Where the gang is."""
+
+    QUIESCING = "quiescing"
+    """Waiting until every rank stands still and says what it can restore."""
+    PLACING = "placing"
+    """Waiting for devices for lost ranks."""
+    RESUMING = "resuming"
+    """Told to go on; the first step of the generation is not complete everywhere."""
+    RUNNING = "running"
+    DRAINING = "draining"
+    """All ranks are done and have been told to leave."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """One rank as last heard of."""
+
+    node: NodeId
+    life: int = 1
+    """Which process: counts restarts."""
+    alive: bool = False
+    standing: bool = False
+    """Has left its group in this generation and waits for the word."""
+    steps: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Where each restorable step would come from, beside `steps`."""
+    settled: bool = False
+    """Has stood still at least once in this life: it is past its start."""
+    committed: int = 0
+    finished: bool = False
+    left: bool = False
+    retired: bool = False
+    """Given up when the gang shrank; its number is not used again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Deadlines and limits."""
+
+    quiesce_s: float = 30.0
+    start_s: float = 300.0
+    faults: int = 20
+    suspect_s: float = 0.3
+    """How long a broken collective waits for a better explanation, such as an exit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The fault being healed: what a receipt needs."""
+
+    cause: str
+    ranks: tuple[int, ...]
+    rung: str
+    detected_at: float
+    step_before: int
+    decided_at: float = 0.0
+    restored_at: float = 0.0
+    source: str = ""
+    step_restored: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """The whole state. Steps count completed optimizer steps."""
+
+    ranks: tuple[Rank, ...]
+    generation: int = 1
+    phase: Phase = Phase.QUIESCING
+    since: float = 0.0
+    fault: Fault | None = None
+    faults: int = 0
+    """Recoveries since the last new step."""
+    best: int = 0
+    """Highest step ever complete on all ranks."""
+    limits: Limits = Limits()
+    is_session: bool = False
+    """False until a rank has stood: a plain script, which only a full restart heals."""
+    suspect: "Stumbled | None" = None
+    """A rank's collective broke; whose fault it was may become known in a moment."""
+    suspect_at: float = 0.0
+
+    @property
+    def active(self) -> tuple[tuple[int, Rank], ...]:
+        """The ranks that count, with their numbers."""
+        return tuple((n, rank) for n, rank in enumerate(self.ranks) if not rank.retired)
+
+
+# events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A process of a rank runs."""
+
+    rank: int
+    life: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stood:
+    """A rank has no group and can restore these steps."""
+
+    rank: int
+    life: int
+    generation: int
+    """0 from a process that has not been in a group yet."""
+    steps: Mapping[int, str] = field(default_factory=dict)
+    """step -> source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A rank has its group and the agreed state back."""
+
+    rank: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A rank has completed a step."""
+
+    rank: int
+    generation: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stumbled:
+    """A rank's collective broke, or its group could not be built."""
+
+    rank: int
+    generation: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A rank has nothing more to do and waits to leave."""
+
+    rank: int
+    life: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A rank's process has ended. Negative code: by that signal."""
+
+    rank: int
+    life: int
+    code: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGone:
+    """A node does not answer any more."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """New nodes for lost ranks; an empty mapping: there are none."""
+
+    nodes: Mapping[int, NodeId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrunk:
+    """Go on with these ranks only."""
+
+    keep: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Started | Stood | Resumed | Committed | Stumbled | Finished
+    | Exited | NodeGone | Moved | Shrunk | Tick
+)  # fmt: skip
+
+# commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """Start a process for a rank."""
+
+    rank: int
+    node: NodeId
+    life: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """Tell a rank to leave its group."""
+
+    rank: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """Tell every rank to form the group of this generation and go on after `step`."""
+
+    generation: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """End a rank's process."""
+
+    rank: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindPlaces:
+    """Look for devices for these ranks; answer with Moved or Shrunk."""
+
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Tell every rank that it may end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReceipt:
+    """A recovery is complete."""
+
+    fault: Fault
+    generation: int
+    resumed_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The gang is over."""
+
+    reason: EndReason
+    detail: str
+
+
+Command = Spawn | Halt | Go | Kill | FindPlaces | Leave | WriteReceipt | End
+
+
+def begin(gang: Gang) -> tuple[Command, ...]:
+    """The commands that start a new gang."""
+    return tuple(Spawn(rank=n, node=rank.node, life=rank.life) for n, rank in gang.active)
+
+
+def adopt(gang: Gang, *, together: bool, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """Take over a gang whose foreman was lost, from what its processes last said.
+
+    Args:
+        gang: As found; ranks whose process has ended are not `alive`.
+        together: Whether all ranks work in the gang's generation right now.
+        now: UTC epoch seconds.
+    """
+    dead = tuple(n for n, rank in gang.active if not rank.alive)
+    best = min(rank.committed for _, rank in gang.active)
+    gang = replace(gang, phase=Phase.RUNNING, since=now, best=best)
+    if together and not dead:
+        return gang, ()
+    cause = f"rank {dead[0]} ended while no control was there" if dead else "control was restarted"
+    return _lose(gang, dead, cause, "in-place" if dead else "retry", now)
+
+
+def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, ...]]:  # noqa: C901, PLR0911 - one row per event
+    """The next state, and what to do. Events about other lives or generations change nothing."""
+    if gang.phase in (Phase.DONE, Phase.FAILED):
+        return gang, ()
+    match event:
+        case Started(rank=number, life=life) if _is(gang, number, life):
+            return _set(gang, number, alive=True), ()
+        case Stood() if _is(gang, event.rank, event.life):
+            return _stood(gang, event, now)
+        case Resumed(generation=generation) if generation == gang.generation:
+            return _resumed(gang, now), ()
+        case Committed(generation=generation) if generation == gang.generation:
+            return _committed(gang, event, now)
+        case Stumbled(generation=generation) if generation == gang.generation:
+            return _stumbled(gang, event, now), ()
+        case Finished(rank=number, life=life) if _is(gang, number, life):
+            return _finished(_set(gang, number, finished=True), now)
+        case Exited() if _is(gang, event.rank, event.life):
+            return _exited(gang, event, now)
+        case NodeGone(node=node):
+            return _node_gone(gang, node, now)
+        case Moved(nodes=nodes) if gang.phase == Phase.PLACING:
+            return _moved(gang, nodes, now)
+        case Shrunk(keep=keep) if gang.phase == Phase.PLACING:
+            return _shrunk(gang, keep, now)
+        case Tick():
+            return _tick(gang, now)
+        case _:
+            return gang, ()
+
+
+def _is(gang: Gang, number: int, life: int) -> bool:
+    if not 0 <= number < len(gang.ranks):
+        return False
+    return gang.ranks[number].life == life and not gang.ranks[number].retired
+
+
+def _set(gang: Gang, number: int, **changes: object) -> Gang:
+    ranks = list(gang.ranks)
+    ranks[number] = replace(ranks[number], **changes)  # type: ignore[arg-type]  # Rank's fields
+    return replace(gang, ranks=tuple(ranks))
+
+
+def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    gang = replace(_set(gang, event.rank, alive=True, settled=True), is_session=True)
+    if event.generation not in (0, gang.generation):
+        return gang, ()
+    if gang.phase not in (Phase.QUIESCING, Phase.PLACING):
+        return gang, ()
+    order = sorted(event.steps)
+    sources = tuple(event.steps[step] for step in order)
+    gang = _set(gang, event.rank, standing=True, steps=tuple(order), sources=sources)
+    return _go_if_ready(gang, now)
+
+
+def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    if gang.phase != Phase.QUIESCING or not all(rank.standing for _, rank in gang.active):
+        return gang, ()
+    common = set.intersection(*(set(rank.steps) for _, rank in gang.active))
+    step = max(common, default=0)
+    fault = gang.fault
+    if fault is not None:
+        asked = [rank for n, rank in gang.active if n in fault.ranks] or [gang.active[0][1]]
+        worst = max((_source(rank, step) for rank in asked), key=SOURCES.index)
+        fault = replace(fault, decided_at=now, step_restored=step, source=worst)
+    for number, _ in gang.active:
+        gang = _set(gang, number, standing=False, committed=step)
+    gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault)
+    return gang, (Go(generation=gang.generation, step=step),)
+
+
+def _source(rank: Rank, step: int) -> str:
+    return rank.sources[rank.steps.index(step)] if step in rank.steps else SOURCES[-1]
+
+
+def _resumed(gang: Gang, now: float) -> Gang:
+    if gang.fault is None:
+        return gang
+    return replace(gang, fault=replace(gang.fault, restored_at=now))
+
+
+def _committed(gang: Gang, event: Committed, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    gang = _set(gang, event.rank, committed=max(event.step, gang.ranks[event.rank].committed))
+    everywhere = min(rank.committed for _, rank in gang.active)
+    if everywhere > gang.best:
+        gang = replace(gang, best=everywhere, faults=0)
+    restored = 0 if gang.fault is None else gang.fault.step_restored
+    if gang.phase == Phase.RESUMING and everywhere > restored:
+        return _healed(gang, Phase.RUNNING, now)
+    return gang, ()
+
+
+def _healed(gang: Gang, phase: Phase, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    fault = gang.fault
+    gang = replace(gang, phase=phase, since=now, fault=None)
+    if fault is None:
+        return gang, ()
+    return gang, (WriteReceipt(fault=fault, generation=gang.generation, resumed_at=now),)
+
+
+def _finished(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    if gang.phase == Phase.DRAINING or not all(rank.finished for _, rank in gang.active):
+        return gang, ()
+    gang, commands = _healed(gang, Phase.DRAINING, now)
+    return gang, (*commands, Leave())
+
+
+def _stumbled(gang: Gang, event: Stumbled, now: float) -> Gang:
+    if gang.suspect is not None or gang.phase not in (Phase.RUNNING, Phase.RESUMING):
+        return gang
+    return replace(gang, suspect=event, suspect_at=now)
+
+
+def _exited(gang: Gang, event: Exited, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    rank = gang.ranks[event.rank]
+    gang = _set(gang, event.rank, alive=False, standing=False, left=True)
+    if gang.phase == Phase.DRAINING or (event.code == 0 and not gang.is_session):
+        if all(rank.left for _, rank in gang.active):
+            return replace(gang, phase=Phase.DONE), (End(reason=EndReason.DONE, detail=""),)
+        return gang, ()
+    why = f"killed by signal {-event.code}" if event.code < 0 else f"ended with code {event.code}"
+    cause = f"rank {event.rank} {event.error or why}"
+    if not gang.is_session:
+        reason = EndReason.CRASHED if event.code < 0 else EndReason.USER_ERROR
+        return _fail(gang, reason, cause)
+    repeated = gang.fault is not None and event.rank in gang.fault.ranks
+    if event.code >= 0 and (repeated or not rank.settled or gang.best == 0):
+        return _fail(gang, EndReason.USER_ERROR, cause)
+    return _lose(gang, (event.rank,), cause, "in-place", now)
+
+
+def _lose(
+    gang: Gang, numbers: tuple[int, ...], cause: str, rung: str, now: float
+) -> tuple[Gang, tuple[Command, ...]]:
+    """Ranks are lost: end the generation and start their next lives."""
+    fault = _merge(gang, numbers, cause, rung, now)
+    if gang.faults >= gang.limits.faults:
+        detail = f"{gang.faults} recoveries without a new step; the last: {cause}"
+        return _fail(gang, EndReason.TOO_MANY_FAULTS, detail)
+    ranks = list(gang.ranks)
+    for number in numbers:
+        old = ranks[number]
+        ranks[number] = Rank(node=old.node, life=old.life + 1, committed=old.committed)
+    gang, halts = _end_generation(replace(gang, ranks=tuple(ranks)), fault, now)
+    spawns = tuple(
+        Spawn(rank=n, node=ranks[n].node, life=ranks[n].life) for n in numbers if ranks[n].node
+    )
+    homeless = tuple(n for n, rank in gang.active if not rank.node)
+    if not homeless:
+        return gang, (*spawns, *halts)
+    gang = replace(gang, phase=Phase.PLACING)
+    return gang, (*spawns, *halts, FindPlaces(ranks=homeless))
+
+
+def _merge(gang: Gang, numbers: tuple[int, ...], cause: str, rung: str, now: float) -> Fault:
+    """A fault during a recovery belongs to the same receipt."""
+    before = max(rank.committed for _, rank in gang.active)
+    old = gang.fault
+    if old is None:
+        return Fault(
+            cause=cause, ranks=numbers, rung=rung, detected_at=now, step_before=before
+        )
+    return replace(
+        old,
+        cause=f"{old.cause}; then {cause}",
+        ranks=tuple(sorted({*old.ranks, *numbers})),
+        rung=max(old.rung, rung, key=RUNGS.index),
+        step_before=max(old.step_before, before),
+    )
+
+
+def _end_generation(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    for number, _ in gang.active:
+        gang = _set(gang, number, standing=False, finished=False)
+    phase = Phase.PLACING if gang.phase == Phase.PLACING else Phase.QUIESCING
+    gang = replace(
+        gang,
+        generation=gang.generation + 1,
+        phase=phase,
+        since=now,
+        fault=fault,
+        faults=gang.faults + 1,
+        suspect=None,
+    )
+    halts = tuple(
+        Halt(rank=number, generation=gang.generation)
+        for number, rank in gang.active
+        if rank.alive
+    )
+    return gang, halts
+
+
+def _node_gone(gang: Gang, node: NodeId, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    lost = tuple(number for number, rank in gang.active if rank.node == node)
+    if not lost:
+        return gang, ()
+    if not gang.is_session:
+        return _fail(gang, EndReason.NODE_LOST, f"node {node} was lost")
+    for number in lost:
+        gang = _set(gang, number, node=NodeId(""), alive=False)
+    return _lose(gang, lost, f"node {node} was lost", "replace", now)
+
+
+def _moved(
+    gang: Gang, nodes: Mapping[int, NodeId], now: float
+) -> tuple[Gang, tuple[Command, ...]]:
+    if any(not rank.node and number not in nodes for number, rank in gang.active):
+        return _fail(gang, EndReason.NODE_LOST, "no devices are left for the lost ranks")
+    spawns = []
+    for number, node in nodes.items():
+        gang = _set(gang, number, node=node)
+        spawns.append(Spawn(rank=number, node=node, life=gang.ranks[number].life))
+    gang, commands = _go_if_ready(replace(gang, phase=Phase.QUIESCING, since=now), now)
+    return gang, (*spawns, *commands)
+
+
+def _shrunk(gang: Gang, keep: tuple[int, ...], now: float) -> tuple[Gang, tuple[Command, ...]]:
+    for number, _ in gang.active:
+        if number not in keep:
+            gang = _set(gang, number, retired=True)
+    fault = None if gang.fault is None else replace(gang.fault, rung="shrink")
+    return _go_if_ready(replace(gang, phase=Phase.QUIESCING, since=now, fault=fault), now)
+
+
+def _tick(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    if gang.suspect is not None and now - gang.suspect_at > gang.limits.suspect_s:
+        cause = f"the collective of rank {gang.suspect.rank} broke: {gang.suspect.error}"
+        return _lose(gang, (), cause, "retry", now)
+    late_s = now - gang.since
+    if gang.phase == Phase.QUIESCING and late_s > gang.limits.quiesce_s:
+        stuck = [n for n, rank in gang.active if rank.settled and not rank.standing]
+        if stuck:
+            why = "did not leave its step in time"
+            return replace(gang, since=now), tuple(Kill(rank=n, why=why) for n in stuck)
+    if gang.phase in (Phase.QUIESCING, Phase.RESUMING) and late_s > gang.limits.start_s:
+        return _fail(gang, EndReason.START_FAILED, f"not ready after {late_s:.0f} s")
+    return gang, ()
+
+
+def _fail(gang: Gang, reason: EndReason, detail: str) -> tuple[Gang, tuple[Command, ...]]:
+    kills = tuple(
+        Kill(rank=n, why="the gang is over") for n, rank in gang.active if not rank.left
+    )
+    return replace(gang, phase=Phase.FAILED), (*kills, End(reason=reason, detail=detail))

@@ -1,0 +1,127 @@
+"""A rank's line to its node's steward, and to the keepers of state."""
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from karez.core import wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the steward put into this process's environment."""
+
+    key: str
+    job: str
+    seat: int
+    world: int
+    steward: str
+    keeper: str
+    keeper_token: str
+    keepers: tuple[str, ...]
+    slots: str
+    inputs: str
+    out: str
+    restore: str
+    device: str
+    address: str
+
+
+def surroundings() -> Surroundings:
+    """Read them from the environment; outside a cloud all are empty and the world is one rank."""
+    env = os.environ  # noqa: TID251 - the one place where a rank reads it
+    return Surroundings(
+        key=env.get("KAREZ_KEY_NAME", ""),
+        job=env.get("KAREZ_JOB", ""),
+        seat=int(env.get("RANK", "0")),
+        world=int(env.get("WORLD_SIZE", "1")),
+        steward=env.get("KAREZ_STEWARD", ""),
+        keeper=env.get("KAREZ_KEEPER", ""),
+        keeper_token=env.get("KAREZ_KEEPER_TOKEN", ""),
+        keepers=tuple(filter(None, env.get("KAREZ_KEEPERS", "").split(","))),
+        slots=env.get("KAREZ_SLOTS", ""),
+        inputs=env.get("KAREZ_INPUTS", "inputs"),
+        out=env.get("KAREZ_OUT", "out"),
+        restore=env.get("KAREZ_RESTORE", ""),
+        device=env.get("KAREZ_DEVICE", "cpu"),
+        address=env.get("KAREZ_ADDRESS", "127.0.0.1"),
+    )
+
+
+class StewardLink:
+    """Messages both ways. `on_halt` is called at once, from the link's own thread."""
+
+    def __init__(self, path: str, key: str, on_halt: Callable[[int], None]) -> None:
+        """Connect. Raises OSError if the steward has gone."""
+        self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._on_halt = on_halt
+        self._lock = threading.Lock()
+        self._stream = socket.socket(socket.AF_UNIX)
+        self._stream.connect(path)
+        wire.send(self._stream, {"key": key})
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def say(self, kind: str, **data: object) -> None:
+        """Send a message."""
+        with self._lock:
+            wire.send(self._stream, {"type": kind, **data})
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                message, _ = wire.receive(self._stream)
+                if message["type"] == "halt":
+                    self._on_halt(int(message["generation"]))
+                self.inbox.put(message)
+        except (EOFError, OSError):
+            os._exit(70)  # no steward: nobody may act for this rank any more (EX_SOFTWARE)
+
+
+class KeeperLine:
+    """A connection to one keeper. Not for several threads."""
+
+    def __init__(self, address: str, token: str) -> None:
+        """Connect. Raises OSError."""
+        host, _, port = address.rpartition(":")
+        self._stream = socket.create_connection((host, int(port)), timeout=5.0)
+        self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire.send(self._stream, {"token": token})
+
+    def ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """One request. Raises OSError or EOFError."""
+        wire.send(self._stream, request)
+        return wire.receive(self._stream)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._stream.close()
+
+
+class Shipper:
+    """Has this node's keeper send each new snapshot to a peer, off the training thread."""
+
+    def __init__(self, place: Surroundings) -> None:
+        """Nothing is connected yet."""
+        self._place = place
+        self._wanted: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def ship(self, step: int, peer: str) -> None:
+        """Ask for one snapshot to be sent to a peer's keeper; returns at once."""
+        self._wanted.put((step, peer))
+
+    def _work(self) -> None:
+        line: KeeperLine | None = None
+        place = self._place
+        while True:
+            step, peer = self._wanted.get()
+            request = {"op": "ship", "job": place.job, "rank": place.seat, "step": step}
+            try:
+                line = line or KeeperLine(place.keeper, place.keeper_token)
+                line.ask({**request, "path": place.slots, "to": peer})
+            except (OSError, EOFError):
+                line = None  # the snapshot stays unreplicated; Rule R waits for the next word

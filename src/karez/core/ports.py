@@ -263,7 +263,19 @@ class Store(Protocol):
         """Ask for an end: a queued one ends at once, an active one becomes STOPPING."""
         ...
 
+    def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
+        """(id, job or service, why it waits) of all that wait, oldest first."""
+        ...
+
+    def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
+        """Record why workloads wait."""
+        ...
+
     # leases
+    def drop_leases(self, owner: str) -> None:
+        """Free all leases of an owner that is known to be dead."""
+        ...
+
     def claim(
         self, states: Sequence[State], *, owner: str, now: float, lease_s: float
     ) -> Sequence[tuple[WorkloadId, str]]:

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,7 +27,6 @@ class RayEdge:
     """How to reach the Ray cluster, and what its stewards are told."""
 
     address: str
-    token_file: Path
     steward: StewardConfig
     """A template: node, address and home are filled in for each node."""
     silence_s: float = 4.0
@@ -39,7 +39,7 @@ class RayFabric:
         """Connect as a driver. Raises StartFailed if Ray does not answer."""
         self._edge = edge
         self._stewards: dict[NodeId, Any] = {}
-        os.environ.update(ray_environment(edge.token_file))  # noqa: TID251 - Ray's only way in
+        _wait_for_port(edge.address)
         try:
             ray.init(
                 address=edge.address,
@@ -170,29 +170,16 @@ class _HostedSteward(Steward):
         super().__init__(replace(config, home=home, blobs=blobs, cpus=cpus))
 
 
-def ray_environment(token_file: Path, *, loopback: bool = True) -> dict[str, str]:
-    """What every Ray process of a cloud must have in its environment.
-
-    Health checks: 1 s period, 3 s limit, 4 misses; a cut-off node ends itself after about 13 s.
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 is what keeps Ray's listeners on loopback on Linux.
-    Source: measured with Ray 2.60 on hosts in network namespaces, docs/decisions/0003.
-    """
-    env = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_memory_monitor_refresh_ms": "0",
-        "RAY_health_check_initial_delay_ms": "1000",
-        "RAY_health_check_period_ms": "1000",
-        "RAY_health_check_timeout_ms": "3000",
-        "RAY_health_check_failure_threshold": "4",
-        "RAY_grpc_client_keepalive_time_ms": "3000",
-        "RAY_grpc_client_keepalive_timeout_ms": "3000",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "8",
-        "RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES": "1",
-        "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
-    }
-    if loopback:
-        env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    return env
-
+def _wait_for_port(address: str, *, within_s: float = 60.0) -> None:
+    """Until the head listens: Ray's own waiting costs 5 s a try. Raises StartFailed."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + within_s  # noqa: TID251 - an edge owns its clock
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+        except OSError as error:
+            if time.monotonic() > deadline:  # noqa: TID251 - as above
+                raise StartFailed(part="Ray", detail=f"nothing listens at {address}.") from error
+            time.sleep(0.05)  # noqa: TID251 - as above
+        else:
+            return

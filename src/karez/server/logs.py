@@ -1,19 +1,9 @@
 """The output of processes, kept on control's disk, readable while it grows."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogPiece:
-    """A piece of one file."""
-
-    name: str
-    text: str
-    next: int
-    """Offset to ask for next."""
-    size: int
+from karez.core.views import LogPiece
 
 
 class FileLogs:

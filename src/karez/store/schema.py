@@ -31,6 +31,7 @@ workloads = Table(
     Column("priority", Integer, nullable=False),
     Column("spec", Text, nullable=False),
     Column("status", Text, nullable=False),
+    Column("wait_reason", Text, nullable=False, default=""),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),

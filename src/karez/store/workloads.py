@@ -2,8 +2,21 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from sqlalchemy import Connection, Row, Select, Update, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from karez.core.codec import from_text, to_text
 from karez.core.errors import AlreadyExists
@@ -62,6 +75,7 @@ class WorkloadTable:
                 priority=item.spec.priority,
                 spec=to_text(item.spec),
                 status=to_text(item.status),
+                wait_reason="",
                 created_at=item.created_at,
                 epoch=0,
             )
@@ -148,6 +162,38 @@ class WorkloadTable:
                 values = {"state": State.STOPPING.value}
             tx.execute(update(table).where(table.c.id == ident).values(**values))
             return State(str(values["state"]))
+
+    def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
+        """See Store."""
+        query = (
+            select(table.c.id, table.c.sort, table.c.wait_reason)
+            .where(table.c.state == State.QUEUED.value)
+            .order_by(table.c.seq)
+        )
+        with self.db.read() as tx:
+            return [(WorkloadId(ident), sort, reason) for ident, sort, reason in tx.execute(query)]
+
+    def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
+        """See Store."""
+        if not reasons:
+            return
+        change = (
+            update(table)
+            .where(table.c.id == bindparam("ident"), table.c.state == State.QUEUED.value)
+            .values(wait_reason=bindparam("reason"))
+        )
+        rows = [{"ident": ident, "reason": reason} for ident, reason in reasons.items()]
+        with self.db.write() as tx:
+            tx.execute(change, rows)
+
+    def drop_leases(self, owner: str) -> None:
+        """See Store."""
+        with self.db.write() as tx:
+            tx.execute(
+                update(table)
+                .where(table.c.lease_owner == owner)
+                .values(lease_owner=None, lease_token=None, lease_until=None)
+            )
 
     def claim(
         self, states: Sequence[State], *, owner: str, now: float, lease_s: float
@@ -303,12 +349,19 @@ def _query(
     return query.order_by(table.c.seq.desc())
 
 
+def _status(row: Row[tuple[object, ...]]) -> Status:
+    status = from_text(Status, row.status)
+    if row.state == State.QUEUED.value and row.wait_reason:
+        return replace(status, reason=row.wait_reason)
+    return status
+
+
 def _job(row: Row[tuple[object, ...]]) -> Job:
     return Job(
         id=WorkloadId(row.id),
         spec=from_text(JobSpec, row.spec),
         state=State(row.state),
-        status=from_text(Status, row.status),
+        status=_status(row),
         owner=row.owner,
         created_at=row.created_at,
         started_at=row.started_at,
@@ -321,7 +374,7 @@ def _service(row: Row[tuple[object, ...]]) -> Service:
         id=WorkloadId(row.id),
         spec=from_text(ServiceSpec, row.spec),
         state=State(row.state),
-        status=from_text(Status, row.status),
+        status=_status(row),
         owner=row.owner,
         created_at=row.created_at,
         started_at=row.started_at,

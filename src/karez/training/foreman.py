@@ -6,6 +6,7 @@ what they last said.
 
 import queue
 import threading
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,8 @@ from karez.training.results import register_outputs
 STOP_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL when a job is cancelled. Kubernetes' default is 30 s; ranks here
 have nothing to save by then, since every step is kept."""
+MASTER_PORTS = range(20_000, 30_000)
+"""Below Linux's default range of ephemeral ports (32768 and up, ip(7))."""
 RESTART_LIMIT = 3
 """Restarts from a checkpoint that a training job gets by itself, as torchrun's --max-restarts=3
 in its documentation's examples."""
@@ -124,7 +127,16 @@ class Foreman:
             code=code.spec.files if code else (),
             secrets=self.tools.secrets(spec.project, spec.secrets),
             keepers=self._keepers(),
+            world=len(self.grants),
+            master=self._master(),
         )
+
+    def _master(self) -> str:
+        """Where scripts that build their own group meet: a port that follows from the epoch."""
+        first = self.grants[0].node
+        address = next((n.address for n in self.tools.store.nodes() if n.id == first), "")
+        spot = zlib.crc32(f"{self.job.id}/{self.epoch}".encode())
+        return f"{address}:{MASTER_PORTS[spot % len(MASTER_PORTS)]}"
 
     def _keepers(self) -> list[str]:
         found = []

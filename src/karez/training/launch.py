@@ -24,6 +24,7 @@ class Kit:
     code: tuple[FileEntry, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
     keepers: Sequence[str] = ()
+    world: int = 1
     master: str = ""
     """host:port for scripts that build their own process group."""
 
@@ -51,7 +52,7 @@ def rank_spec(
     env = {
         "RANK": str(seat),
         "LOCAL_RANK": str(seat),
-        "WORLD_SIZE": str(spec.gang.want),
+        "WORLD_SIZE": str(kit.world),
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
         "KAREZ_KEEPERS": ",".join(kit.keepers),

@@ -4,13 +4,10 @@ It knows nothing of jobs' meaning: messages between a process and its foreman pa
 are. Ray hosts it as an actor (drivers.ray_fabric); nothing here imports Ray.
 """
 
-import os
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,9 +22,9 @@ from karez.core.ports import Event, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import interface_of, probe_node
+from karez.drivers.steward.children import NurseryLine, inherited, start_keeper
 from karez.drivers.steward.files import BlobSource, gather, lay_out
 
-_KEEP_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
 EVENT_LIMIT = 20_000
 """Events remembered per workload; a control that falls further behind looks at `processes`."""
 
@@ -76,14 +73,16 @@ class Steward:
         shutil.rmtree(self.memory, ignore_errors=True)  # no process of an earlier steward lives
         self.memory.mkdir(mode=0o700, parents=True)
         (self.home / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._nursery, self._nursery_process = _start_nursery(config)
-        self._nursery_lock = threading.Lock()
-        self._keeper_process, self._keeper_port = _start_keeper(config)
+        (self.home / "memory.path").write_text(str(self.memory))
+        log = self.home / "nursery.log"
+        self._cold = NurseryLine(log, "", self._hear_nursery)
+        self._warm = NurseryLine(log, config.preload, self._hear_nursery)
+        self._keeper = start_keeper(config.address, config.token)
         self.socket_path = str(self.memory / "steward.sock")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.socket_path)
         self._server.listen(64)
-        for loop in (self._hear_nursery, self._accept, self._fence):
+        for loop in (self._accept, self._fence):
             threading.Thread(target=loop, daemon=True).start()
 
     def describe(self) -> Node:
@@ -204,18 +203,12 @@ class Steward:
 
     def keeper(self) -> str:
         """See Fabric."""
-        return f"{self.config.address}:{self._keeper_port}"
+        return f"{self.config.address}:{self._keeper.port}"
 
     def stop(self) -> None:
         """End every process and clear shared memory."""
-        self._nursery.close()
-        if self._keeper_process.stdin:
-            self._keeper_process.stdin.close()
-        for process in (self._nursery_process, self._keeper_process):
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for child in (self._warm, self._cold, self._keeper):
+            child.stop()
         shutil.rmtree(self.memory, ignore_errors=True)
 
     # inside
@@ -248,7 +241,7 @@ class Steward:
         )
 
     def _environment(self, spec: ProcessSpec, folder: Path) -> dict[str, str]:
-        env = {k: os.environ[k] for k in _KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
+        env = inherited()
         env.update(
             KAREZ_KEY_NAME=spec.key,
             KAREZ_JOB=spec.workload,
@@ -262,6 +255,7 @@ class Steward:
             KAREZ_OUT=str(folder / "out"),
             KAREZ_RESTORE=str(folder / "restore"),
             KAREZ_CODE=str(folder / "code"),
+            KAREZ_CACHE=str(self.home / "cache"),
             PYTHONUNBUFFERED="1",
         )
         env.update(_visible(spec), GLOO_SOCKET_IFNAME=interface_of(self.config.address))
@@ -269,27 +263,28 @@ class Steward:
         return env
 
     def _to_nursery(self, request: Mapping[str, Any]) -> None:
-        try:
-            with self._nursery_lock:
-                wire.send(self._nursery, request)
-        except OSError:
-            if request["op"] == "start":
-                self._ended(request["key"], 127, "the nursery of this node has ended")
+        """Starts go to the warm or the cold one; a kill goes to both, one of which knows it."""
+        is_start = request["op"] == "start"
+        for line in (self._warm, self._cold):
+            if is_start and (line is self._warm) != request["warm"]:
+                continue
+            try:
+                line.ask(request)
+            except OSError:
+                if is_start:
+                    self._ended(request["key"], 127, "the nursery of this node has ended")
 
-    def _hear_nursery(self) -> None:
-        try:
-            while True:
-                report, _ = wire.receive(self._nursery)
-                if report["event"] == "started":
-                    self._change(report["key"], pid=report["pid"])
-                    self._publish(report["key"], "started", {"pid": report["pid"]})
-                elif report["event"] == "exit":
-                    self._ended(report["key"], report["code"], "")
-        except (EOFError, OSError):
+    def _hear_nursery(self, report: Mapping[str, Any] | None) -> None:
+        if report is None:
             with self._lock:
                 alive = [key for key, p in self._processes.items() if p.info.alive]
             for key in alive:
-                self._ended(key, -int(signal.SIGKILL), "the nursery of this node has ended")
+                self._ended(key, -int(signal.SIGKILL), "a nursery of this node has ended")
+        elif report["event"] == "started":
+            self._change(report["key"], pid=report["pid"])
+            self._publish(report["key"], "started", {"pid": report["pid"]})
+        elif report["event"] == "exit":
+            self._ended(report["key"], report["code"], "")
 
     def _accept(self) -> None:
         while True:
@@ -385,31 +380,3 @@ def _visible(spec: ProcessSpec) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, threads)),
         "KAREZ_DEVICE": kind or "cpu",
     }
-
-
-def _start_nursery(config: StewardConfig) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "karez.drivers.steward.nursery", str(theirs.fileno())]
-    if config.preload:
-        command.append(config.preload)
-    env = {k: os.environ[k] for k in _KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
-    env.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    env.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
-    log = (Path(config.home) / "nursery.log").open("ab")
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        command, pass_fds=[theirs.fileno()], env=env, stdin=subprocess.DEVNULL,
-        stdout=log, stderr=log, start_new_session=True,
-    )  # fmt: skip
-    theirs.close()
-    return ours, process
-
-
-def _start_keeper(config: StewardConfig) -> tuple[subprocess.Popen[bytes], int]:
-    env = {k: os.environ[k] for k in _KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "karez.drivers.steward.keeper", config.address],
-        env={**env, "KAREZ_KEEPER_TOKEN": config.token},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    line = process.stdout.readline() if process.stdout else b""
-    return process, int(line or 0)

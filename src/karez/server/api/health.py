@@ -1,6 +1,5 @@
 """Health, readiness, metrics and the summary."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,23 +9,10 @@ import karez
 from karez.core.identity import Role
 from karez.core.resources import NodeState
 from karez.core.units import MILLI
+from karez.core.views import Summary
 from karez.server.api.guard import CloudDep, allow, public
 
 router = APIRouter(tags=["health"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """The cloud in one look."""
-
-    version: str
-    nodes: dict[str, int]
-    devices: dict[str, int]
-    held: dict[str, float]
-    jobs: dict[str, int]
-    services: dict[str, int]
-    gateway_url: str
-    home: str
 
 
 @router.get("/health", **public())

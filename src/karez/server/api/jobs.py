@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.identity import Role
 from karez.core.usage import MetricRow
 from karez.core.workloads import Job, JobSpec, State
+from karez.core.views import LogPiece, ReceiptView
 from karez.server.api.guard import CloudDep, Who, allow
-from karez.server.logs import LogPiece
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -68,10 +68,12 @@ def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequenc
 
 
 @router.get("/{job}/receipts", **allow(Role.VIEWER))
-def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[dict[str, Any]]:
+def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
     return [
-        {**asdict(receipt), "steps_lost": receipt.steps_lost, "recovery_s": receipt.recovery_s}
+        ReceiptView(
+            **asdict(receipt), steps_lost=receipt.steps_lost, recovery_s=receipt.recovery_s
+        )
         for receipt in cloud.store.receipts(cloud.job(who, job).id)
     ]
 

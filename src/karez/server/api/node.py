@@ -1,7 +1,6 @@
 """What nodes and the gateway ask of control."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -10,18 +9,11 @@ from karez.core.artifacts import FileEntry
 from karez.core.identity import Role
 from karez.core.routing import Table
 from karez.core.usage import Call
+from karez.core.views import JoinPaper
 from karez.server.api.artifacts import receive_blob, send_blob
 from karez.server.api.guard import CloudDep, allow
 
 router = APIRouter(tags=["internal"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinPaper:
-    """What a host needs to join."""
-
-    ray_address: str
-    ray_token: str
 
 
 @router.get("/node/join", **allow(Role.NODE))

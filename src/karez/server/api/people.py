@@ -8,32 +8,10 @@ from fastapi import APIRouter
 
 from karez.core.identity import KeySpec, Principal, Project, Role
 from karez.core.resources import FORBID
+from karez.core.views import KeyView, NewKey
 from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(tags=["people"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyView:
-    """A key without anything that could be used in its place."""
-
-    id: str
-    name: str
-    project: str
-    role: Role
-    created_at: float
-    revoked_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewKey:
-    """A new key. `key` is shown this once."""
-
-    id: str
-    key: str
-    name: str
-    project: str
-    role: Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.identity import Role
 from karez.core.workloads import Service, ServiceSpec
+from karez.core.views import LogPiece
 from karez.server.api.guard import CloudDep, Who, allow
-from karez.server.logs import LogPiece
 
 router = APIRouter(prefix="/services", tags=["services"])
 

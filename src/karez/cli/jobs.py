@@ -1,0 +1,213 @@
+"""`karez jobs ...`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from karez.cli.connect import Json, ProjectName, client
+from karez.cli.curve import watch_job
+from karez.cli.show import clock, json_out, table
+from karez.client import calls
+from karez.core.artifacts import ArtifactKind
+from karez.core.errors import BadRequest
+from karez.core.jobfile import parse_job
+from karez.core.resources import parse_need
+from karez.core.units import parse_seconds, show_seconds
+from karez.core.workloads import GangSpec, Job, JobSpec, Retry, Scalar, State, Topology, WorkloadKind
+
+app = typer.Typer(no_args_is_help=True, help="Submit, watch and stop jobs.")
+
+
+@app.command("submit")
+def submit(
+    command: Annotated[list[str] | None, typer.Argument(help="After --: what to run.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A TOML workload file.")] = None,
+    name: Annotated[str, typer.Option(help="Default: from the command.")] = "",
+    project: ProjectName = "default",
+    kind: Annotated[WorkloadKind, typer.Option(help="train: a gang; batch: processes.")] = WorkloadKind.BATCH,
+    recipe: Annotated[str, typer.Option(help="Instead of a command, such as sft-lora.")] = "",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Recipe setting k=v.")] = None,
+    workers: Annotated[str, typer.Option(help="How many: 2, or 1:4 for elastic.")] = "1",
+    each: Annotated[list[str] | None, typer.Option(help="Per worker: cpu=1,memory=2GiB; repeat for alternatives.")] = None,
+    topology: Annotated[Topology, typer.Option(help="Where workers stand.")] = Topology.ANY,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="role=ARTIFACT.")] = None,
+    code: Annotated[Path | None, typer.Option(help="Folder to upload and run in.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE.")] = None,
+    secret: Annotated[list[str] | None, typer.Option(help="Name of a project secret.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    max_duration: Annotated[str, typer.Option(help="Such as 2h.")] = "",
+    retries: Annotated[int, typer.Option(help="Restarts after a lost node or a crash.")] = 0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Queue a job. It starts once its whole gang fits.
+
+    Examples:
+
+      karez jobs submit --code . -- python train.py
+
+      karez jobs submit --kind train --workers 1:2 --recipe sft-lora -i model=M -i data=D
+    """
+    try:
+        if file is not None:
+            spec = parse_job(file.read_text())
+        else:
+            spec = JobSpec(
+                name=name or _name_from(recipe, command or []),
+                project=project,
+                kind=kind,
+                command=tuple(command or ()),
+                recipe=recipe,
+                settings={key: _scalar(value) for key, value in pairs(setting).items()},
+                gang=_gang(workers, each, topology),
+                inputs=pairs(inputs),
+                env=pairs(env),
+                secrets=tuple(secret or ()),
+                priority=priority,
+                max_duration_s=parse_seconds(max_duration) if max_duration else None,
+                retry=Retry(limit=retries),
+            )
+    except (ValueError, FileNotFoundError) as error:
+        raise BadRequest(problem=str(error)) from error
+    if code is not None:
+        uploaded = client().upload(
+            code, name=f"{spec.name}-code", kind=ArtifactKind.CODE, project=spec.project
+        )
+        spec = _with_code(spec, uploaded.id)
+    job = client().submit(spec)
+    if watch:
+        job = watch_job(client(), job.id)
+    if as_json:
+        json_out(job)
+    elif not watch:
+        typer.echo(f"{job.id} {job.state}; follow it with: karez logs -f {job.spec.name}")
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[list[State] | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="At most.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List the jobs you may see, newest first."""
+    jobs = client().jobs(states=state or (), limit=limit)
+    if as_json:
+        json_out(jobs)
+        return
+    rows = [
+        (j.id, j.spec.name, j.spec.project, j.state, _progress(j), clock(j.created_at), j.status.reason[:60])
+        for j in jobs
+    ]
+    heads = ("id", "name", "project", "state", "progress", "created", "reason")
+    table(heads, rows, empty="no jobs; submit one with `karez jobs submit -- COMMAND`")
+
+
+@app.command("show")
+def show_job(job: str, as_json: Json = False) -> None:
+    """One job: where it runs, how far it is, why it waits or ended."""
+    found = client().job(job)
+    if as_json:
+        json_out(found)
+        return
+    status = found.status
+    rows: list[tuple[str, object]] = [
+        ("id", found.id), ("name", found.spec.name), ("state", found.state),
+        ("reason", status.reason), ("end", status.end or ""), ("progress", _progress(found)),
+        ("loss", "" if status.loss is None else f"{status.loss:.4f}"),
+        ("started", clock(found.started_at)), ("ended", clock(found.ended_at)),
+        ("generation", status.generation), ("restarts", status.retries),
+    ]  # fmt: skip
+    rows += [(f"output {name}", ident) for name, ident in status.outputs.items()]
+    rows += [
+        (f"rank {r.rank}", f"{r.state} on {r.node} {r.devices} pid {r.pid} step {r.step}")
+        for r in status.ranks
+    ]
+    table(("", ""), rows, empty="")
+
+
+@app.command("watch")
+def watch(job: str) -> None:
+    """Follow a job with its loss curve until it ends. Ctrl-C leaves it running."""
+    watch_job(client(), job)
+
+
+@app.command("cancel")
+def cancel_job(job: str) -> None:
+    """Stop a job."""
+    found = client().call(calls.cancel(job))
+    typer.echo(f"{found.id} {found.state}")
+
+
+@app.command("receipts")
+def receipts(job: str, as_json: Json = False) -> None:
+    """A job's recoveries: detected, decided, restored, steps lost."""
+    found = client().call(calls.receipts(job))
+    if as_json:
+        json_out(found)
+        return
+    rows = [
+        (
+            r.id, r.rung, r.source, ",".join(map(str, r.ranks)), r.cause[:60],
+            show_seconds(r.decided_at - r.detected_at),
+            show_seconds(max(0.0, r.restored_at - r.detected_at)),
+            show_seconds(r.recovery_s), f"{r.step_before} -> {r.step_restored}", r.steps_lost,
+        )
+        for r in found
+    ]  # fmt: skip
+    heads = (
+        "receipt", "rung", "state from", "ranks", "cause",
+        "decided", "restored", "first step", "steps", "lost",
+    )  # fmt: skip
+    table(heads, rows, empty="no recoveries: nothing went wrong")
+
+
+def pairs(texts: list[str] | None) -> dict[str, str]:
+    """`name=value` options as a dict. Raises ValueError."""
+    found = {}
+    for text in texts or ():
+        key, sep, value = text.partition("=")
+        if not sep or not key:
+            raise ValueError(f"{text!r} should read NAME=VALUE")
+        found[key] = value
+    return found
+
+
+def _gang(workers: str, each: list[str] | None, topology: Topology) -> GangSpec:
+    low, _, high = workers.partition(":")
+    if not low.isdigit() or (high and not high.isdigit()):
+        raise ValueError(f"--workers {workers!r} should be a number, or MIN:WANT")
+    needs = tuple(parse_need(text) for text in each or ("cpu=1",))
+    return GangSpec(min=int(low), want=int(high or low), each=needs, topology=topology)
+
+
+def _scalar(text: str) -> Scalar:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _name_from(recipe: str, command: list[str]) -> str:
+    if not recipe and not command:
+        raise ValueError("give a command after --, a --recipe, or a --file")
+    word = recipe or next((Path(w).stem for w in command if w.endswith(".py")), Path(command[0]).name)
+    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in word.lower())
+    return name.lstrip("-._") or "job"
+
+
+def _with_code(spec: JobSpec, code: str) -> JobSpec:
+
+
+    return replace(spec, code=code)
+
+
+def _progress(job: Job) -> str:
+    total = job.status.total_steps
+    return f"{job.status.step}/{total}" if total else ""
+
+
+APPS = {"jobs": app}

@@ -1,0 +1,89 @@
+"""`karez`: the command line. Each noun's module is imported only when it is used."""
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import karez
+
+COMMANDS = {
+    "up": ("karez.cli.cloud", "Start a cloud on this machine."),
+    "down": ("karez.cli.cloud", "Stop the cloud on this machine."),
+    "join": ("karez.cli.cloud", "Add this machine's devices to a cloud."),
+    "status": ("karez.cli.cloud", "The cloud in one look."),
+    "doctor": ("karez.cli.doctor", "Check this machine and say what to mend."),
+    "demo": ("karez.cli.demo", "Tune a model through a kill, then chat with it."),
+    "pool": ("karez.cli.pool", "Nodes and devices."),
+    "jobs": ("karez.cli.jobs", "Submit, watch and stop jobs."),
+    "models": ("karez.cli.artifacts", "Models: import, convert, list."),
+    "data": ("karez.cli.artifacts", "Data sets: import, list."),
+    "services": ("karez.cli.services", "Deploy models behind the gateway."),
+    "chat": ("karez.cli.chat", "Talk to a deployed model."),
+    "logs": ("karez.cli.logs", "Output of a job or a service."),
+    "keys": ("karez.cli.people", "API keys."),
+    "projects": ("karez.cli.people", "Projects, quotas and secrets."),
+    "usage": ("karez.cli.people", "Tokens and device time used."),
+    "audit": ("karez.cli.people", "Who changed what."),
+}
+
+
+class _Lazy(TyperGroup):
+    """Knows every command's name and one line; imports it on use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the table's order."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command itself, or only its line when the list is shown."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, line = COMMANDS[cmd_name]
+        if ctx.resilient_parsing is False and _shows_list():
+            return TyperCommand(cmd_name, short_help=line, help=line)
+        app = importlib.import_module(module).APPS[cmd_name]
+        command = typer.main.get_command(app)
+        command.name = cmd_name
+        return command
+
+
+def _shows_list() -> bool:
+    return len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h")
+
+
+app = typer.Typer(
+    cls=_Lazy,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `karez demo`, or `karez up` and `karez jobs submit --help`.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """One pool of NPUs, GPUs and CPUs that trains without interruption and serves the result."""
+    if version:
+        typer.echo(karez.__version__)
+        raise typer.Exit
+
+
+def main() -> int:
+    """Run a command: 0 done, 1 refused or failed, 2 misused."""
+    from karez.core.errors import KarezError  # noqa: PLC0415 - after --help
+
+    try:
+        app(prog_name="karez")
+    except KarezError as error:
+        typer.echo(error.what(), err=True)
+        typer.echo(error.hint(), err=True)
+        sys.exit(2 if error.code == "bad-request" else 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    return 0

@@ -1,0 +1,141 @@
+"""`karez keys`, `karez projects`, `karez usage`, `karez audit`."""
+
+from typing import Annotated
+
+import typer
+
+from karez.cli.connect import Json, ProjectName, Yes, client, sure
+from karez.cli.show import clock, json_out, table
+from karez.client import calls
+from karez.core.errors import BadRequest
+from karez.core.identity import KeySpec, Project, Role
+from karez.core.resources import DeviceKind
+from karez.core.units import MILLI, show_devices
+
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+projects = typer.Typer(no_args_is_help=True, help="Projects, quotas and secrets.")
+usage_app = typer.Typer()
+audit_app = typer.Typer()
+
+
+@keys.command("create")
+def create_key(
+    name: str,
+    project: ProjectName = "default",
+    role: Annotated[Role, typer.Option(help="viewer, member or admin.")] = Role.MEMBER,
+    as_json: Json = False,
+) -> None:
+    """Make a key. Its text is shown this once."""
+    made = client().call(calls.create_key(KeySpec(name=name, project=project, role=role)))
+    if as_json:
+        json_out(made)
+    else:
+        typer.echo(made.key)
+
+
+@keys.command("list")
+def list_keys(as_json: Json = False) -> None:
+    """List keys, without their secrets."""
+    found = client().call(calls.keys())
+    if as_json:
+        json_out(found)
+        return
+    rows = [(k.id, k.name, k.project, k.role, clock(k.created_at), clock(k.revoked_at)) for k in found]
+    table(("id", "name", "project", "role", "created", "revoked"), rows, empty="no keys")
+
+
+@keys.command("revoke")
+def revoke_key(key: str, yes: Yes = False) -> None:
+    """Refuse a key from now on."""
+    sure(f"Revoke {key}?", yes=yes)
+    client().call(calls.revoke_key(key))
+
+
+@projects.command("list")
+def list_projects(as_json: Json = False) -> None:
+    """List projects and their quotas."""
+    found = client().call(calls.projects())
+    if as_json:
+        json_out(found)
+        return
+    rows = [
+        (p.name, ", ".join(f"{show_devices(m)} {k}" for k, m in p.quota_milli.items()) or "no limit")
+        for p in found
+    ]
+    table(("project", "quota"), rows, empty="no projects")
+
+
+@projects.command("create")
+def create_project(name: str) -> None:
+    """Make a project."""
+    client().call(calls.add_project(_project(name, [])))
+
+
+@projects.command("quota")
+def set_quota(
+    name: str, limits: Annotated[list[str], typer.Argument(help="Such as npu=8 cpu=32.")]
+) -> None:
+    """Set what a project may hold. A kind that is not named has no limit."""
+    client().call(calls.set_quota(_project(name, limits)))
+
+
+@projects.command("secret")
+def put_secret(
+    name: str, project: ProjectName = "default",
+    text: Annotated[str, typer.Option(prompt=True, hide_input=True, help="Asked for.")] = "",
+) -> None:  # fmt: skip
+    """Keep a secret for jobs that name it."""
+    client().call(calls.put_secret(project, name, text))
+
+
+@projects.command("secrets")
+def list_secrets(project: ProjectName = "default") -> None:
+    """The names of a project's secrets."""
+    for name in client().call(calls.secrets(project)):
+        typer.echo(name)
+
+
+@usage_app.command()
+def usage(as_json: Json = False) -> None:
+    """Tokens per service and device time per workload."""
+    found = client().call(calls.usage())
+    if as_json:
+        json_out(found)
+        return
+    rows = [
+        (
+            r.project, r.what, r.kind, r.requests or "", r.prompt_tokens or "",
+            r.completion_tokens or "",
+            f"{r.device_seconds:.0f} {r.device_kind}-s" if r.device_kind else "",
+        )
+        for r in found
+    ]  # fmt: skip
+    heads = ("project", "what", "kind", "requests", "prompt tokens", "new tokens", "devices")
+    table(heads, rows, empty="nothing was used yet")
+
+
+@audit_app.command()
+def audit(
+    limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Json = False
+) -> None:
+    """Who changed what, newest first."""
+    found = client().call(calls.audit(limit))
+    if as_json:
+        json_out(found)
+        return
+    rows = [(clock(r.at), r.actor, r.action, r.outcome) for r in found]
+    table(("at", "who", "what", "outcome"), rows, empty="nothing was changed yet")
+
+
+def _project(name: str, limits: list[str]) -> Project:
+    quota: dict[DeviceKind, int] = {}
+    try:
+        for text in limits:
+            kind, _, amount = text.partition("=")
+            quota[DeviceKind(kind)] = round(float(amount) * MILLI)
+        return Project(name=name, quota_milli=quota)
+    except ValueError as error:
+        raise BadRequest(problem=str(error), fix="Write limits like npu=8 or cpu=2.5.") from error
+
+
+APPS = {"keys": keys, "projects": projects, "usage": usage_app, "audit": audit_app}

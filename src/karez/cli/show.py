@@ -1,0 +1,46 @@
+"""How answers look: a table for people, JSON for machines."""
+
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from karez.core.codec import to_json
+
+
+def json_out(value: object) -> None:
+    """Print a value, or a list of values, as JSON."""
+    plain: Any = [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
+    typer.echo(json.dumps(plain, indent=2))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print rows under heads, or a sentence when there are none."""
+    if not rows:
+        typer.echo(empty)
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where a table is drawn
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        grid.add_column(head, overflow="fold")
+    for row in rows:
+        grid.add_row(*(str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(grid)
+
+
+def clock(at: float | None) -> str:
+    """An instant in local time."""
+    if at is None:
+        return ""
+    moment = datetime.datetime.fromtimestamp(at, tz=datetime.UTC).astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain(item: object) -> Any:
+    return item if isinstance(item, str | int | float | dict | None) else to_json(item)

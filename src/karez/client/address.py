@@ -1,0 +1,37 @@
+"""Which cloud to speak to, and with which key."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A cloud's API and a key for it."""
+
+    url: str
+    key: str = field(repr=False)
+    gateway: str = ""
+
+
+def state_folder() -> Path:
+    """The state folder of this user's cloud: KAREZ_HOME, else ~/.karez."""
+    return Path(os.environ.get("KAREZ_HOME", "~/.karez")).expanduser().absolute()  # noqa: TID251 - the client's door
+
+
+def find_address(url: str = "", key: str = "") -> Address:
+    """From arguments, then KAREZ_URL and KAREZ_KEY, then the cloud that `karez up` started here."""
+    env, home = os.environ, state_folder()  # noqa: TID251 - the client's door
+    known: dict[str, str] = {}
+    if (home / "cloud.json").exists():
+        known = json.loads((home / "cloud.json").read_text())
+    if not key:
+        key = env.get("KAREZ_KEY", "")
+    if not key and (home / "admin.key").exists():
+        key = (home / "admin.key").read_text().strip()
+    return Address(
+        url=(url or env.get("KAREZ_URL", "") or known.get("url", "http://127.0.0.1:7070")).rstrip("/"),
+        key=key,
+        gateway=env.get("KAREZ_GATEWAY", "") or known.get("gateway", "http://127.0.0.1:7080/v1"),
+    )

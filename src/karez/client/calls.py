@@ -1,0 +1,212 @@
+"""Every call of the API as a value: the words that the sync and the async client share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
+from karez.core.codec import to_json
+from karez.core.identity import KeySpec, Principal, Project
+from karez.core.resources import Node
+from karez.core.usage import AuditRow, MetricRow, UsageRow
+from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, ReceiptView, Summary
+from karez.core.workloads import Allocation, Job, JobSpec, Service, ServiceSpec, State
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T]):
+    """One request and the type of its answer."""
+
+    answer: Any
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    once: str = ""
+    """Idempotency key: sending the call again is harmless."""
+
+
+def summary() -> Call[Summary]:
+    """The cloud in one look."""
+    return Call(answer=Summary, method="GET", path="/status")
+
+
+def whoami() -> Call[Principal]:
+    """Whose key this is."""
+    return Call(answer=Principal, method="GET", path="/whoami")
+
+
+def submit(spec: JobSpec, once: str) -> Call[Job]:
+    """Queue a job."""
+    return Call(answer=Job, method="POST", path="/jobs", body=to_json(spec), once=once)
+
+
+def jobs(states: Sequence[State], limit: int) -> Call[list[Job]]:
+    """Jobs, newest first."""
+    params = {"state": [str(state) for state in states], "limit": limit}
+    return Call(answer=list[Job], method="GET", path="/jobs", params=params)
+
+
+def job(ident: str) -> Call[Job]:
+    """One job."""
+    return Call(answer=Job, method="GET", path=f"/jobs/{ident}")
+
+
+def cancel(ident: str) -> Call[Job]:
+    """Ask for a job's end."""
+    return Call(answer=Job, method="POST", path=f"/jobs/{ident}/cancel")
+
+
+def metrics(ident: str, after: int) -> Call[list[MetricRow]]:
+    """Loss per step and rank."""
+    params = {"after": after}
+    return Call(answer=list[MetricRow], method="GET", path=f"/jobs/{ident}/metrics", params=params)
+
+
+def receipts(ident: str) -> Call[list[ReceiptView]]:
+    """A job's recoveries."""
+    return Call(answer=list[ReceiptView], method="GET", path=f"/jobs/{ident}/receipts")
+
+
+def log_names(noun: str, ident: str) -> Call[list[str]]:
+    """Log files of a job or a service."""
+    return Call(answer=list[str], method="GET", path=f"/{noun}/{ident}/logs")
+
+
+def log(noun: str, ident: str, name: str, offset: int) -> Call[LogPiece]:
+    """A piece of one."""
+    path = f"/{noun}/{ident}/logs/{name}"
+    return Call(answer=LogPiece, method="GET", path=path, params={"offset": offset})
+
+
+def deploy(spec: ServiceSpec, once: str) -> Call[Service]:
+    """Deploy a model."""
+    return Call(answer=Service, method="POST", path="/services", body=to_json(spec), once=once)
+
+
+def services(*, ended: bool) -> Call[list[Service]]:
+    """Services, newest first."""
+    params = {"ended": ended}
+    return Call(answer=list[Service], method="GET", path="/services", params=params)
+
+
+def service(ident: str) -> Call[Service]:
+    """One service."""
+    return Call(answer=Service, method="GET", path=f"/services/{ident}")
+
+
+def stop_service(ident: str) -> Call[Service]:
+    """Ask for a service's end."""
+    return Call(answer=Service, method="POST", path=f"/services/{ident}/stop")
+
+
+def artifacts(kinds: Sequence[ArtifactKind]) -> Call[list[Artifact]]:
+    """Artifacts, newest first."""
+    params = {"kind": [str(kind) for kind in kinds]}
+    return Call(answer=list[Artifact], method="GET", path="/artifacts", params=params)
+
+
+def artifact(ident: str) -> Call[Artifact]:
+    """One artifact."""
+    return Call(answer=Artifact, method="GET", path=f"/artifacts/{ident}")
+
+
+def register(spec: ArtifactSpec) -> Call[Artifact]:
+    """Register uploaded files."""
+    return Call(answer=Artifact, method="POST", path="/artifacts", body=to_json(spec), once="same")
+
+
+def remove_artifact(ident: str) -> Call[None]:
+    """Forget an artifact."""
+    return Call(answer=None, method="DELETE", path=f"/artifacts/{ident}")
+
+
+def has_blob(digest: str) -> Call[bool]:
+    """Whether bytes are there already."""
+    return Call(answer=bool, method="GET", path=f"/blobs/{digest}/exists")
+
+
+def put_blob(digest: str) -> Call[FileEntry]:
+    """Upload bytes; the client adds them."""
+    return Call(answer=FileEntry, method="PUT", path=f"/blobs/{digest}")
+
+
+def artifact_file(ident: str, path: str) -> Call[bytes]:
+    """The bytes of a file of an artifact."""
+    return Call(answer=bytes, method="GET", path=f"/artifacts/{ident}/files/{path}")
+
+
+def pool() -> Call[list[Node]]:
+    """All nodes."""
+    return Call(answer=list[Node], method="GET", path="/pool")
+
+
+def allocations() -> Call[dict[str, Allocation]]:
+    """What is held."""
+    return Call(answer=dict[str, Allocation], method="GET", path="/pool/allocations")
+
+
+def cordon(node: str, *, closed: bool) -> Call[dict[str, str]]:
+    """Close a node to new work, or open it."""
+    word = "cordon" if closed else "uncordon"
+    path = f"/pool/nodes/{node}/{word}"
+    return Call(answer=dict[str, str], method="POST", path=path, once="same")
+
+
+def projects() -> Call[list[Project]]:
+    """Projects by name."""
+    return Call(answer=list[Project], method="GET", path="/projects")
+
+
+def add_project(project: Project) -> Call[Project]:
+    """Make a project."""
+    return Call(answer=Project, method="POST", path="/projects", body=to_json(project))
+
+
+def set_quota(project: Project) -> Call[Project]:
+    """Change a quota."""
+    path = f"/projects/{project.name}"
+    return Call(answer=Project, method="PUT", path=path, body=to_json(project), once="same")
+
+
+def keys() -> Call[list[KeyView]]:
+    """Keys, newest first."""
+    return Call(answer=list[KeyView], method="GET", path="/keys")
+
+
+def create_key(spec: KeySpec) -> Call[NewKey]:
+    """Make a key."""
+    return Call(answer=NewKey, method="POST", path="/keys", body=to_json(spec))
+
+
+def revoke_key(ident: str) -> Call[None]:
+    """Refuse a key."""
+    return Call(answer=None, method="DELETE", path=f"/keys/{ident}")
+
+
+def secrets(project: str) -> Call[list[str]]:
+    """Names of secrets."""
+    return Call(answer=list[str], method="GET", path=f"/projects/{project}/secrets")
+
+
+def put_secret(project: str, name: str, text: str) -> Call[None]:
+    """Keep a secret."""
+    path = f"/projects/{project}/secrets/{name}"
+    return Call(answer=None, method="PUT", path=path, body={"text": text}, once="same")
+
+
+def usage() -> Call[list[UsageRow]]:
+    """Tokens and device-seconds."""
+    return Call(answer=list[UsageRow], method="GET", path="/usage")
+
+
+def audit(limit: int) -> Call[list[AuditRow]]:
+    """Who changed what."""
+    return Call(answer=list[AuditRow], method="GET", path="/audit", params={"limit": limit})
+
+
+def join_paper() -> Call[JoinPaper]:
+    """How a host joins; needs a node key."""
+    return Call(answer=JoinPaper, method="GET", path="/node/join")

@@ -1,0 +1,85 @@
+"""What the API shows beside the nouns themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from karez.core.identity import Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The cloud in one look."""
+
+    version: str
+    nodes: Mapping[str, int]
+    devices: Mapping[str, int]
+    held: Mapping[str, float]
+    jobs: Mapping[str, int]
+    services: Mapping[str, int]
+    gateway_url: str
+    home: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPiece:
+    """A piece of one log file."""
+
+    name: str
+    text: str
+    next: int
+    """Offset to ask for next."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyView:
+    """A key without anything that could be used in its place."""
+
+    id: str
+    name: str
+    project: str
+    role: Role
+    created_at: float
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A new key. `key` is shown this once."""
+
+    id: str
+    key: str
+    name: str
+    project: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptView:
+    """A receipt with its two figures worked out."""
+
+    id: str
+    job: str
+    generation: int
+    cause: str
+    ranks: tuple[int, ...]
+    rung: str
+    source: str
+    detected_at: float
+    decided_at: float
+    restored_at: float
+    resumed_at: float
+    step_before: int
+    step_restored: int
+    epoch: int = 0
+    steps_lost: int = 0
+    recovery_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinPaper:
+    """What a host needs to join."""
+
+    ray_address: str
+    ray_token: str
+    settings: Mapping[str, str] = field(default_factory=dict)

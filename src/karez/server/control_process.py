@@ -1,0 +1,34 @@
+"""Control as a process: the API and the loops."""
+
+import uvicorn
+
+from karez.core.settings import Settings
+from karez.core.views import JoinPaper
+from karez.server.api.app import create_app
+from karez.server.wiring import Home, build_cloud
+
+
+def run_control(settings: Settings) -> None:
+    """Serve until SIGTERM. Raises AlreadyRunning if another control holds the state folder."""
+    home = Home.of(settings)
+    home.lock("control")
+    cloud, loops = build_cloud(settings, home)
+    app = create_app(cloud)
+    app.state.loops_alive = loops.alive
+    app.state.join_paper = JoinPaper(
+        ray_address=settings.ray_address or f"{settings.host}:{settings.ray_port}",
+        ray_token=home.ray_token.read_text() if home.ray_token.exists() else "",
+    )
+    loops.start()
+    try:
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=3,
+        )
+    finally:
+        loops.stop()
+        cloud.store.close()

@@ -1,0 +1,108 @@
+"""The gateway as a process: its table comes from control, its calls go to control."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import aiohttp
+import structlog
+import uvicorn
+import uvloop
+
+from karez.core.codec import from_text, to_json, to_text
+from karez.core.routing import GatewayKey, Table
+from karez.core.settings import Settings
+from karez.server.wiring import Home, SystemClock
+from karez.serving.gateway import Gateway
+from karez.serving.ledger import Spool
+from karez.vault.keys import Pepper, read_or_make, split_key, write_private
+
+log = structlog.get_logger()
+REFRESH_S = 0.5
+
+
+def run_gateway(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    home = Home.of(settings)
+    gateway = Gateway(
+        spool=Spool(home.path / "calls.spool"),
+        clock=SystemClock(),
+        check=key_check(Pepper(home.pepper)),
+        engine_key=read_or_make(home.engine_key).hex(),
+        table=_remembered(home.path / "gateway.table"),
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(gateway, settings, home))
+
+
+def key_check(pepper: Pepper) -> Callable[[str, Table], GatewayKey | None]:
+    """Finds the key of a text; a good one is not hashed twice."""
+    matches = lru_cache(maxsize=4096)(pepper.matches)
+
+    def check(text: str, table: Table) -> GatewayKey | None:
+        parts = split_key(text)
+        if parts is None:
+            return None
+        key = next((key for key in table.keys if key.id == parts[0]), None)
+        return key if key is not None and matches(parts[1], key.digest) else None
+
+    return check
+
+
+async def _serve(gateway: Gateway, settings: Settings, home: Home) -> None:
+    config = uvicorn.Config(
+        gateway,
+        host=settings.host,
+        port=settings.gateway_port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=3,
+    )
+    async with _background(gateway, settings, home):
+        await uvicorn.Server(config).serve()
+
+
+@asynccontextmanager
+async def _background(gateway: Gateway, settings: Settings, home: Home) -> AsyncIterator[None]:
+    base = f"http://{settings.host}:{settings.port}/api/v1"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        task = asyncio.create_task(_follow(gateway, session, base, home))
+        yield
+        task.cancel()
+
+
+async def _follow(
+    gateway: Gateway, session: aiohttp.ClientSession, base: str, home: Home
+) -> None:
+    """Keep the table fresh and hand in the calls; control may come and go."""
+    seen = b""
+    while True:
+        try:
+            headers = {"authorization": f"Bearer {home.gateway_key.read_text()}"}
+            async with session.get(f"{base}/gateway/table", headers=headers) as answer:
+                data = await answer.read() if answer.status == 200 else b""  # noqa: PLR2004 - OK
+            if data and data != seen:
+                seen, gateway.table = data, from_text(Table, data)
+                write_private(home.path / "gateway.table", to_text(gateway.table))
+            calls = gateway.spool.take()
+            if calls:
+                body = [to_json(call) for call in calls]
+                url = f"{base}/gateway/calls"
+                async with session.post(url, json=body, headers=headers) as answer:
+                    if answer.status == 204:  # noqa: PLR2004 - No Content: they are in the books
+                        gateway.spool.done()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            log.info("gateway.control-away", error=type(error).__name__)
+        await asyncio.sleep(REFRESH_S)
+
+
+def _remembered(path: Path) -> Table:
+    """The last table, so that the gateway serves even if control is not there yet."""
+    try:
+        return from_text(Table, path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return Table()
+
+

@@ -1,0 +1,179 @@
+"""The loops that make it so: the pool is watched, the queue is placed, work is looked after.
+
+Each loop's tick catches everything once, logs it and goes on: the next tick looks anew.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from karez.core.ports import Fabric, NodeLost
+from karez.core.resources import NodeState
+from karez.core.workloads import ACTIVE, Job, WorkloadId
+from karez.server.cloud import Cloud
+from karez.server.scheduler import Scheduler
+from karez.serving.replicas import ReplicaKeeper, ServingTools
+from karez.training.foreman import Foreman, Tools
+
+log = structlog.get_logger()
+POOL_S = 2.0
+"""Seconds between two looks at the nodes. Node loss under a running gang is noticed sooner, by
+that gang's own polling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What the loops work with once the fabric is there."""
+
+    fabric: Fabric
+    tools: Tools
+    serving: ServingTools
+
+
+class Loops:
+    """Three threads, and one more for each active workload."""
+
+    def __init__(
+        self, cloud: Cloud, connect: Callable[[], Bench], owner: str, scheduler: Scheduler
+    ) -> None:
+        """Nothing runs yet."""
+        self._cloud = cloud
+        self._connect = connect
+        self._owner = owner
+        self._scheduler = scheduler
+        self._bench: Bench | None = None
+        self._halt = threading.Event()
+        self._wake = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._hands: dict[WorkloadId, tuple[threading.Thread, Foreman | ReplicaKeeper]] = {}
+        self._seen: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Start them all."""
+        self._cloud.store.drop_leases(self._owner)
+        for name, tick, pause_s in (
+            ("pool", self._watch_pool, POOL_S),
+            ("schedule", self._schedule, self._cloud.settings.tick_s),
+            ("work", self._look_after_work, 0.25),
+        ):
+            thread = threading.Thread(
+                target=self._loop, args=(name, tick, pause_s), name=name, daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def wake(self) -> None:
+        """Something new was asked for: look at once."""
+        self._wake.set()
+
+    def alive(self) -> bool:
+        """Whether every loop runs and the fabric is connected."""
+        return self._bench is not None and all(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """Let go of everything; what runs on the nodes goes on."""
+        self._halt.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(3)
+        for _, hand in self._hands.values():
+            hand.stand_down()
+        if self._bench is not None:
+            self._bench.fabric.close()
+
+    def _loop(self, name: str, tick: Callable[[], None], pause_s: float) -> None:
+        while not self._halt.is_set():
+            try:
+                tick()
+            except Exception:  # noqa: BLE001 - the outermost tick: log it and look again
+                log.exception("loop.failed", loop=name)
+                self._halt.wait(1.0)
+            if name == "schedule":
+                self._wake.wait(pause_s)
+                self._wake.clear()
+            else:
+                self._halt.wait(pause_s)
+
+    def _watch_pool(self) -> None:
+        if self._bench is None:
+            self._bench = self._connect()
+            log.info("fabric.connected")
+        fabric, store, now = self._bench.fabric, self._cloud.store, self._cloud.clock.now()
+        nodes = fabric.nodes()
+        store.see_nodes(nodes, now=now)
+        here = {node.id for node in nodes}
+        for node in store.nodes():
+            silent_s = now - node.seen_at
+            is_late = silent_s > self._cloud.settings.node_silence_s
+            if node.id not in here and node.state != NodeState.LOST and is_late:
+                store.set_node(node.id, NodeState.LOST)
+                log.warning("node.lost", node=node.id, silent_s=round(silent_s, 1))
+        for node in nodes:
+            if self._seen.get(node.id) != node.engine_id:
+                self._seen[node.id] = node.engine_id
+                log.info("node.seen", node=node.id, devices=len(node.devices))
+                self.wake()
+            self._sweep(node.id)
+
+    def _sweep(self, node: str) -> None:
+        """End what runs on a node and is not held there: left over from an epoch that passed."""
+        assert self._bench is not None
+        fabric = self._bench.fabric
+        try:
+            running = {info.workload for info in fabric.processes(node)}  # type: ignore[arg-type]  # a NodeId
+            held = self._cloud.store.allocations()
+            for workload in running:
+                grants = held[workload].grants if workload in held else ()
+                if all(grant.node != node for grant in grants):
+                    fabric.forget(node, workload)  # type: ignore[arg-type]  # a NodeId
+                    log.info("node.swept", node=node, workload=workload)
+        except NodeLost:
+            return
+
+    def _schedule(self) -> None:
+        started = self._scheduler.tick()
+        if started:
+            log.info("jobs.placed", count=started)
+
+    def _look_after_work(self) -> None:
+        if self._bench is None:
+            return
+        cloud = self._cloud
+        now, lease_s = cloud.clock.now(), cloud.settings.lease_s
+        done = [ident for ident, (thread, _) in self._hands.items() if not thread.is_alive()]
+        for ident in done:
+            del self._hands[ident]
+            self.wake()
+        if self._hands:
+            cloud.store.renew(self._owner, now=now, lease_s=lease_s)
+        for ident, token in cloud.store.claim(
+            tuple(ACTIVE), owner=self._owner, now=now, lease_s=lease_s
+        ):
+            self._take(ident, token)
+
+    def _take(self, ident: WorkloadId, token: str) -> None:
+        assert self._bench is not None
+        store = self._cloud.store
+        allocation = store.allocations().get(ident)
+        item = store.job(ident) or store.service(ident)
+        if allocation is None or item is None:
+            log.error("workload.without-allocation", workload=ident)
+            return
+        hand: Foreman | ReplicaKeeper
+        if isinstance(item, Job):
+            hand = Foreman(item, allocation, token, self._bench.tools)
+        else:
+            hand = ReplicaKeeper(item, allocation, token, self._bench.serving)
+        log.info("workload.taken", workload=ident, state=item.state, epoch=allocation.epoch)
+        thread = threading.Thread(target=self._run, args=(ident, hand), name=ident, daemon=True)
+        self._hands[ident] = (thread, hand)
+        thread.start()
+
+    def _run(self, ident: WorkloadId, hand: Foreman | ReplicaKeeper) -> None:
+        try:
+            hand.run()
+        except Exception:  # noqa: BLE001 - the lease runs out and the next look takes it again
+            log.exception("workload.dropped", workload=ident)
+        self.wake()

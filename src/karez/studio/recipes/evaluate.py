@@ -1,0 +1,89 @@
+"""Recipe: held-out loss and exact-match accuracy, of a model and of the base it came from."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from karez.studio.intervals import wilson
+from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
+from karez.studio.recipes.desk import folder, read_rows, say, settings_of, write_card
+from karez.studio.settings import Evaluate
+
+_NEW_TOKENS = 4
+"""Enough for any label of one word."""
+
+
+def main() -> None:
+    """Measure each model that is there; write one report."""
+    settings = settings_of(Evaluate)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    inputs = folder("KAREZ_INPUTS")
+    rows = read_rows(inputs / "data" / "held_out.jsonl")[: settings.rows]
+    report: dict[str, Any] = {"rows": len(rows), "measure": "exact match of the whole answer"}
+    for role in ("base", "model"):
+        if (inputs / role).is_dir():
+            report[role] = _measure(inputs / role, rows, settings)
+            shown = report[role]
+            low, high = shown["accuracy_95"]
+            say(
+                f"{role}: loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%} "
+                f"(95%: {low:.1%} to {high:.1%})"
+            )
+    target = folder("KAREZ_OUT") / "report"
+    target.mkdir(exist_ok=True)
+    (target / "report.json").write_text(json.dumps(report, indent=1))
+    facts = {
+        f"{role}_{name}": report[role][name]
+        for role in ("base", "model")
+        if role in report
+        for name in ("loss", "accuracy")
+    }
+    write_card(target, kind="report", format="evaluation", facts={"rows": len(rows), **facts})
+
+
+@torch.inference_mode()
+def _measure(
+    path: Path, rows: Sequence[Sequence[Mapping[str, str]]], settings: Evaluate
+) -> dict[str, Any]:
+    tokenizer, model = load(path, best_dtype("auto"))
+    model.eval()
+    encoded = [encode(tokenizer, row, settings.max_tokens) for row in rows]
+    losses, right, answers = [], 0, []
+    for at in range(0, len(rows), settings.batch):
+        part = encoded[at : at + settings.batch]
+        losses += [float(loss_of(model, collate(tokenizer, part)))] * len(part)
+        prompts = [tokens[:prompt] for tokens, prompt in part]
+        for row, answer in zip(
+            rows[at:], _generate(tokenizer, model, prompts), strict=False
+        ):
+            right += answer == row[-1]["content"]
+            answers.append({"expected": row[-1]["content"], "answered": answer})
+    low, high = wilson(right, len(rows))
+    return {
+        "loss": sum(losses) / len(losses),
+        "accuracy": right / len(rows),
+        "accuracy_95": [low, high],
+        "right": right,
+        "answers": answers,
+    }
+
+
+def _generate(tokenizer: Any, model: Any, prompts: Sequence[Sequence[int]]) -> list[str]:
+    """Greedy answers. Prompts are padded on the left."""
+    length = max(len(prompt) for prompt in prompts)
+    pad = tokenizer.pad_token_id
+    tokens_BL = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts])
+    mask_BL = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+    out_BL = model.generate(
+        input_ids=tokens_BL,
+        attention_mask=mask_BL,
+        max_new_tokens=_NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=pad,
+    )
+    texts = tokenizer.batch_decode(out_BL[:, length:], skip_special_tokens=True)
+    return [text.strip() for text in texts]

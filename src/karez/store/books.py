@@ -80,7 +80,7 @@ class BookTable(RecordTable):
     def put_secret(self, project: str, name: str, sealed: bytes) -> None:
         """See Store."""
         table = schema.secrets
-        query = self._insert(table).values(project=project, name=name, sealed=sealed)
+        query = self._into(table).values(project=project, name=name, sealed=sealed)
         query = query.on_conflict_do_update(
             index_elements=["project", "name"], set_={"sealed": query.excluded.sealed}
         )

@@ -89,7 +89,7 @@ class RecordTable:
             }
             for row in newest.values()
         ]
-        query = self._insert(table).values(values)
+        query = self._into(table).values(values)
         query = query.on_conflict_do_update(
             index_elements=["job", "step", "rank"],
             set_={name: query.excluded[name] for name in ("loss", "at", "generation")},
@@ -193,12 +193,12 @@ class RecordTable:
         with self.db.write() as tx:
             return tx.execute(delete(schema.artifacts).where(schema.artifacts.c.id == ident)).rowcount == 1
 
-    def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+    def _into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         return sqlite.insert(table) if self.db.sqlite else postgresql.insert(table)
 
     def _once(self, table: Table, values: list[dict[str, object]]) -> None:
         with self.db.write() as tx:
-            tx.execute(self._insert(table).values(values).on_conflict_do_nothing())
+            tx.execute(self._into(table).values(values).on_conflict_do_nothing())
 
 
 def _artifact(row: object) -> Artifact:

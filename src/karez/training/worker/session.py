@@ -114,9 +114,10 @@ class Run:
         if not self._spoiled:
             self.step += 1
             self._snapshot()
+            value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
             if self._link is not None:
                 self._link.say(
-                    "commit", generation=self._generation, step=self.step, loss=float(loss)
+                    "commit", generation=self._generation, step=self.step, loss=value
                 )
         self._heal_if_needed()
 

@@ -75,7 +75,7 @@ def import_data(
 def add_model(
     path: Path,
     name: Annotated[str, typer.Option(help="What to call it.")],
-    format: Annotated[str, typer.Option(help="hf, gguf or peft.")] = "hf",  # noqa: A002 - the option's name
+    format: Annotated[str, typer.Option(help="hf, gguf or peft.")] = "hf",
     source: Source = "",
     licence: Licence = "",
     project: ProjectName = "default",
@@ -139,7 +139,14 @@ def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
         json_out(found)
         return
     rows = [
-        (a.id, a.spec.name, a.spec.format, show_bytes(a.size_bytes), a.spec.lineage.licence, clock(a.created_at))
+        (
+            a.id,
+            a.spec.name,
+            a.spec.format,
+            show_bytes(a.size_bytes),
+            a.spec.lineage.licence,
+            clock(a.created_at),
+        )
         for a in found
     ]
     table(("id", "name", "format", "size", "licence", "created"), rows, empty=empty)

@@ -1,5 +1,6 @@
 """`karez up | down | join | status`."""
 
+import contextlib
 import json
 import os
 import signal
@@ -27,7 +28,9 @@ STOP_LIMIT_S = 30.0
 @up_app.command()
 def up(
     home: Annotated[str | None, typer.Option(help="State folder; default ~/.karez.")] = None,
-    host: Annotated[str | None, typer.Option(help="Listen here; not loopback: others may join.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Listen here; not loopback: others may join.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API; default 7070.")] = None,
     gateway_port: Annotated[int | None, typer.Option(help="Port of the gateway; 7080.")] = None,
     ray: Annotated[str | None, typer.Option(help="Use this Ray cluster (host:port).")] = None,
@@ -53,9 +56,7 @@ def up(
         _stay(process)
 
 
-def start_cloud(
-    env: dict[str, str], *, say: Any
-) -> "tuple[subprocess.Popen[str], str]":
+def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str], str]":
     """Start the supervisor and wait until it says ready.
 
     Returns:
@@ -66,7 +67,7 @@ def start_cloud(
     """
     home = state_folder_of(env)
     is_new = not (home / "admin.key").exists()
-    process = subprocess.Popen(  # noqa: S603 - our own program
+    process = subprocess.Popen(
         [sys.executable, "-m", "karez.server.main", "supervise"],
         env={**os.environ, **env},  # noqa: TID251 - handed on
         stdin=subprocess.DEVNULL,
@@ -93,7 +94,9 @@ def start_cloud(
 
 def state_folder_of(env: dict[str, str]) -> Path:
     """The state folder that these settings name."""
-    return Path(env["KAREZ_HOME"]).expanduser().absolute() if "KAREZ_HOME" in env else state_folder()
+    return (
+        Path(env["KAREZ_HOME"]).expanduser().absolute() if "KAREZ_HOME" in env else state_folder()
+    )
 
 
 def stop_cloud(pid: int, *, limit_s: float = STOP_LIMIT_S) -> bool:
@@ -142,9 +145,7 @@ def join(
         "KAREZ_JOIN_NAME": name, "KAREZ_NODE_CPUS": str(cpus),
         "KAREZ_NODE_HOME": str(Path(home).expanduser().absolute()),
     }  # fmt: skip
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "karez.server.main", "node"], env=env, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "karez.server.main", "node"], env=env, check=False)
     raise typer.Exit(done.returncode)
 
 
@@ -157,7 +158,12 @@ def status(as_json: Json = False) -> None:
         return
     rows = [
         ("nodes", _counts(seen.nodes)),
-        ("devices", ", ".join(f"{n - seen.held.get(k, 0):g} of {n} {k} free" for k, n in seen.devices.items())),
+        (
+            "devices",
+            ", ".join(
+                f"{n - seen.held.get(k, 0):g} of {n} {k} free" for k, n in seen.devices.items()
+            ),
+        ),
         ("jobs", _counts(seen.jobs)),
         ("services", _counts(seen.services)),
         ("API", client().address.url),
@@ -180,10 +186,8 @@ def _stay(process: "subprocess.Popen[str]") -> None:
 
 
 def _alive(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ChildProcessError):  # not our child: the probe below tells
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # not our child; the probe below tells
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

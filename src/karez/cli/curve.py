@@ -19,9 +19,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 60, 8
 
 
-def watch_job(
-    client: Client, ident: str, *, on_look: Callable[[Job], None] | None = None
-) -> Job:
+def watch_job(client: Client, ident: str, *, on_look: Callable[[Job], None] | None = None) -> Job:
     """Show a job until it has ended. Raises Failed as Client.wait."""
     console = Console(width=None if sys.stdout.isatty() else 100)
     bar = Progress(
@@ -57,7 +55,7 @@ def watch_job(
 
 def curve(losses: Sequence[float]) -> str:
     """Losses as a block chart with its scale. Empty for fewer than two."""
-    if len(losses) < 2:  # noqa: PLR2004 - no line without two points
+    if len(losses) < 2:
         return ""
     points = _thinned(losses)
     low, high = min(points), max(points)

@@ -65,7 +65,9 @@ class _Story:
             check=False,
         )
         if done.returncode:
-            raise Failed(noun="job", name=words[0], reason=f"`{line}` ended with {done.returncode}.")
+            raise Failed(
+                noun="job", name=words[0], reason=f"`{line}` ended with {done.returncode}."
+            )
 
 
 @app.command()
@@ -230,7 +232,7 @@ def _chat(story: _Story, client: Client) -> None:
             part="openai", needed_for="the demo's chat", install="pip install openai"
         ) from error
     story.commands.append("karez keys create demo-app")
-    made = subprocess.run(  # noqa: S603 - our own program
+    made = subprocess.run(
         [sys.executable, "-m", "karez.cli.main", "keys", "create", "demo-app"],
         env={**os.environ, **story.env}, capture_output=True, text=True, check=True,  # noqa: TID251 - handed on
     )  # fmt: skip
@@ -282,9 +284,10 @@ def _closing_page(story: _Story, client: Client) -> None:
     story.console.print(Rule("[bold]What happened[/bold]", style="green"))
     base, tuned = story.report["base"], story.report["model"]
     first = story.receipts[0]
+    restored = show_seconds(first.restored_at - first.detected_at)
     story.say(
         f"A {MODEL} was fine-tuned by two ranks. One was killed: its state came from "
-        f"{first.source}, it was restored in {show_seconds(first.restored_at - first.detected_at)}, "
+        f"{first.source}, it was restored in {restored}, "
         f"the next step was complete after {show_seconds(first.recovery_s)}, and "
         f"{first.steps_lost} steps were lost. Control was killed too: nobody noticed.\n"
         f"Right answers on unseen questions: {base['accuracy']:.0%} before, "

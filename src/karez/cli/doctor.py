@@ -13,8 +13,8 @@ import typer
 from karez.cli.connect import Json
 from karez.cli.show import json_out, table
 from karez.client import calls
-from karez.client.sdk import Client
 from karez.client.address import state_folder
+from karez.client.sdk import Client
 from karez.core.errors import KarezError
 from karez.core.units import show_bytes
 
@@ -45,7 +45,9 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         json_out(checks)
     else:
-        rows = [("ok" if c.fine else "MEND", c.what, c.seen, "" if c.fine else c.fix) for c in checks]
+        rows = [
+            ("ok" if c.fine else "MEND", c.what, c.seen, "" if c.fine else c.fix) for c in checks
+        ]
         table(("", "check", "seen", "what to do"), rows, empty="")
     if not all(check.fine for check in checks):
         raise typer.Exit(1)

@@ -15,7 +15,16 @@ from karez.core.errors import BadRequest
 from karez.core.jobfile import parse_job
 from karez.core.resources import parse_need
 from karez.core.units import parse_seconds, show_seconds
-from karez.core.workloads import GangSpec, Job, JobSpec, Retry, Scalar, State, Topology, WorkloadKind
+from karez.core.workloads import (
+    GangSpec,
+    Job,
+    JobSpec,
+    Retry,
+    Scalar,
+    State,
+    Topology,
+    WorkloadKind,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Submit, watch and stop jobs.")
 
@@ -26,13 +35,20 @@ def submit(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="A TOML workload file.")] = None,
     name: Annotated[str, typer.Option(help="Default: from the command.")] = "",
     project: ProjectName = "default",
-    kind: Annotated[WorkloadKind, typer.Option(help="train: a gang; batch: processes.")] = WorkloadKind.BATCH,
+    kind: Annotated[
+        WorkloadKind, typer.Option(help="train: a gang; batch: processes.")
+    ] = WorkloadKind.BATCH,
     recipe: Annotated[str, typer.Option(help="Instead of a command, such as sft-lora.")] = "",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Recipe setting k=v.")] = None,
     workers: Annotated[str, typer.Option(help="How many: 2, or 1:4 for elastic.")] = "1",
-    each: Annotated[list[str] | None, typer.Option(help="Per worker: cpu=1,memory=2GiB; repeat for alternatives.")] = None,
+    each: Annotated[
+        list[str] | None,
+        typer.Option(help="Per worker: cpu=1,memory=2GiB; repeat for alternatives."),
+    ] = None,
     topology: Annotated[Topology, typer.Option(help="Where workers stand.")] = Topology.ANY,
-    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="role=ARTIFACT.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", "-i", help="role=ARTIFACT.")
+    ] = None,
     code: Annotated[Path | None, typer.Option(help="Folder to upload and run in.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE.")] = None,
     secret: Annotated[list[str] | None, typer.Option(help="Name of a project secret.")] = None,
@@ -45,7 +61,6 @@ def submit(
     """Queue a job. It starts once its whole gang fits.
 
     Examples:
-
       karez jobs submit --code . -- python train.py
 
       karez jobs submit --kind train --workers 1:2 --recipe sft-lora -i model=M -i data=D
@@ -97,7 +112,15 @@ def list_jobs(
         json_out(jobs)
         return
     rows = [
-        (j.id, j.spec.name, j.spec.project, j.state, _progress(j), clock(j.created_at), j.status.reason[:60])
+        (
+            j.id,
+            j.spec.name,
+            j.spec.project,
+            j.state,
+            _progress(j),
+            clock(j.created_at),
+            j.status.reason[:60],
+        )
         for j in jobs
     ]
     heads = ("id", "name", "project", "state", "progress", "created", "reason")
@@ -194,13 +217,14 @@ def _scalar(text: str) -> Scalar:
 def _name_from(recipe: str, command: list[str]) -> str:
     if not recipe and not command:
         raise ValueError("give a command after --, a --recipe, or a --file")
-    word = recipe or next((Path(w).stem for w in command if w.endswith(".py")), Path(command[0]).name)
+    word = recipe or next(
+        (Path(w).stem for w in command if w.endswith(".py")), Path(command[0]).name
+    )
     name = "".join(c if c.isalnum() or c in "-._" else "-" for c in word.lower())
     return name.lstrip("-._") or "job"
 
 
 def _with_code(spec: JobSpec, code: str) -> JobSpec:
-
 
     return replace(spec, code=code)
 

@@ -18,7 +18,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until it ends.")] = False,
     grep: Annotated[str, typer.Option(help="Only lines that match this pattern.")] = "",
 ) -> None:
-    """Print what a job's or a service's processes wrote. Example: karez logs -f support-tune"""
+    """Print what a job's or a service's processes wrote.
+
+    Example: karez logs -f support-tune
+    """
     try:
         pattern = re.compile(grep) if grep else None
     except re.error as error:

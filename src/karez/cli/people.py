@@ -40,7 +40,9 @@ def list_keys(as_json: Json = False) -> None:
     if as_json:
         json_out(found)
         return
-    rows = [(k.id, k.name, k.project, k.role, clock(k.created_at), clock(k.revoked_at)) for k in found]
+    rows = [
+        (k.id, k.name, k.project, k.role, clock(k.created_at), clock(k.revoked_at)) for k in found
+    ]
     table(("id", "name", "project", "role", "created", "revoked"), rows, empty="no keys")
 
 
@@ -59,7 +61,10 @@ def list_projects(as_json: Json = False) -> None:
         json_out(found)
         return
     rows = [
-        (p.name, ", ".join(f"{show_devices(m)} {k}" for k, m in p.quota_milli.items()) or "no limit")
+        (
+            p.name,
+            ", ".join(f"{show_devices(m)} {k}" for k, m in p.quota_milli.items()) or "no limit",
+        )
         for p in found
     ]
     table(("project", "quota"), rows, empty="no projects")
@@ -115,9 +120,7 @@ def usage(as_json: Json = False) -> None:
 
 
 @audit_app.command()
-def audit(
-    limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Json = False
-) -> None:
+def audit(limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Json = False) -> None:
     """Who changed what, newest first."""
     found = client().call(calls.audit(limit))
     if as_json:

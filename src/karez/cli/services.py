@@ -25,7 +25,10 @@ def deploy(
     project: ProjectName = "default",
     wait: Annotated[bool, typer.Option(help="Stay until it is ready.")] = True,
 ) -> None:
-    """Deploy a model. Example: karez services deploy desk-q8-gguf --name desk"""
+    """Deploy a model.
+
+    Example: karez services deploy desk-q8-gguf --name desk
+    """
     try:
         spec = ServiceSpec(
             name=name,
@@ -55,7 +58,14 @@ def list_services(
         json_out(found)
         return
     rows = [
-        (s.id, s.spec.name, s.state, f"{sum(v.state == 'ready' for v in s.status.ranks)}/{s.spec.replicas}", clock(s.created_at), s.status.reason[:60])
+        (
+            s.id,
+            s.spec.name,
+            s.state,
+            f"{sum(v.state == 'ready' for v in s.status.ranks)}/{s.spec.replicas}",
+            clock(s.created_at),
+            s.status.reason[:60],
+        )
         for s in found
     ]
     heads = ("id", "name", "state", "ready", "created", "reason")

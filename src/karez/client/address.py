@@ -31,7 +31,9 @@ def find_address(url: str = "", key: str = "") -> Address:
     if not key and (home / "admin.key").exists():
         key = (home / "admin.key").read_text().strip()
     return Address(
-        url=(url or env.get("KAREZ_URL", "") or known.get("url", "http://127.0.0.1:7070")).rstrip("/"),
+        url=(url or env.get("KAREZ_URL", "") or known.get("url", "http://127.0.0.1:7070")).rstrip(
+            "/"
+        ),
         key=key,
         gateway=env.get("KAREZ_GATEWAY", "") or known.get("gateway", "http://127.0.0.1:7080/v1"),
     )

@@ -105,9 +105,7 @@ class Client:
                 raise Failed(noun="service", name=ident, reason=reason)
             time.sleep(0.2)  # noqa: TID251 - as above
 
-    def upload(
-        self, path: str | Path, *, name: str, kind: ArtifactKind, **more: Any
-    ) -> Artifact:
+    def upload(self, path: str | Path, *, name: str, kind: ArtifactKind, **more: Any) -> Artifact:
         """Register a file or folder as an artifact. Bytes that are there already are not sent.
 
         Args:

@@ -1,5 +1,6 @@
 """Frozen dataclasses to JSON and back, strictly: unknown keys and wrong types are refused."""
 
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -9,8 +10,12 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _cached(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return _cached(kind)
 
 
 def to_json(value: object) -> Any:

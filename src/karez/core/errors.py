@@ -39,7 +39,9 @@ class BadRequest(KarezError):
 
     def what(self) -> str:
         """See KarezError."""
-        return self.problem[:1].upper() + self.problem[1:] + ("" if self.problem[-1:] == "." else ".")
+        return (
+            self.problem[:1].upper() + self.problem[1:] + ("" if self.problem[-1:] == "." else ".")
+        )
 
     def hint(self) -> str:
         """See KarezError."""
@@ -151,7 +153,9 @@ class QuotaExceeded(KarezError):
 
     def what(self) -> str:
         """See KarezError."""
-        return f"Project {self.project} may hold {self.quota} {self.kind}; this asks for {self.asked}."
+        return (
+            f"Project {self.project} may hold {self.quota} {self.kind}; this asks for {self.asked}."
+        )
 
     def hint(self) -> str:
         """See KarezError."""
@@ -281,7 +285,9 @@ class StartFailed(KarezError):
 
     def hint(self) -> str:
         """See KarezError."""
-        return "The files under `logs/` in the state folder say more; `karez doctor` checks the rest."
+        return (
+            "The files under `logs/` in the state folder say more; `karez doctor` checks the rest."
+        )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -26,7 +26,7 @@ def parse_job(text: str) -> JobSpec:
         raise ValueError(f"this is no TOML: {error}") from error
     _only(table, _TOP, "the file")
     if "name" not in table:
-        raise ValueError("the file names no workload; start it with name = \"...\"")
+        raise ValueError('the file names no workload; start it with name = "..."')
     recovery = _only(_table(table, "recovery"), {"ladder"}, "[recovery]")
     fields: dict[str, Any] = {
         key: table[key] for key in ("name", "project", "recipe", "priority") if key in table

@@ -97,7 +97,7 @@ class Poll:
     """Changes when the node's agent started anew and forgot everything."""
 
 
-class NodeLost(Exception):  # noqa: N818
+class NodeLost(Exception):
     """A node does not answer. Not for users: loops turn it into decisions."""
 
 
@@ -350,7 +350,7 @@ class Store(Protocol):
         ...
 
     def newest_checkpoint(self, job: str, world: int) -> Mapping[int, tuple[int, str]]:
-        """rank -> (step, digest) of the newest step that all `world` ranks stored."""
+        """Rank -> (step, digest) of the newest step that all `world` ranks stored."""
         ...
 
     # artifacts
@@ -437,4 +437,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
-

@@ -72,7 +72,10 @@ def resolve(
     origin = dict.fromkeys(known, "default")
     layers = (
         ("file", table),
-        ("environment", {k: environ[f"KAREZ_{k.upper()}"] for k in known if f"KAREZ_{k.upper()}" in environ}),
+        (
+            "environment",
+            {k: environ[f"KAREZ_{k.upper()}"] for k in known if f"KAREZ_{k.upper()}" in environ},
+        ),
         ("flag", {k: v for k, v in flags.items() if v is not None}),
     )
     for name, layer in layers:

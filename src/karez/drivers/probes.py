@@ -62,9 +62,7 @@ def _nvidia_device(nvml: object, index: int) -> Device:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]  # pynvml
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]  # pynvml
     name = nvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]  # pynvml
-    return Device(
-        kind=DeviceKind.GPU, index=index, model=str(name), memory_bytes=int(memory.total)
-    )
+    return Device(kind=DeviceKind.GPU, index=index, model=str(name), memory_bytes=int(memory.total))
 
 
 def ascend_devices() -> Sequence[Device]:

@@ -132,7 +132,7 @@ class RayFabric:
             home=str(self._edge.steward.home),
             labels={k: v for k, v in labels.items() if not k.startswith("ray.io/")},
         )
-        actor = ray.remote(_HostedSteward).options(  # type: ignore[call-overload]  # untyped
+        actor = ray.remote(_HostedSteward).options(
             name=f"steward-{row['NodeID'][:16]}",
             namespace=_SPACE,
             lifetime="detached",
@@ -143,7 +143,9 @@ class RayFabric:
         )
         self._stewards[node] = actor.remote(config)
 
-    def _call(self, node: NodeId, method: str, *args: object, timeout_s: float | None = None) -> Any:
+    def _call(
+        self, node: NodeId, method: str, *args: object, timeout_s: float | None = None
+    ) -> Any:
         steward = self._stewards.get(node)
         if steward is None:
             raise NodeLost(f"{node} has no steward")

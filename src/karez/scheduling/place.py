@@ -113,9 +113,7 @@ def _tightest_supernode(
     return _supernodes(nodes)[min(fitting, key=lambda name: (sizes[name], name))]
 
 
-def _roomiest_supernode(
-    nodes: Sequence[FreeNode], room: Mapping[NodeId, int]
-) -> list[FreeNode]:
+def _roomiest_supernode(nodes: Sequence[FreeNode], room: Mapping[NodeId, int]) -> list[FreeNode]:
     groups = _supernodes(nodes)
     if not groups:
         return []

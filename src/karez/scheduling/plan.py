@@ -104,9 +104,7 @@ def fits_ever(gang: GangSpec, nodes: Sequence[Node]) -> str:
     return answer.reason if isinstance(answer, Unplaced) else ""
 
 
-def _must_not_pass(
-    waiting: Waiting, blocked: Waiting, opens_at: float | None, now: float
-) -> str:
+def _must_not_pass(waiting: Waiting, blocked: Waiting, opens_at: float | None, now: float) -> str:
     if now - blocked.since <= PATIENCE_S:
         return ""
     ends_at = None if waiting.max_duration_s is None else now + waiting.max_duration_s
@@ -137,9 +135,7 @@ def _used(running: Sequence[Running]) -> dict[tuple[str, DeviceKind], int]:
     return used
 
 
-def _count(
-    used: dict[tuple[str, DeviceKind], int], project: str, grants: Sequence[Grant]
-) -> None:
+def _count(used: dict[tuple[str, DeviceKind], int], project: str, grants: Sequence[Grant]) -> None:
     for grant in grants:
         used[project, grant.kind] = used.get((project, grant.kind), 0) + grant.milli
 

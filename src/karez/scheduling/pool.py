@@ -39,16 +39,14 @@ class FreeNode:
         if need.milli < whole:
             fitting = (index for index, left in devices.items() if left >= need.milli)
             index = min(fitting, key=lambda index: (devices[index], index))
-            chosen = ((index, need.milli),)
+            chosen: tuple[tuple[int, int], ...] = ((index, need.milli),)
         else:
             full = sorted(index for index, left in devices.items() if left == whole)
             chosen = tuple((index, whole) for index in full[: need.milli // whole])
         for index, milli in chosen:
             devices[index] -= milli
         self.memory_bytes -= need.memory_bytes
-        return Grant(
-            node=self.id, kind=need.kind, devices=chosen, memory_bytes=need.memory_bytes
-        )
+        return Grant(node=self.id, kind=need.kind, devices=chosen, memory_bytes=need.memory_bytes)
 
     def give_back(self, grant: Grant) -> None:
         """Undo a grant."""

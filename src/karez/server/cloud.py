@@ -1,5 +1,6 @@
 """What routes call: one method per thing a user can ask for."""
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -310,7 +311,9 @@ class Cloud:
 
     def _check_quota(self, project: str, gang: GangSpec) -> None:
         quotas = {known.name: known for known in self.store.projects()}[project].quota_milli
-        over = [need for need in gang.each if need.milli * gang.min > quotas.get(need.kind, 1 << 62)]
+        over = [
+            need for need in gang.each if need.milli * gang.min > quotas.get(need.kind, 1 << 62)
+        ]
         if len(over) == len(gang.each):
             need = over[0]
             raise QuotaExceeded(
@@ -323,10 +326,8 @@ class Cloud:
 
 def first_start(cloud: Cloud) -> str:
     """Make the default project and the first admin key; empty if there were keys already."""
-    try:
+    with contextlib.suppress(AlreadyExists):  # not the first start
         cloud.store.add_project(Project(name="default"))
-    except AlreadyExists:
-        pass  # not the first start
     if any(key.role == Role.ADMIN for key in cloud.store.keys()):
         return ""
     return cloud.new_key(KeySpec(name="admin", project=EVERYWHERE, role=Role.ADMIN))[1]

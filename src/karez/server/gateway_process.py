@@ -73,16 +73,14 @@ async def _background(gateway: Gateway, settings: Settings, home: Home) -> Async
         task.cancel()
 
 
-async def _follow(
-    gateway: Gateway, session: aiohttp.ClientSession, base: str, home: Home
-) -> None:
+async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, home: Home) -> None:
     """Keep the table fresh and hand in the calls; control may come and go."""
     seen = b""
     while True:
         try:
             headers = {"authorization": f"Bearer {home.gateway_key.read_text()}"}
             async with session.get(f"{base}/gateway/table", headers=headers) as answer:
-                data = await answer.read() if answer.status == 200 else b""  # noqa: PLR2004 - OK
+                data = await answer.read() if answer.status == 200 else b""
             if data and data != seen:
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
@@ -91,7 +89,7 @@ async def _follow(
                 body = [to_json(call) for call in calls]
                 url = f"{base}/gateway/calls"
                 async with session.post(url, json=body, headers=headers) as answer:
-                    if answer.status == 204:  # noqa: PLR2004 - No Content: they are in the books
+                    if answer.status == 204:
                         gateway.spool.done()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             log.info("gateway.control-away", error=type(error).__name__)
@@ -104,5 +102,3 @@ def _remembered(path: Path) -> Table:
         return from_text(Table, path.read_bytes())
     except (FileNotFoundError, ValueError):
         return Table()
-
-

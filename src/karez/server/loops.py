@@ -15,7 +15,8 @@ from karez.core.workloads import ACTIVE, Job, WorkloadId
 from karez.server.cloud import Cloud
 from karez.server.scheduler import Scheduler
 from karez.serving.replicas import ReplicaKeeper, ServingTools
-from karez.training.foreman import Foreman, Tools
+from karez.training.foreman import Foreman
+from karez.training.record import Tools
 
 log = structlog.get_logger()
 POOL_S = 2.0
@@ -87,7 +88,7 @@ class Loops:
         while not self._halt.is_set():
             try:
                 tick()
-            except Exception:  # noqa: BLE001 - the outermost tick: log it and look again
+            except Exception:
                 log.exception("loop.failed", loop=name)
                 self._halt.wait(1.0)
             if name == "schedule":
@@ -174,6 +175,6 @@ class Loops:
     def _run(self, ident: WorkloadId, hand: Foreman | ReplicaKeeper) -> None:
         try:
             hand.run()
-        except Exception:  # noqa: BLE001 - the lease runs out and the next look takes it again
+        except Exception:
             log.exception("workload.dropped", workload=ident)
         self.wake()

@@ -21,7 +21,7 @@ import psutil
 
 from karez.core.errors import KarezError, MissingPart, PortTaken, StartFailed, StorageFull
 from karez.core.settings import Settings
-from karez.server.wiring import LOOPBACK, Home, node_name
+from karez.server.wiring import Home, node_name, ray_env
 from karez.vault.keys import read_or_make, write_private
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -108,7 +108,9 @@ class Supervisor:
         env = {**os.environ, **_as_environment(self.settings)}  # noqa: TID251 - handed on
         if not self.settings.ray_address:
             self._ray_folder = tempfile.mkdtemp(prefix="kz-")
-            self._parts["ray"] = _Part("ray", self._ray_command(), {**env, **self._ray_env()})
+            self._parts["ray"] = _Part(
+                "ray", self._ray_command(), {**env, **ray_env(self.settings, self.home)}
+            )
         self._parts["control"] = _Part("control", [*python, "control"], env)
         self._parts["gateway"] = _Part("gateway", [*python, "gateway"], env)
         for part in self._parts.values():
@@ -124,13 +126,6 @@ class Supervisor:
             f"--temp-dir={self._ray_folder}", f"--labels=karez-host={node_name(settings)}",
         ]  # fmt: skip
 
-    def _ray_env(self) -> dict[str, str]:
-        from karez.drivers.ray_environment import ray_environment  # noqa: PLC0415 - not at start
-
-        loopback = self.settings.host in LOOPBACK
-        env = ray_environment(self.home.ray_token, loopback=loopback)
-        return {**env, "KAREZ_NODE_HOME": str(self.home.path / "node")}
-
     def _start(self, part: _Part) -> None:
         self.report({"starting": part.name})
         log = self.home.path / "logs" / f"{part.name}.log"
@@ -143,7 +138,7 @@ class Supervisor:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl, no locks
+                preexec_fn=_die_with_parent,
             )
         part.starts.append(_now())
 
@@ -172,7 +167,7 @@ class Supervisor:
         for part in self._parts.values():
             if part.process is None or part.process.poll() is None:
                 continue
-            recent = [at for at in part.starts if _now() - at < 60.0]  # noqa: PLR2004 - a minute
+            recent = [at for at in part.starts if _now() - at < 60.0]
             if len(recent) <= 1 or _now() - part.starts[-1] > min(2.0 ** len(recent), 30.0):
                 self._start(part)
                 self._write_address()
@@ -233,15 +228,13 @@ def _die_with_parent() -> None:
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:
-    return {
-        f"KAREZ_{name.upper()}": str(getattr(settings, name)) for name in Settings.__slots__
-    }
+    return {f"KAREZ_{name.upper()}": str(getattr(settings, name)) for name in Settings.__slots__}
 
 
 def _is_up(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own address
-            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP OK
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
@@ -252,5 +245,3 @@ def _now() -> float:
 
 def _pause(seconds: float) -> None:
     time.sleep(seconds)  # noqa: TID251 - as above
-
-

@@ -21,7 +21,7 @@ from karez.server.loops import Bench, Loops
 from karez.server.scheduler import Scheduler
 from karez.serving.replicas import ServingTools
 from karez.store.sql import SqlStore
-from karez.training.foreman import Tools
+from karez.training.record import Tools
 from karez.vault.keys import Pepper, read_or_make, write_private
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -50,7 +50,9 @@ class Home:
             (path / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(0o700)
         except OSError as error:
-            raise StartFailed(part="The state folder", detail=f"{path}: {error.strerror}") from error
+            raise StartFailed(
+                part="The state folder", detail=f"{path}: {error.strerror}"
+            ) from error
         return cls(path=path)
 
     @property
@@ -150,6 +152,12 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     return cloud, loops
 
 
+def ray_env(settings: Settings, home: Home) -> dict[str, str]:
+    """The environment of every Ray process on this host."""
+    env = ray_environment(home.ray_token, loopback=settings.host in LOOPBACK)
+    return {**env, "KAREZ_NODE_HOME": str(home.path / "node")}
+
+
 def engines() -> Mapping[str, Engine]:
     """The engine plug-ins that are installed, by name."""
     found = entry_points(group="karez.engines")
@@ -158,7 +166,7 @@ def engines() -> Mapping[str, Engine]:
 
 def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
     # Ray reads these when it is imported
-    os.environ.update(ray_environment(home.ray_token, loopback=settings.host in LOOPBACK))  # noqa: TID251 - Ray's only way in
+    os.environ.update(ray_env(settings, home))  # noqa: TID251 - Ray's only way in
     from karez.drivers.ray_fabric import RayEdge, RayFabric  # noqa: PLC0415 - 0.3 s, not at start
     from karez.drivers.steward.files import BlobSource  # noqa: PLC0415 - as above
     from karez.drivers.steward.steward import StewardConfig  # noqa: PLC0415 - as above

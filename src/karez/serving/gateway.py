@@ -4,6 +4,7 @@ Raw ASGI over aiohttp's client. It parses only what it routes on and the usage i
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 @dataclass(eq=False)
-class Refusal(Exception):  # noqa: N818 - an answer to the caller
+class Refusal(Exception):
     """A request that is answered by the gateway itself."""
 
     status: int
@@ -116,7 +117,9 @@ class Gateway:
         scheme, _, text = header.decode("latin-1").partition(" ")
         key = self.check(text.strip(), self.table) if scheme.lower() == "bearer" else None
         if key is None:
-            message = "The API key is missing, unknown or revoked: send Authorization: Bearer kz_..."
+            message = (
+                "The API key is missing, unknown or revoked: send Authorization: Bearer kz_..."
+            )
             raise Refusal(401, "authentication_error", message)
         return key
 
@@ -209,10 +212,8 @@ async def _pass_on(
     if not kind.startswith("text/event-stream"):
         data = await answer.read()
         if kind.startswith("application/json"):
-            try:
+            with contextlib.suppress(orjson.JSONDecodeError, AttributeError):  # nothing to count
                 counts.read(orjson.loads(data).get("usage"))
-            except (orjson.JSONDecodeError, AttributeError):
-                pass  # passed on as it is; there is nothing to count in it
         await _raw(send, int(answer.status), kind, data)
         return
     first = True
@@ -263,14 +264,21 @@ async def _body(receive: Receive) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > BODY_LIMIT_BYTES:
-            raise Refusal(413, "invalid_request_error", f"The body exceeds {BODY_LIMIT_BYTES} bytes.")
+            raise Refusal(
+                413, "invalid_request_error", f"The body exceeds {BODY_LIMIT_BYTES} bytes."
+            )
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
 
 
 def _problem(refusal: Refusal) -> dict[str, Any]:
-    error = {"message": refusal.message, "type": refusal.kind, "code": refusal.status, "param": None}
+    error = {
+        "message": refusal.message,
+        "type": refusal.kind,
+        "code": refusal.status,
+        "param": None,
+    }
     return {"error": error}
 
 

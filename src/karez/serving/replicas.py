@@ -103,7 +103,8 @@ class ReplicaKeeper:
         if artifact is None:
             return f"model artifact {spec.model} is gone"
         if artifact.spec.format not in engine.formats:
-            return f"engine {engine.name} loads {', '.join(engine.formats)}, not {artifact.spec.format}"
+            loads = ", ".join(engine.formats)
+            return f"engine {engine.name} loads {loads}, not {artifact.spec.format}"
         return ""
 
     def _adopt(self) -> None:
@@ -243,9 +244,7 @@ class ReplicaKeeper:
         size = self.tools.logs.size(self.service.id, name)
 
         def pull() -> None:
-            data = self.tools.fabric.read_log(
-                replica.grant.node, self._key(replica), size, 1 << 20
-            )
+            data = self.tools.fabric.read_log(replica.grant.node, self._key(replica), size, 1 << 20)
             if data:
                 self.tools.logs.append(self.service.id, name, data)
 
@@ -264,8 +263,6 @@ class ReplicaKeeper:
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own engine's URL
-            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP OK
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-

@@ -1,8 +1,9 @@
 """Projects, keys, secrets, calls, usage and the audit log."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from karez.core.codec import from_text, to_text
@@ -24,9 +25,7 @@ class BookTable(RecordTable):
         """See Store."""
         try:
             with self.db.write() as tx:
-                tx.execute(
-                    insert(schema.projects).values(name=project.name, body=to_text(project))
-                )
+                tx.execute(insert(schema.projects).values(name=project.name, body=to_text(project)))
         except IntegrityError as error:
             raise AlreadyExists(noun="project", name=project.name) from error
 
@@ -173,9 +172,9 @@ class BookTable(RecordTable):
         ]
 
 
-def _device_rows(rows: Sequence[object], now: float) -> list[UsageRow]:
+def _device_rows(rows: Sequence[Row[Any]], now: float) -> list[UsageRow]:
     seconds: dict[tuple[str, str, str, str], float] = {}
-    for project, name, sort, grants, since, until in rows:  # type: ignore[misc]  # a select's rows
+    for project, name, sort, grants, since, until in rows:
         for grant in from_text(tuple[Grant, ...], grants):
             key = (project, name, sort, grant.kind.value)
             span_s = max(0.0, (now if until is None else until) - since)
@@ -186,13 +185,13 @@ def _device_rows(rows: Sequence[object], now: float) -> list[UsageRow]:
     ]
 
 
-def _key(row: object) -> Key:
+def _key(row: Row[Any]) -> Key:
     return Key(
-        id=row.id,  # type: ignore[attr-defined]  # a row of schema.keys
-        name=row.name,  # type: ignore[attr-defined]  # as above
-        project=row.project,  # type: ignore[attr-defined]  # as above
-        role=Role(row.role),  # type: ignore[attr-defined]  # as above
-        digest=row.digest,  # type: ignore[attr-defined]  # as above
-        created_at=row.created_at,  # type: ignore[attr-defined]  # as above
-        revoked_at=row.revoked_at,  # type: ignore[attr-defined]  # as above
+        id=row.id,
+        name=row.name,
+        project=row.project,
+        role=Role(row.role),
+        digest=row.digest,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
     )

@@ -20,7 +20,9 @@ class Database:
         """Open a SQLAlchemy URL; nothing is created yet."""
         self.sqlite = url.startswith("sqlite")
         if self.sqlite:
-            self.engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+            self.engine = create_engine(
+                url, connect_args={"timeout": 30, "check_same_thread": False}
+            )
             _prepare_sqlite(self.engine)
         else:
             self.engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
@@ -79,7 +81,9 @@ class Database:
                 connection.execute(insert(table).values(name=name, value=1))
         except IntegrityError:
             return self.next_number(connection, name)
-        return int(connection.execute(select(table.c.value).where(table.c.name == name)).scalar_one())
+        return int(
+            connection.execute(select(table.c.value).where(table.c.name == name)).scalar_one()
+        )
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Table, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Table, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from karez.core.artifacts import Artifact, ArtifactId, ArtifactKind, ArtifactSpec
@@ -120,9 +121,7 @@ class RecordTable:
 
     def add_checkpoint(self, job: str, step: int, rank: int, digest: str) -> None:
         """See Store."""
-        self._once(
-            schema.checkpoints, [{"job": job, "step": step, "rank": rank, "digest": digest}]
-        )
+        self._once(schema.checkpoints, [{"job": job, "step": step, "rank": rank, "digest": digest}])
 
     def newest_checkpoint(self, job: str, world: int) -> Mapping[int, tuple[int, str]]:
         """See Store."""
@@ -191,7 +190,10 @@ class RecordTable:
     def remove_artifact(self, ident: str) -> bool:
         """See Store."""
         with self.db.write() as tx:
-            return tx.execute(delete(schema.artifacts).where(schema.artifacts.c.id == ident)).rowcount == 1
+            return (
+                tx.execute(delete(schema.artifacts).where(schema.artifacts.c.id == ident)).rowcount
+                == 1
+            )
 
     def _into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         return sqlite.insert(table) if self.db.sqlite else postgresql.insert(table)
@@ -201,10 +203,10 @@ class RecordTable:
             tx.execute(self._into(table).values(values).on_conflict_do_nothing())
 
 
-def _artifact(row: object) -> Artifact:
+def _artifact(row: Row[Any]) -> Artifact:
     return Artifact(
-        id=ArtifactId(row.id),  # type: ignore[attr-defined]  # a row of schema.artifacts
-        spec=from_text(ArtifactSpec, row.spec),  # type: ignore[attr-defined]  # as above
-        owner=row.owner,  # type: ignore[attr-defined]  # as above
-        created_at=row.created_at,  # type: ignore[attr-defined]  # as above
+        id=ArtifactId(row.id),
+        spec=from_text(ArtifactSpec, row.spec),
+        owner=row.owner,
+        created_at=row.created_at,
     )

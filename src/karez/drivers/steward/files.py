@@ -74,7 +74,9 @@ class BlobSource:
         connection, base = self._connect()
         try:
             connection.request(
-                "GET", f"{base}/node/blobs/{digest}", headers={"Authorization": f"Bearer {self.key}"}
+                "GET",
+                f"{base}/node/blobs/{digest}",
+                headers={"Authorization": f"Bearer {self.key}"},
             )
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:

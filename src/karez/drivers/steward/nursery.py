@@ -35,11 +35,11 @@ def main() -> None:
     nursery = _Nursery(steward, (wake_read, wake_write))
     wire.send(steward, {"event": "ready"})
     while True:
-        readable, _, _ = select.select([steward, wake_read], [], [])
+        readable, _, _ = select.select([steward.fileno(), wake_read], [], [])
         if wake_read in readable:
             os.read(wake_read, 4096)
             nursery.reap()
-        if steward in readable:
+        if steward.fileno() in readable:
             try:
                 request, _ = wire.receive(steward)
             except (EOFError, OSError):

@@ -150,7 +150,9 @@ class Steward:
             self.kill(key)
         with self._lock:
             self._news.wait_for(
-                lambda: not any(self._processes[k].info.alive for k in keys if k in self._processes),
+                lambda: (
+                    not any(self._processes[k].info.alive for k in keys if k in self._processes)
+                ),
                 timeout=10.0,
             )
             for key in keys:
@@ -171,9 +173,7 @@ class Steward:
         self._touch()
         with self._news:
             self._news.wait_for(lambda: self._after(workload, after), timeout=wait_s)
-            return Poll(
-                events=tuple(self._after(workload, after)), seq=self._seq, boot=self.boot
-            )
+            return Poll(events=tuple(self._after(workload, after)), seq=self._seq, boot=self.boot)
 
     def read_log(self, key: str, offset: int, limit: int) -> bytes:
         """See Fabric."""

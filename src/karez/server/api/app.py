@@ -121,5 +121,3 @@ class _Audit:
                 outcome=str(status),
             )
         )
-
-

@@ -92,8 +92,11 @@ class _Body:
     def read(self, _size: int = -1) -> bytes:
         while True:
             try:
-                chunk = anyio.from_thread.run(self._chunks.__anext__)
+                chunk: bytes = anyio.from_thread.run(self._next)
             except StopAsyncIteration:
                 return b""
             if chunk:
-                return bytes(chunk)
+                return chunk
+
+    async def _next(self) -> bytes:
+        return bytes(await self._chunks.__anext__())

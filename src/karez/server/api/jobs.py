@@ -8,8 +8,8 @@ from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.identity import Role
 from karez.core.usage import MetricRow
-from karez.core.workloads import Job, JobSpec, State
 from karez.core.views import LogPiece, ReceiptView
+from karez.core.workloads import Job, JobSpec, State
 from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -71,9 +71,7 @@ def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequenc
 def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
     return [
-        ReceiptView(
-            **asdict(receipt), steps_lost=receipt.steps_lost, recovery_s=receipt.recovery_s
-        )
+        ReceiptView(**asdict(receipt), steps_lost=receipt.steps_lost, recovery_s=receipt.recovery_s)
         for receipt in cloud.store.receipts(cloud.job(who, job).id)
     ]
 

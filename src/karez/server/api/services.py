@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.identity import Role
-from karez.core.workloads import Service, ServiceSpec
 from karez.core.views import LogPiece
+from karez.core.workloads import Service, ServiceSpec
 from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(prefix="/services", tags=["services"])

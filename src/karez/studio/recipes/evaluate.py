@@ -45,7 +45,7 @@ def main() -> None:
     write_card(target, kind="report", format="evaluation", facts={"rows": len(rows), **facts})
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not typed here
 def _measure(
     path: Path, rows: Sequence[Sequence[Mapping[str, str]]], settings: Evaluate
 ) -> dict[str, Any]:
@@ -57,9 +57,7 @@ def _measure(
         part = encoded[at : at + settings.batch]
         losses += [float(loss_of(model, collate(tokenizer, part)))] * len(part)
         prompts = [tokens[:prompt] for tokens, prompt in part]
-        for row, answer in zip(
-            rows[at:], _generate(tokenizer, model, prompts), strict=False
-        ):
+        for row, answer in zip(rows[at:], _generate(tokenizer, model, prompts), strict=False):
             right += answer == row[-1]["content"]
             answers.append({"expected": row[-1]["content"], "answered": answer})
     low, high = wilson(right, len(rows))

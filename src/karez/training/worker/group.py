@@ -56,7 +56,7 @@ class Group:
         )
         with self._lock:
             self._sockets = {k: v for k, v in _open_sockets().items() if before.get(k) != v}
-        dist.distributed_c10d._set_pg_timeout(_LONG)  # noqa: SLF001 - its only way
+        dist.distributed_c10d._set_pg_timeout(_LONG)
 
     def abort(self) -> None:
         """Make every collective under way fail within milliseconds."""

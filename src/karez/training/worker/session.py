@@ -52,9 +52,7 @@ class Run:
         self._slots: Slots | None = None
         self._group = Group()
         self._shipper: Shipper | None = None
-        self._link = (
-            StewardLink(place.steward, place.key, self._halted) if place.steward else None
-        )
+        self._link = StewardLink(place.steward, place.key, self._halted) if place.steward else None
 
     # for user code
 
@@ -92,7 +90,9 @@ class Run:
     def steps(self, loader: StepLoader | Iterable[Any], *, total: int) -> Iterator[Any]:
         """Yield the batch of each step until `total` steps are complete on every rank."""
         if self._tracked is None:
-            raise BadRequest(problem="steps() came before track()", fix="Call run.track(...) first.")
+            raise BadRequest(
+                problem="steps() came before track()", fix="Call run.track(...) first."
+            )
         source = loader if isinstance(loader, StepLoader) else Replay(loader)
         self._total = total
         if self._link is not None:
@@ -116,9 +116,7 @@ class Run:
             self._snapshot()
             value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
             if self._link is not None:
-                self._link.say(
-                    "commit", generation=self._generation, step=self.step, loss=value
-                )
+                self._link.say("commit", generation=self._generation, step=self.step, loss=value)
         self._heal_if_needed()
 
     # inside
@@ -135,7 +133,7 @@ class Run:
     def _on_grad(self, _parameter: torch.Tensor) -> None:
         if not self._reducing and self._group.world > 1:
             self._reducing = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._reduce)  # type: ignore[attr-defined]  # noqa: SLF001 - as FSDP does: the end of a backward has no public hook
+            torch.autograd.Variable._execution_engine.queue_callback(self._reduce)  # type: ignore[attr-defined]
 
     def _reduce(self) -> None:
         self._reducing = False
@@ -226,7 +224,7 @@ class Run:
             self._link.say("stored", step=self.step, path=str(path))
 
     def _restorable(self) -> dict[int, str]:
-        """step -> where this rank would take it from."""
+        """Step -> where this rank would take it from."""
         found: dict[int, str] = {}
         for file in Path(self._place.restore).glob("step-*.kz"):
             found[int(file.stem.split("-")[1])] = "storage"
@@ -241,7 +239,7 @@ class Run:
         return found
 
     def _kept_by_peers(self) -> dict[int, str]:
-        """step -> address of a keeper that has this rank's snapshot."""
+        """Step -> address of a keeper that has this rank's snapshot."""
         found: dict[int, str] = {}
         for address in self._place.keepers:
             try:
@@ -297,7 +295,9 @@ class Run:
                 self._group.rebuild(member)
             self._restore(step)
             if step == 0 and self.world > 1 and self._tracked is not None:
-                self._group.same([p.data for p in self._tracked.model.parameters() if p.requires_grad])
+                self._group.same(
+                    [p.data for p in self._tracked.model.parameters() if p.requires_grad]
+                )
         except RuntimeError as error:
             text = str(error).splitlines()[0][:200]
             self._link.say("stumbled", generation=self._generation, error=text)
@@ -371,8 +371,8 @@ def session(*, seed: int = 0) -> Iterator[Run]:
     place = surroundings()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if place.steward else 1))
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - user code may use the global one
+    np.random.seed(seed)
     torch.manual_seed(seed)
     run = Run(place)
     yield run
-    run._finish()  # noqa: SLF001 - same module
+    run._finish()

@@ -50,7 +50,7 @@ def pack(tracked: Tracked) -> list[bytes | memoryview]:
         "others": {name: item.state_dict() for name, item in tracked.others.items()},
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - user code may use the global one
+        "numpy": np.random.get_state(),
     }
     if torch.cuda.is_available():
         tree["cuda"] = torch.cuda.get_rng_state()
@@ -82,7 +82,7 @@ def unpack(body: bytes, tracked: Tracked) -> None:
         item.load_state_dict(tree["others"][name])
     torch.set_rng_state(tree["torch"])
     random.setstate(tree["python"])
-    np.random.set_state(tree["numpy"])  # noqa: NPY002 - as in pack
+    np.random.set_state(tree["numpy"])
     if "cuda" in tree and torch.cuda.is_available():
         torch.cuda.set_rng_state(tree["cuda"])
 
@@ -95,7 +95,7 @@ def size_of(parts: list[bytes | memoryview]) -> int:
 def room_for(tracked: Tracked) -> int:
     """A capacity that will hold the state once the optimizer has its moments."""
     moving = sum(t.numel() * t.element_size() for t in _moving(tracked.model).values())
-    return size_of(pack(tracked)) + 3 * moving + (1 << 20)
+    return int(size_of(pack(tracked)) + 3 * moving + (1 << 20))
 
 
 def _moving(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -1,0 +1,274 @@
+"""The state of a gang, what can happen to it, and what can be done: the protocol's words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from karez.core.resources import NodeId
+from karez.core.workloads import EndReason
+
+RUNGS = ("retry", "in-place", "replace", "shrink", "restart")
+"""From the cheapest to the dearest."""
+SOURCES = ("shm", "peer", "storage", "start")
+"""Where a rank's state can come from, nearest first."""
+
+
+class Phase(StrEnum):
+    """Where the gang is."""
+
+    QUIESCING = "quiescing"
+    """Waiting until every rank stands still and says what it can restore."""
+    PLACING = "placing"
+    """Waiting for devices for lost ranks."""
+    RESUMING = "resuming"
+    """Told to go on; the first step of the generation is not complete everywhere."""
+    RUNNING = "running"
+    DRAINING = "draining"
+    """All ranks are done and have been told to leave."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+HEALING = frozenset({Phase.QUIESCING, Phase.PLACING, Phase.RESUMING})
+"""Phases in which a fault is being dealt with, if there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """One rank as last heard of."""
+
+    node: NodeId
+    life: int = 1
+    """Which process: counts restarts."""
+    alive: bool = False
+    standing: bool = False
+    """Has left its group in this generation and waits for the word."""
+    steps: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Where each restorable step would come from, beside `steps`."""
+    settled: bool = False
+    """Has stood still at least once in this life: it is past its start."""
+    committed: int = 0
+    finished: bool = False
+    left: bool = False
+    retired: bool = False
+    """Given up when the gang shrank; its number is not used again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Deadlines and limits."""
+
+    quiesce_s: float = 30.0
+    start_s: float = 300.0
+    faults: int = 20
+    suspect_s: float = 0.3
+    """How long a broken collective waits for a better explanation, such as an exit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The fault being healed: what a receipt needs."""
+
+    cause: str
+    ranks: tuple[int, ...]
+    rung: str
+    detected_at: float
+    step_before: int
+    decided_at: float = 0.0
+    restored_at: float = 0.0
+    source: str = ""
+    step_restored: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """The whole state. Steps count completed optimizer steps."""
+
+    ranks: tuple[Rank, ...]
+    generation: int = 1
+    phase: Phase = Phase.QUIESCING
+    since: float = 0.0
+    fault: Fault | None = None
+    faults: int = 0
+    """Recoveries since the last new step."""
+    best: int = 0
+    """Highest step ever complete on all ranks."""
+    limits: Limits = Limits()
+    is_session: bool = False
+    """False until a rank has stood: a plain script, which only a full restart heals."""
+    suspect: "Stumbled | None" = None
+    """A rank's collective broke; whose fault it was may become known in a moment."""
+    suspect_at: float = 0.0
+
+    @property
+    def active(self) -> tuple[tuple[int, Rank], ...]:
+        """The ranks that count, with their numbers."""
+        return tuple((n, rank) for n, rank in enumerate(self.ranks) if not rank.retired)
+
+
+# events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A process of a rank runs."""
+
+    rank: int
+    life: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stood:
+    """A rank has no group and can restore these steps."""
+
+    rank: int
+    life: int
+    generation: int
+    """0 from a process that has not been in a group yet."""
+    steps: Mapping[int, str] = field(default_factory=dict)
+    """step -> source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A rank has its group and the agreed state back."""
+
+    rank: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A rank has completed a step."""
+
+    rank: int
+    generation: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stumbled:
+    """A rank's collective broke, or its group could not be built."""
+
+    rank: int
+    generation: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A rank has nothing more to do and waits to leave."""
+
+    rank: int
+    life: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A rank's process has ended. Negative code: by that signal."""
+
+    rank: int
+    life: int
+    code: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGone:
+    """A node does not answer any more."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """New nodes for lost ranks; an empty mapping: there are none."""
+
+    nodes: Mapping[int, NodeId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrunk:
+    """Go on with these ranks only."""
+
+    keep: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Started | Stood | Resumed | Committed | Stumbled | Finished
+    | Exited | NodeGone | Moved | Shrunk | Tick
+)  # fmt: skip
+
+# commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn:
+    """Start a process for a rank."""
+
+    rank: int
+    node: NodeId
+    life: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """Tell a rank to leave its group."""
+
+    rank: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """Tell every rank to form the group of this generation and go on after `step`."""
+
+    generation: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """End a rank's process."""
+
+    rank: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindPlaces:
+    """Look for devices for these ranks; answer with Moved or Shrunk."""
+
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Tell every rank that it may end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReceipt:
+    """A recovery is complete."""
+
+    fault: Fault
+    generation: int
+    resumed_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The gang is over."""
+
+    reason: EndReason
+    detail: str
+
+
+Command = Spawn | Halt | Go | Kill | FindPlaces | Leave | WriteReceipt | End

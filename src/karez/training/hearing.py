@@ -1,0 +1,104 @@
+"""What nodes report, in the protocol's words. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from karez.core.ports import Event, ProcessInfo
+from karez.core.resources import Grant
+from karez.training import gang as words
+from karez.training.launch import parse_key
+
+Found = Mapping[int, tuple[int, ProcessInfo]]
+"""seat -> (life, process) of the newest process of each seat."""
+
+
+def translate(event: Event, seat: int, life: int) -> words.Event | None:
+    """The protocol's event for a node's event; None for what is no business of the protocol."""
+    data: Mapping[str, Any] = event.data
+    generation = int(data.get("generation", 0))
+    match event.type:
+        case "started":
+            return words.Started(rank=seat, life=life)
+        case "stood":
+            steps = {int(step): str(source) for step, source in data["steps"].items()}
+            return words.Stood(rank=seat, life=life, generation=generation, steps=steps)
+        case "resumed":
+            return words.Resumed(rank=seat, generation=generation)
+        case "commit":
+            return words.Committed(rank=seat, generation=generation, step=int(data["step"]))
+        case "stumbled":
+            return words.Stumbled(rank=seat, generation=generation, error=str(data["error"]))
+        case "done":
+            return words.Finished(rank=seat, life=life, generation=generation)
+        case "exit":
+            code, error = int(data["code"]), str(data["error"])
+            return words.Exited(rank=seat, life=life, code=code, error=error)
+        case _:
+            return None
+
+
+def view_changes(event: Event) -> dict[str, Any]:
+    """What an event changes in how its rank is shown."""
+    match event.type:
+        case "started":
+            return {"pid": int(event.data["pid"]), "state": "starting"}
+        case "resumed" | "commit":
+            return {"state": "running", "step": int(event.data["step"])}
+        case "stood":
+            return {"state": "standing"}
+        case "done":
+            return {"state": "done"}
+        case "exit":
+            return {"state": "ended"}
+        case _:
+            return {}
+
+
+def newest(processes: Iterable[ProcessInfo]) -> Found:
+    """The newest process of each seat."""
+    found: dict[int, tuple[int, ProcessInfo]] = {}
+    for info in processes:
+        named = parse_key(info.key)
+        if named and (named[0] not in found or found[named[0]][0] < named[1]):
+            found[named[0]] = (named[1], info)
+    return found
+
+
+def gang_from(
+    grants: Mapping[int, Grant], found: Found, *, generation: int, limits: words.Limits, now: float
+) -> words.Gang:
+    """The gang as its processes last described themselves."""
+    ranks = tuple(_rank(grant, *found.get(seat, (1, None))) for seat, grant in grants.items())
+    return words.Gang(
+        ranks=ranks,
+        generation=max([generation, 1, *(_generation(info) for _, info in found.values())]),
+        since=now,
+        limits=limits,
+        is_session=any("stood" in info.said for _, info in found.values()),
+    )
+
+
+def work_together(gang: words.Gang, found: Found) -> bool:
+    """Whether every rank has said that it is in the gang's generation."""
+    return all(
+        info.said.get("resumed", {}).get("generation") == gang.generation
+        for _, info in found.values()
+    )
+
+
+def _rank(grant: Grant, life: int, info: ProcessInfo | None) -> words.Rank:
+    if info is None:
+        return words.Rank(node=grant.node, life=life)
+    said = info.said
+    committed = int(said.get("commit", {}).get("step", said.get("resumed", {}).get("step", 0)))
+    return words.Rank(
+        node=grant.node,
+        life=life,
+        alive=info.alive,
+        settled="stood" in said,
+        committed=committed,
+    )
+
+
+def _generation(info: ProcessInfo) -> int:
+    return max([int(heard.get("generation", 0)) for heard in info.said.values()], default=0)

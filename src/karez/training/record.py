@@ -1,0 +1,173 @@
+"""What the store and the log folder are told about one job while its foreman works."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost, Store
+from karez.core.receipts import Receipt
+from karez.core.resources import Grant, Need, NodeId
+from karez.core.settings import Settings
+from karez.core.usage import MetricRow
+from karez.core.workloads import EndReason, Job, RankView, State, Status, WorkloadKind
+from karez.training import gang as words
+from karez.training.launch import rank_key
+
+RESTART_LIMIT = 3
+"""Restarts from a checkpoint that a training job gets by itself, as torchrun's --max-restarts=3
+in its documentation's examples."""
+LOG_PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What foremen work with."""
+
+    store: Store
+    fabric: Fabric
+    blobs: Blobs
+    clock: Clock
+    settings: Settings
+    logs: LogSink
+    find: Callable[[Need, int, frozenset[NodeId]], Sequence[Grant]]
+    """Free devices for more workers, off these nodes."""
+    secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
+
+
+class Record:
+    """One job's paper: every write is guarded by the lease's token."""
+
+    def __init__(self, job: Job, token: str, tools: Tools) -> None:
+        """Continue from what the store knows."""
+        self.job = job
+        self.status: Status = replace(job.status, reason="")
+        self.started_at = job.started_at
+        self._token = token
+        self._tools = tools
+        self._metrics: list[MetricRow] = []
+        self._views: dict[int, RankView] = {}
+
+    def view(self, seat: int, **changes: Any) -> None:
+        """Change how a rank is shown."""
+        view = self._views.get(seat) or RankView(rank=seat, node=NodeId(""))
+        self._views[seat] = replace(view, **changes)
+
+    def note(self, seat: int, event: Event, generation: int) -> None:
+        """Keep what an event says about progress."""
+        if event.type == "total":
+            self.status = replace(self.status, total_steps=int(event.data["steps"]))
+        elif event.type == "commit":
+            step, loss = int(event.data["step"]), float(event.data["loss"])
+            born = int(event.data["generation"])
+            self._metrics.append(
+                MetricRow(step=step, rank=seat, loss=loss, at=event.at, generation=born)
+            )
+            if born == generation:
+                self.status = replace(self.status, step=step, loss=loss)
+
+    def write(self, state: State | None = None) -> bool:
+        """Write state and status. False: the lease is lost, or the job is being stopped."""
+        now = self._tools.clock.now()
+        if state == State.RUNNING and self.started_at is None:
+            self.started_at = now
+        return self._tools.store.update(
+            self.job.id, token=self._token, state=state, status=self.status, at=now
+        )
+
+    def flush(self, gang: words.Gang) -> bool:
+        """Write metrics and views. False: the lease is lost."""
+        self._tools.store.add_metrics(self.job.id, self._metrics)
+        self._metrics.clear()
+        self.status = replace(self.status, ranks=self._seen(gang))
+        return self.write()
+
+    def show_generation(self, gang: words.Gang) -> None:
+        """Written before anybody is told of a new generation, so that it is never used twice."""
+        self.status = replace(self.status, generation=gang.generation)
+        self.write()
+
+    def show_phase(self, gang: words.Gang) -> None:
+        """Write the job's state as the gang's phase has it."""
+        if gang.phase == words.Phase.RUNNING:
+            self.status = replace(self.status, reason="")
+            self.write(State.RUNNING)
+        elif gang.fault is not None and gang.phase in words.HEALING:
+            self.status = replace(self.status, reason=f"{gang.phase}: {gang.fault.cause}")
+            self.write(State.RECOVERING)
+        elif gang.phase == words.Phase.RESUMING:
+            self.write(State.RUNNING)
+
+    def show_started(self, gang: words.Gang) -> None:
+        """A plain job runs as soon as its process does; a session once it resumes."""
+        if not gang.is_session and self.job.spec.kind == WorkloadKind.BATCH:
+            self.write(State.RUNNING)
+
+    def receipt(self, command: words.WriteReceipt, epoch: int) -> None:
+        """Record a recovery."""
+        fault = command.fault
+        self._tools.store.add_receipt(
+            Receipt(
+                id=f"rcp-{self.job.id.removeprefix('job-')}-{command.generation}",
+                job=self.job.id,
+                generation=command.generation,
+                cause=fault.cause,
+                ranks=fault.ranks,
+                rung=fault.rung,
+                source=fault.source,
+                detected_at=fault.detected_at,
+                decided_at=fault.decided_at,
+                restored_at=fault.restored_at,
+                resumed_at=command.resumed_at,
+                step_before=fault.step_before,
+                step_restored=fault.step_restored,
+                epoch=epoch,
+            )
+        )
+
+    def pull_logs(self, gang: words.Gang, epoch: int) -> None:
+        """Copy what ranks wrote since the last time; a process that has just ended too."""
+        logs, job, fabric = self._tools.logs, self.job.id, self._tools.fabric
+        for seat, rank in gang.active:
+            for life in range(max(1, rank.life - 1), rank.life + 1):
+                name = f"rank-{seat}.{epoch}.{life}"
+                try:
+                    while rank.node:
+                        at = logs.size(job, name)
+                        key = rank_key(job, seat, life)
+                        data = fabric.read_log(rank.node, key, at, LOG_PIECE_BYTES)
+                        if data:
+                            logs.append(job, name, data)
+                        if len(data) < LOG_PIECE_BYTES:
+                            break
+                except NodeLost:
+                    continue
+
+    def close(self, end: words.End, outputs: Mapping[str, str], gang: words.Gang) -> None:
+        """End the job, or queue it again where its retry rules say so."""
+        now, store = self._tools.clock.now(), self._tools.store
+        store.add_metrics(self.job.id, self._metrics)
+        status = replace(
+            self.status,
+            end=end.reason,
+            reason=end.detail,
+            outputs=outputs or self.status.outputs,
+            ranks=self._seen(gang),
+        )
+        if self.may_retry(end.reason):
+            again = replace(status, retries=status.retries + 1, end=None, ranks=())
+            if store.requeue(self.job.id, self._token, again, now=now):
+                return
+        states = {EndReason.DONE: State.SUCCEEDED, EndReason.CANCELLED: State.CANCELLED}
+        state = states.get(end.reason, State.FAILED)
+        store.end(self.job.id, self._token, state, status, now=now)
+
+    def may_retry(self, reason: EndReason) -> bool:
+        """Whether the job starts over after such an end."""
+        spec = self.job.spec
+        limit, causes = spec.retry.limit, spec.retry.causes
+        if spec.kind == WorkloadKind.TRAIN and "restart" in spec.ladder:
+            limit = max(limit, RESTART_LIMIT)
+        return reason in causes and self.status.retries < limit
+
+    def _seen(self, gang: words.Gang) -> tuple[RankView, ...]:
+        return tuple(self._views[seat] for seat, _ in gang.active if seat in self._views)

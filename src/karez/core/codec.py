@@ -11,7 +11,9 @@ T = TypeVar("T")
 
 @cache
 def _cached(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    adapter: Any = TypeAdapter
+    made: TypeAdapter[Any] = adapter(kind)
+    return made
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:

@@ -172,7 +172,7 @@ class BookTable(RecordTable):
         ]
 
 
-def _device_rows(rows: Sequence[Row[Any]], now: float) -> list[UsageRow]:
+def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
     seconds: dict[tuple[str, str, str, str], float] = {}
     for project, name, sort, grants, since, until in rows:
         for grant in from_text(tuple[Grant, ...], grants):

@@ -6,13 +6,12 @@ what they last said.
 
 import signal
 import threading
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from karez.core.ports import Event, NodeLost, ProcessInfo, Staged
-from karez.core.resources import Grant, Need, NodeId
+from karez.core.ports import Event, NodeLost, ProcessInfo
+from karez.core.resources import Grant, NodeId
 from karez.core.workloads import Allocation, EndReason, Job, State, WorkloadKind
 from karez.training import gang as words
 from karez.training import protocol
@@ -24,6 +23,7 @@ from karez.training.hearing import (
     view_changes,
     work_together,
 )
+from karez.training.kit import Refused, devices_of, gather_kit, keepers_of, need_of
 from karez.training.launch import Kit, parse_key, rank_key, rank_spec, store_spec
 from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
@@ -32,8 +32,6 @@ from karez.training.watch import Watch
 STOP_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL when a job is cancelled. Kubernetes' default is 30 s; ranks here
 have nothing to save by then, since every step is kept."""
-MASTER_PORTS = range(20_000, 30_000)
-"""Below Linux's default range of ephemeral ports (32768 and up, ip(7))."""
 
 
 class Foreman:
@@ -60,13 +58,13 @@ class Foreman:
     def run(self) -> None:
         """Until the job has ended, waits again, or another control owns it."""
         try:
-            self._prepare()
+            self._kit = gather_kit(self.job, self.epoch, self.grants, self.tools)
             self._begin_or_adopt()
             while self._ended is None and not self._over.is_set():
                 self._turn()
             if self._ended is not None:
                 self._close(self._ended)
-        except _Refused as refused:
+        except Refused as refused:
             self._close(words.End(reason=refused.reason, detail=str(refused)))
         finally:
             self._over.set()
@@ -76,43 +74,6 @@ class Foreman:
         self._over.set()
 
     # start
-
-    def _prepare(self) -> None:
-        spec, store = self.job.spec, self.tools.store
-        staged = []
-        for folder, ident in spec.inputs.items():
-            artifact = store.artifact(ident)
-            if artifact is None:
-                raise _Refused(EndReason.INPUT_MISSING, f"input {folder}: no artifact {ident}")
-            staged.append(Staged(artifact=artifact.id, folder=folder, files=artifact.spec.files))
-        code = store.artifact(spec.code) if spec.code else None
-        if spec.code and code is None:
-            raise _Refused(EndReason.INPUT_MISSING, f"code artifact {spec.code} is gone")
-        self._kit = replace(
-            self._kit,
-            inputs=tuple(staged),
-            code=code.spec.files if code else (),
-            secrets=self.tools.secrets(spec.project, spec.secrets),
-            keepers=self._keepers(),
-            world=len(self.grants),
-            master=self._master(),
-        )
-
-    def _master(self) -> str:
-        """Where scripts that build their own group meet: a port that follows from the epoch."""
-        first = self.grants[0].node
-        address = next((n.address for n in self.tools.store.nodes() if n.id == first), "")
-        spot = zlib.crc32(f"{self.job.id}/{self.epoch}".encode())
-        return f"{address}:{MASTER_PORTS[spot % len(MASTER_PORTS)]}"
-
-    def _keepers(self) -> list[str]:
-        found = []
-        for node in sorted({grant.node for grant in self.grants.values()}):
-            try:
-                found.append(self.tools.fabric.keeper(node))
-            except NodeLost:
-                continue
-        return found
 
     def _begin_or_adopt(self) -> None:
         now, settings = self.tools.clock.now(), self.tools.settings
@@ -125,7 +86,7 @@ class Foreman:
             self.grants, found, generation=before if found else before + 1, limits=limits, now=now
         )
         for seat, grant in self.grants.items():
-            self.record.view(seat, node=grant.node, state="starting", devices=_devices(grant))
+            self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
         if found:
             self._adopt(found, now)
         else:
@@ -253,7 +214,7 @@ class Foreman:
             restore[f"step-{step}-{command.rank}.kz"] = digest
         grant = self.grants[command.rank]
         spec = rank_spec(self._kit, command.rank, command.life, grant, restore=restore)
-        self.record.view(command.rank, node=grant.node, state="starting", devices=_devices(grant))
+        self.record.view(command.rank, node=grant.node, state="starting", devices=devices_of(grant))
         self._on(command.node, lambda node: self.tools.fabric.start(node, spec))
 
     def _go(self, go: words.Go) -> None:
@@ -291,11 +252,13 @@ class Foreman:
         ladder, gang = self.job.spec.ladder, self.job.spec.gang
         lost = frozenset(self.grants[seat].node for seat in seats)
         kept = {s: self.grants[s] for s, rank in self._gang.active if s not in seats}
-        need = _need(self.grants[seats[0]], gang.each)
+        need = need_of(self.grants[seats[0]], gang.each)
         found = self.tools.find(need, len(seats), lost) if "replace" in ladder else ()
         if len(found) == len(seats):
             if self._regrant({**kept, **dict(zip(seats, found, strict=True))}):
-                self._kit = replace(self._kit, keepers=self._keepers(), epoch=self.epoch)
+                self._kit = replace(
+                    self._kit, keepers=keepers_of(self.grants, self.tools), epoch=self.epoch
+                )
                 for grant in found:
                     self._watch.on(grant.node)
                 nodes = {seat: grant.node for seat, grant in zip(seats, found, strict=True)}
@@ -399,21 +362,3 @@ class Foreman:
             act(node)
         except NodeLost:
             return
-
-
-class _Refused(Exception):
-    def __init__(self, reason: EndReason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def _devices(grant: Grant) -> str:
-    return f"{grant.kind}:{','.join(str(index) for index in grant.indices)}"
-
-
-def _need(grant: Grant, each: Sequence[Need]) -> Need:
-    """The alternative that a grant was made for."""
-    for need in each:
-        if need.kind == grant.kind and need.milli == grant.milli:
-            return need
-    return each[0]

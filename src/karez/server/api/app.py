@@ -12,10 +12,13 @@ import karez
 from karez.core.errors import BadRequest, KarezError
 from karez.core.usage import AuditRow
 from karez.server.api import artifacts, books, health, jobs, node, people, pool, services
-from karez.server.api.guard import roles
+from karez.server.api.guard import UNGUARDED, roles
 from karez.server.cloud import Cloud
 
 PREFIX = "/api/v1"
+ROUTERS = tuple(
+    module.router for module in (health, jobs, services, artifacts, pool, people, books, node)
+)
 _PROBLEM = "application/problem+json"
 _Message = MutableMapping[str, Any]
 
@@ -30,10 +33,10 @@ def create_app(cloud: Cloud) -> FastAPI:
         redoc_url=None,
     )
     app.state.cloud = cloud
-    for module in (health, jobs, services, artifacts, pool, people, books, node):
-        app.include_router(module.router, prefix=PREFIX)
-    unguarded = [route for route, role in roles(app).items() if role == "UNGUARDED"]
+    unguarded = [route for route, role in roles(ROUTERS).items() if role == UNGUARDED]
     assert not unguarded, f"routes without a role: {unguarded}"
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
     app.add_exception_handler(KarezError, _karez_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

@@ -1,9 +1,9 @@
 """Who may call what: every route names its role; everything else is denied."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
 
 from karez.core.errors import NotAllowed, NotSignedIn
@@ -11,6 +11,7 @@ from karez.core.identity import Principal, Role, includes
 from karez.server.cloud import Cloud
 
 PUBLIC = "public"
+UNGUARDED = "UNGUARDED"
 _MARK = "x-karez-role"
 
 
@@ -54,14 +55,15 @@ def _checker(role: Role) -> Callable[[Request], None]:
     return check
 
 
-def roles(app: FastAPI | APIRouter) -> dict[str, str]:
+def roles(routers: Iterable[APIRouter]) -> dict[str, str]:
     """`METHOD /path` -> the role it needs; `UNGUARDED` for a route that names none."""
     found: dict[str, str] = {}
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            role = str((route.openapi_extra or {}).get(_MARK, "UNGUARDED"))
-            if role not in (PUBLIC, "UNGUARDED") and not route.dependencies:
-                role = "UNGUARDED"
+    for router in routers:
+        for route in router.routes:
+            assert isinstance(route, APIRoute), f"{route} is no guarded kind of route"
+            role = str((route.openapi_extra or {}).get(_MARK, UNGUARDED))
+            if role != PUBLIC and not route.dependencies:
+                role = UNGUARDED
             for method in route.methods or ():
                 found[f"{method} {route.path}"] = role
     return found

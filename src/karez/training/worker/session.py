@@ -133,7 +133,7 @@ class Run:
     def _on_grad(self, _parameter: torch.Tensor) -> None:
         if not self._reducing and self._group.world > 1:
             self._reducing = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._reduce)  # type: ignore[attr-defined]
+            torch.autograd.Variable._execution_engine.queue_callback(self._reduce)
 
     def _reduce(self) -> None:
         self._reducing = False

@@ -1,0 +1,49 @@
+# karez: two commands do everything on a fresh machine: `make run` and `make test`.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Install everything into .venv
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[node,dev]'
+	@touch $@
+
+run: setup ## Start a cloud, tune a real model through two kills, chat with it (ARGS=--once exits)
+	$(BIN)/karez demo $(ARGS)
+
+test: check unit slow ## All checks and all tests
+
+check: setup ## Style, types, room borders
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+unit: setup ## Fast tests: under a minute
+	$(BIN)/pytest -q -m "not slow" $(ARGS)
+
+slow: setup ## Tests on real Ray, PostgreSQL, engines, hosts and a whole cloud
+	$(BIN)/pytest -q -m slow $(ARGS)
+
+fmt: setup ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Benchmarks, side by side with named peers: a table and JSON each
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+
+.PHONY: help setup run test check unit slow fmt bench clean

@@ -1,0 +1,78 @@
+"""Gathers what the ranks of a job share before the first of them starts."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+from karez.core.ports import NodeLost, Staged
+from karez.core.resources import Grant, Need
+from karez.core.workloads import EndReason, Job
+from karez.training.launch import Kit
+from karez.training.record import Tools
+
+MASTER_PORTS = range(20_000, 30_000)
+"""Below Linux's default range of ephemeral ports (32768 and up, ip(7))."""
+
+
+class Refused(Exception):
+    """A job that cannot start at all."""
+
+    def __init__(self, reason: EndReason, detail: str) -> None:
+        """Why, as the job's end reason and in words."""
+        super().__init__(detail)
+        self.reason = reason
+
+
+def gather_kit(job: Job, epoch: int, grants: Mapping[int, Grant], tools: Tools) -> Kit:
+    """Inputs, code, secrets and addresses of a job. Raises Refused."""
+    spec, store = job.spec, tools.store
+    staged = []
+    for folder, ident in spec.inputs.items():
+        artifact = store.artifact(ident)
+        if artifact is None:
+            raise Refused(EndReason.INPUT_MISSING, f"input {folder}: no artifact {ident}")
+        staged.append(Staged(artifact=artifact.id, folder=folder, files=artifact.spec.files))
+    code = store.artifact(spec.code) if spec.code else None
+    if spec.code and code is None:
+        raise Refused(EndReason.INPUT_MISSING, f"code artifact {spec.code} is gone")
+    return Kit(
+        job=job,
+        epoch=epoch,
+        inputs=tuple(staged),
+        code=code.spec.files if code else (),
+        secrets=tools.secrets(spec.project, spec.secrets),
+        keepers=keepers_of(grants, tools),
+        world=len(grants),
+        master=_master(job, epoch, grants, tools),
+    )
+
+
+def keepers_of(grants: Mapping[int, Grant], tools: Tools) -> list[str]:
+    """Addresses of the keepers of a gang's nodes."""
+    found = []
+    for node in sorted({grant.node for grant in grants.values()}):
+        try:
+            found.append(tools.fabric.keeper(node))
+        except NodeLost:
+            continue  # its poller says so to the foreman
+    return found
+
+
+def need_of(grant: Grant, each: Sequence[Need]) -> Need:
+    """The alternative that a grant was made for."""
+    for need in each:
+        if need.kind == grant.kind and need.milli == grant.milli:
+            return need
+    return each[0]
+
+
+def devices_of(grant: Grant) -> str:
+    """`cpu:0,1`: the devices of a grant, for people."""
+    return f"{grant.kind}:{','.join(str(index) for index in grant.indices)}"
+
+
+def _master(job: Job, epoch: int, grants: Mapping[int, Grant], tools: Tools) -> str:
+    """Where scripts that build their own group meet: a port that follows from the epoch."""
+    first = grants[min(grants)].node
+    address = next((node.address for node in tools.store.nodes() if node.id == first), "")
+    spot = zlib.crc32(f"{job.id}/{epoch}".encode())
+    return f"{address}:{MASTER_PORTS[spot % len(MASTER_PORTS)]}"

@@ -1,0 +1,138 @@
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from karez.core.artifacts import ArtifactKind, ArtifactSpec, FileEntry, artifact_id
+from karez.core.codec import from_json, from_text, to_json, to_text
+from karez.core.errors import KarezError, QuotaExceeded, every_error
+from karez.core.identity import Role, includes
+from karez.core.jobfile import parse_job
+from karez.core.resources import DeviceKind, Need, parse_need
+from karez.core.settings import Settings, resolve
+from karez.core.units import parse_bytes, parse_seconds, show_bytes
+from karez.core.workloads import GangSpec, JobSpec
+
+JOB = """
+name = "support-tune"
+kind = "train"
+command = ["python", "train.py"]
+max_duration = "2h"
+[gang]
+workers = { min = 1, want = 4 }
+each = [{ npu = 1, memory = "32GiB" }, { gpu = 1, speed = 0.8 }, { cpu = 2, speed = 0.05 }]
+topology = "prefer:supernode"
+[recovery]
+ladder = ["in-place", "restart"]
+"""
+
+
+def test_a_workload_file_reads_as_the_design_writes_it() -> None:
+    spec = parse_job(JOB)
+    assert spec.gang.want == 4
+    assert spec.gang.each[0] == Need(kind=DeviceKind.NPU, milli=1000, memory_bytes=32 << 30)
+    assert spec.max_duration_s == 7200
+    assert spec.ladder == ("in-place", "restart")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("nam = 'x'", "unknown key 'nam'"),
+        ("name = 'x'\ncommand = ['a']\n[gang]\nworker = 2", "unknown key 'worker'"),
+        ("name = 'x'", "either a command or a recipe"),
+        ("command = ['a']", "names no workload"),
+        ("name = 'X!'\ncommand = ['a']", "is no name"),
+        ("name = 'x'\ncommand = ['a']\n[gang]\neach = [{ tpu = 1 }]", "'tpu' is no device kind"),
+        ("name = 'x'\ncommand = ['a']\n[gang]\nworkers = { min = 3, want = 1 }", "min <= want"),
+        ("name = 'x'\ncommand = ['a']\nmax_duration = 'soon'", "is not a duration"),
+        ("name = ", "this is no TOML"),
+        ("name = 'x'\ncommand = ['a']\nkind = 'serve'", "deploy a service"),
+        ("name = 'x'\ncommand = ['a']\n[recovery]\nladder = ['pray']", "no recovery rung 'pray'"),
+    ],
+)
+def test_a_wrong_workload_file_is_refused_with_the_place(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_job(text)
+
+
+def test_alternatives_read_from_the_command_line() -> None:
+    assert parse_need("cpu=0.5,memory=2GiB").milli == 500
+    for bad in ("cpu", "cpu=1,npu=1", "memory=1GiB", "cpu=1.5", "cpu=0", "cpu=x"):
+        with pytest.raises(ValueError):
+            parse_need(bad)
+
+
+@given(st.integers(0, 2**60))
+def test_bytes_are_read_as_they_are_written(amount: int) -> None:
+    assert parse_bytes(amount) == amount
+    assert parse_bytes(f"{amount}B") == amount
+    assert show_bytes(amount)
+
+
+def test_durations() -> None:
+    assert [parse_seconds(t) for t in ("90s", "1.5h", "250ms", 3)] == [90, 5400, 0.25, 3]
+
+
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
+gangs = st.builds(
+    lambda low, more, need: GangSpec(min=low, want=low + more, each=(need,)),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.builds(Need, kind=st.sampled_from(DeviceKind), milli=st.sampled_from([250, 1000, 2000])),
+)
+
+
+@given(st.builds(JobSpec, name=names, command=st.just(("x",)), gang=gangs))
+def test_a_spec_survives_the_wire(spec: JobSpec) -> None:
+    assert from_text(JobSpec, to_text(spec)) == spec
+
+
+def test_the_wire_refuses_unknown_keys_and_nonsense() -> None:
+    good = to_json(JobSpec(name="x", command=("a",)))
+    for change in ({"naem": 1}, {"priority": "high"}, {"gang": {"min": 0}}, {"name": "../x"}):
+        with pytest.raises(ValueError):
+            from_json(JobSpec, {**good, **change})
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../b", "", "a\\b"])
+def test_an_artifact_cannot_reach_out_of_its_folder(path: str) -> None:
+    with pytest.raises(ValueError, match="no path inside"):
+        FileEntry(path=path, sha256="0" * 64, size_bytes=1)
+
+
+def test_the_same_files_give_the_same_artifact() -> None:
+    files = [FileEntry(path=p, sha256=p * 64, size_bytes=1) for p in ("a", "b")]
+    one = ArtifactSpec(name="m", kind=ArtifactKind.MODEL, files=tuple(files))
+    two = ArtifactSpec(name="m", kind=ArtifactKind.MODEL, files=tuple(reversed(files)))
+    assert artifact_id(one) == artifact_id(two)
+    other = ArtifactSpec(name="m", kind=ArtifactKind.MODEL, files=tuple(files), project="p")
+    assert artifact_id(one) != artifact_id(other)
+
+
+def test_roles_include_the_lesser_ones_and_services_stand_apart() -> None:
+    assert includes(Role.ADMIN, Role.VIEWER)
+    assert not includes(Role.VIEWER, Role.MEMBER)
+    assert not includes(Role.ADMIN, Role.NODE)
+    assert not includes(Role.NODE, Role.VIEWER)
+
+
+def test_settings_come_from_file_then_environment_then_flags() -> None:
+    settings, origin = resolve("port = 1\ncpus = 3", {"KAREZ_PORT": "2"}, {"cpus": 5})
+    assert (settings.port, settings.cpus) == (2, 5)
+    assert (origin["port"], origin["cpus"], origin["home"]) == ("environment", "flag", "default")
+    assert resolve("", {"KAREZ_PRELOAD": "false"}, {})[0].preload is False
+    for file, env in (("prot = 1", {}), ("", {"KAREZ_PORT": "many"}), ("", {"KAREZ_PRELOAD": "?"})):
+        with pytest.raises(ValueError):
+            resolve(file, env, {})
+    assert resolve("", {}, {})[0] == Settings()
+
+
+def test_errors_say_what_and_what_next_and_survive_pickling() -> None:
+    error = QuotaExceeded(project="vision", kind="npu", asked="16", quota="8")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert isinstance(again, KarezError)
+    assert "karez projects quota vision" in error.hint()
+    assert len(every_error()) > 10

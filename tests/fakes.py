@@ -1,0 +1,107 @@
+"""Stand-ins that behave: a clock that moves when told, a fabric over stewards in this process."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from karez.core.artifacts import FileEntry
+from karez.core.ports import NodeLost, Poll, ProcessInfo, ProcessSpec
+from karez.core.resources import Device, DeviceKind, Node, NodeId
+from karez.core.workloads import WorkloadId
+from karez.drivers.steward.files import BlobSource
+from karez.drivers.steward.steward import Steward, StewardConfig
+
+
+@dataclass
+class FakeClock:
+    at: float = 1000.0
+
+    def now(self) -> float:
+        return self.at
+
+
+@dataclass
+class MemoryLogs:
+    files: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    def size(self, job: str, name: str) -> int:
+        return len(self.files.get((job, name), b""))
+
+    def append(self, job: str, name: str, data: bytes) -> None:
+        self.files[job, name] = self.files.get((job, name), b"") + data
+
+    def text(self) -> str:
+        return b"".join(self.files.values()).decode(errors="replace")
+
+
+class DirectFabric:
+    """A Fabric over real stewards in this process: no Ray, one steward per pretended node."""
+
+    def __init__(self, folder: Path, nodes: Sequence[str], *, preload: str = "") -> None:
+        self.stewards: dict[NodeId, Steward] = {}
+        for name in nodes:
+            home = folder / name
+            home.mkdir(parents=True)
+            config = StewardConfig(
+                node=name,
+                address="127.0.0.1",
+                home=str(home),
+                token="t",
+                blobs=BlobSource(folder=str(folder / "blobs")),
+                preload=preload,
+            )
+            self.stewards[NodeId(name)] = Steward(config)
+
+    def lose(self, name: str) -> None:
+        """The node's power is cut: its processes and its memory are gone."""
+        self.stewards.pop(NodeId(name)).stop()
+
+    def close(self) -> None:
+        for steward in self.stewards.values():
+            steward.stop()
+
+    def nodes(self) -> Sequence[Node]:
+        return [steward.describe() for steward in self.stewards.values()]
+
+    def _of(self, node: NodeId) -> Steward:
+        if node not in self.stewards:
+            raise NodeLost(node)
+        return self.stewards[node]
+
+    def start(self, node: NodeId, spec: ProcessSpec) -> None:
+        self._of(node).start(spec)
+
+    def tell(self, node: NodeId, key: str, message: Mapping[str, object]) -> None:
+        self._of(node).tell(key, message)
+
+    def kill(self, node: NodeId, key: str, *, grace_s: float = 0.0) -> None:
+        self._of(node).kill(key, grace_s)
+
+    def forget(self, node: NodeId, workload: WorkloadId) -> None:
+        self._of(node).forget(workload)
+
+    def processes(self, node: NodeId) -> Sequence[ProcessInfo]:
+        return self._of(node).processes()
+
+    def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
+        answer = self._of(node).poll(workload, after, wait_s)
+        self._of(node)
+        return answer
+
+    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
+        return self._of(node).read_log(key, offset, limit)
+
+    def collect(self, node: NodeId, key: str) -> Sequence[tuple[str, FileEntry]]:
+        return self._of(node).collect(key)
+
+    def save(self, node: NodeId, path: str) -> FileEntry:
+        return self._of(node).save(path)
+
+    def keeper(self, node: NodeId) -> str:
+        return self._of(node).keeper()
+
+
+def cpu_node(name: str, cpus: int = 2, **more: object) -> Node:
+    devices = tuple(Device(kind=DeviceKind.CPU, index=index) for index in range(cpus))
+    fields = {"memory_bytes": 8 << 30, **more}
+    return Node(id=NodeId(name), address="127.0.0.1", devices=devices, **fields)  # type: ignore[arg-type]

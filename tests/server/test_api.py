@@ -1,0 +1,245 @@
+"""The API over real SQLite: who may do what, what is refused and how, what is written down."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from karez.core.identity import EVERYWHERE, KeySpec, Project, Role
+from karez.core.resources import DeviceKind
+from karez.core.settings import Settings
+from karez.core.workloads import State
+from karez.drivers.blobs import FsspecBlobs
+from karez.server.api.app import PREFIX, ROUTERS, create_app
+from karez.server.api.guard import roles
+from karez.server.cloud import Cloud, first_start
+from karez.server.logs import FileLogs
+from karez.store.sql import SqlStore
+from karez.vault.keys import Pepper
+from tests.fakes import FakeClock, cpu_node
+
+ROLES = Path(__file__).parent / "routes.txt"
+BATCH = {"name": "hello", "command": ["echo", "hi"]}
+
+
+@dataclass
+class Api:
+    http: TestClient
+    cloud: Cloud
+    admin: str
+
+    def key(self, role: Role, project: str = "default") -> str:
+        return self.cloud.new_key(KeySpec(name=role.value, project=project, role=role))[1]
+
+    def ask(self, method: str, path: str, key: str = "", **more: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key or self.admin}"}
+        headers.update(more.pop("headers", {}))  # type: ignore[arg-type]
+        return self.http.request(method, f"/api/v1{path}", headers=headers, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    store = SqlStore(f"sqlite:///{tmp_path / 'k.db'}")
+    cloud = Cloud(
+        store=store,
+        blobs=FsspecBlobs(str(tmp_path / "blobs")),
+        clock=FakeClock(),
+        pepper=Pepper(tmp_path / "pepper"),
+        settings=Settings(),
+        logs=FileLogs(tmp_path / "logs"),
+        wake=lambda: None,
+    )
+    admin = first_start(cloud)
+    app = create_app(cloud)
+    app.state.loops_alive = lambda: True
+    with TestClient(app) as http:
+        yield Api(http=http, cloud=cloud, admin=admin)
+    store.close()
+
+
+def test_every_route_names_its_role(api: Api) -> None:
+    """A change here is a change of who may do what: read it twice."""
+    known = roles(ROUTERS)
+    assert "".join(f"{role:8} {route}\n" for route, role in sorted(known.items())) == ROLES.read_text()
+    described = api.http.get("/api/v1/openapi.json").json()["paths"]
+    served = {f"{m.upper()} {path}" for path, methods in described.items() for m in methods}
+    assert served == {route.replace(" ", f" {PREFIX}").replace(":path", "") for route in known}
+
+
+def test_nothing_is_answered_without_a_key_but_health(api: Api) -> None:
+    for route, role in roles(ROUTERS).items():
+        method, path = route.split(" ", 1)
+        answer = api.http.request(method, PREFIX + path.replace("{", "x").replace("}", ""))
+        assert (answer.status_code in (200, 503)) == (role == "public"), route
+        if role != "public":
+            assert answer.status_code == 401, route
+
+
+def test_a_viewer_looks_and_a_member_acts_in_its_project_alone(api: Api) -> None:
+    api.cloud.add_project(Project(name="other"))
+    viewer, member = api.key(Role.VIEWER), api.key(Role.MEMBER)
+    foreign = api.key(Role.MEMBER, "other")
+    assert api.ask("POST", "/jobs", viewer, json=BATCH).status_code == 403
+    made = api.ask("POST", "/jobs", member, json=BATCH)
+    assert made.status_code == 201
+    ident = made.json()["id"]
+    assert api.ask("GET", f"/jobs/{ident}", viewer).status_code == 200
+    assert api.ask("GET", f"/jobs/{ident}", foreign).status_code == 404
+    assert api.ask("POST", f"/jobs/{ident}/cancel", foreign).status_code == 404
+    assert api.ask("GET", "/jobs", foreign).json() == []
+    assert api.ask("POST", "/jobs", foreign, json=BATCH).status_code == 403
+    assert api.ask("GET", "/keys", member).status_code == 403
+
+
+def test_a_projects_admin_cannot_reach_beyond_it(api: Api) -> None:
+    local = api.key(Role.ADMIN)
+    for spec in ({"name": "x", "project": "*", "role": "admin"}, {"name": "x", "role": "node"}):
+        assert api.ask("POST", "/keys", local, json=spec).status_code == 403
+    assert api.ask("POST", "/projects", local, json={"name": "new"}).status_code == 403
+    assert api.ask("GET", "/audit", local).status_code == 403
+    assert api.ask("POST", "/keys", local, json={"name": "x"}).status_code == 201
+
+
+def test_a_revoked_key_is_refused(api: Api) -> None:
+    made = api.ask("POST", "/keys", json={"name": "temp"}).json()
+    assert api.ask("GET", "/whoami", made["key"]).json()["role"] == "member"
+    assert api.ask("DELETE", f"/keys/{made['id']}").status_code == 204
+    assert api.ask("GET", "/whoami", made["key"]).status_code == 401
+    assert "digest" not in api.ask("GET", "/keys").text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({**BATCH, "naem": 1}, 422, "Naem: Unexpected"),
+        ({**BATCH, "name": "../etc"}, 422, "is no name"),
+        ({**BATCH, "command": []}, 422, "either a command or a recipe"),
+        ({**BATCH, "inputs": {"data": "none"}}, 404, "no artifact 'none'"),
+        ({**BATCH, "secrets": ["none"]}, 404, "no secret 'none'"),
+        ({**BATCH, "project": "none"}, 404, "no project 'none'"),
+        ({**BATCH, "gang": {"min": 2, "want": 1}}, 422, "min <= want"),
+        ({"name": "x", "recipe": "none"}, 422, "no recipe 'none'"),
+        ({"name": "x", "recipe": "sft-lora", "settings": {"stesp": 1}}, 422, "no setting 'stesp'"),
+        ({"name": "x", "recipe": "sft-lora", "settings": {"steps": 0}}, 422, "at least 1"),
+        ({"name": "x", "recipe": "sft-lora"}, 422, "needs an input 'model'"),
+        ({**BATCH, "max_duration_s": -1}, 422, "must be positive"),
+    ],
+)
+def test_a_wrong_job_is_refused_with_the_reason_and_the_next_step(
+    api: Api, body: dict[str, object], status: int, words: str
+) -> None:
+    answer = api.ask("POST", "/jobs", json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert words in answer.json()["title"]
+    assert answer.json()["hint"]
+    assert api.ask("GET", "/jobs").json() == []
+
+
+def test_bad_bytes_and_unknown_paths_are_problems_too(api: Api) -> None:
+    broken = api.ask("POST", "/jobs", content=b"{", headers={"content-type": "application/json"})
+    assert broken.status_code == 422
+    for answer in (broken, api.ask("GET", "/nothing"), api.ask("PATCH", "/jobs")):
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_sending_a_job_twice_queues_it_once(api: Api) -> None:
+    headers = {"idempotency-key": "abc"}
+    first = api.ask("POST", "/jobs", json=BATCH, headers=headers).json()
+    again = api.ask("POST", "/jobs", json=BATCH, headers=headers).json()
+    assert first["id"] == again["id"]
+    assert len(api.ask("GET", "/jobs").json()) == 1
+    other = api.ask("POST", "/jobs", api.key(Role.MEMBER), json=BATCH, headers=headers).json()
+    assert other["id"] != first["id"]
+
+
+def test_a_quota_that_can_never_be_met_is_refused_at_the_door(api: Api) -> None:
+    api.cloud.set_quota(Project(name="default", quota_milli={DeviceKind.CPU: 1000}))
+    answer = api.ask("POST", "/jobs", json={**BATCH, "gang": {"min": 2, "want": 2}})
+    assert answer.status_code == 409
+    assert "may hold 1 cpu; this asks for 2" in answer.json()["title"]
+
+
+def test_artifacts_are_uploaded_registered_and_read_back(api: Api) -> None:
+    data = b"x" * 100_000
+    digest = hashlib.sha256(data).hexdigest()
+    wrong = api.ask("PUT", f"/blobs/{'0' * 64}", content=data)
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "broken-artifact")
+    spec = {
+        "name": "d",
+        "kind": "dataset",
+        "files": [{"path": "a/b.txt", "sha256": digest, "size_bytes": len(data)}],
+    }
+    assert api.ask("POST", "/artifacts", json=spec).status_code == 422  # bytes not there yet
+    assert api.ask("GET", f"/blobs/{digest}/exists").json() is False
+    assert api.ask("PUT", f"/blobs/{digest}", content=data).status_code == 201
+    assert api.ask("POST", "/artifacts", json=spec).status_code == 201
+    assert api.ask("GET", "/artifacts/d/files/a/b.txt").content == data
+    assert api.ask("GET", "/artifacts/d/files/none").status_code == 404
+    service = {"name": "s", "model": "d"}
+    assert "not a model" in api.ask("POST", "/services", json=service).json()["title"]
+    job = api.ask("POST", "/jobs", json={**BATCH, "inputs": {"data": "d"}}).json()
+    assert job["spec"]["inputs"]["data"].startswith("art-")
+    assert "in use by hello" in api.ask("DELETE", "/artifacts/d").json()["title"]
+    api.ask("POST", "/jobs/hello/cancel")
+    assert api.ask("DELETE", "/artifacts/d").status_code == 204
+    assert not list((Path(api.cloud.blobs.folder)).glob("*.part"))  # type: ignore[attr-defined]
+
+
+def test_secrets_go_in_and_never_come_out(api: Api) -> None:
+    assert api.ask("PUT", "/projects/default/secrets/token", json={"text": "hush"}).status_code == 204
+    assert api.ask("GET", "/projects/default/secrets").json() == ["token"]
+    assert b"hush" not in api.cloud.store.secrets("default")["token"]
+    assert api.cloud.open_secrets("default", ["token"]) == {"token": "hush"}
+    assert api.ask("GET", "/projects/default/secrets", api.key(Role.VIEWER)).status_code == 403
+
+
+def test_every_change_is_written_down_refused_ones_too(api: Api) -> None:
+    api.ask("POST", "/jobs", json=BATCH)
+    api.ask("POST", "/jobs", api.key(Role.VIEWER), json=BATCH)
+    api.http.post("/api/v1/jobs", json=BATCH)
+    rows = api.ask("GET", "/audit").json()
+    assert [(r["action"], r["outcome"]) for r in rows[:3]] == [
+        ("POST /jobs", "401"),
+        ("POST /jobs", "403"),
+        ("POST /jobs", "201"),
+    ]
+    assert rows[2]["actor"].startswith("admin")
+    assert rows[0]["actor"] == "nobody"
+
+
+def test_readiness_status_and_metrics(api: Api) -> None:
+    assert api.http.get("/api/v1/ready").status_code == 503
+    api.cloud.store.see_nodes([cpu_node("a")], now=1.0)
+    assert api.http.get("/api/v1/ready").status_code == 200
+    api.ask("POST", "/jobs", json=BATCH)
+    assert api.ask("GET", "/status").json()["jobs"] == {State.QUEUED: 1}
+    assert 'karez_workloads{sort="job",state="queued"} 1.0' in api.ask("GET", "/metrics").text
+
+
+def test_nodes_are_closed_and_opened(api: Api) -> None:
+    api.cloud.store.see_nodes([cpu_node("a")], now=1.0)
+    assert api.ask("POST", "/pool/nodes/a/cordon").status_code == 200
+    assert api.ask("GET", "/pool").json()[0]["state"] == "cordoned"
+    assert api.ask("POST", "/pool/nodes/none/cordon").status_code == 404
+
+
+def test_the_gateway_learns_keys_and_routes_but_no_secrets(api: Api) -> None:
+    gateway = api.key(Role.GATEWAY, EVERYWHERE)
+    table = api.ask("GET", "/gateway/table", gateway).json()
+    assert table["routes"] == []
+    assert all(set(key) == {"id", "project", "role", "digest"} for key in table["keys"])
+    assert api.ask("GET", "/gateway/table").status_code == 403  # an admin is no gateway
+
+
+def test_the_api_describes_itself_with_examples(api: Api) -> None:
+    described = api.http.get("/api/v1/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert operation.get("summary"), (method, path)
+            assert operation.get("description"), (method, path)
+            assert "x-karez-role" in operation, (method, path)

@@ -1,0 +1,290 @@
+"""The recovery protocol, event by event and under random faults."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from karez.core.resources import NodeId
+from karez.core.workloads import EndReason
+from karez.training import gang as w
+from karez.training.protocol import adopt, advance, begin
+
+A, B = NodeId("a"), NodeId("b")
+
+
+@dataclass
+class World:
+    """Ranks that do what the protocol says; a test breaks them."""
+
+    nodes: list[NodeId]
+    total: int = 6
+    gang: w.Gang = field(init=False)
+    at: float = 0.0
+    sent: list[w.Command] = field(default_factory=list)
+    lives: dict[int, int] = field(default_factory=dict)
+    holds: dict[int, set[int]] = field(default_factory=dict)
+    group: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """rank -> (generation, step) while it works"""
+    redone: int = 0
+    highest: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gang = w.Gang(ranks=tuple(w.Rank(node=node) for node in self.nodes))
+        self.do(begin(self.gang))
+
+    def tell(self, event: w.Event, after_s: float = 0.0) -> None:
+        self.at += after_s
+        self.gang, commands = advance(self.gang, event, self.at)
+        self.do(commands)
+
+    def do(self, commands: tuple[w.Command, ...]) -> None:
+        self.sent += commands
+        for command in commands:
+            match command:
+                case w.Spawn(rank=rank, life=life):
+                    self.lives[rank] = life
+                    self.group.pop(rank, None)
+                    self.tell(w.Started(rank=rank, life=life))
+                    self.stand(rank, 0)
+                case w.Halt(rank=rank, generation=generation):
+                    if rank in self.lives:
+                        self.group.pop(rank, None)
+                        self.stand(rank, generation)
+                case w.Go(generation=generation, step=step):
+                    for rank, _ in self.gang.active:
+                        if rank in self.lives:
+                            self.holds[rank] = {s for s in self.holds.get(rank, set()) if s <= step}
+                            self.holds[rank].add(step)
+                            self.group[rank] = (generation, step)
+                            self.tell(w.Resumed(rank=rank, generation=generation))
+                case w.Kill(rank=rank):
+                    self.die(rank)
+                case w.FindPlaces(ranks=ranks):
+                    self.tell(w.Shrunk(keep=tuple(
+                        n for n, _ in self.gang.active if n not in ranks
+                    )))
+
+    def stand(self, rank: int, generation: int) -> None:
+        steps = {step: "shm" for step in self.holds.get(rank, set())}
+        if generation == 0:
+            steps.setdefault(0, "start")
+        self.tell(
+            w.Stood(rank=rank, life=self.lives[rank], generation=generation, steps=steps)
+        )
+
+    def work(self, rank: int) -> None:
+        """One rank completes its step; nobody may be more than one ahead."""
+        if rank not in self.group:
+            return
+        generation, step = self.group[rank]
+        others = [at for number, (_, at) in self.group.items() if number != rank]
+        everyone = len(self.group) == len(self.gang.active)
+        if step >= self.total or not everyone or any(at < step for at in others):
+            return
+        self.redone += step + 1 <= self.highest.get(rank, 0)
+        self.highest[rank] = max(self.highest.get(rank, 0), step + 1)
+        held = self.holds[rank]
+        held.add(step + 1)
+        held -= {s for s in held if s < step}
+        self.group[rank] = (generation, step + 1)
+        self.tell(w.Committed(rank=rank, generation=generation, step=step + 1))
+        if step + 1 == self.total:
+            self.tell(w.Finished(rank=rank, life=self.lives[rank], generation=generation))
+
+    def die(self, rank: int, code: int = -9) -> None:
+        if rank in self.lives:
+            life = self.lives.pop(rank)
+            self.group.pop(rank, None)
+            self.tell(w.Exited(rank=rank, life=life, code=code))
+
+    def leave(self) -> None:
+        for rank, life in list(self.lives.items()):
+            self.tell(w.Exited(rank=rank, life=life, code=0))
+
+    def ends(self) -> list[w.End]:
+        return [command for command in self.sent if isinstance(command, w.End)]
+
+    def receipts(self) -> list[w.WriteReceipt]:
+        return [command for command in self.sent if isinstance(command, w.WriteReceipt)]
+
+
+def finish(world: World) -> None:
+    for _ in range(200):
+        for rank in list(world.group):
+            world.work(rank)
+        if world.gang.phase == w.Phase.DRAINING:
+            world.leave()
+        if world.ends():
+            return
+        world.tell(w.Tick(), after_s=0.05)
+    raise AssertionError(f"stuck in {world.gang}")
+
+
+def test_a_gang_without_faults_runs_once_through() -> None:
+    world = World([A, A, B])
+    finish(world)
+    assert world.ends() == [w.End(reason=EndReason.DONE, detail="")]
+    assert world.gang.generation == 1
+    assert not world.receipts()
+
+
+def test_a_killed_rank_comes_back_in_place_and_the_others_keep_their_processes() -> None:
+    world = World([A, A])
+    for _ in range(3):
+        world.work(0)
+        world.work(1)
+    world.die(1)
+    assert world.lives == {0: 1, 1: 2}
+    finish(world)
+    (receipt,) = world.receipts()
+    assert (receipt.fault.rung, receipt.fault.source) == ("in-place", "shm")
+    assert (receipt.fault.step_before, receipt.fault.step_restored) == (3, 3)
+    assert receipt.generation == 2
+
+
+def test_at_most_one_step_is_done_again() -> None:
+    """Rank 0 has committed step 4, rank 1 dies just before it does: step 4 is done again."""
+    world = World([A, A])
+    for _ in range(3):
+        world.work(0)
+        world.work(1)
+    world.work(0)
+    world.die(1)
+    finish(world)
+    (receipt,) = world.receipts()
+    assert (receipt.fault.step_before, receipt.fault.step_restored) == (4, 3)
+    assert world.redone == 1
+
+
+def test_a_lost_node_shrinks_the_gang_where_nothing_else_is_free() -> None:
+    world = World([A, B])
+    world.work(0)
+    world.work(1)
+    del world.lives[1]
+    del world.group[1]
+    world.tell(w.NodeGone(node=B))
+    finish(world)
+    assert [number for number, _ in world.gang.active] == [0]
+    assert world.receipts()[0].fault.rung == "shrink"
+    assert world.ends()[0].reason == EndReason.DONE
+
+
+def test_messages_of_older_generations_and_lives_change_nothing() -> None:
+    world = World([A, A])
+    world.work(0)
+    world.work(1)
+    world.die(0)
+    before = world.gang
+    for event in (
+        w.Committed(rank=1, generation=1, step=5),
+        w.Exited(rank=0, life=1, code=-9),
+        w.Stumbled(rank=1, generation=1, error="late"),
+        w.Finished(rank=1, life=1, generation=1),
+    ):
+        world.tell(event)
+    assert world.gang == before
+
+
+def test_an_error_of_the_users_own_fails_the_job_at_once() -> None:
+    world = World([A, A])
+    world.die(0, code=1)
+    assert world.ends()[0].reason == EndReason.USER_ERROR
+    assert w.Kill(rank=1, why="the gang is over") in world.sent
+
+
+def test_an_error_that_comes_again_without_a_new_step_fails_the_job() -> None:
+    world = World([A, A])
+    for _ in range(2):
+        world.work(0)
+        world.work(1)
+    world.die(0, code=1)
+    assert not world.ends()
+    world.die(0, code=1)
+    assert world.ends()[0].reason == EndReason.USER_ERROR
+
+
+def test_endless_faults_end() -> None:
+    world = World([A, A])
+    for _ in range(100):
+        world.die(1)
+        if world.ends():
+            break
+    assert world.ends()[0].reason == EndReason.TOO_MANY_FAULTS
+
+
+def test_a_broken_collective_alone_is_retried_after_a_moment() -> None:
+    world = World([A, A])
+    world.work(0)
+    world.work(1)
+    world.tell(w.Stumbled(rank=0, generation=1, error="reset"))
+    assert world.gang.generation == 1
+    world.tell(w.Tick(), after_s=1.0)
+    assert world.gang.generation == 2
+    finish(world)
+    assert world.receipts()[0].fault.rung == "retry"
+
+
+def test_a_rank_that_does_not_leave_its_step_is_killed() -> None:
+    world = World([A, A, A])
+    for rank in range(3):
+        world.work(rank)
+    frozen = world.lives.pop(2)
+    world.die(1)
+    world.lives[2] = frozen
+    assert world.gang.phase == w.Phase.QUIESCING
+    world.tell(w.Tick(), after_s=31.0)
+    finish(world)
+    assert any(isinstance(c, w.Kill) and c.rank == 2 for c in world.sent)
+
+
+def test_a_plain_script_ends_by_its_exit_codes() -> None:
+    for code, reason in ((0, EndReason.DONE), (3, EndReason.USER_ERROR), (-9, EndReason.CRASHED)):
+        gang = w.Gang(ranks=(w.Rank(node=A),))
+        gang, _ = advance(gang, w.Started(rank=0, life=1), 0.0)
+        _, commands = advance(gang, w.Exited(rank=0, life=1, code=code), 1.0)
+        assert [c.reason for c in commands if isinstance(c, w.End)] == [reason]
+
+
+def test_a_gang_that_works_together_is_adopted_untouched() -> None:
+    ranks = tuple(w.Rank(node=A, alive=True, settled=True, committed=5) for _ in range(2))
+    gang = w.Gang(ranks=ranks, generation=3, is_session=True)
+    taken, commands = adopt(gang, together=True, now=1.0)
+    assert not commands
+    assert (taken.phase, taken.generation, taken.best) == (w.Phase.RUNNING, 3, 5)
+
+
+def test_a_gang_found_in_disorder_starts_a_new_generation() -> None:
+    ranks = tuple(w.Rank(node=A, alive=n > 0, settled=True, committed=5) for n in range(2))
+    gang = w.Gang(ranks=ranks, generation=3, is_session=True)
+    taken, commands = adopt(gang, together=True, now=1.0)
+    assert taken.generation == 4
+    assert w.Halt(rank=1, generation=4) in commands
+    assert any(isinstance(c, w.Spawn) and c.rank == 0 for c in commands)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_under_random_kills_every_gang_finishes_and_redoes_at_most_a_step_per_fault(
+    seed: int,
+) -> None:
+    chance = Random(seed)
+    world = World([A, A, B, B][: chance.randint(1, 4)], total=12)
+    faults = 0
+    for _ in range(2000):
+        if world.ends():
+            break
+        action = chance.random()
+        if action < 0.04 and faults < 8 and world.lives:
+            faults += 1
+            world.die(chance.choice(sorted(world.lives)))
+        elif action < 0.1:
+            world.tell(w.Tick(), after_s=0.1)
+        elif world.gang.phase == w.Phase.DRAINING:
+            world.leave()
+        elif world.group:
+            world.work(chance.choice(sorted(world.group)))
+    assert [end.reason for end in world.ends()] == [EndReason.DONE]
+    assert world.redone <= faults * len(world.nodes)
+    for receipt in world.receipts():
+        assert receipt.fault.step_before - receipt.fault.step_restored <= 1
+        assert receipt.fault.detected_at <= receipt.fault.decided_at <= receipt.resumed_at

@@ -53,12 +53,12 @@ def surroundings() -> Surroundings:
 
 
 class StewardLink:
-    """Messages both ways. `on_halt` is called at once, from the link's own thread."""
+    """Messages both ways. `hear` gets each at once, on the link's own thread, before the inbox."""
 
-    def __init__(self, path: str, key: str, on_halt: Callable[[int], None]) -> None:
+    def __init__(self, path: str, key: str, hear: Callable[[Mapping[str, Any]], None]) -> None:
         """Connect. Raises OSError if the steward has gone."""
         self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._on_halt = on_halt
+        self._hear = hear
         self._lock = threading.Lock()
         self._stream = socket.socket(socket.AF_UNIX)
         self._stream.connect(path)
@@ -74,8 +74,7 @@ class StewardLink:
         try:
             while True:
                 message, _ = wire.receive(self._stream)
-                if message["type"] == "halt":
-                    self._on_halt(int(message["generation"]))
+                self._hear(message)
                 self.inbox.put(message)
         except (EOFError, OSError):
             os._exit(70)  # no steward: nobody may act for this rank any more (EX_SOFTWARE)

@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Run:
         self._slots: Slots | None = None
         self._group = Group()
         self._shipper: Shipper | None = None
-        self._link = StewardLink(place.steward, place.key, self._halted) if place.steward else None
+        self._link = StewardLink(place.steward, place.key, self._hear) if place.steward else None
 
     # for user code
 
@@ -121,10 +121,13 @@ class Run:
 
     # inside
 
-    def _halted(self, generation: int) -> None:
-        """From the link's thread: this generation is over."""
-        self._wanted = generation
-        self._group.abort()
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        """On the link's thread: what cannot wait for the end of a step."""
+        if message["type"] == "halt":
+            self._wanted = int(message["generation"])
+            self._group.abort()
+        elif message["type"] == "store":
+            self._store_at = int(message["step"])
 
     @property
     def _is_over(self) -> bool:
@@ -265,8 +268,6 @@ class Run:
                     self._link.say(
                         "stood", generation=message["generation"], steps=self._say_steps()
                     )
-                case "store":
-                    self._store_at = int(message["step"])
                 case "leave":
                     raise SystemExit(0)
                 case "go" if message["generation"] >= self._wanted:

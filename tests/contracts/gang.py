@@ -1,0 +1,163 @@
+"""Runs a real gang under a real foreman on real stewards, without Ray: the tests break it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from karez.core.ports import ProcessInfo
+from karez.core.resources import DeviceKind, Grant, Need, NodeId
+from karez.core.settings import Settings
+from karez.core.workloads import GangSpec, Job, JobSpec, State, WorkloadId, WorkloadKind
+from karez.drivers.blobs import FsspecBlobs
+from karez.store.sql import SqlStore
+from karez.training.foreman import Foreman
+from karez.training.launch import parse_key
+from karez.training.record import Tools
+from tests.fakes import DirectFabric, MemoryLogs
+
+SCRIPT = Path(__file__).parent / "gang_job.py"
+
+
+class RealClock:
+    def now(self) -> float:
+        return time.time()
+
+
+def until(condition: Callable[[], bool], *, within_s: float = 60.0, what: str = "") -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what or condition}"
+        time.sleep(0.005)
+
+
+@dataclass
+class Bench:
+    """A store, nodes and the tools of a foreman."""
+
+    folder: Path
+    nodes: Sequence[str]
+    spare: Sequence[Grant] = ()
+    settings: Settings = field(default_factory=lambda: Settings(checkpoint_s=1e9, tick_s=0.1))
+
+    def __post_init__(self) -> None:
+        self.fabric = DirectFabric(
+            self.folder, self.nodes, preload="karez.training.worker.session"
+        )
+        self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
+        self.logs = MemoryLogs()
+        self.tools = Tools(
+            store=self.store,
+            fabric=self.fabric,
+            blobs=FsspecBlobs(str(self.folder / "blobs")),
+            clock=RealClock(),
+            settings=self.settings,
+            logs=self.logs,
+            find=self.find,
+            secrets=lambda project, names: {},
+        )
+        self.count = 0
+
+    def find(self, need: Need, count: int, avoid: frozenset[NodeId]) -> Sequence[Grant]:
+        return [grant for grant in self.spare if grant.node not in avoid][:count]
+
+    def close(self) -> None:
+        self.fabric.close()
+        self.store.close()
+
+
+@dataclass
+class Gang:
+    """One job on a bench."""
+
+    bench: Bench
+    ranks: int = 2
+    steps: int = 30
+    work: int = 10
+    low: int = 0
+
+    def __post_init__(self) -> None:
+        self.bench.count += 1
+        self.id = WorkloadId(f"job-{self.bench.count}")
+        nodes = [NodeId(self.bench.nodes[n * len(self.bench.nodes) // self.ranks]) for n in range(self.ranks)]
+        spec = JobSpec(
+            name="gang",
+            kind=WorkloadKind.TRAIN,
+            command=("python", str(SCRIPT)),
+            settings={"steps": self.steps, "work": self.work},
+            gang=GangSpec(min=self.low or self.ranks, want=self.ranks),
+        )
+        self.bench.store.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
+        grants = [Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),)) for n, node in enumerate(nodes)]
+        self.bench.store.place(self.id, grants, now=time.time())
+        self.foreman: Foreman | None = None
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> "Gang":
+        """A new foreman, on a new lease."""
+        store = self.bench.store
+        store.drop_leases("t")
+        live = [State.PLACED, State.STARTING, State.RUNNING, State.RECOVERING, State.STOPPING]
+        tokens = dict(store.claim(live, owner="t", now=time.time(), lease_s=1e9))
+        job = store.job(self.id)
+        assert job is not None
+        allocation = store.allocations()[self.id]
+        self.foreman = Foreman(job, allocation, tokens[self.id], self.bench.tools)
+        self.thread = threading.Thread(target=self.foreman.run, daemon=True)
+        self.thread.start()
+        return self
+
+    def abandon(self) -> None:
+        """The foreman is gone; the processes are not told."""
+        assert self.foreman is not None
+        assert self.thread is not None
+        self.foreman.stand_down()
+        self.thread.join(5)
+        self.bench.store.drop_leases("t")
+
+    def job(self) -> Job:
+        found = self.bench.store.job(self.id)
+        assert found is not None
+        return found
+
+    def processes(self) -> dict[int, ProcessInfo]:
+        found: dict[int, tuple[int, ProcessInfo]] = {}
+        for steward in list(self.bench.fabric.stewards.values()):
+            for info in steward.processes():
+                named = parse_key(info.key)
+                if info.workload == self.id and named and named[1] >= found.get(named[0], (0, info))[0]:
+                    found[named[0]] = (named[1], info)
+        return {seat: info for seat, (_, info) in found.items()}
+
+    def step(self) -> int:
+        said = [i.said.get("commit", {}).get("step", 0) for i in self.processes().values()]
+        return min(said, default=0)
+
+    def reach(self, step: int) -> None:
+        until(lambda: self.step() >= step or self.ended(), what=f"step {step}: {self.bench.logs.text()[-2000:]}")
+
+    def ended(self) -> bool:
+        return self.job().state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+    def kill(self, seat: int) -> None:
+        info = self.processes().get(seat)
+        if info is not None and info.alive and info.pid:
+            os.kill(info.pid, signal.SIGKILL)
+
+    def finish(self, *, within_s: float = 90.0) -> Job:
+        until(self.ended, within_s=within_s, what=f"the end of {self.job()}: {self.bench.logs.text()[-3000:]}")
+        return self.job()
+
+    def losses(self) -> dict[tuple[int, int], str]:
+        return {(r.step, r.rank): r.loss.hex() for r in self.bench.store.metrics(self.id)}
+
+    def weights(self) -> str:
+        ident = self.job().status.outputs["final"]
+        artifact = self.bench.store.artifact(ident)
+        assert artifact is not None
+        with self.bench.tools.blobs.open(artifact.spec.files[0].sha256) as file:
+            return file.read().decode()
+

@@ -44,9 +44,7 @@ class Bench:
     settings: Settings = field(default_factory=lambda: Settings(checkpoint_s=1e9, tick_s=0.1))
 
     def __post_init__(self) -> None:
-        self.fabric = DirectFabric(
-            self.folder, self.nodes, preload="karez.training.worker.session"
-        )
+        self.fabric = DirectFabric(self.folder, self.nodes, preload="karez.training.worker.session")
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
         self.logs = MemoryLogs()
         self.tools = Tools(
@@ -82,7 +80,10 @@ class Gang:
     def __post_init__(self) -> None:
         self.bench.count += 1
         self.id = WorkloadId(f"job-{self.bench.count}")
-        nodes = [NodeId(self.bench.nodes[n * len(self.bench.nodes) // self.ranks]) for n in range(self.ranks)]
+        nodes = [
+            NodeId(self.bench.nodes[n * len(self.bench.nodes) // self.ranks])
+            for n in range(self.ranks)
+        ]
         spec = JobSpec(
             name="gang",
             kind=WorkloadKind.TRAIN,
@@ -91,7 +92,10 @@ class Gang:
             gang=GangSpec(min=self.low or self.ranks, want=self.ranks),
         )
         self.bench.store.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
-        grants = [Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),)) for n, node in enumerate(nodes)]
+        grants = [
+            Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),))
+            for n, node in enumerate(nodes)
+        ]
         self.bench.store.place(self.id, grants, now=time.time())
         self.foreman: Foreman | None = None
         self.thread: threading.Thread | None = None
@@ -128,7 +132,11 @@ class Gang:
         for steward in list(self.bench.fabric.stewards.values()):
             for info in steward.processes():
                 named = parse_key(info.key)
-                if info.workload == self.id and named and named[1] >= found.get(named[0], (0, info))[0]:
+                if (
+                    info.workload == self.id
+                    and named
+                    and named[1] >= found.get(named[0], (0, info))[0]
+                ):
                     found[named[0]] = (named[1], info)
         return {seat: info for seat, (_, info) in found.items()}
 
@@ -137,7 +145,10 @@ class Gang:
         return min(said, default=0)
 
     def reach(self, step: int) -> None:
-        until(lambda: self.step() >= step or self.ended(), what=f"step {step}: {self.bench.logs.text()[-2000:]}")
+        until(
+            lambda: self.step() >= step or self.ended(),
+            what=f"step {step}: {self.bench.logs.text()[-2000:]}",
+        )
 
     def ended(self) -> bool:
         return self.job().state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
@@ -148,7 +159,11 @@ class Gang:
             os.kill(info.pid, signal.SIGKILL)
 
     def finish(self, *, within_s: float = 90.0) -> Job:
-        until(self.ended, within_s=within_s, what=f"the end of {self.job()}: {self.bench.logs.text()[-3000:]}")
+        until(
+            self.ended,
+            within_s=within_s,
+            what=f"the end of {self.job()}: {self.bench.logs.text()[-3000:]}",
+        )
         return self.job()
 
     def losses(self) -> dict[tuple[int, int], str]:
@@ -160,4 +175,3 @@ class Gang:
         assert artifact is not None
         with self.bench.tools.blobs.open(artifact.spec.files[0].sha256) as file:
             return file.read().decode()
-

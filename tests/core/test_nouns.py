@@ -60,7 +60,7 @@ def test_a_wrong_workload_file_is_refused_with_the_place(text: str, complaint: s
 def test_alternatives_read_from_the_command_line() -> None:
     assert parse_need("cpu=0.5,memory=2GiB").milli == 500
     for bad in ("cpu", "cpu=1,npu=1", "memory=1GiB", "cpu=1.5", "cpu=0", "cpu=x"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"\w"):
             parse_need(bad)
 
 
@@ -92,7 +92,7 @@ def test_a_spec_survives_the_wire(spec: JobSpec) -> None:
 def test_the_wire_refuses_unknown_keys_and_nonsense() -> None:
     good = to_json(JobSpec(name="x", command=("a",)))
     for change in ({"naem": 1}, {"priority": "high"}, {"gang": {"min": 0}}, {"name": "../x"}):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"\w"):
             from_json(JobSpec, {**good, **change})
 
 
@@ -124,7 +124,7 @@ def test_settings_come_from_file_then_environment_then_flags() -> None:
     assert (origin["port"], origin["cpus"], origin["home"]) == ("environment", "flag", "default")
     assert resolve("", {"KAREZ_PRELOAD": "false"}, {})[0].preload is False
     for file, env in (("prot = 1", {}), ("", {"KAREZ_PORT": "many"}), ("", {"KAREZ_PRELOAD": "?"})):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"\w"):
             resolve(file, env, {})
     assert resolve("", {}, {})[0] == Settings()
 

@@ -95,7 +95,9 @@ def test_a_refused_gang_leaves_the_pool_as_it_was(pool_nodes: list[Node], asked:
 
 
 @given(pool_nodes=nodes, all_gangs=st.lists(gangs, max_size=8))
-def test_a_plan_never_grants_a_device_twice(pool_nodes: list[Node], all_gangs: list[GangSpec]) -> None:
+def test_a_plan_never_grants_a_device_twice(
+    pool_nodes: list[Node], all_gangs: list[GangSpec]
+) -> None:
     queue = [waiting(f"j{i}", asked, since=float(i)) for i, asked in enumerate(all_gangs)]
     decisions = plan(Snapshot(nodes=pool_nodes, waiting=queue), now=0.0)
     assert {d.id for d in decisions} == {w.id for w in queue}
@@ -145,9 +147,7 @@ def test_a_refusal_counts_what_stands_in_the_way() -> None:
 
 
 def test_sick_devices_and_closed_nodes_take_no_work() -> None:
-    sick = replace(
-        node("a", 1), devices=(Device(kind=NPU, index=0, health=Health.SEPARATED),)
-    )
+    sick = replace(node("a", 1), devices=(Device(kind=NPU, index=0, health=Health.SEPARATED),))
     closed = node("b", 8, state=NodeState.CORDONED)
     answer = place(gang(1), free_pool([sick, closed], ()))
     assert isinstance(answer, Unplaced)
@@ -198,4 +198,6 @@ def test_a_project_stays_within_its_quota_and_shrinks_to_fit_it() -> None:
 
 def test_more_workers_are_found_off_the_lost_node() -> None:
     pool = free_pool([node("a", 8), node("b", 1)], ())
-    assert [g.node for g in extend(Need(kind=NPU), 2, pool, avoid=frozenset({NodeId("a")}))] == ["b"]
+    assert [g.node for g in extend(Need(kind=NPU), 2, pool, avoid=frozenset({NodeId("a")}))] == [
+        "b"
+    ]

@@ -64,7 +64,9 @@ def api(tmp_path: Path) -> Iterator[Api]:
 def test_every_route_names_its_role(api: Api) -> None:
     """A change here is a change of who may do what: read it twice."""
     known = roles(ROUTERS)
-    assert "".join(f"{role:8} {route}\n" for route, role in sorted(known.items())) == ROLES.read_text()
+    assert (
+        "".join(f"{role:8} {route}\n" for route, role in sorted(known.items())) == ROLES.read_text()
+    )
     described = api.http.get("/api/v1/openapi.json").json()["paths"]
     served = {f"{m.upper()} {path}" for path, methods in described.items() for m in methods}
     assert served == {route.replace(" ", f" {PREFIX}").replace(":path", "") for route in known}
@@ -191,7 +193,9 @@ def test_artifacts_are_uploaded_registered_and_read_back(api: Api) -> None:
 
 
 def test_secrets_go_in_and_never_come_out(api: Api) -> None:
-    assert api.ask("PUT", "/projects/default/secrets/token", json={"text": "hush"}).status_code == 204
+    assert (
+        api.ask("PUT", "/projects/default/secrets/token", json={"text": "hush"}).status_code == 204
+    )
     assert api.ask("GET", "/projects/default/secrets").json() == ["token"]
     assert b"hush" not in api.cloud.store.secrets("default")["token"]
     assert api.cloud.open_secrets("default", ["token"]) == {"token": "hush"}

@@ -61,17 +61,15 @@ class World:
                 case w.Kill(rank=rank):
                     self.die(rank)
                 case w.FindPlaces(ranks=ranks):
-                    self.tell(w.Shrunk(keep=tuple(
-                        n for n, _ in self.gang.active if n not in ranks
-                    )))
+                    self.tell(
+                        w.Shrunk(keep=tuple(n for n, _ in self.gang.active if n not in ranks))
+                    )
 
     def stand(self, rank: int, generation: int) -> None:
         steps = {step: "shm" for step in self.holds.get(rank, set())}
         if generation == 0:
             steps.setdefault(0, "start")
-        self.tell(
-            w.Stood(rank=rank, life=self.lives[rank], generation=generation, steps=steps)
-        )
+        self.tell(w.Stood(rank=rank, life=self.lives[rank], generation=generation, steps=steps))
 
     def work(self, rank: int) -> None:
         """One rank completes its step; nobody may be more than one ahead."""

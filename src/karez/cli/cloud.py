@@ -67,14 +67,17 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
     """
     home = state_folder_of(env)
     is_new = not (home / "admin.key").exists()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "karez.server.main", "supervise"],
-        env={**os.environ, **env},  # noqa: TID251 - handed on
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / "logs" / "supervisor.log").open("a") as log:  # it outlives this terminal
+        process = subprocess.Popen(
+            [sys.executable, "-m", "karez.server.main", "supervise"],
+            env={**os.environ, **env},  # noqa: TID251 - handed on
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
     assert process.stdout is not None
     for line in process.stdout:
         told = json.loads(line)

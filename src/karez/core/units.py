@@ -1,6 +1,7 @@
 """Amounts as people write them, turned into the integers and seconds the code uses."""
 
 import re
+from decimal import Decimal
 from typing import Final
 
 _BYTES: Final = {
@@ -33,7 +34,7 @@ def parse_bytes(text: str | int) -> int:
     match = _NUMBER.fullmatch(text)
     if not match or match[2].upper() not in _BYTES:
         raise ValueError(f"{text!r} is not an amount of memory; write it like 512MiB or 32GiB")
-    return int(float(match[1]) * _BYTES[match[2].upper()])
+    return int(Decimal(match[1]) * _BYTES[match[2].upper()])
 
 
 def parse_seconds(text: str | float) -> float:

@@ -27,6 +27,8 @@ from karez.vault.keys import read_or_make, write_private
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 READY_LIMIT_S = 90.0
+FIRST_PAUSE_S, LAST_PAUSE_S, RECENT_S = 0.25, 4.0, 60.0
+"""A part that dies is started again at once, then ever more slowly while it keeps dying."""
 SHM_ROOM_BYTES = 64 << 20
 """Below this, no rank could keep two snapshots of even a small adapter."""
 
@@ -167,8 +169,9 @@ class Supervisor:
         for part in self._parts.values():
             if part.process is None or part.process.poll() is None:
                 continue
-            recent = [at for at in part.starts if _now() - at < 60.0]
-            if len(recent) <= 1 or _now() - part.starts[-1] > min(2.0 ** len(recent), 30.0):
+            recent = [at for at in part.starts if _now() - at < RECENT_S]
+            pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(recent) - 1), LAST_PAUSE_S)
+            if not recent or _now() - part.starts[-1] > pause_s:
                 self._start(part)
                 self._write_address()
 

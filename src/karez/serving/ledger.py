@@ -43,6 +43,10 @@ class Spool:
         """What `take` gave has been delivered."""
         self._sending.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Close the file; what is in it stays."""
+        self._file.close()
+
     def _open(self) -> TextIO:
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(fd, "a", encoding="utf-8")

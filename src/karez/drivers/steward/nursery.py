@@ -117,7 +117,10 @@ class _Nursery:
 
 def _run(command: list[str], *, warm: bool) -> int:
     if not warm:
-        os.execvp(command[0], command)  # noqa: S606 - running the user's command is the job
+        try:
+            os.execvp(command[0], command)  # noqa: S606 - running the user's command is the job
+        except OSError as error:
+            raise SystemExit(f"cannot run {command[0]!r} on this node: {error.strerror}") from error
     module, _, function = command[0].partition(":")
     sys.argv = list(command)
     result = getattr(importlib.import_module(module), function)()

@@ -1,0 +1,72 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from karez.cli.curve import curve
+from karez.cli.main import COMMANDS
+
+
+def karez(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "KAREZ_HOME": str(home), "KAREZ_URL": "http://127.0.0.1:1"}
+    env.pop("KAREZ_KEY", None)
+    return subprocess.run(
+        [sys.executable, "-m", "karez.cli.main", *words],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    shown = karez("--help", home=tmp_path)
+    assert shown.returncode == 0
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name} " in shown.stdout
+        assert line in shown.stdout
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, tmp_path: Path) -> None:
+    shown = karez(command, "--help", home=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "Usage: karez" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nope"], 2, "No such command"),
+        (["jobs", "nope"], 2, "No such command"),
+        (["jobs", "submit"], 2, "--recipe, or a --file"),
+        (["jobs", "submit", "--workers", "x", "--", "a"], 2, "MIN:WANT"),
+        (["jobs", "submit", "--each", "tpu=1", "--", "a"], 2, "no device kind"),
+        (["jobs", "submit", "-f", "/nowhere.toml"], 2, "nowhere.toml"),
+        (["jobs", "submit", "--env", "x", "--", "a"], 2, "NAME=VALUE"),
+        (["projects", "quota", "p", "npu=many"], 2, "Write limits like"),
+    ],
+)
+def test_misuse_is_told_apart_and_says_what_to_change(
+    words: list[str], code: int, says: str, tmp_path: Path
+) -> None:
+    done = karez(*words, home=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_cloud_is_a_sentence_and_a_next_step(tmp_path: Path) -> None:
+    done = karez("jobs", "cancel", "x", home=tmp_path)
+    assert done.returncode == 1
+    assert "karez does not answer at http://127.0.0.1:1." in done.stderr
+    assert "karez up" in done.stderr
+    assert karez("down", home=tmp_path).returncode == 0
+
+
+def test_the_curve_falls_from_left_to_right() -> None:
+    drawn = curve([4.0, 2.0, 1.0, 0.5])
+    assert "4.000" in drawn.splitlines()[0]
+    assert drawn.splitlines()[0].endswith("█   ")
+    assert "step 4" in drawn
+    assert curve([1.0]) == ""
+    assert len(curve([float(n) for n in range(500)]).splitlines()[0]) < 80

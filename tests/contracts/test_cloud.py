@@ -1,0 +1,252 @@
+"""A whole cloud: `karez up` with real Ray, killed where it hurts, and gone without a trace."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import psutil
+import pytest
+
+from karez.client import calls
+from karez.client.sdk import Client
+from karez.core.artifacts import ArtifactKind
+from karez.core.errors import Failed, Remote
+from karez.core.workloads import ENDED, EndReason, GangSpec, Job, JobSpec, State, WorkloadKind
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.05)
+
+
+@dataclass
+class Cloud:
+    home: Path
+    env: dict[str, str]
+
+    def karez(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "karez.cli.main", *words],
+            env={**os.environ, **self.env}, capture_output=True, text=True, check=check,
+        )  # fmt: skip
+
+    def address(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self.home / "cloud.json").read_text())
+        return found
+
+    def control(self) -> int:
+        return int(self.address()["parts"]["control"])  # type: ignore[index]
+
+    def client(self) -> Client:
+        key = (self.home / "admin.key").read_text()
+        return Client(str(self.address()["url"]), key, patience_s=60.0)
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(int(str(self.address()["pid"]))).children(recursive=True)
+
+
+def make_cloud(home: Path, **more: str) -> Cloud:
+    env = {
+        "KAREZ_HOME": str(home),
+        "KAREZ_PORT": str(free_port()),
+        "KAREZ_GATEWAY_PORT": str(free_port()),
+        "KAREZ_RAY_PORT": str(free_port()),
+        **more,
+    }
+    return Cloud(home=home, env=env)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    made = make_cloud(tmp_path_factory.mktemp("cloud"))
+    said = made.karez("up").stdout
+    assert "admin key (shown once" in said
+    family = made.family()
+    memory = Path((made.home / "node" / "memory.path").read_text())
+    yield made
+    made.karez("down")
+    alive = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not alive
+    assert not memory.exists()
+    assert not (made.home / "cloud.json").exists()
+
+
+def batch(name: str, *command: str, **more: object) -> JobSpec:
+    return JobSpec(name=name, command=command, **more)  # type: ignore[arg-type]
+
+
+def test_only_loopback_is_listened_on_rays_ports_included(cloud: Cloud) -> None:
+    pids = {process.pid for process in cloud.family()}
+    listening = [
+        c for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in pids
+    ]
+    assert len(listening) > 5
+    assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_secrets_are_private(cloud: Cloud) -> None:
+    """No key or token in a process list, in a log, or in a file that others may read."""
+    names = ("admin.key", "gateway.key", "node.key", "engine.key", "ray.token", "pepper")
+    hidden = {name: (cloud.home / name).read_text().strip() for name in names}
+    assert cloud.home.stat().st_mode & 0o777 == 0o700
+    for name in names:
+        assert (cloud.home / name).stat().st_mode & 0o777 == 0o600
+    lines = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
+    logs = [path.read_text(errors="replace") for path in (cloud.home / "logs").rglob("*.log")]
+    for name, text in hidden.items():
+        assert not [line for line in lines if text in line], name
+        assert not [log for log in logs if text in log], name
+
+
+def test_a_script_with_its_code_inputs_secrets_and_outputs(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "import os, pathlib, helper\n"
+        "text = pathlib.Path(os.environ['KAREZ_INPUTS'], 'data', 'd.txt').read_text()\n"
+        "token, mode = os.environ['TOKEN'], os.environ['MODE']\n"
+        "print('helper says', helper.WORD, 'secret is', len(token), mode)\n"
+        "out = pathlib.Path(os.environ['KAREZ_OUT'], 'result'); out.mkdir()\n"
+        "(out / 'r.txt').write_text(text.upper())\n"
+    )
+    (tmp_path / "helper.py").write_text("WORD = 'hello'\n")
+    (tmp_path / "d.txt").write_text("abc")
+    with cloud.client() as client:
+        client.upload(tmp_path / "d.txt", name="d", kind=ArtifactKind.DATASET)
+        code = client.upload(tmp_path, name="code", kind=ArtifactKind.CODE)
+        client.call(calls.put_secret("default", "TOKEN", "12345"))
+        job = client.submit(
+            batch(
+                "script", "python", "main.py", code=code.id, inputs={"data": "d"},
+                secrets=("TOKEN",), env={"MODE": "fast"},
+            )
+        )  # fmt: skip
+        done = client.wait(job.id)
+        assert client.call(calls.artifact_file(done.status.outputs["result"], "r.txt")) == b"ABC"
+        made = client.call(calls.artifact(done.status.outputs["result"]))
+        assert made.spec.lineage.job == job.id
+        assert set(made.spec.lineage.inputs) == {"data", "code"}
+    shown = cloud.karez("logs", "script", "--grep", "helper").stdout
+    assert "helper says hello secret is 5 fast" in shown
+
+
+def test_a_torchrun_style_gang_runs_unchanged(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(
+        "import torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "x = torch.ones(1) * (dist.get_rank() + 1)\n"
+        "dist.all_reduce(x)\n"
+        "print('sum', x.item(), 'of', dist.get_world_size())\n"
+    )
+    with cloud.client() as client:
+        code = client.upload(tmp_path, name="plain", kind=ArtifactKind.CODE)
+        spec = batch(
+            "plain",
+            "python",
+            "plain.py",
+            code=code.id,
+            kind=WorkloadKind.TRAIN,
+            gang=GangSpec(min=2, want=2),
+        )
+        client.wait(client.submit(spec).id)
+    assert cloud.karez("logs", "plain").stdout.count("sum 3.0 of 2") == 2
+
+
+def test_ends_have_reasons(cloud: Cloud) -> None:
+    with cloud.client() as client:
+        cases = {
+            EndReason.USER_ERROR: batch("fails", "sh", "-c", "echo why >&2; exit 3"),
+            EndReason.CRASHED: batch("crashes", "sh", "-c", "kill -9 $$"),
+            EndReason.TIMED_OUT: batch("slow", "sleep", "100", max_duration_s=1.0),
+        }
+        for reason, spec in cases.items():
+            job = client.submit(spec)
+            with pytest.raises(Failed):
+                client.wait(job.id)
+            assert client.job(job.id).status.end == reason
+        endless = client.submit(batch("endless", "sleep", "1000"))
+        until(lambda: client.job(endless.id).state == State.RUNNING)
+        client.call(calls.cancel(endless.id))
+        until(lambda: client.job(endless.id).state == State.CANCELLED)
+        too_big = client.submit(batch("big", "true", gang=GangSpec(min=99, want=99)))
+        until(lambda: "of 99 workers fit" in client.job(too_big.id).status.reason)
+        client.call(calls.cancel(too_big.id))
+
+
+def test_control_dies_again_and_again_and_no_job_is_lost_or_doubled(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    """kill -9 at random moments during submits and runs; each job writes one line once."""
+    chance, kills = Random(11), 8
+    book = tmp_path / "book"
+    with cloud.client() as client:
+        jobs: list[Job] = []
+        for number in range(24):
+            line = f"echo {number} >> {book}; sleep {chance.uniform(0.0, 0.6):.2f}"
+            jobs.append(client.submit(batch(f"n{number}", "sh", "-c", line)))
+            if number % 3 == 2 and kills:
+                kills -= 1
+                time.sleep(chance.uniform(0.0, 0.8))
+                os.kill(cloud.control(), signal.SIGKILL)
+                until(lambda: psutil.pid_exists(cloud.control()))
+        for job in jobs:
+            assert client.wait(job.id, limit_s=120).state == State.SUCCEEDED
+        assert sorted(map(int, book.read_text().split())) == list(range(24))
+        assert not client.call(calls.allocations())
+        names = [job.spec.name for job in client.jobs(limit=1000)]
+        assert all(names.count(f"n{number}") == 1 for number in range(24))
+
+
+def test_a_second_cloud_from_the_same_folder_or_ports_is_refused(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    same_folder = cloud.karez("up", check=False)
+    assert same_folder.returncode == 1
+    assert "already runs from" in same_folder.stderr
+    other = Cloud(home=tmp_path, env={**cloud.env, "KAREZ_HOME": str(tmp_path)})
+    same_ports = other.karez("up", check=False)
+    assert same_ports.returncode == 1
+    assert "is taken by another program" in same_ports.stderr
+    assert not (tmp_path / "cloud.json").exists()
+
+
+def test_what_a_model_service_cannot_load_is_a_reason(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"not a model")
+    with cloud.client() as client:
+        client.upload(tmp_path / "bad.gguf", name="bad", kind=ArtifactKind.MODEL, format="gguf")
+        client.upload(tmp_path / "bad.gguf", name="odd", kind=ArtifactKind.MODEL, format="hf")
+    wrong = cloud.karez("services", "deploy", "odd", "--name", "odd", check=False)
+    assert "loads gguf, not hf" in wrong.stderr
+    broken = cloud.karez("services", "deploy", "bad", "--name", "bad", check=False)
+    assert broken.returncode == 1
+    assert "times in a row" in broken.stderr
+    with cloud.client() as client, pytest.raises(Remote, match="no artifact"):
+        client.call(calls.artifact("none"))
+
+
+def test_a_long_queue_waits_and_is_cancelled(cloud: Cloud) -> None:
+    with cloud.client() as client:
+        held = client.submit(batch("holder", "sleep", "1000", gang=GangSpec(min=2, want=2)))
+        until(lambda: client.job(held.id).state == State.RUNNING)
+        for number in range(200):
+            client.submit(batch(f"q{number}", "true"))
+        assert len(client.jobs(states=[State.QUEUED], limit=1000)) == 200
+        for job in client.jobs(states=[State.QUEUED], limit=1000):
+            client.call(calls.cancel(job.id))
+        client.call(calls.cancel(held.id))
+        until(lambda: client.job(held.id).state in ENDED)

@@ -10,7 +10,7 @@ import structlog
 from karez.core.errors import KarezError
 from karez.core.settings import Settings, resolve
 
-USAGE = "usage: karezd supervise | control | gateway | settings"
+USAGE = "usage: karezd supervise | control | gateway | node"
 
 
 def main() -> int:
@@ -50,6 +50,10 @@ def _run(program: str, settings: Settings) -> int:
             from karez.server.gateway_process import run_gateway  # noqa: PLC0415 - as above
 
             run_gateway(settings)
+        case "node":
+            from karez.server.node_process import join_order, run_node  # noqa: PLC0415 - as above
+
+            return run_node(join_order())
         case _:
             sys.stderr.write(USAGE + "\n")
             return 2

@@ -60,6 +60,9 @@ class Supervisor:
         """Start everything, watch over it, stop everything."""
         try:
             self.home.lock("cloud")
+        except KarezError as error:
+            return self._refuse(error)  # another's cloud: nothing here is ours to stop
+        try:
             self._check()
             self._adopt_orphans()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -68,9 +71,7 @@ class Supervisor:
             self._wait_ready()
         except KarezError as error:
             self._stop_all()
-            problem = {"code": error.code, "what": error.what(), "hint": error.hint()}
-            self.report({"error": problem})
-            return 1
+            return self._refuse(error)
         self._write_address()
         self.report({"ready": True, "pid": os.getpid()})
         while not self._stopping:
@@ -78,6 +79,11 @@ class Supervisor:
             _pause(0.2)
         self._stop_all()
         return 0
+
+    def _refuse(self, error: KarezError) -> int:
+        problem = {"code": error.code, "what": error.what(), "hint": error.hint()}
+        self.report({"error": problem})
+        return 1
 
     def _check(self) -> None:
         settings = self.settings
@@ -198,7 +204,7 @@ class Supervisor:
             if part is not None and part.process is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     part.process.wait(6)
-        _end_descendants()
+        end_descendants()
         for path in (self.home.path / "node").glob("memory.path"):
             shutil.rmtree(path.read_text(), ignore_errors=True)
             path.unlink(missing_ok=True)
@@ -207,7 +213,7 @@ class Supervisor:
             shutil.rmtree(self._ray_folder, ignore_errors=True)
 
 
-def _end_descendants() -> None:
+def end_descendants() -> None:
     """SIGKILL everything below us, again and again until nothing is left. Orphans are ours too."""
     for _ in range(200):
         children = psutil.Process().children(recursive=True)

@@ -158,6 +158,11 @@ def ray_env(settings: Settings, home: Home) -> dict[str, str]:
     return {**env, "KAREZ_NODE_HOME": str(home.path / "node")}
 
 
+def joined_ray_env(token: Path) -> dict[str, str]:
+    """The environment of the Ray processes of a host that joined."""
+    return ray_environment(token, loopback=False)
+
+
 def engines() -> Mapping[str, Engine]:
     """The engine plug-ins that are installed, by name."""
     found = entry_points(group="karez.engines")

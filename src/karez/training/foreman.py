@@ -332,8 +332,12 @@ class Foreman:
             except NodeLost as lost:
                 detail = f"outputs are out of reach: {lost}"
                 end = words.End(reason=EndReason.OUTPUT_LOST, detail=detail)
-        self._forget()  # before the queue can start it anew
+        starts_over = self.record.may_retry(end.reason)
+        if starts_over:
+            self._forget()  # before the queue can start it anew
         self.record.close(end, outputs, self._gang)
+        if not starts_over:
+            self._forget()  # only now: whoever finds no trace of a live job starts it
 
     def _collect(self) -> list[tuple[str, Any]]:
         seat, rank = self._gang.active[0]

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 from karez.core.ports import Clock, Store
 from karez.core.resources import Grant, Need, NodeId
-from karez.core.workloads import GangSpec, Job, Service, WorkloadId
+from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
 from karez.scheduling.place import extend
 from karez.scheduling.plan import Running, Snapshot, Start, Wait, Waiting, plan
 from karez.scheduling.pool import free_pool
+
+MANY = 20
+"""Unknown specs beyond which one query for all is cheaper than one for each."""
 
 
 class Scheduler:
@@ -28,6 +31,8 @@ class Scheduler:
             return 0
         now = self._clock.now()
         self._reasons = {ident: reason for ident, _, reason in queued}
+        if len(queued) - len(self._specs) > MANY:
+            self._read_all()
         waiting = [
             replace(found, order=order)
             for order, (ident, sort, _) in enumerate(queued)
@@ -68,6 +73,15 @@ class Scheduler:
         return Snapshot(
             nodes=self._store.nodes(), waiting=waiting, running=running, projects=projects
         )
+
+    def _read_all(self) -> None:
+        """Everything that waits in two queries: after a start, or when many came at once."""
+        waits = (State.QUEUED,)
+        items: list[Job | Service] = [
+            *self._store.jobs(projects=None, states=waits, limit=1_000_000),
+            *self._store.services(projects=None, states=waits),
+        ]
+        self._specs = {item.id: _as_waiting(item) for item in items}
 
     def _waiting(self, ident: WorkloadId, sort: str) -> Waiting | None:
         if ident not in self._specs:

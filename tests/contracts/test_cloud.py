@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from karez.client import calls
-from karez.client.sdk import Client
+from karez.client.sdk import AsyncClient, Client
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, Remote
 from karez.core.workloads import ENDED, EndReason, GangSpec, Job, JobSpec, State, WorkloadKind
@@ -143,6 +143,14 @@ def test_a_script_with_its_code_inputs_secrets_and_outputs(cloud: Cloud, tmp_pat
         assert set(made.spec.lineage.inputs) == {"data", "code"}
     shown = cloud.karez("logs", "script", "--grep", "helper").stdout
     assert "helper says hello secret is 5 fast" in shown
+
+
+async def test_the_async_client_speaks_the_same_words(cloud: Cloud) -> None:
+    key = (cloud.home / "admin.key").read_text()
+    async with AsyncClient(str(cloud.address()["url"]), key) as client:
+        job = await client.submit(batch("async", "true"))
+        assert (await client.wait(job.id)).state == State.SUCCEEDED
+        assert (await client.jobs(limit=1))[0].id == job.id
 
 
 def test_a_torchrun_style_gang_runs_unchanged(cloud: Cloud, tmp_path: Path) -> None:

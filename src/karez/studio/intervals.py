@@ -18,4 +18,6 @@ def wilson(right: int, of: int, *, z: float = 1.959964) -> tuple[float, float]:
     middle = share + z * z / (2 * of)
     half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
     scale = 1 + z * z / of
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low = 0.0 if right == 0 else (middle - half) / scale  # exact, where rounding would miss it
+    high = 1.0 if right == of else (middle + half) / scale
+    return low, high

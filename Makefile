@@ -43,7 +43,10 @@ fmt: setup ## Format and mend what can be mended
 bench: setup ## Benchmarks, side by side with named peers: a table and JSON each
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+chaos: setup ## Kill control 50 times on SQLite and 50 times on PostgreSQL, under load
+	KAREZ_TEST_KILLS=50 $(BIN)/pytest -q -m slow tests/contracts/test_cloud.py -k "dies or postgresql"
+
 clean: ## Remove what was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
 
-.PHONY: help setup run test check unit slow fmt bench clean
+.PHONY: help setup run test check unit slow fmt bench chaos clean

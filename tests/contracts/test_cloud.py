@@ -20,6 +20,7 @@ from karez.client.sdk import AsyncClient, Client
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, Remote
 from karez.core.workloads import ENDED, EndReason, GangSpec, Job, JobSpec, State, WorkloadKind
+from tests import postgres
 
 pytestmark = pytest.mark.slow
 
@@ -196,28 +197,50 @@ def test_ends_have_reasons(cloud: Cloud) -> None:
         client.call(calls.cancel(too_big.id))
 
 
-def test_control_dies_again_and_again_and_no_job_is_lost_or_doubled(
-    cloud: Cloud, tmp_path: Path
-) -> None:
-    """kill -9 at random moments during submits and runs; each job writes one line once."""
-    chance, kills = Random(11), 8
-    book = tmp_path / "book"
+KILLS = int(os.environ.get("KAREZ_TEST_KILLS", "6"))
+"""How often control is killed; `make chaos` asks for 50."""
+
+
+def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
+    """kill -9 of control at random moments of submits and runs; each job writes one line, once."""
+    chance, count, killed = Random(seed), 3 * kills, 0
     with cloud.client() as client:
         jobs: list[Job] = []
-        for number in range(24):
+        for number in range(count):
             line = f"echo {number} >> {book}; sleep {chance.uniform(0.0, 0.6):.2f}"
             jobs.append(client.submit(batch(f"n{number}", "sh", "-c", line)))
-            if number % 3 == 2 and kills:
-                kills -= 1
+            if number % 3 == 2:
                 time.sleep(chance.uniform(0.0, 0.8))
                 os.kill(cloud.control(), signal.SIGKILL)
+                killed += 1
                 until(lambda: psutil.pid_exists(cloud.control()))
         for job in jobs:
             assert client.wait(job.id, limit_s=120).state == State.SUCCEEDED
-        assert sorted(map(int, book.read_text().split())) == list(range(24))
-        assert not client.call(calls.allocations())
+        assert killed == kills
+        assert sorted(map(int, book.read_text().split())) == list(range(count))
+        until(lambda: not client.call(calls.allocations()))
         names = [job.spec.name for job in client.jobs(limit=1000)]
-        assert all(names.count(f"n{number}") == 1 for number in range(24))
+        assert all(names.count(f"n{number}") == 1 for number in range(count))
+    node_work = cloud.home / "node" / "work"
+    until(lambda: not list(node_work.iterdir()))
+
+
+def test_control_dies_again_and_again_and_no_job_is_lost_or_doubled(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    torture(cloud, tmp_path / "book", kills=KILLS, seed=11)
+
+
+def test_the_same_holds_on_postgresql(tmp_path: Path) -> None:
+    if postgres.programs() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with postgres.server() as url:
+        made = make_cloud(tmp_path / "home", KAREZ_DATABASE=url, KAREZ_PRELOAD="false")
+        made.karez("up")
+        try:
+            torture(made, tmp_path / "book", kills=KILLS, seed=12)
+        finally:
+            made.karez("down")
 
 
 def test_a_second_cloud_from_the_same_folder_or_ports_is_refused(

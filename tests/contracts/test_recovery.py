@@ -10,7 +10,7 @@ import pytest
 from karez.core.resources import DeviceKind, Grant, NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
-from tests.contracts.gang import Bench, Gang
+from tests.contracts.gang import Bench, Gang, until
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,8 @@ def test_twenty_jobs_with_a_random_kill_each_give_the_same_losses(bench: Bench) 
         (receipt,) = bench.store.receipts(gang.id)
         assert receipt.rung == "in-place"
         assert receipt.steps_lost <= 1
-        assert not list(bench.fabric.stewards[NodeId("a")].memory.glob("job-*"))
+        memory = bench.fabric.stewards[NodeId("a")].memory
+        until(lambda memory=memory: not list(memory.glob("job-*")))
 
 
 def test_several_kills_and_a_lost_foreman_in_one_job(bench: Bench) -> None:
@@ -172,4 +173,4 @@ def test_a_cancelled_job_stops_and_leaves_nothing(bench: Bench) -> None:
     bench.store.request_stop(gang.id, at=1.0)
     done = gang.finish()
     assert (done.state, done.status.end) == (State.CANCELLED, EndReason.CANCELLED)
-    assert not gang.processes()
+    until(lambda: not gang.processes())

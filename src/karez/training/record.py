@@ -56,6 +56,12 @@ class Record:
         """Keep what an event says about progress."""
         if event.type == "total":
             self.status = replace(self.status, total_steps=int(event.data["steps"]))
+        elif event.type == "resumed":
+            born = int(event.data["generation"])
+            self._metrics += [
+                MetricRow(step=int(step), rank=seat, loss=float(loss), at=event.at, generation=born)
+                for step, loss in event.data["losses"]
+            ]
         elif event.type == "commit":
             step, loss = int(event.data["step"]), float(event.data["loss"])
             born = int(event.data["generation"])

@@ -28,7 +28,15 @@ from karez.core.slots import Slots
 from karez.training.worker.group import Group, Membership
 from karez.training.worker.link import KeeperLine, Shipper, StewardLink, Surroundings, surroundings
 from karez.training.worker.loader import Replay, StepLoader
-from karez.training.worker.state import Stateful, Tracked, pack, room_for, size_of, unpack
+from karez.training.worker.state import (
+    History,
+    Stateful,
+    Tracked,
+    pack,
+    room_for,
+    size_of,
+    unpack,
+)
 
 
 class Run:
@@ -52,6 +60,7 @@ class Run:
         self._slots: Slots | None = None
         self._group = Group()
         self._shipper: Shipper | None = None
+        self._history = History()
         self._link = StewardLink(place.steward, place.key, self._hear) if place.steward else None
 
     # for user code
@@ -79,7 +88,8 @@ class Run:
         On return they hold the state of the last step that all ranks have, and `step` says
         how many steps are done. Call it once, after building them, before `steps`.
         """
-        self._tracked = Tracked(model=model, optimizer=optimizer, others=dict(others))
+        kept = {**others, "karez": self._history}
+        self._tracked = Tracked(model=model, optimizer=optimizer, others=kept)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._on_grad)
@@ -113,8 +123,9 @@ class Run:
         """End a step: snapshot it, or, if a peer was lost during it, go back to the last one."""
         if not self._spoiled:
             self.step += 1
-            self._snapshot()
             value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+            self._history.add(self.step, value)
+            self._snapshot()
             if self._link is not None:
                 self._link.say("commit", generation=self._generation, step=self.step, loss=value)
         self._heal_if_needed()
@@ -305,7 +316,8 @@ class Run:
             return False
         self.step = step
         self._settle_slots()
-        self._link.say("resumed", generation=self._generation, step=step)
+        losses = self._history.state_dict()["losses"]
+        self._link.say("resumed", generation=self._generation, step=step, losses=losses)
         return True
 
     def _settle_slots(self) -> None:

@@ -3,6 +3,7 @@
 import pickle
 import random
 import struct
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +33,27 @@ class Tracked:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     others: dict[str, Stateful]
+
+
+class History:
+    """The newest losses, kept with the state: a node may be lost before it has reported them."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._losses: deque[tuple[int, float]] = deque(maxlen=64)
+
+    def add(self, step: int, loss: float) -> None:
+        """Note a completed step."""
+        self._losses.append((step, loss))
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """See Stateful."""
+        return {"losses": list(self._losses)}
+
+    def load_state_dict(self, state: Any, /) -> object:
+        """See Stateful."""
+        self._losses = deque(state["losses"], maxlen=64)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

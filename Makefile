@@ -41,6 +41,7 @@ fmt: setup ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 bench: setup ## Benchmarks, side by side with named peers: a table and JSON each
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: setup ## Kill control 50 times on SQLite and 50 times on PostgreSQL, under load

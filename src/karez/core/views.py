@@ -1,7 +1,7 @@
 """What the API shows beside the nouns themselves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from karez.core.identity import Role
 
@@ -82,4 +82,3 @@ class JoinPaper:
 
     ray_address: str
     ray_token: str
-    settings: Mapping[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Grant, Node
 from karez.core.units import show_devices
 from karez.core.workloads import Allocation, GangSpec, WorkloadId
-from karez.scheduling.place import Placed, Unplaced, place
+from karez.scheduling.place import Placed, place
 from karez.scheduling.pool import free_pool
 
 PATIENCE_S = 60.0
@@ -96,12 +96,6 @@ def plan(snapshot: Snapshot, *, now: float) -> tuple[Start | Wait, ...]:
         if blocked is None:
             blocked, opens_at = waiting, _opens_at(waiting, snapshot)
     return tuple(decisions)
-
-
-def fits_ever(gang: GangSpec, nodes: Sequence[Node]) -> str:
-    """Empty if the gang fits an idle pool of these nodes, else the reason why it never will."""
-    answer = place(gang, free_pool(nodes, ()))
-    return answer.reason if isinstance(answer, Unplaced) else ""
 
 
 def _must_not_pass(waiting: Waiting, blocked: Waiting, opens_at: float | None, now: float) -> str:

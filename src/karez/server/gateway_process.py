@@ -20,7 +20,8 @@ from karez.serving.ledger import Spool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
 
 log = structlog.get_logger()
-REFRESH_S = 0.5
+REFRESH_S = 1.0
+"""How old the gateway's knowledge of keys and replicas may be."""
 
 
 def run_gateway(settings: Settings) -> None:

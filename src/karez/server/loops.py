@@ -19,6 +19,8 @@ from karez.training.foreman import Foreman
 from karez.training.record import Tools
 
 log = structlog.get_logger()
+WORK_S = 1.0
+"""Longest pause between two looks at what is to be done; placing something ends it."""
 POOL_S = 2.0
 """Seconds between two looks at the nodes. Node loss under a running gang is noticed sooner, by
 that gang's own polling."""
@@ -47,6 +49,7 @@ class Loops:
         self._bench: Bench | None = None
         self._halt = threading.Event()
         self._wake = threading.Event()
+        self._placed = threading.Event()
         self._threads: list[threading.Thread] = []
         self._hands: dict[WorkloadId, tuple[threading.Thread, Foreman | ReplicaKeeper]] = {}
         self._seen: dict[str, str] = {}
@@ -57,7 +60,7 @@ class Loops:
         for name, tick, pause_s in (
             ("pool", self._watch_pool, POOL_S),
             ("schedule", self._schedule, self._cloud.settings.tick_s),
-            ("work", self._look_after_work, 0.25),
+            ("work", self._look_after_work, WORK_S),
         ):
             thread = threading.Thread(
                 target=self._loop, args=(name, tick, pause_s), name=name, daemon=True
@@ -75,8 +78,8 @@ class Loops:
 
     def stop(self) -> None:
         """Let go of everything; what runs on the nodes goes on."""
-        self._halt.set()
-        self._wake.set()
+        for event in (self._halt, self._wake, self._placed):
+            event.set()
         for thread in self._threads:
             thread.join(3)
         for _, hand in self._hands.values():
@@ -91,11 +94,9 @@ class Loops:
             except Exception:
                 log.exception("loop.failed", loop=name)
                 self._halt.wait(1.0)
-            if name == "schedule":
-                self._wake.wait(pause_s)
-                self._wake.clear()
-            else:
-                self._halt.wait(pause_s)
+            wake = {"schedule": self._wake, "work": self._placed}.get(name, self._halt)
+            if wake.wait(pause_s) and wake is not self._halt:
+                wake.clear()
 
     def _watch_pool(self) -> None:
         if self._bench is None:
@@ -136,6 +137,7 @@ class Loops:
     def _schedule(self) -> None:
         started = self._scheduler.tick()
         if started:
+            self._placed.set()
             log.info("jobs.placed", count=started)
 
     def _look_after_work(self) -> None:
@@ -177,4 +179,4 @@ class Loops:
             hand.run()
         except Exception:
             log.exception("workload.dropped", workload=ident)
-        self.wake()
+        self._placed.set()  # whose thread has ended is seen at once, and its devices are free

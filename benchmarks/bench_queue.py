@@ -16,10 +16,10 @@ from karez.core.resources import Device, DeviceKind, Node, NodeId
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import create_app
+from karez.server.clock import SteadyClock
 from karez.server.cloud import Cloud, first_start
 from karez.server.logs import FileLogs
 from karez.server.scheduler import Scheduler
-from karez.server.wiring import SystemClock
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
 
@@ -31,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = SqlStore(f"sqlite:///{folder / 'k.db'}")
-        clock = SystemClock()
+        clock = SteadyClock()
         cloud = Cloud(
             store=store,
             blobs=FsspecBlobs(str(folder / "b")),
@@ -47,7 +47,7 @@ def main() -> None:
         # full nodes: everything waits, which is the costly case
         devices = tuple(Device(kind=DeviceKind.NPU, index=index, milli=1) for index in range(8))
         nodes = [Node(id=NodeId(f"n{n}"), address="", devices=devices) for n in range(100)]
-        store.see_nodes(nodes, now=clock.now())
+        store.pool.see_nodes(nodes, now=clock.now())
         with TestClient(app) as http:
             submits = []
             for number in range(JOBS):

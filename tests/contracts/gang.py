@@ -91,24 +91,24 @@ class Gang:
             settings={"steps": self.steps, "work": self.work},
             gang=GangSpec(min=self.low or self.ranks, want=self.ranks),
         )
-        self.bench.store.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
+        self.bench.store.workloads.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
         grants = [
             Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),))
             for n, node in enumerate(nodes)
         ]
-        self.bench.store.place(self.id, grants, now=time.time())
+        self.bench.store.workloads.place(self.id, grants, now=time.time())
         self.foreman: Foreman | None = None
         self.thread: threading.Thread | None = None
 
     def start(self) -> "Gang":
         """A new foreman, on a new lease."""
         store = self.bench.store
-        store.drop_leases("t")
+        store.workloads.drop_leases("t")
         live = [State.PLACED, State.STARTING, State.RUNNING, State.RECOVERING, State.STOPPING]
-        tokens = dict(store.claim(live, owner="t", now=time.time(), lease_s=1e9))
-        job = store.job(self.id)
+        tokens = dict(store.workloads.claim(live, owner="t", now=time.time(), lease_s=1e9))
+        job = store.workloads.job(self.id)
         assert job is not None
-        allocation = store.allocations()[self.id]
+        allocation = store.workloads.allocations()[self.id]
         self.foreman = Foreman(job, allocation, tokens[self.id], self.bench.tools)
         self.thread = threading.Thread(target=self.foreman.run, daemon=True)
         self.thread.start()
@@ -120,10 +120,10 @@ class Gang:
         assert self.thread is not None
         self.foreman.stand_down()
         self.thread.join(5)
-        self.bench.store.drop_leases("t")
+        self.bench.store.workloads.drop_leases("t")
 
     def job(self) -> Job:
-        found = self.bench.store.job(self.id)
+        found = self.bench.store.workloads.job(self.id)
         assert found is not None
         return found
 
@@ -167,11 +167,11 @@ class Gang:
         return self.job()
 
     def losses(self) -> dict[tuple[int, int], str]:
-        return {(r.step, r.rank): r.loss.hex() for r in self.bench.store.metrics(self.id)}
+        return {(r.step, r.rank): r.loss.hex() for r in self.bench.store.history.metrics(self.id)}
 
     def weights(self) -> str:
         ident = self.job().status.outputs["final"]
-        artifact = self.bench.store.artifact(ident)
+        artifact = self.bench.store.artifacts.find(ident)
         assert artifact is not None
         with self.bench.tools.blobs.open(artifact.spec.files[0].sha256) as file:
             return file.read().decode()

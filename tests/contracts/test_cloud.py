@@ -1,5 +1,6 @@
 """A whole cloud: `karez up` with real Ray, killed where it hurts, and gone without a trace."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import httpx
 import psutil
 import pytest
 
@@ -19,8 +21,20 @@ from karez.client import calls
 from karez.client.sdk import AsyncClient, Client
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, Remote
-from karez.core.workloads import ENDED, EndReason, GangSpec, Job, JobSpec, State, WorkloadKind
+from karez.core.resources import Need
+from karez.core.workloads import (
+    ENDED,
+    EndReason,
+    GangSpec,
+    Job,
+    JobSpec,
+    Service,
+    ServiceSpec,
+    State,
+    WorkloadKind,
+)
 from tests import postgres
+from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -197,19 +211,61 @@ def test_ends_have_reasons(cloud: Cloud) -> None:
         client.call(calls.cancel(too_big.id))
 
 
+def engines_of(cloud: Cloud) -> list[int]:
+    """The processes that listen for models' requests: forks, known by where they write."""
+    work = str(cloud.home / "node" / "work" / "svc-")
+    found = []
+    for process in cloud.family():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd().startswith(work) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def ask(cloud: Cloud, model: str) -> int:
+    """The status of one small request through the gateway."""
+    key = (cloud.home / "admin.key").read_text()
+    return httpx.post(
+        f"{cloud.address()['gateway']}/chat/completions",
+        headers={"Authorization": f"Bearer {key}"},
+        json={
+            "model": model,
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_tokens": 2,
+        },
+        timeout=30,
+    ).status_code
+
+
 KILLS = int(os.environ.get("KAREZ_TEST_KILLS", "6"))
 """How often control is killed; `make chaos` asks for 50."""
 
 
+SERVICE_EVERY = 4
+"""One service is deployed, and the one before it stopped, for each so many kills."""
+
+
 def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
-    """kill -9 of control at random moments of submits and runs; each job writes one line, once."""
+    """kill -9 of control at random moments of submits, runs, deploys and stops.
+
+    Each job writes one line, once; each service has one engine for as long as it lives.
+    """
     chance, count, killed = Random(seed), 3 * kills, 0
+    model = write_tiny_model(book.with_suffix(".gguf"))
+    deployed: list[Service] = []
     with cloud.client() as client:
+        client.upload(model, name="tiny", kind=ArtifactKind.MODEL, format="gguf")
         jobs: list[Job] = []
         for number in range(count):
             line = f"echo {number} >> {book}; sleep {chance.uniform(0.0, 0.6):.2f}"
             jobs.append(client.submit(batch(f"n{number}", "sh", "-c", line)))
             if number % 3 == 2:
+                if killed % SERVICE_EVERY == 0:
+                    each = (Need(milli=100),)
+                    spec = ServiceSpec(name=f"s{number}", model="tiny", each=each)
+                    deployed.append(client.deploy(spec))
+                    for old in deployed[-2:-1]:
+                        client.call(calls.stop_service(old.id))
                 time.sleep(chance.uniform(0.0, 0.8))
                 os.kill(cloud.control(), signal.SIGKILL)
                 killed += 1
@@ -217,6 +273,20 @@ def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
         for job in jobs:
             assert client.wait(job.id, limit_s=120).state == State.SUCCEEDED
         assert killed == kills
+        last = deployed[-1]
+        until(lambda: client.call(calls.service(last.id)).state == State.RUNNING)
+        until(lambda: len(engines_of(cloud)) == 1)
+        (view,) = client.call(calls.service(last.id)).status.ranks
+        assert engines_of(cloud) == [view.pid]
+        until(lambda: ask(cloud, last.spec.name) == 200)
+        os.kill(cloud.control(), signal.SIGKILL)
+        assert ask(cloud, last.spec.name) == 200  # the gateway needs no control to answer
+        until(lambda: psutil.pid_exists(cloud.control()))
+        client.call(calls.stop_service(last.id))
+        until(lambda: client.call(calls.service(last.id)).state == State.CANCELLED)
+        ended = [client.call(calls.service(one.id)).state for one in deployed]
+        assert set(ended) == {State.CANCELLED}
+        until(lambda: not engines_of(cloud))
         assert sorted(map(int, book.read_text().split())) == list(range(count))
         until(lambda: not client.call(calls.allocations()))
         names = [job.spec.name for job in client.jobs(limit=1000)]

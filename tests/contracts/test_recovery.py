@@ -48,7 +48,7 @@ def test_twenty_jobs_with_a_random_kill_each_give_the_same_losses(bench: Bench) 
         assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
         assert gang.losses() == losses
         assert gang.weights() == weights
-        (receipt,) = bench.store.receipts(gang.id)
+        (receipt,) = bench.store.history.receipts(gang.id)
         assert receipt.rung == "in-place"
         assert receipt.steps_lost <= 1
         memory = bench.fabric.stewards[NodeId("a")].memory
@@ -75,7 +75,7 @@ def test_several_kills_and_a_lost_foreman_in_one_job(bench: Bench) -> None:
     assert gang.finish().state == State.SUCCEEDED
     assert gang.losses() == losses
     assert gang.weights() == weights
-    assert all(receipt.steps_lost <= 1 for receipt in bench.store.receipts(gang.id))
+    assert all(receipt.steps_lost <= 1 for receipt in bench.store.history.receipts(gang.id))
 
 
 def test_a_kill_of_the_rendezvous_store_changes_nothing(bench: Bench) -> None:
@@ -105,7 +105,7 @@ def test_a_lost_node_is_replaced_and_its_state_comes_from_a_peer(tmp_path: Path)
         gang.reach(8)
         bench.fabric.lose("b")
         assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
-        (receipt,) = bench.store.receipts(gang.id)
+        (receipt,) = bench.store.history.receipts(gang.id)
         assert (receipt.rung, receipt.source) == ("replace", "peer")
         assert receipt.steps_lost <= 1
         assert gang.losses() == losses
@@ -123,7 +123,7 @@ def test_an_elastic_gang_goes_on_without_a_lost_node(tmp_path: Path) -> None:
         bench.fabric.lose("b")
         done = gang.finish()
         assert done.state == State.SUCCEEDED, bench.logs.text()[-3000:]
-        assert bench.store.receipts(gang.id)[0].rung == "shrink"
+        assert bench.store.history.receipts(gang.id)[0].rung == "shrink"
         assert max(step for step, _ in gang.losses()) == 30
     finally:
         bench.close()
@@ -139,12 +139,12 @@ def test_a_job_that_lost_everything_restarts_from_its_stored_checkpoint(tmp_path
         gang.thread.join(30)  # type: ignore[union-attr]
         waiting = gang.job()
         assert (waiting.state, waiting.status.retries) == (State.QUEUED, 1)
-        stored = bench.store.newest_checkpoint(gang.id, 2)
+        stored = bench.store.history.newest_checkpoint(gang.id, 2)
         assert stored
         grants = [
             Grant(node=NodeId("b"), kind=DeviceKind.GPU, devices=((n, 1000),)) for n in range(2)
         ]
-        bench.store.place(gang.id, grants, now=1.0)
+        bench.store.workloads.place(gang.id, grants, now=1.0)
         gang.start()
         gang.reach(stored[0][0] + 1)
         resumed = [i.said["resumed"]["step"] for i in gang.processes().values()]
@@ -170,7 +170,7 @@ def test_a_script_that_fails_ends_the_job_with_its_words(bench: Bench) -> None:
 def test_a_cancelled_job_stops_and_leaves_nothing(bench: Bench) -> None:
     gang = Gang(bench, steps=10_000).start()
     gang.reach(5)
-    bench.store.request_stop(gang.id, at=1.0)
+    bench.store.workloads.request_stop(gang.id, at=1.0)
     done = gang.finish()
     assert (done.state, done.status.end) == (State.CANCELLED, EndReason.CANCELLED)
     until(lambda: not gang.processes())

@@ -197,7 +197,7 @@ def test_secrets_go_in_and_never_come_out(api: Api) -> None:
         api.ask("PUT", "/projects/default/secrets/token", json={"text": "hush"}).status_code == 204
     )
     assert api.ask("GET", "/projects/default/secrets").json() == ["token"]
-    assert b"hush" not in api.cloud.store.secrets("default")["token"]
+    assert b"hush" not in api.cloud.store.people.secrets("default")["token"]
     assert api.cloud.open_secrets("default", ["token"]) == {"token": "hush"}
     assert api.ask("GET", "/projects/default/secrets", api.key(Role.VIEWER)).status_code == 403
 
@@ -218,7 +218,7 @@ def test_every_change_is_written_down_refused_ones_too(api: Api) -> None:
 
 def test_readiness_status_and_metrics(api: Api) -> None:
     assert api.http.get("/api/v1/ready").status_code == 503
-    api.cloud.store.see_nodes([cpu_node("a")], now=1.0)
+    api.cloud.store.pool.see_nodes([cpu_node("a")], now=1.0)
     assert api.http.get("/api/v1/ready").status_code == 200
     api.ask("POST", "/jobs", json=BATCH)
     assert api.ask("GET", "/status").json()["jobs"] == {State.QUEUED: 1}
@@ -226,7 +226,7 @@ def test_readiness_status_and_metrics(api: Api) -> None:
 
 
 def test_nodes_are_closed_and_opened(api: Api) -> None:
-    api.cloud.store.see_nodes([cpu_node("a")], now=1.0)
+    api.cloud.store.pool.see_nodes([cpu_node("a")], now=1.0)
     assert api.ask("POST", "/pool/nodes/a/cordon").status_code == 200
     assert api.ask("GET", "/pool").json()[0]["state"] == "cordoned"
     assert api.ask("POST", "/pool/nodes/none/cordon").status_code == 404

@@ -62,60 +62,60 @@ def grant(index: int = 0) -> Grant:
 
 def placed(store: SqlStore, ident: str) -> str:
     """A placed job under a lease; the lease's token."""
-    store.add_job(job(ident))
-    store.place(WorkloadId(ident), [grant()], now=2.0)
-    (claimed,) = store.claim([State.PLACED], owner="c1", now=3.0, lease_s=5.0)
+    store.workloads.add_job(job(ident))
+    store.workloads.place(WorkloadId(ident), [grant()], now=2.0)
+    (claimed,) = store.workloads.claim([State.PLACED], owner="c1", now=3.0, lease_s=5.0)
     return claimed[1]
 
 
 def test_a_job_is_found_by_id_and_by_newest_name(store: SqlStore) -> None:
-    store.add_job(job("job-1", "same"))
-    store.add_job(job("job-2", "same"))
-    assert store.job("job-1") == job("job-1", "same")
-    found = store.job("same")
+    store.workloads.add_job(job("job-1", "same"))
+    store.workloads.add_job(job("job-2", "same"))
+    assert store.workloads.job("job-1") == job("job-1", "same")
+    found = store.workloads.job("same")
     assert found is not None
     assert found.id == "job-2"
-    assert store.job("none") is None
-    assert [j.id for j in store.jobs(projects=None)] == ["job-2", "job-1"]
-    assert store.jobs(projects=["other"]) == []
-    assert store.count_states() == {("job", State.QUEUED): 2}
+    assert store.workloads.job("none") is None
+    assert [j.id for j in store.workloads.jobs(projects=None)] == ["job-2", "job-1"]
+    assert store.workloads.jobs(projects=["other"]) == []
+    assert store.workloads.count_states() == {("job", State.QUEUED): 2}
 
 
 def test_only_a_queued_job_is_placed_and_only_once(store: SqlStore) -> None:
-    store.add_job(job("a"))
-    assert store.place(WorkloadId("a"), [grant()], now=2.0) == 1
-    assert store.place(WorkloadId("a"), [grant()], now=2.0) is None
-    assert store.allocations()[WorkloadId("a")].grants == (grant(),)
+    store.workloads.add_job(job("a"))
+    assert store.workloads.place(WorkloadId("a"), [grant()], now=2.0) == 1
+    assert store.workloads.place(WorkloadId("a"), [grant()], now=2.0) is None
+    assert store.workloads.allocations()[WorkloadId("a")].grants == (grant(),)
 
 
 def test_a_lease_is_held_by_one_and_fences_the_others(store: SqlStore) -> None:
     token = placed(store, "a")
-    assert not store.claim([State.PLACED], owner="c2", now=7.0, lease_s=5.0)
-    assert store.update(WorkloadId("a"), token=token, state=State.RUNNING, at=4.0)
-    store.renew("c1", now=7.0, lease_s=5.0)
-    assert not store.claim([State.RUNNING], owner="c2", now=9.0, lease_s=5.0)
-    ((_, other),) = store.claim([State.RUNNING], owner="c2", now=13.0, lease_s=5.0)
-    assert not store.update(WorkloadId("a"), token=token, status=Status(reason="stale"))
-    assert store.update(WorkloadId("a"), token=other, status=Status(reason="fresh"))
-    found = store.job("a")
+    assert not store.workloads.claim([State.PLACED], owner="c2", now=7.0, lease_s=5.0)
+    assert store.workloads.update(WorkloadId("a"), token=token, state=State.RUNNING, at=4.0)
+    store.workloads.renew("c1", now=7.0, lease_s=5.0)
+    assert not store.workloads.claim([State.RUNNING], owner="c2", now=9.0, lease_s=5.0)
+    ((_, other),) = store.workloads.claim([State.RUNNING], owner="c2", now=13.0, lease_s=5.0)
+    assert not store.workloads.update(WorkloadId("a"), token=token, status=Status(reason="stale"))
+    assert store.workloads.update(WorkloadId("a"), token=other, status=Status(reason="fresh"))
+    found = store.workloads.job("a")
     assert found is not None
     assert (found.status.reason, found.started_at) == ("fresh", 4.0)
 
 
 def test_a_dead_owners_leases_are_dropped_at_once(store: SqlStore) -> None:
     placed(store, "a")
-    store.drop_leases("c1")
-    assert len(store.claim([State.PLACED], owner="c1", now=3.1, lease_s=5.0)) == 1
+    store.workloads.drop_leases("c1")
+    assert len(store.workloads.claim([State.PLACED], owner="c1", now=3.1, lease_s=5.0)) == 1
 
 
 def test_claims_by_many_threads_never_overlap(store: SqlStore) -> None:
     for number in range(20):
-        store.add_job(job(f"j{number}"))
-        store.place(WorkloadId(f"j{number}"), [grant()], now=2.0)
+        store.workloads.add_job(job(f"j{number}"))
+        store.workloads.place(WorkloadId(f"j{number}"), [grant()], now=2.0)
     taken: list[str] = []
 
     def claim(owner: str) -> None:
-        found = store.claim([State.PLACED], owner=owner, now=3.0, lease_s=50.0)
+        found = store.workloads.claim([State.PLACED], owner=owner, now=3.0, lease_s=50.0)
         taken.extend(ident for ident, _ in found)
 
     threads = [threading.Thread(target=claim, args=(f"c{n}",)) for n in range(4)]
@@ -129,46 +129,46 @@ def test_claims_by_many_threads_never_overlap(store: SqlStore) -> None:
 def test_an_end_frees_the_devices_and_is_final(store: SqlStore) -> None:
     token = placed(store, "a")
     done = Status(end=EndReason.DONE, outputs={"model": "art-1"})
-    assert store.end(WorkloadId("a"), token, State.SUCCEEDED, done, now=9.0)
-    assert not store.allocations()
-    assert not store.update(WorkloadId("a"), state=State.RUNNING)
-    assert store.request_stop(WorkloadId("a"), at=10.0) == State.SUCCEEDED
-    found = store.job("a")
+    assert store.workloads.end(WorkloadId("a"), token, State.SUCCEEDED, done, now=9.0)
+    assert not store.workloads.allocations()
+    assert not store.workloads.update(WorkloadId("a"), state=State.RUNNING)
+    assert store.workloads.request_stop(WorkloadId("a"), at=10.0) == State.SUCCEEDED
+    found = store.workloads.job("a")
     assert found is not None
     assert (found.state, found.status, found.ended_at) == (State.SUCCEEDED, done, 9.0)
 
 
 def test_a_stop_is_not_overwritten_by_whoever_runs_the_job(store: SqlStore) -> None:
     token = placed(store, "a")
-    assert store.request_stop(WorkloadId("a"), at=4.0) == State.STOPPING
-    assert not store.update(WorkloadId("a"), token=token, state=State.RUNNING)
-    assert not store.requeue(WorkloadId("a"), token, Status(), now=5.0)
-    found = store.job("a")
+    assert store.workloads.request_stop(WorkloadId("a"), at=4.0) == State.STOPPING
+    assert not store.workloads.update(WorkloadId("a"), token=token, state=State.RUNNING)
+    assert not store.workloads.requeue(WorkloadId("a"), token, Status(), now=5.0)
+    found = store.workloads.job("a")
     assert found is not None
     assert found.state == State.STOPPING
 
 
 def test_a_queued_job_is_cancelled_at_once(store: SqlStore) -> None:
-    store.add_job(job("a"))
-    assert store.request_stop(WorkloadId("a"), at=4.0) == State.CANCELLED
-    assert store.place(WorkloadId("a"), [grant()], now=5.0) is None
+    store.workloads.add_job(job("a"))
+    assert store.workloads.request_stop(WorkloadId("a"), at=4.0) == State.CANCELLED
+    assert store.workloads.place(WorkloadId("a"), [grant()], now=5.0) is None
 
 
 def test_new_grants_have_a_new_epoch(store: SqlStore) -> None:
     token = placed(store, "a")
-    assert store.regrant(WorkloadId("a"), token, [grant(1)], now=4.0) == 2
-    assert store.regrant(WorkloadId("a"), "other", [grant(2)], now=4.0) is None
-    assert store.allocations()[WorkloadId("a")].grants == (grant(1),)
-    assert store.requeue(WorkloadId("a"), token, Status(reason="again"), now=5.0)
-    assert not store.allocations()
-    assert store.place(WorkloadId("a"), [grant()], now=6.0) == 3
+    assert store.workloads.regrant(WorkloadId("a"), token, [grant(1)], now=4.0) == 2
+    assert store.workloads.regrant(WorkloadId("a"), "other", [grant(2)], now=4.0) is None
+    assert store.workloads.allocations()[WorkloadId("a")].grants == (grant(1),)
+    assert store.workloads.requeue(WorkloadId("a"), token, Status(reason="again"), now=5.0)
+    assert not store.workloads.allocations()
+    assert store.workloads.place(WorkloadId("a"), [grant()], now=6.0) == 3
 
 
 def test_waiting_jobs_keep_their_reason(store: SqlStore) -> None:
-    store.add_job(job("a"))
-    store.explain({WorkloadId("a"): "no room"})
-    assert store.queued() == [("a", "job", "no room")]
-    found = store.job("a")
+    store.workloads.add_job(job("a"))
+    store.workloads.explain({WorkloadId("a"): "no room"})
+    assert store.workloads.queued() == [("a", "job", "no room")]
+    found = store.workloads.job("a")
     assert found is not None
     assert found.status.reason == "no room"
 
@@ -178,42 +178,42 @@ def test_a_live_services_name_is_taken(store: SqlStore) -> None:
         spec = ServiceSpec(name="chat", model="m")
         return Service(id=WorkloadId(ident), spec=spec, owner="me", created_at=1.0)
 
-    store.add_service(service("s1"))
+    store.workloads.add_service(service("s1"))
     with pytest.raises(AlreadyExists):
-        store.add_service(service("s2"))
-    store.request_stop(WorkloadId("s1"), at=2.0)
-    store.add_service(service("s3"))
-    assert [s.id for s in store.services(projects=None, states=[State.QUEUED])] == ["s3"]
+        store.workloads.add_service(service("s2"))
+    store.workloads.request_stop(WorkloadId("s1"), at=2.0)
+    store.workloads.add_service(service("s3"))
+    assert [s.id for s in store.workloads.services(projects=None, states=[State.QUEUED])] == ["s3"]
 
 
 def test_nodes_come_back_but_a_cordon_stays(store: SqlStore) -> None:
-    store.see_nodes([cpu_node("a"), cpu_node("b")], now=1.0)
-    store.set_node(NodeId("a"), NodeState.LOST)
-    store.set_node(NodeId("b"), NodeState.CORDONED)
-    store.see_nodes([cpu_node("a"), cpu_node("b")], now=2.0)
-    assert [(n.id, n.state, n.seen_at) for n in store.nodes()] == [
+    store.pool.see_nodes([cpu_node("a"), cpu_node("b")], now=1.0)
+    store.pool.set_node(NodeId("a"), NodeState.LOST)
+    store.pool.set_node(NodeId("b"), NodeState.CORDONED)
+    store.pool.see_nodes([cpu_node("a"), cpu_node("b")], now=2.0)
+    assert [(n.id, n.state, n.seen_at) for n in store.pool.nodes()] == [
         ("a", NodeState.READY, 2.0),
         ("b", NodeState.CORDONED, 2.0),
     ]
-    assert not store.set_node(NodeId("none"), NodeState.READY)
+    assert not store.pool.set_node(NodeId("none"), NodeState.READY)
 
 
 def test_a_step_done_again_replaces_the_older_one_and_never_the_newer(store: SqlStore) -> None:
     def row(generation: int, loss: float) -> MetricRow:
         return MetricRow(step=1, rank=0, loss=loss, at=1.0, generation=generation)
 
-    store.add_metrics("j", [row(1, 3.0)])
-    store.add_metrics("j", [row(2, 2.0), row(2, 2.0)])
-    store.add_metrics("j", [row(1, 3.0)])
-    assert store.metrics("j") == [row(2, 2.0)]
-    assert store.metrics("j", after=1) == []
+    store.history.add_metrics("j", [row(1, 3.0)])
+    store.history.add_metrics("j", [row(2, 2.0), row(2, 2.0)])
+    store.history.add_metrics("j", [row(1, 3.0)])
+    assert store.history.metrics("j") == [row(2, 2.0)]
+    assert store.history.metrics("j", after=1) == []
 
 
 def test_a_checkpoint_counts_once_every_rank_has_stored_it(store: SqlStore) -> None:
     for step, rank in ((5, 0), (5, 1), (9, 0)):
-        store.add_checkpoint("j", step, rank, f"d{step}{rank}")
-    assert store.newest_checkpoint("j", 2) == {0: (5, "d50"), 1: (5, "d51")}
-    assert store.newest_checkpoint("j", 3) == {}
+        store.history.add_checkpoint("j", step, rank, f"d{step}{rank}")
+    assert store.history.newest_checkpoint("j", 2) == {0: (5, "d50"), 1: (5, "d51")}
+    assert store.history.newest_checkpoint("j", 3) == {}
 
 
 def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:
@@ -222,31 +222,31 @@ def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:
         detected_at=1.0, decided_at=1.1, restored_at=1.2, resumed_at=1.3,
         step_before=4, step_restored=3,
     )  # fmt: skip
-    store.add_receipt(receipt)
-    store.add_receipt(receipt)
-    assert store.receipts("j") == [receipt]
+    store.history.add_receipt(receipt)
+    store.history.add_receipt(receipt)
+    assert store.history.receipts("j") == [receipt]
     files = (FileEntry(path="f", sha256="a" * 64, size_bytes=3),)
     spec = ArtifactSpec(name="m", kind=ArtifactKind.MODEL, files=files, facts={"n": 1, "x": None})
     artifact = Artifact(id=artifact_id(spec), spec=spec, owner="me", created_at=1.0)
-    assert store.add_artifact(artifact) == store.add_artifact(artifact) == artifact
-    assert store.artifact("m") == artifact
-    assert store.artifacts(projects=["default"], kinds=[ArtifactKind.DATASET]) == []
-    assert store.remove_artifact(artifact.id)
-    store.add_project(Project(name="p"))
+    assert store.artifacts.add(artifact) == store.artifacts.add(artifact) == artifact
+    assert store.artifacts.find("m") == artifact
+    assert store.artifacts.list(projects=["default"], kinds=[ArtifactKind.DATASET]) == []
+    assert store.artifacts.remove(artifact.id)
+    store.people.add_project(Project(name="p"))
     with pytest.raises(AlreadyExists):
-        store.add_project(Project(name="p"))
+        store.people.add_project(Project(name="p"))
     limited = Project(name="p", quota_milli={DeviceKind.NPU: 8000})
-    assert store.set_quota(limited)
-    assert store.projects() == [limited]
+    assert store.people.set_quota(limited)
+    assert store.people.projects() == [limited]
     key = Key(id="k", name="n", project="p", role=Role.MEMBER, digest="d", created_at=1.0)
-    store.add_key(key)
-    assert store.key("k") == key
-    assert store.revoke_key("k", at=2.0)
-    assert not store.revoke_key("k", at=3.0)
-    store.put_secret("p", "s", b"1")
-    store.put_secret("p", "s", b"2")
-    assert store.secrets("p") == {"s": b"2"}
-    assert store.drop_secret("p", "s")
+    store.people.add_key(key)
+    assert store.people.key("k") == key
+    assert store.people.revoke_key("k", at=2.0)
+    assert not store.people.revoke_key("k", at=3.0)
+    store.people.put_secret("p", "s", b"1")
+    store.people.put_secret("p", "s", b"2")
+    assert store.people.secrets("p") == {"s": b"2"}
+    assert store.people.drop_secret("p", "s")
 
 
 def test_calls_are_counted_once_and_device_time_adds_up(store: SqlStore) -> None:
@@ -254,30 +254,30 @@ def test_calls_are_counted_once_and_device_time_adds_up(store: SqlStore) -> None
         id="c", at=1.0, project="default", key_id="k", service="s",
         prompt_tokens=5, completion_tokens=7, status=200, duration_s=0.1,
     )  # fmt: skip
-    store.add_calls([call])
-    store.add_calls([call])
+    store.books.add_calls([call])
+    store.books.add_calls([call])
     token = placed(store, "a")
-    store.end(WorkloadId("a"), token, State.SUCCEEDED, Status(), now=12.0)
-    tokens, devices = store.usage(projects=None, now=99.0)
+    store.workloads.end(WorkloadId("a"), token, State.SUCCEEDED, Status(), now=12.0)
+    tokens, devices = store.books.usage(projects=None, now=99.0)
     assert (tokens.requests, tokens.prompt_tokens, tokens.completion_tokens) == (1, 5, 7)
     assert (devices.what, devices.device_seconds, devices.device_kind) == ("j", 10.0, "cpu")
-    assert store.usage(projects=["other"], now=99.0) == []
+    assert store.books.usage(projects=["other"], now=99.0) == []
 
 
 def test_the_audit_log_keeps_its_order(store: SqlStore) -> None:
     for number in range(3):
-        store.add_audit(
+        store.books.add_audit(
             AuditRow(id=0, at=1.0, actor="me", action=str(number), subject="s", outcome="200")
         )
-    assert [row.action for row in store.audit(limit=2)] == ["2", "1"]
+    assert [row.action for row in store.books.audit(limit=2)] == ["2", "1"]
 
 
 def test_migrating_twice_is_harmless(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'k.db'}"
     first = SqlStore(url)
-    first.add_job(job("a"))
+    first.workloads.add_job(job("a"))
     second = SqlStore(url)
-    assert second.job("a") is not None
+    assert second.workloads.job("a") is not None
     first.close()
     second.close()
 

@@ -56,7 +56,7 @@ def job(ident: str) -> Call[Job]:
 
 def cancel(ident: str) -> Call[Job]:
     """Ask for a job's end."""
-    return Call(answer=Job, method="POST", path=f"/jobs/{ident}/cancel")
+    return Call(answer=Job, method="POST", path=f"/jobs/{ident}/cancel", once="same")
 
 
 def metrics(ident: str, after: int) -> Call[list[MetricRow]]:
@@ -99,7 +99,7 @@ def service(ident: str) -> Call[Service]:
 
 def stop_service(ident: str) -> Call[Service]:
     """Ask for a service's end."""
-    return Call(answer=Service, method="POST", path=f"/services/{ident}/stop")
+    return Call(answer=Service, method="POST", path=f"/services/{ident}/stop", once="same")
 
 
 def artifacts(kinds: Sequence[ArtifactKind]) -> Call[list[Artifact]]:

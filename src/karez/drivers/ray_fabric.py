@@ -20,6 +20,10 @@ from karez.drivers.steward.steward import Steward, StewardConfig
 
 HOST_LABEL = "karez-host"
 _SPACE = "karez"
+POLLS = 2
+"""Polls in a row that a node may leave unanswered; together they last the silence it is allowed."""
+FIRST_ANSWER_S = 20.0
+"""How long a new node's agent may take to come up: it starts two interpreters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class RayFabric:
         """Connect as a driver. Raises StartFailed if Ray does not answer."""
         self._edge = edge
         self._stewards: dict[NodeId, Any] = {}
+        self._silent: set[NodeId] = set()
         _wait_for_port(edge.address)
         try:
             ray.init(
@@ -53,16 +58,22 @@ class RayFabric:
 
     def nodes(self) -> Sequence[Node]:
         """See Fabric."""
-        found: list[Node] = []
+        asked: dict[NodeId, tuple[str, Any]] = {}
+        is_new = False
         for row in ray.nodes():
             host = row.get("Labels", {}).get(HOST_LABEL)
-            if not row["Alive"] or not host:
-                continue
+            if row["Alive"] and host:
+                is_new |= NodeId(host) not in self._stewards
+                steward = self._ensure(NodeId(host), row)
+                asked[NodeId(host)] = (row["NodeID"], steward.describe.remote())
+        limit_s = FIRST_ANSWER_S if is_new else self._edge.silence_s
+        if asked:  # all at once: a silent one costs the others nothing
+            ray.wait([ref for _, ref in asked.values()], num_returns=len(asked), timeout=limit_s)
+        found: list[Node] = []
+        for node_id, (engine_id, ref) in asked.items():
             with contextlib.suppress(NodeLost):
-                node_id = NodeId(host)
-                self._ensure(node_id, row)
-                node: Node = self._call(node_id, "describe", timeout_s=20.0)
-                found.append(replace(node, engine_id=row["NodeID"]))
+                node: Node = self._answer(node_id, ref, 0.05)
+                found.append(replace(node, engine_id=engine_id))
         return found
 
     def start(self, node: NodeId, spec: ProcessSpec) -> None:
@@ -89,7 +100,7 @@ class RayFabric:
     def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
         """See Fabric."""
         answer: Poll = self._call(
-            node, "poll", workload, after, wait_s, timeout_s=wait_s + self._edge.silence_s
+            node, "poll", workload, after, wait_s, timeout_s=wait_s + self._edge.silence_s / POLLS
         )
         return answer
 
@@ -121,9 +132,9 @@ class RayFabric:
         """See Fabric."""
         ray.shutdown()
 
-    def _ensure(self, node: NodeId, row: Mapping[str, Any]) -> None:
+    def _ensure(self, node: NodeId, row: Mapping[str, Any]) -> Any:
         if node in self._stewards:
-            return
+            return self._stewards[node]
         labels = row.get("Labels", {})
         config = replace(
             self._edge.steward,
@@ -142,6 +153,7 @@ class RayFabric:
             label_selector={"ray.io/node-id": row["NodeID"]},
         )
         self._stewards[node] = actor.remote(config)
+        return self._stewards[node]
 
     def _call(
         self, node: NodeId, method: str, *args: object, timeout_s: float | None = None
@@ -149,16 +161,25 @@ class RayFabric:
         steward = self._stewards.get(node)
         if steward is None:
             raise NodeLost(f"{node} has no steward")
+        if node in self._silent and method != "poll":
+            raise NodeLost(f"{node} is silent")
         limit_s = self._edge.silence_s if timeout_s is None else timeout_s
+        return self._answer(node, getattr(steward, method).remote(*args), limit_s)
+
+    def _answer(self, node: NodeId, ref: Any, limit_s: float) -> Any:
+        """A steward's answer. Who once kept silent is only polled and described until it speaks."""
         try:
-            return ray.get(getattr(steward, method).remote(*args), timeout=limit_s)
+            answer = ray.get(ref, timeout=limit_s)
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except GetTimeoutError as error:
+            self._silent.add(node)
             raise NodeLost(f"{node} is silent for {limit_s} s") from error
         except RayError as error:
             self._stewards.pop(node, None)
             raise NodeLost(f"{node}: {type(error).__name__}") from error
+        self._silent.discard(node)
+        return answer
 
 
 class _HostedSteward(Steward):

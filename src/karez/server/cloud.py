@@ -16,10 +16,11 @@ from karez.core.errors import (
     QuotaExceeded,
 )
 from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role, includes
-from karez.core.ports import Blobs, Clock, Store
+from karez.core.ports import Blobs, Clock
 from karez.core.resources import NodeId, NodeState
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.settings import Settings
+from karez.core.stores import Store
 from karez.core.units import show_devices
 from karez.core.workloads import (
     ACTIVE,
@@ -57,7 +58,7 @@ class Cloud:
         """Queue a job. The same `once` text from the same key gives the same job."""
         self.need(who, spec.project, Role.MEMBER)
         ident = _ident("job", who, once)
-        known = self.store.job(ident)
+        known = self.store.workloads.job(ident)
         if known is not None:
             return known
         self._check_quota(spec.project, spec.gang)
@@ -65,7 +66,7 @@ class Cloud:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
         inputs = {name: self.artifact(who, ref).id for name, ref in spec.inputs.items()}
         code = self.artifact(who, spec.code).id if spec.code else ""
-        missing = sorted(set(spec.secrets) - set(self.store.secrets(spec.project)))
+        missing = sorted(set(spec.secrets) - set(self.store.people.secrets(spec.project)))
         if missing:
             raise NotFound(noun="secret", name=missing[0])
         job = Job(
@@ -74,26 +75,26 @@ class Cloud:
             owner=who.name,
             created_at=self.clock.now(),
         )
-        self.store.add_job(job)
+        self.store.workloads.add_job(job)
         self.wake()
         return job
 
     def job(self, who: Principal, ident: str) -> Job:
         """One job by id or name. Raises NotFound."""
-        job = self.store.job(ident)
+        job = self.store.workloads.job(ident)
         if job is None or not who.sees(job.spec.project):
             raise NotFound(noun="job", name=ident)
         return job
 
     def jobs(self, who: Principal, states: Sequence[State], limit: int) -> Sequence[Job]:
         """Those the key may see, newest first."""
-        return self.store.jobs(projects=_scope(who), states=states, limit=limit)
+        return self.store.workloads.jobs(projects=_scope(who), states=states, limit=limit)
 
     def cancel(self, who: Principal, ident: str) -> Job:
         """Ask for a job's end; one that has ended stays as it is."""
         job = self.job(who, ident)
         self.need(who, job.spec.project, Role.MEMBER)
-        self.store.request_stop(job.id, at=self.clock.now())
+        self.store.workloads.request_stop(job.id, at=self.clock.now())
         self.wake()
         return self.job(who, job.id)
 
@@ -103,7 +104,7 @@ class Cloud:
         """Queue a service. Raises AlreadyExists for a name that is in use."""
         self.need(who, spec.project, Role.MEMBER)
         ident = _ident("svc", who, once)
-        known = self.store.service(ident)
+        known = self.store.workloads.service(ident)
         if known is not None:
             return known
         gang = GangSpec(min=spec.replicas, want=spec.replicas, each=spec.each)
@@ -117,13 +118,13 @@ class Cloud:
             owner=who.name,
             created_at=self.clock.now(),
         )
-        self.store.add_service(service)
+        self.store.workloads.add_service(service)
         self.wake()
         return service
 
     def service(self, who: Principal, ident: str) -> Service:
         """One service by id or name. Raises NotFound."""
-        service = self.store.service(ident)
+        service = self.store.workloads.service(ident)
         if service is None or not who.sees(service.spec.project):
             raise NotFound(noun="service", name=ident)
         return service
@@ -131,13 +132,13 @@ class Cloud:
     def services(self, who: Principal, *, ended: bool) -> Sequence[Service]:
         """Those the key may see, newest first."""
         states = () if ended else (*ACTIVE, State.QUEUED)
-        return self.store.services(projects=_scope(who), states=states)
+        return self.store.workloads.services(projects=_scope(who), states=states)
 
     def stop_service(self, who: Principal, ident: str) -> Service:
         """Ask for a service's end."""
         service = self.service(who, ident)
         self.need(who, service.spec.project, Role.MEMBER)
-        self.store.request_stop(service.id, at=self.clock.now())
+        self.store.workloads.request_stop(service.id, at=self.clock.now())
         self.wake()
         return self.service(who, service.id)
 
@@ -156,18 +157,18 @@ class Cloud:
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=who.name, created_at=self.clock.now()
         )
-        return self.store.add_artifact(artifact)
+        return self.store.artifacts.add(artifact)
 
     def artifact(self, who: Principal, ident: str) -> Artifact:
         """One artifact by id or name. Raises NotFound."""
-        artifact = self.store.artifact(ident)
+        artifact = self.store.artifacts.find(ident)
         if artifact is None or not who.sees(artifact.spec.project):
             raise NotFound(noun="artifact", name=ident)
         return artifact
 
     def artifacts(self, who: Principal, kinds: Sequence[ArtifactKind]) -> Sequence[Artifact]:
         """Those the key may see, newest first."""
-        return self.store.artifacts(projects=_scope(who), kinds=kinds)
+        return self.store.artifacts.list(projects=_scope(who), kinds=kinds)
 
     def remove_artifact(self, who: Principal, ident: str) -> None:
         """Forget an artifact. Raises BadRequest while something active uses it."""
@@ -176,12 +177,12 @@ class Cloud:
         live = (*ACTIVE, State.QUEUED)
         users = [
             job.spec.name
-            for job in self.store.jobs(projects=None, states=live, limit=INLINE_LIMIT)
+            for job in self.store.workloads.jobs(projects=None, states=live, limit=INLINE_LIMIT)
             if artifact.id in (*job.spec.inputs.values(), job.spec.code)
         ]
         users += [
             service.spec.name
-            for service in self.store.services(projects=None, states=live)
+            for service in self.store.workloads.services(projects=None, states=live)
             if service.spec.model == artifact.id
         ]
         if users:
@@ -189,13 +190,13 @@ class Cloud:
                 problem=f"{artifact.spec.name} is in use by {users[0]}",
                 fix=f"Stop {users[0]} first.",
             )
-        self.store.remove_artifact(artifact.id)
+        self.store.artifacts.remove(artifact.id)
 
     # pool
 
     def set_node(self, node: str, state: NodeState) -> None:
         """Cordon or uncordon. Raises NotFound."""
-        if not self.store.set_node(NodeId(node), state):
+        if not self.store.pool.set_node(NodeId(node), state):
             raise NotFound(noun="node", name=node)
         self.wake()
 
@@ -204,7 +205,7 @@ class Cloud:
     def principal(self, text: str) -> Principal | None:
         """Who a key's text belongs to; None if it is no good."""
         parts = split_key(text)
-        key = self.store.key(parts[0]) if parts else None
+        key = self.store.people.key(parts[0]) if parts else None
         if key is None or parts is None or key.revoked_at is not None:
             return None
         if not self.pepper.matches(parts[1], key.digest):
@@ -215,7 +216,7 @@ class Cloud:
         """Raises NotAllowed unless the key has this role in this project."""
         if not who.sees(project) or not includes(who.role, role):
             raise NotAllowed(needed=role, held=who.role, project=project)
-        if project not in {known.name for known in self.store.projects()}:
+        if project not in {known.name for known in self.store.people.projects()}:
             raise NotFound(noun="project", name=project)
 
     def need_everywhere(self, who: Principal) -> None:
@@ -242,28 +243,28 @@ class Cloud:
             digest=self.pepper.digest(secret),
             created_at=self.clock.now(),
         )
-        self.store.add_key(key)
+        self.store.people.add_key(key)
         return key, full_key(ident, secret)
 
     def keys(self, who: Principal) -> Sequence[Key]:
         """Those of the projects this admin may see."""
-        return [key for key in self.store.keys() if who.sees(key.project)]
+        return [key for key in self.store.people.keys() if who.sees(key.project)]
 
     def revoke(self, who: Principal, ident: str) -> None:
         """Refuse a key from now on. Raises NotFound."""
-        key = self.store.key(ident)
+        key = self.store.people.key(ident)
         if key is None or not who.sees(key.project):
             raise NotFound(noun="key", name=ident)
-        self.store.revoke_key(ident, at=self.clock.now())
+        self.store.people.revoke_key(ident, at=self.clock.now())
 
     def add_project(self, project: Project) -> Project:
         """Raises AlreadyExists."""
-        self.store.add_project(project)
+        self.store.people.add_project(project)
         return project
 
     def set_quota(self, project: Project) -> Project:
         """Raises NotFound."""
-        if not self.store.set_quota(project):
+        if not self.store.people.set_quota(project):
             raise NotFound(noun="project", name=project.name)
         self.wake()
         return project
@@ -271,17 +272,17 @@ class Cloud:
     def put_secret(self, who: Principal, project: str, name: str, text: str) -> None:
         """Seal and keep a secret."""
         self.need(who, project, Role.MEMBER)
-        self.store.put_secret(project, name, self.pepper.seal(f"{project}/{name}", text))
+        self.store.people.put_secret(project, name, self.pepper.seal(f"{project}/{name}", text))
 
     def drop_secret(self, who: Principal, project: str, name: str) -> None:
         """Forget a secret. Raises NotFound."""
         self.need(who, project, Role.MEMBER)
-        if not self.store.drop_secret(project, name):
+        if not self.store.people.drop_secret(project, name):
             raise NotFound(noun="secret", name=name)
 
     def open_secrets(self, project: str, names: Sequence[str]) -> Mapping[str, str]:
         """Secrets for a process, by name."""
-        sealed = self.store.secrets(project)
+        sealed = self.store.people.secrets(project)
         return {
             name: self.pepper.open(f"{project}/{name}", sealed[name])
             for name in names
@@ -294,10 +295,10 @@ class Cloud:
         """Keys that may call models, and where ready replicas listen."""
         keys = tuple(
             GatewayKey(id=key.id, project=key.project, role=key.role, digest=key.digest)
-            for key in self.store.keys()
+            for key in self.store.people.keys()
             if key.revoked_at is None and key.role in (Role.VIEWER, Role.MEMBER, Role.ADMIN)
         )
-        services = self.store.services(projects=None, states=tuple(ACTIVE))
+        services = self.store.workloads.services(projects=None, states=tuple(ACTIVE))
         routes = tuple(
             Route(
                 service=service.spec.name,
@@ -310,7 +311,7 @@ class Cloud:
         return Table(keys=keys, routes=routes)
 
     def _check_quota(self, project: str, gang: GangSpec) -> None:
-        quotas = {known.name: known for known in self.store.projects()}[project].quota_milli
+        quotas = {known.name: known for known in self.store.people.projects()}[project].quota_milli
         over = [
             need for need in gang.each if need.milli * gang.min > quotas.get(need.kind, 1 << 62)
         ]
@@ -327,8 +328,8 @@ class Cloud:
 def first_start(cloud: Cloud) -> str:
     """Make the default project and the first admin key; empty if there were keys already."""
     with contextlib.suppress(AlreadyExists):  # not the first start
-        cloud.store.add_project(Project(name="default"))
-    if any(key.role == Role.ADMIN for key in cloud.store.keys()):
+        cloud.store.people.add_project(Project(name="default"))
+    if any(key.role == Role.ADMIN for key in cloud.store.people.keys()):
         return ""
     return cloud.new_key(KeySpec(name="admin", project=EVERYWHERE, role=Role.ADMIN))[1]
 

@@ -14,7 +14,8 @@ import uvloop
 from karez.core.codec import from_text, to_json, to_text
 from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
-from karez.server.wiring import Home, SystemClock
+from karez.server.clock import SteadyClock
+from karez.server.wiring import Home
 from karez.serving.gateway import Gateway
 from karez.serving.ledger import Spool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
@@ -29,7 +30,7 @@ def run_gateway(settings: Settings) -> None:
     home = Home.of(settings)
     gateway = Gateway(
         spool=Spool(home.path / "calls.spool"),
-        clock=SystemClock(),
+        clock=SteadyClock(),
         check=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),
         table=_remembered(home.path / "gateway.table"),

@@ -56,7 +56,7 @@ class Loops:
 
     def start(self) -> None:
         """Start them all."""
-        self._cloud.store.drop_leases(self._owner)
+        self._cloud.store.workloads.drop_leases(self._owner)
         for name, tick, pause_s in (
             ("pool", self._watch_pool, POOL_S),
             ("schedule", self._schedule, self._cloud.settings.tick_s),
@@ -104,13 +104,13 @@ class Loops:
             log.info("fabric.connected")
         fabric, store, now = self._bench.fabric, self._cloud.store, self._cloud.clock.now()
         nodes = fabric.nodes()
-        store.see_nodes(nodes, now=now)
+        store.pool.see_nodes(nodes, now=now)
         here = {node.id for node in nodes}
-        for node in store.nodes():
+        for node in store.pool.nodes():
             silent_s = now - node.seen_at
-            is_late = silent_s > self._cloud.settings.node_silence_s
+            is_late = not 0 <= silent_s <= self._cloud.settings.node_silence_s
             if node.id not in here and node.state != NodeState.LOST and is_late:
-                store.set_node(node.id, NodeState.LOST)
+                store.pool.set_node(node.id, NodeState.LOST)
                 log.warning("node.lost", node=node.id, silent_s=round(silent_s, 1))
         for node in nodes:
             if self._seen.get(node.id) != node.engine_id:
@@ -125,7 +125,7 @@ class Loops:
         fabric = self._bench.fabric
         try:
             running = {info.workload for info in fabric.processes(node)}  # type: ignore[arg-type]  # a NodeId
-            held = self._cloud.store.allocations()
+            held = self._cloud.store.workloads.allocations()
             for workload in running:
                 grants = held[workload].grants if workload in held else ()
                 if all(grant.node != node for grant in grants):
@@ -150,8 +150,8 @@ class Loops:
             del self._hands[ident]
             self.wake()
         if self._hands:
-            cloud.store.renew(self._owner, now=now, lease_s=lease_s)
-        for ident, token in cloud.store.claim(
+            cloud.store.workloads.renew(self._owner, now=now, lease_s=lease_s)
+        for ident, token in cloud.store.workloads.claim(
             tuple(ACTIVE), owner=self._owner, now=now, lease_s=lease_s
         ):
             self._take(ident, token)
@@ -159,8 +159,8 @@ class Loops:
     def _take(self, ident: WorkloadId, token: str) -> None:
         assert self._bench is not None
         store = self._cloud.store
-        allocation = store.allocations().get(ident)
-        item = store.job(ident) or store.service(ident)
+        allocation = store.workloads.allocations().get(ident)
+        item = store.workloads.job(ident) or store.workloads.service(ident)
         if allocation is None or item is None:
             log.error("workload.without-allocation", workload=ident)
             return

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from karez.core.ports import Clock, Store
+from karez.core.ports import Clock
 from karez.core.resources import Grant, Need, NodeId
+from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
 from karez.scheduling.place import extend
 from karez.scheduling.plan import Running, Snapshot, Start, Wait, Waiting, plan
@@ -25,7 +26,7 @@ class Scheduler:
 
     def tick(self) -> int:
         """Start what fits, explain what waits; how many were started."""
-        queued = self._store.queued()
+        queued = self._store.workloads.queued()
         if not queued:
             self._specs.clear()
             return 0
@@ -44,23 +45,29 @@ class Scheduler:
         for decision in decisions:
             match decision:
                 case Start(id=ident, grants=grants):
-                    started += self._store.place(ident, grants, now=now) is not None
+                    started += self._store.workloads.place(ident, grants, now=now) is not None
                 case Wait(id=ident, reason=reason) if self._reasons.get(ident) != reason:
                     reasons[ident] = reason
                 case _:
                     pass
-        self._store.explain(reasons)
+        self._store.workloads.explain(reasons)
         return started
 
     def find(self, need: Need, count: int, avoid: frozenset[NodeId]) -> tuple[Grant, ...]:
         """Free devices right now for more workers of something that runs already."""
-        held = [g for allocation in self._store.allocations().values() for g in allocation.grants]
-        return extend(need, count, free_pool(self._store.nodes(), held), avoid=avoid)
+        held = [
+            g
+            for allocation in self._store.workloads.allocations().values()
+            for g in allocation.grants
+        ]
+        return extend(need, count, free_pool(self._store.pool.nodes(), held), avoid=avoid)
 
     def _snapshot(self, waiting: list[Waiting]) -> Snapshot:
         running = []
-        for ident, allocation in self._store.allocations().items():
-            item: Job | Service | None = self._store.job(ident) or self._store.service(ident)
+        for ident, allocation in self._store.workloads.allocations().items():
+            item: Job | Service | None = self._store.workloads.job(
+                ident
+            ) or self._store.workloads.service(ident)
             if item is None:
                 continue
             ends_by = None
@@ -69,23 +76,27 @@ class Scheduler:
             running.append(
                 Running(allocation=allocation, project=item.spec.project, ends_by=ends_by)
             )
-        projects = {project.name: project for project in self._store.projects()}
+        projects = {project.name: project for project in self._store.people.projects()}
         return Snapshot(
-            nodes=self._store.nodes(), waiting=waiting, running=running, projects=projects
+            nodes=self._store.pool.nodes(), waiting=waiting, running=running, projects=projects
         )
 
     def _read_all(self) -> None:
         """Everything that waits in two queries: after a start, or when many came at once."""
         waits = (State.QUEUED,)
         items: list[Job | Service] = [
-            *self._store.jobs(projects=None, states=waits, limit=1_000_000),
-            *self._store.services(projects=None, states=waits),
+            *self._store.workloads.jobs(projects=None, states=waits, limit=1_000_000),
+            *self._store.workloads.services(projects=None, states=waits),
         ]
         self._specs = {item.id: _as_waiting(item) for item in items}
 
     def _waiting(self, ident: WorkloadId, sort: str) -> Waiting | None:
         if ident not in self._specs:
-            item = self._store.job(ident) if sort == "job" else self._store.service(ident)
+            item = (
+                self._store.workloads.job(ident)
+                if sort == "job"
+                else self._store.workloads.service(ident)
+            )
             if item is None:
                 return None
             self._specs[ident] = _as_waiting(item)

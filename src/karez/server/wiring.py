@@ -3,7 +3,6 @@
 import fcntl
 import os
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -15,6 +14,7 @@ from karez.core.ports import Engine, Fabric
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.ray_environment import ray_environment
+from karez.server.clock import SteadyClock
 from karez.server.cloud import Cloud, first_start
 from karez.server.logs import FileLogs
 from karez.server.loops import Bench, Loops
@@ -26,14 +26,6 @@ from karez.vault.keys import Pepper, read_or_make, write_private
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PRELOAD = "karez.training.worker.preload"
-
-
-class SystemClock:
-    """See core.ports.Clock."""
-
-    def now(self) -> float:
-        """UTC epoch seconds."""
-        return time.time()  # noqa: TID251 - the one real clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +98,7 @@ def node_name(settings: Settings) -> str:
 
 def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     """Control's services and loops over the real edges."""
-    clock = SystemClock()
+    clock = SteadyClock()
     store = SqlStore(settings.database or f"sqlite:///{home.path / 'karez.db'}")
     blobs = FsspecBlobs(settings.blobs or str(home.path / "blobs"))
     scheduler = Scheduler(store, clock)

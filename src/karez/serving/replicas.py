@@ -15,10 +15,10 @@ from karez.core.ports import (
     ProcessInfo,
     ProcessSpec,
     Staged,
-    Store,
 )
 from karez.core.resources import Grant
 from karez.core.settings import Settings
+from karez.core.stores import Store
 from karez.core.workloads import Allocation, EndReason, RankView, Service, State, Status
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -99,7 +99,7 @@ class ReplicaKeeper:
         engine = self.tools.engines.get(spec.engine)
         if engine is None:
             return f"no engine {spec.engine!r}; installed: {', '.join(self.tools.engines)}"
-        artifact = self.tools.store.artifact(spec.model)
+        artifact = self.tools.store.artifacts.find(spec.model)
         if artifact is None:
             return f"model artifact {spec.model} is gone"
         if artifact.spec.format not in engine.formats:
@@ -144,7 +144,7 @@ class ReplicaKeeper:
     def _start(self, replica: _Replica) -> None:
         spec = self.service.spec
         engine = self.tools.engines[spec.engine]
-        artifact = self.tools.store.artifact(spec.model)
+        artifact = self.tools.store.artifacts.find(spec.model)
         if artifact is None:
             return
         weights = [f.path for f in artifact.spec.files if f.path.endswith(".gguf")]
@@ -202,12 +202,12 @@ class ReplicaKeeper:
                 lambda other=other: self.tools.fabric.forget(other.grant.node, self.service.id)  # type: ignore[misc]  # bound now
             )
         now = self.tools.clock.now()
-        self.tools.store.requeue(self.service.id, self.token, self._status, now=now)
+        self.tools.store.workloads.requeue(self.service.id, self.token, self._status, now=now)
 
     def _report(self) -> None:
         if self._over.is_set():
             return
-        fresh = self.tools.store.service(self.service.id)
+        fresh = self.tools.store.workloads.service(self.service.id)
         if fresh is None or fresh.state == State.STOPPING:
             self._end(State.CANCELLED, EndReason.CANCELLED, "stopped by request")
             return
@@ -220,10 +220,10 @@ class ReplicaKeeper:
             return
         now = self.tools.clock.now()
         self._status = status
-        done = self.tools.store.update(
+        done = self.tools.store.workloads.update(
             self.service.id, token=self.token, state=state, status=status, at=now
         )
-        if not done and self.tools.store.service(self.service.id) is None:
+        if not done and self.tools.store.workloads.service(self.service.id) is None:
             self._over.set()
 
     def _end(self, state: State, reason: EndReason, detail: str) -> None:
@@ -237,7 +237,7 @@ class ReplicaKeeper:
             )
         status: Status = replace(self._status, end=reason, reason=detail, ranks=())
         now = self.tools.clock.now()
-        self.tools.store.end(self.service.id, self.token, state, status, now=now)
+        self.tools.store.workloads.end(self.service.id, self.token, state, status, now=now)
 
     def _keep_log(self, replica: _Replica) -> None:
         name = f"replica-{replica.number}.{self.epoch}.{replica.life}"

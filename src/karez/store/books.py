@@ -1,114 +1,35 @@
-"""Projects, keys, secrets, calls, usage and the audit log."""
+"""Calls, usage and the audit log."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, insert, select
 
-from karez.core.codec import from_text, to_text
-from karez.core.errors import AlreadyExists
-from karez.core.identity import Key, Project, Role
+from karez.core.codec import from_text
 from karez.core.resources import Grant
 from karez.core.usage import AuditRow, Call, UsageRow
 from karez.store import schema
 from karez.store.database import Database
-from karez.store.records import RecordTable
 
 
-class BookTable(RecordTable):
-    """See core.ports.Store: people, secrets, books."""
+class Books:
+    """See core.stores.BookStore."""
 
-    db: Database
-
-    def add_project(self, project: Project) -> None:
-        """See Store."""
-        try:
-            with self.db.write() as tx:
-                tx.execute(insert(schema.projects).values(name=project.name, body=to_text(project)))
-        except IntegrityError as error:
-            raise AlreadyExists(noun="project", name=project.name) from error
-
-    def set_quota(self, project: Project) -> bool:
-        """See Store."""
-        table = schema.projects
-        change = update(table).where(table.c.name == project.name).values(body=to_text(project))
-        with self.db.write() as tx:
-            return tx.execute(change).rowcount == 1
-
-    def projects(self) -> Sequence[Project]:
-        """See Store."""
-        query = select(schema.projects.c.body).order_by(schema.projects.c.name)
-        with self.db.read() as tx:
-            return [from_text(Project, body) for (body,) in tx.execute(query)]
-
-    def add_key(self, key: Key) -> None:
-        """See Store."""
-        with self.db.write() as tx:
-            tx.execute(
-                insert(schema.keys).values(
-                    id=key.id,
-                    name=key.name,
-                    project=key.project,
-                    role=key.role.value,
-                    digest=key.digest,
-                    created_at=key.created_at,
-                    revoked_at=key.revoked_at,
-                )
-            )
-
-    def key(self, ident: str) -> Key | None:
-        """See Store."""
-        with self.db.read() as tx:
-            row = tx.execute(select(schema.keys).where(schema.keys.c.id == ident)).first()
-        return None if row is None else _key(row)
-
-    def keys(self) -> Sequence[Key]:
-        """See Store."""
-        query = select(schema.keys).order_by(schema.keys.c.created_at.desc(), schema.keys.c.id)
-        with self.db.read() as tx:
-            return [_key(row) for row in tx.execute(query)]
-
-    def revoke_key(self, ident: str, *, at: float) -> bool:
-        """See Store."""
-        table = schema.keys
-        change = update(table).where(table.c.id == ident, table.c.revoked_at.is_(None))
-        with self.db.write() as tx:
-            return tx.execute(change.values(revoked_at=at)).rowcount == 1
-
-    def put_secret(self, project: str, name: str, sealed: bytes) -> None:
-        """See Store."""
-        table = schema.secrets
-        query = self._into(table).values(project=project, name=name, sealed=sealed)
-        query = query.on_conflict_do_update(
-            index_elements=["project", "name"], set_={"sealed": query.excluded.sealed}
-        )
-        with self.db.write() as tx:
-            tx.execute(query)
-
-    def secrets(self, project: str) -> Mapping[str, bytes]:
-        """See Store."""
-        table = schema.secrets
-        query = select(table.c.name, table.c.sealed).where(table.c.project == project)
-        with self.db.read() as tx:
-            return {name: bytes(sealed) for name, sealed in tx.execute(query)}
-
-    def drop_secret(self, project: str, name: str) -> bool:
-        """See Store."""
-        table = schema.secrets
-        gone = delete(table).where(table.c.project == project, table.c.name == name)
-        with self.db.write() as tx:
-            return tx.execute(gone).rowcount == 1
+    def __init__(self, db: Database) -> None:
+        """Over an open database."""
+        self._db = db
 
     def add_calls(self, calls: Sequence[Call]) -> None:
-        """See Store."""
+        """See the contract."""
         if not calls:
             return
         names = [column.name for column in schema.calls.columns]
-        self._once(schema.calls, [{name: getattr(call, name) for name in names} for call in calls])
+        self._db.once(
+            schema.calls, [{name: getattr(call, name) for name in names} for call in calls]
+        )
 
     def usage(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
-        """See Store."""
+        """See the contract."""
         calls, held, work = schema.calls, schema.allocations, schema.workloads
         tokens = select(
             calls.c.project,
@@ -123,7 +44,7 @@ class BookTable(RecordTable):
         if projects is not None:
             tokens = tokens.where(calls.c.project.in_(projects))
             grants = grants.where(work.c.project.in_(projects))
-        with self.db.read() as tx:
+        with self._db.read() as tx:
             token_rows = tx.execute(tokens).all()
             grant_rows = tx.execute(grants).all()
         rows = [
@@ -140,8 +61,8 @@ class BookTable(RecordTable):
         return rows + _device_rows(grant_rows, now)
 
     def add_audit(self, row: AuditRow) -> None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             tx.execute(
                 insert(schema.audit).values(
                     at=row.at,
@@ -154,9 +75,9 @@ class BookTable(RecordTable):
             )
 
     def audit(self, *, limit: int = 100) -> Sequence[AuditRow]:
-        """See Store."""
+        """See the contract."""
         table = schema.audit
-        with self.db.read() as tx:
+        with self._db.read() as tx:
             rows = tx.execute(select(table).order_by(table.c.id.desc()).limit(limit)).all()
         return [
             AuditRow(
@@ -183,15 +104,3 @@ def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
         UsageRow(project=project, what=name, kind=sort, device_seconds=total, device_kind=device)
         for (project, name, sort, device), total in seconds.items()
     ]
-
-
-def _key(row: Row[Any]) -> Key:
-    return Key(
-        id=row.id,
-        name=row.name,
-        project=row.project,
-        role=Role(row.role),
-        digest=row.digest,
-        created_at=row.created_at,
-        revoked_at=row.revoked_at,
-    )

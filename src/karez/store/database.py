@@ -6,10 +6,21 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from karez.core.errors import StartFailed
+from karez.core.errors import StartFailed, StorageFull, Unreachable
 from karez.store import schema
 
 
@@ -47,8 +58,13 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that may write; it holds the writer's lock from its start."""
-        with self.engine.connect() as connection:
+        """A transaction that may write; it holds the writer's lock from its start.
+
+        Raises:
+            StorageFull: No room; nothing of the transaction is kept.
+            Unreachable: The database does not answer.
+        """
+        with self._typed(), self.engine.connect() as connection:
             if self.sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -61,9 +77,20 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads."""
-        with self.engine.connect() as connection:
+        with self._typed(), self.engine.connect() as connection:
             yield connection
             connection.rollback()
+
+    @contextmanager
+    def _typed(self) -> Iterator[None]:
+        """Turns what the database refuses for want of room, or of itself, into our errors."""
+        try:
+            yield
+        except OperationalError as error:
+            where = self.engine.url.render_as_string(hide_password=True)
+            if _is_full(error.orig):
+                raise StorageFull(path=where) from error
+            raise Unreachable(what_is_it="The database", address=where) from error
 
     def next_number(self, connection: Connection, name: str) -> int:
         """The next value of a counter, inside a write transaction."""
@@ -85,9 +112,23 @@ class Database:
             connection.execute(select(table.c.value).where(table.c.name == name)).scalar_one()
         )
 
+    def into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that can say what to do on a conflict."""
+        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+    def once(self, table: Table, values: list[dict[str, object]]) -> None:
+        """Insert rows; those that are there already stay as they are."""
+        with self.write() as tx:
+            tx.execute(self.into(table).values(values).on_conflict_do_nothing())
+
     def close(self) -> None:
         """Let go of all connections."""
         self.engine.dispose()
+
+
+def _is_full(error: BaseException | None) -> bool:
+    name, state = getattr(error, "sqlite_errorname", ""), getattr(error, "sqlstate", "")
+    return name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE") or state == "53100"  # disk_full
 
 
 def _prepare_sqlite(engine: Engine) -> None:

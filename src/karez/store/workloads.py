@@ -41,19 +41,21 @@ _ENDED = [state.value for state in ENDED]
 Grants = tuple[Grant, ...]
 
 
-class WorkloadTable:
-    """See core.ports.Store: workloads, leases, allocations."""
+class Workloads:
+    """See core.stores.WorkloadStore."""
 
-    db: Database
+    def __init__(self, db: Database) -> None:
+        """Over an open database."""
+        self._db = db
 
     def add_job(self, job: Job) -> None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             self._insert(tx, "job", job)
 
     def add_service(self, service: Service) -> None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             live = select(table.c.id).where(
                 table.c.sort == "service",
                 table.c.name == service.spec.name,
@@ -67,7 +69,7 @@ class WorkloadTable:
         tx.execute(
             insert(table).values(
                 id=item.id,
-                seq=self.db.next_number(tx, "workloads"),
+                seq=self._db.next_number(tx, "workloads"),
                 sort=sort,
                 name=item.spec.name,
                 project=item.spec.project,
@@ -83,12 +85,12 @@ class WorkloadTable:
         )
 
     def job(self, ident: str) -> Job | None:
-        """See Store."""
+        """See the contract."""
         row = self._one("job", ident)
         return _job(row) if row else None
 
     def service(self, ident: str) -> Service | None:
-        """See Store."""
+        """See the contract."""
         row = self._one("service", ident)
         return _service(row) if row else None
 
@@ -99,29 +101,29 @@ class WorkloadTable:
             .order_by((table.c.id == ident).desc(), table.c.seq.desc())
             .limit(1)
         )
-        with self.db.read() as tx:
+        with self._db.read() as tx:
             return tx.execute(query).first()
 
     def jobs(
         self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
     ) -> Sequence[Job]:
-        """See Store."""
-        with self.db.read() as tx:
+        """See the contract."""
+        with self._db.read() as tx:
             return [_job(row) for row in tx.execute(_query("job", projects, states).limit(limit))]
 
     def services(
         self, *, projects: Sequence[str] | None, states: Sequence[State] = ()
     ) -> Sequence[Service]:
-        """See Store."""
-        with self.db.read() as tx:
+        """See the contract."""
+        with self._db.read() as tx:
             return [_service(row) for row in tx.execute(_query("service", projects, states))]
 
     def count_states(self) -> Mapping[tuple[str, State], int]:
-        """See Store."""
+        """See the contract."""
         query = select(table.c.sort, table.c.state, func.count()).group_by(
             table.c.sort, table.c.state
         )
-        with self.db.read() as tx:
+        with self._db.read() as tx:
             return {(sort, State(state)): count for sort, state, count in tx.execute(query)}
 
     def update(
@@ -133,7 +135,7 @@ class WorkloadTable:
         status: Status | None = None,
         at: float | None = None,
     ) -> bool:
-        """See Store."""
+        """See the contract."""
         values: dict[str, object] = {}
         if status is not None:
             values["status"] = to_text(status)
@@ -146,12 +148,12 @@ class WorkloadTable:
             change = change.where(table.c.lease_token == token)
             if state not in (None, State.STOPPING):
                 change = change.where(table.c.state != State.STOPPING.value)
-        with self.db.write() as tx:
+        with self._db.write() as tx:
             return tx.execute(change.values(**values)).rowcount == 1
 
     def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             row = tx.execute(select(table).where(table.c.id == ident)).first()
             if row is None:
                 return None
@@ -165,17 +167,17 @@ class WorkloadTable:
             return State(str(values["state"]))
 
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
-        """See Store."""
+        """See the contract."""
         query = (
             select(table.c.id, table.c.sort, table.c.wait_reason)
             .where(table.c.state == State.QUEUED.value)
             .order_by(table.c.seq)
         )
-        with self.db.read() as tx:
+        with self._db.read() as tx:
             return [(WorkloadId(ident), sort, reason) for ident, sort, reason in tx.execute(query)]
 
     def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
-        """See Store."""
+        """See the contract."""
         if not reasons:
             return
         change = (
@@ -184,12 +186,12 @@ class WorkloadTable:
             .values(wait_reason=bindparam("reason"))
         )
         rows = [{"ident": ident, "reason": reason} for ident, reason in reasons.items()]
-        with self.db.write() as tx:
+        with self._db.write() as tx:
             tx.execute(change, rows)
 
     def drop_leases(self, owner: str) -> None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             tx.execute(
                 update(table)
                 .where(table.c.lease_owner == owner)
@@ -199,16 +201,16 @@ class WorkloadTable:
     def claim(
         self, states: Sequence[State], *, owner: str, now: float, lease_s: float
     ) -> Sequence[tuple[WorkloadId, str]]:
-        """See Store."""
+        """See the contract."""
         free = and_(
             table.c.state.in_([state.value for state in states]),
             or_(table.c.lease_until.is_(None), table.c.lease_until < now),
         )
-        with self.db.read() as tx:
+        with self._db.read() as tx:
             if not tx.execute(select(table.c.id).where(free).limit(1)).first():
                 return []
         taken = []
-        with self.db.write() as tx:
+        with self._db.write() as tx:
             query = select(table.c.id).where(free).order_by(table.c.seq)
             for (ident,) in tx.execute(query.with_for_update(skip_locked=True)).all():
                 token = secrets.token_hex(8)
@@ -221,8 +223,8 @@ class WorkloadTable:
         return taken
 
     def renew(self, owner: str, *, now: float, lease_s: float) -> None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             tx.execute(
                 update(table)
                 .where(table.c.lease_owner == owner, table.c.state.not_in(_ENDED))
@@ -230,8 +232,8 @@ class WorkloadTable:
             )
 
     def release(self, ident: WorkloadId, token: str) -> None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             tx.execute(
                 update(table)
                 .where(table.c.id == ident, table.c.lease_token == token)
@@ -239,8 +241,8 @@ class WorkloadTable:
             )
 
     def place(self, ident: WorkloadId, grants: Sequence[Grant], *, now: float) -> int | None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             epoch = tx.execute(
                 update(table)
                 .where(table.c.id == ident, table.c.state == State.QUEUED.value)
@@ -252,8 +254,8 @@ class WorkloadTable:
     def regrant(
         self, ident: WorkloadId, token: str, grants: Sequence[Grant], *, now: float
     ) -> int | None:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             epoch = tx.execute(
                 _guarded(ident, token).values(epoch=table.c.epoch + 1).returning(table.c.epoch)
             ).scalar()
@@ -262,8 +264,8 @@ class WorkloadTable:
             return _grant(tx, ident, epoch, grants, now)
 
     def requeue(self, ident: WorkloadId, token: str, status: Status, *, now: float) -> bool:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             done = tx.execute(
                 _guarded(ident, token)
                 .where(table.c.state != State.STOPPING.value)
@@ -282,8 +284,8 @@ class WorkloadTable:
     def end(
         self, ident: WorkloadId, token: str, state: State, status: Status, *, now: float
     ) -> bool:
-        """See Store."""
-        with self.db.write() as tx:
+        """See the contract."""
+        with self._db.write() as tx:
             done = tx.execute(
                 _guarded(ident, token).values(
                     state=state.value,
@@ -299,8 +301,8 @@ class WorkloadTable:
             return done.rowcount == 1
 
     def allocations(self) -> Mapping[WorkloadId, Allocation]:
-        """See Store."""
-        with self.db.read() as tx:
+        """See the contract."""
+        with self._db.read() as tx:
             rows = tx.execute(select(held).where(held.c.until.is_(None))).all()
         return {
             WorkloadId(row.workload): Allocation(

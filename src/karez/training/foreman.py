@@ -208,7 +208,7 @@ class Foreman:
 
     def _spawn(self, command: words.Spawn) -> None:
         restore: dict[str, str] = {}
-        kept = self.tools.store.newest_checkpoint(self.job.id, len(self._gang.active))
+        kept = self.tools.store.history.newest_checkpoint(self.job.id, len(self._gang.active))
         if command.rank in kept:
             step, digest = kept[command.rank]
             restore[f"step-{step}-{command.rank}.kz"] = digest
@@ -270,7 +270,7 @@ class Foreman:
             self._apply(words.Moved(nodes={}))
 
     def _regrant(self, grants: dict[int, Grant]) -> bool:
-        epoch = self.tools.store.regrant(
+        epoch = self.tools.store.workloads.regrant(
             self.job.id, self.token, list(grants.values()), now=self.tools.clock.now()
         )
         if epoch is None:
@@ -283,7 +283,7 @@ class Foreman:
 
     def _look(self, now: float) -> None:
         self.record.pull_logs(self._gang, self.epoch)
-        fresh = self.tools.store.job(self.job.id)
+        fresh = self.tools.store.workloads.job(self.job.id)
         if fresh is not None and fresh.state == State.STOPPING and self._ended is None:
             self._stop(words.End(reason=EndReason.CANCELLED, detail="cancelled by request"))
         elif not self.record.flush(self._gang):
@@ -306,7 +306,9 @@ class Foreman:
     def _stored(self, seat: int, data: Mapping[str, Any]) -> None:
         def save(node: NodeId) -> None:
             entry = self.tools.fabric.save(node, str(data["path"]))
-            self.tools.store.add_checkpoint(self.job.id, int(data["step"]), seat, entry.sha256)
+            self.tools.store.history.add_checkpoint(
+                self.job.id, int(data["step"]), seat, entry.sha256
+            )
 
         self._on(self.grants[seat].node, save)
 

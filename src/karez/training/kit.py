@@ -27,11 +27,11 @@ def gather_kit(job: Job, epoch: int, grants: Mapping[int, Grant], tools: Tools) 
     spec, store = job.spec, tools.store
     staged = []
     for folder, ident in spec.inputs.items():
-        artifact = store.artifact(ident)
+        artifact = store.artifacts.find(ident)
         if artifact is None:
             raise Refused(EndReason.INPUT_MISSING, f"input {folder}: no artifact {ident}")
         staged.append(Staged(artifact=artifact.id, folder=folder, files=artifact.spec.files))
-    code = store.artifact(spec.code) if spec.code else None
+    code = store.artifacts.find(spec.code) if spec.code else None
     if spec.code and code is None:
         raise Refused(EndReason.INPUT_MISSING, f"code artifact {spec.code} is gone")
     return Kit(
@@ -73,6 +73,6 @@ def devices_of(grant: Grant) -> str:
 def _master(job: Job, epoch: int, grants: Mapping[int, Grant], tools: Tools) -> str:
     """Where scripts that build their own group meet: a port that follows from the epoch."""
     first = grants[min(grants)].node
-    address = next((node.address for node in tools.store.nodes() if node.id == first), "")
+    address = next((node.address for node in tools.store.pool.nodes() if node.id == first), "")
     spot = zlib.crc32(f"{job.id}/{epoch}".encode())
     return f"{address}:{MASTER_PORTS[spot % len(MASTER_PORTS)]}"

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost, Store
+from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost
 from karez.core.receipts import Receipt
 from karez.core.resources import Grant, Need, NodeId
 from karez.core.settings import Settings
+from karez.core.stores import Store
 from karez.core.usage import MetricRow
 from karez.core.workloads import EndReason, Job, RankView, State, Status, WorkloadKind
 from karez.training import gang as words
@@ -76,13 +77,13 @@ class Record:
         now = self._tools.clock.now()
         if state == State.RUNNING and self.started_at is None:
             self.started_at = now
-        return self._tools.store.update(
+        return self._tools.store.workloads.update(
             self.job.id, token=self._token, state=state, status=self.status, at=now
         )
 
     def flush(self, gang: words.Gang) -> bool:
         """Write metrics and views. False: the lease is lost."""
-        self._tools.store.add_metrics(self.job.id, self._metrics)
+        self._tools.store.history.add_metrics(self.job.id, self._metrics)
         self._metrics.clear()
         self.status = replace(self.status, ranks=self._seen(gang))
         return self.write()
@@ -111,7 +112,7 @@ class Record:
     def receipt(self, command: words.WriteReceipt, epoch: int) -> None:
         """Record a recovery."""
         fault = command.fault
-        self._tools.store.add_receipt(
+        self._tools.store.history.add_receipt(
             Receipt(
                 id=f"rcp-{self.job.id.removeprefix('job-')}-{command.generation}",
                 job=self.job.id,
@@ -151,7 +152,7 @@ class Record:
     def close(self, end: words.End, outputs: Mapping[str, str], gang: words.Gang) -> None:
         """End the job, or queue it again where its retry rules say so."""
         now, store = self._tools.clock.now(), self._tools.store
-        store.add_metrics(self.job.id, self._metrics)
+        store.history.add_metrics(self.job.id, self._metrics)
         status = replace(
             self.status,
             end=end.reason,
@@ -161,11 +162,11 @@ class Record:
         )
         if self.may_retry(end.reason):
             again = replace(status, retries=status.retries + 1, end=None, ranks=())
-            if store.requeue(self.job.id, self._token, again, now=now):
+            if store.workloads.requeue(self.job.id, self._token, again, now=now):
                 return
         states = {EndReason.DONE: State.SUCCEEDED, EndReason.CANCELLED: State.CANCELLED}
         state = states.get(end.reason, State.FAILED)
-        store.end(self.job.id, self._token, state, status, now=now)
+        store.workloads.end(self.job.id, self._token, state, status, now=now)
 
     def may_retry(self, reason: EndReason) -> bool:
         """Whether the job starts over after such an end."""

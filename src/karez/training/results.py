@@ -14,7 +14,8 @@ from karez.core.artifacts import (
     artifact_id,
 )
 from karez.core.codec import from_text
-from karez.core.ports import Blobs, Clock, Store
+from karez.core.ports import Blobs, Clock
+from karez.core.stores import Store
 from karez.core.workloads import Job
 
 CARD = "karez.json"
@@ -59,7 +60,7 @@ def register_outputs(
     outputs: dict[str, list[FileEntry]] = {}
     for name, entry in files:
         outputs.setdefault(name, []).append(entry)
-    receipts = tuple(receipt.id for receipt in shelf.store.receipts(job.id))
+    receipts = tuple(receipt.id for receipt in shelf.store.history.receipts(job.id))
     ids: dict[str, str] = {}
     for name, entries in outputs.items():
         card = _card(shelf, entries)
@@ -84,7 +85,7 @@ def register_outputs(
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=job.owner, created_at=shelf.clock.now()
         )
-        ids[name] = shelf.store.add_artifact(artifact).id
+        ids[name] = shelf.store.artifacts.add(artifact).id
     return ids
 
 

@@ -25,7 +25,7 @@ def health() -> dict[str, str]:
 def ready(request: Request, response: Response, cloud: CloudDep) -> dict[str, Any]:
     """200 once the store answers and a node is in the pool, else 503."""
     cloud.store.ping()
-    nodes = [n for n in cloud.store.nodes() if n.state == NodeState.READY]
+    nodes = [n for n in cloud.store.pool.nodes() if n.state == NodeState.READY]
     fresh = bool(request.app.state.loops_alive()) and bool(nodes)
     response.status_code = 200 if fresh else 503
     return {"ready": fresh, "nodes": len(nodes)}
@@ -34,7 +34,7 @@ def ready(request: Request, response: Response, cloud: CloudDep) -> dict[str, An
 @router.get("/status", **allow(Role.VIEWER))
 def summary(cloud: CloudDep) -> Summary:
     """Nodes, devices, workloads and addresses."""
-    nodes = cloud.store.nodes()
+    nodes = cloud.store.pool.nodes()
     states: dict[str, int] = {}
     devices: dict[str, int] = {}
     for node in nodes:
@@ -43,10 +43,10 @@ def summary(cloud: CloudDep) -> Summary:
             for device in node.devices:
                 devices[device.kind] = devices.get(device.kind, 0) + 1
     held: dict[str, float] = {}
-    for allocation in cloud.store.allocations().values():
+    for allocation in cloud.store.workloads.allocations().values():
         for grant in allocation.grants:
             held[grant.kind] = held.get(grant.kind, 0.0) + grant.milli / MILLI
-    counts = cloud.store.count_states()
+    counts = cloud.store.workloads.count_states()
     settings = cloud.settings
     return Summary(
         version=karez.__version__,
@@ -65,7 +65,7 @@ def metrics(cloud: CloudDep) -> Response:
     """Prometheus text; scrape with a viewer's key as bearer token."""
     registry = CollectorRegistry()
     work = Gauge("karez_workloads", "Workloads by state", ["sort", "state"], registry=registry)
-    for (sort, state), count in cloud.store.count_states().items():
+    for (sort, state), count in cloud.store.workloads.count_states().items():
         work.labels(sort=sort, state=state).set(count)
     held = Gauge("karez_devices_held", "Devices held", ["kind"], registry=registry)
     total = Gauge("karez_devices", "Devices of ready nodes", ["kind"], registry=registry)

@@ -64,7 +64,7 @@ def cancel_job(job: str, cloud: CloudDep, who: Who) -> Job:
 @router.get("/{job}/metrics", **allow(Role.VIEWER))
 def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequence[MetricRow]:
     """The loss of each rank at each step after `after`."""
-    return cloud.store.metrics(cloud.job(who, job).id, after=after)
+    return cloud.store.history.metrics(cloud.job(who, job).id, after=after)
 
 
 @router.get("/{job}/receipts", **allow(Role.VIEWER))
@@ -72,7 +72,7 @@ def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
     return [
         ReceiptView(**asdict(receipt), steps_lost=receipt.steps_lost, recovery_s=receipt.recovery_s)
-        for receipt in cloud.store.receipts(cloud.job(who, job).id)
+        for receipt in cloud.store.history.receipts(cloud.job(who, job).id)
     ]
 
 

@@ -44,4 +44,4 @@ def gateway_table(cloud: CloudDep) -> Table:
 @router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))
 def record_calls(calls: Sequence[Call], cloud: CloudDep) -> None:
     """Calls for the books; recording one twice is harmless."""
-    cloud.store.add_calls(calls)
+    cloud.store.books.add_calls(calls)

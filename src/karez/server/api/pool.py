@@ -16,13 +16,13 @@ router = APIRouter(prefix="/pool", tags=["pool"])
 @router.get("", **allow(Role.VIEWER))
 def show_pool(cloud: CloudDep) -> Sequence[Node]:
     """All nodes, their devices and states."""
-    return cloud.store.nodes()
+    return cloud.store.pool.nodes()
 
 
 @router.get("/allocations", **allow(Role.VIEWER))
 def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
     """What is held right now, by workload."""
-    return {str(ident): held for ident, held in cloud.store.allocations().items()}
+    return {str(ident): held for ident, held in cloud.store.workloads.allocations().items()}
 
 
 @router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PREFIX = f"kz{os.getpid() % 10_000}"
 
@@ -31,6 +32,8 @@ class Network:
     """Hosts by name, with their addresses."""
 
     addresses: dict[str, str]
+    homes: list[Path] = field(default_factory=list)
+    """State folders of nodes: whose power is cut clears no shared memory."""
     processes: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def run(
@@ -85,6 +88,8 @@ def network(*names: str) -> Iterator[Network]:
             for pid in listed.stdout.split():
                 subprocess.run(["kill", "-9", pid], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
+        for path in [path for home in made.homes for path in home.rglob("memory.path")]:
+            shutil.rmtree(path.read_text(), ignore_errors=True)
 
 
 def _ip(*words: str) -> None:

@@ -90,6 +90,8 @@ def demo(
     os.environ.update(env)  # noqa: TID251 - the commands below speak to this cloud
     console = Console(width=None if sys.stdout.isatty() else 110)
     story = _Story(console=console, home=folder, env=env, began_at=_now())
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal stops it too
+        signal.signal(number, _interrupt)
     story.head(1, "A cloud on this machine")
     story.commands.append("karez up")
     supervisor, key_file = start_cloud(env, say=story.say)
@@ -113,6 +115,10 @@ def demo(
         stop_cloud(supervisor.pid)
         supervisor.wait()
         story.say("stopped: nothing of the cloud is running any more")
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _tell_up(story: _Story, key_file: str) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "status": ("karez.cli.cloud", "The cloud in one look."),
     "doctor": ("karez.cli.doctor", "Check this machine and say what to mend."),
     "demo": ("karez.cli.demo", "Tune a model through a kill, then chat with it."),
+    "simulate": ("karez.cli.simulate", "Traces through the production scheduler, offline."),
     "pool": ("karez.cli.pool", "Nodes and devices."),
     "jobs": ("karez.cli.jobs", "Submit, watch and stop jobs."),
     "models": ("karez.cli.artifacts", "Models: import, convert, list."),

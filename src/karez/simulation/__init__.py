@@ -1,5 +1,6 @@
-"""A trace and a failure model in, the real decisions and their cost out.
+"""A trace in, the real decisions and what they came to out.
 
-Empty until the simulator arrives; it will call scheduling's plan() and training's protocol as
-they are, never copies of them.
+It calls scheduling's functions as they are, never copies of them: what a simulation says holds
+for the live cloud. Pure: readers take lines of text, chance comes from a seed, time from the
+trace. It never opens a file and never touches the cloud.
 """

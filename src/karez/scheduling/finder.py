@@ -1,0 +1,90 @@
+"""Finds the best node for one worker, remembering each shape's scores between questions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Final
+
+import numpy as np
+
+from karez.scheduling.inventory import Ints, Inventory, Shape
+from karez.scheduling.mix import Mix
+from karez.scheduling.scores import NEVER, Policy, score
+
+KEPT: Final = 512
+"""Shapes whose scores are kept; 12,500 nodes take 200 KB each."""
+BLOCK: Final = 128
+Known = tuple[Ints, Ints, Ints]
+Refresh = Callable[[Inventory, Ints, Mix, Policy, Known, Ints], int]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Scores:
+    """What is known of one shape."""
+
+    row: Ints
+    known: Known
+    seen: int
+    """How much of the inventory's list of changes it has taken in."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Finder:
+    """One per inventory: ask for a node, take it there, ask again."""
+
+    inventory: Inventory
+    mix: Mix
+    policy: Policy = Policy.KAREZ
+    compiled: bool = field(default_factory=lambda: find_spec("numba") is not None)
+    """Whether numba does it. The answers are the same."""
+    _shapes: dict[Shape, _Scores] = field(default_factory=dict)
+    _refresh: Refresh | None = None
+
+    def find(self, shape: Shape) -> tuple[int, int] | None:
+        """The best node and the slot for a fraction there, or None if no node has room."""
+        if self._refresh is None:
+            self._refresh = _compiled_refresh() if self.compiled else _refresh
+        touched = self.inventory.touched
+        scores = self._shapes.get(shape)
+        if scores is None or len(touched) - scores.seen > len(self.inventory.names):
+            scores = self._anew(shape)
+            rows = np.arange(len(self.inventory.names))
+        else:
+            rows = np.array(sorted(set(touched[scores.seen :])), np.int64)
+        scores.seen = len(touched)
+        node = self._refresh(self.inventory, scores.row, self.mix, self.policy, scores.known, rows)
+        return None if node < 0 else (node, int(scores.known[1][node]))
+
+    def _anew(self, shape: Shape) -> _Scores:
+        if len(self._shapes) >= KEPT:
+            del self._shapes[next(iter(self._shapes))]
+        count = len(self.inventory.names)
+        blocks = -(-count // BLOCK) or 1
+        empty = np.full(count, NEVER, np.int64)
+        known = (empty, np.zeros(count, np.int64), np.full(blocks, NEVER, np.int64))
+        self._shapes[shape] = _Scores(row=shape.row(), known=known, seen=0)
+        return self._shapes[shape]
+
+
+def _refresh(
+    inventory: Inventory, shape: Ints, mix: Mix, policy: Policy, known: Known, rows: Ints
+) -> int:
+    points, slots, _ = known
+    for start in range(0, len(rows), 1024):  # (K, D, T) stays in the cache
+        part = rows[start : start + 1024]
+        points[part], slots[part] = score(inventory.arrays, part, shape, mix, policy)
+    if not len(points):
+        return -1
+    best = int(points.argmax())
+    return -1 if points[best] == NEVER else best
+
+
+def _compiled_refresh() -> Refresh:
+    from karez.scheduling import compiled  # noqa: PLC0415 - numba takes a second to import
+
+    def refresh(
+        inventory: Inventory, shape: Ints, mix: Mix, policy: Policy, known: Known, rows: Ints
+    ) -> int:
+        return int(compiled.refresh(inventory.arrays, shape, mix, int(policy), known, rows))
+
+    return refresh

@@ -90,8 +90,8 @@ def demo(
     os.environ.update(env)  # noqa: TID251 - the commands below speak to this cloud
     console = Console(width=None if sys.stdout.isatty() else 110)
     story = _Story(console=console, home=folder, env=env, began_at=_now())
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal stops it too
-        signal.signal(number, _interrupt)
+    for caught in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal stops it too
+        signal.signal(caught, _interrupt)
     story.head(1, "A cloud on this machine")
     story.commands.append("karez up")
     supervisor, key_file = start_cloud(env, say=story.say)

@@ -102,7 +102,7 @@ class Inventory:
                 free[index] -= shape.milli
                 mask |= 1 << index
         self.arrays.bulk[node] -= shape.bulk
-        self._count(node, 1)
+        self.occupy(node, 1)
         return mask
 
     def release(self, node: int, shape: Shape, mask: int) -> None:
@@ -114,7 +114,7 @@ class Inventory:
                 free[index] += shape.milli
             index += 1
         self.arrays.bulk[node] += shape.bulk
-        self._count(node, -1)
+        self.occupy(node, -1)
 
     def fork(self) -> "Inventory":
         """A copy to try things on; the original is not touched by what is done to it."""
@@ -142,7 +142,8 @@ class Inventory:
         )
         return [index for index, _ in zip(fitting, range(shape.devices), strict=False)]
 
-    def _count(self, node: int, change: int) -> None:
+    def occupy(self, node: int, change: int) -> None:
+        """Count workers of a node, and note that it changed."""
         domain = int(self.arrays.domain[node])
         before = int(self.arrays.busy[domain])
         self.arrays.busy[domain] = before + change

@@ -1,11 +1,14 @@
 """Which devices a gang runs on. Pure: the same free pool gives the same answer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from karez.core.resources import Grant, Need, NodeId
+import numpy as np
+
+from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.workloads import GangSpec, Topology
-from karez.scheduling.pool import FreeNode, Pool
+from karez.scheduling.inventory import MEMORY, Ints
+from karez.scheduling.pool import SLOTS, Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +19,31 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How far the pool could go along with one alternative."""
+
+    need: Need
+    workers: int
+    """The most that fit at once."""
+    having: int
+    """Nodes with devices of the kind."""
+    too_few: int
+    """Of those, nodes whose free devices do not do for one worker."""
+    no_memory: int
+    """Of those, nodes that would do but for their free memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unplaced:
     """Why a gang does not fit, in words for the one who asked."""
 
     reason: str
-    best: int = 0
-    """The most workers that fit at once."""
+    fits: tuple[Fit, ...] = field(default=())
+
+    @property
+    def best(self) -> int:
+        """The most workers that fit at once."""
+        return max((fit.workers for fit in self.fits), default=0)
 
 
 def place(gang: GangSpec, pool: Pool) -> Placed | Unplaced:
@@ -30,111 +52,128 @@ def place(gang: GangSpec, pool: Pool) -> Placed | Unplaced:
     All workers of a gang get the same alternative: the one that does most work per second, the
     earlier one on ties. The pool keeps what was taken if it succeeds and is unchanged if not.
     """
-    best: tuple[float, int, list[Grant]] | None = None
-    counts: list[tuple[Need, int]] = []
-    for order, need in enumerate(gang.each):
-        taken = _take(gang, need, pool)
-        counts.append((need, len(taken)))
-        pool.give_back(taken)
-        if len(taken) >= gang.min:
-            speed = len(taken) * need.speed
-            if best is None or speed > best[0]:
-                best = (speed, order, taken)
+    best: tuple[float, Need, Ints] | None = None
+    counts: list[int] = []
+    for need in gang.each:
+        shares = _shares(gang, need, pool)
+        count = int(shares.sum())
+        counts.append(count)
+        if count >= gang.min and (best is None or count * need.speed > best[0]):
+            best = (count * need.speed, need, shares)
     if best is None:
         return _refuse(gang, counts, pool)
-    need = gang.each[best[1]]
-    return Placed(grants=tuple(_take(gang, need, pool)))
+    _, need, shares = best
+    if int(shares.sum()) == 1 and gang.topology != Topology.SPREAD:
+        found = pool.best(need)
+        if found is not None:
+            return Placed(grants=(pool.take(found[0], need, found[1]),))
+    return Placed(grants=_grant(need, shares, pool))
 
 
 def extend(need: Need, count: int, pool: Pool, *, avoid: frozenset[NodeId]) -> tuple[Grant, ...]:
     """Up to `count` more workers of one alternative, anywhere but on the nodes to avoid."""
-    grants: list[Grant] = []
-    for node in _ordered(list(pool.nodes.values()), need):
-        while node.id not in avoid and len(grants) < count and node.fits(need):
-            grants.append(node.take(need))
-    return tuple(grants)
+    room = pool.room(need)
+    for node in avoid:
+        if node in pool.numbers:
+            room[pool.numbers[node]] = 0
+    return _grant(need, _fill(count, room, np.arange(len(room))), pool)
 
 
-def _take(gang: GangSpec, need: Need, pool: Pool) -> list[Grant]:
-    """Grants for one alternative, taken from the pool."""
-    room = {node.id: node.fits(need) for node in pool.nodes.values()}
-    nodes = [node for node in pool.nodes.values() if room[node.id]]
+def _grant(need: Need, shares: Ints, pool: Pool) -> tuple[Grant, ...]:
+    order = np.argsort(-shares, kind="stable")
+    return tuple(
+        pool.take(number, need) for number in order.tolist() for _ in range(int(shares[number]))
+    )
+
+
+def _shares(gang: GangSpec, need: Need, pool: Pool) -> Ints:
+    """(N,) how many workers each node would get of this alternative; fewer than wanted if need be.
+
+    Fewest supernodes, the tightest last; in each, fewest nodes, the tightest last. Filling the
+    roomiest first is optimal in their number, since only the sum of their room counts.
+    """
+    room = pool.room(need)
     if gang.topology == Topology.SPREAD:
-        return _spread(gang, need, nodes)
-    if gang.topology != Topology.ANY:
-        block = _tightest_supernode(gang.want, nodes, room)
-        if block or gang.topology == Topology.REQUIRE_SUPERNODE:
-            fallback = block or _roomiest_supernode(nodes, room)
-            return _fill(gang.want, need, fallback, room)
-    return _fill(gang.want, need, nodes, room)
+        chosen = np.argsort(-room, kind="stable")[: gang.want]
+        shares = np.zeros_like(room)
+        shares[chosen] = np.minimum(room[chosen], 1)
+        return shares
+    domain = pool.inventory.arrays.domain
+    per_domain = np.zeros(len(pool.inventory.arrays.busy), np.int64)
+    np.add.at(per_domain, domain, room)
+    if gang.topology == Topology.REQUIRE_SUPERNODE:
+        quota = _one(gang.want, per_domain)
+    else:
+        quota = _fill(gang.want, per_domain, np.arange(len(per_domain)))
+    shares = np.zeros_like(room)
+    for number in np.flatnonzero(quota).tolist():
+        members = pool.inventory.members[number]
+        shares[members] = _fill(int(quota[number]), room[members], members)
+    return shares
 
 
-def _fill(
-    want: int, need: Need, nodes: Sequence[FreeNode], room: Mapping[NodeId, int]
-) -> list[Grant]:
-    """Fewest nodes: largest first, but the tightest that holds the rest last."""
-    grants: list[Grant] = []
-    left = sorted(nodes, key=lambda node: (-room[node.id], node.id))
-    while left and len(grants) < want:
-        missing = want - len(grants)
-        enough = [node for node in left if room[node.id] >= missing]
-        node = min(enough, key=lambda node: (room[node.id], node.id)) if enough else left[0]
-        left.remove(node)
-        for _ in range(min(missing, room[node.id])):
-            grants.append(node.take(need))
-    return grants
+def _fill(want: int, room: Ints, order: Ints) -> Ints:
+    """How many each bin gets: whole bins from the roomiest on, the rest to the tightest that do."""
+    shares = np.zeros_like(room)
+    by_room = np.lexsort((order, -room))
+    filled = np.cumsum(room[by_room])
+    whole = int(np.searchsorted(filled, want, side="left"))  # bins that are used up, all of them
+    shares[by_room[:whole]] = room[by_room[:whole]]
+    missing = want - int(filled[whole - 1]) if whole else want
+    left = by_room[whole:]
+    fitting = left[room[left] >= missing]
+    if missing > 0 and len(fitting):
+        last = fitting[np.lexsort((order[fitting], room[fitting]))[0]]
+        shares[last] = missing
+    return shares
 
 
-def _spread(gang: GangSpec, need: Need, nodes: Sequence[FreeNode]) -> list[Grant]:
-    """One worker per node at most."""
-    return [node.take(need) for node in _ordered(nodes, need)[: gang.want]]
+def _one(want: int, room: Ints) -> Ints:
+    """All in the tightest bin that holds them, else as many as the roomiest has room for."""
+    shares = np.zeros_like(room)
+    if not len(room):
+        return shares
+    fitting = np.flatnonzero(room >= want)
+    chosen = fitting[room[fitting].argmin()] if len(fitting) else room.argmax()
+    shares[chosen] = min(want, int(room[chosen]))
+    return shares
 
 
-def _ordered(nodes: Sequence[FreeNode], need: Need) -> list[FreeNode]:
-    return sorted(nodes, key=lambda node: (-node.fits(need), node.id))
+def _fit(need: Need, count: int, pool: Pool) -> Fit:
+    arrays, shape = pool.inventory.arrays, pool.shape(need)
+    if need.kind in SLOTS:
+        right = ((shape.models >> arrays.model) & 1 == 1) & (pool.inventory.size > 0)
+        having = right.any(1)
+    else:
+        having = pool.inventory.bulk_size[:, 0] > 0
+    bare = Need(kind=need.kind, milli=need.milli)
+    enough = having & (pool.room(bare) > 0)
+    short = enough & (arrays.bulk[:, MEMORY] < need.memory_bytes)
+    return Fit(
+        need=need,
+        workers=count,
+        having=int(having.sum()),
+        too_few=int((having & ~enough).sum()),
+        no_memory=int(short.sum()),
+    )
 
 
-def _supernodes(nodes: Sequence[FreeNode]) -> dict[str, list[FreeNode]]:
-    groups: dict[str, list[FreeNode]] = {}
-    for node in nodes:
-        groups.setdefault(node.supernode, []).append(node)
-    return groups
-
-
-def _tightest_supernode(
-    want: int, nodes: Sequence[FreeNode], room: Mapping[NodeId, int]
-) -> list[FreeNode]:
-    sizes = {
-        name: sum(room[node.id] for node in group) for name, group in _supernodes(nodes).items()
-    }
-    fitting = [name for name, size in sizes.items() if size >= want]
-    if not fitting:
-        return []
-    return _supernodes(nodes)[min(fitting, key=lambda name: (sizes[name], name))]
-
-
-def _roomiest_supernode(nodes: Sequence[FreeNode], room: Mapping[NodeId, int]) -> list[FreeNode]:
-    groups = _supernodes(nodes)
-    if not groups:
-        return []
-    name = min(groups, key=lambda name: (-sum(room[node.id] for node in groups[name]), name))
-    return groups[name]
-
-
-def _refuse(gang: GangSpec, counts: Sequence[tuple[Need, int]], pool: Pool) -> Unplaced:
-    parts = []
-    for need, count in counts:
-        having = [node for node in pool.nodes.values() if need.kind in node.free]
-        if not having:
-            parts.append(f"no node has {need.kind} devices")
-            continue
-        full = sum(not node.fits(need) for node in having)
-        parts.append(
-            f"{count} of {gang.min} workers fit ({need.show()} each; "
-            f"{full} of {len(having)} {need.kind} nodes have no room)"
-        )
+def _refuse(gang: GangSpec, counts: Sequence[int], pool: Pool) -> Unplaced:
+    fits = tuple(_fit(need, count, pool) for need, count in zip(gang.each, counts, strict=True))
+    parts = [_say(gang, fit) for fit in fits]
     shut = ", ".join(f"{count} {state}" for state, count in sorted(pool.shut.items()))
     reason = "; or ".join(parts) + (f"; nodes out of use: {shut}" if shut else "")
     if gang.topology in (Topology.SPREAD, Topology.REQUIRE_SUPERNODE):
         reason += f"; topology is {gang.topology}"
-    return Unplaced(reason=reason, best=max((count for _, count in counts), default=0))
+    return Unplaced(reason=reason, fits=fits)
+
+
+def _say(gang: GangSpec, fit: Fit) -> str:
+    kind = DeviceKind(fit.need.kind)
+    if not fit.having:
+        return f"no node has {kind} devices"
+    said = f"{fit.workers} of {gang.min} workers fit ({fit.need.show()} each; "
+    hurdles = [f"{fit.too_few} of {fit.having} {kind} nodes have no room"]
+    if fit.no_memory:
+        hurdles.append(f"{fit.no_memory} too little memory")
+    return said + ", ".join(hurdles) + ")"

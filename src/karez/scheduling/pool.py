@@ -1,106 +1,185 @@
-"""What is free, as a value that placing may try things on."""
+"""The live pool as an inventory: nodes and grants of core on one side, arrays on the other."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
 
 from karez.core.resources import DeviceKind, Grant, Health, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI
+from karez.scheduling.finder import Finder
+from karez.scheduling.inventory import CPU, MEMORY, Ints, Inventory, Row, Shape, build
+from karez.scheduling.mix import mix_of
 
 _USABLE = frozenset({Health.HEALTHY, Health.SUB_HEALTHY})
+SLOTS: Final = (DeviceKind.NPU, DeviceKind.GPU)
+"""Kinds whose devices are granted one by one; the others are amounts."""
+COMPILED_FROM: Final = 500
+"""Nodes from which numba is worth its second of import and 60 MB of memory."""
 
 
-@dataclass(slots=True, kw_only=True)
-class FreeNode:
-    """One node's free thousandths per device, and free memory. Mutable: a scratch value."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A node of the pool and what its slots and cores are called."""
 
     id: NodeId
-    supernode: str
-    free: dict[DeviceKind, dict[int, int]]
-    whole: dict[DeviceKind, int]
-    """Thousandths of a whole device of each kind on this node."""
-    memory_bytes: int
-
-    def fits(self, need: Need) -> int:
-        """How many workers of this need fit here now."""
-        devices = self.free.get(need.kind, {})
-        whole = self.whole.get(need.kind, MILLI)
-        if need.milli < whole:
-            count = sum(left // need.milli for left in devices.values())
-        else:
-            count = sum(left == whole for left in devices.values()) // (need.milli // whole)
-        if need.memory_bytes:
-            count = min(count, self.memory_bytes // need.memory_bytes)
-        return count
-
-    def take(self, need: Need) -> Grant:
-        """Grant one worker, tightest fraction first, lowest index on ties. Call `fits` first."""
-        devices = self.free[need.kind]
-        whole = self.whole[need.kind]
-        if need.milli < whole:
-            fitting = (index for index, left in devices.items() if left >= need.milli)
-            index = min(fitting, key=lambda index: (devices[index], index))
-            chosen: tuple[tuple[int, int], ...] = ((index, need.milli),)
-        else:
-            full = sorted(index for index, left in devices.items() if left == whole)
-            chosen = tuple((index, whole) for index in full[: need.milli // whole])
-        for index, milli in chosen:
-            devices[index] -= milli
-        self.memory_bytes -= need.memory_bytes
-        return Grant(node=self.id, kind=need.kind, devices=chosen, memory_bytes=need.memory_bytes)
-
-    def give_back(self, grant: Grant) -> None:
-        """Undo a grant."""
-        devices = self.free.get(grant.kind, {})
-        for index, milli in grant.devices:
-            if index in devices:
-                devices[index] += milli
-        self.memory_bytes += grant.memory_bytes
-
-    def hold(self, grant: Grant) -> None:
-        """Count a grant that is held already; a device that has gone is passed over."""
-        devices = self.free.get(grant.kind, {})
-        for index, milli in grant.devices:
-            if index in devices:
-                devices[index] -= milli
-        self.memory_bytes -= grant.memory_bytes
+    slots: tuple[tuple[DeviceKind, int], ...]
+    cores: tuple[int, ...]
 
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """All nodes that take work, by id."""
+    """All nodes that take work, in the order of their ids."""
 
-    nodes: dict[NodeId, FreeNode] = field(default_factory=dict)
+    inventory: Inventory
+    places: tuple[Place, ...]
+    numbers: Mapping[NodeId, int]
+    cores: Ints
+    """(N, C) free thousandths of each core, so that a grant can name the cores it pins."""
     shut: Mapping[NodeState, int] = field(default_factory=dict)
     """How many nodes take no work, by why."""
+    finder: Finder | None = None
+    """Made when first asked for, or given."""
+
+    def shape(self, need: Need) -> Shape:
+        """A need as the inventory knows it."""
+        if need.kind not in SLOTS:
+            return Shape(bulk=(need.milli, need.memory_bytes, 0, 0))
+        whole = need.milli >= MILLI
+        mask = sum(
+            1 << number
+            for number, name in enumerate(self.inventory.models)
+            if name.startswith(f"{need.kind}:")
+        )
+        return Shape(
+            devices=need.milli // MILLI if whole else 1,
+            milli=MILLI if whole else need.milli,
+            models=mask,
+            bulk=(0, need.memory_bytes, 0, 0),
+        )
+
+    def room(self, need: Need) -> Ints:
+        """(N,) how many workers of this need fit on each node now."""
+        arrays, shape = self.inventory.arrays, self.shape(need)
+        if shape.devices:
+            usable = (shape.models >> arrays.model) & 1
+            count = (arrays.free // shape.milli * usable).sum(1) // shape.devices
+        else:
+            count = arrays.bulk[:, CPU] // need.milli
+        if need.memory_bytes:
+            count = np.minimum(count, arrays.bulk[:, MEMORY] // need.memory_bytes)
+        return np.asarray(count, np.int64)
+
+    def best(self, need: Need) -> tuple[int, int] | None:
+        """Where one worker does the least harm: node number and slot."""
+        if self.finder is None:
+            compiled = len(self.places) >= COMPILED_FROM
+            self.finder = Finder(inventory=self.inventory, mix=mix_of(()))
+            self.finder.compiled &= compiled
+        return self.finder.find(self.shape(need))
+
+    def take(self, number: int, need: Need, slot: int | None = None) -> Grant:
+        """Grant one worker on a node that has room; a fraction goes to the tightest device."""
+        shape, place = self.shape(need), self.places[number]
+        if shape.devices:
+            chosen = self._fraction(number, shape) if slot is None else slot
+            mask = self.inventory.take(number, shape, chosen)
+            indices = [i for i in range(len(place.slots)) if mask >> i & 1]
+            devices = tuple((place.slots[i][1], shape.milli) for i in indices)
+        else:
+            self.inventory.take(number, shape, 0)
+            devices = self._pin(number, need.milli)
+        return Grant(node=place.id, kind=need.kind, devices=devices, memory_bytes=need.memory_bytes)
 
     def give_back(self, grants: Iterable[Grant]) -> None:
-        """Undo grants; nodes that have gone are passed over."""
+        """Undo grants; nodes and devices that have gone are passed over."""
         for grant in grants:
-            if grant.node in self.nodes:
-                self.nodes[grant.node].give_back(grant)
+            self._count(grant, 1)
+
+    def hold(self, grants: Iterable[Grant]) -> None:
+        """Count grants that are held already; what has gone is passed over."""
+        for grant in grants:
+            self._count(grant, -1)
+
+    def _count(self, grant: Grant, sign: int) -> None:
+        number = self.numbers.get(grant.node)
+        if number is None:
+            return
+        arrays, place = self.inventory.arrays, self.places[number]
+        arrays.bulk[number, MEMORY] += sign * grant.memory_bytes
+        for index, milli in grant.devices:
+            if grant.kind in SLOTS:
+                if (grant.kind, index) in place.slots:
+                    arrays.free[number, place.slots.index((grant.kind, index))] += sign * milli
+            elif index in place.cores:
+                self.cores[number, place.cores.index(index)] += sign * milli
+                arrays.bulk[number, CPU] += sign * milli
+        self.inventory.occupy(number, -sign)
+
+    def _fraction(self, number: int, shape: Shape) -> int:
+        free = self.inventory.arrays.free[number]
+        model = self.inventory.arrays.model[number]
+        takes = (free >= shape.milli) & ((shape.models >> model) & 1 == 1)
+        return int(np.where(takes, free, 1 << 40).argmin())
+
+    def _pin(self, number: int, milli: int) -> tuple[tuple[int, int], ...]:
+        """Cores for an amount: whole ones first, then the tightest that holds the rest."""
+        free, names = self.cores[number], self.places[number].cores
+        pinned: list[tuple[int, int]] = []
+        for core in np.flatnonzero(free == MILLI)[: milli // MILLI].tolist():
+            pinned.append((core, MILLI))
+        missing = milli - MILLI * len(pinned)
+        while missing > 0:
+            open_cores = [(int(free[c]), c) for c in range(len(names)) if free[c] > 0]
+            open_cores = [(left, c) for left, c in open_cores if c not in dict(pinned)]
+            fitting = [(left, c) for left, c in open_cores if left >= missing]
+            left, core = min(fitting) if fitting else max(open_cores)
+            pinned.append((core, min(left, missing)))
+            missing -= min(left, missing)
+        for core, amount in pinned:
+            free[core] -= amount
+        return tuple(sorted((names[core], amount) for core, amount in pinned))
 
 
 def free_pool(nodes: Sequence[Node], held: Iterable[Grant]) -> Pool:
     """The pool after what is held. Only ready nodes and healthy devices count."""
-    pool: dict[NodeId, FreeNode] = {}
-    shut: dict[NodeState, int] = {}
-    for node in sorted(nodes, key=lambda node: node.id):
-        if node.state != NodeState.READY:
-            shut[node.state] = shut.get(node.state, 0) + 1
-            continue
-        free: dict[DeviceKind, dict[int, int]] = {}
-        for device in node.devices:
-            if device.health in _USABLE:
-                free.setdefault(device.kind, {})[device.index] = device.milli
-        whole = {kind: max(left.values()) for kind, left in free.items()}
-        pool[node.id] = FreeNode(
-            id=node.id,
-            supernode=node.supernode or node.id,
-            free=free,
-            whole=whole,
-            memory_bytes=node.memory_bytes,
+    states = Counter(node.state for node in nodes)
+    del states[NodeState.READY]
+    ready = sorted((n for n in nodes if n.state == NodeState.READY), key=lambda node: node.id)
+    places: list[Place] = []
+    rows: list[Row] = []
+    for node in ready:
+        well = [device for device in node.devices if device.health in _USABLE]
+        slotted = [device for device in well if device.kind in SLOTS]
+        cores = [device for device in well if device.kind == DeviceKind.CPU]
+        cpu = sum(device.milli for device in cores)
+        rows.append(
+            Row(
+                name=node.id,
+                devices=tuple((f"{d.kind}:{d.model}", d.milli) for d in slotted),
+                bulk=(cpu, node.memory_bytes, 0, 0),
+                supernode=node.supernode,
+            )
         )
-    for grant in held:
-        if grant.node in pool:
-            pool[grant.node].hold(grant)
-    return Pool(nodes=pool, shut=shut)
+        places.append(
+            Place(
+                id=node.id,
+                slots=tuple((device.kind, device.index) for device in slotted),
+                cores=tuple(device.index for device in cores),
+            )
+        )
+    width = max((len(place.cores) for place in places), default=0)
+    free_cores: Any = np.zeros((len(places), width), np.int64)
+    for number, place in enumerate(places):
+        free_cores[number, : len(place.cores)] = MILLI
+    pool = Pool(
+        inventory=build(rows),
+        places=tuple(places),
+        numbers={place.id: number for number, place in enumerate(places)},
+        cores=free_cores,
+        shut=dict(states),
+    )
+    pool.hold(held)
+    return pool

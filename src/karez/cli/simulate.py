@@ -80,6 +80,69 @@ def packing(
     )
 
 
+class QueuePolicy(StrEnum):
+    """How jobs stand in line."""
+
+    FIFO = "fifo"
+    SJF = "sjf"
+    BACKFILL = "backfill"
+    KAREZ = "karez"
+
+
+class Durations(StrEnum):
+    """Whether the scheduler is told how long each job will run."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+
+
+@app.command()
+def queue(
+    jobs: Annotated[Path, typer.Option(help="CSV: timestamp,duration,num_gpus,cluster.")],
+    inventory: Annotated[Path, typer.Option(help="TOML: [[nodes]] count, gpu, project, ...")],
+    policy: Annotated[QueuePolicy, typer.Option(help="How.")] = QueuePolicy.KAREZ,
+    durations: Annotated[Durations, typer.Option(help="What is told.")] = Durations.UNKNOWN,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """How long jobs of a trace wait and take on an inventory.
+
+    Example: karez simulate queue --jobs jobs.csv --inventory pool.toml --policy fifo
+    """
+    from karez.simulation import inventories, philly, queueing  # noqa: PLC0415 - only here
+
+    with lines_of(inventory) as lines:
+        nodes = inventories.read_inventory("".join(lines), str(inventory))
+    with lines_of(jobs) as lines:
+        trace = philly.read_jobs(lines, str(jobs))
+    with bar("jobs ended", len(trace)) as progress:
+        report = queueing.queueing(
+            nodes, trace, policy=policy.value, known=durations == Durations.KNOWN,
+            progress=progress,
+        )  # fmt: skip
+    if as_json:
+        json_out(report)
+        return
+    typer.echo(
+        f"{report.jobs} jobs on {report.nodes} nodes with {report.devices} devices, policy "
+        f"{report.policy}, durations {report.durations}; {report.left_out} jobs never fit; "
+        f"{report.preemptions} preemptions; {report.utilisation_pct:.1f}% of device time worked"
+    )
+    rows = [("all", report.jct_s, report.queued_s)]
+    rows += [(p.project, p.jct_s, p.queued_s) for p in report.projects]
+    table(
+        ["project", "jobs", "mean JCT s", "p50", "p99", "mean queued s", "p50", "p99", "max"],
+        [
+            [
+                name, jct.jobs, f"{jct.mean:.0f}", f"{jct.p50:.0f}", f"{jct.p99:.0f}",
+                f"{queued.mean:.0f}", f"{queued.p50:.0f}", f"{queued.p99:.0f}",
+                f"{queued.max:.0f}",
+            ]
+            for name, jct, queued in rows
+        ],
+        empty="",
+    )  # fmt: skip
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`42-51` or `1,2,5-7`. Raises BadRequest."""
     seeds: list[int] = []
@@ -102,7 +165,7 @@ def lines_of(path: Path) -> Iterator[Iterator[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
     except OSError as error:
-        raise BadRequest(problem=f"{path}: {error.strerror}") from error
+        raise BadRequest(problem=f"cannot read {path}: {error.strerror}") from error
 
 
 @contextmanager

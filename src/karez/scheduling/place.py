@@ -1,7 +1,6 @@
 """Which devices a gang runs on. Pure: the same free pool gives the same answer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -52,22 +51,40 @@ def place(gang: GangSpec, pool: Pool) -> Placed | Unplaced:
     All workers of a gang get the same alternative: the one that does most work per second, the
     earlier one on ties. The pool keeps what was taken if it succeeds and is unchanged if not.
     """
+    grants = seat(gang, pool)
+    return refuse(gang, pool) if grants is None else Placed(grants=grants)
+
+
+def seat(gang: GangSpec, pool: Pool) -> tuple[Grant, ...] | None:
+    """As `place`, without a reason."""
     best: tuple[float, Need, Ints] | None = None
-    counts: list[int] = []
     for need in gang.each:
         shares = _shares(gang, need, pool)
-        count = int(shares.sum())
-        counts.append(count)
-        if count >= gang.min and (best is None or count * need.speed > best[0]):
+        count = 0 if shares is None else int(shares.sum())
+        is_better = best is None or count * need.speed > best[0]
+        if shares is not None and count >= gang.min and is_better:
             best = (count * need.speed, need, shares)
     if best is None:
-        return _refuse(gang, counts, pool)
+        return None
     _, need, shares = best
     if int(shares.sum()) == 1 and gang.topology != Topology.SPREAD:
         found = pool.best(need)
         if found is not None:
-            return Placed(grants=(pool.take(found[0], need, found[1]),))
-    return Placed(grants=_grant(need, shares, pool))
+            return (pool.take(found[0], need, found[1]),)
+    return _grant(need, shares, pool)
+
+
+def fits(gang: GangSpec, pool: Pool) -> bool:
+    """Whether the gang's minimum would find places, by the room of the nodes alone.
+
+    True may still be wrong where a supernode is required.
+    """
+    for need in gang.each:
+        room = pool.room(need)
+        count = (room > 0).sum() if gang.topology == Topology.SPREAD else room.sum()
+        if count >= gang.min:
+            return True
+    return False
 
 
 def extend(need: Need, count: int, pool: Pool, *, avoid: frozenset[NodeId]) -> tuple[Grant, ...]:
@@ -86,13 +103,17 @@ def _grant(need: Need, shares: Ints, pool: Pool) -> tuple[Grant, ...]:
     )
 
 
-def _shares(gang: GangSpec, need: Need, pool: Pool) -> Ints:
-    """(N,) how many workers each node would get of this alternative; fewer than wanted if need be.
+def _shares(gang: GangSpec, need: Need, pool: Pool) -> Ints | None:
+    """(N,) how many workers each node would get of this alternative; None if too few fit at all.
 
     Fewest supernodes, the tightest last; in each, fewest nodes, the tightest last. Filling the
     roomiest first is optimal in their number, since only the sum of their room counts.
     """
     room = pool.room(need)
+    if room.sum() < gang.min:
+        return None
+    if gang.want == 1:
+        return _one(1, room)
     if gang.topology == Topology.SPREAD:
         chosen = np.argsort(-room, kind="stable")[: gang.want]
         shares = np.zeros_like(room)
@@ -139,8 +160,9 @@ def _one(want: int, room: Ints) -> Ints:
     return shares
 
 
-def _fit(need: Need, count: int, pool: Pool) -> Fit:
+def _fit(gang: GangSpec, need: Need, pool: Pool) -> Fit:
     arrays, shape = pool.inventory.arrays, pool.shape(need)
+    shares = _shares(replace(gang, min=1), need, pool)
     if need.kind in SLOTS:
         right = ((shape.models >> arrays.model) & 1 == 1) & (pool.inventory.size > 0)
         having = right.any(1)
@@ -151,21 +173,22 @@ def _fit(need: Need, count: int, pool: Pool) -> Fit:
     short = enough & (arrays.bulk[:, MEMORY] < need.memory_bytes)
     return Fit(
         need=need,
-        workers=count,
+        workers=0 if shares is None else int(shares.sum()),
         having=int(having.sum()),
         too_few=int((having & ~enough).sum()),
         no_memory=int(short.sum()),
     )
 
 
-def _refuse(gang: GangSpec, counts: Sequence[int], pool: Pool) -> Unplaced:
-    fits = tuple(_fit(need, count, pool) for need, count in zip(gang.each, counts, strict=True))
-    parts = [_say(gang, fit) for fit in fits]
+def refuse(gang: GangSpec, pool: Pool) -> Unplaced:
+    """Why a gang finds no place in a pool as it is."""
+    found = tuple(_fit(gang, need, pool) for need in gang.each)
+    parts = [_say(gang, fit) for fit in found]
     shut = ", ".join(f"{count} {state}" for state, count in sorted(pool.shut.items()))
     reason = "; or ".join(parts) + (f"; nodes out of use: {shut}" if shut else "")
     if gang.topology in (Topology.SPREAD, Topology.REQUIRE_SUPERNODE):
         reason += f"; topology is {gang.topology}"
-    return Unplaced(reason=reason, fits=fits)
+    return Unplaced(reason=reason, fits=found)
 
 
 def _say(gang: GangSpec, fit: Fit) -> str:

@@ -103,6 +103,29 @@ class Pool:
         for grant in grants:
             self._count(grant, -1)
 
+    def has(self, grants: Iterable[Grant]) -> bool:
+        """Whether all of this is free right now."""
+        listed = tuple(grants)
+        self.hold(listed)
+        touched = {self.numbers[grant.node] for grant in listed if grant.node in self.numbers}
+        arrays = self.inventory.arrays
+        short = any(
+            (arrays.free[n] < 0).any() or (arrays.bulk[n] < 0).any() or (self.cores[n] < 0).any()
+            for n in touched
+        )
+        self.give_back(listed)
+        return not short
+
+    def fork(self) -> "Pool":
+        """A copy to try things on."""
+        return Pool(
+            inventory=self.inventory.fork(),
+            places=self.places,
+            numbers=self.numbers,
+            cores=self.cores.copy(),
+            shut=self.shut,
+        )
+
     def _count(self, grant: Grant, sign: int) -> None:
         number = self.numbers.get(grant.node)
         if number is None:

@@ -6,8 +6,10 @@ from karez.core.ports import Clock
 from karez.core.resources import Grant, Need, NodeId
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
+from karez.scheduling.desk import Start, Wait
+from karez.scheduling.line import Waiting
 from karez.scheduling.place import extend
-from karez.scheduling.plan import Running, Snapshot, Start, Wait, Waiting, plan
+from karez.scheduling.plan import Running, Snapshot, plan
 from karez.scheduling.pool import free_pool
 
 MANY = 20

@@ -46,7 +46,7 @@ def read_nodes(lines: Iterable[str], file: str) -> Sequence[Row]:
         bulk = (line.whole("cpu_milli"), line.whole("memory_mib") * MIB, 0, 0)
         rows.append(Row(name=name, devices=((line.text("model"), MILLI),) * count, bulk=bulk))
     if not rows:
-        raise BadRequest(problem=f"{file} holds no node")
+        raise BadRequest(problem=f"the file {file} holds no node")
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -59,7 +59,7 @@ def read_pods(lines: Iterable[str], file: str) -> Sequence[Asked]:
     needed = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
     asked = [_asked(line) for line in read_table(lines, file, needed)]
     if not asked:
-        raise BadRequest(problem=f"{file} holds no worker")
+        raise BadRequest(problem=f"the file {file} holds no worker")
     return asked
 
 

@@ -40,7 +40,7 @@ class Line:
 
     def problem(self, column: str, what: str) -> BadRequest:
         """The error for one cell."""
-        return BadRequest(problem=f"{self.file} line {self.number}, column {column}: {what}")
+        return BadRequest(problem=f"in {self.file}, line {self.number}, column {column}: {what}")
 
 
 def read_table(lines: Iterable[str], file: str, columns: Sequence[str]) -> Iterator[Line]:
@@ -55,7 +55,7 @@ def read_table(lines: Iterable[str], file: str, columns: Sequence[str]) -> Itera
         missing = [column for column in columns if column not in heads]
         if missing:
             raise BadRequest(
-                problem=f"{file} line 1: there is no column {missing[0]!r}",
+                problem=f"in {file}, line 1: there is no column {missing[0]!r}",
                 fix=f"The first line should name the columns {', '.join(columns)}.",
             )
         for cells in reader:
@@ -63,10 +63,10 @@ def read_table(lines: Iterable[str], file: str, columns: Sequence[str]) -> Itera
                 continue
             if len(cells) != len(heads):
                 raise BadRequest(
-                    problem=f"{file} line {reader.line_num}: {len(cells)} cells under "
+                    problem=f"in {file}, line {reader.line_num}: {len(cells)} cells under "
                     f"{len(heads)} headings"
                 )
             cells_by_head = dict(zip(heads, cells, strict=True))
             yield Line(file=file, number=reader.line_num, cells=cells_by_head)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise BadRequest(problem=f"{file}: this is no CSV text: {error}") from error
+        raise BadRequest(problem=f"in {file}: this is no CSV text: {error}") from error

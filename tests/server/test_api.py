@@ -18,6 +18,7 @@ from karez.server.api.app import PREFIX, ROUTERS, create_app
 from karez.server.api.guard import roles
 from karez.server.cloud import Cloud, first_start
 from karez.server.logs import FileLogs
+from karez.server.scheduler import Scheduler
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
 from tests.fakes import FakeClock, cpu_node
@@ -44,14 +45,16 @@ class Api:
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     store = SqlStore(f"sqlite:///{tmp_path / 'k.db'}")
+    clock = FakeClock()
     cloud = Cloud(
         store=store,
         blobs=FsspecBlobs(str(tmp_path / "blobs")),
-        clock=FakeClock(),
+        clock=clock,
         pepper=Pepper(tmp_path / "pepper"),
         settings=Settings(),
         logs=FileLogs(tmp_path / "logs"),
         wake=lambda: None,
+        explain=Scheduler(store, clock).explain,
     )
     admin = first_start(cloud)
     app = create_app(cloud)
@@ -230,6 +233,29 @@ def test_nodes_are_closed_and_opened(api: Api) -> None:
     assert api.ask("POST", "/pool/nodes/a/cordon").status_code == 200
     assert api.ask("GET", "/pool").json()[0]["state"] == "cordoned"
     assert api.ask("POST", "/pool/nodes/none/cordon").status_code == 404
+
+
+def test_why_tells_what_waits_and_hides_what_a_key_may_not_see(api: Api) -> None:
+    api.cloud.store.pool.see_nodes([cpu_node("a", 4)], now=1.0)
+    api.ask("POST", "/projects", json={"name": "other"})
+    big = {"name": "big", "project": "other", "command": ["true"], "gang": {"min": 3, "want": 3}}
+    ident = api.ask("POST", "/jobs", json=big).json()["id"]
+    assert "next pass" in api.ask("GET", "/pool/why/big").json()["reason"]
+    scheduler = Scheduler(api.cloud.store, FakeClock())
+    assert scheduler.tick() == 1
+    waits = {"name": "waits", "command": ["true"], "gang": {"min": 2, "want": 2}}
+    assert api.ask("POST", "/jobs", json=waits).status_code == 201
+    assert scheduler.tick() == 0
+    why = api.ask("GET", "/pool/why/waits").json()
+    assert "1 of 2 workers fit" in why["reason"]
+    assert [holder["id"] for holder in why["holders"]] == [ident]
+    assert [change["stop"] for change in why["changes"] if change["stop"]] == [[ident]]
+    assert why["changes"][0]["workers"] == 1
+    mine = api.ask("GET", "/pool/why/waits", api.key(Role.VIEWER)).json()
+    assert mine["holders"] == []
+    assert not [change for change in mine["changes"] if change["stop"]]
+    assert api.ask("GET", "/pool/why/big", api.key(Role.VIEWER)).status_code == 404
+    assert "placed" in api.ask("GET", "/pool/why/big").json()["state"]
 
 
 def test_the_gateway_learns_keys_and_routes_but_no_secrets(api: Api) -> None:

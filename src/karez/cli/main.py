@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("karez.cli.demo", "Tune a model through a kill, then chat with it."),
     "simulate": ("karez.cli.simulate", "Traces through the production scheduler, offline."),
     "pool": ("karez.cli.pool", "Nodes and devices."),
+    "why": ("karez.cli.why", "Why a job or service waits, and what would start it."),
     "jobs": ("karez.cli.jobs", "Submit, watch and stop jobs."),
     "models": ("karez.cli.artifacts", "Models: import, convert, list."),
     "data": ("karez.cli.artifacts", "Data sets: import, list."),

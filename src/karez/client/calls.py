@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.codec import to_json
 from karez.core.identity import KeySpec, Principal, Project
+from karez.core.reasons import Why
 from karez.core.resources import Node
 from karez.core.usage import AuditRow, MetricRow, UsageRow
 from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, ReceiptView, Summary
@@ -146,6 +147,11 @@ def pool() -> Call[list[Node]]:
 def allocations() -> Call[dict[str, Allocation]]:
     """What is held."""
     return Call(answer=dict[str, Allocation], method="GET", path="/pool/allocations")
+
+
+def why(ident: str) -> Call[Why]:
+    """Why a job or service waits."""
+    return Call(answer=Why, method="GET", path=f"/pool/why/{ident}")
 
 
 def cordon(node: str, *, closed: bool) -> Call[dict[str, str]]:

@@ -99,13 +99,13 @@ class Desk:
     _line: dict[Class, list[tuple[Rank, Waiting]]] = field(default_factory=dict)
     _stuck: dict[Class, str] = field(default_factory=dict)
     """Classes that have no room until something is given back; the text is for a full quota."""
-    _used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
+    used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
     _reserved: _Reservation | None = None
     _looked_at: float = 0.0
 
     def add(self, waiting: Waiting) -> None:
         """One more stands in line."""
-        line = self._line.setdefault(_class(waiting), [])
+        line = self._line.setdefault(class_of(waiting), [])
         insort(line, (waiting.rank(self.rules), waiting), key=itemgetter(0))
 
     def carry(self, run: Run) -> None:
@@ -174,17 +174,17 @@ class Desk:
         for key, line in self._line.items():
             why = self._stuck.get(key, behind)
             if not why and line:
-                gang, _ = within_quota(line[0][1], self.projects, self._used)
+                gang, _ = within_quota(line[0][1], self.projects, self.used)
                 why = refuse(gang, self.pool).reason
             found.update((waiting.id, why) for _, waiting in line)
         return found
 
     def _serve(self, waiting: Waiting, now: float) -> list[Start | Preempt]:
         """What starts one workload now; nothing if it must wait."""
-        key = _class(waiting)
+        key = class_of(waiting)
         if key in self._stuck:
             return []
-        gang, reason = within_quota(waiting, self.projects, self._used)
+        gang, reason = within_quota(waiting, self.projects, self.used)
         if reason:
             self._stuck[key] = reason
             return []
@@ -222,7 +222,7 @@ class Desk:
     def _use(self, project: str, grants: Sequence[Grant], sign: int) -> None:
         for grant in grants:
             key = (project, grant.kind)
-            self._used[key] = self._used.get(key, 0) + sign * grant.milli
+            self.used[key] = self.used.get(key, 0) + sign * grant.milli
 
     # reservations
 
@@ -317,7 +317,8 @@ class Desk:
         return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def _class(waiting: Waiting) -> Class:
+def class_of(waiting: Waiting) -> Class:
+    """What it shares with others in line: what holds for one holds for all."""
     return (waiting.project, waiting.gang, waiting.priority)
 
 

@@ -160,7 +160,8 @@ def _one(want: int, room: Ints) -> Ints:
     return shares
 
 
-def _fit(gang: GangSpec, need: Need, pool: Pool) -> Fit:
+def hurdle(gang: GangSpec, need: Need, pool: Pool) -> Fit:
+    """How far the pool goes along with one alternative, and which nodes it rules out."""
     arrays, shape = pool.inventory.arrays, pool.shape(need)
     shares = _shares(replace(gang, min=1), need, pool)
     if need.kind in SLOTS:
@@ -182,7 +183,7 @@ def _fit(gang: GangSpec, need: Need, pool: Pool) -> Fit:
 
 def refuse(gang: GangSpec, pool: Pool) -> Unplaced:
     """Why a gang finds no place in a pool as it is."""
-    found = tuple(_fit(gang, need, pool) for need in gang.each)
+    found = tuple(hurdle(gang, need, pool) for need in gang.each)
     parts = [_say(gang, fit) for fit in found]
     shut = ", ".join(f"{count} {state}" for state, count in sorted(pool.shut.items()))
     reason = "; or ".join(parts) + (f"; nodes out of use: {shut}" if shut else "")

@@ -17,6 +17,7 @@ from karez.core.errors import (
 )
 from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role, includes
 from karez.core.ports import Blobs, Clock
+from karez.core.reasons import Change, Why
 from karez.core.resources import NodeId, NodeState
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.settings import Settings
@@ -51,6 +52,8 @@ class Cloud:
     logs: FileLogs
     wake: Callable[[], None]
     """Have the scheduler look at once."""
+    explain: Callable[[WorkloadId], Why | None]
+    """Why a workload waits; None: it does not."""
 
     # jobs
 
@@ -141,6 +144,40 @@ class Cloud:
         self.store.workloads.request_stop(service.id, at=self.clock.now())
         self.wake()
         return self.service(who, service.id)
+
+    # why
+
+    def why(self, who: Principal, ident: str) -> Why:
+        """Why a job or service is where it is. Raises NotFound.
+
+        What other projects run is counted, but not named to those who may not see it.
+        """
+        item = self.store.workloads.job(ident) or self.store.workloads.service(ident)
+        if item is None or not who.sees(item.spec.project):
+            raise NotFound(noun="job", name=ident)
+        status = item.status
+        why = self.explain(item.id) if item.state == State.QUEUED else None
+        if why is None:
+            said = status.reason or (status.end or "")
+            if item.state == State.QUEUED:
+                said = "it starts with the next pass of the scheduler"
+            return Why(id=item.id, name=item.spec.name, state=item.state, reason=said)
+        hidden = {holder.id for holder in why.holders if not who.sees(holder.project)}
+        return replace(
+            why,
+            name=item.spec.name,
+            holders=tuple(h for h in why.holders if h.id not in hidden),
+            changes=tuple(c for c in why.changes if not self._hides(who, c)),
+        )
+
+    def _hides(self, who: Principal, change: Change) -> bool:
+        """Whether a change names what this key may not see."""
+        if who.project == EVERYWHERE:
+            return False
+        named = [
+            self.store.workloads.job(i) or self.store.workloads.service(i) for i in change.stop
+        ]
+        return any(item is None or not who.sees(item.spec.project) for item in named)
 
     # artifacts
 

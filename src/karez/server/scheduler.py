@@ -3,15 +3,18 @@
 from dataclasses import replace
 
 from karez.core.ports import Clock
+from karez.core.reasons import Why
 from karez.core.resources import Grant, Need, NodeId
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
 from karez.scheduling.desk import Start, Wait
+from karez.scheduling.explain import explain
 from karez.scheduling.line import Waiting
 from karez.scheduling.place import extend
 from karez.scheduling.plan import Running, Snapshot, plan
 from karez.scheduling.pool import free_pool
 
+MOST_WAITING = 1_000_000
 MANY = 20
 """Unknown specs beyond which one query for all is cheaper than one for each."""
 
@@ -64,6 +67,17 @@ class Scheduler:
         ]
         return extend(need, count, free_pool(self._store.pool.nodes(), held), avoid=avoid)
 
+    def explain(self, ident: WorkloadId) -> Why | None:
+        """Why a workload waits; None if it does not, or starts with the next pass."""
+        waits = (State.QUEUED,)
+        items: list[Job | Service] = [
+            *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
+            *self._store.workloads.services(projects=None, states=waits),
+        ]
+        line = sorted((_as_waiting(item) for item in items), key=lambda one: (one.since, one.id))
+        waiting = [replace(one, order=order) for order, one in enumerate(line)]
+        return explain(self._snapshot(waiting), ident, now=self._clock.now())
+
     def _snapshot(self, waiting: list[Waiting]) -> Snapshot:
         running = []
         for ident, allocation in self._store.workloads.allocations().items():
@@ -87,7 +101,7 @@ class Scheduler:
         """Everything that waits in two queries: after a start, or when many came at once."""
         waits = (State.QUEUED,)
         items: list[Job | Service] = [
-            *self._store.workloads.jobs(projects=None, states=waits, limit=1_000_000),
+            *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
             *self._store.workloads.services(projects=None, states=waits),
         ]
         self._specs = {item.id: _as_waiting(item) for item in items}

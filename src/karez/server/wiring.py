@@ -112,6 +112,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
         settings=settings,
         logs=logs,
         wake=lambda: wake[0].wake(),
+        explain=scheduler.explain,
     )
     engine_key = read_or_make(home.engine_key).hex()
 

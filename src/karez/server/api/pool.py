@@ -6,9 +6,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from karez.core.identity import Role
+from karez.core.reasons import Why
 from karez.core.resources import Node, NodeState
 from karez.core.workloads import Allocation
-from karez.server.api.guard import CloudDep, allow
+from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(prefix="/pool", tags=["pool"])
 
@@ -23,6 +24,12 @@ def show_pool(cloud: CloudDep) -> Sequence[Node]:
 def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
     """What is held right now, by workload."""
     return {str(ident): held for ident, held in cloud.store.workloads.allocations().items()}
+
+
+@router.get("/why/{workload}", **allow(Role.VIEWER))
+def why_workload(workload: str, cloud: CloudDep, who: Who) -> Why:
+    """Why a job or service waits: counts, quota, holders, an estimate, and what would start it."""
+    return cloud.why(who, workload)
 
 
 @router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))

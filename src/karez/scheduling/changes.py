@@ -1,0 +1,54 @@
+"""A cloud with something changed: what `why` proposes and `what-if` asks about."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from karez.core.reasons import Change
+from karez.core.resources import Node, NodeState
+from karez.core.workloads import GangSpec, WorkloadId
+from karez.scheduling.line import Waiting
+from karez.scheduling.plan import Snapshot
+
+
+def apply(snapshot: Snapshot, ident: WorkloadId, change: Change) -> Snapshot:
+    """The snapshot as it would be after a change for one of those that wait."""
+    waiting = [changed(one, change) if one.id == ident else one for one in snapshot.waiting]
+    project = next((one.project for one in snapshot.waiting if one.id == ident), "")
+    projects = dict(snapshot.projects)
+    if change.quota_milli and project in projects:
+        before = projects[project]
+        quota = {**before.quota_milli, **change.quota_milli}
+        projects[project] = replace(before, quota_milli=quota)
+    return replace(
+        snapshot,
+        nodes=nodes_after(snapshot.nodes, change),
+        waiting=waiting,
+        running=[run for run in snapshot.running if run.allocation.workload not in change.stop],
+        projects=projects,
+    )
+
+
+def nodes_after(nodes: Sequence[Node], change: Change) -> list[Node]:
+    """The nodes after a change."""
+    opened = [
+        replace(node, state=NodeState.READY) if node.id in change.uncordon else node
+        for node in nodes
+    ]
+    return [*opened, *change.add]
+
+
+def changed(waiting: Waiting, change: Change) -> Waiting:
+    """A workload in line after a change."""
+    priority = waiting.priority if change.priority is None else change.priority
+    return replace(waiting, gang=gang_after(waiting.gang, change), priority=priority)
+
+
+def gang_after(gang: GangSpec, change: Change) -> GangSpec:
+    """A gang after a change of its workers, kind or topology."""
+    if change.workers is not None:
+        gang = replace(gang, min=change.workers, want=max(change.workers, gang.min))
+    if change.kind is not None:
+        gang = replace(gang, each=tuple(replace(n, kind=change.kind) for n in gang.each))
+    if change.topology is not None:
+        gang = replace(gang, topology=change.topology)
+    return gang

@@ -1,0 +1,210 @@
+"""What would start a waiting workload now: small changes first, each tried on a copy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from karez.core.reasons import Change
+from karez.core.resources import Device, DeviceKind, Grant, Need, Node, NodeId, NodeState
+from karez.core.units import MILLI, show_devices
+from karez.core.workloads import GangSpec, Topology, WorkloadId
+from karez.scheduling.changes import gang_after, nodes_after
+from karez.scheduling.desk import Desk, within_quota
+from karez.scheduling.line import Waiting
+from karez.scheduling.place import fits, seat
+from karez.scheduling.plan import Snapshot
+from karez.scheduling.pool import Pool, free_pool
+
+MOST_STOPS = 8
+"""More workloads than this to stop is no small change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """A workload that waits, in a cloud where all that could start has."""
+
+    snapshot: Snapshot
+    desk: Desk
+    waiting: Waiting
+    priority: int | None
+    """What would put it first in line; None if it is."""
+
+
+def remedies(situation: Situation) -> tuple[Change, ...]:
+    """Changes that would each start it now: words to the line first, then to the pool."""
+    quota = _quota(situation)
+    base = Change(what="", priority=situation.priority, quota_milli=quota)
+    if _starts(situation, base):
+        return (_said(situation, base, ()),) if quota or situation.priority is not None else ()
+    found: list[Change] = []
+    for candidates in (_uncordon, _fewer, _other_kind, _any_topology, _stop, _add):
+        for change, words in candidates(situation, base):
+            if _starts(situation, change):
+                found.append(_said(situation, change, words))
+                break
+    return tuple(found)
+
+
+def _said(situation: Situation, change: Change, words: tuple[str, ...]) -> Change:
+    """The change with its words: what comes first in line and quota, then the rest."""
+    said = list(words)
+    project = situation.waiting.project
+    for kind, milli in change.quota_milli.items():
+        said.append(
+            f"raise the quota of project {project} to {show_devices(milli)} {kind}: "
+            f"`karez projects quota {project} --{kind} {show_devices(milli)}`"
+        )
+    if change.priority is not None:
+        said.append(f"give it priority {change.priority}, so that it is first in line")
+    return replace(change, what=" and ".join(said))
+
+
+def _quota(situation: Situation) -> dict[DeviceKind, int]:
+    """The limit its project would need for the first alternative, if quota bars it."""
+    waiting, desk = situation.waiting, situation.desk
+    _, barred = within_quota(waiting, desk.projects, desk.used)
+    if not barred:
+        return {}
+    need = waiting.gang.each[0]
+    held = desk.used.get((waiting.project, need.kind), 0)
+    return {need.kind: held + need.milli * waiting.gang.min}
+
+
+def _starts(situation: Situation, change: Change) -> bool:
+    """Whether it finds places once it is first in line and the change is made."""
+    gang = gang_after(situation.waiting.gang, change)
+    if change.quota_milli:
+        gang = replace(gang, each=gang.each[:1])
+    allowed, barred = within_quota(
+        replace(situation.waiting, gang=gang), situation.desk.projects, situation.desk.used
+    )
+    if barred and not change.quota_milli:
+        return False
+    pool = _pool_after(situation, change)
+    gang = gang if change.quota_milli else allowed
+    is_sure = gang.topology != Topology.REQUIRE_SUPERNODE
+    return fits(gang, pool) and (is_sure or seat(gang, pool) is not None)
+
+
+def _pool_after(situation: Situation, change: Change) -> Pool:
+    if change.uncordon or change.add:
+        held = [
+            grant
+            for run in situation.desk.running.values()
+            if run.id not in change.stop
+            for grant in run.grants
+        ]
+        return free_pool(nodes_after(situation.snapshot.nodes, change), held)
+    pool = situation.desk.pool.fork()
+    for ident in change.stop:
+        pool.give_back(situation.desk.running[ident].grants)
+    return pool
+
+
+Candidates = Iterator[tuple[Change, tuple[str, ...]]]
+
+
+def _uncordon(situation: Situation, base: Change) -> Candidates:
+    """One cordoned node, then all of them."""
+    shut = [n.id for n in situation.snapshot.nodes if n.state == NodeState.CORDONED]
+    for nodes in [*((node,) for node in shut), tuple(shut)]:
+        if nodes:
+            named = " ".join(f"`karez pool uncordon {node}`" for node in nodes)
+            yield replace(base, uncordon=nodes), (f"open {len(nodes)} cordoned: {named}",)
+
+
+def _fewer(situation: Situation, base: Change) -> Candidates:
+    """The most workers below its minimum that fit."""
+    least = situation.waiting.gang.min
+    low, high = 0, least - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _starts(situation, replace(base, workers=middle)):
+            low = middle
+        else:
+            high = middle - 1
+    if low:
+        yield replace(base, workers=low), (f"let it start with {low} workers, not {least}",)
+
+
+def _other_kind(situation: Situation, base: Change) -> Candidates:
+    asked = {need.kind for need in situation.waiting.gang.each}
+    there = {device.kind for node in situation.snapshot.nodes for device in node.devices}
+    for kind in (DeviceKind.NPU, DeviceKind.GPU, DeviceKind.CPU):
+        if kind in there - asked and not base.quota_milli:
+            yield replace(base, kind=kind), (f"let it run on {kind} devices",)
+
+
+def _any_topology(situation: Situation, base: Change) -> Candidates:
+    if situation.waiting.gang.topology in (Topology.REQUIRE_SUPERNODE, Topology.SPREAD):
+        topology = situation.waiting.gang.topology
+        yield replace(base, topology=Topology.ANY), (f"give up its topology {topology}",)
+
+
+def _stop(situation: Situation, base: Change) -> Candidates:
+    """The smallest workload that makes room by itself, else the fewest of the largest."""
+    kinds = {need.kind for need in situation.waiting.gang.each}
+    sizes: list[tuple[int, WorkloadId]] = []
+    for run in situation.desk.running.values():
+        milli = sum(_of_kinds(grant, kinds) for grant in run.grants)
+        if milli:
+            sizes.append((milli, run.id))
+    for milli, ident in sorted(sizes):
+        words = f"stop or move {ident}, which holds {show_devices(milli)} devices"
+        yield replace(base, stop=(ident,)), (words,)
+    together: list[WorkloadId] = []
+    for _, ident in sorted(sizes, reverse=True)[:MOST_STOPS]:
+        together.append(ident)
+        words = f"stop or move {', '.join(together)}"
+        yield replace(base, stop=tuple(together)), (words,)
+
+
+def _of_kinds(grant: Grant, kinds: set[DeviceKind]) -> int:
+    return grant.milli if grant.kind in kinds else 0
+
+
+def _add(situation: Situation, base: Change) -> Candidates:
+    """As many new nodes as its workers need, each like the best there is, or made to measure."""
+    desk = situation.desk
+    gang, _ = within_quota(situation.waiting, desk.projects, desk.used)
+    need = gang.each[0]
+    model = _model_node(situation, need)
+    empty = free_pool([replace(model, state=NodeState.READY)], ())
+    per_node = max(1, int(empty.room(need).sum()))
+    block = "new" if gang.topology == Topology.REQUIRE_SUPERNODE else ""
+    for count in _counts(gang, per_node):
+        nodes = tuple(
+            replace(model, id=NodeId(f"new-{number}"), state=NodeState.READY, supernode=block)
+            for number in range(count)
+        )
+        words = f"add {count} node{'s' * (count > 1)} like {model.id}"
+        if model.id == _MEASURE:
+            words = f"add {count} node{'s' * (count > 1)} with {need.show()} each"
+        yield replace(base, add=nodes), (words,)
+
+
+_MEASURE = NodeId("made-to-measure")
+
+
+def _model_node(situation: Situation, need: Need) -> Node:
+    """The node that would hold most of its workers when empty, or one that holds one."""
+    best, room = None, 0
+    for node in {(n.devices, n.memory_bytes): n for n in situation.snapshot.nodes}.values():
+        whole = free_pool([replace(node, state=NodeState.READY)], ())
+        here = int(whole.room(need).sum())
+        if here > room:
+            best, room = node, here
+    if best is not None:
+        return best
+    count = -(-need.milli // MILLI)
+    devices = tuple(Device(kind=need.kind, index=index) for index in range(count))
+    return Node(id=_MEASURE, address="", devices=devices, memory_bytes=need.memory_bytes)
+
+
+def _counts(gang: GangSpec, per_node: int) -> list[int]:
+    """From one node to as many as the whole gang needs, doubling."""
+    most = gang.min if gang.topology == Topology.SPREAD else -(-gang.min // per_node)
+    counts, count = [], 1
+    while count < most:
+        counts.append(count)
+        count *= 2
+    return [*counts, most]

@@ -1,0 +1,155 @@
+"""Reasons are true, and every proposed change really starts the workload: tried, not trusted."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from karez.core.identity import Project
+from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState
+from karez.core.workloads import Allocation, GangSpec, Topology, WorkloadId
+from karez.scheduling.changes import apply
+from karez.scheduling.desk import Start
+from karez.scheduling.explain import explain, explain_all
+from karez.scheduling.line import Waiting
+from karez.scheduling.plan import Running, Snapshot, plan
+from tests.fakes import cpu_node
+from tests.scheduling.test_plan import gang, node, waiting
+
+NPU = DeviceKind.NPU
+NOW = 1e6
+
+
+def run_all(snapshot: Snapshot) -> Snapshot:
+    """The snapshot after all that can start has."""
+    specs = {one.id: one for one in snapshot.waiting}
+    started = [d for d in plan(snapshot, now=0.0) if isinstance(d, Start)]
+    running = [
+        Running(
+            allocation=Allocation(workload=d.id, epoch=1, grants=d.grants, since=0.0),
+            project=specs[d.id].project,
+        )
+        for d in started
+    ]
+    left = [one for one in snapshot.waiting if one.id not in {d.id for d in started}]
+    return Snapshot(nodes=snapshot.nodes, waiting=left, running=running, projects=snapshot.projects)
+
+
+needs = st.builds(
+    Need,
+    kind=st.sampled_from([NPU, NPU, DeviceKind.CPU]),
+    milli=st.sampled_from([250, 500, 1000, 2000, 8000]),
+    memory_bytes=st.sampled_from([0, 16 << 30]),
+)
+gangs = st.builds(
+    lambda low, more, each, topology: GangSpec(
+        min=low, want=low + more, each=tuple(each), topology=topology
+    ),
+    st.integers(1, 6),
+    st.integers(0, 2),
+    st.lists(needs, min_size=1, max_size=2),
+    st.sampled_from(Topology),
+)
+jobs = st.builds(
+    lambda asked, project, priority: (asked, project, priority),
+    gangs,
+    st.sampled_from(["p", "q"]),
+    st.integers(0, 2),
+)
+pools = st.lists(
+    st.builds(
+        lambda index, npus, block, shut: node(
+            f"n{index}", npus, f"s{block}",
+            state=NodeState.CORDONED if shut else NodeState.READY,
+        ),
+        st.integers(0, 9), st.integers(0, 8), st.integers(0, 2), st.booleans(),
+    ),
+    unique_by=lambda n: n.id, max_size=5,
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    pool=pools,
+    cpus=st.integers(0, 4),
+    asked=st.lists(jobs, min_size=1, max_size=10),
+    quota=st.one_of(st.none(), st.integers(1, 12)),
+)
+def test_every_proposed_change_starts_the_workload(
+    pool: list[Node], cpus: int, asked: list[tuple[GangSpec, str, int]], quota: int | None
+) -> None:
+    limits = {} if quota is None else {NPU: quota * 1000}
+    queue = [
+        waiting(f"j{i}", each, project=project, priority=priority, since=float(i), order=i)
+        for i, (each, project, priority) in enumerate(asked)
+    ]
+    begun = Snapshot(
+        nodes=[*pool, *([cpu_node("c", cpus)] if cpus else [])],
+        waiting=queue,
+        projects={"p": Project(name="p", quota_milli=limits), "q": Project(name="q")},
+    )
+    snapshot = run_all(begun)
+    answers = explain_all(snapshot, now=NOW)
+    assert set(answers) == {one.id for one in snapshot.waiting}
+    for ident, why in answers.items():
+        assert why.reason
+        assert why.changes, why
+        for change in why.changes:
+            assert change.what
+            after = plan(apply(snapshot, ident, change), now=NOW)
+            assert ident in {d.id for d in after if isinstance(d, Start)}, change
+
+
+def full_house() -> Snapshot:
+    """One project at its quota, one large job that holds most of the pool, one that waits."""
+    return run_all(
+        Snapshot(
+            nodes=[node("a", 8), node("b", 8, state=NodeState.CORDONED)],
+            waiting=[
+                waiting("large", gang(6), project="q"),
+                waiting("small", gang(1), project="q", since=1.0),
+                waiting("asks", gang(4), project="p", since=2.0),
+            ],
+            projects={"p": Project(name="p", quota_milli={NPU: 3000})},
+        )
+    )
+
+
+def test_the_answer_names_the_quota_the_holders_and_the_smallest_change() -> None:
+    why = explain(full_house(), WorkloadId("asks"), now=NOW)
+    assert why is not None
+    assert "quota of project p: 0 of 3 npu held, 4 more asked" in why.reason
+    (line,) = why.quota
+    assert (line.limit, line.held, line.asked) == (3.0, 0.0, 4.0)
+    assert [(holder.id, holder.devices) for holder in why.holders] == [("large", 6), ("small", 1)]
+    (hurdle,) = why.hurdles
+    assert (hurdle.workers, hurdle.needed) == (1, 4)
+    assert hurdle.nodes == {"cordoned": 1}
+    assert hurdle.devices_free == 1.0
+    first = why.changes[0]
+    assert first.uncordon == ("b",)
+    assert first.quota_milli == {NPU: 4000}
+    assert "karez projects quota p --npu 4" in first.what
+    stops = [change.stop for change in why.changes if change.stop]
+    assert stops == [("large",)]  # the smaller one would not do
+
+
+def test_a_start_is_estimated_from_what_is_known_and_from_what_has_run() -> None:
+    snapshot = Snapshot(
+        nodes=[node("a", 8)],
+        waiting=[waiting("asks", gang(8), since=900.0)],
+        running=full_house().running[:1],
+    )
+    why = explain(snapshot, WorkloadId("asks"), now=1000.0)
+    assert why is not None
+    assert why.starts is not None
+    assert why.starts.early == 1250.0
+    assert why.starts.middle == 2000.0
+    assert why.starts.late == 5000.0
+
+
+def test_a_kind_that_nobody_has_is_said_and_another_or_a_new_node_proposed() -> None:
+    asked = Waiting(id=WorkloadId("j"), project="p", gang=gang(2), priority=0, since=0.0)
+    why = explain(Snapshot(nodes=[cpu_node("c", 4)], waiting=[asked]), asked.id, now=NOW)
+    assert why is not None
+    assert "no node has npu devices" in why.reason
+    assert [change.kind for change in why.changes] == [DeviceKind.CPU, None]
+    assert [one.id for one in why.changes[1].add] == [NodeId("new-0"), NodeId("new-1")]

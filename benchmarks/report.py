@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 def report(name: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -24,3 +25,13 @@ def report(name: str, rows: Sequence[Mapping[str, object]]) -> None:
         "load": round(os.getloadavg()[0], 2),
     }
     print(json.dumps({"benchmark": name, "machine": machine, "rows": list(rows)}))
+
+
+def traces(name: str) -> Path:
+    """A folder of the traces; ends the benchmark with a reason where there is none."""
+    default = Path(__file__).parent.parent.parent / "shared" / "traces"
+    folder = Path(os.environ.get("KAREZ_TRACES", default)) / name
+    if not folder.exists():
+        print(f"skipped: no traces in {folder}; set KAREZ_TRACES")
+        raise SystemExit(0)
+    return folder

@@ -3,6 +3,9 @@
 Each shape keeps its score per node; only nodes that changed since are scored again, and the best
 is found over the maxima of blocks of nodes (equivalence classes and score caching, after A. Verma
 et al., "Large-scale cluster management at Google with Borg", EuroSys 2015, section 3.4).
+
+Arrays are handed on one by one: taking them out of a tuple inside a loop counts references each
+time, which made a row cost ten times as much.
 """
 
 from typing import Final
@@ -11,7 +14,7 @@ import numba
 import numpy as np
 
 from karez.core.units import MILLI
-from karez.scheduling.inventory import CPU, HEAD, MEMORY, Arrays, Ints
+from karez.scheduling.inventory import ANY_MODEL, CPU, HEAD, MEMORY, Arrays, Ints
 from karez.scheduling.mix import PPM, Mix
 from karez.scheduling.scores import (
     CPU_SHARE,
@@ -23,186 +26,226 @@ from karez.scheduling.scores import (
     Policy,
 )
 
-BLOCK: Final = 128
+BLOCK: Final = 64
 _BEST_FIT, _FGD, _KAREZ = int(Policy.BEST_FIT), int(Policy.FGD), int(Policy.KAREZ)
 
 
 @numba.njit(cache=True)
 def refresh(
-    arrays: Arrays, shape: Ints, mix: Mix, policy: int, known: tuple[Ints, Ints, Ints], rows: Ints
-) -> int:
+    arrays: Arrays, shape: Ints, mix: Mix, policy: int, known: tuple[Ints, Ints, Ints], rows: Ints,
+    stamps: Ints, stamp: int,
+) -> int:  # fmt: skip
     """Score these nodes again; the best of all nodes, or -1.
 
-    `known` is (N,) scores, (N,) slots and the maxima of blocks, and is brought up to date.
+    `known` is (N,) scores, (N,) slots and the maxima of blocks, and is brought up to date. A row
+    may be named twice: `stamps` tells those that are done by `stamp`.
     """
+    free, model, bulk, domain, busy, most, whole, total = arrays
+    devices, milli, models, cpu, weight, per_device = mix
     points, slots, tops = known
-    last = -1
+    stale = np.zeros(len(tops), np.bool_)
+    counts = np.zeros(len(weight), np.int64)
+    lows = np.zeros(len(weight), np.int64)
+    asked, each = shape[0], shape[1]
     for row in rows:
-        points[row], slots[row] = score_one(arrays, row, shape, mix, policy)
+        if stamps[row] == stamp:
+            continue
+        stamps[row] = stamp
+        before, now, slot = points[row], NEVER, 0
+        fits = asked == 0 or (most[row] >= each and (each < MILLI or whole[row] >= asked))
+        for index in range(bulk.shape[1]):  # spelled out: a call would count references
+            fits = fits and bulk[row, index] >= shape[HEAD + index]
+        if fits and asked > 0 and (shape[2] != ANY_MODEL or (asked > 1 and each < MILLI)):
+            fits = _has_slots(free, model, row, shape)
+        if fits:
+            if policy == _BEST_FIT:
+                cpu_left = bulk[row, CPU] - shape[HEAD + CPU]
+                devices_left = total[row] - shape[0] * shape[1]
+                now = -(cpu_left * NODE_SHARE + devices_left * CPU_SHARE)
+            else:
+                now, slot = _gradient(
+                    free, model, bulk, row, shape, policy,
+                    devices, milli, models, cpu, weight, per_device, counts, lows,
+                )  # fmt: skip
+                if policy == _KAREZ and busy[domain[row]] == 0:
+                    now -= 1 << TIE_BITS
+        points[row], slots[row] = now, slot
         block = row // BLOCK
-        if block != last and last >= 0:
-            tops[last] = _top(points, last)
-        last = block
-    if last >= 0:
-        tops[last] = _top(points, last)
-    best = int(np.argmax(tops))
-    if tops[best] == NEVER:
-        return -1
-    for row in range(best * BLOCK, min(len(points), (best + 1) * BLOCK)):
-        if points[row] == tops[best]:
-            return row
-    return -1
-
-
-@numba.njit(cache=True)
-def _top(points: Ints, block: int) -> int:
-    best = NEVER
-    for row in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
-        best = max(best, points[row])
+        if now >= tops[block]:
+            tops[block] = now
+            stale[block] = False
+        elif before == tops[block]:
+            stale[block] = True
+    best = _best_of(points, tops, stale)
+    if policy == _BEST_FIT and best >= 0:
+        slots[best] = _tightest(free, model, best, shape)
     return best
 
 
 @numba.njit(cache=True)
-def score_one(arrays: Arrays, row: int, shape: Ints, mix: Mix, policy: int) -> tuple[int, int]:
-    """Score and slot of one node: see karez.scheduling.scores.score."""
-    if not _fits(arrays, row, shape):
-        return NEVER, 0
-    if policy == _BEST_FIT:
-        return _best_fit(arrays, row, shape)
-    points, slot = _gradient(arrays, row, shape, mix, policy)
-    if policy == _KAREZ and arrays.busy[arrays.domain[row]] == 0:
-        points -= 1 << TIE_BITS
-    return points, slot
+def _best_of(points: Ints, tops: Ints, stale: Ints) -> int:
+    """The first of the best rows, once the maxima that fell are found anew."""
+    for block in range(len(tops)):
+        if stale[block]:
+            best = NEVER
+            for row in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
+                best = max(best, points[row])
+            tops[block] = best
+    top = int(np.argmax(tops))
+    if tops[top] == NEVER:
+        return -1
+    for row in range(top * BLOCK, min(len(points), (top + 1) * BLOCK)):
+        if points[row] == tops[top]:
+            return row
+    return -1
+
+
+@numba.njit(cache=True, inline="always")
+def _takes(left: int, kind: int, shape: Ints) -> bool:
+    return left > 0 and left >= shape[1] and (shape[2] >> kind) & 1 == 1
 
 
 @numba.njit(cache=True)
-def _takes(arrays: Arrays, row: int, slot: int, shape: Ints) -> bool:
-    left = arrays.free[row, slot]
-    return left > 0 and left >= shape[1] and (shape[2] >> arrays.model[row, slot]) & 1 == 1
-
-
-@numba.njit(cache=True)
-def _fits(arrays: Arrays, row: int, shape: Ints) -> bool:
-    for index in range(arrays.bulk.shape[1]):
-        if arrays.bulk[row, index] < shape[HEAD + index]:
-            return False
+def _has_slots(free: Ints, model: Ints, row: int, shape: Ints) -> bool:
     missing = shape[0]
-    if missing:
-        for slot in range(arrays.free.shape[1]):
-            if _takes(arrays, row, slot, shape):
-                missing -= 1
+    for slot in range(free.shape[1]):
+        if _takes(free[row, slot], model[row, slot], shape):
+            missing -= 1
     return missing <= 0
 
 
 @numba.njit(cache=True)
-def _best_fit(arrays: Arrays, row: int, shape: Ints) -> tuple[int, int]:
-    total, tightest, chosen = 0, 1 << 40, 0
-    for slot in range(arrays.free.shape[1]):
-        left = arrays.free[row, slot]
-        total += left
-        if left < tightest and _takes(arrays, row, slot, shape):
-            tightest, chosen = left, slot
-    cpu_left = arrays.bulk[row, CPU] - shape[HEAD + CPU]
-    devices_left = total - shape[0] * shape[1]
-    return -(cpu_left * NODE_SHARE + devices_left * CPU_SHARE), chosen
+def _tightest(free: Ints, model: Ints, row: int, shape: Ints) -> int:
+    """The slot with least room that takes a fraction."""
+    least, chosen = 1 << 40, 0
+    for slot in range(free.shape[1]):
+        left = free[row, slot]
+        if left < least and _takes(left, model[row, slot], shape):
+            least, chosen = left, slot
+    return chosen
 
 
 @numba.njit(cache=True)
-def _gradient(arrays: Arrays, row: int, shape: Ints, mix: Mix, policy: int) -> tuple[int, int]:
-    free = arrays.free[row]
-    cpu = arrays.bulk[row, CPU]
-    after = cpu - shape[HEAD + CPU]
-    total = free.sum()
-    counts = np.zeros(len(mix.weight), np.int64)
-    lows = np.zeros(len(mix.weight), np.int64)
-    before = _fragmentation(free, arrays.model[row], cpu, mix, counts, lows)
-    if shape[0] != 1 or shape[1] == MILLI:
-        left, missing = free.copy(), shape[0]
-        for slot in range(len(free)):
-            if missing > 0 and _takes(arrays, row, slot, shape):
-                left[slot] -= shape[1]
-                missing -= 1
-        now = _fragmentation(left, arrays.model[row], after, mix, counts, lows)
-        asked = shape[0] * shape[1]
-        return _points(arrays, row, shape, mix, policy, before - now, total - asked, 0), 0
+def _gradient(
+    free: Ints, model: Ints, bulk: Ints, row: int, shape: Ints, policy: int,
+    devices: Ints, milli: Ints, models: Ints, cpu: Ints, weight: Ints, per_device: Ints,
+    counts: Ints, lows: Ints,
+) -> tuple[int, int]:  # fmt: skip
+    """See karez.scheduling.scores; `counts` and `lows` are scratch, one for each typical shape."""
+    total = 0
+    for slot in range(free.shape[1]):
+        total += free[row, slot]
+    has = bulk[row, CPU]
+    after = has - shape[HEAD + CPU]
+    before = 0
+    for index in range(len(weight)):
+        count, low = 0, 0
+        for slot in range(free.shape[1]):
+            left = free[row, slot]
+            if left >= milli[index] and (models[index] >> model[row, slot]) & 1 == 1:
+                count += 1
+            else:
+                low += left
+        counts[index], lows[index] = count, low
+        hosts = devices[index] > 0 and count >= devices[index] and has >= cpu[index]
+        before += weight[index] * (low if hosts else total)
+    if policy == _KAREZ:
+        before += PPM * _stranded(bulk, row, shape, per_device, total, False)
     best, chosen = NEVER, 0
-    for slot in range(len(free)):
-        if not _takes(arrays, row, slot, shape) or _seen_before(arrays, row, slot):
+    for slot in range(free.shape[1]):
+        left = free[row, slot]
+        if not _takes(left, model[row, slot], shape) and shape[0] > 0:
             continue
-        now = _without(arrays, row, slot, shape[1], after, mix, counts, lows)
-        points = _points(
-            arrays, row, shape, mix, policy, before - now, total - shape[1], free[slot] - shape[1]
-        )
+        slot_left = left - shape[1]
+        if shape[0] == 1 and shape[1] < MILLI:
+            if _seen_before(free, model, row, slot):
+                continue
+            now = 0
+            for index in range(len(weight)):
+                now += weight[index] * _wasted_without(
+                    left, shape[1], (models[index] >> model[row, slot]) & 1 == 1, milli[index],
+                    devices[index], counts[index], lows[index], after >= cpu[index],
+                    total - shape[1],
+                )  # fmt: skip
+        else:
+            slot_left = 0
+            now = 0
+            for index in range(len(weight)):
+                now += weight[index] * _wasted_whole(
+                    free, model, row, shape, models[index], milli[index], devices[index],
+                    after >= cpu[index],
+                )  # fmt: skip
+        rest = total - shape[0] * shape[1]
+        if policy == _KAREZ:
+            now += PPM * _stranded(bulk, row, shape, per_device, rest, True)
+        points = _points(before - now, slot_left, rest, after, policy)
         if points > best:
             best, chosen = points, slot
+        if slot_left == 0 and not (shape[0] == 1 and shape[1] < MILLI):
+            return best, 0  # whole devices: the first free ones, nothing to choose
     return best, chosen
 
 
-@numba.njit(cache=True)
-def _seen_before(arrays: Arrays, row: int, slot: int) -> bool:
+@numba.njit(cache=True, inline="always")
+def _wasted_without(
+    was: int, taken: int, is_right: bool, milli: int, devices: int, count: int, low: int,
+    has_cpu: bool, total: int,
+) -> int:  # fmt: skip
+    """What a typical shape cannot use once `taken` of one slot is gone, from what was before."""
+    if is_right and was >= milli:
+        if was - taken < milli:
+            count -= 1
+            low += was - taken
+    else:
+        low -= taken
+    return low if devices > 0 and count >= devices and has_cpu else total
+
+
+@numba.njit(cache=True, inline="always")
+def _wasted_whole(
+    free: Ints, model: Ints, row: int, shape: Ints, models: int, milli: int, devices: int,
+    has_cpu: bool,
+) -> int:  # fmt: skip
+    """What a typical shape cannot use once the first whole devices that do are gone."""
+    missing, total, low, count = shape[0], 0, 0, 0
+    for slot in range(free.shape[1]):
+        left = free[row, slot]
+        if missing > 0 and _takes(left, model[row, slot], shape):
+            left -= shape[1]
+            missing -= 1
+        total += left
+        if left >= milli and (models >> model[row, slot]) & 1 == 1:
+            count += 1
+        else:
+            low += left
+    return low if devices > 0 and count >= devices and has_cpu else total
+
+
+@numba.njit(cache=True, inline="always")
+def _seen_before(free: Ints, model: Ints, row: int, slot: int) -> bool:
     """Whether an earlier slot is just like this one: its score would be the same."""
     for other in range(slot):
-        same = arrays.free[row, other] == arrays.free[row, slot]
-        if same and arrays.model[row, other] == arrays.model[row, slot]:
+        same = free[row, other] == free[row, slot]
+        if same and model[row, other] == model[row, slot]:
             return True
     return False
 
 
-@numba.njit(cache=True)
-def _fragmentation(free: Ints, model: Ints, cpu: int, mix: Mix, counts: Ints, lows: Ints) -> int:
-    """Also leaves, for each typical shape, how many devices will do and what the others hold."""
-    total = free.sum()
-    result = 0
-    for index in range(len(mix.weight)):
-        milli, low, count = mix.milli[index], 0, 0
-        for slot in range(len(free)):
-            if free[slot] >= milli and (mix.models[index] >> model[slot]) & 1 == 1:
-                count += 1
-            else:
-                low += free[slot]
-        counts[index], lows[index] = count, low
-        hosts = mix.devices[index] > 0 and count >= mix.devices[index] and cpu >= mix.cpu[index]
-        result += mix.weight[index] * (low if hosts else total)
-    return result
-
-
-@numba.njit(cache=True)
-def _without(
-    arrays: Arrays, row: int, slot: int, milli: int, cpu: int, mix: Mix, counts: Ints, lows: Ints
+@numba.njit(cache=True, inline="always")
+def _stranded(
+    bulk: Ints, row: int, shape: Ints, per_device: Ints, total: int, is_after: bool
 ) -> int:
-    """Fragmentation once `milli` of one slot is gone, from what is known of all slots."""
-    was = arrays.free[row, slot]
-    left = was - milli
-    total = arrays.free[row].sum() - milli
     result = 0
-    for index in range(len(mix.weight)):
-        low, count = lows[index], counts[index]
-        right = (mix.models[index] >> arrays.model[row, slot]) & 1 == 1
-        if right and was >= mix.milli[index]:
-            if left < mix.milli[index]:
-                count -= 1
-                low += left
-        else:
-            low -= milli
-        hosts = mix.devices[index] > 0 and count >= mix.devices[index] and cpu >= mix.cpu[index]
-        result += mix.weight[index] * (low if hosts else total)
+    for index in (CPU, MEMORY):
+        if per_device[index] > 0:
+            has = bulk[row, index] - (shape[HEAD + index] if is_after else 0)
+            result += max(0, total - has * MILLI // per_device[index])
     return result
 
 
-@numba.njit(cache=True)
-def _points(
-    arrays: Arrays, row: int, shape: Ints, mix: Mix, policy: int, gain: int, left: int,
-    slot_left: int,
-) -> int:  # fmt: skip
+@numba.njit(cache=True, inline="always")
+def _points(gain: int, slot_left: int, left: int, cpu_left: int, policy: int) -> int:
     if policy == _FGD:
         return int(np.searchsorted(SIGMOID_STEPS, gain, side="right"))
-    total = left + shape[0] * shape[1]
-    for index in (CPU, MEMORY):
-        if mix.per_device[index] > 0:
-            has = arrays.bulk[row, index]
-            served = has * MILLI // mix.per_device[index]
-            will = (has - shape[HEAD + index]) * MILLI // mix.per_device[index]
-            gain += PPM * (max(0, total - served) - max(0, left - will))
-    cpu_left = arrays.bulk[row, CPU] - shape[HEAD + CPU]
     tightness = slot_left + left // NODE_SHARE + cpu_left // CPU_SHARE
     return (2 * (gain // STEP) << TIE_BITS) - tightness

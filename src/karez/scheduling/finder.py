@@ -7,15 +7,15 @@ from typing import Final
 
 import numpy as np
 
-from karez.scheduling.inventory import Ints, Inventory, Shape
+from karez.scheduling.inventory import Ints, Inventory, Shape, row_of
 from karez.scheduling.mix import Mix
 from karez.scheduling.scores import NEVER, Policy, score
 
 KEPT: Final = 512
 """Shapes whose scores are kept; 12,500 nodes take 200 KB each."""
-BLOCK: Final = 128
+BLOCK: Final = 64
 Known = tuple[Ints, Ints, Ints]
-Refresh = Callable[[Inventory, Ints, Mix, Policy, Known, Ints], int]
+Refresh = Callable[["Finder", "_Scores", Ints], int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,22 +37,28 @@ class Finder:
     policy: Policy = Policy.KAREZ
     compiled: bool = field(default_factory=lambda: find_spec("numba") is not None)
     """Whether numba does it. The answers are the same."""
+    stamps: Ints = field(init=False)
+    """(N,) the last question for which each node was scored again."""
+    stamp: int = 0
     _shapes: dict[Shape, _Scores] = field(default_factory=dict)
     _refresh: Refresh | None = None
+
+    def __post_init__(self) -> None:
+        self.stamps = np.zeros(len(self.inventory.names), np.int64)
 
     def find(self, shape: Shape) -> tuple[int, int] | None:
         """The best node and the slot for a fraction there, or None if no node has room."""
         if self._refresh is None:
             self._refresh = _compiled_refresh() if self.compiled else _refresh
-        touched = self.inventory.touched
+        inventory = self.inventory
         scores = self._shapes.get(shape)
-        if scores is None or len(touched) - scores.seen > len(self.inventory.names):
+        if scores is None or inventory.changes - scores.seen > len(inventory.names):
             scores = self._anew(shape)
-            rows = np.arange(len(self.inventory.names))
+            rows: Ints = np.arange(len(inventory.names))
         else:
-            rows = np.array(sorted(set(touched[scores.seen :])), np.int64)
-        scores.seen = len(touched)
-        node = self._refresh(self.inventory, scores.row, self.mix, self.policy, scores.known, rows)
+            rows = inventory.changed_since(scores.seen)
+        scores.seen = inventory.changes
+        node = self._refresh(self, scores, rows)
         return None if node < 0 else (node, int(scores.known[1][node]))
 
     def _anew(self, shape: Shape) -> _Scores:
@@ -62,17 +68,16 @@ class Finder:
         blocks = -(-count // BLOCK) or 1
         empty = np.full(count, NEVER, np.int64)
         known = (empty, np.zeros(count, np.int64), np.full(blocks, NEVER, np.int64))
-        self._shapes[shape] = _Scores(row=shape.row(), known=known, seen=0)
+        self._shapes[shape] = _Scores(row=row_of(shape), known=known, seen=0)
         return self._shapes[shape]
 
 
-def _refresh(
-    inventory: Inventory, shape: Ints, mix: Mix, policy: Policy, known: Known, rows: Ints
-) -> int:
-    points, slots, _ = known
-    for start in range(0, len(rows), 1024):  # (K, D, T) stays in the cache
-        part = rows[start : start + 1024]
-        points[part], slots[part] = score(inventory.arrays, part, shape, mix, policy)
+def _refresh(finder: Finder, scores: _Scores, rows: Ints) -> int:
+    points, slots, _ = scores.known
+    arrays, unique = finder.inventory.arrays, np.unique(rows)
+    for start in range(0, len(unique), 1024):  # (K, D, T) stays in the cache
+        part = unique[start : start + 1024]
+        points[part], slots[part] = score(arrays, part, scores.row, finder.mix, finder.policy)
     if not len(points):
         return -1
     best = int(points.argmax())
@@ -82,9 +87,19 @@ def _refresh(
 def _compiled_refresh() -> Refresh:
     from karez.scheduling import compiled  # noqa: PLC0415 - numba takes a second to import
 
-    def refresh(
-        inventory: Inventory, shape: Ints, mix: Mix, policy: Policy, known: Known, rows: Ints
-    ) -> int:
-        return int(compiled.refresh(inventory.arrays, shape, mix, int(policy), known, rows))
+    def refresh(finder: Finder, scores: _Scores, rows: Ints) -> int:
+        finder.stamp += 1
+        return int(
+            compiled.refresh(
+                finder.inventory.arrays,
+                scores.row,
+                finder.mix,
+                int(finder.policy),
+                scores.known,
+                rows,
+                finder.stamps,
+                finder.stamp,
+            )
+        )
 
     return refresh

@@ -5,6 +5,7 @@ Shapes: N nodes, D accelerator slots of the widest node, B bulk resources (see B
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ CPU, MEMORY = 0, 1
 ANY_MODEL: Final = -1
 """Every bit set: a shape that takes any accelerator."""
 HEAD: Final = 3
-"""A shape's row is (devices, thousandths of each, allowed models) and then the bulk amounts."""
+"""A row of a shape is (devices, thousandths of each, allowed models) and then the bulk amounts."""
 
 
 class Shape(NamedTuple):
@@ -33,14 +34,16 @@ class Shape(NamedTuple):
     """Bit set of the models that will do."""
     bulk: tuple[int, ...] = (0,) * len(BULK)
 
-    def row(self) -> Ints:
-        """As the kernels read it."""
-        return np.array([self.devices, self.milli, self.models, *self.bulk], np.int64)
-
     @property
     def device_milli(self) -> int:
         """Thousandths of accelerators in all."""
         return self.devices * self.milli
+
+
+@lru_cache(maxsize=4096)
+def row_of(shape: Shape) -> Ints:
+    """A shape as the kernels read it."""
+    return np.array([shape.devices, shape.milli, shape.models, *shape.bulk], np.int64)
 
 
 class Arrays(NamedTuple):
@@ -56,6 +59,12 @@ class Arrays(NamedTuple):
     """(N,) number of its supernode."""
     busy: Ints
     """(supernodes,) workers in each: a supernode with none is still whole."""
+    most: Ints
+    """(N,) most thousandths free on one accelerator: most nodes are ruled out by this alone."""
+    whole: Ints
+    """(N,) accelerators that nobody uses."""
+    total: Ints
+    """(N,) free thousandths of all its accelerators."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,8 +81,10 @@ class Inventory:
     """Model names by number."""
     members: tuple[Ints, ...] = field(default_factory=tuple)
     """Nodes of each supernode."""
-    touched: list[int] = field(default_factory=list)
-    """Nodes in the order in which they changed."""
+    changes: int = 0
+    """How often nodes have changed."""
+    _log: Ints = field(default_factory=lambda: np.zeros(1024, np.int64))
+    """Which, in order."""
 
     @property
     def capacity_milli(self) -> int:
@@ -101,7 +112,7 @@ class Inventory:
             for index in chosen:
                 free[index] -= shape.milli
                 mask |= 1 << index
-        self.arrays.bulk[node] -= shape.bulk
+        self.arrays.bulk[node] -= row_of(shape)[HEAD:]
         self.occupy(node, 1)
         return mask
 
@@ -113,7 +124,7 @@ class Inventory:
             if mask >> index & 1:
                 free[index] += shape.milli
             index += 1
-        self.arrays.bulk[node] += shape.bulk
+        self.arrays.bulk[node] += row_of(shape)[HEAD:]
         self.occupy(node, -1)
 
     def fork(self) -> "Inventory":
@@ -125,6 +136,9 @@ class Inventory:
                 bulk=self.arrays.bulk.copy(),
                 domain=self.arrays.domain,
                 busy=self.arrays.busy.copy(),
+                most=self.arrays.most.copy(),
+                whole=self.arrays.whole.copy(),
+                total=self.arrays.total.copy(),
             ),
             size=self.size,
             bulk_size=self.bulk_size,
@@ -134,7 +148,11 @@ class Inventory:
         )
 
     def _whole(self, node: int, shape: Shape) -> list[int]:
-        free, model = self.arrays.free[node].tolist(), self.arrays.model[node].tolist()
+        free = self.arrays.free[node].tolist()
+        if shape.models == ANY_MODEL:
+            chosen = [index for index, left in enumerate(free) if left >= MILLI]
+            return chosen[: shape.devices]
+        model = self.arrays.model[node].tolist()
         fitting = (
             index
             for index, (left, kind) in enumerate(zip(free, model, strict=True))
@@ -144,13 +162,35 @@ class Inventory:
 
     def occupy(self, node: int, change: int) -> None:
         """Count workers of a node, and note that it changed."""
+        free = self.arrays.free[node].tolist()
+        self.arrays.most[node] = max(free)
+        self.arrays.whole[node] = free.count(MILLI)
+        self.arrays.total[node] = sum(free)
         domain = int(self.arrays.domain[node])
         before = int(self.arrays.busy[domain])
         self.arrays.busy[domain] = before + change
         if before == 0 or before + change == 0:  # the supernode stopped or began being whole
-            self.touched.extend(self.members[domain].tolist())
+            self._note(self.members[domain])
         else:
-            self.touched.append(node)
+            if self.changes == len(self._log):
+                self._grow(1)
+            self._log[self.changes] = node
+            self.changes += 1
+
+    def changed_since(self, seen: int) -> Ints:
+        """Nodes that changed after `changes` was `seen`, some of them more than once."""
+        return self._log[seen : self.changes]
+
+    def _note(self, nodes: Ints) -> None:
+        if self.changes + len(nodes) > len(self._log):
+            self._grow(len(nodes))
+        self._log[self.changes : self.changes + len(nodes)] = nodes
+        self.changes += len(nodes)
+
+    def _grow(self, more: int) -> None:
+        fresh = np.zeros(2 * len(self._log) + more, np.int64)
+        fresh[: self.changes] = self._log[: self.changes]
+        self._log = fresh
 
 
 class Row(NamedTuple):
@@ -188,6 +228,9 @@ def build(rows: Sequence[Row]) -> Inventory:
             bulk=bulk,
             domain=domain,
             busy=np.zeros(max(1, len(number)), np.int64),
+            most=free.max(1, initial=0),
+            whole=(free == MILLI).sum(1),
+            total=free.sum(1),
         ),
         size=free.copy(),
         bulk_size=bulk.copy(),

@@ -97,7 +97,8 @@ def extend(need: Need, count: int, pool: Pool, *, avoid: frozenset[NodeId]) -> t
 
 
 def _grant(need: Need, shares: Ints, pool: Pool) -> tuple[Grant, ...]:
-    order = np.argsort(-shares, kind="stable")
+    nodes = np.flatnonzero(shares)
+    order = nodes[np.argsort(-shares[nodes], kind="stable")]
     return tuple(
         pool.take(number, need) for number in order.tolist() for _ in range(int(shares[number]))
     )

@@ -38,6 +38,8 @@ class Pool:
     numbers: Mapping[NodeId, int]
     cores: Ints
     """(N, C) free thousandths of each core, so that a grant can name the cores it pins."""
+    masks: Mapping[DeviceKind, int] = field(default_factory=dict)
+    """The models of each kind, as a bit set."""
     shut: Mapping[NodeState, int] = field(default_factory=dict)
     """How many nodes take no work, by why."""
     finder: Finder | None = None
@@ -48,11 +50,7 @@ class Pool:
         if need.kind not in SLOTS:
             return Shape(bulk=(need.milli, need.memory_bytes, 0, 0))
         whole = need.milli >= MILLI
-        mask = sum(
-            1 << number
-            for number, name in enumerate(self.inventory.models)
-            if name.startswith(f"{need.kind}:")
-        )
+        mask = self.masks.get(need.kind, 0)
         return Shape(
             devices=need.milli // MILLI if whole else 1,
             milli=MILLI if whole else need.milli,
@@ -64,8 +62,11 @@ class Pool:
         """(N,) how many workers of this need fit on each node now."""
         arrays, shape = self.inventory.arrays, self.shape(need)
         if shape.devices:
-            usable = (shape.models >> arrays.model) & 1
-            count = (arrays.free // shape.milli * usable).sum(1) // shape.devices
+            usable = (shape.models >> arrays.model) & 1 == 1
+            if shape.milli == MILLI:
+                count = (usable & (arrays.free >= MILLI)).sum(1) // shape.devices
+            else:
+                count = (arrays.free // shape.milli * usable).sum(1)
         else:
             count = arrays.bulk[:, CPU] // need.milli
         if need.memory_bytes:
@@ -84,8 +85,9 @@ class Pool:
         """Grant one worker on a node that has room; a fraction goes to the tightest device."""
         shape, place = self.shape(need), self.places[number]
         if shape.devices:
-            chosen = self._fraction(number, shape) if slot is None else slot
-            mask = self.inventory.take(number, shape, chosen)
+            if slot is None:
+                slot = self._fraction(number, shape) if shape.milli < MILLI else 0
+            mask = self.inventory.take(number, shape, slot)
             indices = [i for i in range(len(place.slots)) if mask >> i & 1]
             devices = tuple((place.slots[i][1], shape.milli) for i in indices)
         else:
@@ -123,6 +125,7 @@ class Pool:
             places=self.places,
             numbers=self.numbers,
             cores=self.cores.copy(),
+            masks=self.masks,
             shut=self.shut,
         )
 
@@ -197,8 +200,14 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant]) -> Pool:
     free_cores: Any = np.zeros((len(places), width), np.int64)
     for number, place in enumerate(places):
         free_cores[number, : len(place.cores)] = MILLI
+    inventory = build(rows)
+    masks = {
+        kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))
+        for kind in SLOTS
+    }
     pool = Pool(
-        inventory=build(rows),
+        inventory=inventory,
+        masks=masks,
         places=tuple(places),
         numbers={place.id: number for number, place in enumerate(places)},
         cores=free_cores,

@@ -171,7 +171,7 @@ def _add(situation: Situation, base: Change) -> Candidates:
     empty = free_pool([replace(model, state=NodeState.READY)], ())
     per_node = max(1, int(empty.room(need).sum()))
     block = "new" if gang.topology == Topology.REQUIRE_SUPERNODE else ""
-    for count in _counts(gang, per_node):
+    for count in _counts(situation, gang, per_node):
         nodes = tuple(
             replace(model, id=NodeId(f"new-{number}"), state=NodeState.READY, supernode=block)
             for number in range(count)
@@ -200,11 +200,9 @@ def _model_node(situation: Situation, need: Need) -> Node:
     return Node(id=_MEASURE, address="", devices=devices, memory_bytes=need.memory_bytes)
 
 
-def _counts(gang: GangSpec, per_node: int) -> list[int]:
-    """From one node to as many as the whole gang needs, doubling."""
+def _counts(situation: Situation, gang: GangSpec, per_node: int) -> list[int]:
+    """The nodes that its missing workers need, then as many as the whole gang needs."""
     most = gang.min if gang.topology == Topology.SPREAD else -(-gang.min // per_node)
-    counts, count = [], 1
-    while count < most:
-        counts.append(count)
-        count *= 2
-    return [*counts, most]
+    missing = gang.min - int(situation.desk.pool.room(gang.each[0]).sum())
+    fewest = -(-missing // per_node)
+    return sorted({count for count in (fewest, most) if 0 < count <= most})

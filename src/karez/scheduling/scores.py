@@ -56,7 +56,7 @@ def score(arrays: Arrays, rows: Ints, shape: Ints, mix: Mix, policy: Policy) -> 
     Args:
         arrays: The inventory.
         rows: (K,) node numbers.
-        shape: Shape.row() of the shape.
+        shape: row_of(shape).
         mix: What is usually asked for.
         policy: How to choose.
 

@@ -110,6 +110,7 @@ def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
         assert grants is not None
         used = {int(domain[pool.numbers[grant.node]]) for grant in grants}
         optimal += len(used) == (cp_sat(per_domain.tolist(), 128) or best)
+    judge = "CP-SAT" if cp_sat([1], 1) else "counting; OR-Tools is absent"
     ms = sorted(1000 * value for value in times)
     return [
         {
@@ -118,7 +119,7 @@ def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
             "bar": "<= 5 ms",
         },
         {
-            "what": "supernodes used as few as CP-SAT's optimum",
+            "what": f"supernodes used are the fewest there can be, by {judge}",
             "value": f"{100 * optimal / rounds:.1f}% of {rounds}",
             "bar": ">= 95%",
         },

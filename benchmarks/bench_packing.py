@@ -32,7 +32,7 @@ def main() -> None:
             pods = openb.read_pods(file, mix)
         for policy, published in (("best-fit", best_fit), ("fgd", fgd), ("karez", None)):
             before = time.process_time()
-            found = packing(nodes, pods, policy=policy, seeds=SEEDS, load=1.0)
+            found = packing(nodes, pods, policy=policy, seeds=SEEDS, load=1.3)
             rows.append(
                 {
                     "trace": mix,

@@ -41,6 +41,7 @@ def main() -> None:
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
             explain={}.get,
+            what_if=Scheduler(store, clock).what_if,
         )
         headers = {"authorization": f"Bearer {first_start(cloud)}"}
         app = create_app(cloud)

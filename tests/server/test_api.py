@@ -55,6 +55,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
         logs=FileLogs(tmp_path / "logs"),
         wake=lambda: None,
         explain=Scheduler(store, clock).explain,
+        what_if=Scheduler(store, clock).what_if,
     )
     admin = first_start(cloud)
     app = create_app(cloud)
@@ -256,6 +257,27 @@ def test_why_tells_what_waits_and_hides_what_a_key_may_not_see(api: Api) -> None
     assert not [change for change in mine["changes"] if change["stop"]]
     assert api.ask("GET", "/pool/why/big", api.key(Role.VIEWER)).status_code == 404
     assert "placed" in api.ask("GET", "/pool/why/big").json()["state"]
+
+
+def test_what_if_says_who_would_be_touched_and_changes_nothing(api: Api) -> None:
+    api.cloud.store.pool.see_nodes([cpu_node("a", 4)], now=1.0)
+    running = {"name": "runs", "command": ["true"], "gang": {"min": 3, "want": 3}}
+    ident = api.ask("POST", "/jobs", json=running).json()["id"]
+    scheduler = Scheduler(api.cloud.store, FakeClock())
+    assert scheduler.tick() == 1
+    more = {"add": 1, "like": "a", "submit": {"min": 5, "want": 5}}
+    outlook = api.ask("POST", "/pool/what-if", json=more).json()
+    (effect,) = outlook["effects"]
+    assert (effect["id"], effect["after"]) == ("hypothetical", "starts with 5 workers")
+    (gone,) = api.ask("POST", "/pool/what-if", json={"remove": ["a"]}).json()["effects"]
+    assert (gone["id"], gone["before"], gone["after"]) == (
+        ident, "runs with 3 workers", "runs with 0 workers",
+    )  # fmt: skip
+    assert api.ask("POST", "/pool/what-if", json={}).json()["effects"] == []
+    assert api.ask("POST", "/pool/what-if", json={"remove": ["none"]}).status_code == 404
+    assert api.ask("POST", "/pool/what-if", json={"add": 10**6, "like": "a"}).status_code == 422
+    assert api.ask("POST", "/pool/what-if", api.key(Role.ADMIN), json={}).status_code == 403
+    assert len(api.ask("GET", "/pool").json()) == 1
 
 
 def test_the_gateway_learns_keys_and_routes_but_no_secrets(api: Api) -> None:

@@ -76,7 +76,7 @@ def submit(
                 command=tuple(command or ()),
                 recipe=recipe,
                 settings={key: _scalar(value) for key, value in pairs(setting).items()},
-                gang=_gang(workers, each, topology),
+                gang=make_gang(workers, each, topology),
                 inputs=pairs(inputs),
                 env=pairs(env),
                 secrets=tuple(secret or ()),
@@ -197,7 +197,8 @@ def pairs(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-def _gang(workers: str, each: list[str] | None, topology: Topology) -> GangSpec:
+def make_gang(workers: str, each: list[str] | None, topology: Topology) -> GangSpec:
+    """A gang from the words of the command line. Raises ValueError."""
     low, _, high = workers.partition(":")
     if not low.isdigit() or (high and not high.isdigit()):
         raise ValueError(f"--workers {workers!r} should be a number, or MIN:WANT")

@@ -19,6 +19,7 @@ COMMANDS = {
     "simulate": ("karez.cli.simulate", "Traces through the production scheduler, offline."),
     "pool": ("karez.cli.pool", "Nodes and devices."),
     "why": ("karez.cli.why", "Why a job or service waits, and what would start it."),
+    "what-if": ("karez.cli.what_if", "What a change would do, and to whom."),
     "jobs": ("karez.cli.jobs", "Submit, watch and stop jobs."),
     "models": ("karez.cli.artifacts", "Models: import, convert, list."),
     "data": ("karez.cli.artifacts", "Data sets: import, list."),

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.codec import to_json
 from karez.core.identity import KeySpec, Principal, Project
-from karez.core.reasons import Why
+from karez.core.reasons import Outlook, WhatIf, Why
 from karez.core.resources import Node
 from karez.core.usage import AuditRow, MetricRow, UsageRow
 from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, ReceiptView, Summary
@@ -152,6 +152,12 @@ def allocations() -> Call[dict[str, Allocation]]:
 def why(ident: str) -> Call[Why]:
     """Why a job or service waits."""
     return Call(answer=Why, method="GET", path=f"/pool/why/{ident}")
+
+
+def what_if(question: WhatIf) -> Call[Outlook]:
+    """What a change would do."""
+    body = to_json(question)
+    return Call(answer=Outlook, method="POST", path="/pool/what-if", body=body, once="same")
 
 
 def cordon(node: str, *, closed: bool) -> Call[dict[str, str]]:

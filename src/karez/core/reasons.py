@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from karez.core.resources import DeviceKind, Node, NodeId
-from karez.core.workloads import State, Topology, WorkloadId
+from karez.core.resources import FORBID, DeviceKind, Node, NodeId
+from karez.core.workloads import GangSpec, State, Topology, WorkloadId
+
+MOST_NEW_NODES = 12_500
+"""The design goes to 100,000 devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +102,48 @@ class Why:
     starts: Estimate | None = None
     changes: tuple[Change, ...] = ()
     """Each by itself would start it now; the smallest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """A change of the cloud to be thought through; nothing is done."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    remove: tuple[NodeId, ...] = ()
+    add: int = 0
+    like: NodeId | None = None
+    """New nodes are like this one."""
+    quota_milli: Mapping[str, Mapping[DeviceKind, int]] = field(default_factory=dict)
+    """Project -> its new limits."""
+    submit: GangSpec | None = None
+    """A workload that somebody might submit."""
+    project: str = "default"
+    """Its project."""
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.add <= MOST_NEW_NODES:
+            raise ValueError(f"add between 0 and {MOST_NEW_NODES} nodes, not {self.add}")
+        if self.add and not self.like:
+            raise ValueError("say which node the new ones are like")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What would be different for one workload."""
+
+    id: WorkloadId
+    project: str
+    before: str
+    after: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """The answer to `karez what-if`: only what would be different."""
+
+    effects: tuple[Effect, ...]
+    waiting_before: int
+    waiting_after: int

@@ -17,7 +17,7 @@ from karez.core.errors import (
 )
 from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role, includes
 from karez.core.ports import Blobs, Clock
-from karez.core.reasons import Change, Why
+from karez.core.reasons import Change, Outlook, WhatIf, Why
 from karez.core.resources import NodeId, NodeState
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.settings import Settings
@@ -54,6 +54,8 @@ class Cloud:
     """Have the scheduler look at once."""
     explain: Callable[[WorkloadId], Why | None]
     """Why a workload waits; None: it does not."""
+    what_if: Callable[[WhatIf], Outlook]
+    """What a change would do."""
 
     # jobs
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from karez.core.ports import Clock
-from karez.core.reasons import Why
+from karez.core.reasons import Outlook, WhatIf, Why
 from karez.core.resources import Grant, Need, NodeId
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
@@ -13,6 +13,7 @@ from karez.scheduling.line import Waiting
 from karez.scheduling.place import extend
 from karez.scheduling.plan import Running, Snapshot, plan
 from karez.scheduling.pool import free_pool
+from karez.scheduling.whatif import what_if
 
 MOST_WAITING = 1_000_000
 MANY = 20
@@ -69,6 +70,14 @@ class Scheduler:
 
     def explain(self, ident: WorkloadId) -> Why | None:
         """Why a workload waits; None if it does not, or starts with the next pass."""
+        return explain(self._whole(), ident, now=self._clock.now())
+
+    def what_if(self, question: WhatIf) -> Outlook:
+        """What a change would do. Raises NotFound."""
+        return what_if(self._whole(), question, now=self._clock.now())
+
+    def _whole(self) -> Snapshot:
+        """The cloud as the store has it."""
         waits = (State.QUEUED,)
         items: list[Job | Service] = [
             *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
@@ -76,7 +85,7 @@ class Scheduler:
         ]
         line = sorted((_as_waiting(item) for item in items), key=lambda one: (one.since, one.id))
         waiting = [replace(one, order=order) for order, one in enumerate(line)]
-        return explain(self._snapshot(waiting), ident, now=self._clock.now())
+        return self._snapshot(waiting)
 
     def _snapshot(self, waiting: list[Waiting]) -> Snapshot:
         running = []

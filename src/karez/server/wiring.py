@@ -113,6 +113,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
         logs=logs,
         wake=lambda: wake[0].wake(),
         explain=scheduler.explain,
+        what_if=scheduler.what_if,
     )
     engine_key = read_or_make(home.engine_key).hex()
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from karez.core.identity import Role
-from karez.core.reasons import Why
+from karez.core.reasons import Outlook, WhatIf, Why
 from karez.core.resources import Node, NodeState
 from karez.core.workloads import Allocation
 from karez.server.api.guard import CloudDep, Who, allow
@@ -30,6 +30,13 @@ def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
 def why_workload(workload: str, cloud: CloudDep, who: Who) -> Why:
     """Why a job or service waits: counts, quota, holders, an estimate, and what would start it."""
     return cloud.why(who, workload)
+
+
+@router.post("/what-if", **allow(Role.ADMIN))
+def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> Outlook:
+    """What would change, and for whom. Nothing is changed; an admin of all projects may ask."""
+    cloud.need_everywhere(who)
+    return cloud.what_if(question)
 
 
 @router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))

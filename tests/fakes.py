@@ -56,6 +56,9 @@ class DirectFabric:
         """The node's power is cut: its processes and its memory are gone."""
         self.stewards.pop(NodeId(name)).stop()
 
+    def stop_nodes(self) -> None:
+        self.close()
+
     def close(self) -> None:
         for steward in self.stewards.values():
             steward.stop()

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from karez.core.workloads import (
     State,
     WorkloadKind,
 )
+from karez.drivers.ray_environment import ray_environment
 from tests import postgres
 from tests.tiny_model import write_tiny_model
 
@@ -311,6 +314,44 @@ def test_the_same_holds_on_postgresql(tmp_path: Path) -> None:
             torture(made, tmp_path / "book", kills=KILLS, seed=12)
         finally:
             made.karez("down")
+
+
+def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    home.mkdir()
+    (home / "ray.token").write_text("0123456789abcdef0123456789abcdef")
+    folder = tempfile.mkdtemp(prefix="kz-test-")  # Ray's socket paths must be short
+    head = subprocess.Popen(
+        [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+            "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false",
+            "--object-store-memory=80000000", "--num-cpus=2", f"--temp-dir={folder}",
+            "--labels=karez-host=theirs",
+        ],
+        env={**os.environ, **ray_environment(home / "ray.token")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    theirs = psutil.Process(head.pid)
+    try:
+        made = make_cloud(home, KAREZ_RAY_ADDRESS=f"127.0.0.1:{port}", KAREZ_PRELOAD="false")
+        made.karez("up")
+        with made.client() as client:
+            assert [node.id for node in client.call(calls.pool())] == ["theirs"]
+            client.wait(client.submit(batch("guest", "true")).id)
+            client.submit(batch("endless", "sleep", "1000"))
+            until(lambda: client.job("endless").state == State.RUNNING)
+        made.karez("down")
+        assert head.poll() is None
+        lines = [" ".join(p.cmdline()) for p in theirs.children(recursive=True)]
+        assert not [line for line in lines if "sleep 1000" in line or "karez.drivers" in line]
+    finally:
+        for process in [*theirs.children(recursive=True), theirs]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_second_cloud_from_the_same_folder_or_ports_is_refused(

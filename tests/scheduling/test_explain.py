@@ -1,5 +1,6 @@
 """Reasons are true, and every proposed change really starts the workload: tried, not trusted."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +67,7 @@ pools = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(
     pool=pools,

@@ -145,6 +145,10 @@ class Fabric(Protocol):
         """host:port of the node's keeper."""
         ...
 
+    def stop_nodes(self) -> None:
+        """End every process on every node, and the nodes' agents: the cloud goes down."""
+        ...
+
     def close(self) -> None:
         """Let go of the nodes; what runs on them goes on."""
         ...

@@ -123,10 +123,11 @@ class RayFabric:
         return str(self._call(node, "keeper"))
 
     def stop_nodes(self) -> None:
-        """End every process on every node: the cloud goes down."""
-        for node in list(self._stewards):
+        """See Fabric."""
+        for node, steward in list(self._stewards.items()):
             with contextlib.suppress(NodeLost):
                 self._call(node, "stop", timeout_s=15.0)
+            ray.kill(steward)
 
     def close(self) -> None:
         """See Fabric."""

@@ -1,11 +1,17 @@
 """Control as a process: the API and the loops."""
 
+import signal
+
 import uvicorn
 
 from karez.core.settings import Settings
 from karez.core.views import JoinPaper
 from karez.server.api.app import create_app
 from karez.server.wiring import Home, build_cloud
+
+
+def _heard(_number: int, _frame: object) -> None:
+    """Uvicorn has ended by this signal and raises it again: what follows must still run."""
 
 
 def run_control(settings: Settings) -> None:
@@ -19,6 +25,8 @@ def run_control(settings: Settings) -> None:
         ray_address=settings.ray_address or f"{settings.host}:{settings.ray_port}",
         ray_token=home.ray_token.read_text() if home.ray_token.exists() else "",
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _heard)
     loops.start()
     try:
         uvicorn.run(

@@ -21,6 +21,8 @@ from karez.training.record import Tools
 log = structlog.get_logger()
 WORK_S = 1.0
 """Longest pause between two looks at what is to be done; placing something ends it."""
+STOP_S = 1.0
+"""How long each loop may take to leave its tick; what it does is safe to cut off."""
 POOL_S = 2.0
 """Seconds between two looks at the nodes. Node loss under a running gang is noticed sooner, by
 that gang's own polling."""
@@ -77,14 +79,16 @@ class Loops:
         return self._bench is not None and all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Let go of everything; what runs on the nodes goes on."""
+        """Let go of everything: the cloud goes down. Nodes of our own end with their Ray."""
         for event in (self._halt, self._wake, self._placed):
             event.set()
         for thread in self._threads:
-            thread.join(3)
+            thread.join(STOP_S)
         for _, hand in self._hands.values():
             hand.stand_down()
         if self._bench is not None:
+            if self._cloud.settings.ray_address:  # a cluster that outlives this cloud
+                self._bench.fabric.stop_nodes()
             self._bench.fabric.close()
 
     def _loop(self, name: str, tick: Callable[[], None], pause_s: float) -> None:

@@ -27,6 +27,8 @@ from karez.vault.keys import read_or_make, write_private
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 READY_LIMIT_S = 90.0
+STOP_S = 15.0
+"""How long a part may take to end by itself; control has nodes to stop where Ray is not ours."""
 FIRST_PAUSE_S, LAST_PAUSE_S, RECENT_S = 0.25, 4.0, 60.0
 """A part that dies is started again at once, then ever more slowly while it keeps dying."""
 SHM_ROOM_BYTES = 64 << 20
@@ -203,7 +205,7 @@ class Supervisor:
             part = self._parts.get(name)
             if part is not None and part.process is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    part.process.wait(6)
+                    part.process.wait(STOP_S)
         end_descendants()
         for path in (self.home.path / "node").glob("memory.path"):
             shutil.rmtree(path.read_text(), ignore_errors=True)

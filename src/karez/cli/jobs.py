@@ -54,6 +54,7 @@ def submit(
     secret: Annotated[list[str] | None, typer.Option(help="Name of a project secret.")] = None,
     priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
     max_duration: Annotated[str, typer.Option(help="Such as 2h.")] = "",
+    expected_duration: Annotated[str, typer.Option(help="About how long it runs.")] = "",
     retries: Annotated[int, typer.Option(help="Restarts after a lost node or a crash.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it ends.")] = False,
     as_json: Json = False,
@@ -82,6 +83,9 @@ def submit(
                 secrets=tuple(secret or ()),
                 priority=priority,
                 max_duration_s=parse_seconds(max_duration) if max_duration else None,
+                expected_duration_s=(
+                    parse_seconds(expected_duration) if expected_duration else None
+                ),
                 retry=Retry(limit=retries),
             )
     except (ValueError, FileNotFoundError) as error:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +14,8 @@ class Address:
     url: str
     key: str = field(repr=False)
     gateway: str = ""
+    is_up: bool = False
+    """Whether this host's own cloud runs: then a call that finds nobody may wait for a restart."""
 
 
 def state_folder() -> Path:
@@ -23,7 +26,7 @@ def state_folder() -> Path:
 def find_address(url: str = "", key: str = "") -> Address:
     """From arguments, then KAREZ_URL and KAREZ_KEY, then the cloud that `karez up` started here."""
     env, home = os.environ, state_folder()  # noqa: TID251 - the client's door
-    known: dict[str, str] = {}
+    known: dict[str, Any] = {}
     if (home / "cloud.json").exists():
         known = json.loads((home / "cloud.json").read_text())
     if not key:
@@ -31,9 +34,20 @@ def find_address(url: str = "", key: str = "") -> Address:
     if not key and (home / "admin.key").exists():
         key = (home / "admin.key").read_text().strip()
     return Address(
+        is_up=not url and "KAREZ_URL" not in env and _lives(known.get("pid")),
         url=(url or env.get("KAREZ_URL", "") or known.get("url", "http://127.0.0.1:7070")).rstrip(
             "/"
         ),
         key=key,
         gateway=env.get("KAREZ_GATEWAY", "") or known.get("gateway", "http://127.0.0.1:7080/v1"),
     )
+
+
+def _lives(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

@@ -23,16 +23,22 @@ T = TypeVar("T")
 PREFIX = "/api/v1"
 PATIENCE_S = 20.0
 """How long a call that may be repeated waits for a control that is being restarted."""
+STRANGER_PATIENCE_S = 1.0
+"""How long it waits for one that was never heard."""
 _IGNORED = {".git", "__pycache__", ".venv", "node_modules", ".mypy_cache", ".pytest_cache"}
 
 
 class Client:
     """A cloud's API. Raises the errors of karez.core.errors."""
 
-    def __init__(self, url: str = "", key: str = "", *, patience_s: float = PATIENCE_S) -> None:
-        """Arguments win over KAREZ_URL and KAREZ_KEY, and these over the local cloud's files."""
+    def __init__(self, url: str = "", key: str = "", *, patience_s: float = 0.0) -> None:
+        """Arguments win over KAREZ_URL and KAREZ_KEY, and these over the local cloud's files.
+
+        `patience_s` 0 is 20 s for a cloud that runs here or was heard, else 1 s.
+        """
         self.address = find_address(url, key)
-        self._patience_s = patience_s
+        known_s = PATIENCE_S if self.address.is_up else STRANGER_PATIENCE_S
+        self._patience_s = patience_s or known_s
         self._http = httpx.Client(base_url=self.address.url + PREFIX, timeout=60.0)
 
     def __enter__(self) -> Self:
@@ -53,6 +59,7 @@ class Client:
                 answer = self._http.request(
                     call.method, call.path, **request_of(call, self.address.key)
                 )
+                self._patience_s = max(self._patience_s, PATIENCE_S)  # it was heard
                 return read(call, answer)
             except httpx.TransportError as error:
                 late = time.monotonic() > deadline  # noqa: TID251 - as above
@@ -158,10 +165,11 @@ class Client:
 class AsyncClient:
     """As Client, for asyncio."""
 
-    def __init__(self, url: str = "", key: str = "", *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str = "", key: str = "", *, patience_s: float = 0.0) -> None:
         """See Client."""
         self.address = find_address(url, key)
-        self._patience_s = patience_s
+        known_s = PATIENCE_S if self.address.is_up else STRANGER_PATIENCE_S
+        self._patience_s = patience_s or known_s
         self._http = httpx.AsyncClient(base_url=self.address.url + PREFIX, timeout=60.0)
 
     async def __aenter__(self) -> Self:
@@ -182,6 +190,7 @@ class AsyncClient:
                 answer = await self._http.request(
                     call.method, call.path, **request_of(call, self.address.key)
                 )
+                self._patience_s = max(self._patience_s, PATIENCE_S)  # it was heard
                 return read(call, answer)
             except httpx.TransportError as error:
                 late = time.monotonic() > deadline  # noqa: TID251 - as above

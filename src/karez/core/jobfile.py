@@ -10,7 +10,8 @@ from karez.core.workloads import EndReason, GangSpec, JobSpec, Retry, Topology, 
 
 _TOP = {
     "name", "project", "kind", "command", "gang", "recovery", "retry",
-    "inputs", "env", "secrets", "priority", "max_duration", "recipe", "settings",
+    "inputs", "env", "secrets", "priority", "max_duration", "expected_duration", "recipe",
+    "settings",
 }  # fmt: skip
 
 
@@ -35,6 +36,8 @@ def parse_job(text: str) -> JobSpec:
         fields["ladder"] = tuple(recovery["ladder"])
     if "max_duration" in table:
         fields["max_duration_s"] = parse_seconds(table["max_duration"])
+    if "expected_duration" in table:
+        fields["expected_duration_s"] = parse_seconds(table["expected_duration"])
     return JobSpec(
         **fields,
         kind=WorkloadKind(table.get("kind", "batch")),

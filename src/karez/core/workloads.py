@@ -118,6 +118,8 @@ class JobSpec:
     secrets: tuple[str, ...] = ()
     priority: int = 0
     max_duration_s: float | None = None
+    expected_duration_s: float | None = None
+    """How long it will run, as far as anyone knows: the line and backfill count on it."""
     retry: Retry = Retry()
     ladder: tuple[str, ...] = LADDER
 
@@ -129,6 +131,8 @@ class JobSpec:
             raise ValueError("give either a command or a recipe")
         if self.max_duration_s is not None and self.max_duration_s <= 0:
             raise ValueError(f"max_duration must be positive, got {self.max_duration_s}")
+        if self.expected_duration_s is not None and self.expected_duration_s <= 0:
+            raise ValueError(f"expected_duration must be positive, got {self.expected_duration_s}")
         unknown = sorted(set(self.ladder) - set(LADDER))
         if unknown:
             raise ValueError(f"no recovery rung {unknown[0]!r}; there are {', '.join(LADDER)}")

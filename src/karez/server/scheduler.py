@@ -96,8 +96,10 @@ class Scheduler:
             if item is None:
                 continue
             ends_by = None
-            if isinstance(item, Job) and item.spec.max_duration_s:
-                ends_by = (item.started_at or allocation.since) + item.spec.max_duration_s
+            if isinstance(item, Job):
+                runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
+                began_at = item.started_at or allocation.since
+                ends_by = began_at + runs_s if runs_s else None
             running.append(
                 Running(allocation=allocation, project=item.spec.project, ends_by=ends_by)
             )
@@ -131,9 +133,11 @@ class Scheduler:
 def _as_waiting(item: Job | Service) -> Waiting:
     if isinstance(item, Job):
         gang, max_duration_s = item.spec.gang, item.spec.max_duration_s
+        expected_s = item.spec.expected_duration_s
     else:
         replicas = item.spec.replicas
-        gang, max_duration_s = GangSpec(min=replicas, want=replicas, each=item.spec.each), None
+        gang = GangSpec(min=replicas, want=replicas, each=item.spec.each)
+        max_duration_s = expected_s = None
     return Waiting(
         id=item.id,
         project=item.spec.project,
@@ -141,4 +145,5 @@ def _as_waiting(item: Job | Service) -> Waiting:
         priority=item.spec.priority,
         since=item.created_at,
         max_duration_s=max_duration_s,
+        expected_s=expected_s,
     )

@@ -67,6 +67,20 @@ pools = st.lists(
 )  # fmt: skip
 
 
+def teams(caps: dict[DeviceKind, int], guarantees: tuple[int, ...] | None) -> dict[str, Project]:
+    """Two projects, alone or in a cohort."""
+    if guarantees is None:
+        return {"p": Project(name="p", quota_milli=caps), "q": Project(name="q")}
+    own, lent, others, their_lent = (1000 * devices for devices in guarantees)
+    own = min(own, caps.get(NPU, own))
+    p = Project(
+        name="p", cohort="c", quota_milli=caps,
+        guarantee_milli={NPU: own}, lend_milli={NPU: lent},
+    )  # fmt: skip
+    q = Project(name="q", cohort="c", guarantee_milli={NPU: others}, lend_milli={NPU: their_lent})
+    return {"p": p, "q": q}
+
+
 @pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(
@@ -74,9 +88,14 @@ pools = st.lists(
     cpus=st.integers(0, 4),
     asked=st.lists(jobs, min_size=1, max_size=10),
     quota=st.one_of(st.none(), st.integers(1, 12)),
+    guarantees=st.one_of(st.none(), st.tuples(*[st.integers(0, 8)] * 4)),
 )
 def test_every_proposed_change_starts_the_workload(
-    pool: list[Node], cpus: int, asked: list[tuple[GangSpec, str, int]], quota: int | None
+    pool: list[Node],
+    cpus: int,
+    asked: list[tuple[GangSpec, str, int]],
+    quota: int | None,
+    guarantees: tuple[int, ...] | None,
 ) -> None:
     limits = {} if quota is None else {NPU: quota * 1000}
     queue = [
@@ -86,7 +105,7 @@ def test_every_proposed_change_starts_the_workload(
     begun = Snapshot(
         nodes=[*pool, *([cpu_node("c", cpus)] if cpus else [])],
         waiting=queue,
-        projects={"p": Project(name="p", quota_milli=limits), "q": Project(name="q")},
+        projects=teams(limits, guarantees),
     )
     snapshot = run_all(begun)
     answers = explain_all(snapshot, now=NOW)
@@ -129,7 +148,7 @@ def test_the_answer_names_the_quota_the_holders_and_the_smallest_change() -> Non
     first = why.changes[0]
     assert first.uncordon == ("b",)
     assert first.quota_milli == {NPU: 4000}
-    assert "karez projects quota p --npu 4" in first.what
+    assert "karez projects quota p npu=4" in first.what
     stops = [change.stop for change in why.changes if change.stop]
     assert stops == [("large",)]  # the smaller one would not do
 

@@ -1,5 +1,6 @@
 """`karez keys`, `karez projects`, `karez usage`, `karez audit`."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -63,11 +64,19 @@ def list_projects(as_json: Json = False) -> None:
     rows = [
         (
             p.name,
-            ", ".join(f"{show_devices(m)} {k}" for k, m in p.quota_milli.items()) or "no limit",
+            _shown(p.quota_milli) or "no limit",
+            p.cohort,
+            _shown(p.guarantee_milli),
+            _shown(p.lend_milli),
         )
         for p in found
     ]
-    table(("project", "quota"), rows, empty="no projects")
+    heads = ("project", "cap", "cohort", "guarantee", "lends at most")
+    table(heads, rows, empty="no projects")
+
+
+def _shown(limits: Mapping[DeviceKind, int]) -> str:
+    return ", ".join(f"{show_devices(milli)} {kind}" for kind, milli in limits.items())
 
 
 @projects.command("create")
@@ -78,10 +87,18 @@ def create_project(name: str) -> None:
 
 @projects.command("quota")
 def set_quota(
-    name: str, limits: Annotated[list[str], typer.Argument(help="Such as npu=8 cpu=32.")]
+    name: str,
+    limits: Annotated[list[str] | None, typer.Argument(help="Caps, such as npu=8 cpu=32.")] = None,
+    cohort: Annotated[str, typer.Option(help="Projects that lend each other.")] = "",
+    guarantee: Annotated[list[str] | None, typer.Option(help="npu=8: its own; repeat.")] = None,
+    lend: Annotated[list[str] | None, typer.Option(help="npu=4: lent at most; repeat.")] = None,
 ) -> None:
-    """Set what a project may hold. A kind that is not named has no limit."""
-    client().call(calls.set_quota(_project(name, limits)))
+    """Set what a project may hold. A kind that is not named has no limit.
+
+    Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
+    """
+    project = _project(name, limits or [], cohort, guarantee or [], lend or [])
+    client().call(calls.set_quota(project))
 
 
 @projects.command("secret")
@@ -130,15 +147,31 @@ def audit(limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Js
     table(("at", "who", "what", "outcome"), rows, empty="nothing was changed yet")
 
 
-def _project(name: str, limits: list[str]) -> Project:
-    quota: dict[DeviceKind, int] = {}
+def _project(
+    name: str,
+    limits: list[str],
+    cohort: str = "",
+    guarantee: Sequence[str] = (),
+    lend: Sequence[str] = (),
+) -> Project:
     try:
-        for text in limits:
-            kind, _, amount = text.partition("=")
-            quota[DeviceKind(kind)] = round(float(amount) * MILLI)
-        return Project(name=name, quota_milli=quota)
+        return Project(
+            name=name,
+            quota_milli=_limits(limits),
+            cohort=cohort,
+            guarantee_milli=_limits(guarantee),
+            lend_milli=_limits(lend),
+        )
     except ValueError as error:
         raise BadRequest(problem=str(error), fix="Write limits like npu=8 or cpu=2.5.") from error
+
+
+def _limits(texts: Sequence[str]) -> dict[DeviceKind, int]:
+    limits: dict[DeviceKind, int] = {}
+    for text in texts:
+        kind, _, amount = text.partition("=")
+        limits[DeviceKind(kind)] = round(float(amount) * MILLI)
+    return limits
 
 
 APPS = {"keys": keys, "projects": projects, "usage": usage_app, "audit": audit_app}

@@ -45,6 +45,7 @@ def _tell(answer: Why) -> None:
         typer.echo(
             f"  quota of {line.project}: {line.held:g} of {line.limit:g} {line.kind} held, "
             f"{line.asked:g} asked"
+            + ("" if line.guarantee is None else f", {line.guarantee:g} guaranteed in its cohort")
         )
     if answer.starts is not None:
         typer.echo(f"it may start {_when(answer.starts)}")

@@ -72,14 +72,29 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A team with its quota: thousandths of devices per kind; a kind not named is unlimited."""
+    """A team with its quota: thousandths of devices per kind; a kind not named is unlimited.
+
+    Projects of a cohort lend each other what of their guarantees they do not use.
+    """
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
     name: str
     quota_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    """The cap: it never holds more."""
+    cohort: str = ""
+    guarantee_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    """What it may always take, in its cohort."""
+    lend_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    """The most of its guarantee that others may borrow; a kind not named is lent whole."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if any(milli < 0 for milli in self.quota_milli.values()):
-            raise ValueError(f"a quota cannot be negative: {dict(self.quota_milli)}")
+        for limits in (self.quota_milli, self.guarantee_milli, self.lend_milli):
+            if any(milli < 0 for milli in limits.values()):
+                raise ValueError(f"a quota cannot be negative: {dict(limits)}")
+        if (self.guarantee_milli or self.lend_milli) and not self.cohort:
+            raise ValueError("a guarantee and a lending limit need a cohort")
+        for kind, milli in self.guarantee_milli.items():
+            if milli > self.quota_milli.get(kind, milli):
+                raise ValueError(f"the guarantee of {kind} is larger than the cap")

@@ -35,8 +35,11 @@ class QuotaLine:
     project: str
     kind: DeviceKind
     limit: float
+    """What it may hold right now: its cap, or its guarantee and what its cohort lends."""
     held: float
     asked: float
+    guarantee: float | None = None
+    """In its cohort, if it is in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,9 @@ class Change:
     priority: int | None = None
     """Its new priority."""
     quota_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """New limits of its project."""
+    """New caps of its project."""
+    guarantee_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    """New guarantees of its project in its cohort."""
     workers: int | None = None
     kind: DeviceKind | None = None
     topology: Topology | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from karez.core.identity import Project
 from karez.core.reasons import Change
 from karez.core.resources import Node, NodeState
 from karez.core.workloads import GangSpec, WorkloadId
@@ -15,16 +16,23 @@ def apply(snapshot: Snapshot, ident: WorkloadId, change: Change) -> Snapshot:
     waiting = [changed(one, change) if one.id == ident else one for one in snapshot.waiting]
     project = next((one.project for one in snapshot.waiting if one.id == ident), "")
     projects = dict(snapshot.projects)
-    if change.quota_milli and project in projects:
-        before = projects[project]
-        quota = {**before.quota_milli, **change.quota_milli}
-        projects[project] = replace(before, quota_milli=quota)
+    if project in projects:
+        projects[project] = project_after(projects[project], change)
     return replace(
         snapshot,
         nodes=nodes_after(snapshot.nodes, change),
         waiting=waiting,
         running=[run for run in snapshot.running if run.allocation.workload not in change.stop],
         projects=projects,
+    )
+
+
+def project_after(project: Project, change: Change) -> Project:
+    """A project after a change of its limits."""
+    return replace(
+        project,
+        quota_milli={**project.quota_milli, **change.quota_milli},
+        guarantee_milli={**project.guarantee_milli, **change.guarantee_milli},
     )
 
 

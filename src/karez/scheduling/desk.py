@@ -13,11 +13,12 @@ from operator import itemgetter
 
 from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Grant
-from karez.core.units import MILLI, show_devices
+from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
 from karez.scheduling.line import AGE_S, RESTART_S, Rules, Waiting
 from karez.scheduling.place import fits, refuse, seat
 from karez.scheduling.pool import Pool
+from karez.scheduling.quota import within_quota
 
 DEPTH = 100
 """How many of a class may be passed over for the sake of a reservation before the rest of it is
@@ -324,36 +325,3 @@ def class_of(waiting: Waiting) -> Class:
 
 def _devices(grants: Iterable[Grant]) -> float:
     return sum(grant.milli for grant in grants) / MILLI
-
-
-def within_quota(
-    waiting: Waiting,
-    projects: Mapping[str, Project],
-    used: Mapping[tuple[str, DeviceKind], int],
-) -> tuple[GangSpec, str]:
-    """The gang with only the alternatives that its project may still hold, or why there are none.
-
-    A gang whose wanted size is over the quota is offered fewer workers, down to its minimum.
-    """
-    gang, project = waiting.gang, projects.get(waiting.project)
-    if project is None or not project.quota_milli:
-        return gang, ""
-    allowed, reasons, want = [], [], gang.min
-    for need in gang.each:
-        quota = project.quota_milli.get(need.kind)
-        held = used.get((waiting.project, need.kind), 0)
-        room = gang.want if quota is None else (quota - held) // need.milli
-        if room >= gang.min:
-            allowed.append(need)
-            want = max(want, min(gang.want, room))
-            continue
-        reasons.append(
-            f"quota of project {waiting.project}: {show_devices(held)} of "
-            f"{show_devices(quota or 0)} {need.kind} held, "
-            f"{show_devices(need.milli * gang.min)} more asked"
-        )
-    if not allowed:
-        return gang, "; or ".join(reasons)
-    if len(allowed) > 1 and want < gang.want:
-        allowed = allowed[:1]  # one limit cannot hold for two kinds at once
-    return replace(gang, each=tuple(allowed), want=want), ""

@@ -11,12 +11,13 @@ from karez.core.reasons import Estimate, Holder, Hurdle, QuotaLine, Why
 from karez.core.resources import DeviceKind, Need
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, State, WorkloadId
-from karez.scheduling.desk import Class, Desk, Run, class_of, within_quota
+from karez.scheduling.desk import Class, Desk, Run, class_of
 from karez.scheduling.inventory import CPU
 from karez.scheduling.line import Rules, Waiting
 from karez.scheduling.place import fits, hurdle
 from karez.scheduling.plan import Snapshot, desk_of
 from karez.scheduling.pool import SLOTS, Pool
+from karez.scheduling.quota import share_of, within_quota
 from karez.scheduling.remedy import Situation, remedies
 
 HOLDERS = 5
@@ -130,20 +131,22 @@ def _quota(
     projects: Mapping[str, Project],
     used: Mapping[tuple[str, DeviceKind], int],
 ) -> tuple[QuotaLine, ...]:
-    project = projects.get(waiting.project)
-    if project is None:
-        return ()
-    return tuple(
-        QuotaLine(
-            project=waiting.project,
-            kind=need.kind,
-            limit=project.quota_milli[need.kind] / MILLI,
-            held=used.get((waiting.project, need.kind), 0) / MILLI,
-            asked=need.milli * waiting.gang.min / MILLI,
+    lines: list[QuotaLine] = []
+    for need in waiting.gang.each:
+        share = share_of(waiting.project, need.kind, projects, used)
+        if share.room is None:
+            continue
+        lines.append(
+            QuotaLine(
+                project=waiting.project,
+                kind=need.kind,
+                limit=(share.held + share.room) / MILLI,
+                held=share.held / MILLI,
+                asked=need.milli * waiting.gang.min / MILLI,
+                guarantee=None if share.guarantee is None else share.guarantee / MILLI,
+            )
         )
-        for need in waiting.gang.each
-        if need.kind in project.quota_milli
-    )
+    return tuple(lines)
 
 
 def _holders(gang: GangSpec, running: Iterable[Run]) -> tuple[Holder, ...]:

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from karez.core.identity import Project
 from karez.core.reasons import Change
 from karez.core.resources import Device, DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI, show_devices
 from karez.core.workloads import GangSpec, Topology, WorkloadId
-from karez.scheduling.changes import gang_after, nodes_after
-from karez.scheduling.desk import Desk, within_quota
+from karez.scheduling.changes import gang_after, nodes_after, project_after
+from karez.scheduling.desk import Desk
 from karez.scheduling.line import Waiting
 from karez.scheduling.place import fits, seat
 from karez.scheduling.plan import Snapshot
 from karez.scheduling.pool import Pool, free_pool
+from karez.scheduling.quota import share_of, within_quota
 
 MOST_STOPS = 8
 """More workloads than this to stop is no small change."""
@@ -31,10 +33,10 @@ class Situation:
 
 def remedies(situation: Situation) -> tuple[Change, ...]:
     """Changes that would each start it now: words to the line first, then to the pool."""
-    quota = _quota(situation)
-    base = Change(what="", priority=situation.priority, quota_milli=quota)
+    base = replace(_quota(situation), priority=situation.priority)
     if _starts(situation, base):
-        return (_said(situation, base, ()),) if quota or situation.priority is not None else ()
+        is_one = _lifts(base) or situation.priority is not None
+        return (_said(situation, base, ()),) if is_one else ()
     found: list[Change] = []
     for candidates in (_uncordon, _fewer, _other_kind, _any_topology, _stop, _add):
         for change, words in candidates(situation, base):
@@ -47,40 +49,79 @@ def remedies(situation: Situation) -> tuple[Change, ...]:
 def _said(situation: Situation, change: Change, words: tuple[str, ...]) -> Change:
     """The change with its words: what comes first in line and quota, then the rest."""
     said = list(words)
-    project = situation.waiting.project
-    for kind, milli in change.quota_milli.items():
-        said.append(
-            f"raise the quota of project {project} to {show_devices(milli)} {kind}: "
-            f"`karez projects quota {project} --{kind} {show_devices(milli)}`"
-        )
+    if _lifts(change):
+        name = situation.waiting.project
+        after = project_after(situation.desk.projects[name], change)
+        said.append(f"raise the quota of project {name}: `{_command(after)}`")
     if change.priority is not None:
         said.append(f"give it priority {change.priority}, so that it is first in line")
     return replace(change, what=" and ".join(said))
 
 
-def _quota(situation: Situation) -> dict[DeviceKind, int]:
-    """The limit its project would need for the first alternative, if quota bars it."""
+def _lifts(change: Change) -> bool:
+    return bool(change.quota_milli or change.guarantee_milli)
+
+
+def _command(project: Project) -> str:
+    """The command that sets all its limits: a kind that is not named would have none."""
+    words = [f"{kind}={show_devices(milli)}" for kind, milli in project.quota_milli.items()]
+    if project.cohort:
+        words.append(f"--cohort {project.cohort}")
+    for option, limits in (("guarantee", project.guarantee_milli), ("lend", project.lend_milli)):
+        words += [f"--{option} {kind}={show_devices(milli)}" for kind, milli in limits.items()]
+    return " ".join(["karez projects quota", project.name, *words])
+
+
+def _quota(situation: Situation) -> Change:
+    """The smallest limits that let its project have the first alternative, if quota bars it."""
     waiting, desk = situation.waiting, situation.desk
     _, barred = within_quota(waiting, desk.projects, desk.used)
     if not barred:
-        return {}
+        return Change(what="")
     need = waiting.gang.each[0]
-    held = desk.used.get((waiting.project, need.kind), 0)
-    return {need.kind: held + need.milli * waiting.gang.min}
+    project = desk.projects[waiting.project]
+    wanted = need.milli * waiting.gang.min
+    share = share_of(project.name, need.kind, desk.projects, desk.used)
+    cap = None if share.cap is None else max(share.cap, share.held + wanted)
+    low = share.guarantee or 0
+    high = low + wanted + sum(desk.used.values())
+    while low < high and share.guarantee is not None:
+        middle = (low + high) // 2
+        after = project_after(project, _limits(need.kind, cap, middle))
+        projects = {**desk.projects, project.name: after}
+        room = share_of(project.name, need.kind, projects, desk.used).room
+        if room is None or room >= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return _limits(need.kind, cap, None if share.guarantee is None else high)
+
+
+def _limits(kind: DeviceKind, cap: int | None, guarantee: int | None) -> Change:
+    """A cap of at least the guarantee."""
+    return Change(
+        what="",
+        quota_milli={} if cap is None else {kind: max(cap, guarantee or 0)},
+        guarantee_milli={} if guarantee is None else {kind: guarantee},
+    )
 
 
 def _starts(situation: Situation, change: Change) -> bool:
     """Whether it finds places once it is first in line and the change is made."""
     gang = gang_after(situation.waiting.gang, change)
-    if change.quota_milli:
-        gang = replace(gang, each=gang.each[:1])
-    allowed, barred = within_quota(
-        replace(situation.waiting, gang=gang), situation.desk.projects, situation.desk.used
-    )
-    if barred and not change.quota_milli:
+    desk, name = situation.desk, situation.waiting.project
+    projects = dict(desk.projects)
+    if name in projects:
+        projects[name] = project_after(projects[name], change)
+    used = dict(desk.used)
+    for ident in change.stop:
+        run = desk.running[ident]
+        for grant in run.grants:
+            used[run.project, grant.kind] -= grant.milli
+    gang, barred = within_quota(replace(situation.waiting, gang=gang), projects, used)
+    if barred:
         return False
     pool = _pool_after(situation, change)
-    gang = gang if change.quota_milli else allowed
     is_sure = gang.topology != Topology.REQUIRE_SUPERNODE
     return fits(gang, pool) and (is_sure or seat(gang, pool) is not None)
 
@@ -130,7 +171,7 @@ def _other_kind(situation: Situation, base: Change) -> Candidates:
     asked = {need.kind for need in situation.waiting.gang.each}
     there = {device.kind for node in situation.snapshot.nodes for device in node.devices}
     for kind in (DeviceKind.NPU, DeviceKind.GPU, DeviceKind.CPU):
-        if kind in there - asked and not base.quota_milli:
+        if kind in there - asked and not _lifts(base):
             yield replace(base, kind=kind), (f"let it run on {kind} devices",)
 
 

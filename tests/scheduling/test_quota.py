@@ -1,0 +1,98 @@
+"""Borrowing and lending: never more than all guarantees together, never more than is lent."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from karez.core.identity import Project
+from karez.core.resources import DeviceKind
+from karez.scheduling.line import Rules
+from karez.scheduling.plan import Snapshot, desk_of
+from karez.scheduling.quota import share_of
+from tests.scheduling.test_desk import job
+from tests.scheduling.test_plan import gang, node
+
+NPU = DeviceKind.NPU
+
+limits = st.builds(
+    lambda guarantee, lend, more: (guarantee, min(lend, guarantee), guarantee + more),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.integers(0, 6),
+)
+
+
+def team(name: str, guarantee: int, lend: int, cap: int) -> Project:
+    return Project(
+        name=name,
+        cohort="c",
+        quota_milli={NPU: cap * 1000},
+        guarantee_milli={NPU: guarantee * 1000},
+        lend_milli={NPU: lend * 1000},
+    )
+
+
+@given(
+    shares=st.tuples(limits, limits, limits),
+    arrivals=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([1, 1, 2, 4]), st.booleans()), max_size=30
+    ),
+)
+def test_quotas_and_lending_limits_hold_after_every_decision(
+    shares: tuple[tuple[int, int, int], ...], arrivals: list[tuple[int, int, bool]]
+) -> None:
+    teams = [team(f"p{number}", *share) for number, share in enumerate(shares)]
+    nodes = [node("a", 8), node("b", 8)]
+    desk = desk_of(Snapshot(nodes=nodes, projects={p.name: p for p in teams}), Rules())
+    for number, (owner, devices, ends) in enumerate(arrivals):
+        desk.add(job(number, gang(1, devices), float(number), project=f"p{owner}"))
+        if ends and desk.running:
+            desk.finish(min(desk.running))
+        desk.decide(float(number))
+        held: Counter[str] = Counter()
+        for run in desk.running.values():
+            held[run.project] += sum(grant.milli for grant in run.grants) // 1000
+        assert sum(held.values()) <= sum(guarantee for guarantee, _, _ in shares)
+        lent = sum(lend for _, lend, _ in shares)
+        borrowed = 0
+        for one, (guarantee, lend, cap) in zip(teams, shares, strict=True):
+            assert held[one.name] <= cap
+            borrowed += max(0, held[one.name] - (guarantee - lend))
+        assert borrowed <= lent
+
+
+def test_what_is_not_used_is_lent_up_to_the_limit() -> None:
+    """The pictures of docs/scheduling.md."""
+    projects = {"lab": team("lab", 8, 4, 16), "shop": team("shop", 8, 8, 100)}
+    assert share_of("shop", NPU, projects, {}).room == 12_000
+    assert share_of("lab", NPU, projects, {}).room == 16_000
+    used = {("shop", NPU): 12_000}
+    assert share_of("lab", NPU, projects, used).room == 4_000  # its reserve is never lent
+    assert share_of("shop", NPU, projects, used).room == 0
+
+
+def test_an_idle_owner_is_served_from_its_reserve_at_once() -> None:
+    projects = {"lab": team("lab", 8, 4, 16), "shop": team("shop", 8, 8, 100)}
+    desk = desk_of(Snapshot(nodes=[node("a", 8), node("b", 8)], projects=projects), Rules())
+    for number in range(16):
+        desk.add(job(number, gang(1, 1), 0.0, project="shop"))
+    assert len(desk.decide(0.0)) == 12
+    for number in range(16, 24):
+        desk.add(job(number, gang(1, 1), 1.0, project="lab"))
+    assert len(desk.decide(1.0)) == 4
+    assert "guaranteed" in desk.reasons()[job(23, gang(1, 1), 1.0).id]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guarantee_milli": {NPU: 1000}},
+        {"cohort": "c", "guarantee_milli": {NPU: -1}},
+        {"cohort": "c", "guarantee_milli": {NPU: 9000}, "quota_milli": {NPU: 8000}},
+    ],
+)
+def test_limits_that_contradict_each_other_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"cohort|negative|larger"):
+        Project(name="p", **fields)  # type: ignore[arg-type]

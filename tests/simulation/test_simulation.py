@@ -11,6 +11,7 @@ from karez.cli.simulate import parse_seeds
 from karez.core.errors import BadRequest
 from karez.scheduling.scores import Policy
 from karez.simulation import inventories, openb, philly
+from karez.simulation.charts import ticks
 from karez.simulation.packing import pack, packing
 from karez.simulation.queueing import queueing
 from tests.traces import trace
@@ -159,8 +160,14 @@ def test_the_commands_speak_json_and_refuse_with_two_lines(tmp_path: Path) -> No
     assert packed["allocated_pct_at_100"] > 50
     assert packed["fragmented_pct_at_100"] >= 0
     jobs = ["--jobs", str(tmp_path / "j"), "--inventory", str(tmp_path / "i")]
-    queued = json.loads(karez("queue", *jobs, "--json").stdout)
+    page = tmp_path / "page.html"
+    queued = json.loads(karez("queue", *jobs, "--json", "--report", str(page)).stdout)
     assert queued["jobs"] == 3
+    assert max(devices for _, devices in queued["use"]) <= 16
+    assert "<svg" in page.read_text()
+    nowhere = karez("packing", *files, "--seeds", "1", "--report", str(tmp_path / "no" / "page"))
+    assert nowhere.returncode == 2
+    assert "Cannot write" in nowhere.stderr
     refused = karez("queue", "--jobs", str(tmp_path / "none"), "--inventory", str(tmp_path / "i"))
     assert refused.returncode == 2
     assert len(refused.stderr.strip().splitlines()) == 2
@@ -185,3 +192,11 @@ def test_openb_comes_out_as_published_and_ours_above(
         assert point is not None
         assert allocated[0] <= point.allocated_pct <= allocated[1]
         assert point.fragmented_pct <= fragmented
+
+
+@pytest.mark.parametrize("most", [0.0, 0.003, 1.0, 95.86, 129.0, 514.7, 1e6])
+def test_axes_end_on_round_numbers(most: float) -> None:
+    marks = ticks(most)
+    assert marks[0] == 0
+    assert marks[-1] >= most
+    assert 2 <= len(marks) <= 8

@@ -14,6 +14,9 @@ from karez.core.errors import BadRequest
 
 app = typer.Typer(no_args_is_help=True, help="Traces through the production scheduler, offline.")
 MOST_SEEDS = 10_000
+Report = Annotated[
+    Path | None, typer.Option("--report", help="Write an HTML page with plots there.")
+]
 
 
 class PackingPolicy(StrEnum):
@@ -36,13 +39,14 @@ def packing(
     policy: Annotated[PackingPolicy, typer.Option(help="How.")] = PackingPolicy.KAREZ,
     seeds: Annotated[str, typer.Option(help="Like 42-51 or 1,2,3: one run each.")] = "42-51",
     load: Annotated[float, typer.Option(help="Ask for so many times the pool.")] = 1.3,
+    report_file: Report = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """How full a pool gets when workers come one by one and none leaves.
 
     Example: karez simulate packing --nodes nodes.csv --pods pods.csv --policy fgd
     """
-    from karez.simulation import openb  # noqa: PLC0415 - NumPy, only here
+    from karez.simulation import openb, pages  # noqa: PLC0415 - NumPy, only here
     from karez.simulation import packing as room  # noqa: PLC0415 - as above
 
     numbers = parse_seeds(seeds)
@@ -56,6 +60,7 @@ def packing(
         report = room.packing(
             rows, asked, policy=policy.value, seeds=numbers, load=load, progress=progress
         )
+    write_page(report_file, pages.packing_page(report))
     if as_json:
         json_out(report)
         return
@@ -102,13 +107,14 @@ def queue(
     inventory: Annotated[Path, typer.Option(help="TOML: [[nodes]] count, gpu, project, ...")],
     policy: Annotated[QueuePolicy, typer.Option(help="How.")] = QueuePolicy.KAREZ,
     durations: Annotated[Durations, typer.Option(help="What is told.")] = Durations.UNKNOWN,
+    report_file: Report = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """How long jobs of a trace wait and take on an inventory.
 
     Example: karez simulate queue --jobs jobs.csv --inventory pool.toml --policy fifo
     """
-    from karez.simulation import inventories, philly, queueing  # noqa: PLC0415 - only here
+    from karez.simulation import inventories, pages, philly, queueing  # noqa: PLC0415 - only here
 
     with lines_of(inventory) as lines:
         nodes = inventories.read_inventory("".join(lines), str(inventory))
@@ -119,6 +125,7 @@ def queue(
             nodes, trace, policy=policy.value, known=durations == Durations.KNOWN,
             progress=progress,
         )  # fmt: skip
+    write_page(report_file, pages.queue_page(report))
     if as_json:
         json_out(report)
         return
@@ -168,13 +175,25 @@ def lines_of(path: Path) -> Iterator[Iterator[str]]:
         raise BadRequest(problem=f"cannot read {path}: {error.strerror}") from error
 
 
+def write_page(path: Path | None, text: str) -> None:
+    """Write a report, if one was asked for. Raises BadRequest if it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"report: {path}", err=True)
+
+
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error, where somebody looks; call it with how much is done."""
     from rich.console import Console  # noqa: PLC0415 - only where it is drawn
     from rich.progress import Progress  # noqa: PLC0415 - as above
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
 

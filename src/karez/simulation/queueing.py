@@ -53,6 +53,8 @@ class QueueReport:
     log_sha256: str
     """Digest of the decision log: the same inputs give the same."""
     projects: tuple[ProjectTimes, ...]
+    use: tuple[tuple[float, float], ...]
+    """(day, devices in use on average) pairs, over the whole replay."""
 
 
 def rules_of(policy: str, *, known: bool) -> Rules:
@@ -120,7 +122,31 @@ def queueing(
         utilisation_pct=100 * work / (devices * last),
         log_sha256=hashlib.sha256(repr(log).encode()).hexdigest(),
         projects=tuple(_project(name, outcomes) for name in names),
+        use=_use([entry for _, entry in log], outcomes, last),
     )
+
+
+BINS = 120
+"""Points of the plot of use."""
+
+
+def _use(
+    log: Sequence[Logged], outcomes: Sequence[Outcome], last_s: float
+) -> tuple[tuple[float, float], ...]:
+    """Devices in use, averaged over equal spans: from the starts, stops and ends."""
+    changes = [(e.at_s, e.devices if e.what == "start" else -e.devices) for e in log]
+    changes += [(outcome.ended_s, -outcome.job.devices) for outcome in outcomes]
+    at = np.array([when for when, _ in changes])
+    order = np.argsort(at, kind="stable")
+    held = np.cumsum(np.array([change for _, change in changes])[order])
+    at = at[order]
+    spans = np.diff(at, append=last_s)
+    done = np.concatenate([[0.0], np.cumsum(held * spans)])  # device-seconds before each change
+    edges = np.linspace(0.0, last_s, BINS + 1)
+    work = np.interp(edges, np.append(at, last_s), done)
+    mean = np.diff(work) / np.maximum(np.diff(edges), 1e-9)
+    middles = (edges[1:] + edges[:-1]) / 2 / 86_400
+    return tuple(zip(middles.round(3).tolist(), mean.round(2).tolist(), strict=True))
 
 
 def _project(name: str, outcomes: Sequence[Outcome]) -> ProjectTimes:

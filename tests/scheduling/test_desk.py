@@ -153,3 +153,19 @@ def test_nobody_starves_while_small_work_keeps_coming() -> None:
         number += 1
     assert started_at is not None
     assert started_at <= AGE_S + 3 * HOUR_S
+
+
+def test_a_reservation_outlives_the_pass_that_made_it() -> None:
+    rules = Rules(order=Order.BACKFILL, patience_s=0.0)
+    desk = desk_of(Snapshot(nodes=[node("a", 8)]), rules)
+    desk.add(job(0, gang(1, 6), 0.0, expected_s=100.0))
+    desk.decide(0.0)
+    desk.add(job(1, gang(1, 8), 1.0, expected_s=100.0))
+    assert desk.decide(5.0) == []
+    desk.add(job(2, gang(1, 2), 6.0, expected_s=200.0))
+    assert desk.decide(6.0) == []  # it would still run at 100, when the first in line can start
+    desk.add(job(3, gang(1, 2), 7.0, expected_s=90.0))
+    assert [d.id for d in desk.decide(7.0)] == ["j3"]
+    desk.finish(WorkloadId("j0"))
+    desk.finish(WorkloadId("j3"))
+    assert [d.id for d in desk.decide(100.0)] == ["j1"]

@@ -17,7 +17,7 @@ from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
 from karez.scheduling.line import AGE_S, RESTART_S, Rules, Waiting
 from karez.scheduling.place import fits, refuse, seat
-from karez.scheduling.pool import Pool
+from karez.scheduling.pool import SLOTS, Pool
 from karez.scheduling.quota import within_quota
 
 DEPTH = 100
@@ -107,7 +107,10 @@ class Desk:
     def add(self, waiting: Waiting) -> None:
         """One more stands in line."""
         line = self._line.setdefault(class_of(waiting), [])
-        insort(line, (waiting.rank(self.rules), waiting), key=itemgetter(0))
+        rank = waiting.rank(self.rules)
+        insort(line, (rank, waiting), key=itemgetter(0))
+        if self._reserved is not None and rank < self._reserved.holder.rank(self.rules):
+            self._reserved = None  # it is no longer the first
 
     def carry(self, run: Run) -> None:
         """Count what runs; the pool holds its grants already."""
@@ -120,6 +123,7 @@ class Desk:
         self.pool.give_back(run.grants)
         self._use(run.project, run.grants, -1)
         self._stuck.clear()
+        self._reserved = None
         return run
 
     @property
@@ -130,10 +134,10 @@ class Desk:
     def decide(self, now: float) -> list[Start | Preempt]:
         """Start what fits, in order; under rules that preempt, stop what is far behind."""
         decisions: list[Start | Preempt] = []
-        self._reserved = None
         if self.rules.preempts and now - self._looked_at >= LOOK_S:
             self._looked_at = now
             self._stuck.clear()
+            self._reserved = None
         heads: list[tuple[Rank, int, Class, int]] = [
             (line[0][0], number, key, 0)
             for number, (key, line) in enumerate(self._line.items())
@@ -183,11 +187,14 @@ class Desk:
     def _serve(self, waiting: Waiting, now: float) -> list[Start | Preempt]:
         """What starts one workload now; nothing if it must wait."""
         key = class_of(waiting)
-        if key in self._stuck:
-            return []
+        if self._stuck.get(key):
+            return []  # its project's quota is full
         gang, reason = within_quota(waiting, self.projects, self.used)
         if reason:
             self._stuck[key] = reason
+            return []
+        if key in self._stuck:
+            self._reserve(waiting, gang, now)
             return []
         grants = seat(gang, self.pool)
         if grants is not None:
@@ -202,6 +209,8 @@ class Desk:
         return made
 
     def _begin(self, waiting: Waiting, grants: tuple[Grant, ...], now: float) -> Start:
+        if self._reserved is not None and self._reserved.holder.id == waiting.id:
+            self._reserved = None
         self.carry(
             Run(
                 id=waiting.id,
@@ -311,9 +320,10 @@ class Desk:
             gain_s = run.waiting.left_s(run.done_s(now)) - waiting.left_s(waiting.done_s)
             if rank[0] >= priority and is_behind and (gain_s > RESTART_S or rank[0] > priority):
                 found.append((rank, run))
-        needed = waiting.gang.min * waiting.gang.each[0].milli
-        free = self.pool.inventory.free_milli
-        if free + sum(grant.milli for _, run in found for grant in run.grants) < needed:
+        least = min(need.milli for need in waiting.gang.each) * waiting.gang.min
+        held = sum(grant.milli for _, run in found for grant in run.grants)
+        in_slots = all(need.kind in SLOTS for need in waiting.gang.each)
+        if in_slots and self.pool.inventory.free_milli + held < least:
             return []
         return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 

@@ -7,6 +7,9 @@ import pytest
 
 from karez.cli.curve import curve
 from karez.cli.main import COMMANDS
+from karez.cli.picture import picture
+from karez.core.resources import Device, DeviceKind, Grant, Node, NodeId, NodeState
+from karez.core.workloads import Allocation, WorkloadId
 
 
 def karez(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
@@ -61,6 +64,22 @@ def test_no_cloud_is_a_sentence_and_a_next_step(tmp_path: Path) -> None:
     assert "karez does not answer at http://127.0.0.1:1." in done.stderr
     assert "karez up" in done.stderr
     assert karez("down", home=tmp_path).returncode == 0
+
+
+def test_the_pool_is_drawn_supernode_by_supernode() -> None:
+    def node(name: str, block: str, state: NodeState = NodeState.READY) -> Node:
+        devices = tuple(Device(kind=DeviceKind.NPU, index=index) for index in range(4))
+        return Node(id=NodeId(name), address="", devices=devices, supernode=block, state=state)
+
+    grant = Grant(node=NodeId("a"), kind=DeviceKind.NPU, devices=((0, 1000), (1, 250)))
+    held = {"j": Allocation(workload=WorkloadId("j"), epoch=1, grants=(grant,))}
+    nodes = [node("b", "s1"), node("a", "s1"), node("c", "s2", NodeState.LOST)]
+    assert picture(nodes, held) == ["s1  a  █▒··", "    b  ····", "s2  c  xxxx"]
+    big = Node(
+        id=NodeId("big"), address="",
+        devices=tuple(Device(kind=DeviceKind.CPU, index=index) for index in range(192)),
+    )  # fmt: skip
+    assert picture([big], {}) == ["  big  " + "·" * 64]
 
 
 def test_the_curve_falls_from_left_to_right() -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 import typer
 
 from karez.cli.connect import Json, client
+from karez.cli.picture import LEGEND, picture
 from karez.cli.show import json_out, table
 from karez.client import calls
 from karez.core.resources import Node
@@ -29,6 +30,8 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
         for n in nodes
     ]
     table(("node", "state", "address", "supernode", "devices", "memory"), rows, empty="no nodes")
+    for line in ["", *picture(nodes, held), LEGEND]:
+        typer.echo(line)
 
 
 @app.command("cordon")

@@ -10,6 +10,9 @@ from karez.core.units import MILLI, parse_bytes, show_bytes, show_devices
 NodeId = NewType("NodeId", str)
 """The host label of a node; it outlives the engine's own id when a host rejoins."""
 
+MOST_DEVICES = 1024
+"""Devices of one worker, cores included: no node has more."""
+
 FORBID: dict[str, Any] = {"extra": "forbid"}
 """Wire types refuse unknown keys."""
 
@@ -88,6 +91,8 @@ class Need:
     def __post_init__(self) -> None:
         if self.milli < 1:
             raise ValueError(f"a worker needs some of a device, got {self.milli / MILLI:g}")
+        if self.milli > MOST_DEVICES * MILLI:
+            raise ValueError(f"{self.milli / MILLI:g} devices are more than any node has")
         if self.milli > MILLI and self.milli % MILLI:
             raise ValueError(
                 f"{self.milli / MILLI:g} {self.kind} is neither a fraction nor whole devices"

@@ -15,6 +15,10 @@ NAME_LIMIT = 63
 """Longest workload name: that of a DNS label (RFC 1035), so names can become host names."""
 
 
+MOST_WORKERS = 100_000
+"""Workers of one gang: the design goes to 100,000 devices."""
+
+
 class WorkloadKind(StrEnum):
     """What a workload is for."""
 
@@ -83,6 +87,8 @@ class GangSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.want:
             raise ValueError(f"workers need 1 <= min <= want, got min={self.min} want={self.want}")
+        if self.want > MOST_WORKERS:
+            raise ValueError(f"{self.want} workers are more than {MOST_WORKERS}")
         if not self.each:
             raise ValueError("a worker needs at least one alternative in `each`")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from karez.core.identity import Project
-from karez.core.reasons import Change
+from karez.core.reasons import MOST_NEW_NODES, Change
 from karez.core.resources import Device, DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI, show_devices
 from karez.core.workloads import GangSpec, Topology, WorkloadId
@@ -246,4 +246,4 @@ def _counts(situation: Situation, gang: GangSpec, per_node: int) -> list[int]:
     most = gang.min if gang.topology == Topology.SPREAD else -(-gang.min // per_node)
     missing = gang.min - int(situation.desk.pool.room(gang.each[0]).sum())
     fewest = -(-missing // per_node)
-    return sorted({count for count in (fewest, most) if 0 < count <= most})
+    return sorted({count for count in (fewest, most) if 0 < count <= min(most, MOST_NEW_NODES)})

@@ -121,26 +121,6 @@ class AlreadyExists(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
-class WrongState(KarezError):
-    """The thing is in a state in which this makes no sense."""
-
-    code: ClassVar[str] = "wrong-state"
-    status: ClassVar[int] = 409
-    noun: str
-    name: str
-    state: str
-    wanted: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"The {self.noun} {self.name!r} is {self.state}; this needs it to be {self.wanted}."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return f"Look at it with `karez {self.noun}s show {self.name}`."
-
-
-@dataclass(eq=False, kw_only=True)
 class QuotaExceeded(KarezError):
     """A workload asks for more than its project may ever hold."""
 

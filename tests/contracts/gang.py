@@ -92,13 +92,17 @@ class Gang:
             gang=GangSpec(min=self.low or self.ranks, want=self.ranks),
         )
         self.bench.store.workloads.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
-        grants = [
+        self.grants = [
             Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),))
             for n, node in enumerate(nodes)
         ]
-        self.bench.store.workloads.place(self.id, grants, now=time.time())
+        self.place()
         self.foreman: Foreman | None = None
         self.thread: threading.Thread | None = None
+
+    def place(self) -> None:
+        """Give it its devices."""
+        assert self.bench.store.workloads.place(self.id, self.grants, now=time.time())
 
     def start(self) -> "Gang":
         """A new foreman, on a new lease."""

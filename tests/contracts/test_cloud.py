@@ -193,6 +193,29 @@ def test_a_torchrun_style_gang_runs_unchanged(cloud: Cloud, tmp_path: Path) -> N
     assert cloud.karez("logs", "plain").stdout.count("sum 3.0 of 2") == 2
 
 
+def test_urgent_work_makes_a_gang_yield_and_nothing_of_it_is_lost(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    shutil.copy(Path(__file__).parent / "gang_job.py", tmp_path / "gang_job.py")
+    both = GangSpec(min=2, want=2)
+    with cloud.client() as client:
+        code = client.upload(tmp_path, name="yielding", kind=ArtifactKind.CODE)
+        spec = batch(
+            "patient", "python", "gang_job.py", code=code.id, kind=WorkloadKind.TRAIN,
+            gang=both, settings={"steps": 150, "work": 40}, preemptible=True,
+        )  # fmt: skip
+        patient = client.submit(spec)
+        until(lambda: client.job(patient.id).status.step >= 10)
+        urgent = client.submit(batch("urgent", "true", gang=both, priority=5))
+        assert client.wait(urgent.id).state == State.SUCCEEDED
+        assert client.job(patient.id).status.step < 150
+        done = client.wait(patient.id, limit_s=120)
+        rows = client.call(calls.metrics(patient.id, -1))
+    assert done.status.retries == 0
+    assert done.status.ran_s > 0
+    assert {(row.step, row.rank) for row in rows} == {(s, r) for s in range(1, 151) for r in (0, 1)}
+
+
 def test_ends_have_reasons(cloud: Cloud) -> None:
     with cloud.client() as client:
         cases = {

@@ -174,3 +174,26 @@ def test_a_cancelled_job_stops_and_leaves_nothing(bench: Bench) -> None:
     done = gang.finish()
     assert (done.state, done.status.end) == (State.CANCELLED, EndReason.CANCELLED)
     until(lambda: not gang.processes())
+
+
+def test_a_job_that_yields_goes_on_from_the_step_it_stored(bench: Bench) -> None:
+    losses, weights = undisturbed(bench, steps=40)
+    gang = Gang(bench, steps=40).start()
+    gang.reach(10)
+    work = bench.store.workloads
+    assert work.request_yield(gang.id)
+    until(lambda: gang.job().state == State.QUEUED, what="making room")
+    assert work.allocations() == {}
+    assert gang.processes() == {}
+    waits = gang.job()
+    assert waits.status.retries == 0
+    assert waits.status.ran_s > 0
+    kept = bench.store.history.newest_checkpoint(gang.id, 2)
+    assert kept
+    (step,) = {step for step, _ in kept.values()}
+    gang.place()
+    gang.start()
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    assert gang.losses() == losses
+    assert gang.weights() == weights
+    assert step >= 10

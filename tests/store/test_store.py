@@ -164,6 +164,34 @@ def test_new_grants_have_a_new_epoch(store: SqlStore) -> None:
     assert store.workloads.place(WorkloadId("a"), [grant()], now=6.0) == 3
 
 
+def test_who_is_asked_to_yield_waits_again_and_a_stop_wins(store: SqlStore) -> None:
+    token = placed(store, "a")
+    work = store.workloads
+    ident = WorkloadId("a")
+    assert not work.request_yield(ident)  # it has not begun
+    assert work.update(ident, token=token, state=State.RUNNING, at=4.0)
+    assert work.request_yield(ident)
+    assert not work.request_yield(ident)
+    assert not work.update(ident, token=token, state=State.RECOVERING, at=5.0)
+    assert work.update(ident, token=token, status=Status(step=3), at=5.0)
+    found = work.job("a")
+    assert found is not None
+    assert (found.state, found.status.step) == (State.YIELDING, 3)
+    assert work.requeue(ident, token, Status(step=3), now=6.0)
+    assert work.allocations() == {}
+    token = placed_again(store, ident)
+    assert work.update(ident, token=token, state=State.RUNNING, at=7.0)
+    assert work.request_yield(ident)
+    assert work.request_stop(ident, at=8.0) == State.STOPPING
+    assert not work.requeue(ident, token, Status(), now=9.0)
+
+
+def placed_again(store: SqlStore, ident: WorkloadId) -> str:
+    store.workloads.place(ident, [grant()], now=6.5)
+    ((_, token),) = store.workloads.claim([State.PLACED], owner="c1", now=6.6, lease_s=5.0)
+    return token
+
+
 def test_waiting_jobs_keep_their_reason(store: SqlStore) -> None:
     store.workloads.add_job(job("a"))
     store.workloads.explain({WorkloadId("a"): "no room"})

@@ -55,6 +55,9 @@ def submit(
     priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
     max_duration: Annotated[str, typer.Option(help="Such as 2h.")] = "",
     expected_duration: Annotated[str, typer.Option(help="About how long it runs.")] = "",
+    preemptible: Annotated[
+        bool, typer.Option("--preemptible", help="May be stopped for others, and go on later.")
+    ] = False,
     retries: Annotated[int, typer.Option(help="Restarts after a lost node or a crash.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it ends.")] = False,
     as_json: Json = False,
@@ -86,6 +89,7 @@ def submit(
                 expected_duration_s=(
                     parse_seconds(expected_duration) if expected_duration else None
                 ),
+                preemptible=preemptible,
                 retry=Retry(limit=retries),
             )
     except (ValueError, FileNotFoundError) as error:

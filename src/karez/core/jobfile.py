@@ -11,6 +11,7 @@ from karez.core.workloads import EndReason, GangSpec, JobSpec, Retry, Topology, 
 _TOP = {
     "name", "project", "kind", "command", "gang", "recovery", "retry",
     "inputs", "env", "secrets", "priority", "max_duration", "expected_duration", "recipe",
+    "preemptible",
     "settings",
 }  # fmt: skip
 
@@ -30,7 +31,9 @@ def parse_job(text: str) -> JobSpec:
         raise ValueError('the file names no workload; start it with name = "..."')
     recovery = _only(_table(table, "recovery"), {"ladder"}, "[recovery]")
     fields: dict[str, Any] = {
-        key: table[key] for key in ("name", "project", "recipe", "priority") if key in table
+        key: table[key]
+        for key in ("name", "project", "recipe", "priority", "preemptible")
+        if key in table
     }
     if "ladder" in recovery:
         fields["ladder"] = tuple(recovery["ladder"])

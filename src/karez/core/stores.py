@@ -68,6 +68,10 @@ class WorkloadStore(Protocol):
         """Ask for an end: a queued one ends at once, an active one becomes STOPPING."""
         ...
 
+    def request_yield(self, ident: WorkloadId) -> bool:
+        """Ask an active workload to keep its state and wait again. False: it is not active."""
+        ...
+
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
         """(id, job or service, why it waits) of all that wait, oldest first."""
         ...

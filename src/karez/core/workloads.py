@@ -35,6 +35,7 @@ class State(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     RECOVERING = "recovering"
+    YIELDING = "yielding"
     STOPPING = "stopping"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -49,6 +50,7 @@ class EndReason(StrEnum):
     """Why a workload ended, for retry rules and for people."""
 
     DONE = "done"
+    PREEMPTED = "preempted"
     CANCELLED = "cancelled"
     USER_ERROR = "user-error"
     CRASHED = "crashed"
@@ -126,6 +128,8 @@ class JobSpec:
     max_duration_s: float | None = None
     expected_duration_s: float | None = None
     """How long it will run, as far as anyone knows: the line and backfill count on it."""
+    preemptible: bool = False
+    """Whether it may be stopped for what is far ahead of it in line, and go on later."""
     retry: Retry = Retry()
     ladder: tuple[str, ...] = LADDER
 
@@ -186,6 +190,8 @@ class Status:
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Output name -> artifact id."""
     retries: int = 0
+    ran_s: float = 0.0
+    """How long it held devices before it went back to the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

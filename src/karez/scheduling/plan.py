@@ -18,6 +18,8 @@ class Running:
     allocation: Allocation
     project: str
     ends_by: float | None = None
+    waiting: Waiting | None = None
+    """As it stood in line; None if it must not be stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ def desk_of(snapshot: Snapshot, rules: Rules) -> Desk:
                 grants=run.allocation.grants,
                 ends_by=run.ends_by,
                 started_at=run.allocation.since,
+                waiting=run.waiting,
             )
         )
     for waiting in snapshot.waiting:

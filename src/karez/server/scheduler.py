@@ -7,9 +7,9 @@ from karez.core.reasons import Outlook, WhatIf, Why
 from karez.core.resources import Grant, Need, NodeId
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
-from karez.scheduling.desk import Start, Wait
+from karez.scheduling.desk import Preempt, Start, Wait
 from karez.scheduling.explain import explain
-from karez.scheduling.line import Waiting
+from karez.scheduling.line import Rules, Waiting
 from karez.scheduling.place import extend
 from karez.scheduling.plan import Running, Snapshot, plan
 from karez.scheduling.pool import free_pool
@@ -46,10 +46,18 @@ class Scheduler:
             if (found := self._waiting(ident, sort)) is not None
         ]
         self._specs = {found.id: self._specs[found.id] for found in waiting}
-        decisions = plan(self._snapshot(waiting), now=now)
+        snapshot = self._snapshot(waiting)
+        decisions = plan(snapshot, now=now, rules=Rules(preempts=self._may_preempt()))
+        makes_room = {d.by: d.id for d in decisions if isinstance(d, Preempt)}
         started, reasons = 0, {}
         for decision in decisions:
             match decision:
+                case Preempt(id=ident):
+                    self._store.workloads.request_yield(ident)
+                case Start(id=ident) if ident in makes_room:
+                    why = f"{makes_room[ident]} is making room for it"
+                    if self._reasons.get(ident) != why:
+                        reasons[ident] = why
                 case Start(id=ident, grants=grants):
                     started += self._store.workloads.place(ident, grants, now=now) is not None
                 case Wait(id=ident, reason=reason) if self._reasons.get(ident) != reason:
@@ -87,6 +95,11 @@ class Scheduler:
         waiting = [replace(one, order=order) for order, one in enumerate(line)]
         return self._snapshot(waiting)
 
+    def _may_preempt(self) -> bool:
+        """One at a time: while somebody makes room, nobody else is asked to."""
+        count = self._store.workloads.count_states()
+        return not any(count.get((sort, State.YIELDING)) for sort in ("job", "service"))
+
     def _snapshot(self, waiting: list[Waiting]) -> Snapshot:
         running = []
         for ident, allocation in self._store.workloads.allocations().items():
@@ -100,8 +113,14 @@ class Scheduler:
                 runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
                 began_at = item.started_at or allocation.since
                 ends_by = began_at + runs_s if runs_s else None
+            stops = isinstance(item, Job) and item.spec.preemptible
             running.append(
-                Running(allocation=allocation, project=item.spec.project, ends_by=ends_by)
+                Running(
+                    allocation=allocation,
+                    project=item.spec.project,
+                    ends_by=ends_by,
+                    waiting=_as_waiting(item) if stops else None,
+                )
             )
         projects = {project.name: project for project in self._store.people.projects()}
         return Snapshot(
@@ -133,11 +152,11 @@ class Scheduler:
 def _as_waiting(item: Job | Service) -> Waiting:
     if isinstance(item, Job):
         gang, max_duration_s = item.spec.gang, item.spec.max_duration_s
-        expected_s = item.spec.expected_duration_s
+        expected_s, preemptible = item.spec.expected_duration_s, item.spec.preemptible
     else:
         replicas = item.spec.replicas
         gang = GangSpec(min=replicas, want=replicas, each=item.spec.each)
-        max_duration_s = expected_s = None
+        max_duration_s, expected_s, preemptible = None, None, False
     return Waiting(
         id=item.id,
         project=item.spec.project,
@@ -146,4 +165,6 @@ def _as_waiting(item: Job | Service) -> Waiting:
         since=item.created_at,
         max_duration_s=max_duration_s,
         expected_s=expected_s,
+        done_s=item.status.ran_s,
+        preemptible=preemptible,
     )

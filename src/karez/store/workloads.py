@@ -37,6 +37,7 @@ from karez.store.database import Database
 from karez.store.schema import allocations as held
 from karez.store.schema import workloads as table
 
+_YIELDS = [State.STARTING.value, State.RUNNING.value, State.RECOVERING.value]
 _ENDED = [state.value for state in ENDED]
 Grants = tuple[Grant, ...]
 
@@ -147,7 +148,8 @@ class Workloads:
         if token is not None:
             change = change.where(table.c.lease_token == token)
             if state not in (None, State.STOPPING):
-                change = change.where(table.c.state != State.STOPPING.value)
+                asked = (State.STOPPING.value, State.YIELDING.value)
+                change = change.where(table.c.state.not_in(asked))
         with self._db.write() as tx:
             return tx.execute(change.values(**values)).rowcount == 1
 
@@ -165,6 +167,16 @@ class Workloads:
                 values = {"state": State.STOPPING.value}
             tx.execute(update(table).where(table.c.id == ident).values(**values))
             return State(str(values["state"]))
+
+    def request_yield(self, ident: WorkloadId) -> bool:
+        """See the contract."""
+        change = (
+            update(table)
+            .where(table.c.id == ident, table.c.state.in_(_YIELDS))
+            .values(state=State.YIELDING.value)
+        )
+        with self._db.write() as tx:
+            return tx.execute(change).rowcount == 1
 
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
         """See the contract."""

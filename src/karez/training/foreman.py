@@ -29,6 +29,8 @@ from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
 from karez.training.watch import Watch
 
+YIELD_S = 30.0
+"""How long a job that makes room may take to store a step; after that it goes back to an older."""
 STOP_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL when a job is cancelled. Kubernetes' default is 30 s; ranks here
 have nothing to save by then, since every step is kept."""
@@ -45,6 +47,7 @@ class Foreman:
         self.epoch = allocation.epoch
         self.grants: dict[int, Grant] = dict(enumerate(allocation.grants))
         self.record = Record(job, token, tools)
+        self.record.held_since = allocation.since
         self._over = threading.Event()
         self._watch = Watch(tools.fabric, job.id, self._over)
         self._stores: dict[int, str] = {}
@@ -54,6 +57,7 @@ class Foreman:
         self._gang = words.Gang(ranks=())
         self._checkpoint_at = tools.clock.now()
         self._looked_at = 0.0
+        self._yields_at: tuple[int | None, float] | None = None
 
     def run(self) -> None:
         """Until the job has ended, waits again, or another control owns it."""
@@ -286,6 +290,8 @@ class Foreman:
         fresh = self.tools.store.workloads.job(self.job.id)
         if fresh is not None and fresh.state == State.STOPPING and self._ended is None:
             self._stop(words.End(reason=EndReason.CANCELLED, detail="cancelled by request"))
+        elif fresh is not None and fresh.state == State.YIELDING and self._ended is None:
+            self._yield(now)
         elif not self.record.flush(self._gang):
             self._over.set()  # another control owns the job
         limit_s, since = self.job.spec.max_duration_s, self.record.started_at
@@ -295,13 +301,24 @@ class Foreman:
             self._checkpoint_at = now
             self._ask_checkpoint()
 
-    def _ask_checkpoint(self) -> None:
-        """Have every rank store the same step, one that none has reached yet."""
+    def _ask_checkpoint(self) -> int | None:
+        """Have every rank store the same step, one that none has reached yet; which."""
         if self._gang.phase != words.Phase.RUNNING or not self._gang.is_session:
-            return
+            return None
         step = max(rank.committed for _, rank in self._gang.active) + 2
         for seat, _ in self._gang.active:
             self._tell(seat, {"type": "store", "step": step})
+        return step
+
+    def _yield(self, now: float) -> None:
+        """Make room: store a step, end the ranks, wait again."""
+        if self._yields_at is None:
+            self._yields_at = (self._ask_checkpoint(), now + YIELD_S)
+        step, until = self._yields_at
+        kept = self.tools.store.history.newest_checkpoint(self.job.id, len(self._gang.active))
+        is_kept = step is None or any(stored >= step for stored, _ in kept.values())
+        if is_kept or now > until:
+            self._stop(words.End(reason=EndReason.PREEMPTED, detail="it made room for others"))
 
     def _stored(self, seat: int, data: Mapping[str, Any]) -> None:
         def save(node: NodeId) -> None:

@@ -43,6 +43,8 @@ class Record:
         self.job = job
         self.status: Status = replace(job.status, reason="")
         self.started_at = job.started_at
+        self.held_since = tools.clock.now()
+        """When its devices were granted; set by the foreman."""
         self._token = token
         self._tools = tools
         self._metrics: list[MetricRow] = []
@@ -161,7 +163,9 @@ class Record:
             ranks=self._seen(gang),
         )
         if self.may_retry(end.reason):
-            again = replace(status, retries=status.retries + 1, end=None, ranks=())
+            count = status.retries + (end.reason != EndReason.PREEMPTED)
+            ran_s = status.ran_s + max(0.0, now - self.held_since)
+            again = replace(status, retries=count, end=None, ranks=(), ran_s=ran_s)
             if store.workloads.requeue(self.job.id, self._token, again, now=now):
                 return
         states = {EndReason.DONE: State.SUCCEEDED, EndReason.CANCELLED: State.CANCELLED}
@@ -170,6 +174,8 @@ class Record:
 
     def may_retry(self, reason: EndReason) -> bool:
         """Whether the job starts over after such an end."""
+        if reason == EndReason.PREEMPTED:
+            return True
         spec = self.job.spec
         limit, causes = spec.retry.limit, spec.retry.causes
         if spec.kind == WorkloadKind.TRAIN and "restart" in spec.ladder:

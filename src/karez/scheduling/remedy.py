@@ -164,7 +164,7 @@ def _fewer(situation: Situation, base: Change) -> Candidates:
         else:
             high = middle - 1
     if low:
-        yield replace(base, workers=low), (f"let it start with {low} workers, not {least}",)
+        yield replace(base, workers=low), (f"let it start with {low} of its {least} workers",)
 
 
 def _other_kind(situation: Situation, base: Change) -> Candidates:

@@ -62,16 +62,20 @@ def _fates(snapshot: Snapshot, was: Snapshot, now: float) -> Mapping[WorkloadId,
     for run in was.running:
         workers = held[run.allocation.workload]
         lost = len(run.allocation.grants) - workers
-        what = f"runs with {workers} workers"
-        reason = f"{lost} workers stand on nodes that are gone" if lost else ""
+        what = f"runs with {_workers(workers)}"
+        reason = f"{_workers(lost)} on nodes that are gone" if lost else ""
         fates[run.allocation.workload] = _Fate(what=what, reason=reason)
     for decision in plan(snapshot, now=now):
         if isinstance(decision, Start):
-            what = f"starts with {len(decision.grants)} workers"
+            what = f"starts with {_workers(len(decision.grants))}"
             fates[decision.id] = _Fate(what=what)
         else:
             fates[decision.id] = _Fate(what="waits", reason=getattr(decision, "reason", ""))
     return fates
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _change(snapshot: Snapshot, question: WhatIf, now: float) -> Snapshot:

@@ -180,7 +180,7 @@ class Desk:
             why = self._stuck.get(key, behind)
             if not why and line:
                 gang, _ = within_quota(line[0][1], self.projects, self.used)
-                why = refuse(gang, self.pool).reason
+                why = refuse(gang, self.pool)
             found.update((waiting.id, why) for _, waiting in line)
         return found
 

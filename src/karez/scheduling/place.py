@@ -1,6 +1,6 @@
 """Which devices a gang runs on. Pure: the same free pool gives the same answer."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,13 +8,6 @@ from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.workloads import GangSpec, Topology
 from karez.scheduling.inventory import MEMORY, Ints
 from karez.scheduling.pool import SLOTS, Pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """`grants[rank]` is what worker `rank` holds."""
-
-    grants: tuple[Grant, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,31 +25,12 @@ class Fit:
     """Of those, nodes that would do but for their free memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unplaced:
-    """Why a gang does not fit, in words for the one who asked."""
-
-    reason: str
-    fits: tuple[Fit, ...] = field(default=())
-
-    @property
-    def best(self) -> int:
-        """The most workers that fit at once."""
-        return max((fit.workers for fit in self.fits), default=0)
-
-
-def place(gang: GangSpec, pool: Pool) -> Placed | Unplaced:
-    """Place as many workers as wanted, at least the minimum, or none at all.
+def seat(gang: GangSpec, pool: Pool) -> tuple[Grant, ...] | None:
+    """Places for as many workers as wanted, at least the minimum, or None and nothing taken.
 
     All workers of a gang get the same alternative: the one that does most work per second, the
-    earlier one on ties. The pool keeps what was taken if it succeeds and is unchanged if not.
+    earlier one on ties. `refuse` has the reason for a None.
     """
-    grants = seat(gang, pool)
-    return refuse(gang, pool) if grants is None else Placed(grants=grants)
-
-
-def seat(gang: GangSpec, pool: Pool) -> tuple[Grant, ...] | None:
-    """As `place`, without a reason."""
     best: tuple[float, Need, Ints] | None = None
     for need in gang.each:
         shares = _shares(gang, need, pool)
@@ -182,7 +156,7 @@ def hurdle(gang: GangSpec, need: Need, pool: Pool) -> Fit:
     )
 
 
-def refuse(gang: GangSpec, pool: Pool) -> Unplaced:
+def refuse(gang: GangSpec, pool: Pool) -> str:
     """Why a gang finds no place in a pool as it is."""
     found = tuple(hurdle(gang, need, pool) for need in gang.each)
     parts = [_say(gang, fit) for fit in found]
@@ -190,7 +164,7 @@ def refuse(gang: GangSpec, pool: Pool) -> Unplaced:
     reason = "; or ".join(parts) + (f"; nodes out of use: {shut}" if shut else "")
     if gang.topology in (Topology.SPREAD, Topology.REQUIRE_SUPERNODE):
         reason += f"; topology is {gang.topology}"
-    return Unplaced(reason=reason, fits=found)
+    return reason
 
 
 def _say(gang: GangSpec, fit: Fit) -> str:

@@ -176,11 +176,13 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant]) -> Pool:
     ready = sorted((n for n in nodes if n.state == NodeState.READY), key=lambda node: node.id)
     places: list[Place] = []
     rows: list[Row] = []
+    whole_cores: list[list[int]] = []
     for node in ready:
         well = [device for device in node.devices if device.health in _USABLE]
         slotted = [device for device in well if device.kind in SLOTS]
         cores = [device for device in well if device.kind == DeviceKind.CPU]
         cpu = sum(device.milli for device in cores)
+        whole_cores.append([device.milli for device in cores])
         rows.append(
             Row(
                 name=node.id,
@@ -198,8 +200,8 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant]) -> Pool:
         )
     width = max((len(place.cores) for place in places), default=0)
     free_cores: Any = np.zeros((len(places), width), np.int64)
-    for number, place in enumerate(places):
-        free_cores[number, : len(place.cores)] = MILLI
+    for number, sizes in enumerate(whole_cores):
+        free_cores[number, : len(sizes)] = sizes
     inventory = build(rows)
     masks = {
         kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))

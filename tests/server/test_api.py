@@ -251,6 +251,7 @@ def test_why_tells_what_waits_and_hides_what_a_key_may_not_see(api: Api) -> None
     assert "1 of 2 workers fit" in why["reason"]
     assert [holder["id"] for holder in why["holders"]] == [ident]
     assert [change["stop"] for change in why["changes"] if change["stop"]] == [[ident]]
+    assert f"big ({ident})" in why["changes"][1]["what"]
     assert why["changes"][0]["workers"] == 1
     mine = api.ask("GET", "/pool/why/waits", api.key(Role.VIEWER)).json()
     assert mine["holders"] == []

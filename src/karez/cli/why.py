@@ -52,8 +52,11 @@ def _tell(answer: Why) -> None:
     if answer.holders:
         typer.echo("\nwho holds what it asks for")
         table(
-            ("workload", "project", "kind", "devices", "since"),
-            [(h.id, h.project, h.kind, f"{h.devices:g}", clock(h.since)) for h in answer.holders],
+            ("workload", "id", "project", "kind", "devices", "since"),
+            [
+                (h.name, h.id, h.project, h.kind, f"{h.devices:g}", clock(h.since))
+                for h in answer.holders
+            ],
             empty="",
         )
     if answer.changes:

@@ -51,6 +51,7 @@ class Holder:
     kind: DeviceKind
     devices: float
     since: float
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

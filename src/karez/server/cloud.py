@@ -168,9 +168,24 @@ class Cloud:
         return replace(
             why,
             name=item.spec.name,
-            holders=tuple(h for h in why.holders if h.id not in hidden),
-            changes=tuple(c for c in why.changes if not self._hides(who, c)),
+            holders=tuple(
+                replace(holder, name=self._name(holder.id))
+                for holder in why.holders
+                if holder.id not in hidden
+            ),
+            changes=tuple(self._named(c) for c in why.changes if not self._hides(who, c)),
         )
+
+    def _name(self, ident: WorkloadId) -> str:
+        item = self.store.workloads.job(ident) or self.store.workloads.service(ident)
+        return item.spec.name if item else ident
+
+    def _named(self, change: Change) -> Change:
+        """With the names of what would be stopped beside their ids."""
+        said = change.what
+        for ident in change.stop:
+            said = said.replace(ident, f"{self._name(ident)} ({ident})")
+        return replace(change, what=said)
 
     def _hides(self, who: Principal, change: Change) -> bool:
         """Whether a change names what this key may not see."""

@@ -68,6 +68,14 @@ def test_fifo_waits_in_order_and_the_figures_add_up() -> None:
     assert report.utilisation_pct == pytest.approx(100 * work / (16 * 660.0))
 
 
+def test_npus_do_too_and_what_never_fits_or_takes_no_time_is_no_trouble() -> None:
+    jobs = "timestamp,duration,num_gpus,cluster\n0,0,1,a\n0,0,4096,a\n"
+    pool = inventories.read_inventory("[[nodes]]\ncount = 2\nnpu = 8\n", "i")
+    report = queueing(pool, philly.read_jobs(lines(jobs), "j"), policy="karez", known=False)
+    assert (report.jobs, report.left_out, report.jct_s.max) == (1, 1, 0.0)
+    assert report.devices == 16
+
+
 BAD_TABLES = {
     "no column 'gpu'": ("sn,cpu_milli,memory_mib,model\n", openb.read_nodes),
     "line 2, column gpu: 'x'": ("sn,cpu_milli,memory_mib,gpu,model\na,1,1,x,\n", openb.read_nodes),

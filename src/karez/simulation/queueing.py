@@ -119,7 +119,7 @@ def queueing(
         jct_s=_times([outcome.jct_s for outcome in outcomes]),
         queued_s=_times([outcome.queued_s for outcome in outcomes]),
         preemptions=sum(outcome.preemptions for outcome in outcomes),
-        utilisation_pct=100 * work / (devices * last),
+        utilisation_pct=100 * work / (devices * last) if last else 0.0,
         log_sha256=hashlib.sha256(repr(log).encode()).hexdigest(),
         projects=tuple(_project(name, outcomes) for name in names),
         use=_use([entry for _, entry in log], outcomes, last),
@@ -136,6 +136,8 @@ def _use(
     """Devices in use, averaged over equal spans: from the starts, stops and ends."""
     changes = [(e.at_s, e.devices if e.what == "start" else -e.devices) for e in log]
     changes += [(outcome.ended_s, -outcome.job.devices) for outcome in outcomes]
+    if not last_s:
+        return ()
     at = np.array([when for when, _ in changes])
     order = np.argsort(at, kind="stable")
     held = np.cumsum(np.array([change for _, change in changes])[order])

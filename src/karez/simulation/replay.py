@@ -17,6 +17,7 @@ from karez.scheduling.finder import Finder
 from karez.scheduling.line import RESTART_S, Order, Rules, Waiting
 from karez.scheduling.mix import mix_of
 from karez.scheduling.plan import Snapshot, desk_of
+from karez.scheduling.pool import SLOTS
 from karez.scheduling.scores import Policy
 from karez.simulation.inventories import PROJECT
 from karez.simulation.philly import TraceJob
@@ -74,6 +75,8 @@ class Replay:
     jobs: Sequence[TraceJob]
     known: bool
     on_end: Callable[[], None]
+    kinds: tuple[DeviceKind, ...]
+    """What jobs run on: the kinds of accelerators that the nodes have."""
     log: list[Logged] = field(default_factory=list)
     _under_way: dict[WorkloadId, _Job] = field(default_factory=dict)
     _ends: list[tuple[float, int, WorkloadId]] = field(default_factory=list)
@@ -101,7 +104,7 @@ class Replay:
         waiting = Waiting(
             id=WorkloadId(str(number)),
             project=job.project,
-            gang=gang_of(job.devices),
+            gang=gang_of(job.devices, self.kinds),
             priority=0,
             since=job.arrives_s,
             order=number,
@@ -148,11 +151,11 @@ NODE_DEVICES = 8
 """Devices of one node in the traces that are read here."""
 
 
-def gang_of(devices: int) -> GangSpec:
+def gang_of(devices: int, kinds: Sequence[DeviceKind]) -> GangSpec:
     """A trace's job as a gang: one worker up to a node's devices, else several of equal size."""
     each = devices if devices <= NODE_DEVICES else math.gcd(devices, NODE_DEVICES)
-    need = Need(kind=DeviceKind.GPU, milli=each * MILLI)
-    return GangSpec(min=devices // each, want=devices // each, each=(need,))
+    needs = tuple(Need(kind=kind, milli=each * MILLI) for kind in kinds)
+    return GangSpec(min=devices // each, want=devices // each, each=needs)
 
 
 def partitions(
@@ -179,15 +182,23 @@ def replay_of(
     on_end: Callable[[], None],
 ) -> tuple[Replay, int]:
     """A replay of one partition, and how many jobs were left out: larger than all its nodes."""
-    sizes = Counter(sum(d.kind == DeviceKind.GPU for d in node.devices) for node in nodes)
-    fitting = [job for job in jobs if _ever_fits(job, sizes)]
+    there = {device.kind for node in nodes for device in node.devices}
+    kinds = tuple(kind for kind in SLOTS if kind in there)
+    sizes = [nodes_of(nodes, kind) for kind in kinds]
+    fitting = [job for job in jobs if any(_ever_fits(job, each) for each in sizes)]
     desk = desk_of(Snapshot(nodes=nodes), rules)
     policy = Policy.KAREZ if rules.order == Order.KAREZ else Policy.BEST_FIT
     desk.pool.finder = Finder(inventory=desk.pool.inventory, mix=mix_of(()), policy=policy)
-    return Replay(desk=desk, jobs=fitting, known=known, on_end=on_end), len(jobs) - len(fitting)
+    replay = Replay(desk=desk, jobs=fitting, known=known, on_end=on_end, kinds=kinds)
+    return replay, len(jobs) - len(fitting)
+
+
+def nodes_of(nodes: Sequence[Node], kind: DeviceKind) -> Mapping[int, int]:
+    """How many nodes have how many devices of a kind."""
+    return Counter(sum(device.kind == kind for device in node.devices) for node in nodes)
 
 
 def _ever_fits(job: TraceJob, sizes: Mapping[int, int]) -> bool:
-    gang = gang_of(job.devices)
+    gang = gang_of(job.devices, (DeviceKind.GPU,))
     each = gang.each[0].milli // MILLI
     return sum(size // each * count for size, count in sizes.items()) >= gang.min

@@ -17,6 +17,8 @@ from karez.scheduling.mix import PPM, mix_of
 from karez.scheduling.scores import Policy, fragmentation
 from karez.simulation.openb import Asked
 
+MOST_MISSES = 1000
+"""Clones in a row that may be too large before the load is as near as it gets."""
 POLICIES = {"best-fit": Policy.BEST_FIT, "fgd": Policy.FGD, "karez": Policy.KAREZ}
 
 
@@ -124,12 +126,17 @@ def arrivals(base: Sequence[Shape], capacity_milli: int, seed: int, load: float)
     asked = sum(shape.device_milli for shape in shapes)
     while asked > limit:
         asked -= shapes.pop(int(chance.integers(len(shapes)))).device_milli
-    while True:
+    misses = 0
+    while misses < MOST_MISSES:
         clone = base[int(chance.integers(len(base)))]
-        if asked + clone.device_milli > limit:
+        if asked + clone.device_milli <= limit:
+            shapes.append(clone)
+            asked += clone.device_milli
+            misses = 0
+        elif asked >= capacity_milli:
             break
-        shapes.append(clone)
-        asked += clone.device_milli
+        else:  # a small pool, for which this one is too large: another may do
+            misses += 1
     return [shapes[index] for index in chance.permutation(len(shapes))]
 
 

@@ -1,5 +1,6 @@
 """Control as a process: the API and the loops."""
 
+import gc
 import signal
 
 import uvicorn
@@ -27,6 +28,8 @@ def run_control(settings: Settings) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _heard)
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: no collection need walk it, in mid-pass of all times
     loops.start()
     try:
         uvicorn.run(

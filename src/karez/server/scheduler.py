@@ -1,5 +1,6 @@
 """The scheduling loop: look, decide, record."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from karez.core.ports import Clock
@@ -39,13 +40,13 @@ class Scheduler:
         now = self._clock.now()
         self._reasons = {ident: reason for ident, _, reason in queued}
         if len(queued) - len(self._specs) > MANY:
-            self._read_all()
+            self._read_all({ident: order for order, (ident, _, _) in enumerate(queued)})
         waiting = [
-            replace(found, order=order)
+            found if found.order == order else replace(found, order=order)
             for order, (ident, sort, _) in enumerate(queued)
             if (found := self._waiting(ident, sort)) is not None
         ]
-        self._specs = {found.id: self._specs[found.id] for found in waiting}
+        self._specs = {found.id: found for found in waiting}
         snapshot = self._snapshot(waiting)
         decisions = plan(snapshot, now=now, rules=Rules(preempts=self._may_preempt()))
         makes_room = {d.by: d.id for d in decisions if isinstance(d, Preempt)}
@@ -127,14 +128,14 @@ class Scheduler:
             nodes=self._store.pool.nodes(), waiting=waiting, running=running, projects=projects
         )
 
-    def _read_all(self) -> None:
+    def _read_all(self, orders: Mapping[WorkloadId, int]) -> None:
         """Everything that waits in two queries: after a start, or when many came at once."""
         waits = (State.QUEUED,)
         items: list[Job | Service] = [
             *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
             *self._store.workloads.services(projects=None, states=waits),
         ]
-        self._specs = {item.id: _as_waiting(item) for item in items}
+        self._specs = {item.id: _as_waiting(item, orders.get(item.id, 0)) for item in items}
 
     def _waiting(self, ident: WorkloadId, sort: str) -> Waiting | None:
         if ident not in self._specs:
@@ -149,7 +150,7 @@ class Scheduler:
         return self._specs[ident]
 
 
-def _as_waiting(item: Job | Service) -> Waiting:
+def _as_waiting(item: Job | Service, order: int = 0) -> Waiting:
     if isinstance(item, Job):
         gang, max_duration_s = item.spec.gang, item.spec.max_duration_s
         expected_s, preemptible = item.spec.expected_duration_s, item.spec.preemptible
@@ -163,6 +164,7 @@ def _as_waiting(item: Job | Service) -> Waiting:
         gang=gang,
         priority=item.spec.priority,
         since=item.created_at,
+        order=order,
         max_duration_s=max_duration_s,
         expected_s=expected_s,
         done_s=item.status.ran_s,

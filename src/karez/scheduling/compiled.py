@@ -8,8 +8,6 @@ Arrays are handed on one by one: taking them out of a tuple inside a loop counts
 time, which made a row cost ten times as much.
 """
 
-from typing import Final
-
 import numba
 import numpy as np
 
@@ -17,6 +15,7 @@ from karez.core.units import MILLI
 from karez.scheduling.inventory import ANY_MODEL, CPU, HEAD, MEMORY, Arrays, Ints
 from karez.scheduling.mix import PPM, Mix
 from karez.scheduling.scores import (
+    BLOCK,
     CPU_SHARE,
     NEVER,
     NODE_SHARE,
@@ -26,7 +25,6 @@ from karez.scheduling.scores import (
     Policy,
 )
 
-BLOCK: Final = 64
 _BEST_FIT, _FGD, _KAREZ = int(Policy.BEST_FIT), int(Policy.FGD), int(Policy.KAREZ)
 
 

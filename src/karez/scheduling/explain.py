@@ -4,7 +4,7 @@ Every change that is proposed was tried on a copy of the pool first.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from karez.core.identity import Project
 from karez.core.reasons import Estimate, Holder, Hurdle, QuotaLine, Why
@@ -67,18 +67,8 @@ def _why(seen: _Desk, waiting: Waiting, ahead: int) -> Why:
     shared = seen.by_class.get(key)
     if shared is None:
         shared = seen.by_class[key] = _shared(seen, waiting, is_first=ahead == 0)
-    return Why(
-        id=waiting.id,
-        name=waiting.id,
-        state=State.QUEUED,
-        reason=seen.reasons[waiting.id],
-        ahead=ahead,
-        hurdles=shared.hurdles,
-        quota=shared.quota,
-        holders=shared.holders,
-        starts=shared.starts,
-        changes=shared.changes,
-    )
+    reason = seen.reasons[waiting.id]
+    return replace(shared, id=waiting.id, name=waiting.id, reason=reason, ahead=ahead)
 
 
 def _shared(seen: _Desk, waiting: Waiting, *, is_first: bool) -> Why:

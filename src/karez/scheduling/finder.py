@@ -9,11 +9,10 @@ import numpy as np
 
 from karez.scheduling.inventory import Ints, Inventory, Shape, row_of
 from karez.scheduling.mix import Mix
-from karez.scheduling.scores import NEVER, Policy, score
+from karez.scheduling.scores import BLOCK, NEVER, Policy, score
 
 KEPT: Final = 512
 """Shapes whose scores are kept; 12,500 nodes take 200 KB each."""
-BLOCK: Final = 64
 Known = tuple[Ints, Ints, Ints]
 Refresh = Callable[["Finder", "_Scores", Ints], int]
 

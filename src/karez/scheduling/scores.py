@@ -25,6 +25,8 @@ CPU_SHARE: Final = 128
 """A free core counts 1000 / 128 against a free device's 1000 / 8: the largest node of openb has
 128 cores and 8 devices."""
 NODE_SHARE: Final = 8
+BLOCK: Final = 64
+"""Nodes whose best score is kept together, so that the best of all is found over few."""
 
 
 class Policy(IntEnum):

@@ -154,7 +154,7 @@ class Cloud:
 
         What other projects run is counted, but not named to those who may not see it.
         """
-        item = self.store.workloads.job(ident) or self.store.workloads.service(ident)
+        item = self._work(ident)
         if item is None or not who.sees(item.spec.project):
             raise NotFound(noun="job", name=ident)
         status = item.status
@@ -176,8 +176,11 @@ class Cloud:
             changes=tuple(self._named(c) for c in why.changes if not self._hides(who, c)),
         )
 
+    def _work(self, ident: str) -> Job | Service | None:
+        return self.store.workloads.job(ident) or self.store.workloads.service(ident)
+
     def _name(self, ident: WorkloadId) -> str:
-        item = self.store.workloads.job(ident) or self.store.workloads.service(ident)
+        item = self._work(ident)
         return item.spec.name if item else ident
 
     def _named(self, change: Change) -> Change:
@@ -191,9 +194,7 @@ class Cloud:
         """Whether a change names what this key may not see."""
         if who.project == EVERYWHERE:
             return False
-        named = [
-            self.store.workloads.job(i) or self.store.workloads.service(i) for i in change.stop
-        ]
+        named = [self._work(ident) for ident in change.stop]
         return any(item is None or not who.sees(item.spec.project) for item in named)
 
     # artifacts

@@ -62,7 +62,18 @@ def test_a_wrong_workload_file_is_refused_with_the_place(text: str, complaint: s
 
 def test_alternatives_read_from_the_command_line() -> None:
     assert parse_need("cpu=0.5,memory=2GiB").milli == 500
-    for bad in ("cpu", "cpu=1,npu=1", "memory=1GiB", "cpu=1.5", "cpu=0", "cpu=x"):
+    for bad in (
+        "cpu",
+        "npu=1,gpu=1",
+        "speed=1",
+        "memory=0",
+        "cpu=1,cpu=2",
+        "npu=nan",
+        "memory=1GiB,model=x",
+        "cpu=1.5",
+        "cpu=0",
+        "cpu=x",
+    ):
         with pytest.raises(ValueError, match=r"\w"):
             parse_need(bad)
 
@@ -83,7 +94,13 @@ gangs = st.builds(
     lambda low, more, need: GangSpec(min=low, want=low + more, each=(need,)),
     st.integers(1, 4),
     st.integers(0, 4),
-    st.builds(Need, kind=st.sampled_from(DeviceKind), milli=st.sampled_from([250, 1000, 2000])),
+    st.builds(
+        Need,
+        kind=st.sampled_from([DeviceKind.NPU, DeviceKind.CPU, DeviceKind.DPU]),
+        milli=st.sampled_from([250, 1000, 2000]),
+        memory_bytes=st.integers(0, 1 << 40),
+        models=st.sampled_from([(), ("910B",), ("910B", "910C")]),
+    ),
 )
 
 

@@ -24,7 +24,7 @@ def job(number: int, asked: GangSpec, since: float, **more: object) -> Waiting:
 
 def held(desk: Desk) -> Counter[tuple[str, int]]:
     found: Counter[tuple[str, int]] = Counter()
-    for run in desk.running.values():
+    for run in desk.floor.running.values():
         for grant in run.grants:
             for index, milli in grant.devices:
                 found[grant.node, index] += milli
@@ -49,7 +49,7 @@ def test_gangs_are_whole_devices_are_held_once_and_nobody_stops_for_nothing(
     steps: list[tuple[int, float, float | None, bool, int, bool]], order: Order, preempts: bool
 ) -> None:
     rules = Rules(order=order, preempts=preempts, patience_s=HOUR_S)
-    projects = {"p": Project(name="p", quota_milli={NPU: 14_000})}
+    projects = {"p": Project(name="p", quota={NPU: 14_000})}
     nodes = [node("a", 8), node("b", 8)]
     desk = desk_of(Snapshot(nodes=nodes, projects=projects), rules)
     now, known, ended = 0.0, {}, set()
@@ -61,8 +61,8 @@ def test_gangs_are_whole_devices_are_held_once_and_nobody_stops_for_nothing(
         )
         known[waiting.id] = waiting
         desk.add(waiting)
-        if ends and desk.running:
-            ended.add(desk.finish(min(desk.running)).id)
+        if ends and desk.floor.running:
+            ended.add(desk.finish(min(desk.floor.running)).id)
         decisions = desk.decide(now)
         starts = {d.id: d for d in decisions if isinstance(d, Start)}
         for decision in decisions:
@@ -77,10 +77,10 @@ def test_gangs_are_whole_devices_are_held_once_and_nobody_stops_for_nothing(
             assert all(grant.milli == asked.each[0].milli for grant in start.grants)
         assert all(milli <= 1000 for milli in held(desk).values())
         assert sum(held(desk).values()) <= 14_000
-        free = desk.pool.inventory.free_milli
+        free = desk.floor.pool.inventory.free_milli
         assert free + sum(held(desk).values()) == 16_000
         reasons = desk.reasons()
-        assert set(reasons) == set(known) - set(desk.running) - ended
+        assert set(reasons) == set(known) - set(desk.floor.running) - ended
         assert all(reasons.values())
 
 

@@ -70,14 +70,14 @@ pools = st.lists(
 def teams(caps: dict[DeviceKind, int], guarantees: tuple[int, ...] | None) -> dict[str, Project]:
     """Two projects, alone or in a cohort."""
     if guarantees is None:
-        return {"p": Project(name="p", quota_milli=caps), "q": Project(name="q")}
+        return {"p": Project(name="p", quota=caps), "q": Project(name="q")}
     own, lent, others, their_lent = (1000 * devices for devices in guarantees)
     own = min(own, caps.get(NPU, own))
     p = Project(
-        name="p", cohort="c", quota_milli=caps,
-        guarantee_milli={NPU: own}, lend_milli={NPU: lent},
+        name="p", cohort="c", quota=caps,
+        guarantee={NPU: own}, lend={NPU: lent},
     )  # fmt: skip
-    q = Project(name="q", cohort="c", guarantee_milli={NPU: others}, lend_milli={NPU: their_lent})
+    q = Project(name="q", cohort="c", guarantee={NPU: others}, lend={NPU: their_lent})
     return {"p": p, "q": q}
 
 
@@ -129,7 +129,7 @@ def full_house() -> Snapshot:
                 waiting("small", gang(1), project="q", since=1.0),
                 waiting("asks", gang(4), project="p", since=2.0),
             ],
-            projects={"p": Project(name="p", quota_milli={NPU: 3000})},
+            projects={"p": Project(name="p", quota={NPU: 3000})},
         )
     )
 
@@ -147,7 +147,7 @@ def test_the_answer_names_the_quota_the_holders_and_the_smallest_change() -> Non
     assert hurdle.devices_free == 1.0
     first = why.changes[0]
     assert first.uncordon == ("b",)
-    assert first.quota_milli == {NPU: 4000}
+    assert first.quota == {NPU: 4000}
     assert "karez projects quota p npu=4" in first.what
     stops = [change.stop for change in why.changes if change.stop]
     assert stops == [("large",)]  # the smaller one would not do

@@ -193,7 +193,7 @@ def test_the_first_in_line_is_not_starved() -> None:
 
 
 def test_a_project_stays_within_its_quota_and_shrinks_to_fit_it() -> None:
-    projects = {"p": Project(name="p", quota_milli={NPU: 3000})}
+    projects = {"p": Project(name="p", quota={NPU: 3000})}
     queue = [waiting("a", gang(4, low=1)), waiting("b", gang(1), since=1.0)]
     snapshot = Snapshot(nodes=[node("n", 8)], waiting=queue, projects=projects)
     decisions = {d.id: d for d in plan(snapshot, now=0.0)}

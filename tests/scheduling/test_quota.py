@@ -28,9 +28,9 @@ def team(name: str, guarantee: int, lend: int, cap: int) -> Project:
     return Project(
         name=name,
         cohort="c",
-        quota_milli={NPU: cap * 1000},
-        guarantee_milli={NPU: guarantee * 1000},
-        lend_milli={NPU: lend * 1000},
+        quota={NPU: cap * 1000},
+        guarantee={NPU: guarantee * 1000},
+        lend={NPU: lend * 1000},
     )
 
 
@@ -48,11 +48,11 @@ def test_quotas_and_lending_limits_hold_after_every_decision(
     desk = desk_of(Snapshot(nodes=nodes, projects={p.name: p for p in teams}), Rules())
     for number, (owner, devices, ends) in enumerate(arrivals):
         desk.add(job(number, gang(1, devices), float(number), project=f"p{owner}"))
-        if ends and desk.running:
-            desk.finish(min(desk.running))
+        if ends and desk.floor.running:
+            desk.finish(min(desk.floor.running))
         desk.decide(float(number))
         held: Counter[str] = Counter()
-        for run in desk.running.values():
+        for run in desk.floor.running.values():
             held[run.project] += sum(grant.milli for grant in run.grants) // 1000
         assert sum(held.values()) <= sum(guarantee for guarantee, _, _ in shares)
         lent = sum(lend for _, lend, _ in shares)
@@ -88,9 +88,9 @@ def test_an_idle_owner_is_served_from_its_reserve_at_once() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"guarantee_milli": {NPU: 1000}},
-        {"cohort": "c", "guarantee_milli": {NPU: -1}},
-        {"cohort": "c", "guarantee_milli": {NPU: 9000}, "quota_milli": {NPU: 8000}},
+        {"guarantee": {NPU: 1000}},
+        {"cohort": "c", "guarantee": {NPU: -1}},
+        {"cohort": "c", "guarantee": {NPU: 9000}, "quota": {NPU: 8000}},
     ],
 )
 def test_limits_that_contradict_each_other_are_refused(fields: dict[str, object]) -> None:

@@ -164,7 +164,7 @@ def test_sending_a_job_twice_queues_it_once(api: Api) -> None:
 
 
 def test_a_quota_that_can_never_be_met_is_refused_at_the_door(api: Api) -> None:
-    api.cloud.set_quota(Project(name="default", quota_milli={DeviceKind.CPU: 1000}))
+    api.cloud.set_quota(Project(name="default", quota={DeviceKind.CPU: 1000}))
     answer = api.ask("POST", "/jobs", json={**BATCH, "gang": {"min": 2, "want": 2}})
     assert answer.status_code == 409
     assert "may hold 1 cpu; this asks for 2" in answer.json()["title"]

@@ -263,7 +263,7 @@ def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:
     store.people.add_project(Project(name="p"))
     with pytest.raises(AlreadyExists):
         store.people.add_project(Project(name="p"))
-    limited = Project(name="p", quota_milli={DeviceKind.NPU: 8000})
+    limited = Project(name="p", quota={DeviceKind.NPU: 8000})
     assert store.people.set_quota(limited)
     assert store.people.projects() == [limited]
     key = Key(id="k", name="n", project="p", role=Role.MEMBER, digest="d", created_at=1.0)

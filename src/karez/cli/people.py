@@ -64,10 +64,10 @@ def list_projects(as_json: Json = False) -> None:
     rows = [
         (
             p.name,
-            _shown(p.quota_milli) or "no limit",
+            _shown(p.quota) or "no limit",
             p.cohort,
-            _shown(p.guarantee_milli),
-            _shown(p.lend_milli),
+            _shown(p.guarantee),
+            _shown(p.lend),
         )
         for p in found
     ]
@@ -157,10 +157,10 @@ def _project(
     try:
         return Project(
             name=name,
-            quota_milli=_limits(limits),
+            quota=_limits(limits),
             cohort=cohort,
-            guarantee_milli=_limits(guarantee),
-            lend_milli=_limits(lend),
+            guarantee=_limits(guarantee),
+            lend=_limits(lend),
         )
     except ValueError as error:
         raise BadRequest(problem=str(error), fix="Write limits like npu=8 or cpu=2.5.") from error

@@ -39,7 +39,7 @@ def what_if(
             add=add,
             like=NodeId(like) if like else None,
             remove=tuple(NodeId(node) for node in remove or ()),
-            quota_milli=_quotas(quota or []),
+            quota=_quotas(quota or []),
             submit=make_gang(workers, each, topology) if workers else None,
             project=project,
             priority=priority,

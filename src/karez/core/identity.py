@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from karez.core.resources import FORBID, DeviceKind
 from karez.core.workloads import check_name
 
+MOST_WEIGHT = 1_000_000
 EVERYWHERE = "*"
 """The project of a key that is good for all projects."""
 
@@ -72,29 +73,34 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A team with its quota: thousandths of devices per kind; a kind not named is unlimited.
+    """A team with its quota; a kind not named is unlimited.
 
-    Projects of a cohort lend each other what of their guarantees they do not use.
+    Amounts are thousandths of devices, and bytes of memory and storage. Projects of a cohort lend
+    each other what of their guarantees they do not use.
     """
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
     name: str
-    quota_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    quota: Mapping[DeviceKind, int] = field(default_factory=dict)
     """The cap: it never holds more."""
     cohort: str = ""
-    guarantee_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    guarantee: Mapping[DeviceKind, int] = field(default_factory=dict)
     """What it may always take, in its cohort."""
-    lend_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    lend: Mapping[DeviceKind, int] = field(default_factory=dict)
     """The most of its guarantee that others may borrow; a kind not named is lent whole."""
+    weight: int = 1
+    """Its part of what projects share: one of weight 2 may use twice as much as one of weight 1."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        for limits in (self.quota_milli, self.guarantee_milli, self.lend_milli):
-            if any(milli < 0 for milli in limits.values()):
+        for limits in (self.quota, self.guarantee, self.lend):
+            if any(amount < 0 for amount in limits.values()):
                 raise ValueError(f"a quota cannot be negative: {dict(limits)}")
-        if (self.guarantee_milli or self.lend_milli) and not self.cohort:
+        if (self.guarantee or self.lend) and not self.cohort:
             raise ValueError("a guarantee and a lending limit need a cohort")
-        for kind, milli in self.guarantee_milli.items():
-            if milli > self.quota_milli.get(kind, milli):
+        if not 1 <= self.weight <= MOST_WEIGHT:
+            raise ValueError(f"a weight is a whole number from 1 to {MOST_WEIGHT}")
+        for kind, amount in self.guarantee.items():
+            if amount > self.quota.get(kind, amount):
                 raise ValueError(f"the guarantee of {kind} is larger than the cap")

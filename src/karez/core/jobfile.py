@@ -4,15 +4,23 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from karez.core.resources import Need, need_from
+from karez.core.resources import Need, need_from, parse_need
 from karez.core.units import parse_seconds
-from karez.core.workloads import EndReason, GangSpec, JobSpec, Retry, Topology, WorkloadKind
+from karez.core.workloads import (
+    Among,
+    EndReason,
+    GangSpec,
+    JobSpec,
+    Retry,
+    Role,
+    Topology,
+    WorkloadKind,
+)
 
 _TOP = {
     "name", "project", "kind", "command", "gang", "recovery", "retry",
     "inputs", "env", "secrets", "priority", "max_duration", "expected_duration", "recipe",
-    "preemptible",
-    "settings",
+    "preemptible", "deadline", "settings",
 }  # fmt: skip
 
 
@@ -37,10 +45,9 @@ def parse_job(text: str) -> JobSpec:
     }
     if "ladder" in recovery:
         fields["ladder"] = tuple(recovery["ladder"])
-    if "max_duration" in table:
-        fields["max_duration_s"] = parse_seconds(table["max_duration"])
-    if "expected_duration" in table:
-        fields["expected_duration_s"] = parse_seconds(table["expected_duration"])
+    for name in ("max_duration", "expected_duration", "deadline"):
+        if name in table:
+            fields[f"{name}_s"] = parse_seconds(table[name])
     return JobSpec(
         **fields,
         kind=WorkloadKind(table.get("kind", "batch")),
@@ -56,19 +63,63 @@ def parse_job(text: str) -> JobSpec:
 
 def parse_gang(table: Mapping[str, Any]) -> GangSpec:
     """The `[gang]` table. Raises ValueError as `parse_job`."""
-    _only(table, {"workers", "each", "topology"}, "[gang]")
-    workers = table.get("workers", 1)
-    if isinstance(workers, int):
-        workers = {"min": workers, "want": workers}
-    _only(workers, {"min", "want"}, "workers")
-    each: tuple[Need, ...] = tuple(need_from(need) for need in table.get("each", ({"cpu": 1},)))
-    want = int(workers.get("want", workers.get("min", 1)))
+    known = {"workers", "each", "topology", "on", "off", "spares", "roles"}
+    _only(table, known, "[gang]")
+    roles = table.get("roles", ())
+    if not isinstance(roles, list | tuple) or not all(isinstance(role, dict) for role in roles):
+        raise ValueError("roles are written as [[gang.roles]] tables")
+    low, want, most = _workers(table.get("workers", 1))
     return GangSpec(
-        min=int(workers.get("min", want)),
+        min=low,
         want=want,
-        each=each,
+        max=most,
+        each=_each(table),
         topology=Topology(table.get("topology", "any")),
+        among=_among(table),
+        spares=int(table.get("spares", 0)),
+        roles=tuple(_role(role) for role in roles),
     )
+
+
+def _workers(workers: Any) -> tuple[int, int, int | None]:
+    """(min, want, max)."""
+    if isinstance(workers, int):
+        return workers, workers, None
+    if not isinstance(workers, dict):
+        raise ValueError(f"workers = {workers!r} should be a number or {{ min = 1, want = 4 }}")
+    given = _only(workers, {"min", "want", "max"}, "workers")
+    want = int(given.get("want", given.get("min", 1)))
+    most = given.get("max")
+    low = int(given.get("min", want))
+    return low, want, None if most is None else int(most)
+
+
+def _role(table: Mapping[str, Any]) -> Role:
+    _only(table, {"name", "workers", "each", "command", "on", "off"}, "[[gang.roles]]")
+    if "name" not in table:
+        raise ValueError("each of [[gang.roles]] needs a name")
+    return Role(
+        name=str(table["name"]),
+        workers=int(table.get("workers", 1)),
+        each=_each(table),
+        command=tuple(table.get("command", ())),
+        among=_among(table),
+    )
+
+
+def _each(table: Mapping[str, Any]) -> tuple[Need, ...]:
+    needs = table.get("each", ({"cpu": 1},))
+    if isinstance(needs, dict):
+        needs = (needs,)
+    return tuple(need_from(need) if isinstance(need, dict) else parse_need(need) for need in needs)
+
+
+def _among(table: Mapping[str, Any]) -> Among:
+    def names(key: str) -> tuple[str, ...]:
+        value = table.get(key, ())
+        return (value,) if isinstance(value, str) else tuple(str(name) for name in value)
+
+    return Among(on=names("on"), off=names("off"))
 
 
 def _retry(table: Mapping[str, Any]) -> Retry:

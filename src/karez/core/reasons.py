@@ -62,9 +62,9 @@ class Change:
     """In words, with the command where there is one."""
     priority: int | None = None
     """Its new priority."""
-    quota_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    quota: Mapping[DeviceKind, int] = field(default_factory=dict)
     """New caps of its project."""
-    guarantee_milli: Mapping[DeviceKind, int] = field(default_factory=dict)
+    guarantee: Mapping[DeviceKind, int] = field(default_factory=dict)
     """New guarantees of its project in its cohort."""
     workers: int | None = None
     kind: DeviceKind | None = None
@@ -120,7 +120,7 @@ class WhatIf:
     add: int = 0
     like: NodeId | None = None
     """New nodes are like this one."""
-    quota_milli: Mapping[str, Mapping[DeviceKind, int]] = field(default_factory=dict)
+    quota: Mapping[str, Mapping[DeviceKind, int]] = field(default_factory=dict)
     """Project -> its new limits."""
     submit: GangSpec | None = None
     """A workload that somebody might submit."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, NewType
 
-from karez.core.resources import FORBID, Grant, Need, NodeId
-from karez.core.units import MILLI
+from karez.core.resources import FORBID, IN_BYTES, Grant, Need, NodeId
+from karez.core.units import MILLI, show_seconds
 
 WorkloadId = NewType("WorkloadId", str)
 Scalar = str | int | float | bool
@@ -15,6 +15,21 @@ NAME_LIMIT = 63
 """Longest workload name: that of a DNS label (RFC 1035), so names can become host names."""
 
 
+def check_name(name: str) -> None:
+    """Refuse names that could not be a file, a host or a model name.
+
+    Raises:
+        ValueError: Empty, too long, or with other characters than a-z, 0-9, `-`, `.` and `_`.
+    """
+    fine = name and name[0].isalnum() and all(c.isalnum() or c in "-._" for c in name)
+    if not fine or not name.isascii() or len(name) > NAME_LIMIT or name != name.lower():
+        raise ValueError(
+            f"{name!r} is no name: use a-z, 0-9, '-', '.' and '_', up to {NAME_LIMIT}, "
+            "a letter or digit first"
+        )
+
+
+MOST_SECONDS = 100 * 365.25 * 86_400
 MOST_WORKERS = 100_000
 """Workers of one gang: the design goes to 100,000 devices."""
 
@@ -75,24 +90,107 @@ LADDER = ("in-place", "replace", "shrink", "restart")
 """The recovery rungs that exist, in the order they are tried."""
 
 
+SPARE = "spare"
+"""The role of what a gang holds in reserve."""
+MOST_ROLES = 16
+"""Roles of one gang; each has needs of its own."""
+MOST_SPARES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Among:
+    """Which nodes will do, each said as a node's name or as `label=value`."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    on: tuple[str, ...] = ()
+    """One of these; empty: any node."""
+    off: tuple[str, ...] = ()
+    """None of these."""
+
+    def __post_init__(self) -> None:
+        both = sorted(set(self.on) & set(self.off))
+        if both:
+            raise ValueError(f"{both[0]!r} is in both `on` and `off`: no node will do")
+        if not all((*self.on, *self.off)):
+            raise ValueError("name a node, or a label as label=value, in `on` and `off`")
+
+    def show(self) -> str:
+        """In words."""
+        words = [f"on {' or '.join(self.on)}"] if self.on else []
+        return " and ".join([*words, *([f"not on {' or '.join(self.off)}"] if self.off else [])])
+
+
+ANYWHERE = Among()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """More workers of a gang, with needs of their own: loaders, or memory on other nodes.
+
+    They start and end with the gang. A role that asks for memory or storage alone is held for
+    the gang and runs nothing.
+    """
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    name: str
+    workers: int = 1
+    each: tuple[Need, ...] = (Need(),)
+    command: tuple[str, ...] = ()
+    """What they run; empty: the gang's own command."""
+    among: Among = ANYWHERE
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.name in (SPARE, "worker"):
+            raise ValueError(f"a role cannot be called {self.name!r}; the gang has these already")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise ValueError(f"role {self.name} needs 1 to {MOST_WORKERS} workers")
+        if not self.each:
+            raise ValueError(f"role {self.name} needs at least one alternative in `each`")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GangSpec:
-    """Workers that start together or not at all; elastic between `min` and `want`."""
+    """Workers that start together or not at all; elastic between `min` and `max`.
+
+    It starts with up to `want` and grows to `max` while nobody else needs the devices.
+    """
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
     min: int = 1
     want: int = 1
+    max: int | None = None
     each: tuple[Need, ...] = (Need(),)
     topology: Topology = Topology.ANY
+    among: Among = ANYWHERE
+    roles: tuple[Role, ...] = ()
+    spares: int = 0
+    """Workers' places held in reserve, on other nodes where there are any: as many as fit."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.want:
             raise ValueError(f"workers need 1 <= min <= want, got min={self.min} want={self.want}")
-        if self.want > MOST_WORKERS:
-            raise ValueError(f"{self.want} workers are more than {MOST_WORKERS}")
+        if self.max is not None and self.max < self.want:
+            raise ValueError(f"workers need want <= max, got want={self.want} max={self.max}")
+        if self.most > MOST_WORKERS:
+            raise ValueError(f"{self.most} workers are more than {MOST_WORKERS}")
         if not self.each:
             raise ValueError("a worker needs at least one alternative in `each`")
+        if not 0 <= self.spares <= MOST_SPARES:
+            raise ValueError(f"spares are between 0 and {MOST_SPARES}, not {self.spares}")
+        names = [role.name for role in self.roles]
+        if len(set(names)) != len(names) or len(names) > MOST_ROLES:
+            raise ValueError(f"a gang has up to {MOST_ROLES} roles, each with a name of its own")
+        if any(need.kind in IN_BYTES for need in self.each):
+            raise ValueError("workers need a device to run on; ask for memory alone in a role")
+
+    @property
+    def most(self) -> int:
+        """Workers it may grow to."""
+        return self.want if self.max is None else self.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +226,8 @@ class JobSpec:
     max_duration_s: float | None = None
     expected_duration_s: float | None = None
     """How long it will run, as far as anyone knows: the line and backfill count on it."""
+    deadline_s: float | None = None
+    """When it should have ended, in seconds after it was submitted."""
     preemptible: bool = False
     """Whether it may be stopped for what is far ahead of it in line, and go on later."""
     retry: Retry = Retry()
@@ -139,27 +239,24 @@ class JobSpec:
             raise ValueError("a job trains or runs a batch; deploy a service for kind = 'serve'")
         if bool(self.command) == bool(self.recipe):
             raise ValueError("give either a command or a recipe")
-        if self.max_duration_s is not None and self.max_duration_s <= 0:
-            raise ValueError(f"max_duration must be positive, got {self.max_duration_s}")
-        if self.expected_duration_s is not None and self.expected_duration_s <= 0:
-            raise ValueError(f"expected_duration must be positive, got {self.expected_duration_s}")
+        self._check_times()
         unknown = sorted(set(self.ladder) - set(LADDER))
         if unknown:
             raise ValueError(f"no recovery rung {unknown[0]!r}; there are {', '.join(LADDER)}")
 
-
-def check_name(name: str) -> None:
-    """Refuse names that could not be a file, a host or a model name.
-
-    Raises:
-        ValueError: Empty, too long, or with other characters than a-z, 0-9, `-`, `.` and `_`.
-    """
-    fine = name and name[0].isalnum() and all(c.isalnum() or c in "-._" for c in name)
-    if not fine or not name.isascii() or len(name) > NAME_LIMIT or name != name.lower():
-        raise ValueError(
-            f"{name!r} is no name: use a-z, 0-9, '-', '.' and '_', up to {NAME_LIMIT}, "
-            "a letter or digit first"
-        )
+    def _check_times(self) -> None:
+        expected, limit, deadline = self.expected_duration_s, self.max_duration_s, self.deadline_s
+        times = {"max_duration": limit, "expected_duration": expected, "deadline": deadline}
+        for name, seconds in times.items():
+            if seconds is not None and not 0 < seconds <= MOST_SECONDS:
+                raise ValueError(f"{name} must be positive and up to 100 years, got {seconds:g} s")
+        if expected and limit and expected > limit:
+            raise ValueError("expected_duration is longer than max_duration, which would end it")
+        if expected and deadline and expected > deadline:
+            raise ValueError(
+                f"it is expected to run for {show_seconds(expected)} and cannot end within "
+                f"{show_seconds(deadline)}; give it more workers, or a later deadline"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,8 @@ def project_after(project: Project, change: Change) -> Project:
     """A project after a change of its limits."""
     return replace(
         project,
-        quota_milli={**project.quota_milli, **change.quota_milli},
-        guarantee_milli={**project.guarantee_milli, **change.guarantee_milli},
+        quota={**project.quota, **change.quota},
+        guarantee={**project.guarantee, **change.guarantee},
     )
 
 

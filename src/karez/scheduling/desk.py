@@ -1,4 +1,4 @@
-"""Decides who starts, who waits and who must stop: the same for the live cloud and a replay.
+"""Decides who starts, who waits and who must make room: the same for the live cloud and a replay.
 
 A desk knows the pool, the line and what runs. It is told what happens, asked to decide, and never
 acts. Workloads of one kind (same project, gang and priority) form a class: what holds for its
@@ -7,24 +7,24 @@ first holds for all, so a long line costs no more than its classes.
 
 import heapq
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
-from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Grant
-from karez.core.units import MILLI
+from karez.core.resources import Grant
 from karez.core.workloads import GangSpec, WorkloadId
-from karez.scheduling.line import AGE_S, RESTART_S, Rules, Waiting
-from karez.scheduling.place import fits, refuse, seat
-from karez.scheduling.pool import SLOTS, Pool
+from karez.scheduling.concede import Room, borrowers, make_room, options
+from karez.scheduling.floor import Floor, Run
+from karez.scheduling.growth import grow
+from karez.scheduling.line import Order, Rank, Rules, Waiting
+from karez.scheduling.moves import Regrouping, regroup_for
+from karez.scheduling.place import refuse, seat
 from karez.scheduling.quota import within_quota
+from karez.scheduling.reserve import Reservation, is_better_later, reservation
 
 DEPTH = 100
 """How many of a class may be passed over for the sake of a reservation before the rest of it is
 left for later; Slurm's bf_max_job_test is 500 for all jobs together."""
-
-
 LOOK_S = 600.0
 """Seconds between two looks at what has fallen back in line by running on: the time in which one
 device does the work below which all counts alike."""
@@ -40,12 +40,23 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preempt:
-    """Stop a workload and put it back in line, for another that starts now."""
+    """Stop a workload and put it back in line."""
 
     id: WorkloadId
-    by: WorkloadId
+    by: WorkloadId | None
+    """Who starts in its place; None: its node is needed for something else."""
     lost_device_s: float
     """What the stop costs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """Go on with these grants: more workers, or fewer."""
+
+    id: WorkloadId
+    grants: tuple[Grant, ...]
+    by: WorkloadId | None = None
+    """Who needs what it gives up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,95 +67,78 @@ class Wait:
     reason: str
 
 
-Decision = Start | Preempt | Wait
-Class = tuple[str, GangSpec, int]
-Rank = tuple[int, float, float, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A workload that holds devices."""
-
-    id: WorkloadId
-    project: str
-    grants: tuple[Grant, ...]
-    ends_by: float | None = None
-    started_at: float = 0.0
-    waiting: Waiting | None = None
-    """As it stood in line; None if it must not be stopped."""
-
-    def done_s(self, now: float) -> float:
-        """How long it has run in all."""
-        before = self.waiting.done_s if self.waiting else 0.0
-        return before + now - self.started_at
-
-
-@dataclass(slots=True, kw_only=True)
-class _Reservation:
-    """Kept for the first in line: nobody passes who would delay it."""
-
-    holder: Waiting
-    opens_at: float | None
-    then: Pool | None
-    """The pool as it will be, the holder placed."""
+Act = Start | Preempt | Resize
+Decision = Act | Wait
+Class = tuple[str, GangSpec, int, float | None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
     """One partition of the pool."""
 
-    pool: Pool
+    floor: Floor
     rules: Rules = field(default_factory=Rules)
-    projects: Mapping[str, Project] = field(default_factory=dict)
-    running: dict[WorkloadId, Run] = field(default_factory=dict)
     _line: dict[Class, list[tuple[Rank, Waiting]]] = field(default_factory=dict)
     _stuck: dict[Class, str] = field(default_factory=dict)
     """Classes that have no room until something is given back; the text is for a full quota."""
-    used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
-    _reserved: _Reservation | None = None
+    _later: dict[WorkloadId, str] = field(default_factory=dict)
+    """Who could start and does better to wait."""
+    _reserved: Reservation | None = None
     _looked_at: float = 0.0
-
-    def add(self, waiting: Waiting) -> None:
-        """One more stands in line."""
-        line = self._line.setdefault(class_of(waiting), [])
-        rank = waiting.rank(self.rules)
-        insort(line, (rank, waiting), key=itemgetter(0))
-        if self._reserved is not None and rank < self._reserved.holder.rank(self.rules):
-            self._reserved = None  # it is no longer the first
-
-    def carry(self, run: Run) -> None:
-        """Count what runs; the pool holds its grants already."""
-        self.running[run.id] = run
-        self._use(run.project, run.grants, 1)
-
-    def finish(self, ident: WorkloadId) -> Run:
-        """A workload has ended: its devices are free."""
-        run = self.running.pop(ident)
-        self.pool.give_back(run.grants)
-        self._use(run.project, run.grants, -1)
-        self._stuck.clear()
-        self._reserved = None
-        return run
+    _moved_at: float = float("-inf")
+    _now: float = 0.0
 
     @property
     def waiting(self) -> int:
         """How many stand in line."""
         return sum(map(len, self._line.values()))
 
-    def decide(self, now: float) -> list[Start | Preempt]:
-        """Start what fits, in order; under rules that preempt, stop what is far behind."""
-        decisions: list[Start | Preempt] = []
-        if self.rules.preempts and now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            self._stuck.clear()
-            self._reserved = None
+    @property
+    def line(self) -> Mapping[WorkloadId, Waiting]:
+        """Those in line."""
+        return {one.id: one for line in self._line.values() for _, one in line}
+
+    def add(self, waiting: Waiting) -> None:
+        """One more stands in line."""
+        line = self._line.setdefault(self.class_of(waiting), [])
+        rank = waiting.rank(self.rules)
+        insort(line, (rank, waiting), key=itemgetter(0))
+        if self._reserved is not None and rank < self._reserved.holder.rank(self.rules):
+            self._reserved = None  # it is no longer the first
+
+    def remove(self, ident: WorkloadId) -> None:
+        """One leaves the line without having started."""
+        for key, line in self._line.items():
+            kept = [pair for pair in line if pair[1].id != ident]
+            if len(kept) < len(line):
+                self._line[key] = kept
+                self.look_again()
+                return
+
+    def finish(self, ident: WorkloadId) -> Run:
+        """A workload has ended: its devices are free."""
+        run = self.floor.drop(ident)
+        self.floor.pool.give_back(run.grants)
+        self.look_again()
+        return run
+
+    def look_again(self) -> None:
+        """Something is not as it was: who found no room may find some."""
+        self._stuck.clear()
+        self._later.clear()
+        self._reserved = None
+
+    def decide(self, now: float) -> list[Act]:
+        """Start what fits, in order; make room for it where the rules let it."""
+        self._look(now)
+        decisions: list[Act] = self._drain(now)
         heads: list[tuple[Rank, int, Class, int]] = [
-            (line[0][0], number, key, 0)
+            (self._rank(line[0]), number, key, 0)
             for number, (key, line) in enumerate(self._line.items())
             if line
         ]
         heapq.heapify(heads)
-        stopped: list[Waiting] = []
+        stopped: list[Waiting] = [self._stop(d.id, now) for d in decisions]
         while heads:
             _, number, key, at = heapq.heappop(heads)
             line = self._line[key]
@@ -152,9 +146,10 @@ class Desk:
             if made:
                 decisions += made
                 del line[at]
+                moved = {d.id for d in made if isinstance(d, Start)}
                 for decision in made:
-                    if isinstance(decision, Preempt):
-                        stopped += self._stop(decision.id, now)
+                    if isinstance(decision, Preempt) and decision.id not in moved:
+                        stopped.append(self._stop(decision.id, now))
             elif self.rules.is_strict:
                 break
             elif key in self._stuck or at >= DEPTH:
@@ -162,9 +157,12 @@ class Desk:
             else:
                 at += 1  # only this one may not pass
             if at < len(line):
-                heapq.heappush(heads, (line[at][0], number, key, at))
+                heapq.heappush(heads, (self._rank(line[at]), number, key, at))
         for waiting in stopped:
             self.add(waiting)
+        barred = (self._stuck.get(key) for key, line in self._line.items() if line)
+        if self.rules.elastic and all(barred):  # nobody waits for devices
+            decisions += [Resize(id=ident, grants=more) for ident, more in grow(self.floor, now)]
         return decisions
 
     def reasons(self) -> Mapping[WorkloadId, str]:
@@ -179,159 +177,186 @@ class Desk:
         for key, line in self._line.items():
             why = self._stuck.get(key, behind)
             if not why and line:
-                gang, _ = within_quota(line[0][1], self.projects, self.used)
-                why = refuse(gang, self.pool)
+                gang, _ = within_quota(line[0][1], self.floor.projects, self.floor.used)
+                until = None if key[3] is None else self._now + key[3]
+                why = refuse(gang, self.floor.pool, until)
             found.update((waiting.id, why) for _, waiting in line)
+        found.update((ident, why) for ident, why in self._later.items() if ident in found)
         return found
 
-    def _serve(self, waiting: Waiting, now: float) -> list[Start | Preempt]:
+    # inside
+
+    def class_of(self, waiting: Waiting) -> Class:
+        """What it shares with others in line: what holds for one holds for all."""
+        runs_s = None if self.floor.pool.closes is None else _runs_s(waiting)
+        return (waiting.project, waiting.gang, waiting.priority, runs_s)
+
+    def _rank(self, pair: tuple[Rank, Waiting]) -> Rank:
+        (priority, place, since, order), waiting = pair
+        back = self.floor.setback_s.get(waiting.project, 0.0)
+        return (priority, place + back, since, order)
+
+    def _look(self, now: float) -> None:
+        """What time alone has changed."""
+        floor, self._now = self.floor, now
+        if self.rules.fair and self.rules.order == Order.KAREZ:
+            floor.fair.advance(now, floor.used)
+            active = {key[0] for key, line in self._line.items() if line}
+            active.update(run.project for run in floor.running.values())
+            floor.setback_s = floor.fair.setback_s(floor.projects, active)
+        if self.rules.preempts and now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self.look_again()
+
+    def _drain(self, now: float) -> list[Act]:
+        """Stop what can be stopped on nodes that are needed for something else."""
+        floor = self.floor
+        if not floor.draining:
+            return []
+        leaving = [
+            run
+            for run in floor.running.values()
+            if run.can_stop and any(grant.node in floor.draining for grant in run.grants)
+        ]
+        for run in leaving:
+            floor.pool.give_back(run.grants)
+        return [Preempt(id=r.id, by=None, lost_device_s=r.price(now)) for r in leaving]
+
+    def _serve(self, waiting: Waiting, now: float) -> list[Act]:
         """What starts one workload now; nothing if it must wait."""
-        key = class_of(waiting)
+        key, floor = self.class_of(waiting), self.floor
         if self._stuck.get(key):
             return []  # its project's quota is full
-        gang, reason = within_quota(waiting, self.projects, self.used)
+        gang, reason = within_quota(waiting, floor.projects, floor.used)
+        until = None if key[3] is None else now + key[3]
         if reason:
-            self._stuck[key] = reason
-            return []
+            made = self._make_room(waiting, until, now, is_barred=True)
+            if not made:
+                self._stuck[key] = reason
+            return made
         if key in self._stuck:
             self._reserve(waiting, gang, now)
             return []
-        grants = seat(gang, self.pool)
+        grants = seat(gang, floor.pool, until)
         if grants is not None:
-            if not self._may_pass(waiting, grants, now):
-                self.pool.give_back(grants)
-                return []
-            return [self._begin(waiting, grants, now)]
-        made = self._make_room(waiting, gang, now) if self.rules.preempts else []
+            return self._take(waiting, gang, grants, now)
+        made = self._make_room(waiting, until, now, is_barred=False)
+        made = made or self._regroup(waiting, gang, until, now)
         if not made:
             self._stuck[key] = ""
             self._reserve(waiting, gang, now)
         return made
 
+    def _take(
+        self, waiting: Waiting, gang: GangSpec, grants: tuple[Grant, ...], now: float
+    ) -> list[Act]:
+        """Start it at places that are free, unless it may not pass or does better to wait."""
+        held = self._reserved
+        if held is not None and not held.lets_pass(grants, waiting.ends_by(now)):
+            self.floor.pool.give_back(grants)
+            return []
+        if self.rules.order == Order.KAREZ and is_better_later(
+            self.floor, waiting, gang, grants, now
+        ):
+            self.floor.pool.give_back(grants)
+            self._later[waiting.id] = "it ends sooner if it waits for a faster alternative"
+            return []
+        return [self._begin(waiting, grants, now)]
+
     def _begin(self, waiting: Waiting, grants: tuple[Grant, ...], now: float) -> Start:
         if self._reserved is not None and self._reserved.holder.id == waiting.id:
             self._reserved = None
-        self.carry(
-            Run(
-                id=waiting.id,
-                project=waiting.project,
-                grants=grants,
-                ends_by=waiting.ends_by(now),
-                started_at=now,
-                waiting=waiting if waiting.preemptible else None,
-            )
+        self._later.pop(waiting.id, None)
+        run = Run(
+            id=waiting.id, project=waiting.project, grants=grants, started_at=now, waiting=waiting
         )
+        ends_by = waiting.ends_by(now)
+        if waiting.expected_s is not None:
+            ends_by = now + waiting.left_s(waiting.done_s) / run.pace
+        self.floor.carry(replace(run, ends_by=ends_by))
         return Start(id=waiting.id, grants=grants)
 
-    def _stop(self, ident: WorkloadId, now: float) -> list[Waiting]:
+    def _stop(self, ident: WorkloadId, now: float) -> Waiting:
         """Take a preempted workload off; its devices were given back when room was made."""
-        run = self.running.pop(ident)
-        self._use(run.project, run.grants, -1)
-        return [replace(run.waiting, done_s=run.done_s(now))] if run.waiting else []
-
-    def _use(self, project: str, grants: Sequence[Grant], sign: int) -> None:
-        for grant in grants:
-            key = (project, grant.kind)
-            self.used[key] = self.used.get(key, 0) + sign * grant.milli
-
-    # reservations
+        run = self.floor.drop(ident)
+        assert run.waiting is not None, "only what stood in line is stopped"
+        done_s = run.done_s(now) if run.waiting.resumes else run.waiting.done_s
+        return replace(run.waiting, done_s=done_s)
 
     def _reserve(self, waiting: Waiting, gang: GangSpec, now: float) -> None:
         """The first that finds no room holds a reservation once its patience is over."""
         late = now - waiting.since > self.rules.patience_s
-        if self._reserved is not None or not late or self.rules.is_strict:
-            return
-        ends = sorted({run.ends_by for run in self.running.values() if run.ends_by is not None})
-        low, high = 0, len(ends)
-        best: Pool | None = None
-        while low < high:  # the first end after which it fits: more room never fits less
-            middle = (low + high) // 2
-            then = self._pool_at(ends[middle])
-            if fits(gang, then):
-                high, best = middle, then
+        if self._reserved is None and late and not self.rules.is_strict:
+            self._reserved = reservation(self.floor, waiting, gang, now)
+
+    def _make_room(
+        self, waiting: Waiting, until: float | None, now: float, *, is_barred: bool
+    ) -> list[Act]:
+        """Have others give up what starts this one, if it is owed or worth it."""
+        rules, floor = self.rules, self.floor
+        if not rules.preempts and not rules.elastic:
+            return []
+        room: Room | None = None
+        if rules.preempts:
+            room = make_room(floor, waiting, borrowers(floor, waiting, now), until, now)
+        if room is None and not is_barred:
+            room = make_room(floor, waiting, options(floor, waiting, rules, now), until, now)
+        if room is None:
+            return []
+        made: list[Act] = []
+        for ident, keeps in room.keeps.items():
+            run = floor.running[ident]
+            if keeps:
+                floor.resize(ident, keeps, now)
+                made.append(Resize(id=ident, grants=keeps, by=waiting.id))
             else:
-                low = middle + 1
-        if best is not None:
-            seat(gang, best)
-        opens_at = max(now, ends[high]) if best is not None else None
-        self._reserved = _Reservation(holder=waiting, opens_at=opens_at, then=best)
+                lost = run.price(now)
+                made.append(Preempt(id=ident, by=waiting.id, lost_device_s=lost))
+        return [*made, self._begin(waiting, room.grants, now)]
 
-    def _pool_at(self, at: float) -> Pool:
-        pool = self.pool.fork()
-        for run in self.running.values():
-            if run.ends_by is not None and run.ends_by <= at:
-                pool.give_back(run.grants)
-        return pool
-
-    def _may_pass(self, waiting: Waiting, grants: Sequence[Grant], now: float) -> bool:
-        """Whether a workload, placed like this, lets the reservation's holder start in time."""
-        held = self._reserved
-        if held is None:
-            return True
-        if held.opens_at is None or held.then is None:
-            return False
-        ends_by = waiting.ends_by(now)
-        if ends_by is not None and ends_by <= held.opens_at:
-            return True
-        if not held.then.has(grants):
-            return False
-        held.then.hold(grants)  # it uses only what the holder leaves
-        return True
-
-    # preemption
-
-    def _make_room(self, waiting: Waiting, gang: GangSpec, now: float) -> list[Start | Preempt]:
-        """Stop what is far behind in line, if that starts this one and gains more than it costs."""
-        victims = self._victims(waiting, now)
-        freed: list[Run] = []
-        grants: tuple[Grant, ...] | None = None
-        for run in victims:
-            self.pool.give_back(run.grants)
-            freed.append(run)
-            if fits(gang, self.pool) and (grants := seat(gang, self.pool)) is not None:
-                break
-        if grants is None:
-            for run in freed:
-                self.pool.hold(run.grants)
+    def _regroup(
+        self, waiting: Waiting, gang: GangSpec, until: float | None, now: float
+    ) -> list[Act]:
+        """Move others together for one that has waited long, if it gains more than they lose."""
+        late = now - waiting.since > self.rules.patience_s
+        if not self.rules.moves or not late or now - self._moved_at < LOOK_S:
             return []
-        spared = []
-        for run in freed:  # whose devices are not needed after all goes on
-            if self.pool.has(run.grants):
-                self.pool.hold(run.grants)
-                spared.append(run.id)
-        stops = [run for run in freed if run.id not in spared]
-        return [
-            *(
-                Preempt(id=run.id, by=waiting.id, lost_device_s=RESTART_S * _devices(run.grants))
-                for run in stops
-            ),
-            self._begin(waiting, grants, now),
-        ]
-
-    def _victims(self, waiting: Waiting, now: float) -> list[Run]:
-        """Furthest back in line first. Each would come later than this one by a whole doubling."""
-        priority, place_in_line, _, _ = waiting.rank(self.rules)
-        found: list[tuple[Rank, Run]] = []
-        for run in self.running.values():
-            if run.waiting is None:
-                continue
-            rank = run.waiting.rank(self.rules, run.done_s(now))
-            is_behind = rank[0] > priority or rank[1] > place_in_line + AGE_S
-            gain_s = run.waiting.left_s(run.done_s(now)) - waiting.left_s(waiting.done_s)
-            if rank[0] >= priority and is_behind and (gain_s > RESTART_S or rank[0] > priority):
-                found.append((rank, run))
-        least = min(need.milli for need in waiting.gang.each) * waiting.gang.min
-        held = sum(grant.milli for _, run in found for grant in run.grants)
-        in_slots = all(need.kind in SLOTS for need in waiting.gang.each)
-        if in_slots and self.pool.inventory.free_milli + held < least:
+        least = min(need.milli for need in gang.each) * gang.min
+        if self.floor.pool.inventory.free_milli < least:
+            return []  # moving makes no devices
+        self._moved_at = now
+        plan = regroup_for(self.floor, gang, until, now)
+        if plan is None or plan.price > self._gain(waiting, gang, now):
             return []
-        return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        return self._carry_out(waiting, plan, now)
+
+    def _gain(self, waiting: Waiting, gang: GangSpec, now: float) -> float:
+        """Device-seconds of waiting that an immediate start saves, as far as ends are known."""
+        opens_at = reservation(self.floor, waiting, gang, now).opens_at
+        waits_s = now - waiting.since if opens_at is None else opens_at - now
+        return waits_s * waiting.devices
+
+    def _carry_out(self, waiting: Waiting, plan: Regrouping, now: float) -> list[Act]:
+        made: list[Act] = []
+        floor = self.floor
+        runs = {move.id: floor.drop(move.id) for move in plan.moves}
+        for run in runs.values():
+            floor.pool.give_back(run.grants)
+        floor.pool.hold(plan.grants)
+        for move in plan.moves:
+            run = runs[move.id]
+            made.append(Preempt(id=run.id, by=waiting.id, lost_device_s=move.price))
+            floor.pool.hold(move.takes)
+            assert run.waiting is not None, "only what stood in line is moved"
+            made.append(self._begin(
+                replace(run.waiting, done_s=run.done_s(now)), move.takes, now
+            ))  # fmt: skip
+        return [*made, self._begin(waiting, plan.grants, now)]
 
 
-def class_of(waiting: Waiting) -> Class:
-    """What it shares with others in line: what holds for one holds for all."""
-    return (waiting.project, waiting.gang, waiting.priority)
-
-
-def _devices(grants: Iterable[Grant]) -> float:
-    return sum(grant.milli for grant in grants) / MILLI
+def _runs_s(waiting: Waiting) -> float | None:
+    """How long it needs its nodes, where they are not always there; None: it can leave."""
+    if waiting.can_stop:
+        return None
+    ends_by = waiting.ends_by(0.0)
+    return float("inf") if ends_by is None else ends_by

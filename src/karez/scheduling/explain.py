@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from karez.core.identity import Project
 from karez.core.reasons import Estimate, Holder, Hurdle, QuotaLine, Why
-from karez.core.resources import DeviceKind, Need
+from karez.core.resources import IN_BYTES, DeviceKind
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, State, WorkloadId
-from karez.scheduling.desk import Class, Desk, Run, class_of
-from karez.scheduling.inventory import CPU
+from karez.scheduling.desk import Act, Class, Desk, Start
+from karez.scheduling.floor import Run, capacity_of
 from karez.scheduling.line import Rules, Waiting
-from karez.scheduling.place import fits, hurdle
+from karez.scheduling.place import Fit, fits, hurdles
 from karez.scheduling.plan import Snapshot, desk_of
-from karez.scheduling.pool import SLOTS, Pool
+from karez.scheduling.pool import AMOUNTS, SLOTS, Pool
 from karez.scheduling.quota import share_of, within_quota
 from karez.scheduling.remedy import Situation, remedies
 
@@ -36,18 +36,24 @@ class _Desk:
     by_class: dict[tuple[Class, bool], Why] = field(default_factory=dict)
 
 
-def explain(snapshot: Snapshot, ident: WorkloadId, *, now: float) -> Why | None:
+def explain(
+    snapshot: Snapshot, ident: WorkloadId, *, now: float, rules: Rules | None = None
+) -> Why | None:
     """Why one workload waits; None if it does not, or would start with the next decision."""
-    return explain_all(snapshot, now=now, only=ident).get(ident)
+    return explain_all(snapshot, now=now, only=ident, rules=rules).get(ident)
 
 
 def explain_all(
-    snapshot: Snapshot, *, now: float, only: WorkloadId | None = None
+    snapshot: Snapshot,
+    *,
+    now: float,
+    only: WorkloadId | None = None,
+    rules: Rules | None = None,
 ) -> Mapping[WorkloadId, Why]:
     """Why everything that waits does: workloads of one class share all but their place in line."""
-    rules = Rules()
-    desk = desk_of(snapshot, rules)
-    desk.decide(now)
+    rules = rules or Rules()
+    desk = desk_of(snapshot, rules, now)
+    decisions = desk.decide(now)
     seen = _Desk(
         snapshot=snapshot,
         desk=desk,
@@ -55,15 +61,31 @@ def explain_all(
         reasons=desk.reasons(),
         first_priority=max((one.priority for one in snapshot.waiting), default=0) + 1,
     )
-    line = sorted(snapshot.waiting, key=lambda one: one.rank(rules))
+    line = sorted(snapshot.waiting, key=lambda one: desk.floor.rank(one, rules))
     waits = [one for one in line if one.id in seen.reasons]
-    return {
+    found = {
         one.id: _why(seen, one, ahead) for ahead, one in enumerate(waits) if only in (None, one.id)
+    }
+    for ident, reason in _room_is_made(decisions).items():
+        if only in (None, ident):
+            found[ident] = Why(id=ident, name=ident, state=State.QUEUED, reason=reason)
+    return found
+
+
+def _room_is_made(decisions: Iterable[Act]) -> Mapping[WorkloadId, str]:
+    """Those for which others are stopped or shrink, and who these are."""
+    by: dict[WorkloadId, list[str]] = {}
+    for decision in decisions:
+        if not isinstance(decision, Start) and decision.by is not None:
+            by.setdefault(decision.by, []).append(decision.id)
+    return {
+        ident: f"it starts as soon as {' and '.join(names)} made room for it"
+        for ident, names in by.items()
     }
 
 
 def _why(seen: _Desk, waiting: Waiting, ahead: int) -> Why:
-    key = (class_of(waiting), ahead == 0)
+    key = (seen.desk.class_of(waiting), ahead == 0)
     shared = seen.by_class.get(key)
     if shared is None:
         shared = seen.by_class[key] = _shared(seen, waiting, is_first=ahead == 0)
@@ -73,47 +95,53 @@ def _why(seen: _Desk, waiting: Waiting, ahead: int) -> Why:
 
 def _shared(seen: _Desk, waiting: Waiting, *, is_first: bool) -> Why:
     desk, gang = seen.desk, waiting.gang
+    runs_s = desk.class_of(waiting)[3]
+    until = None if runs_s is None else seen.now + runs_s
     situation = Situation(
         snapshot=seen.snapshot,
         desk=desk,
         waiting=waiting,
         priority=None if is_first else seen.first_priority,
+        until=until,
+        now=seen.now,
     )
+    fit = hurdles(gang, desk.floor.pool, until)
     return Why(
         id=waiting.id,
         name="",
         state=State.QUEUED,
         reason="",
-        hurdles=tuple(_hurdle(gang, need, desk.pool) for need in gang.each),
-        quota=_quota(waiting, seen.snapshot.projects, desk.used),
-        holders=_holders(gang, desk.running.values()),
+        hurdles=tuple(_hurdle(gang, one, desk.floor.pool) for one in fit),
+        quota=_quota(waiting, seen.snapshot.projects, desk.floor.used),
+        holders=_holders(gang, desk.floor.running.values()),
         starts=_estimate(desk, waiting, seen.now),
         changes=remedies(situation),
     )
 
 
-def _hurdle(gang: GangSpec, need: Need, pool: Pool) -> Hurdle:
-    fit = hurdle(gang, need, pool)
-    nodes = {
-        f"no {need.kind} devices": len(pool.places) - fit.having,
-        f"too few free {need.kind}": fit.too_few,
-        "too little free memory": fit.no_memory,
-        **{str(state): count for state, count in pool.shut.items()},
-    }
+def _hurdle(gang: GangSpec, fit: Fit, pool: Pool) -> Hurdle:
+    need, sizes = fit.need, capacity_of(pool)
     arrays, shape = pool.inventory.arrays, pool.shape(need)
     if need.kind in SLOTS:
         right = (shape.models >> arrays.model) & 1 == 1
-        free, size = int(arrays.free[right].sum()), int(pool.inventory.size[right].sum())
+        free = int(arrays.free[right].sum())
     else:
-        free, size = int(arrays.bulk[:, CPU].sum()), int(pool.inventory.bulk_size[:, CPU].sum())
+        free = int(arrays.bulk[:, AMOUNTS.index(need.kind)].sum())
+    of_gang = any(fit.need is each for each in gang.each)
+    roles = [role.workers for role in gang.roles if any(need is each for each in role.each)]
     return Hurdle(
         asked=need.show(),
         workers=fit.workers,
-        needed=gang.min,
-        nodes={reason: count for reason, count in nodes.items() if count},
-        devices_free=free / MILLI,
-        devices=size / MILLI,
+        needed=gang.min if of_gang or not roles else roles[0],
+        nodes={**fit.nodes, **pool.shut},
+        devices_free=in_units(need.kind, free),
+        devices=in_units(need.kind, sizes.get(need.kind, 0)),
     )
+
+
+def in_units(kind: DeviceKind, amount: int) -> float:
+    """Devices, or bytes of what is counted in bytes."""
+    return float(amount) if kind in IN_BYTES else amount / MILLI
 
 
 def _quota(
@@ -122,43 +150,49 @@ def _quota(
     used: Mapping[tuple[str, DeviceKind], int],
 ) -> tuple[QuotaLine, ...]:
     lines: list[QuotaLine] = []
+    asked: dict[DeviceKind, int] = {}
     for need in waiting.gang.each:
-        share = share_of(waiting.project, need.kind, projects, used)
+        for kind, amount in need.amounts.items():
+            asked.setdefault(kind, amount * waiting.gang.min)
+    for role in waiting.gang.roles:
+        for kind, amount in role.each[0].amounts.items():
+            asked[kind] = asked.get(kind, 0) + amount * role.workers
+    for kind, amount in asked.items():
+        share = share_of(waiting.project, kind, projects, used)
         if share.room is None:
             continue
+        guarantee = None if share.guarantee is None else in_units(kind, share.guarantee)
         lines.append(
             QuotaLine(
                 project=waiting.project,
-                kind=need.kind,
-                limit=(share.held + share.room) / MILLI,
-                held=share.held / MILLI,
-                asked=need.milli * waiting.gang.min / MILLI,
-                guarantee=None if share.guarantee is None else share.guarantee / MILLI,
+                kind=kind,
+                limit=in_units(kind, share.held + share.room),
+                held=in_units(kind, share.held),
+                asked=in_units(kind, amount),
+                guarantee=guarantee,
             )
         )
     return tuple(lines)
 
 
 def _holders(gang: GangSpec, running: Iterable[Run]) -> tuple[Holder, ...]:
-    kinds = {need.kind for need in gang.each}
+    """Who holds most of the kinds that it is about."""
+    kinds = {need.kind for need in gang.each} | {r.each[0].kind for r in gang.roles}
     found = [
         Holder(
-            id=run.id,
-            project=run.project,
-            kind=kind,
-            devices=milli / MILLI,
+            id=run.id, project=run.project, kind=kind, devices=in_units(kind, amount),
             since=run.started_at,
         )
         for run in running
         for kind in kinds
-        if (milli := sum(grant.milli for grant in run.grants if grant.kind == kind))
-    ]
+        if (amount := sum(grant.amounts.get(kind, 0) for grant in run.grants))
+    ]  # fmt: skip
     return tuple(sorted(found, key=lambda one: (-one.devices, one.id))[:HOLDERS])
 
 
 def _estimate(desk: Desk, waiting: Waiting, now: float) -> Estimate | None:
     """When enough has ended for it; None where all that runs would not be enough, or quota bars."""
-    _, barred = within_quota(waiting, desk.projects, desk.used)
+    _, barred = within_quota(waiting, desk.floor.projects, desk.floor.used)
     if barred:
         return None
     times = [_opens_at(desk, waiting.gang, now, factor) for factor in (0.25, 1.0, 4.0)]
@@ -170,12 +204,12 @@ def _estimate(desk: Desk, waiting: Waiting, now: float) -> Estimate | None:
 
 def _opens_at(desk: Desk, gang: GangSpec, now: float, factor: float) -> float | None:
     """The first of the running workloads' ends after which the gang fits."""
-    ends = sorted((_end(run, now, factor), run.id) for run in desk.running.values())
-    pool = desk.pool.fork()
+    ends = sorted((_end(run, now, factor), run.id) for run in desk.floor.running.values())
+    pool = desk.floor.pool.fork()
     if fits(gang, pool):
         return now
     for at, ident in ends:
-        pool.give_back(desk.running[ident].grants)
+        pool.give_back(desk.floor.running[ident].grants)
         if fits(gang, pool):
             return at
     return None

@@ -60,6 +60,15 @@ class Finder:
         node = self._refresh(self, scores, rows)
         return None if node < 0 else (node, int(scores.known[1][node]))
 
+    def find_among(self, shape: Shape, rows: Ints) -> tuple[int, int] | None:
+        """The best of some nodes, by the same scores; nothing is remembered."""
+        if not len(rows):
+            return None
+        arrays = self.inventory.arrays
+        points, slots = score(arrays, rows, row_of(shape), self.mix, self.policy)
+        best = int(points.argmax())
+        return None if points[best] == NEVER else (int(rows[best]), int(slots[best]))
+
     def _anew(self, shape: Shape) -> _Scores:
         if len(self._shapes) >= KEPT:
             del self._shapes[next(iter(self._shapes))]

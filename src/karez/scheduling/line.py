@@ -14,6 +14,9 @@ on Philly at a quarter of its nodes: one day gives an average completion time of
 four days 0.22, and the longest wait is shorter too (docs/scheduling.md)."""
 WORK_FLOOR: Final = 600.0
 """Device-seconds below which all work counts as small: ten minutes of one device."""
+LEAD_S: Final = 3600.0
+"""How long before its last chance to start in time a workload with a deadline is ahead of all that
+comes from then on."""
 RESTART_S: Final = 60.0
 """What it costs a gang to be stopped and started again, where nothing better is known."""
 
@@ -27,6 +30,10 @@ class Order(StrEnum):
     KAREZ = "karez"
 
 
+Rank = tuple[int, float, float, int]
+"""Smaller goes first: priority, place, arrival, number."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How a desk works."""
@@ -34,6 +41,12 @@ class Rules:
     order: Order = Order.KAREZ
     preempts: bool = False
     """Whether running work may be stopped for what is far ahead of it in line."""
+    elastic: bool = False
+    """Whether running gangs may be made larger and smaller within their range."""
+    moves: bool = False
+    """Whether running work may be moved together for a gang that would fit then."""
+    fair: bool = False
+    """Whether projects that had more than their share stand further back."""
     patience_s: float = 60.0
     """How long the first in line lets others pass before it holds a reservation."""
 
@@ -55,15 +68,23 @@ class Waiting:
     order: int = 0
     max_duration_s: float | None = None
     expected_s: float | None = None
-    """How long it runs from start to end on its devices, where that is known."""
+    """How long it runs from start to end with the workers it wants, at speed 1, if known."""
     done_s: float = 0.0
     """How much of that it has behind it, or how long it has run so far."""
     preemptible: bool = True
+    resumes: bool = True
+    """Whether it goes on from where it was stopped; else what it did is lost."""
+    deadline_at: float | None = None
 
     @property
     def devices(self) -> float:
         """Devices of its first alternative, all workers together."""
         return self.gang.want * self.gang.each[0].milli / MILLI
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether a node that it runs on may be taken from it."""
+        return self.preemptible and self.resumes
 
     def left_s(self, done_s: float) -> float:
         """Seconds it will probably run on after `done_s`.
@@ -76,7 +97,7 @@ class Waiting:
             return done_s
         return max(0.0, self.expected_s - done_s)
 
-    def rank(self, rules: Rules, done_s: float | None = None) -> tuple[int, float, float, int]:
+    def rank(self, rules: Rules, done_s: float | None = None) -> Rank:
         """Smaller goes first: priority, then place in line."""
         done = self.done_s if done_s is None else done_s
         place = self.since
@@ -85,10 +106,12 @@ class Waiting:
         elif rules.order == Order.KAREZ:
             work = self.left_s(done) * self.devices
             place = self.since + AGE_S * math.log2(max(work, WORK_FLOOR) / WORK_FLOOR)
+            if self.deadline_at is not None:
+                place = min(place, self.deadline_at - self.left_s(done) - LEAD_S)
         return (-self.priority, place, self.since, self.order)
 
     def ends_by(self, now: float) -> float | None:
-        """When it has surely or expectedly ended if it starts now."""
+        """When it has surely or expectedly ended if it starts now with all the workers it wants."""
         if self.expected_s is not None:
             return now + self.left_s(self.done_s)
         return None if self.max_duration_s is None else now + self.max_duration_s

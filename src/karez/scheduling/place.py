@@ -1,13 +1,14 @@
 """Which devices a gang runs on. Pure: the same free pool gives the same answer."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from karez.core.resources import DeviceKind, Grant, Need, NodeId
-from karez.core.workloads import GangSpec, Topology
-from karez.scheduling.inventory import MEMORY, Ints
-from karez.scheduling.pool import SLOTS, Pool
+from karez.core.workloads import ANYWHERE, SPARE, Among, GangSpec, Topology
+from karez.scheduling.inventory import Ints
+from karez.scheduling.pool import AMOUNTS, SLOTS, Bools, Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,23 +18,63 @@ class Fit:
     need: Need
     workers: int
     """The most that fit at once."""
-    having: int
-    """Nodes with devices of the kind."""
-    too_few: int
-    """Of those, nodes whose free devices do not do for one worker."""
-    no_memory: int
-    """Of those, nodes that would do but for their free memory."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """Nodes ruled out, by the first reason that rules each out."""
+    having: int = 0
+    """Nodes with devices of the kind and model."""
 
 
-def seat(gang: GangSpec, pool: Pool) -> tuple[Grant, ...] | None:
-    """Places for as many workers as wanted, at least the minimum, or None and nothing taken.
+def seat(gang: GangSpec, pool: Pool, until: float | None = None) -> tuple[Grant, ...] | None:
+    """Places for as many workers as wanted, at least the minimum, and for every role whole.
 
     All workers of a gang get the same alternative: the one that does most work per second, the
-    earlier one on ties. `refuse` has the reason for a None.
+    earlier one on ties. None, and nothing taken, if there is no room; `refuse` has the reason.
+    `until` is when it ends, if it must be over before a node's maintenance.
     """
+    grants = _seat_workers(gang, pool, until)
+    if grants is None or not (gang.roles or gang.spares):
+        return grants
+    found = list(grants)
+    for role in gang.roles:
+        part = GangSpec(
+            min=role.workers, want=role.workers, each=role.each, among=role.among,
+            topology=Topology.ANY,
+        )  # fmt: skip
+        places = _seat_workers(part, pool, until, role.name)
+        if places is None:
+            pool.give_back(found)
+            return None
+        found += places
+    return (*found, *spares_of(gang, grants, pool, until))
+
+
+def spares_of(
+    gang: GangSpec, grants: Sequence[Grant], pool: Pool, until: float | None
+) -> tuple[Grant, ...]:
+    """As many spare places as fit: on nodes that hold no worker, where there are any."""
+    if not gang.spares:
+        return ()
+    need = need_of(gang, grants[0])
+    room = pool.room(need, gang.among, until)
+    apart = room.copy()
+    apart[[pool.numbers[grant.node] for grant in grants]] = 0
+    first = _fill(gang.spares, apart, np.arange(len(room)))
+    rest = _fill(gang.spares - int(first.sum()), room - first, np.arange(len(room)))
+    return _grant(need, first + rest, pool, SPARE)
+
+
+def need_of(gang: GangSpec, grant: Grant) -> Need:
+    """The alternative that a grant was made for."""
+    same = (need for need in gang.each if grant.meets(need))
+    return next(same, gang.each[0])
+
+
+def _seat_workers(
+    gang: GangSpec, pool: Pool, until: float | None, role: str = ""
+) -> tuple[Grant, ...] | None:
     best: tuple[float, Need, Ints] | None = None
     for need in gang.each:
-        shares = _shares(gang, need, pool)
+        shares = _shares(gang, need, pool, until)
         count = 0 if shares is None else int(shares.sum())
         is_better = best is None or count * need.speed > best[0]
         if shares is not None and count >= gang.min and is_better:
@@ -42,49 +83,63 @@ def seat(gang: GangSpec, pool: Pool) -> tuple[Grant, ...] | None:
         return None
     _, need, shares = best
     if int(shares.sum()) == 1 and gang.topology != Topology.SPREAD:
-        found = pool.best(need)
+        found = pool.best(need, gang.among, until)
         if found is not None:
-            return (pool.take(found[0], need, found[1]),)
-    return _grant(need, shares, pool)
+            return (pool.take(found[0], need, found[1], role),)
+    return _grant(need, shares, pool, role)
 
 
-def fits(gang: GangSpec, pool: Pool) -> bool:
+def fits(gang: GangSpec, pool: Pool, until: float | None = None) -> bool:
     """Whether the gang's minimum would find places, by the room of the nodes alone.
 
-    True may still be wrong where a supernode is required.
+    True may still be wrong where a supernode is required, or roles want the same room.
     """
+    for role in gang.roles:
+        rooms = (pool.room(need, role.among, until).sum() for need in role.each)
+        if not any(room >= role.workers for room in rooms):
+            return False
     for need in gang.each:
-        room = pool.room(need)
+        room = pool.room(need, gang.among, until)
         count = (room > 0).sum() if gang.topology == Topology.SPREAD else room.sum()
         if count >= gang.min:
             return True
     return False
 
 
-def extend(need: Need, count: int, pool: Pool, *, avoid: frozenset[NodeId]) -> tuple[Grant, ...]:
+def extend(
+    need: Need,
+    count: int,
+    pool: Pool,
+    *,
+    avoid: frozenset[NodeId] = frozenset(),
+    among: Among = ANYWHERE,
+    until: float | None = None,
+) -> tuple[Grant, ...]:
     """Up to `count` more workers of one alternative, anywhere but on the nodes to avoid."""
-    room = pool.room(need)
+    room = pool.room(need, among, until)
     for node in avoid:
         if node in pool.numbers:
             room[pool.numbers[node]] = 0
     return _grant(need, _fill(count, room, np.arange(len(room))), pool)
 
 
-def _grant(need: Need, shares: Ints, pool: Pool) -> tuple[Grant, ...]:
+def _grant(need: Need, shares: Ints, pool: Pool, role: str = "") -> tuple[Grant, ...]:
     nodes = np.flatnonzero(shares)
     order = nodes[np.argsort(-shares[nodes], kind="stable")]
     return tuple(
-        pool.take(number, need) for number in order.tolist() for _ in range(int(shares[number]))
+        pool.take(number, need, role=role)
+        for number in order.tolist()
+        for _ in range(int(shares[number]))
     )
 
 
-def _shares(gang: GangSpec, need: Need, pool: Pool) -> Ints | None:
+def _shares(gang: GangSpec, need: Need, pool: Pool, until: float | None = None) -> Ints | None:
     """(N,) how many workers each node would get of this alternative; None if too few fit at all.
 
     Fewest supernodes, the tightest last; in each, fewest nodes, the tightest last. Filling the
     roomiest first is optimal in their number, since only the sum of their room counts.
     """
-    room = pool.room(need)
+    room = pool.room(need, gang.among, until)
     if room.sum() < gang.min:
         return None
     if gang.want == 1:
@@ -135,44 +190,82 @@ def _one(want: int, room: Ints) -> Ints:
     return shares
 
 
-def hurdle(gang: GangSpec, need: Need, pool: Pool) -> Fit:
-    """How far the pool goes along with one alternative, and which nodes it rules out."""
+def hurdles(gang: GangSpec, pool: Pool, until: float | None = None) -> tuple[Fit, ...]:
+    """How far the pool goes along with each alternative, and which nodes it rules out.
+
+    The alternatives of a role follow if that role is what does not fit.
+    """
+    found = tuple(hurdle(gang, need, pool, until) for need in gang.each)
+    if all(fit.workers < gang.min for fit in found):
+        return found
+    for role in gang.roles:
+        part = GangSpec(min=role.workers, want=role.workers, each=role.each, among=role.among)
+        stuck = tuple(hurdle(part, need, pool, until) for need in role.each)
+        if all(fit.workers < role.workers for fit in stuck):
+            return stuck
+    return found
+
+
+def hurdle(gang: GangSpec, need: Need, pool: Pool, until: float | None = None) -> Fit:
+    """How far the pool goes along with one alternative."""
     arrays, shape = pool.inventory.arrays, pool.shape(need)
-    shares = _shares(replace(gang, min=1), need, pool)
+    shares = _shares(replace(gang, min=1), need, pool, until)
+    left: Bools = np.ones(len(pool.places), np.bool_)
+    nodes: dict[str, int] = {}
+
+    def rule_out(reason: str, out: Bools) -> None:
+        nonlocal left
+        nodes[reason] = int((left & out).sum())
+        left = left & ~out
+
+    having = left
     if need.kind in SLOTS:
-        right = ((shape.models >> arrays.model) & 1 == 1) & (pool.inventory.size > 0)
-        having = right.any(1)
-    else:
-        having = pool.inventory.bulk_size[:, 0] > 0
-    bare = Need(kind=need.kind, milli=need.milli)
-    enough = having & (pool.room(bare) > 0)
-    short = enough & (arrays.bulk[:, MEMORY] < need.memory_bytes)
+        there = pool.inventory.size > 0
+        of_kind = there & ((pool.masks.get(need.kind, 0) >> arrays.model) & 1 == 1)
+        right = of_kind & ((shape.models >> arrays.model) & 1 == 1)
+        rule_out(f"no {need.kind} devices", ~of_kind.any(1))
+        rule_out(f"no {need.kind} of model {' or '.join(need.models)}", ~right.any(1))
+        having = left
+        bare = Need(kind=need.kind, milli=need.milli, models=need.models)
+        rule_out(f"too few free {need.kind}", pool.room(bare) == 0)
+    for column, kind in enumerate(AMOUNTS):
+        amount = shape.bulk[column]
+        if amount and kind == need.kind:
+            rule_out(f"no {kind} devices", pool.inventory.bulk_size[:, column] == 0)
+            having = left
+        if amount:
+            few = f"too few free {kind}" if kind == DeviceKind.CPU else f"too little free {kind}"
+            rule_out(few, arrays.bulk[:, column] < amount)
+    allowed, usable = pool.allowed(gang.among), pool.usable(gang.among, until)
+    if allowed is not None:
+        rule_out(f"not {gang.among.show()}", ~allowed)
+    if usable is not None:
+        rule_out("maintenance before it would end", ~usable)
     return Fit(
         need=need,
         workers=0 if shares is None else int(shares.sum()),
+        nodes={reason: count for reason, count in nodes.items() if count},
         having=int(having.sum()),
-        too_few=int((having & ~enough).sum()),
-        no_memory=int(short.sum()),
     )
 
 
-def refuse(gang: GangSpec, pool: Pool) -> str:
+def refuse(gang: GangSpec, pool: Pool, until: float | None = None) -> str:
     """Why a gang finds no place in a pool as it is."""
-    found = tuple(hurdle(gang, need, pool) for need in gang.each)
-    parts = [_say(gang, fit) for fit in found]
+    found = hurdles(gang, pool, until)
+    parts = [_say(gang.min, fit) for fit in found]
     shut = ", ".join(f"{count} {state}" for state, count in sorted(pool.shut.items()))
     reason = "; or ".join(parts) + (f"; nodes out of use: {shut}" if shut else "")
     if gang.topology in (Topology.SPREAD, Topology.REQUIRE_SUPERNODE):
         reason += f"; topology is {gang.topology}"
+    if gang.roles and any(fit.workers >= gang.min for fit in found):
+        reason += "; not all of its roles fit at once"
     return reason
 
 
-def _say(gang: GangSpec, fit: Fit) -> str:
-    kind = DeviceKind(fit.need.kind)
+def _say(workers: int, fit: Fit) -> str:
     if not fit.having:
-        return f"no node has {kind} devices"
-    said = f"{fit.workers} of {gang.min} workers fit ({fit.need.show()} each; "
-    hurdles = [f"{fit.too_few} of {fit.having} {kind} nodes have no room"]
-    if fit.no_memory:
-        hurdles.append(f"{fit.no_memory} too little memory")
-    return said + ", ".join(hurdles) + ")"
+        model = f" of model {' or '.join(fit.need.models)}" if fit.need.models else ""
+        return f"no node has {fit.need.kind} devices{model}"
+    out = [f"{count} {why}" for why, count in fit.nodes.items() if not why.startswith("no ")]
+    said = f"{fit.workers} of {workers} workers fit ({fit.need.show()} each"
+    return said + (f"; nodes ruled out: {', '.join(out)})" if out else ")")

@@ -6,18 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from karez.core.resources import DeviceKind, Grant, Health, Need, Node, NodeId, NodeState
+from karez.core.resources import Device, DeviceKind, Grant, Health, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI
+from karez.core.workloads import ANYWHERE, Among
 from karez.scheduling.finder import Finder
-from karez.scheduling.inventory import CPU, MEMORY, Ints, Inventory, Row, Shape, build
+from karez.scheduling.inventory import BULK, CPU, Ints, Inventory, Row, Shape, build
 from karez.scheduling.mix import mix_of
 
 _USABLE = frozenset({Health.HEALTHY, Health.SUB_HEALTHY})
 SLOTS: Final = (DeviceKind.NPU, DeviceKind.GPU)
 """Kinds whose devices are granted one by one; the others are amounts."""
+AMOUNTS: Final = tuple(DeviceKind(name) for name in BULK)
+"""Kinds that are amounts, in the order of the inventory's columns."""
 COMPILED_FROM: Final = 500
 """Nodes from which numba is worth its second of import and 60 MB of memory."""
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,10 @@ class Place:
 
     id: NodeId
     slots: tuple[tuple[DeviceKind, int], ...]
-    cores: tuple[int, ...]
+    cores: tuple[tuple[int, int], ...]
+    """(index, thousandths) of each core."""
+    words: frozenset[str] = frozenset()
+    """What it can be named by: its id, and its labels as `label=value`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,54 +44,101 @@ class Pool:
     inventory: Inventory
     places: tuple[Place, ...]
     numbers: Mapping[NodeId, int]
-    cores: Ints
-    """(N, C) free thousandths of each core, so that a grant can name the cores it pins."""
     masks: Mapping[DeviceKind, int] = field(default_factory=dict)
     """The models of each kind, as a bit set."""
-    shut: Mapping[NodeState, int] = field(default_factory=dict)
+    shut: Mapping[str, int] = field(default_factory=dict)
     """How many nodes take no work, by why."""
+    closes: Any = None
+    """(N,) when each node's next maintenance starts, infinity where none does; None: nowhere."""
     finder: Finder | None = None
     """Made when first asked for, or given."""
+    _cores: dict[int, Ints] = field(default_factory=dict)
+    """Free thousandths of each core, where some are held. Rows are replaced, never changed."""
+    _allowed: dict[Among, Bools] = field(default_factory=dict)
+    _shapes: dict[Need, Shape] = field(default_factory=dict)
 
     def shape(self, need: Need) -> Shape:
         """A need as the inventory knows it."""
-        if need.kind not in SLOTS:
-            return Shape(bulk=(need.milli, need.memory_bytes, 0, 0))
-        whole = need.milli >= MILLI
-        mask = self.masks.get(need.kind, 0)
-        return Shape(
-            devices=need.milli // MILLI if whole else 1,
-            milli=MILLI if whole else need.milli,
-            models=mask,
-            bulk=(0, need.memory_bytes, 0, 0),
-        )
+        found = self._shapes.get(need)
+        if found is None:
+            amounts = need.amounts
+            bulk = tuple(amounts.get(kind, 0) for kind in AMOUNTS)
+            found = Shape(bulk=bulk)
+            if need.kind in SLOTS:
+                whole = need.milli >= MILLI
+                found = Shape(
+                    devices=need.milli // MILLI if whole else 1,
+                    milli=MILLI if whole else need.milli,
+                    models=self._models(need),
+                    bulk=bulk,
+                )
+            self._shapes[need] = found
+        return found
 
-    def room(self, need: Need) -> Ints:
+    def _models(self, need: Need) -> int:
+        if not need.models:
+            return self.masks.get(need.kind, 0)
+        return self.inventory.models_mask([f"{need.kind}:{name}" for name in need.models])
+
+    def allowed(self, among: Among) -> Bools | None:
+        """(N,) which nodes will do; None: all."""
+        if among == ANYWHERE:
+            return None
+        found = self._allowed.get(among)
+        if found is None:
+            on, off = frozenset(among.on), frozenset(among.off)
+            found = np.array(
+                [(not on or not on.isdisjoint(p.words)) and off.isdisjoint(p.words)
+                 for p in self.places], np.bool_,
+            )  # fmt: skip
+            self._allowed[among] = found
+        return found
+
+    def usable(self, among: Among, until: float | None) -> Bools | None:
+        """(N,) which nodes will do for work that runs until then; None: all.
+
+        `until` None is work that can be stopped, or that has no need of the node to its end.
+        """
+        mask = self.allowed(among)
+        if until is None or self.closes is None:
+            return mask
+        stays: Bools = self.closes >= until
+        return stays if mask is None else mask & stays
+
+    def room(self, need: Need, among: Among = ANYWHERE, until: float | None = None) -> Ints:
         """(N,) how many workers of this need fit on each node now."""
         arrays, shape = self.inventory.arrays, self.shape(need)
+        count: Any = None
         if shape.devices:
             usable = (shape.models >> arrays.model) & 1 == 1
             if shape.milli == MILLI:
                 count = (usable & (arrays.free >= MILLI)).sum(1) // shape.devices
             else:
                 count = (arrays.free // shape.milli * usable).sum(1)
-        else:
-            count = arrays.bulk[:, CPU] // need.milli
-        if need.memory_bytes:
-            count = np.minimum(count, arrays.bulk[:, MEMORY] // need.memory_bytes)
-        return np.asarray(count, np.int64)
+        for column, amount in enumerate(shape.bulk):
+            if amount:
+                here = np.maximum(arrays.bulk[:, column], 0) // amount
+                count = here if count is None else np.minimum(count, here)
+        mask = self.usable(among, until)
+        return np.asarray(count if mask is None else count * mask, np.int64)
 
-    def best(self, need: Need) -> tuple[int, int] | None:
+    def best(
+        self, need: Need, among: Among = ANYWHERE, until: float | None = None
+    ) -> tuple[int, int] | None:
         """Where one worker does the least harm: node number and slot."""
         if self.finder is None:
             compiled = len(self.places) >= COMPILED_FROM
             self.finder = Finder(inventory=self.inventory, mix=mix_of(()))
             self.finder.compiled &= compiled
-        return self.finder.find(self.shape(need))
+        mask = self.usable(among, until)
+        if mask is None:
+            return self.finder.find(self.shape(need))
+        return self.finder.find_among(self.shape(need), np.flatnonzero(mask))
 
-    def take(self, number: int, need: Need, slot: int | None = None) -> Grant:
+    def take(self, number: int, need: Need, slot: int | None = None, role: str = "") -> Grant:
         """Grant one worker on a node that has room; a fraction goes to the tightest device."""
         shape, place = self.shape(need), self.places[number]
+        devices: tuple[tuple[int, int], ...] = ()
         if shape.devices:
             if slot is None:
                 slot = self._fraction(number, shape) if shape.milli < MILLI else 0
@@ -92,8 +147,17 @@ class Pool:
             devices = tuple((place.slots[i][1], shape.milli) for i in indices)
         else:
             self.inventory.take(number, shape, 0)
-            devices = self._pin(number, need.milli)
-        return Grant(node=place.id, kind=need.kind, devices=devices, memory_bytes=need.memory_bytes)
+        cores = self._pin(number, shape.bulk[CPU]) if shape.bulk[CPU] else ()
+        return Grant(
+            node=place.id,
+            kind=need.kind,
+            devices=cores if need.kind == DeviceKind.CPU else devices,
+            cores=() if need.kind == DeviceKind.CPU else cores,
+            memory_bytes=need.memory_bytes,
+            dpu_milli=need.amounts.get(DeviceKind.DPU, 0),
+            storage_bytes=need.storage_bytes,
+            role=role,
+        )
 
     def give_back(self, grants: Iterable[Grant]) -> None:
         """Undo grants; nodes and devices that have gone are passed over."""
@@ -112,7 +176,7 @@ class Pool:
         touched = {self.numbers[grant.node] for grant in listed if grant.node in self.numbers}
         arrays = self.inventory.arrays
         short = any(
-            (arrays.free[n] < 0).any() or (arrays.bulk[n] < 0).any() or (self.cores[n] < 0).any()
+            (arrays.free[n] < 0).any() or (arrays.bulk[n] < 0).any() or (self.cores(n) < 0).any()
             for n in touched
         )
         self.give_back(listed)
@@ -124,24 +188,40 @@ class Pool:
             inventory=self.inventory.fork(),
             places=self.places,
             numbers=self.numbers,
-            cores=self.cores.copy(),
             masks=self.masks,
             shut=self.shut,
+            closes=self.closes,
+            _cores=dict(self._cores),
+            _allowed=self._allowed,
+            _shapes=self._shapes,
         )
+
+    def cores(self, number: int) -> Ints:
+        """Free thousandths of each core of a node, in the order of its place."""
+        held = self._cores.get(number)
+        if held is not None:
+            return held
+        return np.array([milli for _, milli in self.places[number].cores], np.int64)
 
     def _count(self, grant: Grant, sign: int) -> None:
         number = self.numbers.get(grant.node)
         if number is None:
             return
         arrays, place = self.inventory.arrays, self.places[number]
-        arrays.bulk[number, MEMORY] += sign * grant.memory_bytes
-        for index, milli in grant.devices:
-            if grant.kind in SLOTS:
-                if (grant.kind, index) in place.slots:
-                    arrays.free[number, place.slots.index((grant.kind, index))] += sign * milli
-            elif index in place.cores:
-                self.cores[number, place.cores.index(index)] += sign * milli
-                arrays.bulk[number, CPU] += sign * milli
+        is_cpu = grant.kind == DeviceKind.CPU
+        for index, milli in () if is_cpu else grant.devices:
+            if (grant.kind, index) in place.slots:
+                arrays.free[number, place.slots.index((grant.kind, index))] += sign * milli
+        pinned = dict(grant.devices if is_cpu else grant.cores)
+        if pinned:
+            free = self.cores(number).copy()
+            for at, (index, _) in enumerate(place.cores):
+                free[at] += sign * pinned.get(index, 0)
+                arrays.bulk[number, CPU] += sign * pinned.get(index, 0)
+            self._cores[number] = free
+        for column, kind in enumerate(AMOUNTS):
+            if column != CPU:
+                arrays.bulk[number, column] += sign * grant.amounts.get(kind, 0)
         self.inventory.occupy(number, -sign)
 
     def _fraction(self, number: int, shape: Shape) -> int:
@@ -152,7 +232,7 @@ class Pool:
 
     def _pin(self, number: int, milli: int) -> tuple[tuple[int, int], ...]:
         """Cores for an amount: whole ones first, then the tightest that holds the rest."""
-        free, names = self.cores[number], self.places[number].cores
+        free, names = self.cores(number).copy(), self.places[number].cores
         pinned: list[tuple[int, int]] = []
         for core in np.flatnonzero(free == MILLI)[: milli // MILLI].tolist():
             pinned.append((core, MILLI))
@@ -166,54 +246,69 @@ class Pool:
             missing -= min(left, missing)
         for core, amount in pinned:
             free[core] -= amount
-        return tuple(sorted((names[core], amount) for core, amount in pinned))
+        self._cores[number] = free
+        return tuple(sorted((names[core][0], amount) for core, amount in pinned))
 
 
-def free_pool(nodes: Sequence[Node], held: Iterable[Grant]) -> Pool:
+def free_pool(nodes: Sequence[Node], held: Iterable[Grant], *, now: float = 0.0) -> Pool:
     """The pool after what is held. Only ready nodes and healthy devices count."""
-    states = Counter(node.state for node in nodes)
-    del states[NodeState.READY]
-    ready = sorted((n for n in nodes if n.state == NodeState.READY), key=lambda node: node.id)
-    places: list[Place] = []
-    rows: list[Row] = []
-    whole_cores: list[list[int]] = []
-    for node in ready:
-        well = [device for device in node.devices if device.health in _USABLE]
-        slotted = [device for device in well if device.kind in SLOTS]
-        cores = [device for device in well if device.kind == DeviceKind.CPU]
-        cpu = sum(device.milli for device in cores)
-        whole_cores.append([device.milli for device in cores])
-        rows.append(
-            Row(
-                name=node.id,
-                devices=tuple((f"{d.kind}:{d.model}", d.milli) for d in slotted),
-                bulk=(cpu, node.memory_bytes, 0, 0),
-                supernode=node.supernode,
-            )
-        )
-        places.append(
-            Place(
-                id=node.id,
-                slots=tuple((device.kind, device.index) for device in slotted),
-                cores=tuple(device.index for device in cores),
-            )
-        )
-    width = max((len(place.cores) for place in places), default=0)
-    free_cores: Any = np.zeros((len(places), width), np.int64)
-    for number, sizes in enumerate(whole_cores):
-        free_cores[number, : len(sizes)] = sizes
-    inventory = build(rows)
+    states = [state_of(node, now) for node in nodes]
+    shut = Counter(state for state in states if state != NodeState.READY)
+    ready = sorted(
+        (n for n, state in zip(nodes, states, strict=True) if state == NodeState.READY),
+        key=lambda node: node.id,
+    )
+    inventory = build([_row(node) for node in ready])
+    places = tuple(_place(node) for node in ready)
     masks = {
         kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))
         for kind in SLOTS
     }
+    closes = [min((w.starts_at for w in n.windows if w.ends_at > now), default=np.inf)
+              for n in ready]  # fmt: skip
     pool = Pool(
         inventory=inventory,
         masks=masks,
-        places=tuple(places),
+        places=places,
         numbers={place.id: number for number, place in enumerate(places)},
-        cores=free_cores,
-        shut=dict(states),
+        shut=dict(shut),
+        closes=np.array(closes) if min(closes, default=np.inf) < np.inf else None,
     )
     pool.hold(held)
     return pool
+
+
+def state_of(node: Node, now: float) -> str:
+    """A node's state, its maintenance counted in."""
+    if node.state != NodeState.READY:
+        return node.state.value
+    under_way = any(window.starts_at <= now < window.ends_at for window in node.windows)
+    return "in maintenance" if under_way else NodeState.READY.value
+
+
+def _well(node: Node) -> list[Device]:
+    return [device for device in node.devices if device.health in _USABLE]
+
+
+def _row(node: Node) -> Row:
+    well = _well(node)
+    cpu = sum(device.milli for device in well if device.kind == DeviceKind.CPU)
+    memory = sum(device.memory_bytes for device in well if device.kind == DeviceKind.MEMORY)
+    dpu = sum(device.milli for device in well if device.kind == DeviceKind.DPU)
+    storage = sum(device.memory_bytes for device in well if device.kind == DeviceKind.STORAGE)
+    return Row(
+        name=node.id,
+        devices=tuple((f"{d.kind}:{d.model}", d.milli) for d in well if d.kind in SLOTS),
+        bulk=(cpu, node.memory_bytes + memory, dpu, storage),
+        supernode=node.supernode,
+    )
+
+
+def _place(node: Node) -> Place:
+    well = _well(node)
+    return Place(
+        id=node.id,
+        slots=tuple((device.kind, device.index) for device in well if device.kind in SLOTS),
+        cores=tuple((d.index, d.milli) for d in well if d.kind == DeviceKind.CPU),
+        words=frozenset({str(node.id), *(f"{k}={v}" for k, v in node.labels.items())}),
+    )

@@ -1,19 +1,30 @@
 """What would start a waiting workload now: small changes first, each tried on a copy."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from karez.core.identity import Project
 from karez.core.reasons import MOST_NEW_NODES, Change
-from karez.core.resources import Device, DeviceKind, Grant, Need, Node, NodeId, NodeState
-from karez.core.units import MILLI, show_devices
+from karez.core.resources import (
+    IN_BYTES,
+    Device,
+    DeviceKind,
+    Need,
+    Node,
+    NodeId,
+    NodeState,
+    write_amount,
+)
+from karez.core.units import MILLI, show_bytes
 from karez.core.workloads import GangSpec, Topology, WorkloadId
 from karez.scheduling.changes import gang_after, nodes_after, project_after
 from karez.scheduling.desk import Desk
+from karez.scheduling.floor import devices_of
 from karez.scheduling.line import Waiting
 from karez.scheduling.place import fits, seat
 from karez.scheduling.plan import Snapshot
-from karez.scheduling.pool import Pool, free_pool
+from karez.scheduling.pool import SLOTS, Pool, free_pool
 from karez.scheduling.quota import share_of, within_quota
 
 MOST_STOPS = 8
@@ -29,6 +40,9 @@ class Situation:
     waiting: Waiting
     priority: int | None
     """What would put it first in line; None if it is."""
+    until: float | None = None
+    """When it ends, where nodes have maintenance to come."""
+    now: float = 0.0
 
 
 def remedies(situation: Situation) -> tuple[Change, ...]:
@@ -51,7 +65,7 @@ def _said(situation: Situation, change: Change, words: tuple[str, ...]) -> Chang
     said = list(words)
     if _lifts(change):
         name = situation.waiting.project
-        after = project_after(situation.desk.projects[name], change)
+        after = project_after(situation.desk.floor.projects[name], change)
         said.append(f"raise the quota of project {name}: `{_command(after)}`")
     if change.priority is not None:
         said.append(f"give it priority {change.priority}, so that it is first in line")
@@ -59,85 +73,104 @@ def _said(situation: Situation, change: Change, words: tuple[str, ...]) -> Chang
 
 
 def _lifts(change: Change) -> bool:
-    return bool(change.quota_milli or change.guarantee_milli)
+    return bool(change.quota or change.guarantee)
 
 
 def _command(project: Project) -> str:
     """The command that sets all its limits: a kind that is not named would have none."""
-    words = [f"{kind}={show_devices(milli)}" for kind, milli in project.quota_milli.items()]
+    words = [f"{kind}={write_amount(kind, amount)}" for kind, amount in project.quota.items()]
     if project.cohort:
         words.append(f"--cohort {project.cohort}")
-    for option, limits in (("guarantee", project.guarantee_milli), ("lend", project.lend_milli)):
-        words += [f"--{option} {kind}={show_devices(milli)}" for kind, milli in limits.items()]
+    for option, limits in (("guarantee", project.guarantee), ("lend", project.lend)):
+        words += [f"--{option} {kind}={write_amount(kind, n)}" for kind, n in limits.items()]
+    if project.weight != 1:
+        words.append(f"--weight {project.weight}")
     return " ".join(["karez projects quota", project.name, *words])
 
 
 def _quota(situation: Situation) -> Change:
-    """The smallest limits that let its project have the first alternative, if quota bars it."""
-    waiting, desk = situation.waiting, situation.desk
-    _, barred = within_quota(waiting, desk.projects, desk.used)
+    """The smallest limits that let its project have the first alternatives, if quota bars it."""
+    waiting, floor = situation.waiting, situation.desk.floor
+    _, barred = within_quota(waiting, floor.projects, floor.used)
     if not barred:
         return Change(what="")
-    need = waiting.gang.each[0]
-    project = desk.projects[waiting.project]
-    wanted = need.milli * waiting.gang.min
-    share = share_of(project.name, need.kind, desk.projects, desk.used)
-    cap = None if share.cap is None else max(share.cap, share.held + wanted)
-    low = share.guarantee or 0
-    high = low + wanted + sum(desk.used.values())
-    while low < high and share.guarantee is not None:
+    caps, guarantees = {}, {}
+    for kind, wanted in _asked(waiting.gang).items():
+        share = share_of(waiting.project, kind, floor.projects, floor.used)
+        if share.room is None or share.room >= wanted:
+            continue
+        guarantee = None
+        if share.guarantee is not None:
+            guarantee = guarantees[kind] = _guarantee(situation, kind, wanted)
+        if share.cap is not None:
+            caps[kind] = max(share.cap, share.held + wanted, guarantee or 0)
+    return Change(what="", quota=caps, guarantee=guarantees)
+
+
+def _asked(gang: GangSpec) -> Counter[DeviceKind]:
+    """What the smallest gang takes of each kind, by its first alternatives."""
+    found: Counter[DeviceKind] = Counter()
+    for need, workers in [(gang.each[0], gang.min), *((r.each[0], r.workers) for r in gang.roles)]:
+        for kind, amount in need.amounts.items():
+            found[kind] += amount * workers
+    return found
+
+
+def _guarantee(situation: Situation, kind: DeviceKind, wanted: int) -> int:
+    """The smallest guarantee with which its project may have so much."""
+    floor = situation.desk.floor
+    project = floor.projects[situation.waiting.project]
+    low = project.guarantee.get(kind, 0)
+    high = low + wanted + sum(amount for (_, k), amount in floor.used.items() if k == kind)
+    uncapped = {k: amount for k, amount in project.quota.items() if k != kind}
+    while low < high:
         middle = (low + high) // 2
-        after = project_after(project, _limits(need.kind, cap, middle))
-        projects = {**desk.projects, project.name: after}
-        room = share_of(project.name, need.kind, projects, desk.used).room
-        if room is None or room >= wanted:
+        guarantee = {**project.guarantee, kind: middle}
+        after = replace(project, quota=uncapped, guarantee=guarantee)
+        room = share_of(project.name, kind, {**floor.projects, project.name: after}, floor.used)
+        if room.room is None or room.room >= wanted:
             high = middle
         else:
             low = middle + 1
-    return _limits(need.kind, cap, None if share.guarantee is None else high)
-
-
-def _limits(kind: DeviceKind, cap: int | None, guarantee: int | None) -> Change:
-    """A cap of at least the guarantee."""
-    return Change(
-        what="",
-        quota_milli={} if cap is None else {kind: max(cap, guarantee or 0)},
-        guarantee_milli={} if guarantee is None else {kind: guarantee},
-    )
+    return high
 
 
 def _starts(situation: Situation, change: Change) -> bool:
     """Whether it finds places once it is first in line and the change is made."""
     gang = gang_after(situation.waiting.gang, change)
     desk, name = situation.desk, situation.waiting.project
-    projects = dict(desk.projects)
+    projects = dict(desk.floor.projects)
     if name in projects:
         projects[name] = project_after(projects[name], change)
-    used = dict(desk.used)
+    used = dict(desk.floor.used)
     for ident in change.stop:
-        run = desk.running[ident]
+        run = desk.floor.running[ident]
         for grant in run.grants:
-            used[run.project, grant.kind] -= grant.milli
+            for kind, amount in grant.amounts.items():
+                used[run.project, kind] -= amount
     gang, barred = within_quota(replace(situation.waiting, gang=gang), projects, used)
     if barred:
         return False
     pool = _pool_after(situation, change)
     is_sure = gang.topology != Topology.REQUIRE_SUPERNODE
-    return fits(gang, pool) and (is_sure or seat(gang, pool) is not None)
+    is_sure = is_sure and not gang.roles
+    if not fits(gang, pool, situation.until):
+        return False
+    return is_sure or seat(gang, pool, situation.until) is not None
 
 
 def _pool_after(situation: Situation, change: Change) -> Pool:
     if change.uncordon or change.add:
         held = [
             grant
-            for run in situation.desk.running.values()
+            for run in situation.desk.floor.running.values()
             if run.id not in change.stop
             for grant in run.grants
         ]
-        return free_pool(nodes_after(situation.snapshot.nodes, change), held)
-    pool = situation.desk.pool.fork()
+        return free_pool(nodes_after(situation.snapshot.nodes, change), held, now=situation.now)
+    pool = situation.desk.floor.pool.fork()
     for ident in change.stop:
-        pool.give_back(situation.desk.running[ident].grants)
+        pool.give_back(situation.desk.floor.running[ident].grants)
     return pool
 
 
@@ -146,7 +179,8 @@ Candidates = Iterator[tuple[Change, tuple[str, ...]]]
 
 def _uncordon(situation: Situation, base: Change) -> Candidates:
     """One cordoned node, then all of them."""
-    shut = [n.id for n in situation.snapshot.nodes if n.state == NodeState.CORDONED]
+    closed = (NodeState.CORDONED, NodeState.DRAINING)
+    shut = [n.id for n in situation.snapshot.nodes if n.state in closed]
     for nodes in [*((node,) for node in shut), tuple(shut)]:
         if nodes:
             named = " ".join(f"`karez pool uncordon {node}`" for node in nodes)
@@ -183,30 +217,27 @@ def _any_topology(situation: Situation, base: Change) -> Candidates:
 
 def _stop(situation: Situation, base: Change) -> Candidates:
     """The smallest workload that makes room by itself, else the fewest of the largest."""
-    kinds = {need.kind for need in situation.waiting.gang.each}
-    sizes: list[tuple[int, WorkloadId]] = []
-    for run in situation.desk.running.values():
-        milli = sum(_of_kinds(grant, kinds) for grant in run.grants)
-        if milli:
-            sizes.append((milli, run.id))
-    for milli, ident in sorted(sizes):
-        words = f"stop or move {ident}, which holds {show_devices(milli)} devices"
-        yield replace(base, stop=(ident,)), (words,)
+    kinds = set(_asked(situation.waiting.gang))
+    kinds |= {need.kind for need in situation.waiting.gang.each}
+    sizes: list[tuple[float, int, WorkloadId]] = []
+    for run in situation.desk.floor.running.values():
+        if any(kind in grant.amounts for grant in run.grants for kind in kinds):
+            memory = sum(grant.memory_bytes for grant in run.grants)
+            sizes.append((devices_of(run.grants), memory, run.id))
+    for devices, memory, ident in sorted(sizes):
+        what = f"{devices:g} devices" if devices else show_bytes(memory)
+        yield replace(base, stop=(ident,)), (f"stop or move {ident}, which holds {what}",)
     together: list[WorkloadId] = []
-    for _, ident in sorted(sizes, reverse=True)[:MOST_STOPS]:
+    for _, _, ident in sorted(sizes, reverse=True)[:MOST_STOPS]:
         together.append(ident)
         words = f"stop or move {', '.join(together)}"
         yield replace(base, stop=tuple(together)), (words,)
 
 
-def _of_kinds(grant: Grant, kinds: set[DeviceKind]) -> int:
-    return grant.milli if grant.kind in kinds else 0
-
-
 def _add(situation: Situation, base: Change) -> Candidates:
     """As many new nodes as its workers need, each like the best there is, or made to measure."""
     desk = situation.desk
-    gang, _ = within_quota(situation.waiting, desk.projects, desk.used)
+    gang, _ = within_quota(situation.waiting, desk.floor.projects, desk.floor.used)
     need = gang.each[0]
     model = _model_node(situation, need)
     empty = free_pool([replace(model, state=NodeState.READY)], ())
@@ -236,14 +267,23 @@ def _model_node(situation: Situation, need: Need) -> Node:
             best, room = node, here
     if best is not None:
         return best
-    count = -(-need.milli // MILLI)
-    devices = tuple(Device(kind=need.kind, index=index) for index in range(count))
+    devices = tuple(
+        Device(
+            kind=kind, index=index, model=need.models[0] if need.models and kind in SLOTS else ""
+        )
+        for kind, amount in need.amounts.items()
+        if kind not in IN_BYTES
+        for index in range(-(-amount // MILLI))
+    )
+    if need.storage_bytes:
+        disk = Device(kind=DeviceKind.STORAGE, index=0, memory_bytes=need.storage_bytes)
+        devices = (*devices, disk)
     return Node(id=_MEASURE, address="", devices=devices, memory_bytes=need.memory_bytes)
 
 
 def _counts(situation: Situation, gang: GangSpec, per_node: int) -> list[int]:
     """The nodes that its missing workers need, then as many as the whole gang needs."""
     most = gang.min if gang.topology == Topology.SPREAD else -(-gang.min // per_node)
-    missing = gang.min - int(situation.desk.pool.room(gang.each[0]).sum())
+    missing = gang.min - int(situation.desk.floor.pool.room(gang.each[0]).sum())
     fewest = -(-missing // per_node)
     return sorted({count for count in (fewest, most) if 0 < count <= min(most, MOST_NEW_NODES)})

@@ -91,9 +91,9 @@ def _change(snapshot: Snapshot, question: WhatIf, now: float) -> Snapshot:
         )
         waiting.append(asked)
     projects = dict(snapshot.projects)
-    for name, quota in question.quota_milli.items():
+    for name, quota in question.quota.items():
         before = _project(snapshot, name)
-        projects[name] = replace(before, quota_milli={**before.quota_milli, **quota})
+        projects[name] = replace(before, quota={**before.quota, **quota})
     return replace(
         snapshot,
         nodes=_nodes(snapshot, question),

@@ -366,7 +366,7 @@ class Cloud:
         return Table(keys=keys, routes=routes)
 
     def _check_quota(self, project: str, gang: GangSpec) -> None:
-        quotas = {known.name: known for known in self.store.people.projects()}[project].quota_milli
+        quotas = {known.name: known for known in self.store.people.projects()}[project].quota
         over = [
             need for need in gang.each if need.milli * gang.min > quotas.get(need.kind, 1 << 62)
         ]

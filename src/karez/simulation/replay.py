@@ -95,7 +95,7 @@ class Replay:
                 self._arrive(arrived)
                 arrived += 1
             self._decide(now)
-            is_watching = self.desk.rules.preempts and self.desk.waiting and self.desk.running
+            is_watching = self.desk.rules.preempts and self.desk.waiting and self.desk.floor.running
             look_at = now + LOOK_S if is_watching else float("inf")
         return outcomes
 
@@ -188,7 +188,9 @@ def replay_of(
     fitting = [job for job in jobs if any(_ever_fits(job, each) for each in sizes)]
     desk = desk_of(Snapshot(nodes=nodes), rules)
     policy = Policy.KAREZ if rules.order == Order.KAREZ else Policy.BEST_FIT
-    desk.pool.finder = Finder(inventory=desk.pool.inventory, mix=mix_of(()), policy=policy)
+    desk.floor.pool.finder = Finder(
+        inventory=desk.floor.pool.inventory, mix=mix_of(()), policy=policy
+    )
     replay = Replay(desk=desk, jobs=fitting, known=known, on_end=on_end, kinds=kinds)
     return replay, len(jobs) - len(fitting)
 

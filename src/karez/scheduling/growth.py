@@ -1,0 +1,46 @@
+"""Elastic gangs take what nobody needs, worker by worker, and give it back when asked."""
+
+from typing import Final
+
+from karez.core.resources import Grant
+from karez.core.workloads import WorkloadId
+from karez.scheduling.floor import Floor, Run
+from karez.scheduling.place import extend, need_of
+from karez.scheduling.quota import more_workers
+
+SETTLE_S: Final = 600.0
+"""A gang that has just changed its size is left alone for so long: a change costs it a pause."""
+
+
+def grow(floor: Floor, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
+    """New grants of those that get more workers: who has least of what it could have comes first."""
+    growing = [run for run in floor.running.values() if _may_grow(run, now)]
+    changed: dict[WorkloadId, tuple[Grant, ...]] = {}
+    for run in sorted(growing, key=_fullness):
+        more = _more(floor, run)
+        if more:
+            grants = (*run.workers, *more, *(grant for grant in run.grants if grant.role))
+            floor.resize(run.id, grants, now)
+            changed[run.id] = grants
+    return list(changed.items())
+
+
+def _may_grow(run: Run, now: float) -> bool:
+    if run.waiting is None or now - run.started_at < SETTLE_S:
+        return False
+    return len(run.workers) < run.waiting.gang.most
+
+
+def _fullness(run: Run) -> tuple[float, WorkloadId]:
+    most = run.waiting.gang.most if run.waiting else 1
+    return (len(run.workers) / most, run.id)
+
+
+def _more(floor: Floor, run: Run) -> tuple[Grant, ...]:
+    assert run.waiting is not None, "only what stood in line grows"
+    gang = run.waiting.gang
+    need = need_of(gang, run.workers[0])
+    count = more_workers(
+        run.project, need, gang.most - len(run.workers), floor.projects, floor.used
+    )
+    return extend(need, max(0, count), floor.pool, among=gang.among)

@@ -1,0 +1,190 @@
+"""Bringing together what is scattered: which running work to move, where to, and at what price."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from karez.core.resources import Grant, NodeId
+from karez.core.units import MILLI
+from karez.core.workloads import Among, GangSpec, WorkloadId
+from karez.scheduling.floor import Floor, Run, devices_of
+from karez.scheduling.place import seat
+from karez.scheduling.pool import Pool
+
+MOST_MOVES: Final = 16
+"""More workloads than this to move is no small plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One workload goes from one set of places to another."""
+
+    id: WorkloadId
+    project: str
+    leaves: tuple[Grant, ...]
+    takes: tuple[Grant, ...]
+    price: float
+    """Device-seconds that it loses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regrouping:
+    """Moves that together make room: all of them or none."""
+
+    moves: tuple[Move, ...]
+    grants: tuple[Grant, ...] = ()
+    """The places that the gang gets that they were made for."""
+    freed: tuple[NodeId, ...] = ()
+    """Nodes that nobody holds anything of afterwards."""
+
+    @property
+    def price(self) -> float:
+        """Device-seconds lost in all."""
+        return sum(move.price for move in self.moves)
+
+
+def regroup_for(floor: Floor, gang: GangSpec, until: float | None, now: float) -> Regrouping | None:
+    """The moves that let a gang start now: nodes that are cheapest to clear are cleared first.
+
+    Only what may be stopped and goes on from there is moved. The floor is not touched.
+    """
+    pool = floor.pool.fork()
+    movable = {run.id: run for run in floor.running.values() if _can_move(run)}
+    lifted: list[Run] = []
+    grants: tuple[Grant, ...] | None = None
+    for ident in _by_node(movable.values(), pool, now):
+        pool.give_back(movable[ident].grants)
+        lifted.append(movable[ident])
+        grants = seat(gang, pool, until)
+        if grants is not None or len(lifted) == MOST_MOVES:
+            break
+    if grants is None:
+        return None
+    moves = _put_down(lifted, pool, now)
+    return None if moves is None else Regrouping(moves=moves, grants=grants)
+
+
+def _can_move(run: Run) -> bool:
+    return run.can_stop and run.waiting is not None and run.waiting.resumes
+
+
+def _by_node(runs: Iterable[Run], pool: Pool, now: float) -> list[WorkloadId]:
+    """Node by node, the cheapest to clear for what is gained there first."""
+    on_node: dict[NodeId, list[Run]] = {}
+    for run in runs:
+        for node in {grant.node for grant in run.grants if grant.node in pool.numbers}:
+            on_node.setdefault(node, []).append(run)
+    total = pool.inventory.arrays.total
+
+    def cost(node: NodeId) -> tuple[float, NodeId]:
+        gained = sum(
+            grant.milli for run in on_node[node] for grant in run.grants if grant.node == node
+        ) + int(total[pool.numbers[node]])
+        return (sum(run.price(now) for run in on_node[node]) / max(1, gained), node)
+
+    order = [run.id for node in sorted(on_node, key=cost) for run in on_node[node]]
+    return list(dict.fromkeys(order))
+
+
+def _put_down(lifted: Sequence[Run], pool: Pool, now: float) -> tuple[Move, ...] | None:
+    """Places for what was lifted: its own if they are still free; None if one finds none."""
+    away = []
+    for run in lifted:
+        if pool.has(run.grants):
+            pool.hold(run.grants)
+        else:
+            away.append(run)
+    moves = []
+    for run in sorted(away, key=lambda one: (-devices_of(one.grants), one.id)):
+        takes = _elsewhere(run, pool)
+        if takes is None:
+            return None
+        moves.append(
+            Move(
+                id=run.id, project=run.project, leaves=run.grants, takes=takes,
+                price=run.price(now),
+            )
+        )  # fmt: skip
+    return tuple(moves)
+
+
+def _elsewhere(run: Run, pool: Pool, off: tuple[str, ...] = ()) -> tuple[Grant, ...] | None:
+    """Places for as many workers as it has now."""
+    if run.waiting is None:
+        return None
+    gang, count = run.waiting.gang, len(run.workers)
+    on = tuple(word for word in gang.among.on if word not in off)
+    if gang.among.on and not on:
+        return None
+    among = Among(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
+    return seat(replace(gang, min=count, want=count, max=count, among=among), pool)
+
+
+def regroup(floor: Floor, now: float) -> Regrouping:
+    """Clear nodes that are little used, where what runs there finds room on others in use.
+
+    Its price is stated, not weighed: that is for who asks.
+    """
+    pool = floor.pool.fork()
+    runs = {run.id: run for run in floor.running.values()}
+    moves: list[Move] = []
+    freed: list[NodeId] = []
+    for node in _least_used(pool):
+        here = [run for run in runs.values() if any(grant.node == node for grant in run.grants)]
+        if not here or not all(_can_move(run) for run in here):
+            continue
+        if len(moves) + len(here) > MOST_MOVES:
+            break
+        trial = pool.fork()
+        made = _clear(node, here, trial, (*freed, node), now)
+        if made is None:
+            continue
+        pool = trial
+        freed.append(node)
+        moves += made
+        for move in made:
+            runs[move.id] = replace(runs[move.id], grants=move.takes)
+    return Regrouping(moves=_joined(moves), freed=tuple(freed))
+
+
+def _least_used(pool: Pool) -> list[NodeId]:
+    """Nodes in part use, the emptiest first: a full node is best left full."""
+    size, left = pool.inventory.size.sum(1), pool.inventory.arrays.total
+    held = size - left
+    order = sorted(range(len(pool.places)), key=lambda number: (int(held[number]), number))
+    return [pool.places[n].id for n in order if 0 < held[n] and left[n] >= MILLI]
+
+
+def _clear(
+    node: NodeId, here: Sequence[Run], pool: Pool, off: tuple[str, ...], now: float
+) -> list[Move] | None:
+    """Move all that is on a node to nodes that are in use already."""
+    for run in here:
+        pool.give_back(run.grants)
+    used = {
+        pool.places[n].id
+        for n in range(len(pool.places))
+        if pool.inventory.arrays.total[n] < pool.inventory.size[n].sum()
+    }
+    empty = tuple(str(place.id) for place in pool.places if place.id not in used)
+    moves = []
+    for run in sorted(here, key=lambda one: (-devices_of(one.grants), one.id)):
+        takes = _elsewhere(run, pool, tuple(dict.fromkeys((*off, *empty, str(node)))))
+        if takes is None:
+            return None
+        moves.append(
+            Move(
+                id=run.id, project=run.project, leaves=run.grants, takes=takes,
+                price=run.price(now),
+            )
+        )  # fmt: skip
+    return moves
+
+
+def _joined(moves: Sequence[Move]) -> tuple[Move, ...]:
+    """A workload that is moved twice is moved once."""
+    found: dict[WorkloadId, Move] = {}
+    for move in moves:
+        before = found.get(move.id)
+        found[move.id] = move if before is None else replace(before, takes=move.takes)
+    return tuple(found.values())

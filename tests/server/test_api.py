@@ -18,6 +18,7 @@ from karez.server.api.app import PREFIX, ROUTERS, create_app
 from karez.server.api.guard import roles
 from karez.server.cloud import Cloud, first_start
 from karez.server.logs import FileLogs
+from karez.server.places import Places
 from karez.server.scheduler import Scheduler
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
@@ -54,8 +55,9 @@ def api(tmp_path: Path) -> Iterator[Api]:
         settings=Settings(),
         logs=FileLogs(tmp_path / "logs"),
         wake=lambda: None,
-        explain=Scheduler(store, clock).explain,
-        what_if=Scheduler(store, clock).what_if,
+        places=Places(
+            store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
+        ),
     )
     admin = first_start(cloud)
     app = create_app(cloud)

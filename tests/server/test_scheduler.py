@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from karez.core.resources import Need
-from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId
+from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
 from karez.server.scheduler import Scheduler
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
@@ -46,7 +46,7 @@ def run(store: SqlStore, name: str, at: float) -> str:
 def test_small_work_makes_a_large_job_yield_and_go_on_behind_it(store: SqlStore) -> None:
     clock = FakeClock(at=1000.0)
     scheduler = Scheduler(store, clock)
-    submit(store, "large", 4, 1000.0, preemptible=True)
+    submit(store, "large", 4, 1000.0, preemptible=True, kind=WorkloadKind.TRAIN)
     assert scheduler.tick() == 1
     token = run(store, "large", 1000.0)
     clock.at += 10 * HOUR_S

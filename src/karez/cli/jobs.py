@@ -8,15 +8,14 @@ import typer
 
 from karez.cli.connect import Json, ProjectName, client
 from karez.cli.curve import watch_job
+from karez.cli.gangs import OffNodes, OnNodes, Roles, make_gang
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobfile import parse_job
-from karez.core.resources import parse_need
 from karez.core.units import parse_seconds, show_seconds
 from karez.core.workloads import (
-    GangSpec,
     Job,
     JobSpec,
     Retry,
@@ -40,12 +39,16 @@ def submit(
     ] = WorkloadKind.BATCH,
     recipe: Annotated[str, typer.Option(help="Instead of a command, such as sft-lora.")] = "",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Recipe setting k=v.")] = None,
-    workers: Annotated[str, typer.Option(help="How many: 2, or 1:4 for elastic.")] = "1",
+    workers: Annotated[str, typer.Option(help="How many: 2; 1:4 elastic; 1:4:8 grows.")] = "1",
     each: Annotated[
         list[str] | None,
-        typer.Option(help="Per worker: cpu=1,memory=2GiB; repeat for alternatives."),
+        typer.Option(help="Per worker: npu=1,cpu=8,memory=32GiB; repeat for alternatives."),
     ] = None,
     topology: Annotated[Topology, typer.Option(help="Where workers stand.")] = Topology.ANY,
+    on: OnNodes = None,
+    off: OffNodes = None,
+    role: Roles = None,
+    spares: Annotated[int, typer.Option(help="Workers' places held in reserve.")] = 0,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", "-i", help="role=ARTIFACT.")
     ] = None,
@@ -55,6 +58,7 @@ def submit(
     priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
     max_duration: Annotated[str, typer.Option(help="Such as 2h.")] = "",
     expected_duration: Annotated[str, typer.Option(help="About how long it runs.")] = "",
+    deadline: Annotated[str, typer.Option(help="It should have ended by then, from now.")] = "",
     preemptible: Annotated[
         bool, typer.Option("--preemptible", help="May be stopped for others, and go on later.")
     ] = False,
@@ -80,15 +84,14 @@ def submit(
                 command=tuple(command or ()),
                 recipe=recipe,
                 settings={key: _scalar(value) for key, value in pairs(setting).items()},
-                gang=make_gang(workers, each, topology),
+                gang=make_gang(workers, each, topology, on=on, off=off, roles=role, spares=spares),
                 inputs=pairs(inputs),
                 env=pairs(env),
                 secrets=tuple(secret or ()),
                 priority=priority,
-                max_duration_s=parse_seconds(max_duration) if max_duration else None,
-                expected_duration_s=(
-                    parse_seconds(expected_duration) if expected_duration else None
-                ),
+                max_duration_s=_seconds(max_duration),
+                expected_duration_s=_seconds(expected_duration),
+                deadline_s=_seconds(deadline),
                 preemptible=preemptible,
                 retry=Retry(limit=retries),
             )
@@ -205,13 +208,8 @@ def pairs(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-def make_gang(workers: str, each: list[str] | None, topology: Topology) -> GangSpec:
-    """A gang from the words of the command line. Raises ValueError."""
-    low, _, high = workers.partition(":")
-    if not low.isdigit() or (high and not high.isdigit()):
-        raise ValueError(f"--workers {workers!r} should be a number, or MIN:WANT")
-    needs = tuple(parse_need(text) for text in each or ("cpu=1",))
-    return GangSpec(min=int(low), want=int(high or low), each=needs, topology=topology)
+def _seconds(text: str) -> float | None:
+    return parse_seconds(text) if text else None
 
 
 def _scalar(text: str) -> Scalar:

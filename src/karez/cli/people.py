@@ -10,8 +10,7 @@ from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Project, Role
-from karez.core.resources import DeviceKind
-from karez.core.units import MILLI, show_devices
+from karez.core.resources import DeviceKind, parse_amount, show_amount
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 projects = typer.Typer(no_args_is_help=True, help="Projects, quotas and secrets.")
@@ -68,15 +67,16 @@ def list_projects(as_json: Json = False) -> None:
             p.cohort,
             _shown(p.guarantee),
             _shown(p.lend),
+            p.weight,
         )
         for p in found
     ]
-    heads = ("project", "cap", "cohort", "guarantee", "lends at most")
+    heads = ("project", "cap", "cohort", "guarantee", "lends at most", "weight")
     table(heads, rows, empty="no projects")
 
 
 def _shown(limits: Mapping[DeviceKind, int]) -> str:
-    return ", ".join(f"{show_devices(milli)} {kind}" for kind, milli in limits.items())
+    return ", ".join(f"{show_amount(kind, amount)} {kind}" for kind, amount in limits.items())
 
 
 @projects.command("create")
@@ -92,12 +92,13 @@ def set_quota(
     cohort: Annotated[str, typer.Option(help="Projects that lend each other.")] = "",
     guarantee: Annotated[list[str] | None, typer.Option(help="npu=8: its own; repeat.")] = None,
     lend: Annotated[list[str] | None, typer.Option(help="npu=4: lent at most; repeat.")] = None,
+    weight: Annotated[int, typer.Option(help="Its part of what projects share.")] = 1,
 ) -> None:
     """Set what a project may hold. A kind that is not named has no limit.
 
     Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
     """
-    project = _project(name, limits or [], cohort, guarantee or [], lend or [])
+    project = _project(name, limits or [], cohort, guarantee or [], lend or [], weight)
     client().call(calls.set_quota(project))
 
 
@@ -153,6 +154,7 @@ def _project(
     cohort: str = "",
     guarantee: Sequence[str] = (),
     lend: Sequence[str] = (),
+    weight: int = 1,
 ) -> Project:
     try:
         return Project(
@@ -161,16 +163,19 @@ def _project(
             cohort=cohort,
             guarantee=_limits(guarantee),
             lend=_limits(lend),
+            weight=weight,
         )
     except ValueError as error:
-        raise BadRequest(problem=str(error), fix="Write limits like npu=8 or cpu=2.5.") from error
+        raise BadRequest(
+            problem=str(error), fix="Write limits like npu=8, cpu=2.5 or memory=64GiB."
+        ) from error
 
 
 def _limits(texts: Sequence[str]) -> dict[DeviceKind, int]:
     limits: dict[DeviceKind, int] = {}
     for text in texts:
         kind, _, amount = text.partition("=")
-        limits[DeviceKind(kind)] = round(float(amount) * MILLI)
+        limits[DeviceKind(kind)] = parse_amount(DeviceKind(kind), amount)
     return limits
 
 

@@ -5,13 +5,12 @@ from typing import Annotated
 import typer
 
 from karez.cli.connect import Json, ProjectName, client
-from karez.cli.jobs import make_gang
+from karez.cli.gangs import make_gang
 from karez.cli.show import json_out, table
 from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.reasons import WhatIf
-from karez.core.resources import DeviceKind, NodeId
-from karez.core.units import MILLI
+from karez.core.resources import DeviceKind, NodeId, parse_amount
 from karez.core.workloads import Topology
 
 app = typer.Typer()
@@ -65,7 +64,7 @@ def _quotas(texts: list[str]) -> dict[str, dict[DeviceKind, int]]:
         kind, equals, count = rest.partition("=")
         if not colon or not equals:
             raise ValueError(f"--quota {text!r} should read like lab:npu=8")
-        found.setdefault(name, {})[DeviceKind(kind)] = round(float(count) * MILLI)
+        found.setdefault(name, {})[DeviceKind(kind)] = parse_amount(DeviceKind(kind), count)
     return found
 
 

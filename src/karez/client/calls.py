@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.codec import to_json
 from karez.core.identity import KeySpec, Principal, Project
-from karez.core.reasons import Outlook, WhatIf, Why
-from karez.core.resources import Node
+from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
+from karez.core.resources import Node, Window
 from karez.core.usage import AuditRow, MetricRow, UsageRow
 from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, ReceiptView, Summary
 from karez.core.workloads import Allocation, Job, JobSpec, Service, ServiceSpec, State
@@ -165,6 +165,24 @@ def cordon(node: str, *, closed: bool) -> Call[dict[str, str]]:
     word = "cordon" if closed else "uncordon"
     path = f"/pool/nodes/{node}/{word}"
     return Call(answer=dict[str, str], method="POST", path=path, once="same")
+
+
+def drain(node: str) -> Call[dict[str, str]]:
+    """Close a node and have what can be moved leave it."""
+    path = f"/pool/nodes/{node}/drain"
+    return Call(answer=dict[str, str], method="POST", path=path, once="same")
+
+
+def maintenance(node: str, windows: Sequence[Window]) -> Call[list[Window]]:
+    """Plan a node's maintenance anew."""
+    body, path = [to_json(window) for window in windows], f"/pool/nodes/{node}/maintenance"
+    return Call(answer=list[Window], method="PUT", path=path, body=body, once="same")
+
+
+def regroup(*, carry_out: bool) -> Call[Regrouped]:
+    """What could be moved together; with `carry_out`, it is."""
+    method = "POST" if carry_out else "GET"
+    return Call(answer=Regrouped, method=method, path="/pool/regroup", once="same")
 
 
 def projects() -> Call[list[Project]]:

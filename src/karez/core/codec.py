@@ -30,6 +30,11 @@ def to_text(value: object) -> str:
     return _adapter(type(value)).dump_json(value).decode()
 
 
+def to_brief_text(value: object) -> str:
+    """JSON text of a dataclass, without what is as by default."""
+    return _adapter(type(value)).dump_json(value, exclude_defaults=True).decode()
+
+
 def from_json(kind: type[T], data: Any) -> T:
     """A typed value from parsed JSON.
 

@@ -136,6 +136,28 @@ class WhatIf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """One workload that would go to other places."""
+
+    id: WorkloadId
+    project: str
+    leaves: tuple[NodeId, ...]
+    takes: tuple[NodeId, ...]
+    lost_device_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regrouped:
+    """The answer to `karez pool defrag`: what to move, what that frees, what it costs."""
+
+    moves: tuple[Moved, ...]
+    freed: tuple[NodeId, ...]
+    """Nodes that nobody would use."""
+    lost_device_s: float
+    carried_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
     """What would be different for one workload."""
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.identity import Key, Project
 from karez.core.receipts import Receipt
-from karez.core.resources import Grant, Node, NodeId, NodeState
+from karez.core.resources import Grant, Node, NodeId, NodeState, Window
 from karez.core.usage import AuditRow, Call, MetricRow, UsageRow
 from karez.core.workloads import Allocation, Job, Service, State, Status, WorkloadId
 
@@ -134,8 +134,28 @@ class NodeStore(Protocol):
         """Cordon, uncordon or mark lost. False: no such node."""
         ...
 
+    def set_windows(self, node: NodeId, windows: Sequence[Window]) -> bool:
+        """Plan a node's maintenance anew. False: no such node."""
+        ...
+
     def nodes(self) -> Sequence[Node]:
-        """All nodes ever seen."""
+        """All nodes ever seen, their maintenance with them."""
+        ...
+
+
+class TargetStore(Protocol):
+    """Sizes that running gangs were asked to take."""
+
+    def ask(self, ident: WorkloadId, grants: Sequence[Grant]) -> None:
+        """Ask a gang to go on with these grants; the newest word stands."""
+        ...
+
+    def asked(self, ident: WorkloadId) -> Sequence[Grant] | None:
+        """What it was asked for, if anything."""
+        ...
+
+    def drop(self, ident: WorkloadId) -> None:
+        """It was done, or cannot be."""
         ...
 
 
@@ -244,6 +264,10 @@ class BookStore(Protocol):
         """Tokens per service and device-seconds per workload."""
         ...
 
+    def held(self, since: float) -> Sequence[tuple[str, tuple[Grant, ...], float, float | None]]:
+        """(project, grants, from, until) of all that was held after an instant."""
+        ...
+
     def add_audit(self, row: AuditRow) -> None:
         """Append to the audit log; `id` is given by the store."""
         ...
@@ -264,6 +288,11 @@ class Store(Protocol):
     @property
     def pool(self) -> NodeStore:
         """The nodes."""
+        ...
+
+    @property
+    def targets(self) -> TargetStore:
+        """Sizes that were asked for."""
         ...
 
     @property

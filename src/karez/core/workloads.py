@@ -155,7 +155,8 @@ class Role:
 class GangSpec:
     """Workers that start together or not at all; elastic between `min` and `max`.
 
-    It starts with up to `want` and grows to `max` while nobody else needs the devices.
+    It starts with up to `want`. Where `max` is given it grows to that while nobody else needs the
+    devices, and gives them back, down to `min`, to who is ahead of it in line.
     """
 
     __pydantic_config__: ClassVar[Any] = FORBID

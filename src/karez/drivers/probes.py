@@ -1,4 +1,4 @@
-"""What this host has: CPUs, memory, NVIDIA and Ascend devices."""
+"""What this host has: CPUs, memory, NVIDIA and Ascend devices, network cards, its disk."""
 
 import os
 import re
@@ -6,21 +6,43 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import psutil
 
 from karez.core.resources import Device, DeviceKind, Health, Node, NodeId
 
+LIMITS = {
+    "npu": "only the granted devices are visible",
+    "gpu": "only the granted devices are visible",
+    "cpu": "processes run on the granted cores only",
+    "memory": "looked at every second; what takes more than it was granted is ended",
+    "storage": "looked at every second; what writes more than it was granted is ended",
+    "dpu": "not enforced: a share of a card's bandwidth is counted, not held back",
+}
+"""How grants are enforced on a node, or not. karez.drivers.steward.limits does the looking."""
 
-def probe_node(node: NodeId, address: str, *, cpus: int = 0) -> Node:
-    """This host as a node. `cpus` limits how many CPUs it offers; 0 is all."""
-    devices = [*cpu_devices(limit=cpus), *nvidia_devices(), *ascend_devices()]
+
+def probe_node(node: NodeId, address: str, *, cpus: int = 0, folder: str = "") -> Node:
+    """This host as a node. `cpus` limits how many CPUs it offers; 0 is all.
+
+    `folder` is where its work lies: the disk below it is what the node offers as storage.
+    """
+    disks = disk_devices(folder) if folder else ()
+    devices = [
+        *cpu_devices(limit=cpus),
+        *nvidia_devices(),
+        *ascend_devices(),
+        *network_devices(),
+        *disks,
+    ]
     return Node(
         id=node,
         address=address,
         supernode=node,
         devices=tuple(devices),
         memory_bytes=psutil.virtual_memory().total,
+        limits=LIMITS,
     )
 
 
@@ -107,6 +129,85 @@ def parse_npu_smi(text: str) -> Sequence[Device]:
                 match[3], Health.SEPARATED
             )
     return devices
+
+
+def network_devices(sys: Path = Path("/sys")) -> Sequence[Device]:
+    """The network cards of this host: interfaces with hardware below them, bonds and bridges not.
+
+    The model says whether it is a DPU, where its PCI ids are known, and its speed.
+    """
+    found: list[Device] = []
+    for interface in sorted((sys / "class" / "net").glob("*")):
+        card = interface / "device"
+        if not card.exists():
+            continue  # virtual: the loopback, a bridge, a tunnel
+        up = _read(interface / "operstate") in ("up", "unknown")
+        found.append(
+            Device(
+                kind=DeviceKind.DPU,
+                index=len(found),
+                model=_card_model(card, _read(interface / "speed")),
+                health=Health.HEALTHY if up else Health.SEPARATED,
+            )
+        )
+    return found
+
+
+_CARDS = {
+    ("0x15b3", "0xa2d2"): "BlueField",
+    ("0x15b3", "0xa2d6"): "BlueField-2",
+    ("0x15b3", "0xa2dc"): "BlueField-3",
+    ("0x19e5", "0x1822"): "Hi1822",
+    ("0x19e5", "0x0222"): "Hi1822",
+    ("0x1dd8", "0x1002"): "Pensando DSC",
+}
+"""PCI (vendor, device) of network cards with processors of their own. Source: pci.ids of the
+hwdata project (Mellanox BlueField integrated controllers, Huawei Hi1822 family, AMD Pensando)."""
+
+
+def _card_model(card: Path, speed: str) -> str:
+    ids = (_read(card / "vendor"), _read(card / "device"))
+    driver = card / "driver"
+    name = _CARDS.get(ids) or (driver.resolve().name if driver.exists() else "network card")
+    mbit = int(speed) if speed.isdigit() else 0
+    return f"{name} {mbit / 1000:g} Gbit/s" if mbit else name
+
+
+KEPT_FREE = 0.05
+"""Share of a disk that is never offered: ext4's own reserve."""
+
+
+@cache
+def disk_devices(folder: str, sys: Path = Path("/sys")) -> Sequence[Device]:
+    """The disk below a folder: what was free on it when first asked, less a reserve.
+
+    Asked once: what jobs write must not look as if the disk had shrunk.
+    """
+    try:
+        usage, number = shutil.disk_usage(folder), os.stat(folder).st_dev
+    except OSError:
+        return ()
+    offered = int(usage.free - KEPT_FREE * usage.total)
+    if offered <= 0:
+        return ()
+    block = sys / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}"
+    model = _read(block / "device" / "model") or _read(block / ".." / "device" / "model")
+    return (
+        Device(
+            kind=DeviceKind.STORAGE,
+            index=0,
+            model=model or "disk",
+            memory_bytes=offered // 2**30 * 2**30,
+        ),
+    )
+
+
+def _read(path: Path) -> str:
+    """The text of a small file of the kernel; empty where there is none or it will not say."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def interface_of(address: str) -> str:

@@ -36,10 +36,11 @@ def options(floor: Floor, waiting: Waiting, rules: Rules, now: float) -> list[Op
     Whoever is stopped would come later in line by a whole doubling, or has a lower priority; and
     has longer to go than the newcomer, by more than the stop costs.
     """
-    found = [] if not rules.elastic else [
+    found = [
         Option(run=run, gives=tuple(more), is_stop=False)
-        for run in floor.running.values() if (more := _above(run, wanted=True))
-    ]  # fmt: skip
+        for run in floor.running.values()
+        if rules.elastic and (more := _above(run, wanted=True))
+    ]
     priority, place_in_line, _, _ = floor.rank(waiting, rules)
     behind: list[tuple[Rank, Run]] = []
     for run in floor.running.values():
@@ -65,8 +66,8 @@ def options(floor: Floor, waiting: Waiting, rules: Rules, now: float) -> list[Op
 
 def _above(run: Run, *, wanted: bool) -> list[Grant]:
     """Its last workers, beyond what it wants or beyond the fewest it goes on with."""
-    if run.waiting is None:
-        return []
+    if run.waiting is None or run.waiting.gang.max is None:
+        return []  # only who says how large it may grow changes its size while it runs
     gang = run.waiting.gang
     workers = run.workers
     return list(workers[gang.want if wanted else gang.min :])

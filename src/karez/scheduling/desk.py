@@ -279,9 +279,8 @@ class Desk:
     def _stop(self, ident: WorkloadId, now: float) -> Waiting:
         """Take a preempted workload off; its devices were given back when room was made."""
         run = self.floor.drop(ident)
-        assert run.waiting is not None, "only what stood in line is stopped"
-        done_s = run.done_s(now) if run.waiting.resumes else run.waiting.done_s
-        return replace(run.waiting, done_s=done_s)
+        waiting = run.as_waiting
+        return replace(waiting, done_s=run.done_s(now) if waiting.resumes else waiting.done_s)
 
     def _reserve(self, waiting: Waiting, gang: GangSpec, now: float) -> None:
         """The first that finds no room holds a reservation once its patience is over."""
@@ -337,21 +336,28 @@ class Desk:
         return waits_s * waiting.devices
 
     def _carry_out(self, waiting: Waiting, plan: Regrouping, now: float) -> list[Act]:
+        made = self.move({move.id: move.takes for move in plan.moves}, now, by=waiting.id)
+        self.floor.pool.hold(plan.grants)
+        return [*made, self._begin(waiting, plan.grants, now)]
+
+    def move(
+        self,
+        places: Mapping[WorkloadId, tuple[Grant, ...]],
+        now: float,
+        by: WorkloadId | None = None,
+    ) -> list[Act]:
+        """Running work goes to other places, which are free once all of it has left its own."""
         made: list[Act] = []
         floor = self.floor
-        runs = {move.id: floor.drop(move.id) for move in plan.moves}
-        for run in runs.values():
+        runs = [floor.drop(ident) for ident in places]
+        for run in runs:
             floor.pool.give_back(run.grants)
-        floor.pool.hold(plan.grants)
-        for move in plan.moves:
-            run = runs[move.id]
-            made.append(Preempt(id=run.id, by=waiting.id, lost_device_s=move.price))
-            floor.pool.hold(move.takes)
-            assert run.waiting is not None, "only what stood in line is moved"
-            made.append(self._begin(
-                replace(run.waiting, done_s=run.done_s(now)), move.takes, now
-            ))  # fmt: skip
-        return [*made, self._begin(waiting, plan.grants, now)]
+        for run in runs:
+            made.append(Preempt(id=run.id, by=by, lost_device_s=run.price(now)))
+            floor.pool.hold(places[run.id])
+            again = replace(run.as_waiting, done_s=run.done_s(now))
+            made.append(self._begin(again, places[run.id], now))
+        return made
 
 
 def _runs_s(waiting: Waiting) -> float | None:

@@ -32,6 +32,13 @@ class Run:
         return self.waiting is not None and self.waiting.preemptible
 
     @property
+    def as_waiting(self) -> Waiting:
+        """As it stood in line; only what did is ever stopped or moved."""
+        if self.waiting is None:
+            raise ValueError(f"{self.id} never stood in line")
+        return self.waiting
+
+    @property
     def workers(self) -> tuple[Grant, ...]:
         """The grants of its workers, without its roles' and spares'."""
         return tuple(grant for grant in self.grants if not grant.role)

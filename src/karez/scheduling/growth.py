@@ -13,7 +13,7 @@ SETTLE_S: Final = 600.0
 
 
 def grow(floor: Floor, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
-    """New grants of those that get more workers: who has least of what it could have comes first."""
+    """New grants of those that get more workers: who has least of what it could comes first."""
     growing = [run for run in floor.running.values() if _may_grow(run, now)]
     changed: dict[WorkloadId, tuple[Grant, ...]] = {}
     for run in sorted(growing, key=_fullness):
@@ -26,7 +26,7 @@ def grow(floor: Floor, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]
 
 
 def _may_grow(run: Run, now: float) -> bool:
-    if run.waiting is None or now - run.started_at < SETTLE_S:
+    if run.waiting is None or run.waiting.gang.max is None or now - run.started_at < SETTLE_S:
         return False
     return len(run.workers) < run.waiting.gang.most
 
@@ -37,7 +37,8 @@ def _fullness(run: Run) -> tuple[float, WorkloadId]:
 
 
 def _more(floor: Floor, run: Run) -> tuple[Grant, ...]:
-    assert run.waiting is not None, "only what stood in line grows"
+    if run.waiting is None:
+        return ()
     gang = run.waiting.gang
     need = need_of(gang, run.workers[0])
     count = more_workers(

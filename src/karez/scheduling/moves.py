@@ -152,7 +152,7 @@ def _least_used(pool: Pool) -> list[NodeId]:
     size, left = pool.inventory.size.sum(1), pool.inventory.arrays.total
     held = size - left
     order = sorted(range(len(pool.places)), key=lambda number: (int(held[number]), number))
-    return [pool.places[n].id for n in order if 0 < held[n] and left[n] >= MILLI]
+    return [pool.places[n].id for n in order if held[n] > 0 and left[n] >= MILLI]
 
 
 def _clear(

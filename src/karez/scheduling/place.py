@@ -1,6 +1,6 @@
 """Which devices a gang runs on. Pure: the same free pool gives the same answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -208,45 +208,49 @@ def hurdles(gang: GangSpec, pool: Pool, until: float | None = None) -> tuple[Fit
 
 def hurdle(gang: GangSpec, need: Need, pool: Pool, until: float | None = None) -> Fit:
     """How far the pool goes along with one alternative."""
-    arrays, shape = pool.inventory.arrays, pool.shape(need)
     shares = _shares(replace(gang, min=1), need, pool, until)
     left: Bools = np.ones(len(pool.places), np.bool_)
-    nodes: dict[str, int] = {}
-
-    def rule_out(reason: str, out: Bools) -> None:
-        nonlocal left
+    having, nodes = len(pool.places), dict[str, int]()
+    for reason, out in _rulings(gang, need, pool, until):
         nodes[reason] = int((left & out).sum())
         left = left & ~out
-
-    having = left
-    if need.kind in SLOTS:
-        there = pool.inventory.size > 0
-        of_kind = there & ((pool.masks.get(need.kind, 0) >> arrays.model) & 1 == 1)
-        right = of_kind & ((shape.models >> arrays.model) & 1 == 1)
-        rule_out(f"no {need.kind} devices", ~of_kind.any(1))
-        rule_out(f"no {need.kind} of model {' or '.join(need.models)}", ~right.any(1))
-        having = left
-        bare = Need(kind=need.kind, milli=need.milli, models=need.models)
-        rule_out(f"too few free {need.kind}", pool.room(bare) == 0)
-    for column, kind in enumerate(AMOUNTS):
-        amount = shape.bulk[column]
-        if amount and kind == need.kind:
-            rule_out(f"no {kind} devices", pool.inventory.bulk_size[:, column] == 0)
-            having = left
-        if amount:
-            few = f"too few free {kind}" if kind == DeviceKind.CPU else f"too little free {kind}"
-            rule_out(few, arrays.bulk[:, column] < amount)
-    allowed, usable = pool.allowed(gang.among), pool.usable(gang.among, until)
-    if allowed is not None:
-        rule_out(f"not {gang.among.show()}", ~allowed)
-    if usable is not None:
-        rule_out("maintenance before it would end", ~usable)
+        if reason.startswith("no "):
+            having = int(left.sum())
     return Fit(
         need=need,
         workers=0 if shares is None else int(shares.sum()),
         nodes={reason: count for reason, count in nodes.items() if count},
-        having=int(having.sum()),
+        having=having,
     )
+
+
+def _rulings(
+    gang: GangSpec, need: Need, pool: Pool, until: float | None
+) -> Iterator[tuple[str, Bools]]:
+    """(reason, the nodes that it rules out), what cannot be helped first."""
+    arrays, shape = pool.inventory.arrays, pool.shape(need)
+    if need.kind in SLOTS:
+        of_kind = (pool.inventory.size > 0) & (
+            (pool.masks.get(need.kind, 0) >> arrays.model) & 1 == 1
+        )
+        yield f"no {need.kind} devices", ~of_kind.any(1)
+        if need.models:
+            right = of_kind & ((shape.models >> arrays.model) & 1 == 1)
+            yield f"no {need.kind} of model {' or '.join(need.models)}", ~right.any(1)
+        bare = Need(kind=need.kind, milli=need.milli, models=need.models)
+        yield f"too few free {need.kind}", pool.room(bare) == 0
+    else:
+        at = AMOUNTS.index(need.kind)
+        yield f"no {need.kind} devices", pool.inventory.bulk_size[:, at] == 0
+    for column, kind in enumerate(AMOUNTS):
+        if amount := shape.bulk[column]:
+            few = f"too few free {kind}" if kind == DeviceKind.CPU else f"too little free {kind}"
+            yield few, arrays.bulk[:, column] < amount
+    allowed, usable = pool.allowed(gang.among), pool.usable(gang.among, until)
+    if allowed is not None:
+        yield f"not {gang.among.show()}", ~allowed
+    if usable is not None:
+        yield "maintenance before it would end", ~usable
 
 
 def refuse(gang: GangSpec, pool: Pool, until: float | None = None) -> str:

@@ -59,7 +59,7 @@ def desk_of(snapshot: Snapshot, rules: Rules, now: float = 0.0) -> Desk:
     floor = Floor(
         pool=free_pool(snapshot.nodes, held, now=now),
         projects=dict(snapshot.projects),
-        draining=frozenset(node.id for node in snapshot.nodes if _drains(node, now)),
+        draining=frozenset(node.id for node in snapshot.nodes if drains(node, now)),
     )
     floor.fair = FairShare(
         capacity=floor.fair.capacity, had=dict(snapshot.had), at=snapshot.had_at or now
@@ -84,7 +84,8 @@ def run_of(run: Running) -> Run:
     )
 
 
-def _drains(node: Node, now: float) -> bool:
+def drains(node: Node, now: float) -> bool:
+    """Whether what can be moved is moved away from a node now."""
     if node.state != NodeState.READY:
         return node.state == NodeState.DRAINING
     return any(w.starts_at - DRAIN_S <= now < w.ends_at for w in node.windows)

@@ -9,8 +9,8 @@ from karez.core.identity import Project
 from karez.core.reasons import Effect, Outlook, WhatIf
 from karez.core.resources import Node, NodeId, NodeState
 from karez.core.workloads import WorkloadId
-from karez.scheduling.desk import Start
-from karez.scheduling.line import Waiting
+from karez.scheduling.desk import Preempt, Resize, Start, Wait
+from karez.scheduling.line import Rules, Waiting
 from karez.scheduling.plan import Running, Snapshot, plan
 
 ASKED: Final = WorkloadId("hypothetical")
@@ -24,14 +24,17 @@ class _Fate:
     reason: str = ""
 
 
-def what_if(snapshot: Snapshot, question: WhatIf, *, now: float) -> Outlook:
+def what_if(
+    snapshot: Snapshot, question: WhatIf, *, now: float, rules: Rules | None = None
+) -> Outlook:
     """Compare the next decisions with and without a change.
 
     Raises:
         NotFound: A node or project that is named does not exist.
     """
     changed = _change(snapshot, question, now)
-    before, after = _fates(snapshot, snapshot, now), _fates(changed, snapshot, now)
+    before = _fates(snapshot, snapshot, now, rules)
+    after = _fates(changed, snapshot, now, rules)
     projects = {one.id: one.project for one in changed.waiting}
     projects.update((run.allocation.workload, run.project) for run in snapshot.running)
     effects = [
@@ -53,10 +56,12 @@ def what_if(snapshot: Snapshot, question: WhatIf, *, now: float) -> Outlook:
 
 
 def _count_waiting(fates: Mapping[WorkloadId, _Fate]) -> int:
-    return sum(fate.what == "waits" for fate in fates.values())
+    return sum(fate.what.endswith("waits") for fate in fates.values())
 
 
-def _fates(snapshot: Snapshot, was: Snapshot, now: float) -> Mapping[WorkloadId, _Fate]:
+def _fates(
+    snapshot: Snapshot, was: Snapshot, now: float, rules: Rules | None
+) -> Mapping[WorkloadId, _Fate]:
     fates: dict[WorkloadId, _Fate] = {}
     held = {run.allocation.workload: len(run.allocation.grants) for run in snapshot.running}
     for run in was.running:
@@ -65,12 +70,20 @@ def _fates(snapshot: Snapshot, was: Snapshot, now: float) -> Mapping[WorkloadId,
         what = f"runs with {_workers(workers)}"
         reason = f"{_workers(lost)} on nodes that are gone" if lost else ""
         fates[run.allocation.workload] = _Fate(what=what, reason=reason)
-    for decision in plan(snapshot, now=now):
-        if isinstance(decision, Start):
-            what = f"starts with {_workers(len(decision.grants))}"
-            fates[decision.id] = _Fate(what=what)
-        else:
-            fates[decision.id] = _Fate(what="waits", reason=getattr(decision, "reason", ""))
+    for decision in plan(snapshot, now=now, rules=rules):
+        match decision:
+            case Start(id=ident, grants=grants):
+                what = f"starts with {_workers(len(grants))}"
+                fates[ident] = _Fate(what=what)
+            case Preempt(id=ident, by=by):
+                why = f"{by} starts in its place" if by else "its node is needed"
+                fates[ident] = _Fate(what="is stopped and waits", reason=why)
+            case Resize(id=ident, grants=grants):
+                fates[ident] = _Fate(what=f"goes on with {_workers(len(grants))}")
+            case Wait(id=ident, reason=reason) if ident not in fates:
+                fates[ident] = _Fate(what="waits", reason=reason)
+            case Wait():
+                pass  # it was stopped just now
     return fates
 
 

@@ -17,12 +17,10 @@ from karez.core.errors import (
 )
 from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role, includes
 from karez.core.ports import Blobs, Clock
-from karez.core.reasons import Change, Outlook, WhatIf, Why
-from karez.core.resources import NodeId, NodeState
+from karez.core.resources import show_amount
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.settings import Settings
 from karez.core.stores import Store
-from karez.core.units import show_devices
 from karez.core.workloads import (
     ACTIVE,
     GangSpec,
@@ -34,6 +32,7 @@ from karez.core.workloads import (
     WorkloadId,
 )
 from karez.server.logs import FileLogs
+from karez.server.places import Places
 from karez.studio.settings import check_recipe
 from karez.vault.keys import Pepper, full_key, make_key, split_key
 
@@ -52,10 +51,8 @@ class Cloud:
     logs: FileLogs
     wake: Callable[[], None]
     """Have the scheduler look at once."""
-    explain: Callable[[WorkloadId], Why | None]
-    """Why a workload waits; None: it does not."""
-    what_if: Callable[[WhatIf], Outlook]
-    """What a change would do."""
+    places: Places
+    """The pool for those who ask."""
 
     # jobs
 
@@ -66,7 +63,7 @@ class Cloud:
         known = self.store.workloads.job(ident)
         if known is not None:
             return known
-        self._check_quota(spec.project, spec.gang)
+        self._check_gang(spec.project, spec.gang)
         if spec.recipe:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
         inputs = {name: self.artifact(who, ref).id for name, ref in spec.inputs.items()}
@@ -113,7 +110,7 @@ class Cloud:
         if known is not None:
             return known
         gang = GangSpec(min=spec.replicas, want=spec.replicas, each=spec.each)
-        self._check_quota(spec.project, gang)
+        self._check_gang(spec.project, gang)
         model = self.artifact(who, spec.model)
         if model.spec.kind != ArtifactKind.MODEL:
             raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
@@ -146,56 +143,6 @@ class Cloud:
         self.store.workloads.request_stop(service.id, at=self.clock.now())
         self.wake()
         return self.service(who, service.id)
-
-    # why
-
-    def why(self, who: Principal, ident: str) -> Why:
-        """Why a job or service is where it is. Raises NotFound.
-
-        What other projects run is counted, but not named to those who may not see it.
-        """
-        item = self._work(ident)
-        if item is None or not who.sees(item.spec.project):
-            raise NotFound(noun="job", name=ident)
-        status = item.status
-        why = self.explain(item.id) if item.state == State.QUEUED else None
-        if why is None:
-            said = status.reason or (status.end or "")
-            if item.state == State.QUEUED:
-                said = "it starts with the next pass of the scheduler"
-            return Why(id=item.id, name=item.spec.name, state=item.state, reason=said)
-        hidden = {holder.id for holder in why.holders if not who.sees(holder.project)}
-        return replace(
-            why,
-            name=item.spec.name,
-            holders=tuple(
-                replace(holder, name=self._name(holder.id))
-                for holder in why.holders
-                if holder.id not in hidden
-            ),
-            changes=tuple(self._named(c) for c in why.changes if not self._hides(who, c)),
-        )
-
-    def _work(self, ident: str) -> Job | Service | None:
-        return self.store.workloads.job(ident) or self.store.workloads.service(ident)
-
-    def _name(self, ident: WorkloadId) -> str:
-        item = self._work(ident)
-        return item.spec.name if item else ident
-
-    def _named(self, change: Change) -> Change:
-        """With the names of what would be stopped beside their ids."""
-        said = change.what
-        for ident in change.stop:
-            said = said.replace(ident, f"{self._name(ident)} ({ident})")
-        return replace(change, what=said)
-
-    def _hides(self, who: Principal, change: Change) -> bool:
-        """Whether a change names what this key may not see."""
-        if who.project == EVERYWHERE:
-            return False
-        named = [self._work(ident) for ident in change.stop]
-        return any(item is None or not who.sees(item.spec.project) for item in named)
 
     # artifacts
 
@@ -246,14 +193,6 @@ class Cloud:
                 fix=f"Stop {users[0]} first.",
             )
         self.store.artifacts.remove(artifact.id)
-
-    # pool
-
-    def set_node(self, node: str, state: NodeState) -> None:
-        """Cordon or uncordon. Raises NotFound."""
-        if not self.store.pool.set_node(NodeId(node), state):
-            raise NotFound(noun="node", name=node)
-        self.wake()
 
     # people
 
@@ -365,19 +304,25 @@ class Cloud:
         )
         return Table(keys=keys, routes=routes)
 
-    def _check_quota(self, project: str, gang: GangSpec) -> None:
+    def _check_gang(self, project: str, gang: GangSpec) -> None:
+        """Refuse what its project may never hold, or no node. Raises QuotaExceeded, BadRequest."""
         quotas = {known.name: known for known in self.store.people.projects()}[project].quota
-        over = [
-            need for need in gang.each if need.milli * gang.min > quotas.get(need.kind, 1 << 62)
+        asked = [
+            {kind: amount * gang.min for kind, amount in need.amounts.items()} for need in gang.each
         ]
-        if len(over) == len(gang.each):
-            need = over[0]
+        over = [
+            next((k for k, amount in one.items() if amount > quotas.get(k, amount)), None)
+            for one in asked
+        ]
+        if all(over) and over[0] is not None:
+            kind = over[0]
             raise QuotaExceeded(
                 project=project,
-                kind=need.kind,
-                asked=show_devices(need.milli * gang.min),
-                quota=show_devices(quotas[need.kind]),
+                kind=kind,
+                asked=show_amount(kind, asked[0][kind]),
+                quota=show_amount(kind, quotas[kind]),
             )
+        self.places.check(gang)
 
 
 def first_start(cloud: Cloud) -> str:

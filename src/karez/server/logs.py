@@ -1,9 +1,13 @@
 """The output of processes, kept on control's disk, readable while it grows."""
 
+import contextlib
 import os
 from pathlib import Path
 
 from karez.core.views import LogPiece
+
+JOURNAL_BYTES = 64 * 2**20
+"""The journal of decisions starts anew at this size; the one before it is kept."""
 
 
 class FileLogs:
@@ -47,3 +51,26 @@ class FileLogs:
         return LogPiece(
             name=name, text=data.decode(errors="replace"), next=offset + len(data), size=size
         )
+
+
+class JournalFile:
+    """The scheduler's journal: appended to, and begun anew when it is large.
+
+    Only with a step that states everything: so each file can be redone by itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use a file; its folder is there or is made."""
+        self._path = path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def write(self, line: str) -> None:
+        """One more line. A full disk stops no decision: what cannot be written is left out."""
+        data = f"{line}\n".encode()
+        with contextlib.suppress(OSError):
+            is_whole = line.startswith("{") and '"fresh":true' in line
+            if is_whole and self._path.exists() and self._path.stat().st_size > JOURNAL_BYTES:
+                self._path.replace(self._path.with_suffix(".log.1"))
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(fd, "ab") as file:
+                file.write(data)

@@ -1,172 +1,342 @@
-"""The scheduling loop: look, decide, record."""
+"""The scheduling loop: look, decide, record, and see decided things through."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from karez.core.ports import Clock
-from karez.core.reasons import Outlook, WhatIf, Why
-from karez.core.resources import Grant, Need, NodeId
+from karez.core.reasons import Moved, Outlook, Regrouped, WhatIf, Why
+from karez.core.resources import Grant, Need, NodeId, NodeState
 from karez.core.stores import Store
-from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
-from karez.scheduling.desk import Preempt, Start, Wait
+from karez.core.workloads import ANYWHERE, Among, WorkloadId
+from karez.scheduling.desk import Act, Preempt, Resize, Start
 from karez.scheduling.explain import explain
+from karez.scheduling.floor import Run
+from karez.scheduling.journal import Recorder, Step
 from karez.scheduling.line import Rules, Waiting
+from karez.scheduling.moves import regroup
 from karez.scheduling.place import extend
-from karez.scheduling.plan import Running, Snapshot, plan
-from karez.scheduling.pool import free_pool
+from karez.scheduling.plan import Running, Snapshot, desk_of, run_of
 from karez.scheduling.whatif import what_if
+from karez.server.records import Records
 
-MOST_WAITING = 1_000_000
-MANY = 20
-"""Unknown specs beyond which one query for all is cheaper than one for each."""
+LIVE = Rules(preempts=True, fair=True, moves=True, elastic=True)
+PAUSE_S = 5.0
+"""While nothing changes, the desk is asked no oftener: only patience and maintenance go on."""
+FRESH_STEPS = 50_000
+"""Steps after which the journal states everything anew, so that its file can be begun anew too."""
+RESIZE_S = 60.0
+"""How long a gang may take to change its size; after that it stays as it is."""
+LENT_S = 30.0
+"""How long devices that a gang was offered for a lost rank are kept for it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Owed:
+    """A start that was decided and waits for others to make room."""
+
+    grants: tuple[Grant, ...]
+    after: frozenset[WorkloadId]
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _Seen:
+    """The cloud as the store has it now."""
+
+    queued: Sequence[tuple[WorkloadId, str, str]]
+    waiting: Mapping[WorkloadId, Waiting]
+    running: Mapping[WorkloadId, Running]
+
+
+@dataclass(slots=True)
 class Scheduler:
-    """One pass at a time. Specs never change, so each is read from the store once."""
+    """One pass at a time. A decision is made once; what it needs others to do first is awaited."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        """Nothing is known yet."""
-        self._store = store
-        self._clock = clock
-        self._specs: dict[WorkloadId, Waiting] = {}
-        self._reasons: dict[WorkloadId, str] = {}
+    store: Store
+    clock: Clock
+    write: Callable[[str], object] = id
+    """Takes the lines of the journal."""
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _recorder: Recorder | None = None
+    _told: tuple[object, object] = ((), ())
+    """The nodes and projects that the desk was told last."""
+    _owed: dict[WorkloadId, _Owed] = field(default_factory=dict)
+    _leaving: set[WorkloadId] = field(default_factory=set)
+    """Asked to yield, and still there."""
+    _resizing: dict[WorkloadId, tuple[float, tuple[Grant, ...]]] = field(default_factory=dict)
+    """Asked to go on with these grants, until when."""
+    _lent: list[tuple[float, tuple[Grant, ...]]] = field(default_factory=list)
+    _asked_at: float = float("-inf")
+    _steps: int = 0
+    _records: Records = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._records = Records(self.store)
 
     def tick(self) -> int:
         """Start what fits, explain what waits; how many were started."""
-        queued = self._store.workloads.queued()
-        if not queued:
-            self._specs.clear()
-            return 0
-        now = self._clock.now()
-        self._reasons = {ident: reason for ident, _, reason in queued}
-        if len(queued) - len(self._specs) > MANY:
-            self._read_all({ident: order for order, (ident, _, _) in enumerate(queued)})
-        waiting = [
-            found if found.order == order else replace(found, order=order)
-            for order, (ident, sort, _) in enumerate(queued)
-            if (found := self._waiting(ident, sort)) is not None
-        ]
-        self._specs = {found.id: found for found in waiting}
-        snapshot = self._snapshot(waiting)
-        decisions = plan(snapshot, now=now, rules=Rules(preempts=self._may_preempt()))
-        makes_room = {d.by: d.id for d in decisions if isinstance(d, Preempt)}
-        started, reasons = 0, {}
-        for decision in decisions:
-            match decision:
-                case Preempt(id=ident):
-                    self._store.workloads.request_yield(ident)
-                case Start(id=ident) if ident in makes_room:
-                    why = f"{makes_room[ident]} is making room for it"
-                    if self._reasons.get(ident) != why:
-                        reasons[ident] = why
-                case Start(id=ident, grants=grants):
-                    started += self._store.workloads.place(ident, grants, now=now) is not None
-                case Wait(id=ident, reason=reason) if self._reasons.get(ident) != reason:
-                    reasons[ident] = reason
-                case _:
-                    pass
-        self._store.workloads.explain(reasons)
-        return started
+        with self._lock:
+            now = self.clock.now()
+            seen = self._look()
+            if self._steps > FRESH_STEPS and not self._is_underway():
+                self._recorder, self._steps = None, 0
+            step = self._step(seen, now)
+            is_news = step != Step(at=now)
+            if not is_news and (now - self._asked_at < PAUSE_S or not self._is_busy(seen)):
+                return self._see_through(seen, now)
+            self._asked_at = now
+            self._steps += 1
+            recorder = self._recorder or Recorder(write=self.write)
+            self._recorder = recorder
+            acts = recorder.advance(step)
+            self._note(acts)
+            started = self._see_through(seen, now)
+            self._say_why(seen)
+            return started
 
-    def find(self, need: Need, count: int, avoid: frozenset[NodeId]) -> tuple[Grant, ...]:
-        """Free devices right now for more workers of something that runs already."""
-        held = [
-            g
-            for allocation in self._store.workloads.allocations().values()
-            for g in allocation.grants
-        ]
-        return extend(need, count, free_pool(self._store.pool.nodes(), held), avoid=avoid)
+    def find(
+        self, need: Need, count: int, avoid: frozenset[NodeId], among: Among = ANYWHERE
+    ) -> tuple[Grant, ...]:
+        """Free devices right now for more workers of something that runs already.
+
+        They are kept for it for a while, so that nobody else is given them meanwhile.
+        """
+        with self._lock:
+            now = self.clock.now()
+            recorder = self._recorder
+            if recorder is None:
+                self.tick()
+                recorder = self._recorder
+            if recorder is None:
+                return ()
+            found = extend(need, count, recorder.desk.floor.pool, avoid=avoid, among=among)
+            recorder.took(found)
+            if found:
+                self._lent.append((now + LENT_S, found))
+            return found
 
     def explain(self, ident: WorkloadId) -> Why | None:
         """Why a workload waits; None if it does not, or starts with the next pass."""
-        return explain(self._whole(), ident, now=self._clock.now())
+        with self._lock:
+            owed = self._owed.get(ident)
+            why = explain(self._whole(), ident, now=self.clock.now(), rules=LIVE)
+        return replace(why, reason=owed.reason) if owed is not None and why is not None else why
 
     def what_if(self, question: WhatIf) -> Outlook:
         """What a change would do. Raises NotFound."""
-        return what_if(self._whole(), question, now=self._clock.now())
+        with self._lock:
+            return what_if(self._whole(), question, now=self.clock.now(), rules=LIVE)
 
-    def _whole(self) -> Snapshot:
-        """The cloud as the store has it."""
-        waits = (State.QUEUED,)
-        items: list[Job | Service] = [
-            *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
-            *self._store.workloads.services(projects=None, states=waits),
-        ]
-        line = sorted((_as_waiting(item) for item in items), key=lambda one: (one.since, one.id))
-        waiting = [replace(one, order=order) for order, one in enumerate(line)]
-        return self._snapshot(waiting)
-
-    def _may_preempt(self) -> bool:
-        """One at a time: while somebody makes room, nobody else is asked to."""
-        count = self._store.workloads.count_states()
-        return not any(count.get((sort, State.YIELDING)) for sort in ("job", "service"))
-
-    def _snapshot(self, waiting: list[Waiting]) -> Snapshot:
-        running = []
-        for ident, allocation in self._store.workloads.allocations().items():
-            item: Job | Service | None = self._store.workloads.job(
-                ident
-            ) or self._store.workloads.service(ident)
-            if item is None:
-                continue
-            ends_by = None
-            if isinstance(item, Job):
-                runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
-                began_at = item.started_at or allocation.since
-                ends_by = began_at + runs_s if runs_s else None
-            stops = isinstance(item, Job) and item.spec.preemptible
-            running.append(
-                Running(
-                    allocation=allocation,
-                    project=item.spec.project,
-                    ends_by=ends_by,
-                    waiting=_as_waiting(item) if stops else None,
-                )
+    def regroup(self, *, carry_out: bool) -> Regrouped:
+        """What could be moved to free whole nodes; with `carry_out`, these are asked to move."""
+        with self._lock:
+            now = self.clock.now()
+            recorder = self._recorder
+            floor = (
+                desk_of(self._whole(), LIVE, now).floor if recorder is None else recorder.desk.floor
             )
-        projects = {project.name: project for project in self._store.people.projects()}
-        return Snapshot(
-            nodes=self._store.pool.nodes(), waiting=waiting, running=running, projects=projects
+            plan = regroup(floor, now)
+            if carry_out and recorder is not None:
+                self._note(recorder.move(plan.moves, now))
+        moves = tuple(
+            Moved(
+                id=move.id,
+                project=move.project,
+                leaves=tuple(dict.fromkeys(grant.node for grant in move.leaves)),
+                takes=tuple(dict.fromkeys(grant.node for grant in move.takes)),
+                lost_device_s=move.price,
+            )
+            for move in plan.moves
+        )
+        return Regrouped(
+            moves=moves, freed=plan.freed, lost_device_s=plan.price, carried_out=carry_out
         )
 
-    def _read_all(self, orders: Mapping[WorkloadId, int]) -> None:
-        """Everything that waits in two queries: after a start, or when many came at once."""
-        waits = (State.QUEUED,)
-        items: list[Job | Service] = [
-            *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
-            *self._store.workloads.services(projects=None, states=waits),
+    # looking
+
+    def _look(self) -> _Seen:
+        queued = self.store.workloads.queued()
+        return _Seen(
+            queued=queued,
+            waiting=self._records.waiting(queued),
+            running=self._records.running(self.store.workloads.allocations()),
+        )
+
+    def _is_underway(self) -> bool:
+        """Whether something decided waits to be carried out."""
+        return bool(self._owed or self._leaving or self._resizing or self._lent)
+
+    def _is_busy(self, seen: _Seen) -> bool:
+        """Whether time alone may lead to a decision."""
+        runs = seen.running.values()
+        grows = any(r.waiting and r.waiting.gang.most > r.waiting.gang.min for r in runs)
+        return bool(seen.queued) or grows or self._shuts()
+
+    def _shuts(self) -> bool:
+        nodes = self.store.pool.nodes()
+        return any(node.windows or node.state == NodeState.DRAINING for node in nodes)
+
+    def _step(self, seen: _Seen, now: float) -> Step:
+        """What has changed since the desk was told last."""
+        nodes = tuple(replace(node, seen_at=0.0) for node in self.store.pool.nodes())
+        projects = tuple(self.store.people.projects())
+        if self._recorder is None:
+            self._told = (nodes, projects)
+            return Step(
+                at=now, fresh=True, nodes=nodes, projects=projects, rules=LIVE,
+                had=self._records.had(now, nodes),
+                holds=tuple(map(run_of, seen.running.values())),
+                came=tuple(seen.waiting.values()),
+            )  # fmt: skip
+        told, self._told = self._told, (nodes, projects)
+        back = self._leaving - seen.running.keys()
+        self._leaving -= back
+        given, ended = self._returned(seen, now), self._ended(seen)
+        holds = self._held(seen, ended)
+        left, came = self._line(seen, ended, {run.id for run in holds}, back)
+        return Step(
+            at=now,
+            nodes=None if nodes == told[0] else nodes,
+            projects=None if projects == told[1] else projects,
+            given=given,
+            ended=ended,
+            left=left,
+            holds=holds,
+            came=came,
+        )
+
+    def _ended(self, seen: _Seen) -> tuple[WorkloadId, ...]:
+        """What the desk counts as running and is not, or not as was decided."""
+        assert self._recorder is not None, "asked after the first step"
+        ended = []
+        here = seen.waiting.keys() | self._leaving
+        for ident, run in self._recorder.desk.floor.running.items():
+            actual = seen.running.get(ident)
+            if actual is None:
+                self._resizing.pop(ident, None)
+                if ident not in self._owed or ident not in here:
+                    ended.append(ident)
+                    self._owed.pop(ident, None)
+            elif ident not in self._leaving and not self._as_decided(ident, actual, run):
+                ended.append(ident)
+        return tuple(ended)
+
+    def _held(self, seen: _Seen, ended: tuple[WorkloadId, ...]) -> tuple[Run, ...]:
+        """What runs and the desk does not count, or not like this."""
+        assert self._recorder is not None, "asked after the first step"
+        counted = self._recorder.desk.floor.running.keys() - set(ended)
+        return tuple(
+            run_of(actual)
+            for ident, actual in seen.running.items()
+            if ident not in counted and ident not in self._leaving
+        )
+
+    def _line(
+        self,
+        seen: _Seen,
+        ended: tuple[WorkloadId, ...],
+        holds: set[WorkloadId],
+        back: set[WorkloadId],
+    ) -> tuple[tuple[WorkloadId, ...], tuple[Waiting, ...]]:
+        """(who is in the desk's line and should not be, who should be)."""
+        assert self._recorder is not None, "asked after the first step"
+        line, running = self._recorder.desk.line, self._recorder.desk.floor.running
+        left = [
+            ident
+            for ident, known in line.items()
+            if ident in holds
+            or (ident not in seen.running and ident not in seen.waiting)
+            or (ident in back and seen.waiting.get(ident, known) != known)
         ]
-        self._specs = {item.id: _as_waiting(item, orders.get(item.id, 0)) for item in items}
+        gone = set(left)
+        came = [
+            waiting
+            for ident, waiting in seen.waiting.items()
+            if (ident not in line or ident in gone) and (ident not in running or ident in ended)
+        ]
+        return tuple(left), tuple(came)
 
-    def _waiting(self, ident: WorkloadId, sort: str) -> Waiting | None:
-        if ident not in self._specs:
-            item = (
-                self._store.workloads.job(ident)
-                if sort == "job"
-                else self._store.workloads.service(ident)
-            )
-            if item is None:
-                return None
-            self._specs[ident] = _as_waiting(item)
-        return self._specs[ident]
+    def _as_decided(self, ident: WorkloadId, actual: Running, run: Run) -> bool:
+        grants = actual.allocation.grants
+        if grants == run.grants:
+            self._resizing.pop(ident, None)
+            return True
+        until, wanted = self._resizing.get(ident, (0.0, ()))
+        if wanted == run.grants and self.clock.now() < until:
+            return True
+        self._resizing.pop(ident, None)
+        return ident in self._owed
 
+    def _returned(self, seen: _Seen, now: float) -> tuple[Grant, ...]:
+        """Devices that were lent and are held by somebody now, or were not wanted."""
+        held = {grant for run in seen.running.values() for grant in run.allocation.grants}
+        given: list[Grant] = []
+        kept = []
+        for until, grants in self._lent:
+            if now >= until or held.issuperset(grants):
+                given += grants
+            else:
+                kept.append((until, grants))
+        self._lent = kept
+        return tuple(given)
 
-def _as_waiting(item: Job | Service, order: int = 0) -> Waiting:
-    if isinstance(item, Job):
-        gang, max_duration_s = item.spec.gang, item.spec.max_duration_s
-        expected_s, preemptible = item.spec.expected_duration_s, item.spec.preemptible
-    else:
-        replicas = item.spec.replicas
-        gang = GangSpec(min=replicas, want=replicas, each=item.spec.each)
-        max_duration_s, expected_s, preemptible = None, None, False
-    return Waiting(
-        id=item.id,
-        project=item.spec.project,
-        gang=gang,
-        priority=item.spec.priority,
-        since=item.created_at,
-        order=order,
-        max_duration_s=max_duration_s,
-        expected_s=expected_s,
-        done_s=item.status.ran_s,
-        preemptible=preemptible,
-    )
+    # carrying out
+
+    def _note(self, acts: Sequence[Act]) -> None:
+        """Ask for what was decided; starts are owed until those before them are gone."""
+        before: dict[WorkloadId, set[WorkloadId]] = {}
+        for act in acts:
+            match act:
+                case Preempt(id=ident, by=by):
+                    self.store.workloads.request_yield(ident)
+                    self._leaving.add(ident)
+                    before.setdefault(by or ident, set()).add(ident)
+                case Resize(id=ident, grants=grants, by=by):
+                    self.store.targets.ask(ident, grants)
+                    self._resizing[ident] = (self.clock.now() + RESIZE_S, grants)
+                    if by is not None:
+                        before.setdefault(by, set()).add(ident)
+                case Start(id=ident, grants=grants):
+                    after = frozenset(before.get(ident, set()) | ({ident} & self._leaving))
+                    names = " and ".join(sorted(after - {ident}))
+                    reason = f"{names} make room for it" if names else "it is being moved"
+                    self._owed[ident] = _Owed(grants=grants, after=after, reason=reason)
+
+    def _see_through(self, seen: _Seen, now: float) -> int:
+        """Start what is owed and has its room; how many."""
+        started = 0
+        for ident in self._leaving:
+            self.store.workloads.request_yield(ident)  # it may not have been ready to hear
+        for ident, owed in list(self._owed.items()):
+            if any(one in self._leaving or one in self._resizing for one in owed.after):
+                continue
+            if ident not in seen.waiting:
+                continue
+            del self._owed[ident]
+            started += self.store.workloads.place(ident, owed.grants, now=now) is not None
+        return started
+
+    def _say_why(self, seen: _Seen) -> None:
+        """Record why workloads wait, where that has changed."""
+        assert self._recorder is not None, "there was a pass"
+        reasons = {ident: owed.reason for ident, owed in self._owed.items()}
+        reasons = {**self._recorder.desk.reasons(), **reasons}
+        before = {ident: reason for ident, _, reason in seen.queued}
+        self.store.workloads.explain(
+            {i: reason for i, reason in reasons.items() if before.get(i, reason) != reason}
+        )
+
+    def _whole(self) -> Snapshot:
+        """The cloud as the store has it, for questions."""
+        seen = self._look()
+        now, nodes = self.clock.now(), self.store.pool.nodes()
+        desk = None if self._recorder is None else self._recorder.desk
+        return Snapshot(
+            nodes=nodes,
+            waiting=list(seen.waiting.values()),
+            running=list(seen.running.values()),
+            projects={project.name: project for project in self.store.people.projects()},
+            had=self._records.had(now, nodes) if desk is None else dict(desk.floor.fair.had),
+            had_at=now if desk is None else desk.floor.fair.at,
+        )

@@ -16,8 +16,9 @@ from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.ray_environment import ray_environment
 from karez.server.clock import SteadyClock
 from karez.server.cloud import Cloud, first_start
-from karez.server.logs import FileLogs
+from karez.server.logs import FileLogs, JournalFile
 from karez.server.loops import Bench, Loops
+from karez.server.places import Places
 from karez.server.scheduler import Scheduler
 from karez.serving.replicas import ServingTools
 from karez.store.sql import SqlStore
@@ -101,9 +102,11 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     clock = SteadyClock()
     store = SqlStore(settings.database or f"sqlite:///{home.path / 'karez.db'}")
     blobs = FsspecBlobs(settings.blobs or str(home.path / "blobs"))
-    scheduler = Scheduler(store, clock)
+    journal = JournalFile(home.path / "logs" / "decisions.log")
+    scheduler = Scheduler(store, clock, journal.write)
     logs = FileLogs(home.path / "logs" / "workloads")
     wake: list[Loops] = []
+    places = Places(store=store, clock=clock, scheduler=scheduler, wake=lambda: wake[0].wake())
     cloud = Cloud(
         store=store,
         blobs=blobs,
@@ -112,8 +115,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
         settings=settings,
         logs=logs,
         wake=lambda: wake[0].wake(),
-        explain=scheduler.explain,
-        what_if=scheduler.what_if,
+        places=places,
     )
     engine_key = read_or_make(home.engine_key).hex()
 

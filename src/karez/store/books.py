@@ -60,6 +60,21 @@ class Books:
         ]
         return rows + _device_rows(grant_rows, now)
 
+    def held(self, since: float) -> Sequence[tuple[str, tuple[Grant, ...], float, float | None]]:
+        """See the contract."""
+        held, work = schema.allocations, schema.workloads
+        query = (
+            select(work.c.project, held.c.grants, held.c.since, held.c.until)
+            .join(work, work.c.id == held.c.workload)
+            .where((held.c.until.is_(None)) | (held.c.until > since))
+        )
+        with self._db.read() as tx:
+            rows = tx.execute(query).all()
+        return [
+            (project, from_text(tuple[Grant, ...], grants), begun, until)
+            for project, grants, begun, until in rows
+        ]
+
     def add_audit(self, row: AuditRow) -> None:
         """See the contract."""
         with self._db.write() as tx:
@@ -99,7 +114,9 @@ def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
         for grant in from_text(tuple[Grant, ...], grants):
             key = (project, name, sort, grant.kind.value)
             span_s = max(0.0, (now if until is None else until) - since)
-            seconds[key] = seconds.get(key, 0.0) + span_s * grant.milli / 1000
+            amount = grant.milli or grant.dpu_milli
+            if amount:
+                seconds[key] = seconds.get(key, 0.0) + span_s * amount / 1000
     return [
         UsageRow(project=project, what=name, kind=sort, device_seconds=total, device_kind=device)
         for (project, name, sort, device), total in seconds.items()

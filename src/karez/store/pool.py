@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from karez.core.codec import from_text, to_text
-from karez.core.resources import Node, NodeId, NodeState
+from karez.core.resources import Node, NodeId, NodeState, Window
 from karez.store import schema
 from karez.store.database import Database
+
+MOST_KEPT = 20_000
+"""Nodes whose text is remembered as read: more than the largest pool has."""
 
 
 class Pool:
@@ -17,6 +20,7 @@ class Pool:
     def __init__(self, db: Database) -> None:
         """Over an open database."""
         self._db = db
+        self._read: dict[str, Node] = {}
 
     def see_nodes(self, nodes: Sequence[Node], *, now: float) -> None:
         """See the contract."""
@@ -40,11 +44,49 @@ class Pool:
             done = tx.execute(update(table).where(table.c.id == node).values(state=state.value))
             return done.rowcount == 1
 
+    def set_windows(self, node: NodeId, windows: Sequence[Window]) -> bool:
+        """See the contract."""
+        table = schema.windows
+        with self._db.write() as tx:
+            known = tx.execute(select(schema.nodes.c.id).where(schema.nodes.c.id == node)).first()
+            if known is None:
+                return False
+            tx.execute(delete(table).where(table.c.node == node))
+            for window in windows:
+                tx.execute(
+                    insert(table).values(
+                        node=node,
+                        starts_at=window.starts_at,
+                        ends_at=window.ends_at,
+                        reason=window.reason,
+                    )
+                )
+        return True
+
     def nodes(self) -> Sequence[Node]:
         """See the contract."""
+        table = schema.windows
         with self._db.read() as tx:
             rows = tx.execute(select(schema.nodes).order_by(schema.nodes.c.id)).all()
+            planned = tx.execute(select(table).order_by(table.c.node, table.c.starts_at)).all()
+        windows: dict[str, tuple[Window, ...]] = {}
+        for row in planned:
+            window = Window(starts_at=row.starts_at, ends_at=row.ends_at, reason=row.reason)
+            windows[row.node] = (*windows.get(row.node, ()), window)
         return [
-            replace(from_text(Node, row.body), state=NodeState(row.state), seen_at=row.seen_at)
+            replace(
+                self._node(row.body),
+                state=NodeState(row.state),
+                seen_at=row.seen_at,
+                windows=windows.get(row.id, ()),
+            )
             for row in rows
         ]
+
+    def _node(self, body: str) -> Node:
+        """Read once: what a node says of itself rarely changes."""
+        if body not in self._read:
+            if len(self._read) > MOST_KEPT:
+                self._read.clear()
+            self._read[body] = from_text(Node, body)
+        return self._read[body]

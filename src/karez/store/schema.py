@@ -61,6 +61,20 @@ nodes = Table(
     Column("seen_at", Float, nullable=False),
     Column("body", Text, nullable=False),
 )
+windows = Table(
+    "windows",
+    metadata,
+    Column("node", String(120), primary_key=True),
+    Column("starts_at", Float, primary_key=True),
+    Column("ends_at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+targets = Table(
+    "targets",
+    metadata,
+    Column("workload", String(40), primary_key=True),
+    Column("grants", Text, nullable=False),
+)
 receipts = Table(
     "receipts",
     metadata,

@@ -8,6 +8,7 @@ from karez.store.database import Database
 from karez.store.history import History
 from karez.store.people import People
 from karez.store.pool import Pool
+from karez.store.targets import Targets
 from karez.store.workloads import Workloads
 
 
@@ -24,6 +25,7 @@ class SqlStore:
         self.artifacts = Artifacts(self.db)
         self.people = People(self.db)
         self.books = Books(self.db)
+        self.targets = Targets(self.db)
 
     def ping(self) -> None:
         """See the contract."""

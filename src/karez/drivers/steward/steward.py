@@ -19,11 +19,13 @@ from karez.core import wire
 from karez.core.artifacts import FileEntry
 from karez.core.errors import KarezError
 from karez.core.ports import Event, Poll, ProcessInfo, ProcessSpec
-from karez.core.resources import Node, NodeId
+from karez.core.resources import Grant, Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import interface_of, probe_node
 from karez.drivers.steward.children import NurseryLine, inherited, start_keeper
+from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.files import BlobSource, gather, lay_out
+from karez.drivers.steward.limits import LOOK_S, OVER_CODE, over_limit
 
 EVENT_LIMIT = 20_000
 """Events remembered per workload; a control that falls further behind looks at `processes`."""
@@ -53,6 +55,8 @@ class _Process:
     info: ProcessInfo
     stream: socket.socket | None = None
     pending: list[Mapping[str, Any]] = field(default_factory=list)
+    over: str = ""
+    """What it took beyond its grant, once it is being ended for that."""
 
 
 class Steward:
@@ -82,14 +86,14 @@ class Steward:
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.socket_path)
         self._server.listen(64)
-        for loop in (self._accept, self._fence):
+        for loop in (self._accept, self._fence, self._hold_to_grants):
             threading.Thread(target=loop, daemon=True).start()
 
     def describe(self) -> Node:
         """This node, probed anew."""
         self._touch()
         config = self.config
-        node = probe_node(NodeId(config.node), config.address, cpus=config.cpus)
+        node = probe_node(NodeId(config.node), config.address, cpus=config.cpus, folder=config.home)
         return replace(node, labels=config.labels)
 
     def start(self, spec: ProcessSpec) -> None:
@@ -226,8 +230,7 @@ class Steward:
             self._ended(spec.key, 127, str(error))
             return
         grant = spec.grant
-        cpus = list(grant.indices) if grant and grant.kind == "cpu" else []
-        self._to_nursery(
+                self._to_nursery(
             {
                 "op": "start",
                 "key": spec.key,
@@ -236,31 +239,23 @@ class Steward:
                 "env": self._environment(spec, folder),
                 "cwd": str(folder / "code"),
                 "log": str(folder / "log"),
-                "cpus": cpus,
+                "cpus": cores_of(spec.grant),
             }
         )
 
     def _environment(self, spec: ProcessSpec, folder: Path) -> dict[str, str]:
         env = inherited()
         env.update(
-            KAREZ_KEY_NAME=spec.key,
-            KAREZ_JOB=spec.workload,
             KAREZ_NODE=self.config.node,
             KAREZ_ADDRESS=self.config.address,
             KAREZ_STEWARD=self.socket_path,
             KAREZ_KEEPER=self.keeper(),
             KAREZ_KEEPER_TOKEN=self.config.token,
             KAREZ_SLOTS=str(self.memory / spec.workload / f"{spec.rank}.slots"),
-            KAREZ_INPUTS=str(folder / "inputs"),
-            KAREZ_OUT=str(folder / "out"),
-            KAREZ_RESTORE=str(folder / "restore"),
-            KAREZ_CODE=str(folder / "code"),
             KAREZ_CACHE=str(self.home / "cache"),
-            PYTHONUNBUFFERED="1",
+            GLOO_SOCKET_IFNAME=interface_of(self.config.address),
         )
-        env.update(_visible(spec), GLOO_SOCKET_IFNAME=interface_of(self.config.address))
-        env.update(spec.env)
-        return env
+        return {**env, **process_env(spec, folder)}
 
     def _to_nursery(self, request: Mapping[str, Any]) -> None:
         """Starts go to the warm or the cold one; a kill goes to both, one of which knows it."""
@@ -321,7 +316,26 @@ class Steward:
             del events[:-EVENT_LIMIT]
             self._news.notify_all()
 
+    def _hold_to_grants(self) -> None:
+        """End what takes more memory or storage than it was granted."""
+        while True:
+            with self._lock:
+                alive = [p for p in self._processes.values() if p.info.alive and p.info.pid]
+            for process in alive:
+                grant = process.spec.grant
+                if grant is None or not (grant.memory_bytes or grant.storage_bytes):
+                    continue
+                process.over = over_limit(grant, process.info.pid, process.folder)
+                if process.over:
+                    request = {"op": "kill", "key": process.spec.key}
+                    self._to_nursery({**request, "signal": int(signal.SIGKILL)})
+            threading.Event().wait(LOOK_S)
+
     def _ended(self, key: str, code: int, error: str) -> None:
+        with self._lock:
+            known = self._processes.get(key)
+            if known is not None and known.over:
+                code, error = OVER_CODE, known.over
         self._change(key, alive=False, exit_code=code, error=error)
         self._publish(key, "exit", {"code": code, "error": error})
 
@@ -367,16 +381,3 @@ def _tag(config: StewardConfig) -> str:
     import hashlib  # noqa: PLC0415 - only here
 
     return hashlib.sha256(f"{config.home}|{config.node}".encode()).hexdigest()[:12]
-
-
-def _visible(spec: ProcessSpec) -> dict[str, str]:
-    """What limits a process to its accelerators. Empty text, not absent, hides them all."""
-    indices = "" if spec.grant is None else ",".join(str(i) for i in spec.grant.indices)
-    kind = "" if spec.grant is None else spec.grant.kind.value
-    threads = len(spec.grant.indices) if spec.grant and kind == "cpu" else 1
-    return {
-        "CUDA_VISIBLE_DEVICES": indices if kind == "gpu" else "",
-        "ASCEND_RT_VISIBLE_DEVICES": indices if kind == "npu" else "",
-        "OMP_NUM_THREADS": str(max(1, threads)),
-        "KAREZ_DEVICE": kind or "cpu",
-    }

@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from karez.core.identity import Role
-from karez.core.reasons import Outlook, WhatIf, Why
-from karez.core.resources import Node, NodeState
+from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
+from karez.core.resources import Node, NodeState, Window
 from karez.core.workloads import Allocation
 from karez.server.api.guard import CloudDep, Who, allow
 
@@ -29,25 +29,57 @@ def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
 @router.get("/why/{workload}", **allow(Role.VIEWER))
 def why_workload(workload: str, cloud: CloudDep, who: Who) -> Why:
     """Why a job or service waits: counts, quota, holders, an estimate, and what would start it."""
-    return cloud.why(who, workload)
+    return cloud.places.why(who, workload)
 
 
 @router.post("/what-if", **allow(Role.ADMIN))
 def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> Outlook:
     """What would change, and for whom. Nothing is changed; an admin of all projects may ask."""
     cloud.need_everywhere(who)
-    return cloud.what_if(question)
+    return cloud.places.what_if(question)
 
 
 @router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))
 def cordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
     """Place nothing new on a node; what runs there goes on."""
-    cloud.set_node(node, NodeState.CORDONED)
+    cloud.places.set_node(node, NodeState.CORDONED)
     return {"node": node, "state": NodeState.CORDONED}
 
 
 @router.post("/nodes/{node}/uncordon", **allow(Role.ADMIN))
 def uncordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
     """Place work on a node again."""
-    cloud.set_node(node, NodeState.READY)
+    cloud.places.set_node(node, NodeState.READY)
     return {"node": node, "state": NodeState.READY}
+
+
+@router.post("/nodes/{node}/drain", **allow(Role.ADMIN))
+def drain_node(node: str, cloud: CloudDep) -> dict[str, Any]:
+    """Place nothing new on a node, and have what lets itself be moved go elsewhere."""
+    cloud.places.set_node(node, NodeState.DRAINING)
+    return {"node": node, "state": NodeState.DRAINING}
+
+
+@router.put("/nodes/{node}/maintenance", **allow(Role.ADMIN))
+def plan_maintenance(node: str, windows: list[Window], cloud: CloudDep) -> list[Window]:
+    """Plan when a node is needed for something else; an empty list plans nothing.
+
+    Nothing is placed there that would not be over by then, unless it can be moved; what can be
+    moved is asked to leave shortly before.
+    """
+    cloud.places.plan_maintenance(node, windows)
+    return windows
+
+
+@router.get("/regroup", **allow(Role.ADMIN))
+def plan_regrouping(cloud: CloudDep, who: Who) -> Regrouped:
+    """Moves that would free whole nodes, and their price; for an admin of all projects."""
+    cloud.need_everywhere(who)
+    return cloud.places.regroup(carry_out=False)
+
+
+@router.post("/regroup", **allow(Role.ADMIN))
+def regroup(cloud: CloudDep, who: Who) -> Regrouped:
+    """Make these moves: each job stores a step, and goes on from there at its new places."""
+    cloud.need_everywhere(who)
+    return cloud.places.regroup(carry_out=True)

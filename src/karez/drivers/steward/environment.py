@@ -1,0 +1,41 @@
+"""What a process finds in its environment: its place, its folders, its devices."""
+
+from pathlib import Path
+
+from karez.core.ports import ProcessSpec
+from karez.core.resources import Grant
+
+
+def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
+    """The part that follows from what is to be started; what the spec says itself comes last."""
+    return {
+        "KAREZ_KEY_NAME": spec.key,
+        "KAREZ_JOB": spec.workload,
+        "KAREZ_INPUTS": str(folder / "inputs"),
+        "KAREZ_OUT": str(folder / "out"),
+        "KAREZ_RESTORE": str(folder / "restore"),
+        "KAREZ_CODE": str(folder / "code"),
+        "PYTHONUNBUFFERED": "1",
+        **_visible(spec),
+        **spec.env,
+    }
+
+
+def cores_of(grant: Grant | None) -> list[int]:
+    """The cores that a process is held to; none: all."""
+    if grant is None:
+        return []
+    held = grant.devices if grant.kind == "cpu" else grant.cores
+    return [index for index, _ in held]
+
+
+def _visible(spec: ProcessSpec) -> dict[str, str]:
+    """What limits a process to its accelerators. Empty text, not absent, hides them all."""
+    indices = "" if spec.grant is None else ",".join(str(i) for i in spec.grant.indices)
+    kind = "" if spec.grant is None else spec.grant.kind.value
+    return {
+        "CUDA_VISIBLE_DEVICES": indices if kind == "gpu" else "",
+        "ASCEND_RT_VISIBLE_DEVICES": indices if kind == "npu" else "",
+        "OMP_NUM_THREADS": str(max(1, len(cores_of(spec.grant)))),
+        "KAREZ_DEVICE": kind or "cpu",
+    }

@@ -1,0 +1,132 @@
+"""What people ask and say of the pool: why something waits, what would be, what is closed."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from karez.core.errors import BadRequest, NotFound
+from karez.core.identity import EVERYWHERE, Principal
+from karez.core.ports import Clock
+from karez.core.reasons import Change, Outlook, Regrouped, WhatIf, Why
+from karez.core.resources import NodeId, NodeState, Window
+from karez.core.stores import Store
+from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
+from karez.scheduling.pool import Pool
+from karez.scheduling.possible import empty_pool, impossible
+from karez.server.scheduler import Scheduler
+
+IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
+KNOWN_S = 5.0
+"""How long what the nodes have, when empty, is taken as known."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Places:
+    """The pool for those who ask."""
+
+    store: Store
+    clock: Clock
+    scheduler: Scheduler
+    wake: Callable[[], None]
+    """Have the scheduler look at once."""
+    _empty: tuple[float, Pool] | None = field(default=None)
+
+    def why(self, who: Principal, ident: str) -> Why:
+        """Why a job or service is where it is. Raises NotFound.
+
+        What other projects run is counted, but not named to those who may not see it.
+        """
+        item = self._work(ident)
+        if item is None or not who.sees(item.spec.project):
+            raise NotFound(noun="job", name=ident)
+        status = item.status
+        why = self.scheduler.explain(item.id) if item.state == State.QUEUED else None
+        if why is None:
+            said = status.reason or (status.end or "")
+            if item.state == State.QUEUED:
+                said = "it starts with the next pass of the scheduler"
+            return Why(id=item.id, name=item.spec.name, state=item.state, reason=said)
+        shown = [holder for holder in why.holders if who.sees(holder.project)]
+        return replace(
+            why,
+            name=item.spec.name,
+            reason=self._veil(who, why.reason),
+            holders=tuple(replace(holder, name=self._name(holder.id)) for holder in shown),
+            changes=tuple(self._named(c) for c in why.changes if not self._hides(who, c)),
+        )
+
+    def what_if(self, question: WhatIf) -> Outlook:
+        """What a change would do. Raises NotFound."""
+        return self.scheduler.what_if(question)
+
+    def regroup(self, *, carry_out: bool) -> Regrouped:
+        """What could be moved together; with `carry_out`, it is."""
+        answer = self.scheduler.regroup(carry_out=carry_out)
+        if carry_out:
+            self.wake()
+        return answer
+
+    def set_node(self, node: str, state: NodeState) -> None:
+        """Open, close or clear a node. Raises NotFound."""
+        if not self.store.pool.set_node(NodeId(node), state):
+            raise NotFound(noun="node", name=node)
+        self.wake()
+
+    def plan_maintenance(self, node: str, windows: Sequence[Window]) -> None:
+        """Say when a node is needed for something else; none at all forgets what was planned.
+
+        Raises:
+            NotFound: No such node.
+            BadRequest: A window that is over already.
+        """
+        now = self.clock.now()
+        if any(window.ends_at <= now for window in windows):
+            raise BadRequest(
+                problem="a maintenance window is over already", fix="Give one that is to come."
+            )
+        if not self.store.pool.set_windows(NodeId(node), windows):
+            raise NotFound(noun="node", name=node)
+        self.wake()
+
+    def check(self, gang: GangSpec) -> None:
+        """Refuse what no node could ever hold. Raises BadRequest."""
+        now = self.clock.now()
+        if self._empty is None or not 0 <= now - self._empty[0] < KNOWN_S:
+            self._empty = (now, empty_pool(self.store.pool.nodes()))
+        problem = impossible(gang, self._empty[1])
+        if problem:
+            raise BadRequest(
+                problem=f"this could never start here: {problem}",
+                fix="Ask for less for each worker, or spread it over more workers.",
+            )
+
+    def _work(self, ident: str) -> Job | Service | None:
+        return self.store.workloads.job(ident) or self.store.workloads.service(ident)
+
+    def _name(self, ident: WorkloadId) -> str:
+        item = self._work(ident)
+        return item.spec.name if item else ident
+
+    def _named(self, change: Change) -> Change:
+        """With the names of what would be stopped beside their ids."""
+        said = change.what
+        for ident in change.stop:
+            said = said.replace(ident, f"{self._name(ident)} ({ident})")
+        return replace(change, what=said)
+
+    def _veil(self, who: Principal, text: str) -> str:
+        """Without the ids of what this key may not see."""
+
+        def said(match: re.Match[str]) -> str:
+            item = self._work(match[0])
+            seen = item is None or who.sees(item.spec.project)
+            return match[0] if seen else "a workload of another project"
+
+        return IDENT.sub(said, text)
+
+    def _hides(self, who: Principal, change: Change) -> bool:
+        """Whether a change names what this key may not see."""
+        if who.project == EVERYWHERE:
+            return False
+        named = [self._work(ident) for ident in change.stop]
+        return any(item is None or not who.sees(item.spec.project) for item in named)

@@ -11,7 +11,7 @@ from pathlib import Path
 from karez.core.ports import ProcessInfo
 from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.settings import Settings
-from karez.core.workloads import GangSpec, Job, JobSpec, State, WorkloadId, WorkloadKind
+from karez.core.workloads import Among, GangSpec, Job, JobSpec, State, WorkloadId, WorkloadKind
 from karez.drivers.blobs import FsspecBlobs
 from karez.store.sql import SqlStore
 from karez.training.foreman import Foreman
@@ -59,7 +59,9 @@ class Bench:
         )
         self.count = 0
 
-    def find(self, need: Need, count: int, avoid: frozenset[NodeId]) -> Sequence[Grant]:
+    def find(
+        self, need: Need, count: int, avoid: frozenset[NodeId], among: Among
+    ) -> Sequence[Grant]:
         return [grant for grant in self.spare if grant.node not in avoid][:count]
 
     def close(self) -> None:

@@ -68,6 +68,8 @@ class ProcessInfo:
     exit_code: int | None = None
     """Negative: ended by that signal."""
     error: str = ""
+    grant: Grant | None = None
+    """What it was started with."""
     said: Mapping[str, Any] = field(default_factory=dict)
     """The newest message of each type it sent."""
 

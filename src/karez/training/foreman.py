@@ -6,15 +6,16 @@ what they last said.
 
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from karez.core.ports import Event, NodeLost, ProcessInfo
 from karez.core.resources import Grant, NodeId
-from karez.core.workloads import Allocation, EndReason, Job, State, WorkloadKind
+from karez.core.workloads import SPARE, Allocation, EndReason, Job, State
 from karez.training import gang as words
 from karez.training import protocol
+from karez.training.aides import Aides, parse_aide
+from karez.training.crew import crew_of
+from karez.training.hands import Hands
 from karez.training.hearing import (
     Found,
     gang_from,
@@ -23,8 +24,8 @@ from karez.training.hearing import (
     view_changes,
     work_together,
 )
-from karez.training.kit import Refused, devices_of, gather_kit, keepers_of, need_of
-from karez.training.launch import Kit, parse_key, rank_key, rank_spec, store_spec
+from karez.training.kit import Refused, devices_of, gather_kit, need_of
+from karez.training.launch import Kit, parse_key
 from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
 from karez.training.watch import Watch
@@ -42,18 +43,22 @@ class Foreman:
     def __init__(self, job: Job, allocation: Allocation, token: str, tools: Tools) -> None:
         """Take a job under a lease."""
         self.job = job
-        self.token = token
         self.tools = tools
-        self.epoch = allocation.epoch
-        self.grants: dict[int, Grant] = dict(enumerate(allocation.grants))
+        self._granted = allocation.grants
+        self.crew = crew_of(allocation.grants, ())
+        self.hands = Hands(
+            job=job,
+            token=token,
+            tools=tools,
+            crew=self.crew,
+            kit=Kit(job=job, epoch=allocation.epoch),
+        )
         self.record = Record(job, token, tools)
         self.record.held_since = allocation.since
         self._over = threading.Event()
         self._watch = Watch(tools.fabric, job.id, self._over)
-        self._stores: dict[int, str] = {}
-        self._pending_go: words.Go | None = None
         self._ended: words.End | None = None
-        self._kit = Kit(job=job, epoch=self.epoch)
+        self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
         self._gang = words.Gang(ranks=())
         self._checkpoint_at = tools.clock.now()
         self._looked_at = 0.0
@@ -62,7 +67,9 @@ class Foreman:
     def run(self) -> None:
         """Until the job has ended, waits again, or another control owns it."""
         try:
-            self._kit = gather_kit(self.job, self.epoch, self.grants, self.tools)
+            self.crew = crew_of(self._granted, self.hands.processes())
+            self.hands.crew = self.crew
+            self.hands.kit = gather_kit(self.job, self.hands.kit.epoch, self.crew, self.tools)
             self._begin_or_adopt()
             while self._ended is None and not self._over.is_set():
                 self._turn()
@@ -84,21 +91,39 @@ class Foreman:
         limits = words.Limits(
             quiesce_s=settings.quiesce_s, start_s=settings.start_s, faults=settings.fault_limit
         )
-        found = newest(self._known_processes())
+        found = newest(self.hands.processes())
         before = self.record.status.generation
         self._gang = gang_from(
-            self.grants, found, generation=before if found else before + 1, limits=limits, now=now
+            self.crew.seats,
+            found,
+            generation=before if found else before + 1,
+            limits=limits,
+            now=now,
         )
-        for seat, grant in self.grants.items():
+        for seat, grant in self.crew.seats.items():
             self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
+        self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
         if found:
             self._adopt(found, now)
         else:
             self.record.write(State.STARTING)
             self.record.show_generation(self._gang)
             self._do(protocol.begin(self._gang))
-        for node in {grant.node for grant in self.grants.values()}:
+        self._begin_aides(self.hands.processes() if found else [])
+        for node in self.crew.nodes:
             self._watch.on(node)
+
+    def _begin_aides(self, known: Sequence[ProcessInfo]) -> None:
+        """Start the roles' processes, or go on with those that are there."""
+        for info in known:
+            if (named := parse_aide(info.key)) is not None:
+                name, number, life = named
+                self._aides.lives[name, number] = max(
+                    life, self._aides.lives.get((name, number), 0)
+                )
+        for role in self.job.spec.gang.roles:
+            if not any(name == role.name for name, _ in self._aides.lives):
+                self._aides.begin(role, self.crew.of_role(role.name))
 
     def _adopt(self, found: Found, now: float) -> None:
         """Go on with the processes of a foreman that was lost."""
@@ -113,15 +138,6 @@ class Foreman:
                 code = -int(signal.SIGKILL) if info.exit_code is None else info.exit_code
                 self._apply(words.Exited(rank=seat, life=life, code=code, error=info.error))
 
-    def _known_processes(self) -> list[ProcessInfo]:
-        found: list[ProcessInfo] = []
-        for node in {grant.node for grant in self.grants.values()}:
-            try:
-                found += self.tools.fabric.processes(node)
-            except NodeLost:
-                continue
-        return [i for i in found if i.workload == self.job.id and i.epoch <= self.epoch]
-
     # the loop
 
     def _turn(self) -> None:
@@ -129,7 +145,7 @@ class Foreman:
         if news is not None:
             node, event = news
             if event is None:
-                self._apply(words.NodeGone(node=node))
+                self._lose_node(node)
             else:
                 self._hear(event)
         now = self.tools.clock.now()
@@ -149,17 +165,27 @@ class Foreman:
             self.record.view(seat, **changes)
         self.record.note(seat, event, self._gang.generation)
         if event.type == "stored":
-            self._stored(seat, event.data)
+            self.hands.save(seat, int(event.data["step"]), str(event.data["path"]))
         if (said := translate(event, seat, life)) is not None:
             self._apply(said)
         if event.type == "started":
             self.record.show_started(self._gang)
 
+    def _lose_node(self, node: NodeId) -> None:
+        """Ranks are replaced; a role's workers are not: their gang starts over elsewhere."""
+        roles = {grant.role for grant in self.crew.others if grant.node == node} - {SPARE}
+        self.crew.others = [grant for grant in self.crew.others if grant.node != node]
+        self._apply(words.NodeGone(node=node))
+        if roles and self._ended is None:
+            detail = f"node {node} was lost, and with it {', '.join(sorted(roles))}"
+            self._stop(words.End(reason=EndReason.NODE_LOST, detail=detail))
+
     def _hear_store(self, event: Event) -> None:
+        failed = self._aides.hear(event, self.crew.of_role)
+        if failed and self._ended is None:
+            self._stop(words.End(reason=EndReason.USER_ERROR, detail=failed))
         if event.type == "store":
-            self._stores[int(event.data["generation"])] = str(event.data["address"])
-            if self._pending_go is not None:
-                self._go(self._pending_go)
+            self.hands.hear_store(event, self._gang)
 
     def _apply(self, event: words.Event) -> None:
         before = self._gang
@@ -176,95 +202,45 @@ class Foreman:
         for command in commands:
             self._do_one(command)
         if self._ended is None:
-            self._open_store()
+            self.hands.open_store(self._gang)
 
     def _do_one(self, command: words.Command) -> None:
         match command:
             case words.Spawn():
-                self._spawn(command)
+                grant = self.hands.spawn(self._gang, command)
+                where = {"node": grant.node, "devices": devices_of(grant)}
+                self.record.view(command.rank, state="starting", **where)
             case words.Halt(rank=seat, generation=generation):
-                self._tell(seat, {"type": "halt", "generation": generation})
+                self.hands.tell(self._gang, seat, {"type": "halt", "generation": generation})
             case words.Go():
-                self._go(command)
+                self.hands.go(self._gang, command)
             case words.Kill(rank=seat):
-                self._kill(seat, 0.0)
+                self.hands.kill(self._gang, seat, 0.0)
             case words.FindPlaces(ranks=seats):
                 self._find_places(seats)
             case words.Leave():
                 for seat, _ in self._gang.active:
-                    self._tell(seat, {"type": "leave"})
+                    self.hands.tell(self._gang, seat, {"type": "leave"})
             case words.WriteReceipt():
-                self.record.receipt(command, self.epoch)
+                self.record.receipt(command, self.hands.kit.epoch)
             case words.End():
                 self._ended = command
-
-    def _open_store(self) -> None:
-        """Start this generation's rendezvous store ahead of its Go."""
-        generation = self._gang.generation
-        wanted = len(self._gang.active) > 1 and self.job.spec.kind == WorkloadKind.TRAIN
-        homes = [rank.node for _, rank in self._gang.active if rank.node]
-        if not wanted or not homes or generation in self._stores:
-            return
-        self._stores[generation] = ""
-        self._on(
-            homes[0], lambda node: self.tools.fabric.start(node, store_spec(self._kit, generation))
-        )
-
-    def _spawn(self, command: words.Spawn) -> None:
-        restore: dict[str, str] = {}
-        kept = self.tools.store.history.newest_checkpoint(self.job.id, len(self._gang.active))
-        if command.rank in kept:
-            step, digest = kept[command.rank]
-            restore[f"step-{step}-{command.rank}.kz"] = digest
-        grant = self.grants[command.rank]
-        spec = rank_spec(self._kit, command.rank, command.life, grant, restore=restore)
-        self.record.view(command.rank, node=grant.node, state="starting", devices=devices_of(grant))
-        self._on(command.node, lambda node: self.tools.fabric.start(node, spec))
-
-    def _go(self, go: words.Go) -> None:
-        if go.generation != self._gang.generation:
-            self._pending_go = None
-            return
-        active = self._gang.active
-        store = self._stores.get(go.generation, "")
-        if len(active) > 1 and not store:
-            self._pending_go = go  # until the store says where it is
-            return
-        self._pending_go = None
-        nodes = sorted({rank.node for _, rank in active})
-        for number, (seat, rank) in enumerate(active):
-            peer = nodes[(nodes.index(rank.node) + 1) % len(nodes)]
-            message = {
-                "type": "go",
-                "generation": go.generation,
-                "step": go.step,
-                "rank": number,
-                "world": len(active),
-                "store": store,
-                "peer": "" if peer == rank.node else self._keeper(peer),
-            }
-            self._tell(seat, message)
-
-    def _keeper(self, node: NodeId) -> str:
-        try:
-            return self.tools.fabric.keeper(node)
-        except NodeLost:
-            return ""
 
     def _find_places(self, seats: tuple[int, ...]) -> None:
         """Replace lost ranks on other devices, or go on without them."""
         ladder, gang = self.job.spec.ladder, self.job.spec.gang
-        lost = frozenset(self.grants[seat].node for seat in seats)
-        kept = {s: self.grants[s] for s, rank in self._gang.active if s not in seats}
-        need = need_of(self.grants[seats[0]], gang.each)
-        found = self.tools.find(need, len(seats), lost) if "replace" in ladder else ()
+        lost = frozenset(self.crew.seats[seat].node for seat in seats)
+        kept = {s: self.crew.seats[s] for s, rank in self._gang.active if s not in seats}
+        need = need_of(self.crew.seats[seats[0]], gang.each)
+        found: Sequence[Grant] = ()
+        if "replace" in ladder:
+            spares = self.crew.take_spares(len(seats), lost)
+            more = len(seats) - len(spares)
+            others = self.tools.find(need, more, lost, gang.among) if more else ()
+            found = (*spares, *others)
         if len(found) == len(seats):
             if self._regrant({**kept, **dict(zip(seats, found, strict=True))}):
-                self._kit = replace(
-                    self._kit, keepers=keepers_of(self.grants, self.tools), epoch=self.epoch
-                )
-                for grant in found:
-                    self._watch.on(grant.node)
+                self._watch_over(found)
                 nodes = {seat: grant.node for seat, grant in zip(seats, found, strict=True)}
                 self._apply(words.Moved(nodes=nodes))
         elif "shrink" in ladder and len(kept) >= gang.min:
@@ -273,20 +249,53 @@ class Foreman:
         else:
             self._apply(words.Moved(nodes={}))
 
-    def _regrant(self, grants: dict[int, Grant]) -> bool:
-        epoch = self.tools.store.workloads.regrant(
-            self.job.id, self.token, list(grants.values()), now=self.tools.clock.now()
-        )
-        if epoch is None:
+    def _regrant(self, grants: Mapping[int, Grant]) -> bool:
+        if not self.hands.regrant(grants):
             self._over.set()
             return False
-        self.epoch, self.grants = epoch, {**self.grants, **grants}
         return True
+
+    def _watch_over(self, found: Sequence[Grant]) -> None:
+        """New places are part of the gang."""
+        self.hands.renew()
+        for grant in found:
+            self._watch.on(grant.node)
+
+    def _resize(self) -> None:
+        """Take the size that was asked for, if the gang can: else it stays as it is."""
+        targets = self.tools.store.targets
+        asked = targets.asked(self.job.id)
+        if asked is None or self._gang.phase != words.Phase.RUNNING:
+            return
+        targets.drop(self.job.id)
+        if not self._gang.is_session:
+            return  # a plain script has the size that it started with
+        now = {seat: self.crew.seats[seat] for seat, _ in self._gang.active}
+        workers = [grant for grant in asked if not grant.role]
+        kept = {seat: grant for seat, grant in now.items() if grant in workers}
+        new = [grant for grant in workers if grant not in now.values()]
+        first = len(self._gang.ranks)
+        joined = dict(enumerate(new, first))
+        if joined and not self._regrant({**kept, **joined}):
+            return
+        self._watch_over(new)
+        gone = tuple(seat for seat in now if seat not in kept)
+        nodes = {seat: grant.node for seat, grant in joined.items()}
+        self._apply(words.Resized(leave=gone, join=nodes))
+        if gone:
+            self._wait_until_gone(set(gone))
+            self._regrant(kept)
+
+    def _wait_until_gone(self, seats: set[int]) -> None:
+        """Devices are given back only once nobody uses them."""
+        deadline = self.tools.clock.now() + STOP_GRACE_S
+        while self.tools.clock.now() < deadline and self.hands.alive() & seats:
+            self._over.wait(0.05)
 
     # looking around
 
     def _look(self, now: float) -> None:
-        self.record.pull_logs(self._gang, self.epoch)
+        self.record.pull_logs(self._gang, self.hands.kit.epoch)
         fresh = self.tools.store.workloads.job(self.job.id)
         if fresh is not None and fresh.state == State.STOPPING and self._ended is None:
             self._stop(words.End(reason=EndReason.CANCELLED, detail="cancelled by request"))
@@ -294,6 +303,8 @@ class Foreman:
             self._yield(now)
         elif not self.record.flush(self._gang):
             self._over.set()  # another control owns the job
+        else:
+            self._resize()
         limit_s, since = self.job.spec.max_duration_s, self.record.started_at
         if limit_s and since and now - since > limit_s and self._ended is None:
             self._stop(words.End(reason=EndReason.TIMED_OUT, detail=f"ran for {limit_s:.0f} s"))
@@ -307,7 +318,7 @@ class Foreman:
             return None
         step = max(rank.committed for _, rank in self._gang.active) + 2
         for seat, _ in self._gang.active:
-            self._tell(seat, {"type": "store", "step": step})
+            self.hands.tell(self._gang, seat, {"type": "store", "step": step})
         return step
 
     def _yield(self, now: float) -> None:
@@ -320,68 +331,28 @@ class Foreman:
         if is_kept or now > until:
             self._stop(words.End(reason=EndReason.PREEMPTED, detail="it made room for others"))
 
-    def _stored(self, seat: int, data: Mapping[str, Any]) -> None:
-        def save(node: NodeId) -> None:
-            entry = self.tools.fabric.save(node, str(data["path"]))
-            self.tools.store.history.add_checkpoint(
-                self.job.id, int(data["step"]), seat, entry.sha256
-            )
-
-        self._on(self.grants[seat].node, save)
-
     # the end
 
     def _stop(self, end: words.End) -> None:
         for seat, _ in self._gang.active:
-            self._kill(seat, STOP_GRACE_S)
+            self.hands.kill(self._gang, seat, STOP_GRACE_S)
         deadline = self.tools.clock.now() + 2 * STOP_GRACE_S
-        while self.tools.clock.now() < deadline and any(i.alive for i in self._known_ranks()):
+        while self.tools.clock.now() < deadline and self.hands.alive():
             self._over.wait(0.1)
         self._ended = end
 
-    def _known_ranks(self) -> list[ProcessInfo]:
-        return [info for info in self._known_processes() if parse_key(info.key)]
-
     def _close(self, end: words.End) -> None:
-        self.record.pull_logs(self._gang, self.epoch)
+        self.record.pull_logs(self._gang, self.hands.kit.epoch)
         outputs: Mapping[str, str] = {}
         if end.reason == EndReason.DONE:
             try:
-                outputs = register_outputs(self.tools, self.job, self._collect())
+                outputs = register_outputs(self.tools, self.job, self.hands.collect(self._gang))
             except NodeLost as lost:
                 detail = f"outputs are out of reach: {lost}"
                 end = words.End(reason=EndReason.OUTPUT_LOST, detail=detail)
         starts_over = self.record.may_retry(end.reason)
         if starts_over:
-            self._forget()  # before the queue can start it anew
+            self.hands.forget()  # before the queue can start it anew
         self.record.close(end, outputs, self._gang)
         if not starts_over:
-            self._forget()  # only now: whoever finds no trace of a live job starts it
-
-    def _collect(self) -> list[tuple[str, Any]]:
-        seat, rank = self._gang.active[0]
-        key = rank_key(self.job.id, seat, rank.life)
-        return list(self.tools.fabric.collect(rank.node, key))
-
-    def _forget(self) -> None:
-        for node in {grant.node for grant in self.grants.values()}:
-            self._on(node, lambda node: self.tools.fabric.forget(node, self.job.id))
-
-    def _tell(self, seat: int, message: Mapping[str, Any]) -> None:
-        rank = self._gang.ranks[seat]
-        key = rank_key(self.job.id, seat, rank.life)
-        self._on(rank.node, lambda node: self.tools.fabric.tell(node, key, message))
-
-    def _kill(self, seat: int, grace_s: float) -> None:
-        rank = self._gang.ranks[seat]
-        key = rank_key(self.job.id, seat, rank.life)
-        self._on(rank.node, lambda node: self.tools.fabric.kill(node, key, grace_s=grace_s))
-
-    def _on(self, node: NodeId, act: Callable[[NodeId], None]) -> None:
-        """Act on a node; one that is lost is noticed by its poller, not here."""
-        if not node:
-            return
-        try:
-            act(node)
-        except NodeLost:
-            return
+            self.hands.forget()  # only now: whoever finds no trace of a live job starts it

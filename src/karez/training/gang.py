@@ -53,6 +53,8 @@ class Rank:
     left: bool = False
     retired: bool = False
     """Given up when the gang shrank; its number is not used again."""
+    joining: bool = False
+    """New in the gang: it has no state of its own until its first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,13 +199,22 @@ class Shrunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resized:
+    """Go on without some ranks, or with more: nothing is wrong."""
+
+    leave: tuple[int, ...] = ()
+    join: Mapping[int, NodeId] = field(default_factory=dict)
+    """Number, beyond all there were, -> node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time has passed."""
 
 
 Event = (
     Started | Stood | Resumed | Committed | Stumbled | Finished
-    | Exited | NodeGone | Moved | Shrunk | Tick
+    | Exited | NodeGone | Moved | Shrunk | Resized | Tick
 )  # fmt: skip
 
 # commands
@@ -232,6 +243,8 @@ class Go:
 
     generation: int
     step: int
+    fresh: tuple[int, ...] = ()
+    """Ranks that get their state from one that has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

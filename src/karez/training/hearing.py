@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from karez.core.ports import Event, ProcessInfo
-from karez.core.resources import Grant
+from karez.core.resources import Grant, NodeId
 from karez.training import gang as words
 from karez.training.launch import parse_key
 
@@ -68,7 +68,9 @@ def gang_from(
     grants: Mapping[int, Grant], found: Found, *, generation: int, limits: words.Limits, now: float
 ) -> words.Gang:
     """The gang as its processes last described themselves."""
-    ranks = tuple(_rank(grant, *found.get(seat, (1, None))) for seat, grant in grants.items())
+    known = {seat: _rank(grant, *found.get(seat, (1, None))) for seat, grant in grants.items()}
+    given_up = words.Rank(node=NodeId(""), retired=True)
+    ranks = tuple(known.get(seat, given_up) for seat in range(max(known, default=-1) + 1))
     return words.Gang(
         ranks=ranks,
         generation=max([generation, 1, *(_generation(info) for _, info in found.values())]),

@@ -4,8 +4,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 from karez.core.ports import NodeLost, Staged
-from karez.core.resources import Grant, Need
+from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.workloads import EndReason, Job
+from karez.training.crew import Crew
 from karez.training.launch import Kit
 from karez.training.record import Tools
 
@@ -22,7 +23,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-def gather_kit(job: Job, epoch: int, grants: Mapping[int, Grant], tools: Tools) -> Kit:
+def gather_kit(job: Job, epoch: int, crew: Crew, tools: Tools) -> Kit:
     """Inputs, code, secrets and addresses of a job. Raises Refused."""
     spec, store = job.spec, tools.store
     staged = []
@@ -40,29 +41,46 @@ def gather_kit(job: Job, epoch: int, grants: Mapping[int, Grant], tools: Tools) 
         inputs=tuple(staged),
         code=code.spec.files if code else (),
         secrets=tools.secrets(spec.project, spec.secrets),
-        keepers=keepers_of(grants, tools),
-        world=len(grants),
-        master=_master(job, epoch, grants, tools),
+        keepers=keepers_of(crew, tools),
+        world=len(crew.seats),
+        master=_master(job, epoch, crew.seats, tools),
+        roles=_addresses(crew, tools),
+        memory=_memory(crew, tools),
     )
 
 
-def keepers_of(grants: Mapping[int, Grant], tools: Tools) -> list[str]:
+def keepers_of(crew: Crew, tools: Tools) -> list[str]:
     """Addresses of the keepers of a gang's nodes."""
-    found = []
-    for node in sorted({grant.node for grant in grants.values()}):
-        try:
-            found.append(tools.fabric.keeper(node))
-        except NodeLost:
-            continue  # its poller says so to the foreman
+    found = (_keeper(node, tools) for node in sorted(crew.nodes))
+    return [address for address in found if address]
+
+
+def _keeper(node: NodeId, tools: Tools) -> str:
+    try:
+        return tools.fabric.keeper(node)
+    except NodeLost:
+        return ""  # its poller says so to the foreman
+
+
+def _addresses(crew: Crew, tools: Tools) -> dict[str, list[str]]:
+    """Role -> where its workers stand."""
+    known = {node.id: node.address for node in tools.store.pool.nodes()}
+    found: dict[str, list[str]] = {}
+    for grant in crew.others:
+        found.setdefault(grant.role, []).append(known.get(grant.node, ""))
     return found
+
+
+def _memory(crew: Crew, tools: Tools) -> list[tuple[str, int]]:
+    """The keepers that hold memory for this gang, and how much."""
+    held = [grant for grant in crew.others if grant.kind == DeviceKind.MEMORY]
+    found = [(_keeper(grant.node, tools), grant.memory_bytes) for grant in held]
+    return [(address, size) for address, size in found if address]
 
 
 def need_of(grant: Grant, each: Sequence[Need]) -> Need:
     """The alternative that a grant was made for."""
-    for need in each:
-        if need.kind == grant.kind and need.milli == grant.milli:
-            return need
-    return each[0]
+    return next((need for need in each if grant.meets(need)), each[0])
 
 
 def devices_of(grant: Grant) -> str:

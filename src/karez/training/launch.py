@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from karez.core.artifacts import FileEntry
 from karez.core.ports import ProcessSpec, Staged
 from karez.core.resources import Grant
-from karez.core.workloads import Job, WorkloadKind
+from karez.core.workloads import Job, Role, WorkloadKind
 
 RECIPES = "karez.studio.recipes"
 _SCRIPT = "karez.training.worker.script:main"
@@ -27,6 +27,10 @@ class Kit:
     world: int = 1
     master: str = ""
     """host:port for scripts that build their own process group."""
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Role -> addresses of the nodes that its workers stand on."""
+    memory: Sequence[tuple[str, int]] = ()
+    """(keeper's host:port, bytes) of the memory on other nodes that the gang holds."""
 
 
 def rank_key(job: str, seat: int, life: int) -> str:
@@ -56,7 +60,7 @@ def rank_spec(
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
         "KAREZ_KEEPERS": ",".join(kit.keepers),
-        "KAREZ_SETTINGS": json.dumps(dict(spec.settings)),
+        **_shared(kit),
         "KAREZ_INPUT_IDS": json.dumps({s.folder: s.artifact for s in kit.inputs}),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -74,6 +78,43 @@ def rank_spec(
         code=kit.code,
         restore=restore,
     )
+
+
+def aide_spec(
+    kit: Kit, role: Role, number: int, life: int, grant: Grant, count: int
+) -> ProcessSpec:
+    """A process of a role beside the ranks."""
+    spec = kit.job.spec
+    command = role.command or spec.command
+    return ProcessSpec(
+        key=f"{kit.job.id}.role.{role.name}.{number}.{life}",
+        workload=kit.job.id,
+        rank=-1,
+        epoch=kit.epoch,
+        command=command,
+        grant=grant,
+        env={
+            "KAREZ_ROLE": role.name,
+            "KAREZ_ROLE_RANK": str(number),
+            "KAREZ_ROLE_SIZE": str(count),
+            **_shared(kit),
+            **spec.env,
+            **kit.secrets,
+        },
+        inputs=kit.inputs,
+        code=kit.code,
+    )
+
+
+def _shared(kit: Kit) -> dict[str, str]:
+    """What every process of a gang is told of the others."""
+    return {
+        "KAREZ_SETTINGS": json.dumps(dict(kit.job.spec.settings)),
+        "KAREZ_ROLES": json.dumps({name: list(at) for name, at in kit.roles.items()}),
+        "KAREZ_POOLED_MEMORY": json.dumps(
+            [{"keeper": address, "bytes": size} for address, size in kit.memory]
+        ),
+    }
 
 
 def store_spec(kit: Kit, generation: int) -> ProcessSpec:

@@ -31,6 +31,7 @@ from karez.training.gang import (
     NodeGone,
     Phase,
     Rank,
+    Resized,
     Resumed,
     Shrunk,
     Spawn,
@@ -91,6 +92,8 @@ def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, 
             return _moved(gang, nodes, now)
         case Shrunk(keep=keep) if gang.phase == Phase.PLACING:
             return _shrunk(gang, keep, now)
+        case Resized() if gang.phase == Phase.RUNNING and gang.is_session:
+            return _resized(gang, event, now)
         case Tick():
             return _tick(gang, now)
         case _:
@@ -124,7 +127,8 @@ def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, .
 def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     if gang.phase != Phase.QUIESCING or not all(rank.standing for _, rank in gang.active):
         return gang, ()
-    common = set.intersection(*(set(rank.steps) for _, rank in gang.active))
+    knowing = [rank for _, rank in gang.active if not rank.joining]
+    common = set.intersection(*(set(rank.steps) for rank in knowing)) if knowing else set()
     step = max(common, default=0)
     fault = gang.fault
     if fault is not None:
@@ -134,7 +138,8 @@ def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     for number, _ in gang.active:
         gang = _set(gang, number, standing=False, committed=step)
     gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault)
-    return gang, (Go(generation=gang.generation, step=step),)
+    fresh = tuple(number for number, rank in gang.active if rank.joining and step and knowing)
+    return gang, (Go(generation=gang.generation, step=step, fresh=fresh),)
 
 
 def _source(rank: Rank, step: int) -> str:
@@ -148,7 +153,8 @@ def _resumed(gang: Gang, now: float) -> Gang:
 
 
 def _committed(gang: Gang, event: Committed, now: float) -> tuple[Gang, tuple[Command, ...]]:
-    gang = _set(gang, event.rank, committed=max(event.step, gang.ranks[event.rank].committed))
+    committed = max(event.step, gang.ranks[event.rank].committed)
+    gang = _set(gang, event.rank, committed=committed, joining=False)
     everywhere = min(rank.committed for _, rank in gang.active)
     if everywhere > gang.best:
         gang = replace(gang, best=everywhere, faults=0)
@@ -208,7 +214,9 @@ def _lose(
     ranks = list(gang.ranks)
     for number in numbers:
         old = ranks[number]
-        ranks[number] = Rank(node=old.node, life=old.life + 1, committed=old.committed)
+        ranks[number] = Rank(
+            node=old.node, life=old.life + 1, committed=old.committed, joining=old.joining
+        )
     gang, halts = _end_generation(replace(gang, ranks=tuple(ranks)), fault, now)
     spawns = tuple(
         Spawn(rank=n, node=ranks[n].node, life=ranks[n].life) for n in numbers if ranks[n].node
@@ -282,6 +290,29 @@ def _shrunk(gang: Gang, keep: tuple[int, ...], now: float) -> tuple[Gang, tuple[
             gang = _set(gang, number, retired=True)
     fault = None if gang.fault is None else replace(gang.fault, rung="shrink")
     return _go_if_ready(replace(gang, phase=Phase.QUIESCING, since=now, fault=fault), now)
+
+
+def _resized(gang: Gang, event: Resized, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """A new generation with fewer ranks or more; no fault, and no receipt."""
+    kills = tuple(Kill(rank=number, why="the gang is smaller now") for number in event.leave)
+    for number in event.leave:
+        gang = _set(gang, number, retired=True)
+    ranks = list(gang.ranks)
+    for number, node in sorted(event.join.items()):
+        while len(ranks) < number:
+            ranks.append(Rank(node=NodeId(""), retired=True))  # a number that was never used
+        ranks.append(Rank(node=node, joining=True))
+    for number, rank in enumerate(ranks):
+        ranks[number] = replace(rank, standing=False, finished=False)
+    gang = replace(
+        gang, ranks=tuple(ranks), generation=gang.generation + 1, phase=Phase.QUIESCING, since=now,
+        suspect=None,
+    )  # fmt: skip
+    halts = tuple(
+        Halt(rank=number, generation=gang.generation) for number, rank in gang.active if rank.alive
+    )
+    spawns = tuple(Spawn(rank=number, node=node, life=1) for number, node in event.join.items())
+    return gang, (*kills, *halts, *spawns)
 
 
 def _tick(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:

@@ -10,7 +10,7 @@ from karez.core.resources import Grant, Need, NodeId
 from karez.core.settings import Settings
 from karez.core.stores import Store
 from karez.core.usage import MetricRow
-from karez.core.workloads import EndReason, Job, RankView, State, Status, WorkloadKind
+from karez.core.workloads import Among, EndReason, Job, RankView, State, Status, WorkloadKind
 from karez.training import gang as words
 from karez.training.launch import rank_key
 
@@ -30,8 +30,8 @@ class Tools:
     clock: Clock
     settings: Settings
     logs: LogSink
-    find: Callable[[Need, int, frozenset[NodeId]], Sequence[Grant]]
-    """Free devices for more workers, off these nodes."""
+    find: Callable[[Need, int, frozenset[NodeId], Among], Sequence[Grant]]
+    """Free devices for more workers, off these nodes, where the gang may stand."""
     secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
 
 

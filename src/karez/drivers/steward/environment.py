@@ -11,6 +11,7 @@ def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
     return {
         "KAREZ_KEY_NAME": spec.key,
         "KAREZ_JOB": spec.workload,
+        "KAREZ_EPOCH": str(spec.epoch),
         "KAREZ_INPUTS": str(folder / "inputs"),
         "KAREZ_OUT": str(folder / "out"),
         "KAREZ_RESTORE": str(folder / "restore"),

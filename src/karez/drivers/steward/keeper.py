@@ -27,6 +27,8 @@ class Keeper:
         """Nothing is held yet."""
         self._token = token
         self._held: dict[tuple[str, int], dict[int, bytes]] = {}
+        self._epochs: dict[str, int] = {}
+        """The newest epoch that each job has written with: older ones are fenced off."""
         self._lock = threading.Lock()
 
     def serve(self, peer: socket.socket) -> None:
@@ -51,8 +53,7 @@ class Keeper:
         name = (str(request.get("job")), int(request.get("rank", 0)))
         match request["op"]:
             case "put":
-                self._put(name, int(request["step"]), blob)
-                return {"ok": True}, b""
+                return self._put(name, request, blob), b""
             case "list":
                 with self._lock:
                     return {"steps": sorted(self._held.get(name, {}))}, b""
@@ -64,38 +65,56 @@ class Keeper:
                 with self._lock:
                     for key in [key for key in self._held if key[0] == name[0]]:
                         del self._held[key]
+                    self._epochs.pop(name[0], None)
                 return {"ok": True}, b""
             case "ship":
-                return {"ok": self._ship(request, peers)}, b""
+                return self._ship(request, peers), b""
             case _:
                 return {"ok": False}, b""
 
-    def _put(self, name: tuple[str, int], step: int, blob: bytes) -> None:
+    def _put(self, name: tuple[str, int], request: dict[str, Any], blob: bytes) -> dict[str, Any]:
+        """Hold a snapshot, within what its job was granted here, if it was granted so much."""
+        step, epoch = int(request["step"]), int(request.get("epoch", 0))
+        limit = int(request.get("limit", 0))
         with self._lock:
+            if epoch < self._epochs.get(name[0], 0):
+                return {"ok": False}
+            self._epochs[name[0]] = epoch
             held = self._held.setdefault(name, {})
             held[step] = blob
             for other in sorted(held):
                 if other > step or other <= step - KEEP:
                     del held[other]  # given up by a recovery, or no longer needed
+            used = sum(
+                len(body)
+                for (job, _), steps in self._held.items()
+                if job == name[0]
+                for body in steps.values()
+            )
+            if limit and used > limit:
+                del held[step]
+                return {"ok": False, "full": used}
+        return {"ok": True}
 
-    def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> bool:
+    def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> dict[str, Any]:
         """Send one of this node's snapshots to a peer's keeper, then mark it replicated."""
         slots = Slots(Path(request["path"]))
         try:
             snapshot = slots.read(int(request["step"]))
             if snapshot is None:
-                return False
+                return {"ok": False}
             to = str(request["to"])
             if to not in peers:
                 peers[to] = dial(to, self._token)
-            head = {"op": "put", "job": request["job"], "rank": request["rank"]}
-            wire.send(peers[to], {**head, "step": snapshot.step}, snapshot.body)
-            wire.receive(peers[to])
-            slots.replicated = max(slots.replicated, snapshot.step)
-            return True
+            head = {key: request.get(key, 0) for key in ("job", "rank", "epoch", "limit")}
+            wire.send(peers[to], {**head, "op": "put", "step": snapshot.step}, snapshot.body)
+            answer, _ = wire.receive(peers[to])
+            if answer["ok"]:
+                slots.replicated = max(slots.replicated, snapshot.step)
+            return answer
         except OSError:
             peers.pop(str(request["to"]), None)
-            return False
+            return {"ok": False}
         finally:
             slots.close()
 

@@ -19,7 +19,7 @@ from karez.core import wire
 from karez.core.artifacts import FileEntry
 from karez.core.errors import KarezError
 from karez.core.ports import Event, Poll, ProcessInfo, ProcessSpec
-from karez.core.resources import Grant, Node, NodeId
+from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import interface_of, probe_node
 from karez.drivers.steward.children import NurseryLine, inherited, start_keeper
@@ -113,6 +113,7 @@ class Steward:
                 epoch=spec.epoch,
                 pid=0,
                 alive=True,
+                grant=spec.grant,
             )
             folder = self.home / "work" / spec.workload / spec.key
             self._processes[spec.key] = _Process(spec=spec, folder=folder, info=info)
@@ -229,8 +230,7 @@ class Steward:
         except (KarezError, OSError) as error:
             self._ended(spec.key, 127, str(error))
             return
-        grant = spec.grant
-                self._to_nursery(
+        self._to_nursery(
             {
                 "op": "start",
                 "key": spec.key,

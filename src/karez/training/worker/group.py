@@ -94,6 +94,16 @@ class Group:
             dist.broadcast(copy, 0)
             tensor.copy_(copy)
 
+    def hand_out(self, body: bytes, source: int) -> bytes:
+        """Give every rank the bytes of one. Raises RuntimeError when aborted."""
+        size = torch.tensor([len(body)])
+        dist.broadcast(size, source)
+        data = torch.empty(int(size), dtype=torch.uint8)
+        if dist.get_rank() == source:
+            data.copy_(torch.frombuffer(bytearray(body), dtype=torch.uint8))
+        dist.broadcast(data, source)
+        return bytes(data.numpy().tobytes())
+
     def meet(self) -> None:
         """Wait until every rank is here. Raises RuntimeError when aborted."""
         dist.all_reduce(torch.zeros(1))

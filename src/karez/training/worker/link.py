@@ -1,14 +1,17 @@
 """A rank's line to its node's steward, and to the keepers of state."""
 
+import json
 import os
 import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from karez.core import wire
+
+MEMORY = "KAREZ_POOLED_MEMORY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,9 @@ class Surroundings:
     restore: str
     device: str
     address: str
+    epoch: int = 0
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Keeper -> bytes that this job holds there."""
 
 
 def surroundings() -> Surroundings:
@@ -49,6 +55,8 @@ def surroundings() -> Surroundings:
         restore=env.get("KAREZ_RESTORE", ""),
         device=env.get("KAREZ_DEVICE", "cpu"),
         address=env.get("KAREZ_ADDRESS", "127.0.0.1"),
+        epoch=int(env.get("KAREZ_EPOCH", "0")),
+        memory={m["keeper"]: int(m["bytes"]) for m in json.loads(env.get(MEMORY, "[]"))},
     )
 
 
@@ -100,11 +108,35 @@ class KeeperLine:
         self._stream.close()
 
 
+def kept_by_peers(place: Surroundings) -> dict[int, str]:
+    """Step -> address of a keeper that has this rank's snapshot."""
+    found: dict[int, str] = {}
+    for address in dict.fromkeys((*place.keepers, *place.memory)):
+        try:
+            line = KeeperLine(address, place.keeper_token)
+            answer, _ = line.ask({"op": "list", "job": place.job, "rank": place.seat})
+            line.close()
+        except (OSError, EOFError):
+            continue  # that keeper went with its node
+        found.update((int(step), address) for step in answer["steps"])
+    return found
+
+
+def fetch_kept(place: Surroundings, address: str, step: int) -> bytes | None:
+    """This rank's snapshot of a step, from a keeper that has it. Raises OSError, EOFError."""
+    line = KeeperLine(address, place.keeper_token)
+    answer, body = line.ask({"op": "get", "job": place.job, "rank": place.seat, "step": step})
+    line.close()
+    return body if answer["ok"] else None
+
+
 class Shipper:
     """Has this node's keeper send each new snapshot to a peer, off the training thread."""
 
     def __init__(self, place: Surroundings) -> None:
         """Nothing is connected yet."""
+        self.full_bytes = 0
+        """What a job's snapshots needed of the memory that it holds elsewhere, if too much."""
         self._place = place
         self._wanted: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
@@ -119,8 +151,10 @@ class Shipper:
         while True:
             step, peer = self._wanted.get()
             request = {"op": "ship", "job": place.job, "rank": place.seat, "step": step}
+            limits = {"epoch": place.epoch, "limit": place.memory.get(peer, 0)}
             try:
                 line = line or KeeperLine(place.keeper, place.keeper_token)
-                line.ask({**request, "path": place.slots, "to": peer})
+                answer, _ = line.ask({**request, **limits, "path": place.slots, "to": peer})
+                self.full_bytes = int(answer.get("full", 0))
             except (OSError, EOFError):
                 line = None  # the snapshot stays unreplicated; Rule R waits for the next word

@@ -26,7 +26,14 @@ import torch
 from karez.core.errors import BadRequest, StorageFull
 from karez.core.slots import Slots
 from karez.training.worker.group import Group, Membership
-from karez.training.worker.link import KeeperLine, Shipper, StewardLink, Surroundings, surroundings
+from karez.training.worker.link import (
+    Shipper,
+    StewardLink,
+    Surroundings,
+    fetch_kept,
+    kept_by_peers,
+    surroundings,
+)
 from karez.training.worker.loader import Replay, StepLoader
 from karez.training.worker.state import (
     History,
@@ -182,6 +189,9 @@ class Run:
         while self._peer and self._slots is not None and self._slots.replicated < self.step:
             if self._is_over:
                 return False
+            if self._shipper is not None and self._shipper.full_bytes:
+                where = f"the memory that this job holds at {self._peer}"
+                raise StorageFull(path=where, wanted_bytes=self._shipper.full_bytes)
             time.sleep(0.0005)  # noqa: TID251 - waiting on shared memory, which cannot wake us
         return True
 
@@ -243,28 +253,13 @@ class Run:
         for file in Path(self._place.restore).glob("step-*.kz"):
             found[int(file.stem.split("-")[1])] = "storage"
         if self._slots is not None and not self._slots.steps():
-            for step in self._kept_by_peers():
+            for step in kept_by_peers(self._place):
                 found[step] = "peer"
         if self._slots is not None:
             for step in self._slots.steps():
                 found[step] = "shm"
         if self._generation == 0:
             found.setdefault(0, "start")
-        return found
-
-    def _kept_by_peers(self) -> dict[int, str]:
-        """Step -> address of a keeper that has this rank's snapshot."""
-        found: dict[int, str] = {}
-        for address in self._place.keepers:
-            try:
-                line = KeeperLine(address, self._place.keeper_token)
-                answer, _ = line.ask(
-                    {"op": "list", "job": self._place.job, "rank": self._place.seat}
-                )
-                line.close()
-            except (OSError, EOFError):
-                continue  # that keeper went with its node
-            found.update((int(step), address) for step in answer["steps"])
         return found
 
     def _stand(self, generation: int) -> None:
@@ -305,7 +300,10 @@ class Run:
                     store=message["store"],
                 )
                 self._group.rebuild(member)
-            self._restore(step)
+            fresh = [int(number) for number in message.get("fresh", ())]
+            if self.rank not in fresh:
+                self._restore(step)
+            self._share(fresh)
             if step == 0 and self.world > 1 and self._tracked is not None:
                 self._group.same(
                     [p.data for p in self._tracked.model.parameters() if p.requires_grad]
@@ -319,6 +317,17 @@ class Run:
         losses = self._history.state_dict()["losses"]
         self._link.say("resumed", generation=self._generation, step=step, losses=losses)
         return True
+
+    def _share(self, fresh: list[int]) -> None:
+        """Ranks that are new in the gang take the state of the first that is not."""
+        if not fresh or self._tracked is None:
+            return
+        donor = min(set(range(self.world)) - set(fresh))
+        body = b"".join(pack(self._tracked)) if self.rank == donor else b""
+        body = self._group.hand_out(body, donor)
+        if self.rank in fresh:
+            unpack(body, self._tracked)
+            self._tracked.optimizer.zero_grad()
 
     def _settle_slots(self) -> None:
         """After a restore: the agreed step is the newest, and a new peer must hear of it."""
@@ -345,14 +354,10 @@ class Run:
         snapshot = None if self._slots is None else self._slots.read(step)
         if snapshot is not None:
             return snapshot.body
-        keepers = self._kept_by_peers()
+        keepers = kept_by_peers(self._place)
         if step in keepers:
-            line = KeeperLine(keepers[step], self._place.keeper_token)
-            answer, body = line.ask(
-                {"op": "get", "job": self._place.job, "rank": self._place.seat, "step": step}
-            )
-            line.close()
-            if answer["ok"]:
+            body = fetch_kept(self._place, keepers[step], step)
+            if body is not None:
                 return body
         for file in Path(self._place.restore).glob(f"step-{step}-*.kz"):
             return file.read_bytes()

@@ -1,0 +1,63 @@
+"""The processes of a gang's roles beside its ranks: loaders and the like.
+
+They start with the gang and end with it. One that fails is started again a few times; one that
+ends by itself is done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from karez.core.ports import Event, ProcessSpec
+from karez.core.resources import IN_BYTES, Grant, NodeId
+from karez.core.workloads import Role
+from karez.training.launch import Kit, aide_spec
+
+STARTS = 5
+"""How often an aide is started again before its gang is failed; as often as a Kubernetes Job's
+pods by default (backoffLimit 6), less the first."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Aides:
+    """All aides of one gang."""
+
+    kit: Kit
+    start: Callable[[NodeId, ProcessSpec], None]
+    """Starts a process on a node."""
+    lives: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def begin(self, role: Role, grants: list[Grant]) -> None:
+        """Start a role's processes; what is memory or storage alone runs nothing."""
+        for number, grant in enumerate(grants):
+            if grant.kind not in IN_BYTES:
+                self._start(role, number, grant, len(grants))
+
+    def hear(self, event: Event, grants: Callable[[str], list[Grant]]) -> str:
+        """What an aide's event means for the gang: why it must end, or nothing."""
+        named = parse_aide(event.key)
+        if event.type != "exit" or named is None:
+            return ""
+        name, number, life = named
+        if self.lives.get((name, number)) != life or int(event.data["code"]) == 0:
+            return ""
+        held = grants(name)
+        role = next((r for r in self.kit.job.spec.gang.roles if r.name == name), None)
+        if life >= STARTS or role is None or number >= len(held):
+            why = str(event.data["error"]) or f"ended with code {event.data['code']}"
+            return f"{name} {number} failed {life} times; the last: {why}"
+        self._start(role, number, held[number], len(held))
+        return ""
+
+    def _start(self, role: Role, number: int, grant: Grant, count: int) -> None:
+        life = self.lives.get((role.name, number), 0) + 1
+        self.lives[role.name, number] = life
+        self.start(grant.node, aide_spec(self.kit, role, number, life, grant, count))
+
+
+def parse_aide(key: str) -> tuple[str, int, int] | None:
+    """(role, number, life) of an aide's process; None for others."""
+    head, _, rest = key.partition(".role.")
+    parts = rest.rsplit(".", 2)
+    if not head or len(parts) != 3 or not parts[1].isdigit() or not parts[2].isdigit():
+        return None
+    return parts[0], int(parts[1]), int(parts[2])

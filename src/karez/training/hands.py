@@ -1,0 +1,168 @@
+"""What a foreman does on the nodes: starts, tells, kills, and holds devices for its gang."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
+from karez.core.resources import Grant, NodeId
+from karez.core.workloads import Job, WorkloadKind
+from karez.training import gang as words
+from karez.training.crew import Crew
+from karez.training.kit import keepers_of
+from karez.training.launch import Kit, parse_key, rank_key, rank_spec, store_spec
+from karez.training.record import Tools
+
+
+@dataclass(slots=True, kw_only=True)
+class Hands:
+    """One gang's. A node that does not answer is noticed by its poller, not here."""
+
+    job: Job
+    token: str
+    tools: Tools
+    crew: Crew
+    kit: Kit
+    _stores: dict[int, str] = field(default_factory=dict)
+    """Generation -> where its rendezvous store listens; empty until it says so."""
+    _pending: words.Go | None = None
+
+    def on(self, node: NodeId, act: Callable[[NodeId], None]) -> None:
+        """Act on a node."""
+        if not node:
+            return
+        try:
+            act(node)
+        except NodeLost:
+            return
+
+    def start(self, node: NodeId, spec: ProcessSpec) -> None:
+        """Start a process."""
+        self.on(node, lambda node: self.tools.fabric.start(node, spec))
+
+    def tell(self, gang: words.Gang, seat: int, message: Mapping[str, Any]) -> None:
+        """Send a rank a message."""
+        rank = gang.ranks[seat]
+        key = rank_key(self.job.id, seat, rank.life)
+        self.on(rank.node, lambda node: self.tools.fabric.tell(node, key, message))
+
+    def kill(self, gang: words.Gang, seat: int, grace_s: float) -> None:
+        """End a rank's process."""
+        rank = gang.ranks[seat]
+        key = rank_key(self.job.id, seat, rank.life)
+        self.on(rank.node, lambda node: self.tools.fabric.kill(node, key, grace_s=grace_s))
+
+    def spawn(self, gang: words.Gang, command: words.Spawn) -> Grant:
+        """Start a rank's process, with the newest stored checkpoint at hand; on what."""
+        restore: dict[str, str] = {}
+        kept = self.tools.store.history.newest_checkpoint(self.job.id, len(gang.active))
+        if command.rank in kept:
+            step, digest = kept[command.rank]
+            restore[f"step-{step}-{command.rank}.kz"] = digest
+        grant = self.crew.seats[command.rank]
+        spec = rank_spec(self.kit, command.rank, command.life, grant, restore=restore)
+        self.start(command.node, spec)
+        return grant
+
+    def open_store(self, gang: words.Gang) -> None:
+        """Start this generation's rendezvous store ahead of its Go."""
+        generation = gang.generation
+        wanted = len(gang.active) > 1 and self.job.spec.kind == WorkloadKind.TRAIN
+        homes = [rank.node for _, rank in gang.active if rank.node]
+        if not wanted or not homes or generation in self._stores:
+            return
+        self._stores[generation] = ""
+        self.start(homes[0], store_spec(self.kit, generation))
+
+    def hear_store(self, event: Event, gang: words.Gang) -> None:
+        """A rendezvous store says where it listens."""
+        self._stores[int(event.data["generation"])] = str(event.data["address"])
+        if self._pending is not None:
+            self.go(gang, self._pending)
+
+    def go(self, gang: words.Gang, go: words.Go) -> None:
+        """Tell every rank where it stands and whom it meets, once the store is there."""
+        self._pending = None
+        if go.generation != gang.generation:
+            return
+        active = gang.active
+        store = self._stores.get(go.generation, "")
+        if len(active) > 1 and not store:
+            self._pending = go  # until the store says where it is
+            return
+        fresh = [number for number, (seat, _) in enumerate(active) if seat in go.fresh]
+        nodes = sorted({rank.node for _, rank in active})
+        for number, (seat, rank) in enumerate(active):
+            message = {
+                "type": "go",
+                "generation": go.generation,
+                "step": go.step,
+                "rank": number,
+                "world": len(active),
+                "store": store,
+                "peer": self._peer(number, rank.node, nodes),
+                "fresh": fresh,
+            }
+            self.tell(gang, seat, message)
+
+    def _peer(self, number: int, own: NodeId, nodes: Sequence[NodeId]) -> str:
+        """The keeper of a rank's snapshots: in memory held for that, else on the next node."""
+        if self.kit.memory:
+            return self.kit.memory[number % len(self.kit.memory)][0]
+        peer = nodes[(nodes.index(own) + 1) % len(nodes)]
+        try:
+            return "" if peer == own else self.tools.fabric.keeper(peer)
+        except NodeLost:
+            return ""
+
+    def regrant(self, grants: Mapping[int, Grant]) -> bool:
+        """Hold these for the workers from now on. False: another control owns the job."""
+        epoch = self.tools.store.workloads.regrant(
+            self.job.id,
+            self.token,
+            [*grants.values(), *self.crew.others],
+            now=self.tools.clock.now(),
+        )
+        if epoch is None:
+            return False
+        self.crew.seats = {**self.crew.seats, **grants}
+        self.kit = replace(self.kit, epoch=epoch)
+        return True
+
+    def renew(self) -> None:
+        """New places are part of the gang."""
+        self.kit = replace(self.kit, keepers=keepers_of(self.crew, self.tools))
+
+    def save(self, seat: int, step: int, path: str) -> None:
+        """Keep a rank's part of a checkpoint."""
+
+        def keep(node: NodeId) -> None:
+            entry = self.tools.fabric.save(node, path)
+            self.tools.store.history.add_checkpoint(self.job.id, step, seat, entry.sha256)
+
+        self.on(self.crew.seats[seat].node, keep)
+
+    def processes(self) -> list[ProcessInfo]:
+        """All that its nodes know of, of this epoch and those before."""
+        found: list[ProcessInfo] = []
+        for node in self.crew.nodes:
+            try:
+                found += self.tools.fabric.processes(node)
+            except NodeLost:
+                continue
+        return [i for i in found if i.workload == self.job.id and i.epoch <= self.kit.epoch]
+
+    def alive(self) -> set[int]:
+        """Seats whose process lives."""
+        named = (parse_key(info.key) for info in self.processes() if info.alive)
+        return {seat for seat, _ in filter(None, named)}
+
+    def collect(self, gang: words.Gang) -> list[tuple[str, Any]]:
+        """The outputs of the first rank. Raises NodeLost."""
+        seat, rank = gang.active[0]
+        return list(self.tools.fabric.collect(rank.node, rank_key(self.job.id, seat, rank.life)))
+
+    def forget(self) -> None:
+        """Clear all its nodes of it."""
+        for node in self.crew.nodes:
+            self.on(node, lambda node: self.tools.fabric.forget(node, self.job.id))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from report import report, traces
 
-from karez.simulation import inventories, philly
+from karez.simulation import inventories, workloads
 from karez.simulation.queueing import queueing
 
 INVENTORY = Path(__file__).parent.parent / "examples" / "inventories" / "philly-quarter.toml"
@@ -31,7 +31,7 @@ def main() -> None:
         head, *lines = file.readlines()
     chosen = [line for line in lines if SPAN[0] <= line < SPAN[1]]
     jobs = [
-        job for job in philly.read_jobs([head, *chosen], "philly.csv") if job.project in busiest
+        job for job in workloads.read_jobs([head, *chosen], "philly.csv") if job.project in busiest
     ]
     fifo_s = 0.0
     rows: list[dict[str, object]] = []

@@ -10,7 +10,7 @@ import pytest
 from karez.cli.simulate import parse_seeds
 from karez.core.errors import BadRequest
 from karez.scheduling.scores import Policy
-from karez.simulation import inventories, openb, philly
+from karez.simulation import inventories, openb, workloads
 from karez.simulation.charts import ticks
 from karez.simulation.packing import pack, packing
 from karez.simulation.queueing import queueing
@@ -51,7 +51,7 @@ def test_models_are_respected() -> None:
 @pytest.mark.parametrize("policy", ["fifo", "sjf", "backfill", "karez"])
 def test_a_replay_gives_the_same_log_and_ends_every_job(policy: str) -> None:
     nodes = inventories.read_inventory(POOL, "i")
-    jobs = philly.read_jobs(lines(JOBS), "j")
+    jobs = workloads.read_jobs(lines(JOBS), "j")
     first = queueing(nodes, jobs, policy=policy, known=True)
     assert first == queueing(nodes, jobs, policy=policy, known=True)
     assert first.jobs == 3
@@ -61,7 +61,7 @@ def test_a_replay_gives_the_same_log_and_ends_every_job(policy: str) -> None:
 
 def test_fifo_waits_in_order_and_the_figures_add_up() -> None:
     nodes = inventories.read_inventory(POOL, "i")
-    report = queueing(nodes, philly.read_jobs(lines(JOBS), "j"), policy="fifo", known=False)
+    report = queueing(nodes, workloads.read_jobs(lines(JOBS), "j"), policy="fifo", known=False)
     assert report.queued_s.max == pytest.approx(594.0)  # the 16-device job waits for the first
     assert report.jct_s.max == pytest.approx(654.0)
     work = 600 * 8 + 60 + 60 * 16
@@ -71,7 +71,7 @@ def test_fifo_waits_in_order_and_the_figures_add_up() -> None:
 def test_npus_do_too_and_what_never_fits_or_takes_no_time_is_no_trouble() -> None:
     jobs = "timestamp,duration,num_gpus,cluster\n0,0,1,a\n0,0,4096,a\n"
     pool = inventories.read_inventory("[[nodes]]\ncount = 2\nnpu = 8\n", "i")
-    report = queueing(pool, philly.read_jobs(lines(jobs), "j"), policy="karez", known=False)
+    report = queueing(pool, workloads.read_jobs(lines(jobs), "j"), policy="karez", known=False)
     assert (report.jobs, report.left_out, report.jct_s.max) == (1, 1, 0.0)
     assert report.devices == 16
 
@@ -103,11 +103,11 @@ BAD_TABLES = {
     ),
     "column timestamp: 'soon'": (
         "timestamp,duration,num_gpus,cluster\nsoon,1,1,a\n",
-        philly.read_jobs,
+        workloads.read_jobs,
     ),
     "column num_gpus: 1.5 is not a whole": (
         "timestamp,duration,num_gpus,cluster\n1,1,1.5,a\n",
-        philly.read_jobs,
+        workloads.read_jobs,
     ),
 }
 
@@ -146,7 +146,7 @@ def test_bad_seeds_are_refused(text: str) -> None:
 
 
 def test_orders_that_need_durations_say_so() -> None:
-    nodes, jobs = inventories.read_inventory(POOL, "i"), philly.read_jobs(lines(JOBS), "j")
+    nodes, jobs = inventories.read_inventory(POOL, "i"), workloads.read_jobs(lines(JOBS), "j")
     with pytest.raises(BadRequest, match="how long jobs run"):
         queueing(nodes, jobs, policy="sjf", known=False)
 

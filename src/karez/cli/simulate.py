@@ -1,19 +1,28 @@
 """`karez simulate`: traces through the production scheduler, offline."""
 
+import gzip
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from karez.cli.show import json_out, table
+from karez.client.address import state_folder
 from karez.core.errors import BadRequest
+from karez.core.resources import Node
+from karez.core.units import parse_seconds
+
+if TYPE_CHECKING:  # NumPy: only where something is simulated
+    from karez.simulation.queueing import QueueReport
 
 app = typer.Typer(no_args_is_help=True, help="Traces through the production scheduler, offline.")
 MOST_SEEDS = 10_000
+MOST_ROWS = 20
+"""Projects that are shown."""
 Report = Annotated[
     Path | None, typer.Option("--report", help="Write an HTML page with plots there.")
 ]
@@ -103,10 +112,17 @@ class Durations(StrEnum):
 
 @app.command()
 def queue(
-    jobs: Annotated[Path, typer.Option(help="CSV: timestamp,duration,num_gpus,cluster.")],
-    inventory: Annotated[Path, typer.Option(help="TOML: [[nodes]] count, gpu, project, ...")],
+    jobs: Annotated[Path, typer.Option(help="CSV: Philly's, the DLRM trace's or our columns.")],
+    inventory: Annotated[Path, typer.Option(help="TOML, CSV or JSON; or an imported name.")],
     policy: Annotated[QueuePolicy, typer.Option(help="How.")] = QueuePolicy.KAREZ,
     durations: Annotated[Durations, typer.Option(help="What is told.")] = Durations.UNKNOWN,
+    failures: Annotated[
+        str, typer.Option(help="MTBF:REPAIR of a node, such as 30d:4h; none by default.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="For the failures.")] = 42,
+    journal_file: Annotated[
+        Path | None, typer.Option("--journal", help="Write all that was told and decided there.")
+    ] = None,
     report_file: Report = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -114,28 +130,35 @@ def queue(
 
     Example: karez simulate queue --jobs jobs.csv --inventory pool.toml --policy fifo
     """
-    from karez.simulation import inventories, pages, philly, queueing  # noqa: PLC0415 - only here
+    from karez.simulation import pages, queueing, workloads  # noqa: PLC0415 - NumPy, only here
+    from karez.simulation.failures import parse_failures  # noqa: PLC0415 - as above
 
-    with lines_of(inventory) as lines:
-        nodes = inventories.read_inventory("".join(lines), str(inventory))
+    nodes = nodes_of(inventory)
     with lines_of(jobs) as lines:
-        trace = philly.read_jobs(lines, str(jobs))
-    with bar("jobs ended", len(trace)) as progress:
+        trace = workloads.read_jobs(lines, str(jobs))
+    with bar("jobs ended", len(trace)) as progress, writer(journal_file) as write:
         report = queueing.queueing(
-            nodes, trace, policy=policy.value, known=durations == Durations.KNOWN,
-            progress=progress,
-        )  # fmt: skip
+            nodes,
+            trace,
+            policy=policy.value,
+            known=durations == Durations.KNOWN,
+            extras=queueing.Extras(
+                failures=parse_failures(failures, seed), progress=progress, write=write
+            ),
+        )
     write_page(report_file, pages.queue_page(report))
     if as_json:
         json_out(report)
         return
-    typer.echo(
-        f"{report.jobs} jobs on {report.nodes} nodes with {report.devices} devices, policy "
-        f"{report.policy}, durations {report.durations}; {report.left_out} jobs never fit; "
-        f"{report.preemptions} preemptions; {report.utilisation_pct:.1f}% of device time worked"
-    )
+    typer.echo(pages.queue_words(report))
+    _print_queue(report)
+
+
+def _print_queue(report: "QueueReport") -> None:
+    largest = sorted(report.projects, key=lambda one: -one.jct_s.jobs)[:MOST_ROWS]
     rows = [("all", report.jct_s, report.queued_s)]
-    rows += [(p.project, p.jct_s, p.queued_s) for p in report.projects]
+    rows += [(f"class {c.name}", c.jct_s, c.queued_s) for c in report.classes if c.name]
+    rows += [(p.name, p.jct_s, p.queued_s) for p in largest]
     table(
         ["project", "jobs", "mean JCT s", "p50", "p99", "mean queued s", "p50", "p99", "max"],
         [
@@ -148,6 +171,100 @@ def queue(
         ],
         empty="",
     )  # fmt: skip
+    if len(report.projects) > MOST_ROWS:
+        typer.echo(f"... and {len(report.projects) - MOST_ROWS} smaller projects; --json has all")
+    typer.echo("")
+    table(
+        ["resource", "held on average %", "at most %"],
+        [[use.kind, f"{use.mean_pct:.1f}", f"{use.peak_pct:.1f}"] for use in report.kinds],
+        empty="",
+    )
+    for reason, part in report.reasons:
+        typer.echo(f"waiting, {100 * part:.0f}%: {reason}")
+
+
+@app.command()
+def share(
+    requests: Annotated[Path, typer.Option(help="CSV: Azure's, ServeGen's, or at,load.")],
+    inventory: Annotated[Path, typer.Option(help="TOML, CSV or JSON; or an imported name.")],
+    replica_rate: Annotated[float, typer.Option(help="Load that a replica serves per second.")],
+    replica: Annotated[str, typer.Option(help="What a replica needs.")] = "gpu=1",
+    train: Annotated[str, typer.Option(help="The gang's workers: MIN:WANT:MAX.")] = "1:1:1024",
+    train_each: Annotated[str, typer.Option(help="What one of them needs.")] = "gpu=1",
+    window: Annotated[str, typer.Option(help="Requests are summed over so long.")] = "60s",
+    headroom: Annotated[float, typer.Option(help="Replicas for so many times the load.")] = 1.2,
+    start: Annotated[str, typer.Option(help="How long a replica takes to serve.")] = "30s",
+    report_file: Report = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Services and elastic training on one pool, beside each on nodes of its own.
+
+    Example: karez simulate share --requests azure.csv --inventory pool.toml --replica-rate 2500
+    """
+    from karez.cli.gangs import make_gang  # noqa: PLC0415 - only here
+    from karez.core.resources import parse_need  # noqa: PLC0415 - as above
+    from karez.simulation import pages, sharing  # noqa: PLC0415 - NumPy, only here
+
+    nodes = nodes_of(inventory)
+    try:
+        how = sharing.Sharing(
+            replica=parse_need(replica),
+            replica_rate=replica_rate,
+            training=make_gang(train, [train_each]),
+            headroom=headroom,
+            start_s=parse_seconds(start),
+        )
+        window_s = parse_seconds(window)
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+    with lines_of(requests) as lines:
+        demand = sharing.read_demand(lines, str(requests), window_s)
+    with bar("windows", len(demand.load)) as progress:
+        report = sharing.share(nodes, demand, how, progress=progress)
+    write_page(report_file, pages.sharing_page(report))
+    if as_json:
+        json_out(report)
+        return
+    table(
+        ["arrangement", "unserved %", "training device-hours", "replicas: mean", "peak", "resizes"],
+        [
+            [
+                one.name, f"{one.unserved_pct:.2f}", f"{one.training_device_hours:.1f}",
+                f"{one.replicas_mean:.1f}", one.replicas_peak, one.resizes,
+            ]
+            for one in (report.shared, report.split)
+        ],
+        empty="",
+    )  # fmt: skip
+    if report.training_gain is not None:
+        typer.echo(f"training done on the shared pool: {report.training_gain:.2f} x the split one")
+
+
+@app.command()
+def journal(
+    file: Annotated[Path, typer.Argument(help="A cloud's logs/decisions.log, or --journal's.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Redo every decision of a journal, and say whether each comes out the same.
+
+    Example: karez simulate journal ~/.karez/logs/decisions.log
+    """
+    from karez.simulation.redo import redo  # noqa: PLC0415 - NumPy, only here
+
+    with lines_of(file) as lines:
+        try:
+            found = redo(lines)
+        except ValueError as error:
+            raise BadRequest(problem=f"in {file}: {error}") from error
+    if as_json:
+        json_out(found)
+    elif found.line is None:
+        typer.echo(f"{found.decisions} decisions after {found.steps} steps: all the same")
+    else:
+        typer.echo(f"line {found.line} is not the same\n  written: {found.was or 'nothing'}")
+        typer.echo(f"  decided: {found.now or 'nothing'}")
+    if found.line is not None:
+        raise typer.Exit(1)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -169,10 +286,45 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def lines_of(path: Path) -> Iterator[Iterator[str]]:
     """The lines of a text file. Raises BadRequest if it cannot be read."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig", newline="")
+        ) as file:
             yield file
+    except (OSError, EOFError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadRequest(problem=f"cannot read {path}: {why}") from error
+
+
+def nodes_of(inventory: Path) -> Sequence[Node]:
+    """The nodes of an inventory file, or of one that was imported by name. Raises BadRequest."""
+    from karez.simulation.inventories import read_inventory  # noqa: PLC0415 - NumPy, only here
+
+    path = inventory
+    if not path.exists() and (kept := kept_inventory(str(inventory))).exists():
+        path = kept
+    with lines_of(path) as lines:
+        return read_inventory("".join(lines), str(path))
+
+
+def kept_inventory(name: str) -> Path:
+    """Where an imported inventory is kept."""
+    return state_folder() / "inventories" / f"{name}.json"
+
+
+@contextmanager
+def writer(path: Path | None) -> Iterator[Callable[[str], object] | None]:
+    """Writes lines to a file, if there is to be one. Raises BadRequest."""
+    if path is None:
+        yield None
+        return
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yield lambda line: file.write(f"{line}\n")
     except OSError as error:
-        raise BadRequest(problem=f"cannot read {path}: {error.strerror}") from error
+        raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"journal: {path}", err=True)
 
 
 def write_page(path: Path | None, text: str) -> None:

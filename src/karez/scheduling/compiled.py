@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from karez.core.units import MILLI
-from karez.scheduling.inventory import ANY_MODEL, CPU, HEAD, MEMORY, Arrays, Ints
+from karez.scheduling.inventory import ANY_MODEL, CPU, HEAD, Arrays, Ints
 from karez.scheduling.mix import PPM, Mix
 from karez.scheduling.scores import (
     BLOCK,
@@ -234,7 +234,7 @@ def _stranded(
     bulk: Ints, row: int, shape: Ints, per_device: Ints, total: int, is_after: bool
 ) -> int:
     result = 0
-    for index in (CPU, MEMORY):
+    for index in range(bulk.shape[1]):
         if per_device[index] > 0:
             has = bulk[row, index] - (shape[HEAD + index] if is_after else 0)
             result += max(0, total - has * MILLI // per_device[index])

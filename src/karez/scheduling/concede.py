@@ -38,7 +38,7 @@ def options(floor: Floor, waiting: Waiting, rules: Rules, now: float) -> list[Op
     """
     found = [
         Option(run=run, gives=tuple(more), is_stop=False)
-        for run in floor.running.values()
+        for run in sorted((floor.running[i] for i in floor.elastic), key=lambda run: run.id)
         if rules.elastic and (more := _above(run, wanted=True))
     ]
     priority, place_in_line, _, _ = floor.rank(waiting, rules)

@@ -81,6 +81,8 @@ class Floor:
     pool: Pool
     projects: Mapping[str, Project] = field(default_factory=dict)
     running: dict[WorkloadId, Run] = field(default_factory=dict)
+    elastic: set[WorkloadId] = field(default_factory=set)
+    """Those that may change their size while they run."""
     used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
     """What each project holds of each kind, in the kind's unit."""
     draining: frozenset[NodeId] = frozenset()
@@ -101,11 +103,14 @@ class Floor:
     def carry(self, run: Run) -> None:
         """Count what runs; the pool holds its grants already."""
         self.running[run.id] = run
+        if run.waiting is not None and run.waiting.gang.max is not None:
+            self.elastic.add(run.id)
         self.use(run.project, run.grants, 1)
 
     def drop(self, ident: WorkloadId) -> Run:
         """Take something off the books; its devices are still held."""
         run = self.running.pop(ident)
+        self.elastic.discard(ident)
         self.use(run.project, run.grants, -1)
         return run
 

@@ -14,7 +14,8 @@ SETTLE_S: Final = 600.0
 
 def grow(floor: Floor, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
     """New grants of those that get more workers: who has least of what it could comes first."""
-    growing = [run for run in floor.running.values() if _may_grow(run, now)]
+    sized = (floor.running[ident] for ident in floor.elastic)
+    growing = [run for run in sized if _may_grow(run, now)]
     changed: dict[WorkloadId, tuple[Grant, ...]] = {}
     for run in sorted(growing, key=_fullness):
         more = _more(floor, run)

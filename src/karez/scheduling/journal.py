@@ -4,16 +4,17 @@ The live cloud and a replay keep the same journal. A line that starts with `{` i
 one step of time; any other is a decision.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from karez.core.codec import from_text, to_brief_text
+from karez.core.codec import to_brief_text
 from karez.core.identity import Project
 from karez.core.resources import Grant, Node
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 from karez.scheduling.desk import Act, Desk, Preempt, Start
 from karez.scheduling.fair import FairShare
+from karez.scheduling.finder import Finder
 from karez.scheduling.floor import Floor, Run
 from karez.scheduling.line import Rules, Waiting
 from karez.scheduling.moves import Move
@@ -90,7 +91,9 @@ def _numbers(kind: str, devices: Sequence[tuple[int, int]]) -> str:
 class Recorder:
     """A desk that is told step by step, and writes down what it was told and what it decided."""
 
-    write: Callable[[str], object] = id
+    write: Callable[[str], object] | None = None
+    finder: Callable[[Desk], Finder] | None = None
+    """How single workers find their node; None: as live."""
     desk: Desk = field(default_factory=lambda: _empty())
     _nodes: tuple[Node, ...] = ()
     _taken: list[Grant] = field(default_factory=list)
@@ -101,13 +104,15 @@ class Recorder:
 
     def advance(self, step: Step) -> list[Act]:
         """Bring the desk up to a step, and have it decide."""
-        self.write(to_brief_text(replace(step, taken=(*self._early, *step.taken))))
+        if self.write is not None:
+            self.write(to_brief_text(replace(step, taken=(*self._early, *step.taken))))
         self._early.clear()
         self._tell(step)
         acts = self.desk.move({one.id: one.to for one in step.moves}, step.at)
         acts += self.desk.decide(step.at)
-        for act in acts:
-            self.write(said(step.at, act))
+        if self.write is not None:
+            for act in acts:
+                self.write(said(step.at, act))
         return acts
 
     def move(self, moves: Sequence[Move], at: float) -> list[Act]:
@@ -173,6 +178,8 @@ class Recorder:
             capacity=floor.fair.capacity, had=before.floor.fair.had, at=before.floor.fair.at
         )
         self.desk = Desk(floor=floor, rules=before.rules)
+        if self.finder is not None:
+            floor.pool.finder = self.finder(self.desk)
         for run in before.floor.running.values():
             floor.carry(run)
         for waiting in before.line.values():
@@ -184,45 +191,3 @@ class Recorder:
 
 def _empty() -> Desk:
     return Desk(floor=Floor(pool=free_pool((), ())))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redone:
-    """What redoing a journal came to."""
-
-    steps: int
-    decisions: int
-    line: int | None = None
-    """The first line that is not the same; None: all are."""
-    was: str = ""
-    """The decision that is written there; empty: none."""
-    now: str = ""
-    """The decision that was made here; empty: none."""
-
-
-def redo(lines: Iterable[str]) -> Redone:
-    """Tell a new desk what a journal tells, and compare every decision.
-
-    Raises:
-        ValueError: A line is no step; the message has its number.
-    """
-    recorder, steps, decisions, number = Recorder(), 0, 0, 0
-    made: list[str] = []
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip("\n")
-        if not text.startswith("{"):
-            decisions += 1
-            expected = made.pop(0) if made else ""
-            if text != expected:
-                return Redone(steps=steps, decisions=decisions, line=number, was=text, now=expected)
-            continue
-        if made:
-            return Redone(steps=steps, decisions=decisions, line=number, now=made[0])
-        try:
-            step = from_text(Step, text)
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
-        steps += 1
-        made = [said(step.at, act) for act in recorder.advance(step)]
-    last = made[0] if made else ""
-    return Redone(steps=steps, decisions=decisions, line=number + 1 if made else None, now=last)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from karez.core.units import MILLI
-from karez.scheduling.inventory import CPU, MEMORY, Ints, Shape
+from karez.scheduling.inventory import BULK, CPU, Ints, Shape
 
 PPM: Final = 1_000_000
 """Weights are integers, so that every way of adding them up gives the same."""
@@ -31,7 +31,7 @@ class Mix(NamedTuple):
     weight: Ints
     """(T,) parts per million; they add up to PPM or a few less."""
     per_device: Ints
-    """(2,) CPU thousandths and memory bytes that come with a whole device on average; 0: none."""
+    """(B,) what comes with a whole device on average, of each bulk resource; 0: none."""
 
 
 def mix_of(shapes: Iterable[Shape]) -> Mix:
@@ -65,5 +65,5 @@ def mix_of(shapes: Iterable[Shape]) -> Mix:
 def _per_device(requests: list[Shape]) -> Ints:
     asked = sum(shape.device_milli for shape in requests)
     with_devices = [shape.bulk for shape in requests if shape.devices]
-    totals = [sum(bulk[index] for bulk in with_devices) for index in (CPU, MEMORY)]
+    totals = [sum(bulk[index] for bulk in with_devices) for index in range(len(BULK))]
     return np.array([total * MILLI // asked if asked else 0 for total in totals], np.int64)

@@ -107,10 +107,7 @@ def within_quota(
     if not allowed:
         said = [_say(waiting.project, need, gang.min, shares) for need in gang.each]
         return gang, "; or ".join(said)
-    if any(room < gang.want + gang.spares for room, _ in allowed):
-        best = max(allowed, key=lambda pair: min(gang.want, pair[0]) * pair[1].speed)
-        allowed = [best]  # one limit cannot hold for two kinds at once
-    room = allowed[0][0]
+    room = min(room for room, _ in allowed)  # whichever it gets, it is not too much
     want = min(gang.want, room)
     each = tuple(need for _, need in allowed)
     spares = min(gang.spares, room - want)

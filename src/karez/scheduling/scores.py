@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from karez.core.units import MILLI
-from karez.scheduling.inventory import CPU, HEAD, MEMORY, Arrays, Ints
+from karez.scheduling.inventory import CPU, HEAD, Arrays, Ints
 from karez.scheduling.mix import PPM, Mix
 
 NEVER: Final = -(1 << 62)
@@ -149,13 +149,13 @@ def fragmentation(free: Ints, model: Ints, cpu: Ints, mix: Mix) -> Ints:
 
 
 def stranded(total: Ints, bulk: Ints, mix: Mix) -> Ints:
-    """(K,) free thousandths for which CPU or memory will run out first, as far as one can tell.
+    """(K,) free thousandths for which something else will run out first, as far as one can tell.
 
     Free devices beyond what the free CPU could go along with, at the mix's usual ratio, and the
-    same for memory.
+    same for memory, network cards and storage.
     """
     result = np.zeros(len(total), np.int64)
-    for index in (CPU, MEMORY):
+    for index in range(bulk.shape[1]):
         if mix.per_device[index]:
             served = bulk[:, index] * MILLI // mix.per_device[index]
             result += np.maximum(0, total - served)

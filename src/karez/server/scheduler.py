@@ -55,7 +55,7 @@ class Scheduler:
 
     store: Store
     clock: Clock
-    write: Callable[[str], object] = id
+    write: Callable[[str], object] | None = None
     """Takes the lines of the journal."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _recorder: Recorder | None = None

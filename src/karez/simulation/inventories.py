@@ -1,35 +1,60 @@
-"""Reads an inventory file: the nodes of a pool, for simulation.
+"""Reads the nodes of a pool from a file, for simulation: three formats, told apart by content.
 
 TOML, one table for each kind of node:
 
     [[nodes]]
-    name = "train"          # optional; nodes are called train-0, train-1, ...
+    name = "train"          # optional; nodes are called train-000000, train-000001, ...
     count = 16
     gpu = 8                 # or npu = 8
     model = "A100"          # optional
     cpu = 96                # cores, optional
     memory = "768GiB"       # optional
+    dpu = 2                 # network cards, optional
+    storage = "4TiB"        # local disk, optional
     per_supernode = 48      # optional: so many nodes in a row are one supernode
     project = "research"    # optional: only this project's work goes there
+    labels = { zone = "a" } # optional
+
+CSV with the columns of openb's nodes (`sn,cpu_milli,memory_mib,gpu,model`), or the JSON that
+`karez pool --json` prints.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
+from karez.core.codec import from_json
 from karez.core.errors import BadRequest
 from karez.core.resources import Device, DeviceKind, Node, NodeId
-from karez.core.units import parse_bytes
+from karez.core.units import MILLI, parse_bytes
+from karez.simulation.openb import read_nodes
 
 PROJECT: Final = "project"
 """The label of nodes that take one project's work only."""
-MOST: Final = {"count": 200_000, "npu": 64, "gpu": 64, "cpu": 1024, "per_supernode": 200_000}
+MOST: Final = {
+    "count": 200_000, "npu": 64, "gpu": 64, "cpu": 1024, "dpu": 64, "per_supernode": 200_000,
+}  # fmt: skip
 """Largest amounts: the design goes to 100,000 devices; beyond this lies a slip of the pen."""
-_KNOWN = {*MOST, "name", "model", "memory", "project"}
+_KNOWN = {*MOST, "name", "model", "memory", "storage", "project", "labels", "site", "cluster"}
 
 
 def read_inventory(text: str, file: str) -> Sequence[Node]:
-    """The nodes of an inventory file. Raises BadRequest naming the file, table and key."""
+    """The nodes of an inventory file. Raises BadRequest naming the file, place and key."""
+    head = text.lstrip()
+    if head.startswith(("[{", "[\n", "[]", "[ ")):
+        nodes = _from_json(text, file)
+    elif head.split("\n", 1)[0].count(",") and "=" not in head.split("\n", 1)[0]:
+        nodes = _from_csv(text, file)
+    else:
+        nodes = _from_toml(text, file)
+    if len({node.id for node in nodes}) != len(nodes):
+        raise BadRequest(problem=f"in {file}: two nodes would have the same name")
+    return nodes
+
+
+def _from_toml(text: str, file: str) -> list[Node]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -40,9 +65,42 @@ def read_inventory(text: str, file: str) -> Sequence[Node]:
     nodes: list[Node] = []
     for number, group in enumerate(groups, 1):
         nodes += _group(group, f"{file}, [[nodes]] {number}", first=len(nodes))
-    if len({node.id for node in nodes}) != len(nodes):
-        raise BadRequest(problem=f"in {file}: two nodes would have the same name")
     return nodes
+
+
+def _from_json(text: str, file: str) -> list[Node]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRequest(problem=f"in {file}, line {error.lineno}: {error.msg}") from error
+    nodes = []
+    for number, row in enumerate(rows, 1):
+        try:
+            nodes.append(from_json(Node, row))
+        except ValueError as error:
+            raise BadRequest(problem=f"in {file}, node {number}: {error}") from error
+    if not nodes:
+        raise BadRequest(problem=f"the file {file} holds no node")
+    return nodes
+
+
+def _from_csv(text: str, file: str) -> list[Node]:
+    """Openb's nodes: whole cores, and the GPUs' model."""
+    nodes = []
+    for row in read_nodes(text.splitlines(), file):
+        cpu_milli, memory_bytes, _, _ = row.bulk
+        model = row.devices[0][0] if row.devices else ""
+        devices = (*_devices(DeviceKind.GPU, len(row.devices), model),
+                   *_devices(DeviceKind.CPU, cpu_milli // MILLI, ""))  # fmt: skip
+        nodes.append(
+            Node(id=NodeId(row.name), address="", devices=devices, memory_bytes=memory_bytes)
+        )
+    return nodes
+
+
+@cache
+def _devices(kind: DeviceKind, count: int, model: str) -> tuple[Device, ...]:
+    return tuple(Device(kind=kind, index=index, model=model) for index in range(count))
 
 
 def _group(group: Mapping[str, Any], where: str, first: int) -> list[Node]:
@@ -51,28 +109,45 @@ def _group(group: Mapping[str, Any], where: str, first: int) -> list[Node]:
         raise BadRequest(problem=f"in {where}: unknown key {unknown[0]!r}; known: {sorted(_KNOWN)}")
     amounts = {key: _amount(group, key, where) for key in MOST}
     name = str(group.get("name") or f"n{first}")
-    project, model = str(group.get("project", "")), str(group.get("model", ""))
-    try:
-        memory_bytes = parse_bytes(group.get("memory", 0))
-    except (ValueError, TypeError) as error:
-        raise BadRequest(problem=f"in {where}, memory: {error}") from error
-    devices = tuple(
-        Device(kind=kind, index=index, model=model if kind != DeviceKind.CPU else "")
-        for kind in (DeviceKind.NPU, DeviceKind.GPU, DeviceKind.CPU)
-        for index in range(amounts[kind.value])
+    model = str(group.get("model", ""))
+    storage = _bytes(group, "storage", where)
+    disk = (Device(kind=DeviceKind.STORAGE, index=0, memory_bytes=storage),) if storage else ()
+    devices = (
+        *_devices(DeviceKind.NPU, amounts["npu"], model),
+        *_devices(DeviceKind.GPU, amounts["gpu"], model),
+        *_devices(DeviceKind.CPU, amounts["cpu"], ""),
+        *_devices(DeviceKind.DPU, amounts["dpu"], ""),
+        *disk,
     )
+    labels = group.get("labels", {})
+    if not isinstance(labels, dict):
+        raise BadRequest(problem=f"in {where}, labels: write them like {{ zone = 'a' }}")
+    named = {key: str(value) for key, value in labels.items()}
+    project = str(group.get("project", ""))
     block = amounts["per_supernode"]
     return [
         Node(
             id=NodeId(f"{name}-{number:06d}"),
             address="",
+            site=str(group.get("site", "site-1")),
+            cluster=str(group.get("cluster", "cluster-1")),
             devices=devices,
-            memory_bytes=memory_bytes,
+            memory_bytes=_bytes(group, "memory", where),
             supernode=f"{name}/{number // block}" if block else "",
-            labels={PROJECT: project} if project else {},
+            labels={**named, PROJECT: project} if project else named,
         )
         for number in range(amounts["count"] or 1)
     ]
+
+
+def _bytes(group: Mapping[str, Any], key: str, where: str) -> int:
+    try:
+        amount = parse_bytes(group.get(key, 0))
+    except (ValueError, TypeError) as error:
+        raise BadRequest(problem=f"in {where}, {key}: {error}") from error
+    if amount < 0:
+        raise BadRequest(problem=f"in {where}, {key}: {amount} is negative")
+    return amount
 
 
 def _amount(group: Mapping[str, Any], key: str, where: str) -> int:

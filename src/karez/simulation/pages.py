@@ -1,8 +1,11 @@
 """What a simulation came to, as a page."""
 
+from collections.abc import Sequence
+
 from karez.simulation.charts import Chart, Line, Table, page
 from karez.simulation.packing import PackingReport
 from karez.simulation.queueing import QueueReport, Times
+from karez.simulation.sharing import SharingPoint, SharingReport
 
 
 def packing_page(report: PackingReport) -> str:
@@ -47,15 +50,31 @@ def packing_page(report: PackingReport) -> str:
     )
 
 
+def queue_words(report: QueueReport) -> str:
+    """The replay in a few sentences."""
+    said = (
+        f"{report.jobs} jobs on {report.nodes} nodes with {report.devices} accelerators, policy "
+        f"{report.policy}, durations {report.durations}; {report.left_out} jobs never fit; "
+        f"{report.preemptions} preemptions; {report.utilisation_pct:.1f}% of device time worked"
+    )
+    for count, what in (
+        (report.interruptions, "interruptions by failed nodes"),
+        (report.resizes, "changes of size"),
+        (report.missed_deadlines, "deadlines missed"),
+        (report.unfinished, "jobs that could not end"),
+    ):
+        said += f"; {count} {what}" if count else ""
+    return said
+
+
 def queue_page(report: QueueReport) -> str:
     """How long jobs waited and took."""
     rows = [("all", report.jct_s, report.queued_s)]
-    rows += [(project.project, project.jct_s, project.queued_s) for project in report.projects]
+    rows += [(f"class {one.name}", one.jct_s, one.queued_s) for one in report.classes if one.name]
+    rows += [(one.name, one.jct_s, one.queued_s) for one in report.projects]
     return page(
         f"Queueing: {report.policy}, durations {report.durations}",
-        f"{report.jobs} jobs on {report.nodes} nodes with {report.devices} devices; "
-        f"{report.preemptions} preemptions; {report.utilisation_pct:.1f}% of device time worked; "
-        f"{report.left_out} jobs never fit.",
+        f"{queue_words(report)}.",
         [
             Chart(
                 title="How much was in use",
@@ -68,8 +87,77 @@ def queue_page(report: QueueReport) -> str:
                 heads=("project", "jobs", "mean", "p50", "p99", "waits: mean", "p50", "p99", "max"),
                 rows=[_row(name, jct, queued) for name, jct, queued in rows],
             ),
+            Table(
+                title="What was held",
+                heads=("resource", "on average %", "at most %"),
+                rows=[(k.kind, f"{k.mean_pct:.1f}", f"{k.peak_pct:.1f}") for k in report.kinds],
+            ),
+            Table(
+                title="Why jobs waited",
+                heads=("reason", "% of those asked"),
+                rows=[(reason, f"{100 * part:.1f}") for reason, part in report.reasons],
+            ),
         ],
     )
+
+
+def sharing_page(report: SharingReport) -> str:
+    """Requests, what could be served, and what trained meanwhile."""
+    hours = [point.at_s / 3600 for point in report.points]
+    gain = "" if report.training_gain is None else (
+        f" Training done: {report.training_gain:.2f} times that of the split pool."
+    )  # fmt: skip
+    return page(
+        "Services and training on one pool",
+        f"{report.devices:g} devices, {report.windows} windows of {report.window_s:g} s.{gain}",
+        [
+            Chart(
+                title="Load and what the replicas could serve",
+                across="hours",
+                upward=report.unit,
+                lines=[
+                    Line(name="load", points=[(h, p.load) for h, p in _pairs(hours, report)]),
+                    Line(
+                        name="capacity", points=[(h, p.capacity) for h, p in _pairs(hours, report)]
+                    ),
+                ],
+            ),
+            Chart(
+                title="Devices that trained",
+                across="hours",
+                upward="devices",
+                lines=[
+                    Line(
+                        name="training",
+                        points=[(h, p.training_devices) for h, p in _pairs(hours, report)],
+                    )
+                ],
+            ),
+            Table(
+                title="Side by side",
+                heads=("arrangement", "unserved %", "training device-hours", "replicas", "peak"),
+                rows=[
+                    (
+                        one.name,
+                        f"{one.unserved_pct:.2f}",
+                        f"{one.training_device_hours:.1f}",
+                        f"{one.replicas_mean:.1f}",
+                        f"{one.replicas_peak}",
+                    )
+                    for one in (report.shared, report.split)
+                ],
+            ),
+        ],
+    )
+
+
+MOST_POINTS = 600
+"""Points of a curve that a page shows."""
+
+
+def _pairs(hours: Sequence[float], report: SharingReport) -> Sequence[tuple[float, SharingPoint]]:
+    every = max(1, len(hours) // MOST_POINTS)
+    return list(zip(hours, report.points, strict=True))[::every]
 
 
 def _row(name: str, jct: Times, queued: Times) -> tuple[str, ...]:

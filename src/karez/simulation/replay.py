@@ -1,26 +1,34 @@
 """Jobs of a trace through the production desk: when each starts, is stopped and ends.
 
-Time jumps from event to event: an arrival, an end, or a look at what has fallen back in line.
+Time jumps from event to event: an arrival, an end, a node that fails or comes back, or a look at
+what has fallen back in line.
 """
 
 import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from karez.core.resources import DeviceKind, Need, Node
+from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
-from karez.scheduling.desk import LOOK_S, Desk, Preempt, Start
+from karez.scheduling.desk import LOOK_S, Act, Desk, Preempt, Resize, Start
 from karez.scheduling.finder import Finder
+from karez.scheduling.journal import Recorder, Step, said
 from karez.scheduling.line import RESTART_S, Order, Rules, Waiting
 from karez.scheduling.mix import mix_of
-from karez.scheduling.plan import Snapshot, desk_of
-from karez.scheduling.pool import SLOTS
+from karez.scheduling.place import seat
+from karez.scheduling.pool import SLOTS, Pool
+from karez.scheduling.possible import empty_pool, impossible
 from karez.scheduling.scores import Policy
+from karez.simulation.failures import Outage
 from karez.simulation.inventories import PROJECT
-from karez.simulation.philly import TraceJob
+from karez.simulation.workloads import TraceJob
+
+RESIZE_S = 5.0
+"""What a change of size costs a gang. Measured on this code's recovery of small models: 1 to 3 s
+for a new generation and a new process (docs/scheduling.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +40,8 @@ class Outcome:
     """When it first ran."""
     ended_s: float
     preemptions: int
+    interruptions: int = 0
+    """How often a node failed under it."""
 
     @property
     def jct_s(self) -> float:
@@ -45,13 +55,11 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Logged:
-    """One decision: the log of a live cloud and of its replay are the same."""
+class Use:
+    """What was held from an instant on, of each kind in the kind's unit."""
 
     at_s: float
-    what: str
-    job: int
-    devices: int
+    held: Mapping[DeviceKind, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,64 +69,121 @@ class _Job:
     job: TraceJob
     waiting: Waiting
     left_s: float
+    """Work to do, in seconds with all the workers it wants, at speed 1."""
+    pace: float = 1.0
     started_at: float = 0.0
     first_s: float | None = None
     version: int = 0
     preemptions: int = 0
+    interruptions: int = 0
+    grants: tuple[Grant, ...] = ()
+
+    def stop(self, now: float) -> None:
+        """It holds nothing any more; what it did stays done if it can go on from there."""
+        if self.job.resumes:
+            self.left_s = max(0.0, self.left_s - (now - self.started_at) * self.pace)
+            self.left_s += RESTART_S
+        else:
+            self.left_s = self.job.runs_s
+        self.version += 1
+        self.grants = ()
 
 
 @dataclass(slots=True, kw_only=True)
 class Replay:
     """One partition of the pool and the jobs that go there."""
 
-    desk: Desk
+    recorder: Recorder
+    nodes: Sequence[Node]
     jobs: Sequence[TraceJob]
     known: bool
     on_end: Callable[[], None]
     kinds: tuple[DeviceKind, ...]
-    """What jobs run on: the kinds of accelerators that the nodes have."""
-    log: list[Logged] = field(default_factory=list)
+    """What jobs run on that do not say: the kinds of accelerators that the nodes have."""
+    outages: Sequence[Outage] = ()
+    on_step: Callable[[Desk, float], object] | None = None
+    """Sees the desk after every step."""
+    first: Step = field(default_factory=lambda: Step(at=0.0, fresh=True))
+    use: list[Use] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
+    """Their lines: the log of a live cloud that was told the same is the same."""
+    preemptions: int = 0
+    resizes: int = 0
     _under_way: dict[WorkloadId, _Job] = field(default_factory=dict)
     _ends: list[tuple[float, int, WorkloadId]] = field(default_factory=list)
+    _held: Counter[DeviceKind] = field(default_factory=Counter)
+    _down: dict[NodeId, int] = field(default_factory=dict)
+
+    @property
+    def desk(self) -> Desk:
+        """It changes when nodes do."""
+        return self.recorder.desk
 
     def run(self) -> list[Outcome]:
         """Until every job has ended."""
         outcomes: list[Outcome] = []
-        arrived, look_at = 0, float("inf")
-        while arrived < len(self.jobs) or self._ends:
-            arrives = self.jobs[arrived].arrives_s if arrived < len(self.jobs) else float("inf")
-            ends = self._ends[0][0] if self._ends else float("inf")
-            now = min(arrives, ends, look_at)
+        arrived, look_at, out = 0, math.inf, 0
+        edges = sorted((at, is_end, node) for o in self.outages for at, is_end, node in o.edges)
+        while arrived < len(self.jobs) or self._under_way:
+            arrives = self.jobs[arrived].arrives_s if arrived < len(self.jobs) else math.inf
+            ends = self._ends[0][0] if self._ends else math.inf
+            fails = edges[out][0] if out < len(edges) else math.inf
+            now = min(arrives, ends, look_at, fails)
+            if now == math.inf:
+                break  # what is left cannot start: nothing would ever change
+            done: list[WorkloadId] = []
             while self._ends and self._ends[0][0] <= now:
-                outcomes += self._end(*heapq.heappop(self._ends))
+                outcomes += self._end(*heapq.heappop(self._ends), done)
+            came = []
             while arrived < len(self.jobs) and self.jobs[arrived].arrives_s <= now:
-                self._arrive(arrived)
+                came.append(self._arrive(arrived))
                 arrived += 1
-            self._decide(now)
-            is_watching = self.desk.rules.preempts and self.desk.waiting and self.desk.floor.running
-            look_at = now + LOOK_S if is_watching else float("inf")
+            step = replace(self.first, at=now, ended=tuple(done), came=tuple(came))
+            self.first = Step(at=0.0)
+            if fails <= now:
+                while out < len(edges) and edges[out][0] <= now:
+                    self._edge(edges[out][1], NodeId(edges[out][2]))
+                    out += 1
+                step = self._without_nodes(step, now)
+            self._advance(step)
+            is_watching = self.desk.rules.preempts and self.desk.waiting
+            look_at = now + LOOK_S if is_watching and self.desk.floor.running else math.inf
+            look_at = min(look_at, now + LOOK_S if self._may_grow() else math.inf)
         return outcomes
 
-    def _arrive(self, number: int) -> None:
+    def _may_grow(self) -> bool:
+        floor = self.desk.floor
+        return self.desk.rules.elastic and any(
+            len(floor.running[ident].workers) < floor.running[ident].as_waiting.gang.most
+            for ident in floor.elastic
+        )
+
+    def _arrive(self, number: int) -> Waiting:
         job = self.jobs[number]
         waiting = Waiting(
             id=WorkloadId(str(number)),
             project=job.project,
-            gang=gang_of(job.devices, self.kinds),
-            priority=0,
+            gang=job.gang or gang_of(job.devices, self.kinds),
+            priority=job.priority,
             since=job.arrives_s,
             order=number,
             expected_s=job.runs_s if self.known else None,
+            preemptible=job.preemptible,
+            resumes=job.resumes,
+            deadline_at=None if job.deadline_s is None else job.arrives_s + job.deadline_s,
         )
         self._under_way[waiting.id] = _Job(job=job, waiting=waiting, left_s=job.runs_s)
-        self.desk.add(waiting)
+        return waiting
 
-    def _end(self, at: float, version: int, ident: WorkloadId) -> list[Outcome]:
+    def _end(
+        self, at: float, version: int, ident: WorkloadId, done: list[WorkloadId]
+    ) -> list[Outcome]:
         found = self._under_way.get(ident)
         if found is None or found.version != version or found.first_s is None:
             return []  # it was stopped in the meantime
         del self._under_way[ident]
-        self.desk.finish(ident)
+        done.append(ident)
+        self._book(found.grants, -1)
         self.on_end()
         return [
             Outcome(
@@ -126,25 +191,72 @@ class Replay:
                 started_s=found.first_s,
                 ended_s=at,
                 preemptions=found.preemptions,
+                interruptions=found.interruptions,
             )
         ]
 
-    def _decide(self, now: float) -> None:
-        for decision in self.desk.decide(now):
-            found = self._under_way[decision.id]
-            match decision:
-                case Start():
-                    found.started_at = now
-                    found.first_s = now if found.first_s is None else found.first_s
-                    heapq.heappush(self._ends, (now + found.left_s, found.version, decision.id))
-                case Preempt():
-                    found.left_s += RESTART_S - (now - found.started_at)
-                    found.version += 1
-                    found.preemptions += 1
-            what = type(decision).__name__.lower()
-            self.log.append(
-                Logged(at_s=now, what=what, job=int(decision.id), devices=found.job.devices)
-            )
+    def _edge(self, is_end: bool, node: NodeId) -> None:
+        self._down[node] = self._down.get(node, 0) + (-1 if is_end else 1)
+
+    def _without_nodes(self, step: Step, now: float) -> Step:
+        """Nodes failed or came back: what ran on those that failed stands in line again."""
+        down = {node for node, count in self._down.items() if count > 0}
+        lost: list[WorkloadId] = []
+        again: list[Waiting] = []
+        for ident, found in self._under_way.items():
+            if any(grant.node in down for grant in found.grants):
+                run = self.desk.floor.running[ident]
+                done_s = run.done_s(now) if found.job.resumes else 0.0
+                self._book(found.grants, -1)
+                found.stop(now)
+                found.interruptions += 1
+                lost.append(ident)
+                again.append(replace(found.waiting, done_s=done_s))
+        nodes = tuple(
+            replace(node, state=NodeState.LOST) if node.id in down else node for node in self.nodes
+        )
+        return replace(step, nodes=nodes, ended=(*step.ended, *lost), came=(*again, *step.came))
+
+    def _advance(self, step: Step) -> None:
+        now = step.at
+        acts = self.recorder.advance(step)
+        for act in acts:
+            self.decisions.append(said(now, act))
+            self._carry_out(act, now)
+        self.use.append(Use(at_s=now, held=dict(self._held)))
+        if self.on_step is not None:
+            self.on_step(self.desk, now)
+
+    def _carry_out(self, act: Act, now: float) -> None:
+        found = self._under_way[act.id]
+        match act:
+            case Start(grants=grants):
+                found.first_s = now if found.first_s is None else found.first_s
+                self._go(found, grants, now)
+            case Preempt():
+                self._book(found.grants, -1)
+                found.stop(now)
+                found.preemptions += 1
+                self.preemptions += 1
+            case Resize(grants=grants):
+                found.left_s = max(0.0, found.left_s - (now - found.started_at) * found.pace)
+                self._book(found.grants, -1)
+                found.version += 1
+                self.resizes += 1
+                self._go(found, grants, now, pause_s=RESIZE_S)
+
+    def _go(self, found: _Job, grants: tuple[Grant, ...], now: float, pause_s: float = 0.0) -> None:
+        run = self.desk.floor.running.get(found.waiting.id)
+        found.pace = run.pace if run is not None else 1.0
+        found.started_at, found.grants = now, grants
+        self._book(grants, 1)
+        ends = now + pause_s + found.left_s / found.pace
+        heapq.heappush(self._ends, (ends, found.version, found.waiting.id))
+
+    def _book(self, grants: Sequence[Grant], sign: int) -> None:
+        for grant in grants:
+            for kind, amount in grant.amounts.items():
+                self._held[kind] += sign * amount
 
 
 NODE_DEVICES = 8
@@ -173,34 +285,61 @@ def partitions(
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What happens beside the jobs of a replay, and who hears of it."""
+
+    on_end: Callable[[], None]
+    outages: Sequence[Outage] = ()
+    write: Callable[[str], object] | None = None
+
+
 def replay_of(
     nodes: Sequence[Node],
     jobs: Sequence[TraceJob],
     rules: Rules,
+    hooks: Hooks,
     *,
     known: bool,
-    on_end: Callable[[], None],
 ) -> tuple[Replay, int]:
-    """A replay of one partition, and how many jobs were left out: larger than all its nodes."""
+    """A replay of one partition, and how many jobs were left out: no empty pool would hold them."""
     there = {device.kind for node in nodes for device in node.devices}
     kinds = tuple(kind for kind in SLOTS if kind in there)
-    sizes = [nodes_of(nodes, kind) for kind in kinds]
-    fitting = [job for job in jobs if any(_ever_fits(job, each) for each in sizes)]
-    desk = desk_of(Snapshot(nodes=nodes), rules)
     policy = Policy.KAREZ if rules.order == Order.KAREZ else Policy.BEST_FIT
-    desk.floor.pool.finder = Finder(
-        inventory=desk.floor.pool.inventory, mix=mix_of(()), policy=policy
-    )
-    replay = Replay(desk=desk, jobs=fitting, known=known, on_end=on_end, kinds=kinds)
+    fitting = _fitting(nodes, jobs, kinds)
+    shapes = [job.gang for job in fitting if job.gang is not None]
+
+    def finder(desk: Desk) -> Finder:
+        pool = desk.floor.pool
+        asked = [pool.shape(gang.each[0]) for gang in shapes]
+        return Finder(inventory=pool.inventory, mix=mix_of(asked), policy=policy)
+
+    first = Step(at=0.0, fresh=True, nodes=tuple(nodes), rules=rules)
+    recorder = Recorder(write=hooks.write, finder=finder)
+    replay = Replay(
+        recorder=recorder, nodes=nodes, jobs=fitting, known=known, on_end=hooks.on_end,
+        kinds=kinds, outages=hooks.outages, first=first,
+    )  # fmt: skip
     return replay, len(jobs) - len(fitting)
 
 
-def nodes_of(nodes: Sequence[Node], kind: DeviceKind) -> Mapping[int, int]:
-    """How many nodes have how many devices of a kind."""
-    return Counter(sum(device.kind == kind for device in node.devices) for node in nodes)
+def _fitting(
+    nodes: Sequence[Node], jobs: Sequence[TraceJob], kinds: Sequence[DeviceKind]
+) -> list[TraceJob]:
+    """Jobs whose gang would find room in the empty pool."""
+    empty = empty_pool(nodes)
+    verdicts: dict[GangSpec, bool] = {}
+    found = []
+    for job in jobs:
+        if job.gang is None and not kinds:
+            continue
+        gang = job.gang or gang_of(job.devices, kinds)
+        if gang not in verdicts:
+            verdicts[gang] = not impossible(gang, empty) and _ever_fits(gang, empty)
+        if verdicts[gang]:
+            found.append(job)
+    return found
 
 
-def _ever_fits(job: TraceJob, sizes: Mapping[int, int]) -> bool:
-    gang = gang_of(job.devices, (DeviceKind.GPU,))
-    each = gang.each[0].milli // MILLI
-    return sum(size // each * count for size, count in sizes.items()) >= gang.min
+def _ever_fits(gang: GangSpec, empty: Pool) -> bool:
+    return seat(gang, empty.fork()) is not None

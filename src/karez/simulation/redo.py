@@ -1,0 +1,49 @@
+"""Redoes a journal: the same inputs give the same decisions, live or here, or it says where not."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from karez.core.codec import from_text
+from karez.scheduling.journal import Recorder, Step, said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redone:
+    """What redoing a journal came to."""
+
+    steps: int
+    decisions: int
+    line: int | None = None
+    """The first line that is not the same; None: all are."""
+    was: str = ""
+    """The decision that is written there; empty: none."""
+    now: str = ""
+    """The decision that was made here; empty: none."""
+
+
+def redo(lines: Iterable[str]) -> Redone:
+    """Tell a new desk what a journal tells, and compare every decision.
+
+    Raises:
+        ValueError: A line is no step; the message has its number.
+    """
+    recorder, steps, decisions, number = Recorder(), 0, 0, 0
+    made: list[str] = []
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip("\n")
+        if not text.startswith("{"):
+            decisions += 1
+            expected = made.pop(0) if made else ""
+            if text != expected:
+                return Redone(steps=steps, decisions=decisions, line=number, was=text, now=expected)
+            continue
+        if made:
+            return Redone(steps=steps, decisions=decisions, line=number, now=made[0])
+        try:
+            step = from_text(Step, text)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        steps += 1
+        made = [said(step.at, act) for act in recorder.advance(step)]
+    last = made[0] if made else ""
+    return Redone(steps=steps, decisions=decisions, line=number + 1 if made else None, now=last)

@@ -1,0 +1,342 @@
+"""Services and training on one pool: how much training gets done in the valleys of the requests.
+
+Replicas follow the requests; an elastic gang trains on what they leave, and gives it back. Beside
+it stands what people do without: enough replicas for the peak, and training on the rest.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from karez.core.errors import BadRequest
+from karez.core.resources import Need, Node
+from karez.core.workloads import GangSpec, WorkloadId
+from karez.scheduling.desk import Resize, Start
+from karez.scheduling.floor import devices_of
+from karez.scheduling.journal import Recorder, Step, said
+from karez.scheduling.line import Rules, Waiting
+from karez.scheduling.place import fits, seat
+from karez.scheduling.possible import empty_pool
+from karez.simulation.replay import RESIZE_S
+from karez.simulation.tables import Line, read_table
+from karez.simulation.workloads import instant
+
+MOST_WINDOWS = 1_000_000
+CALM_WINDOWS = 3
+"""So many windows must want fewer replicas before one is stopped: one quiet minute stops none."""
+SERVES, TRAINS = 10, 0
+"""Priorities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What is asked for in each window of time, per second."""
+
+    window_s: float
+    load: tuple[float, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """How a service and a training gang share a pool."""
+
+    replica: Need
+    replica_rate: float
+    """Load that one replica serves, per second, in the demand's unit."""
+    training: GangSpec
+    headroom: float = 1.2
+    """Replicas are made for so many times the load of the window before."""
+    start_s: float = 30.0
+    """How long a replica takes until it serves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """What became of both."""
+
+    name: str
+    unserved_pct: float
+    """Of all load."""
+    training_device_hours: float
+    replicas_mean: float
+    replicas_peak: int
+    resizes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharingPoint:
+    """One window of the shared pool."""
+
+    at_s: float
+    load: float
+    capacity: float
+    """What the replicas could serve."""
+    training_devices: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharingReport:
+    """Shared beside split."""
+
+    unit: str
+    windows: int
+    window_s: float
+    devices: float
+    shared: Arrangement
+    split: Arrangement
+    training_gain: float | None
+    """Training done on the shared pool, of that on the split one; None: the split one has none."""
+    log_sha256: str
+    points: tuple[SharingPoint, ...]
+
+
+def read_demand(lines: Iterable[str], file: str, window_s: float = 60.0) -> Demand:
+    """Requests of Azure's columns, ServeGen's rates, or `at,load` of our own.
+
+    Raises:
+        BadRequest: Unknown columns, a cell is out of bounds, or there is no request.
+    """
+    rows = iter(lines)
+    first = next(rows, "")
+    heads = {head.strip() for head in first.split(",")}
+    both = (line for part in ([first], rows) for line in part)
+    if "TIMESTAMP" in heads:
+        azure = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+        found = [_azure(line) for line in read_table(both, file, azure)]
+        return _summed(found, window_s, "tokens/s", file, is_rate=False)
+    if "window_start_s" in heads:
+        rates = ("window_start_s", "rate_rps")
+        found = [_rate(line, *rates) for line in read_table(both, file, rates)]
+        return _summed(found, SERVEGEN_S, "requests/s", file, is_rate=True)
+    if "at" in heads:
+        found = [_rate(line, "at", "load") for line in read_table(both, file, ("at", "load"))]
+        return _summed(found, window_s, "load/s", file, is_rate=True)
+    raise BadRequest(
+        problem=f"in {file}, line 1: these are the columns of no request trace that is known",
+        fix="Name TIMESTAMP,ContextTokens,GeneratedTokens (Azure), window_start_s,rate_rps "
+        "(ServeGen), or at,load.",
+    )
+
+
+SERVEGEN_S = 600.0
+"""Length of ServeGen's windows."""
+
+
+def _azure(line: Line) -> tuple[float, float]:
+    tokens = line.whole("ContextTokens") + line.whole("GeneratedTokens")
+    return instant(line, "TIMESTAMP"), float(tokens)
+
+
+def _rate(line: Line, at: str, rate: str) -> tuple[float, float]:
+    return instant(line, at), line.number_in(rate, high=1e12)
+
+
+def _summed(
+    found: Sequence[tuple[float, float]], window_s: float, unit: str, file: str, *, is_rate: bool
+) -> Demand:
+    if not found:
+        raise BadRequest(problem=f"the file {file} holds no request")
+    at = np.array([pair[0] for pair in found])
+    windows = ((at - at.min()) // window_s).astype(np.int64)
+    if int(windows.max()) >= MOST_WINDOWS:
+        raise BadRequest(
+            problem=f"{file} spans more than {MOST_WINDOWS} windows of {window_s:g} s",
+            fix="Give a longer --window.",
+        )
+    load = np.zeros(int(windows.max()) + 1)
+    np.add.at(load, windows, np.array([pair[1] for pair in found]))
+    per_second = load if is_rate else load / window_s
+    return Demand(window_s=window_s, load=tuple(per_second.tolist()), unit=unit)
+
+
+def wanted(demand: Demand, sharing: Sharing) -> list[int]:
+    """Replicas in each window: by the load of the window before, falling only after a calm."""
+    rate = sharing.replica_rate / sharing.headroom
+    raw = [max(1, math.ceil(load / rate)) for load in demand.load]
+    shifted = [raw[0], *raw[:-1]]
+    return [max(shifted[max(0, n - CALM_WINDOWS + 1) : n + 1]) for n in range(len(shifted))]
+
+
+def share(
+    nodes: Sequence[Node],
+    demand: Demand,
+    sharing: Sharing,
+    *,
+    progress: Callable[[int], object] = id,
+) -> SharingReport:
+    """Run both arrangements. `progress` hears how many windows are done.
+
+    Raises:
+        BadRequest: The pool does not hold the peak's replicas beside the smallest gang.
+    """
+    counts = wanted(demand, sharing)
+    peak = max(counts)
+    empty = empty_pool(nodes)
+    replicas = GangSpec(min=peak, want=peak, each=(sharing.replica,))
+    if seat(replicas, empty) is None or not fits(sharing.training, empty):
+        raise BadRequest(
+            problem=f"the pool does not hold {peak} replicas for the peak beside "
+            f"{sharing.training.min} training workers",
+            fix="Take a larger inventory, a faster replica, or a smaller gang.",
+        )
+    split = _split(nodes, demand, sharing, counts)
+    shared, points, digest = _shared(nodes, demand, sharing, counts, progress)
+    gain = None
+    if split.training_device_hours:
+        gain = shared.training_device_hours / split.training_device_hours
+    return SharingReport(
+        unit=demand.unit,
+        windows=len(demand.load),
+        window_s=demand.window_s,
+        devices=empty.inventory.capacity_milli / 1000,
+        shared=shared,
+        split=split,
+        training_gain=gain,
+        log_sha256=digest,
+        points=points,
+    )
+
+
+def _split(
+    nodes: Sequence[Node], demand: Demand, sharing: Sharing, counts: Sequence[int]
+) -> Arrangement:
+    """Replicas for the peak at all times, and the gang on what is left."""
+    pool, peak = empty_pool(nodes), max(counts)
+    seat(GangSpec(min=peak, want=peak, each=(sharing.replica,)), pool)
+    most = GangSpec(
+        min=sharing.training.min, want=sharing.training.most, each=sharing.training.each
+    )
+    grants = seat(most, pool) or ()
+    hours = len(demand.load) * demand.window_s / 3600
+    capacity = peak * sharing.replica_rate
+    unserved = sum(max(0.0, load - capacity) for load in demand.load)
+    return Arrangement(
+        name="split",
+        unserved_pct=100 * unserved / (sum(demand.load) or 1.0),
+        training_device_hours=devices_of(grants) * hours,
+        replicas_mean=float(peak),
+        replicas_peak=peak,
+        resizes=0,
+    )
+
+
+def _shared(
+    nodes: Sequence[Node],
+    demand: Demand,
+    sharing: Sharing,
+    counts: Sequence[int],
+    progress: Callable[[int], object],
+) -> tuple[Arrangement, tuple[SharingPoint, ...], str]:
+    cloud = _Shared(sharing, nodes)
+    points, unserved = [], 0.0
+    for number, (load, count) in enumerate(zip(demand.load, counts, strict=True)):
+        at = number * demand.window_s
+        fresh = cloud.advance(at, count)
+        waiting_s = min(demand.window_s, sharing.start_s)
+        ready = len(cloud.replicas) - fresh * waiting_s / demand.window_s
+        capacity = ready * sharing.replica_rate
+        unserved += max(0.0, load - capacity)
+        cloud.train(demand.window_s)
+        points.append(
+            SharingPoint(
+                at_s=at, load=load, capacity=capacity, training_devices=cloud.training_devices
+            )
+        )
+        progress(number + 1)
+    arrangement = Arrangement(
+        name="shared",
+        unserved_pct=100 * unserved / (sum(demand.load) or 1.0),
+        training_device_hours=cloud.trained_s / 3600,
+        replicas_mean=cloud.replica_windows / max(1, len(counts)),
+        replicas_peak=max(counts),
+        resizes=cloud.resizes,
+    )
+    return arrangement, tuple(points), cloud.digest()
+
+
+class _Shared:
+    """The production desk with replicas that come and go, and one gang that trains."""
+
+    def __init__(self, sharing: Sharing, nodes: Sequence[Node]) -> None:
+        """The gang stands in line first."""
+        self.sharing = sharing
+        self.replicas: list[WorkloadId] = []
+        self.trained_s = 0.0
+        self.resizes = 0
+        self.replica_windows = 0
+        self._lines: list[str] = []
+        self._recorder = Recorder()
+        self._gang = WorkloadId("training")
+        self._made = 0
+        self._pending: list[WorkloadId] = []
+        self._paused_s = 0.0
+        self._first = Step(
+            at=0.0,
+            fresh=True,
+            nodes=tuple(nodes),
+            rules=Rules(preempts=True, elastic=True),
+            came=(
+                Waiting(
+                    id=self._gang, project="training", gang=sharing.training, priority=TRAINS,
+                    since=0.0, preemptible=True,
+                ),
+            ),
+        )  # fmt: skip
+
+    @property
+    def training_devices(self) -> float:
+        """Devices that train now."""
+        run = self._recorder.desk.floor.running.get(self._gang)
+        return devices_of(run.workers) if run is not None else 0.0
+
+    def advance(self, at: float, count: int) -> int:
+        """Bring the replicas to a number, as far as there is room; how many have just started."""
+        have = len(self.replicas) + len(self._pending)
+        came = [self._replica(at) for _ in range(max(0, count - have))]
+        gone: list[WorkloadId] = []
+        while len(self.replicas) > count:
+            gone.append(self.replicas.pop())
+        step = Step(
+            at=at,
+            fresh=self._first.fresh,
+            nodes=self._first.nodes,
+            rules=self._first.rules,
+            ended=tuple(gone),
+            came=(*came, *self._first.came),
+        )
+        self._first = Step(at=0.0)
+        started = 0
+        for act in self._recorder.advance(step):
+            self._lines.append(said(at, act))
+            if isinstance(act, Start) and act.id != self._gang:
+                self._pending.remove(act.id)
+                self.replicas.append(act.id)
+                started += 1
+            elif isinstance(act, Resize):
+                self.resizes += 1
+                self._paused_s += RESIZE_S
+        self.replica_windows += len(self.replicas)
+        return started
+
+    def _replica(self, at: float) -> Waiting:
+        self._made += 1
+        ident = WorkloadId(f"replica-{self._made}")
+        self._pending.append(ident)
+        return Waiting(
+            id=ident, project="serving", gang=GangSpec(each=(self.sharing.replica,)),
+            priority=SERVES, since=at, order=self._made, preemptible=False,
+        )  # fmt: skip
+
+    def train(self, span_s: float) -> None:
+        """Time passes."""
+        works_s = max(0.0, span_s - self._paused_s)
+        self.trained_s += works_s * self.training_devices
+        self._paused_s = 0.0
+
+    def digest(self) -> str:
+        """Of all decisions."""
+        return hashlib.sha256("\n".join([*self._lines, ""]).encode()).hexdigest()

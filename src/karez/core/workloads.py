@@ -185,8 +185,6 @@ class GangSpec:
         names = [role.name for role in self.roles]
         if len(set(names)) != len(names) or len(names) > MOST_ROLES:
             raise ValueError(f"a gang has up to {MOST_ROLES} roles, each with a name of its own")
-        if any(need.kind in IN_BYTES for need in self.each):
-            raise ValueError("workers need a device to run on; ask for memory alone in a role")
 
     @property
     def most(self) -> int:
@@ -240,6 +238,8 @@ class JobSpec:
             raise ValueError("a job trains or runs a batch; deploy a service for kind = 'serve'")
         if bool(self.command) == bool(self.recipe):
             raise ValueError("give either a command or a recipe")
+        if any(need.kind in IN_BYTES for need in self.gang.each):
+            raise ValueError("workers need a device to run on; ask for memory alone in a role")
         self._check_times()
         unknown = sorted(set(self.ladder) - set(LADDER))
         if unknown:

@@ -55,9 +55,11 @@ def options(floor: Floor, waiting: Waiting, rules: Rules, now: float) -> list[Op
             behind.append((rank, run))
     behind.sort(key=lambda pair: pair[0], reverse=True)
     for _, run in behind:
+        over = _above(run, wanted=True) if rules.elastic else []
         more = _above(run, wanted=False) if rules.elastic else []
-        if more:
-            found.append(Option(run=run, gives=tuple(more), is_stop=False))
+        less = [grant for grant in more if not _is_in(grant, over)]
+        if less:
+            found.append(Option(run=run, gives=tuple(less), is_stop=False))
         if run.can_stop and rules.preempts:
             rest = tuple(grant for grant in run.grants if not _is_in(grant, more))
             found.append(Option(run=run, gives=rest, is_stop=True))

@@ -210,17 +210,17 @@ def hurdle(gang: GangSpec, need: Need, pool: Pool, until: float | None = None) -
     """How far the pool goes along with one alternative."""
     shares = _shares(replace(gang, min=1), need, pool, until)
     left: Bools = np.ones(len(pool.places), np.bool_)
-    having, nodes = len(pool.places), dict[str, int]()
+    having, nodes = left, dict[str, int]()
     for reason, out in _rulings(gang, need, pool, until):
         nodes[reason] = int((left & out).sum())
         left = left & ~out
         if reason.startswith("no "):
-            having = int(left.sum())
+            having = having & ~out
     return Fit(
         need=need,
         workers=0 if shares is None else int(shares.sum()),
         nodes={reason: count for reason, count in nodes.items() if count},
-        having=having,
+        having=int(having.sum()),
     )
 
 
@@ -229,6 +229,9 @@ def _rulings(
 ) -> Iterator[tuple[str, Bools]]:
     """(reason, the nodes that it rules out), what cannot be helped first."""
     arrays, shape = pool.inventory.arrays, pool.shape(need)
+    allowed = pool.allowed(gang.among)
+    if allowed is not None:
+        yield f"not {gang.among.show()}", ~allowed
     if need.kind in SLOTS:
         of_kind = (pool.inventory.size > 0) & (
             (pool.masks.get(need.kind, 0) >> arrays.model) & 1 == 1
@@ -246,9 +249,7 @@ def _rulings(
         if amount := shape.bulk[column]:
             few = f"too few free {kind}" if kind == DeviceKind.CPU else f"too little free {kind}"
             yield few, arrays.bulk[:, column] < amount
-    allowed, usable = pool.allowed(gang.among), pool.usable(gang.among, until)
-    if allowed is not None:
-        yield f"not {gang.among.show()}", ~allowed
+    usable = pool.usable(gang.among, until)
     if usable is not None:
         yield "maintenance before it would end", ~usable
 

@@ -126,7 +126,7 @@ class Replay:
         edges = sorted((at, is_end, node) for o in self.outages for at, is_end, node in o.edges)
         while arrived < len(self.jobs) or self._under_way:
             arrives = self.jobs[arrived].arrives_s if arrived < len(self.jobs) else math.inf
-            ends = self._ends[0][0] if self._ends else math.inf
+            ends = self._next_end()
             fails = edges[out][0] if out < len(edges) else math.inf
             now = min(arrives, ends, look_at, fails)
             if now == math.inf:
@@ -150,6 +150,16 @@ class Replay:
             look_at = now + LOOK_S if is_watching and self.desk.floor.running else math.inf
             look_at = min(look_at, now + LOOK_S if self._may_grow() else math.inf)
         return outcomes
+
+    def _next_end(self) -> float:
+        """When something ends next: what was stopped in the meantime does not."""
+        while self._ends:
+            at, version, ident = self._ends[0]
+            found = self._under_way.get(ident)
+            if found is not None and found.version == version:
+                return at
+            heapq.heappop(self._ends)
+        return math.inf
 
     def _may_grow(self) -> bool:
         floor = self.desk.floor

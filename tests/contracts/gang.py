@@ -11,7 +11,16 @@ from pathlib import Path
 from karez.core.ports import ProcessInfo
 from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.settings import Settings
-from karez.core.workloads import Among, GangSpec, Job, JobSpec, State, WorkloadId, WorkloadKind
+from karez.core.workloads import (
+    Among,
+    GangSpec,
+    Job,
+    JobSpec,
+    Role,
+    State,
+    WorkloadId,
+    WorkloadKind,
+)
 from karez.drivers.blobs import FsspecBlobs
 from karez.store.sql import SqlStore
 from karez.training.foreman import Foreman
@@ -78,6 +87,9 @@ class Gang:
     steps: int = 30
     work: int = 10
     low: int = 0
+    roles: tuple[Role, ...] = ()
+    extra: Sequence[Grant] = ()
+    """What spares and roles hold."""
 
     def __post_init__(self) -> None:
         self.bench.count += 1
@@ -91,13 +103,13 @@ class Gang:
             kind=WorkloadKind.TRAIN,
             command=("python", str(SCRIPT)),
             settings={"steps": self.steps, "work": self.work},
-            gang=GangSpec(min=self.low or self.ranks, want=self.ranks),
+            gang=GangSpec(min=self.low or self.ranks, want=self.ranks, roles=self.roles),
         )
         self.bench.store.workloads.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
         self.grants = [
             Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),))
             for n, node in enumerate(nodes)
-        ]
+        ] + list(self.extra)
         self.place()
         self.foreman: Foreman | None = None
         self.thread: threading.Thread | None = None
@@ -146,9 +158,15 @@ class Gang:
                     found[named[0]] = (named[1], info)
         return {seat: info for seat, (_, info) in found.items()}
 
+    def alive(self) -> list[int]:
+        return [seat for seat, info in self.processes().items() if info.alive]
+
+    def progress(self) -> list[int]:
+        living = [info for info in self.processes().values() if info.alive]
+        return [info.said.get("commit", {}).get("step", 0) for info in living]
+
     def step(self) -> int:
-        said = [i.said.get("commit", {}).get("step", 0) for i in self.processes().values()]
-        return min(said, default=0)
+        return min(self.progress(), default=0)
 
     def reach(self, step: int) -> None:
         until(

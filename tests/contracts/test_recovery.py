@@ -7,9 +7,9 @@ from random import Random
 import psutil
 import pytest
 
-from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.settings import Settings
-from karez.core.workloads import EndReason, State
+from karez.core.workloads import EndReason, Role, State
 from tests.contracts.gang import Bench, Gang, until
 
 pytestmark = pytest.mark.slow
@@ -197,3 +197,129 @@ def test_a_job_that_yields_goes_on_from_the_step_it_stored(bench: Bench) -> None
     assert gang.losses() == losses
     assert gang.weights() == weights
     assert step >= 10
+
+
+def gpus(node: str, *numbers: int, role: str = "") -> list[Grant]:
+    return [
+        Grant(node=NodeId(node), kind=DeviceKind.GPU, devices=((n, 1000),), role=role)
+        for n in numbers
+    ]
+
+
+def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) -> None:
+    """New ranks take the state of one that has it; the global batch is the same for any size."""
+    gang = Gang(bench, ranks=2, steps=300, work=20, low=1).start()
+    gang.reach(10)
+    targets, work = bench.store.targets, bench.store.workloads
+    four = gpus("a", 0, 1, 2, 3)
+    targets.ask(gang.id, four)
+    until(lambda: len(gang.alive()) == 4, what="four ranks")
+    assert work.allocations()[gang.id].grants == tuple(four)
+    step = max(gang.progress())
+    until(lambda: min(gang.progress()) > step, what="a step of all four")
+    targets.ask(gang.id, four[2:])
+    until(lambda: len(gang.alive()) == 2, what="two ranks")
+    until(lambda: work.allocations()[gang.id].grants == tuple(four[2:]), what="devices back")
+    assert targets.asked(gang.id) is None
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    assert bench.store.history.receipts(gang.id) == []  # nothing was wrong
+    steps = sorted({step for step, _ in gang.losses()})
+    assert steps == list(range(1, 301))
+    by_step = {step: sum(1 for s, _ in gang.losses() if s == step) for step in steps}
+    assert max(by_step.values()) == 4
+
+
+def test_a_grown_gang_recovers_like_any_other_and_is_adopted_with_its_seats(bench: Bench) -> None:
+    gang = Gang(bench, ranks=2, steps=400, work=20, low=1).start()
+    gang.reach(5)
+    bench.store.targets.ask(gang.id, gpus("a", 1, 2, 3))  # without the first, with two more
+    until(lambda: sorted(gang.alive()) == [1, 2, 3], what="seats 1, 2 and 3")
+    gang.reach(max(gang.progress()) + 3)
+    gang.kill(2)
+    until(lambda: len(bench.store.history.receipts(gang.id)) == 1, what="a receipt")
+    gang.abandon()
+    gang.start()
+    before = max(gang.progress())
+    gang.reach(before + 3)
+    gang.kill(3)
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    receipts = bench.store.history.receipts(gang.id)
+    assert [receipt.ranks for receipt in receipts] == [(2,), (3,)]
+    assert all(receipt.steps_lost <= 1 for receipt in receipts)
+
+
+def test_a_spare_takes_the_place_of_a_lost_node(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ["a", "b", "c"])
+    try:
+        bench.nodes = ["a", "b"]
+        gang = Gang(bench, extra=gpus("c", 0, role="spare")).start()
+        gang.reach(8)
+        bench.fabric.lose("b")
+        assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+        (receipt,) = bench.store.history.receipts(gang.id)
+        assert receipt.rung == "replace"
+    finally:
+        bench.close()
+
+
+def test_snapshots_are_kept_in_memory_held_on_another_node(tmp_path: Path) -> None:
+    """The gang stands on one node; what it needs to go on elsewhere lies in pooled memory."""
+    bench = Bench(tmp_path, ["a", "m", "c"], spare=gpus("c", 0, 1))
+    try:
+        calm = Bench(tmp_path / "calm", ["x"])
+        losses, weights = undisturbed(calm)
+        calm.close()
+        bench.nodes = ["a"]
+        pooled = Grant(
+            node=NodeId("m"), kind=DeviceKind.MEMORY, devices=(), memory_bytes=64 << 20,
+            role="pool",
+        )  # fmt: skip
+        need = Need(kind=DeviceKind.MEMORY, milli=0, memory_bytes=64 << 20)
+        gang = Gang(bench, extra=[pooled], roles=(Role(name="pool", each=(need,)),)).start()
+        gang.reach(8)
+        bench.fabric.lose("a")
+        assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+        (receipt,) = bench.store.history.receipts(gang.id)
+        assert (receipt.rung, receipt.source) == ("replace", "peer")
+        assert receipt.steps_lost <= 1
+        assert gang.losses() == losses
+        assert gang.weights() == weights
+    finally:
+        bench.close()
+
+
+def test_too_little_pooled_memory_is_said_and_nothing_hangs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ["a", "m"])
+    try:
+        bench.nodes = ["a"]
+        pooled = Grant(
+            node=NodeId("m"), kind=DeviceKind.MEMORY, devices=(), memory_bytes=1000, role="pool"
+        )
+        need = Need(kind=DeviceKind.MEMORY, milli=0, memory_bytes=1000)
+        gang = Gang(bench, extra=[pooled], roles=(Role(name="pool", each=(need,)),)).start()
+        done = gang.finish()
+        assert (done.state, done.status.end) == (State.FAILED, EndReason.USER_ERROR)
+        assert "memory that this job holds" in bench.logs.text()
+    finally:
+        bench.close()
+
+
+def test_a_roles_processes_start_and_end_with_the_gang_and_know_each_other(bench: Bench) -> None:
+    script = 'echo "$KAREZ_ROLE $KAREZ_ROLE_RANK of $KAREZ_ROLE_SIZE" >> "$0"; sleep 1000'
+    words = bench.folder / "words"
+    role = Role(name="loader", workers=2, command=("sh", "-c", script, str(words)))
+    gang = Gang(bench, extra=gpus("a", 4, 5, role="loader"), roles=(role,)).start()
+    gang.reach(5)
+    until(words.exists, what="the loaders")
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    assert sorted(words.read_text().splitlines()) == ["loader 0 of 2", "loader 1 of 2"]
+    steward = bench.fabric.stewards[NodeId("a")]
+    until(lambda: not steward.processes(), what="an end of all")
+
+
+def test_a_role_that_fails_again_and_again_fails_its_gang(bench: Bench) -> None:
+    role = Role(name="loader", command=("sh", "-c", "exit 7"))
+    gang = Gang(bench, steps=100_000, extra=gpus("a", 4, role="loader"), roles=(role,)).start()
+    done = gang.finish()
+    assert (done.state, done.status.end) == (State.FAILED, EndReason.USER_ERROR)
+    assert "loader 0 failed 5 times; the last: ended with code 7" in done.status.reason

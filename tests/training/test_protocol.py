@@ -1,6 +1,6 @@
 """The recovery protocol, event by event and under random faults."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -286,3 +286,28 @@ def test_under_random_kills_every_gang_finishes_and_redoes_at_most_a_step_per_fa
     for receipt in world.receipts():
         assert receipt.fault.step_before - receipt.fault.step_restored <= 1
         assert receipt.fault.detected_at <= receipt.fault.decided_at <= receipt.resumed_at
+
+
+def test_a_gang_changes_its_size_without_a_fault_and_new_ranks_bring_no_state() -> None:
+    world = World(nodes=[A, A], total=8)
+    while min(world.highest.get(rank, 0) for rank in (0, 1)) < 3:
+        for rank in (0, 1):
+            world.work(rank)
+    world.tell(w.Resized(leave=(0,), join={2: B, 3: B}))
+    assert world.gang.generation == 2
+    goes = [command for command in world.sent if isinstance(command, w.Go)]
+    assert goes[-1].fresh == (2, 3)
+    assert goes[-1].step >= 2
+    assert w.Kill(rank=0, why="the gang is smaller now") in world.sent
+    assert [number for number, _ in world.gang.active] == [1, 2, 3]
+    finish(world)
+    assert not [command for command in world.sent if isinstance(command, w.WriteReceipt)]
+    assert world.gang.faults == 0
+
+
+def test_a_size_is_changed_only_while_all_is_well() -> None:
+    world = World(nodes=[A, A])
+    before = world.gang
+    assert advance(replace(before, phase=w.Phase.PLACING), w.Resized(leave=(0,)), 1.0)[1] == ()
+    plain = replace(before, phase=w.Phase.RUNNING, is_session=False)
+    assert advance(plain, w.Resized(leave=(0,)), 1.0) == (plain, ())

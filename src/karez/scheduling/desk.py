@@ -30,6 +30,10 @@ LOOK_S = 600.0
 device does the work below which all counts alike."""
 
 
+ROUNDS = 3
+"""How often the line is gone through in one decision: who was stopped may fit somewhere else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """Give a workload its devices now."""
@@ -132,13 +136,31 @@ class Desk:
         """Start what fits, in order; make room for it where the rules let it."""
         self._look(now)
         decisions: list[Act] = self._drain(now)
+        stopped = [self._stop(act.id, now) for act in decisions]
+        for _ in range(ROUNDS):
+            for waiting in stopped:
+                self.add(waiting)
+            made, stopped = self._serve_line(now)
+            decisions += made
+            if not stopped:
+                break
+        for waiting in stopped:
+            self.add(waiting)
+        barred = (self._stuck.get(key) for key, line in self._line.items() if line)
+        if self.rules.elastic and all(barred):  # nobody waits for devices
+            decisions += [Resize(id=ident, grants=more) for ident, more in grow(self.floor, now)]
+        return decisions
+
+    def _serve_line(self, now: float) -> tuple[list[Act], list[Waiting]]:
+        """Everyone in line once, in order: what was decided, and who was stopped for others."""
+        decisions: list[Act] = []
+        stopped: list[Waiting] = []
         heads: list[tuple[Rank, int, Class, int]] = [
             (self._rank(line[0]), number, key, 0)
             for number, (key, line) in enumerate(self._line.items())
             if line
         ]
         heapq.heapify(heads)
-        stopped: list[Waiting] = [self._stop(d.id, now) for d in decisions]
         while heads:
             _, number, key, at = heapq.heappop(heads)
             line = self._line[key]
@@ -158,12 +180,7 @@ class Desk:
                 at += 1  # only this one may not pass
             if at < len(line):
                 heapq.heappush(heads, (self._rank(line[at]), number, key, at))
-        for waiting in stopped:
-            self.add(waiting)
-        barred = (self._stuck.get(key) for key, line in self._line.items() if line)
-        if self.rules.elastic and all(barred):  # nobody waits for devices
-            decisions += [Resize(id=ident, grants=more) for ident, more in grow(self.floor, now)]
-        return decisions
+        return decisions, stopped
 
     def reasons(self) -> Mapping[WorkloadId, str]:
         """Why each of those in line waits, as of the last decision."""
@@ -240,8 +257,8 @@ class Desk:
         grants = seat(gang, floor.pool, until)
         if grants is not None:
             return self._take(waiting, gang, grants, now)
-        made = self._make_room(waiting, until, now, is_barred=False)
-        made = made or self._regroup(waiting, gang, until, now)
+        made = self._regroup(waiting, gang, until, now)  # nobody loses its place in line by it
+        made = made or self._make_room(waiting, until, now, is_barred=False)
         if not made:
             self._stuck[key] = ""
             self._reserve(waiting, gang, now)

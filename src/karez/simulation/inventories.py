@@ -45,7 +45,7 @@ def read_inventory(text: str, file: str) -> Sequence[Node]:
     head = text.lstrip()
     if head.startswith(("[{", "[\n", "[]", "[ ")):
         nodes = _from_json(text, file)
-    elif head.split("\n", 1)[0].count(",") and "=" not in head.split("\n", 1)[0]:
+    elif "sn" in (name.strip() for name in head.split("\n", 1)[0].split(",")):
         nodes = _from_csv(text, file)
     else:
         nodes = _from_toml(text, file)

@@ -91,7 +91,9 @@ class Foreman:
         limits = words.Limits(
             quiesce_s=settings.quiesce_s, start_s=settings.start_s, faults=settings.fault_limit
         )
-        found = newest(self.hands.processes())
+        seats = self.crew.seats
+        known = newest(self.hands.processes())
+        found = {seat: one for seat, one in known.items() if seat in seats}  # not who was let go
         before = self.record.status.generation
         self._gang = gang_from(
             self.crew.seats,
@@ -284,7 +286,7 @@ class Foreman:
         self._apply(words.Resized(leave=gone, join=nodes))
         if gone:
             self._wait_until_gone(set(gone))
-            self._regrant(kept)
+            self._regrant({**kept, **joined})
 
     def _wait_until_gone(self, seats: set[int]) -> None:
         """Devices are given back only once nobody uses them."""

@@ -76,7 +76,9 @@ def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, 
             return _stood(gang, event, now)
         case Resumed(generation=generation) if generation == gang.generation:
             return _resumed(gang, now), ()
-        case Committed(generation=generation) if generation == gang.generation:
+        case Committed(generation=generation) if generation == gang.generation and (
+            event.rank < len(gang.ranks)
+        ):
             return _committed(gang, event, now)
         case Stumbled(generation=generation) if generation == gang.generation:
             return _stumbled(gang, event, now), ()

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from karez.core.resources import Need
+from karez.core.resources import Need, NodeId, NodeState, Window
 from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
-from karez.server.scheduler import Scheduler
+from karez.server.scheduler import LENT_S, RESIZE_S, Scheduler
+from karez.simulation.redo import redo
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
 
@@ -86,3 +87,153 @@ def test_priority_alone_makes_room_too(store: SqlStore) -> None:
     submit(store, "high", 4, 1001.0, priority=5)
     assert scheduler.tick() == 0
     assert state(store, "low") == State.YIELDING
+
+
+def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    lines: list[str] = []
+    scheduler = Scheduler(store, clock, lines.append)
+    submit(store, "moves", 2, 1000.0, preemptible=True, kind=WorkloadKind.TRAIN)
+    submit(store, "stays", 1, 1000.0)
+    assert scheduler.tick() == 2
+    token = run(store, "moves", 1000.0)
+    store.pool.see_nodes([cpu_node("b", 4)], now=1.0)
+    assert store.pool.set_node(NodeId("a"), NodeState.DRAINING)
+    clock.at += 10.0
+    assert scheduler.tick() == 0
+    assert state(store, "moves") == State.YIELDING
+    assert store.workloads.requeue(WorkloadId("moves"), token, Status(ran_s=10.0), now=clock.at)
+    assert scheduler.tick() == 1
+    grants = store.workloads.allocations()[WorkloadId("moves")].grants
+    assert {grant.node for grant in grants} == {"b"}
+    assert state(store, "stays") == State.PLACED
+    assert redo(lines).line is None
+
+
+def test_maintenance_is_kept_free_and_then_over(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    scheduler = Scheduler(store, clock)
+    window = Window(starts_at=2000.0, ends_at=3000.0, reason="firmware")
+    assert store.pool.set_windows(NodeId("a"), [window])
+    assert not store.pool.set_windows(NodeId("x"), [window])
+    submit(store, "short", 1, 1000.0, expected_duration_s=500.0)
+    submit(store, "long", 1, 1000.0, expected_duration_s=5000.0)
+    assert scheduler.tick() == 1
+    assert state(store, "short") == State.PLACED
+    waits = store.workloads.job("long")
+    assert waits is not None
+    assert "maintenance" in waits.status.reason
+    clock.at = 2500.0
+    assert scheduler.tick() == 0
+    waits = store.workloads.job("long")
+    assert waits is not None
+    assert "1 in maintenance" in waits.status.reason
+    clock.at = 3001.0
+    assert scheduler.tick() == 1
+
+
+def test_devices_offered_for_a_lost_rank_are_given_to_nobody_else(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    scheduler = Scheduler(store, clock)
+    submit(store, "gang", 2, 1000.0)
+    assert scheduler.tick() == 1
+    token = run(store, "gang", 1000.0)
+    found = scheduler.find(Need(milli=2000), 1, frozenset())
+    assert len(found) == 1
+    assert scheduler.find(Need(milli=2000), 1, frozenset()) == ()
+    submit(store, "other", 2, 1001.0)
+    assert scheduler.tick() == 0
+    assert store.workloads.regrant(WorkloadId("gang"), token, found, now=1002.0)
+    assert scheduler.tick() == 1  # what the gang left is free now
+    clock.at += LENT_S + 1
+    scheduler.tick()
+    free = scheduler.find(Need(milli=1000), 4, frozenset())
+    assert free == ()
+
+
+def test_what_was_offered_and_not_taken_is_free_again(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    scheduler = Scheduler(store, clock)
+    assert len(scheduler.find(Need(milli=4000), 1, frozenset())) == 1
+    submit(store, "next", 4, 1000.0)
+    assert scheduler.tick() == 0
+    clock.at += LENT_S + 1
+    assert scheduler.tick() == 1
+
+
+def test_a_decision_stands_while_others_make_room_and_falls_if_it_is_cancelled(
+    store: SqlStore,
+) -> None:
+    clock = FakeClock(at=1000.0)
+    scheduler = Scheduler(store, clock)
+    submit(store, "low", 4, 1000.0, preemptible=True)
+    scheduler.tick()
+    token = run(store, "low", 1000.0)
+    submit(store, "high", 4, 1001.0, priority=5)
+    submit(store, "later", 4, 1001.0, priority=4)
+    scheduler.tick()
+    why = scheduler.explain(WorkloadId("high"))
+    assert why is None or "room" in why.reason
+    store.workloads.request_stop(WorkloadId("high"), at=1002.0)
+    assert store.workloads.requeue(WorkloadId("low"), token, Status(), now=1002.0)
+    clock.at += 10.0
+    assert scheduler.tick() == 1
+    assert state(store, "later") == State.PLACED
+
+
+def test_an_elastic_job_is_asked_to_grow_and_what_it_does_not_do_is_forgotten(
+    store: SqlStore,
+) -> None:
+    clock = FakeClock(at=1000.0)
+    scheduler = Scheduler(store, clock)
+    gang = GangSpec(min=1, want=1, max=4)
+    spec = JobSpec(name="e", command=("x",), kind=WorkloadKind.TRAIN, gang=gang)
+    job = Job(id=WorkloadId("e"), spec=spec, owner="me", created_at=1000.0)
+    store.workloads.add_job(job)
+    assert scheduler.tick() == 1
+    token = run(store, "e", 1000.0)
+    clock.at += HOUR_S
+    scheduler.tick()
+    asked = store.targets.asked(WorkloadId("e"))
+    assert asked is not None
+    assert len(asked) == 4
+    clock.at += RESIZE_S + 1  # it has not done so
+    scheduler.tick()
+    submit(store, "n", 3, clock.at)
+    assert scheduler.tick() == 1
+    assert store.workloads.regrant(WorkloadId("e"), token, asked[:1], now=clock.at)
+    scheduler.tick()
+    assert scheduler.find(Need(), 4, frozenset()) == ()
+
+
+def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    lines: list[str] = []
+    scheduler = Scheduler(store, clock, lines.append)
+    store.pool.see_nodes([cpu_node("b", 4)], now=1.0)
+    for name in ("w1", "w2", "w3", "w4"):
+        submit(store, name, 2, 1000.0, preemptible=True, kind=WorkloadKind.TRAIN)
+    assert scheduler.tick() == 4
+    tokens = {name: "" for name in ("w1", "w2", "w3", "w4")}
+    claimed = store.workloads.claim([State.PLACED], owner="c", now=1000.0, lease_s=1e9)
+    for ident, token in claimed:
+        tokens[str(ident)] = token
+        store.workloads.update(ident, token=token, state=State.RUNNING, at=1000.0)
+    where = {i: a.grants[0].node for i, a in store.workloads.allocations().items()}
+    gone = next(name for name in tokens if where[WorkloadId(name)] == "a")
+    other = next(name for name in tokens if where[WorkloadId(name)] == "b")
+    for name in (gone, other):
+        store.workloads.end(WorkloadId(name), tokens[name], State.SUCCEEDED, Status(), now=1001.0)
+    clock.at = 1010.0
+    scheduler.tick()
+    plan = scheduler.regroup(carry_out=False)
+    assert (len(plan.moves), len(plan.freed), plan.carried_out) == (1, 1, False)
+    done = scheduler.regroup(carry_out=True)
+    assert done.carried_out
+    moved = done.moves[0].id
+    assert state(store, moved) == State.YIELDING
+    assert store.workloads.requeue(moved, tokens[moved], Status(ran_s=9.0), now=clock.at)
+    assert scheduler.tick() == 1
+    nodes = {g.node for a in store.workloads.allocations().values() for g in a.grants}
+    assert nodes == set(done.moves[0].takes)
+    assert redo(lines).line is None

@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 
 from karez.cli.simulate import parse_seeds
+from karez.core.codec import to_json
 from karez.core.errors import BadRequest
+from karez.core.resources import DeviceKind, Need
+from karez.core.workloads import GangSpec
+from karez.scheduling.desk import Desk
 from karez.scheduling.scores import Policy
 from karez.simulation import inventories, openb, workloads
 from karez.simulation.charts import ticks
+from karez.simulation.failures import parse_failures
 from karez.simulation.packing import pack, packing
-from karez.simulation.queueing import queueing
+from karez.simulation.queueing import Extras, queueing, rules_of
+from karez.simulation.replay import Hooks, replay_of
+from karez.simulation.sharing import Sharing, read_demand, share
 from tests.traces import trace
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn0,96000,393216,8,A\nn1,96000,393216,8,B\n"
@@ -208,3 +215,199 @@ def test_axes_end_on_round_numbers(most: float) -> None:
     assert marks[0] == 0
     assert marks[-1] >= most
     assert 2 <= len(marks) <= 8
+
+
+OWN = (
+    "arrive,runs,project,class,workers,each,roles,priority,preemptible,deadline\n"
+    '0,600,a,train,1:2:8,"npu=1,cpu=1",,0,yes,\n'
+    '60,60,a,eval,2,"npu=1,cpu=1;gpu=1,speed=0.5",,1,no,3600\n'
+    '120,60,b,train,1,"npu=1,cpu=2,memory=8GiB",loader:1:cpu=4,0,yes,1\n'
+)
+RICH = """
+[[nodes]]
+count = 2
+npu = 4
+cpu = 16
+memory = "64GiB"
+dpu = 1
+storage = "1TiB"
+labels = { zone = "a" }
+"""
+
+
+def test_our_own_columns_say_all_that_a_request_may() -> None:
+    jobs = workloads.read_jobs(lines(OWN), "j")
+    assert [job.sort for job in jobs] == ["train", "eval", "train"]
+    assert jobs[0].gang is not None
+    assert jobs[0].gang.max == 8
+    assert jobs[1].gang is not None
+    assert len(jobs[1].gang.each) == 2
+    assert jobs[2].gang is not None
+    assert jobs[2].gang.roles[0].name == "loader"
+    nodes = inventories.read_inventory(RICH, "i")
+    report = queueing(nodes, jobs, policy="karez", known=False)
+    assert (report.jobs, report.left_out, report.unfinished) == (3, 0, 0)
+    assert {one.name for one in report.classes} == {"train", "eval"}
+    assert report.missed_deadlines == 1  # one second was not enough
+    held = {use.kind: use.peak_pct for use in report.kinds}
+    assert 0 < held["npu"] <= 100
+    assert 0 < held["memory"] <= 100
+
+
+DLRM = (
+    "instance_sn,role,app_name,cpu_request,cpu_limit,gpu_request,gpu_limit,rdma_request,"
+    "rdma_limit,memory_request,memory_limit,disk_request,disk_limit,max_instance_per_node,"
+    "creation_time,scheduled_time,deletion_time\n"
+    "i0,HN,x,12,12,1,1,25,25,30.0,30.0,64.0,80.0,8,,,\n"
+    "i1,CN,x,8,8,0,0,80,80,30.0,30.0,64.0,80.0,-1,100.0,100.0,200.0\n"
+    "i2,CN,x,8,8,0,0,80,80,30.0,30.0,64.0,80.0,-1,110.0,110.0,200.0\n"
+)
+
+
+def test_instances_with_shares_of_a_network_card_are_never_given_more_than_there_is() -> None:
+    jobs = workloads.read_jobs(lines(DLRM), "j")
+    nodes = inventories.read_inventory(RICH.replace("npu", "gpu").replace("= 2", "= 1"), "i")
+    replay, left_out = replay_of(nodes, jobs, rules_of("fifo", known=False), HOOKS, known=False)
+    seen = []
+
+    def look(desk: Desk, at: float) -> None:
+        arrays = desk.floor.pool.inventory.arrays
+        assert (arrays.bulk >= 0).all()
+        assert (arrays.free >= 0).all()
+        seen.append(at)
+
+    replay.on_step = look
+    outcomes = replay.run()
+    assert left_out == 0
+    ends = sorted(outcome.ended_s for outcome in outcomes)
+    month = 31 * 86_400.0  # 25% and 80% of one card do not go together
+    assert ends == [month, month + 100.0, month + 190.0]
+    assert seen
+
+
+HOOKS = Hooks(on_end=int)
+
+
+def test_failures_interrupt_and_the_same_seed_gives_the_same() -> None:
+    nodes = inventories.read_inventory(POOL, "i")
+    many = "timestamp,duration,num_gpus,cluster\n" + "".join(
+        f"{at * 60},7200,8,a\n" for at in range(40)
+    )
+    jobs = workloads.read_jobs(lines(many), "j")
+    found = [
+        queueing(
+            nodes, jobs, policy="karez", known=False,
+            extras=Extras(failures=parse_failures("5h:30m", seed)),
+        )
+        for seed in (1, 1, 2)
+    ]  # fmt: skip
+    calm = queueing(nodes, jobs, policy="karez", known=False)
+    assert found[0] == found[1]
+    assert found[0].log_sha256 != found[2].log_sha256
+    assert found[0].jobs == 40
+    assert found[0].interruptions > 0
+    assert found[0].jct_s.mean > calm.jct_s.mean
+    assert calm.interruptions == 0
+
+
+@pytest.mark.parametrize("text", ["30d", "x:4h", "30d:0s", "1s:4h", "30d:-4h", ":"])
+def test_bad_failures_are_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match="failures"):
+        parse_failures(text, 1)
+
+
+def test_training_fills_the_valleys_of_the_requests() -> None:
+    rows = "".join(f"{minute * 60},{100 if minute % 120 < 20 else 10}\n" for minute in range(600))
+    demand = read_demand(lines("at,load\n" + rows), "r")
+    sharing = Sharing(
+        replica=Need(kind=DeviceKind.GPU),
+        replica_rate=10.0,
+        training=GangSpec(min=1, want=1, max=16, each=(Need(kind=DeviceKind.GPU),)),
+    )
+    nodes = inventories.read_inventory(POOL, "i")
+    report = share(nodes, demand, sharing)
+    assert report == share(nodes, demand, sharing)
+    assert report.shared.replicas_peak == 12
+    assert report.split.training_device_hours == pytest.approx(4 * 10.0)
+    assert report.training_gain is not None
+    assert report.training_gain > 2
+    assert report.shared.unserved_pct < 5
+    assert report.shared.resizes > 4
+    with pytest.raises(BadRequest, match="does not hold"):
+        share(nodes[:1], demand, sharing)
+
+
+def test_request_traces_are_known_by_their_columns() -> None:
+    azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,300,60\n"
+    assert read_demand(lines(azure), "r").load == (6.0,)
+    rates = "client,window_start_s,rate_rps\n0,600,1.5\n1,600,0.5\n0,1200,3\n"
+    assert read_demand(lines(rates), "r").load == (2.0, 3.0)
+    for bad in ("a,b\n1,2\n", "at,load\n", "at,load\n0,x\n", "at,load\n0,1\n1e14,1\n"):
+        with pytest.raises(BadRequest, match="the-file"):
+            read_demand(lines(bad), "the-file")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("0,x,a", "column runs"),
+        ("soon,1,a", "column arrive"),
+        ("0,1,a,c,0", "column workers"),
+        ("0,1,a,c,4:2", "column workers"),
+        ("0,1,a,c,1,npu=1000000", "column each"),
+        ("0,1,a,c,1,cpu=1,loader", "column roles"),
+        ("0,1,a,c,1,cpu=1,,high", "column priority"),
+        ("0,1,a,c,1,cpu=1,,0,maybe", "column preemptible"),
+    ],
+)
+def test_a_bad_row_of_our_own_is_named(row: str, says: str) -> None:
+    head = OWN.split("\n", 1)[0]
+    cells = row.split(",") + [""] * (head.count(",") + 1 - len(row.split(",")))
+    with pytest.raises(BadRequest, match=says):
+        workloads.read_jobs(lines(f"{head}\n{','.join(cells)}\n"), "the-file")
+
+
+def test_an_inventory_may_be_toml_csv_or_what_the_pool_prints(tmp_path: Path) -> None:
+    toml = inventories.read_inventory(RICH, "i")
+    assert toml[0].labels == {"zone": "a"}
+    again = inventories.read_inventory(json.dumps([to_json(node) for node in toml]), "i")
+    assert list(again) == list(toml)
+    csv = inventories.read_inventory(NODES, "i")
+    assert [len([d for d in n.devices if d.kind == "gpu"]) for n in csv] == [8, 8]
+    for bad in ("[{}]", "[1]", '[{"id": "a", "address": "", "devices": 3}]', "[] x"):
+        with pytest.raises(BadRequest, match="the-file"):
+            inventories.read_inventory(bad, "the-file")
+
+
+def test_a_replays_journal_can_be_redone(tmp_path: Path) -> None:
+    pool, jobs, log = tmp_path / "pool.toml", tmp_path / "jobs.csv", tmp_path / "j.log"
+    pool.write_text(RICH)
+    jobs.write_text(OWN)
+
+    def karez(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {"KAREZ_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+        return subprocess.run(
+            [sys.executable, "-m", "karez.cli.main", *words],
+            capture_output=True, text=True, env=env, check=False,
+        )  # fmt: skip
+
+    kept = karez("pool", "import", str(pool), "--name", "lab")
+    assert kept.returncode == 0, kept.stderr
+    assert "2 nodes with 8 npu" in kept.stdout
+    ran = karez(
+        "simulate", "queue", "--jobs", str(jobs), "--inventory", "lab", "--journal", str(log),
+        "--json",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["jobs"] == 3
+    same = karez("simulate", "journal", str(log))
+    assert (same.returncode, "all the same" in same.stdout) == (0, True), same.stderr
+    lines_ = log.read_text().splitlines()
+    changed = [line.replace("start 0", "start 1") for line in lines_]
+    log.write_text("\n".join(changed))
+    other = karez("simulate", "journal", str(log))
+    assert other.returncode == 1
+    assert "is not the same" in other.stdout
+    broken = karez("simulate", "journal", str(pool))
+    assert broken.returncode != 0
+    assert "Traceback" not in broken.stderr

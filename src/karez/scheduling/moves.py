@@ -4,10 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from karez.core.resources import Grant, NodeId
 from karez.core.units import MILLI
 from karez.core.workloads import Among, GangSpec, WorkloadId
 from karez.scheduling.floor import Floor, Run, devices_of
+from karez.scheduling.inventory import CPU, Ints
 from karez.scheduling.place import seat
 from karez.scheduling.pool import Pool
 
@@ -149,10 +152,18 @@ def regroup(floor: Floor, now: float) -> Regrouping:
 
 def _least_used(pool: Pool) -> list[NodeId]:
     """Nodes in part use, the emptiest first: a full node is best left full."""
-    size, left = pool.inventory.size.sum(1), pool.inventory.arrays.total
-    held = size - left
+    held, left = _in_use(pool)
     order = sorted(range(len(pool.places)), key=lambda number: (int(held[number]), number))
     return [pool.places[n].id for n in order if held[n] > 0 and left[n] >= MILLI]
+
+
+def _in_use(pool: Pool) -> tuple[Ints, Ints]:
+    """(N,) thousandths held and left of each node's accelerators; of its cores if it has none."""
+    inventory = pool.inventory
+    size, left = inventory.size.sum(1), inventory.arrays.total
+    cores, free = inventory.bulk_size[:, CPU], inventory.arrays.bulk[:, CPU]
+    has = size > 0
+    return np.where(has, size - left, cores - free), np.where(has, left, free)
 
 
 def _clear(
@@ -161,11 +172,8 @@ def _clear(
     """Move all that is on a node to nodes that are in use already."""
     for run in here:
         pool.give_back(run.grants)
-    used = {
-        pool.places[n].id
-        for n in range(len(pool.places))
-        if pool.inventory.arrays.total[n] < pool.inventory.size[n].sum()
-    }
+    held, _ = _in_use(pool)
+    used = {pool.places[n].id for n in range(len(pool.places)) if held[n] > 0}
     empty = tuple(str(place.id) for place in pool.places if place.id not in used)
     moves = []
     for run in sorted(here, key=lambda one: (-devices_of(one.grants), one.id)):

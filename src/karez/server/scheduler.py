@@ -66,6 +66,8 @@ class Scheduler:
     """Asked to yield, and still there."""
     _resizing: dict[WorkloadId, tuple[float, tuple[Grant, ...]]] = field(default_factory=dict)
     """Asked to go on with these grants, until when."""
+    _stiff: set[WorkloadId] = field(default_factory=set)
+    """Did not change their size when they were asked to."""
     _lent: list[tuple[float, tuple[Grant, ...]]] = field(default_factory=list)
     _asked_at: float = float("-inf")
     _steps: int = 0
@@ -227,7 +229,7 @@ class Scheduler:
         assert self._recorder is not None, "asked after the first step"
         counted = self._recorder.desk.floor.running.keys() - set(ended)
         return tuple(
-            run_of(actual)
+            _stiff(run_of(actual)) if ident in self._stiff else run_of(actual)
             for ident, actual in seen.running.items()
             if ident not in counted and ident not in self._leaving
         )
@@ -265,7 +267,8 @@ class Scheduler:
         until, wanted = self._resizing.get(ident, (0.0, ()))
         if wanted == run.grants and self.clock.now() < until:
             return True
-        self._resizing.pop(ident, None)
+        if self._resizing.pop(ident, None) is not None:
+            self._stiff.add(ident)
         return ident in self._owed
 
     def _returned(self, seen: _Seen, now: float) -> tuple[Grant, ...]:
@@ -340,6 +343,12 @@ class Scheduler:
             had=self._records.had(now, nodes) if desk is None else dict(desk.floor.fair.had),
             had_at=now if desk is None else desk.floor.fair.at,
         )
+
+
+def _stiff(run: Run) -> Run:
+    """As one that never changes its size."""
+    waiting = run.as_waiting
+    return replace(run, waiting=replace(waiting, gang=replace(waiting.gang, max=None)))
 
 
 def _is_as_thought(waiting: Waiting, known: Waiting) -> bool:

@@ -144,7 +144,8 @@ def _summed(
     windows = ((at - at.min()) // window_s).astype(np.int64)
     if int(windows.max()) >= MOST_WINDOWS:
         raise BadRequest(
-            problem=f"{file} spans more than {MOST_WINDOWS} windows of {window_s:g} s",
+            problem=f"in {file}: the requests span more than {MOST_WINDOWS} windows of "
+            f"{window_s:g} s",
             fix="Give a longer --window.",
         )
     load = np.zeros(int(windows.max()) + 1)

@@ -1,0 +1,134 @@
+"""What is granted is held to: memory, storage, cores; and probes that really look."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from karez.core.resources import DeviceKind, Grant, Health
+from karez.drivers.probes import LIMITS, disk_devices, network_devices, probe_node
+from karez.drivers.steward.keeper import Keeper
+from karez.drivers.steward.limits import OVER_CODE, memory_of, storage_of
+from tests.drivers.test_steward import JOB, A, exit_of, spec
+from tests.fakes import DirectFabric
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
+    made = DirectFabric(tmp_path, ["a"])
+    yield made
+    made.close()
+
+
+def held(**more: object) -> Grant:
+    return Grant(node=A, kind=DeviceKind.CPU, devices=((0, 1000),), **more)  # type: ignore[arg-type]
+
+
+def test_what_takes_more_memory_than_it_was_granted_is_ended_with_the_reason(
+    fabric: DirectFabric,
+) -> None:
+    grow = "import time; kept = bytearray(200 << 20); kept[::4096] = b'x' * len(kept[::4096]); "
+    fabric.start(
+        A, spec("python3", "-c", grow + "time.sleep(1000)", grant=held(memory_bytes=100 * MIB))
+    )
+    ended = exit_of(fabric)
+    assert ended.data["code"] == OVER_CODE
+    assert "of memory and was granted 100.0 MiB" in ended.data["error"]
+    assert "ask for memory=" in ended.data["error"]
+
+
+def test_what_stays_within_its_grant_is_left_alone(fabric: DirectFabric) -> None:
+    fabric.start(A, spec("sh", "-c", "sleep 2.5", grant=held(memory_bytes=100 * MIB)))
+    assert exit_of(fabric).data["code"] == 0
+
+
+def test_what_writes_more_than_it_was_granted_is_ended(fabric: DirectFabric) -> None:
+    script = "dd if=/dev/zero of=$KAREZ_OUT/big bs=1M count=20 2>/dev/null; sleep 1000"
+    fabric.start(A, spec("sh", "-c", script, grant=held(storage_bytes=5 * MIB)))
+    ended = exit_of(fabric)
+    assert ended.data["code"] == OVER_CODE
+    assert "of storage and was granted 5.0 MiB" in ended.data["error"]
+
+
+def test_cores_beside_an_accelerator_are_held_to(fabric: DirectFabric) -> None:
+    grant = Grant(
+        node=A, kind=DeviceKind.NPU, devices=((3, 1000),), cores=((0, 1000),), memory_bytes=0
+    )
+    script = "taskset -p $$ | sed 's/.*: //'; echo $OMP_NUM_THREADS $ASCEND_RT_VISIBLE_DEVICES"
+    fabric.start(A, spec("sh", "-c", script, grant=grant))
+    exit_of(fabric)
+    assert fabric.read_log(A, "job-1.0.1", 0, 1000).decode().split() == ["1", "1", "3"]
+    assert fabric.processes(A)[0].grant == grant
+    fabric.forget(A, JOB)
+
+
+def test_measures_survive_what_goes_away_meanwhile(tmp_path: Path) -> None:
+    assert memory_of(1 << 22) == 0  # beyond the largest pid
+    assert storage_of(tmp_path / "not-there") == 0
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "shared").write_bytes(b"x" * 10_000)
+    (tmp_path / "own").write_bytes(b"x" * 10_000)
+    assert 10_000 <= storage_of(tmp_path) < 20_000
+
+
+def card(sys: Path, name: str, *, state: str = "up", speed: str = "100000", **ids: str) -> None:
+    """An interface as Linux shows it below /sys."""
+    folder = sys / "class" / "net" / name
+    folder.mkdir(parents=True)
+    (folder / "operstate").write_text(f"{state}\n")
+    (folder / "speed").write_text(f"{speed}\n")
+    if ids:
+        (folder / "device").mkdir()
+        for key, value in ids.items():
+            (folder / "device" / key).write_text(f"{value}\n")
+
+
+def test_network_cards_are_found_by_their_hardware(tmp_path: Path) -> None:
+    card(tmp_path, "lo", state="unknown")
+    card(tmp_path, "bond0")
+    card(tmp_path, "eth0", vendor="0x15b3", device="0xa2dc", speed="200000")
+    card(tmp_path, "eth1", vendor="0x19e5", device="0x1822", state="down", speed="-1")
+    card(tmp_path, "eth2", vendor="0x8086", device="0x1592", speed="25000")
+    found = network_devices(tmp_path)
+    assert [(d.index, d.model, d.health) for d in found] == [
+        (0, "BlueField-3 200 Gbit/s", Health.HEALTHY),
+        (1, "Hi1822", Health.SEPARATED),
+        (2, "network card 25 Gbit/s", Health.HEALTHY),
+    ]
+    assert network_devices(tmp_path / "nothing") == []
+
+
+def test_the_disk_below_a_folder_is_offered_less_a_reserve(tmp_path: Path) -> None:
+    (disk,) = disk_devices(str(tmp_path))
+    assert disk.kind == DeviceKind.STORAGE
+    assert disk.memory_bytes > 0
+    assert disk.memory_bytes % 2**30 == 0
+    assert disk_devices(str(tmp_path / "not-there")) == ()
+
+
+def test_a_node_says_how_it_enforces_what_it_grants(tmp_path: Path) -> None:
+    node = probe_node(A, "127.0.0.1", cpus=1, folder=str(tmp_path))
+    assert node.limits == LIMITS
+    assert set(LIMITS) == {str(kind) for kind in DeviceKind}
+    assert "not enforced" in node.limits["dpu"]
+    assert node.memory_bytes > 0
+
+
+def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs() -> None:
+    keeper = Keeper("t")
+
+    def put(step: int, size: int, **more: int) -> dict[str, object]:
+        request = {"op": "put", "job": "j", "rank": 0, "step": step, **more}
+        return keeper.answer(request, b"x" * size, {})[0]
+
+    assert put(1, 100, limit=250, epoch=2) == {"ok": True}
+    assert put(2, 100, limit=250, epoch=2) == {"ok": True}
+    assert put(3, 200, limit=250, epoch=2) == {"ok": False, "full": 300}
+    assert put(3, 100, limit=250, epoch=1) == {"ok": False}
+    assert put(3, 100, limit=250, epoch=3) == {"ok": True}
+    steps, _ = keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})
+    assert steps == {"steps": [2, 3]}
+    keeper.answer({"op": "drop", "job": "j"}, b"", {})
+    assert put(1, 1, epoch=1) == {"ok": True}

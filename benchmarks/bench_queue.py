@@ -15,11 +15,13 @@ from report import report
 
 from karez.core.resources import Device, DeviceKind, Node, NodeId
 from karez.core.settings import Settings
+from karez.core.workloads import Job, JobSpec, WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import create_app
 from karez.server.clock import SteadyClock
 from karez.server.cloud import Cloud, first_start
 from karez.server.logs import FileLogs
+from karez.server.places import Places
 from karez.server.scheduler import Scheduler
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
@@ -33,6 +35,7 @@ def main() -> None:
         folder = Path(name)
         store = SqlStore(f"sqlite:///{folder / 'k.db'}")
         clock = SteadyClock()
+        asked = Scheduler(store, clock)
         cloud = Cloud(
             store=store,
             blobs=FsspecBlobs(str(folder / "b")),
@@ -41,8 +44,7 @@ def main() -> None:
             settings=Settings(),
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
-            explain={}.get,
-            what_if=Scheduler(store, clock).what_if,
+            places=Places(store=store, clock=clock, scheduler=asked, wake=lambda: None),
         )
         headers = {"authorization": f"Bearer {first_start(cloud)}"}
         app = create_app(cloud)
@@ -68,7 +70,15 @@ def main() -> None:
         gc.freeze()  # as control does; and the client's leftovers in this process are not control's
         scheduler = Scheduler(store, clock)
         passes = []
-        for _ in range(9):
+        for number in range(9):
+            if number:
+                spec = JobSpec(name=f"more{number}", command=("true",))
+                store.workloads.add_job(
+                    Job(
+                        id=WorkloadId(f"more-{number}"), spec=spec, owner="me",
+                        created_at=clock.now(),
+                    )
+                )  # fmt: skip
             before = time.process_time()
             scheduler.tick()
             passes.append(time.process_time() - before)

@@ -208,7 +208,7 @@ def gpus(node: str, *numbers: int, role: str = "") -> list[Grant]:
 
 def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) -> None:
     """New ranks take the state of one that has it; the global batch is the same for any size."""
-    gang = Gang(bench, ranks=2, steps=300, work=20, low=1).start()
+    gang = Gang(bench, ranks=2, steps=120, low=1).start()
     gang.reach(10)
     targets, work = bench.store.targets, bench.store.workloads
     four = gpus("a", 0, 1, 2, 3)
@@ -224,13 +224,13 @@ def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) 
     assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
     assert bench.store.history.receipts(gang.id) == []  # nothing was wrong
     steps = sorted({step for step, _ in gang.losses()})
-    assert steps == list(range(1, 301))
+    assert steps == list(range(1, 121))
     by_step = {step: sum(1 for s, _ in gang.losses() if s == step) for step in steps}
     assert max(by_step.values()) == 4
 
 
 def test_a_grown_gang_recovers_like_any_other_and_is_adopted_with_its_seats(bench: Bench) -> None:
-    gang = Gang(bench, ranks=2, steps=400, work=20, low=1).start()
+    gang = Gang(bench, ranks=2, steps=150, low=1).start()
     gang.reach(5)
     bench.store.targets.ask(gang.id, gpus("a", 1, 2, 3))  # without the first, with two more
     until(lambda: sorted(gang.alive()) == [1, 2, 3], what="seats 1, 2 and 3")

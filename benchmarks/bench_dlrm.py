@@ -1,0 +1,89 @@
+"""Workers that want cores, GPUs, memory, disk and a share of a network card: nothing twice.
+
+Needs the trace: KAREZ_TRACES (default ../shared/traces): Alibaba's disaggregated DLRM serving
+(cluster-trace-gpu-v2025). Its nodes are not published: ours are what its largest instances would
+stand on, so many that all of it just fits or just does not.
+"""
+
+import time
+
+from report import report, traces
+
+from karez.scheduling.desk import Desk
+from karez.scheduling.finder import Finder
+from karez.scheduling.mix import mix_of
+from karez.scheduling.scores import Policy
+from karez.simulation import inventories, workloads
+from karez.simulation.queueing import kinds_used, rules_of
+from karez.simulation.replay import Hooks, replay_of
+
+NODES = """
+[[nodes]]
+name = "hn"
+count = {hn}
+gpu = 8
+cpu = 128
+memory = "1TiB"
+dpu = 2
+storage = "8TiB"
+[[nodes]]
+name = "cn"
+count = {cn}
+cpu = 192
+memory = "1TiB"
+dpu = 1
+storage = "2TiB"
+"""
+SIZES = ((520, 2900), (470, 2650))
+POLICIES = (("best-fit", Policy.BEST_FIT), ("karez", Policy.KAREZ))
+
+
+def main() -> None:
+    """First come first served on two pools, with nodes chosen by best-fit or by ours."""
+    path = traces("alibaba_v2025_dlrm") / "disaggregated_DLRM_trace.csv"
+    with path.open() as file:
+        jobs = workloads.read_jobs(file, "trace")
+    rows: list[dict[str, object]] = []
+    for hn, cn in SIZES:
+        nodes = inventories.read_inventory(NODES.format(hn=hn, cn=cn), "pool")
+        for name, policy in POLICIES:
+            rows.append({"nodes": f"{hn}+{cn}", "policy": name, **run(nodes, jobs, policy)})
+    report("multi-resource placing of the DLRM trace", rows)
+
+
+def run(nodes: list, jobs: list, policy: Policy) -> dict[str, object]:
+    """One replay; every step is checked for what is held twice."""
+    before = time.process_time()
+    overdrawn = 0
+
+    def look(desk: Desk, _at: float) -> None:
+        nonlocal overdrawn
+        arrays = desk.floor.pool.inventory.arrays
+        overdrawn += int((arrays.bulk < 0).sum() + (arrays.free < 0).sum())
+
+    def finder(desk: Desk) -> Finder:
+        pool = desk.floor.pool
+        asked = [pool.shape(job.gang.each[0]) for job in jobs]
+        return Finder(inventory=pool.inventory, mix=mix_of(asked), policy=policy)
+
+    rules = rules_of("fifo", known=False)
+    replay, left_out = replay_of(nodes, jobs, rules, Hooks(on_end=int), known=False)
+    replay.recorder.finder = finder
+    replay.on_step = look
+    outcomes = replay.run()
+    last = max(job.arrives_s + job.runs_s for job in jobs)
+    held = {use.kind: use for use in kinds_used([replay], nodes, last)}
+    waited = [outcome.queued_s for outcome in outcomes]
+    return {
+        "jobs": len(outcomes),
+        "left_out": left_out,
+        "overdrawn": overdrawn,
+        "waited": sum(one > 1.0 for one in waited),
+        "mean_wait_s": round(sum(waited) / len(waited), 1),
+        **{f"{kind}_pct": round(held[kind].peak_pct, 1) for kind in sorted(held)},
+        "cpu_s": round(time.process_time() - before, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Services and elastic training on one pool, beside each on nodes of its own.
+
+Needs the traces: KAREZ_TRACES (default ../shared/traces): an hour of Azure's LLM conversations
+(2023) and ServeGen's small language models (several days). What one replica serves is our
+assumption, chosen so that the peak takes about half the pool; headroom 1.2 in all runs.
+"""
+
+import gzip
+
+from report import report, traces
+
+from karez.core.resources import DeviceKind, Need
+from karez.core.workloads import GangSpec
+from karez.simulation import inventories
+from karez.simulation.sharing import Sharing, read_demand, share
+
+POOL = "[[nodes]]\ncount = {nodes}\ngpu = 8\n"
+GPU = Need(kind=DeviceKind.GPU)
+
+
+def main() -> None:
+    """Both traces."""
+    rows: list[dict[str, object]] = []
+    for name, path, rate, nodes in (
+        ("Azure conversations", "azure_llm_2023/AzureLLMInferenceTrace_conv.csv", 500.0, 8),
+        ("ServeGen m-small", "servegen/language_m-small_trace_nonzero.csv.gz", 75.0, 16),
+    ):
+        folder, file = path.split("/")
+        opened = gzip.open if file.endswith(".gz") else open
+        with opened(traces(folder) / file, "rt") as lines:
+            demand = read_demand(lines, file)
+        sharing = Sharing(
+            replica=GPU,
+            replica_rate=rate,
+            training=GangSpec(min=1, want=1, max=nodes * 8, each=(GPU,)),
+            start_s=60.0,
+        )
+        found = share(inventories.read_inventory(POOL.format(nodes=nodes), "pool"), demand, sharing)
+        for one in (found.split, found.shared):
+            rows.append(
+                {
+                    "trace": name,
+                    "arrangement": one.name,
+                    "hours": round(len(demand.load) * demand.window_s / 3600, 1),
+                    "unserved_pct": round(one.unserved_pct, 2),
+                    "training_device_h": round(one.training_device_hours, 1),
+                    "of_split": round(
+                        one.training_device_hours / found.split.training_device_hours, 2
+                    ),
+                    "replicas_mean": round(one.replicas_mean, 1),
+                    "replicas_peak": one.replicas_peak,
+                    "resizes": one.resizes,
+                }
+            )
+    report("services and training on one pool", rows)
+
+
+if __name__ == "__main__":
+    main()

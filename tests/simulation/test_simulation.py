@@ -9,14 +9,16 @@ import pytest
 
 from karez.cli.simulate import parse_seeds
 from karez.core.codec import to_json
-from karez.core.errors import BadRequest
-from karez.core.resources import DeviceKind, Need
+from karez.core.errors import BadRequest, NotFound
+from karez.core.reasons import WhatIf
+from karez.core.resources import DeviceKind, Need, NodeId
 from karez.core.workloads import GangSpec
 from karez.scheduling.desk import Desk
 from karez.scheduling.scores import Policy
 from karez.simulation import inventories, openb, workloads
 from karez.simulation.charts import ticks
 from karez.simulation.failures import parse_failures
+from karez.simulation.outlook import trace_what_if
 from karez.simulation.packing import pack, packing
 from karez.simulation.queueing import Extras, queueing, rules_of
 from karez.simulation.replay import Hooks, replay_of
@@ -411,3 +413,26 @@ def test_a_replays_journal_can_be_redone(tmp_path: Path) -> None:
     broken = karez("simulate", "journal", str(pool))
     assert broken.returncode != 0
     assert "Traceback" not in broken.stderr
+
+
+def test_what_if_asks_about_a_trace_with_the_same_decisions() -> None:
+    nodes = inventories.read_inventory("[[nodes]]\ncount = 2\ngpu = 8\n", "i")
+    head = "timestamp,duration,num_gpus,cluster\n"
+    rows = "".join(f"{at * 60},3600,8,{'ab'[at % 2]}\n" for at in range(20))
+    jobs = workloads.read_jobs(lines(head + rows), "j")
+    more = trace_what_if(nodes, jobs, WhatIf(add=2, like=nodes[0].id))
+    assert (more.nodes_before, more.nodes_after) == (2, 4)
+    assert more.queued_after_s < more.queued_before_s
+    assert {one.project for one in more.projects} == {"a", "b"}
+    same = trace_what_if(nodes, jobs, WhatIf())
+    assert same.jct_before_s == same.jct_after_s
+    limited = trace_what_if(nodes, jobs, WhatIf(quota={"a": {DeviceKind.GPU: 4000}}))
+    (only,) = limited.projects  # no job of the other could ever start
+    assert only.project == "b"
+    assert only.queued_after_s < only.queued_before_s
+    gang = GangSpec(min=2, want=2, each=(Need(kind=DeviceKind.GPU, milli=8000),))
+    asked = trace_what_if(nodes, jobs, WhatIf(submit=gang, project="a"), runs_s=60.0)
+    assert asked.asked_jct_s is not None
+    assert asked.asked_jct_s >= 60.0
+    with pytest.raises(NotFound):
+        trace_what_if(nodes, jobs, WhatIf(remove=(NodeId("x"),)))

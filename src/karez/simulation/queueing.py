@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from karez.core.errors import BadRequest
+from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Node
 from karez.core.units import MILLI
 from karez.scheduling.desk import Desk
@@ -162,6 +163,8 @@ class Extras:
     """Hears how many jobs have ended."""
     write: Callable[[str], object] | None = None
     """Takes the journal's lines."""
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    """Limits of projects; one that is not named has none."""
 
 
 def queueing(
@@ -186,7 +189,7 @@ def queueing(
     left_out, digest = 0, hashlib.sha256()
     for _, (own, theirs) in sorted(partitions(nodes, jobs).items()):
         down = outages(own, more.failures, span_s) if more.failures is not None else ()
-        hooks = Hooks(on_end=watch.count, outages=down, write=more.write)
+        hooks = Hooks(on_end=watch.count, outages=down, write=more.write, projects=more.projects)
         replay, too_large = replay_of(own, theirs, rules, hooks, known=known)
         replay.on_step = lambda desk, _at: watch.look(desk, every)
         outcomes += replay.run()

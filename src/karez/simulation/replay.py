@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
@@ -302,6 +303,7 @@ class Hooks:
     on_end: Callable[[], None]
     outages: Sequence[Outage] = ()
     write: Callable[[str], object] | None = None
+    projects: Mapping[str, Project] = field(default_factory=dict)
 
 
 def replay_of(
@@ -324,7 +326,10 @@ def replay_of(
         asked = [pool.shape(gang.each[0]) for gang in shapes]
         return Finder(inventory=pool.inventory, mix=mix_of(asked), policy=policy)
 
-    first = Step(at=0.0, fresh=True, nodes=tuple(nodes), rules=rules)
+    first = Step(
+        at=0.0, fresh=True, nodes=tuple(nodes), rules=rules,
+        projects=tuple(hooks.projects.values()) or None,
+    )  # fmt: skip
     recorder = Recorder(write=hooks.write, finder=finder)
     replay = Replay(
         recorder=recorder, nodes=nodes, jobs=fitting, known=known, on_end=hooks.on_end,

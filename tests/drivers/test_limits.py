@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from karez.core.resources import DeviceKind, Grant, Health
-from karez.drivers.probes import LIMITS, disk_devices, network_devices, probe_node
+from karez.drivers.probes import LIMITS, davinci_devices, disk_devices, network_devices, probe_node
 from karez.drivers.steward.keeper import Keeper
 from karez.drivers.steward.limits import OVER_CODE, memory_of, storage_of
 from tests.drivers.test_steward import JOB, A, exit_of, spec
@@ -132,3 +132,10 @@ def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs() -> None:
     assert steps == {"steps": [2, 3]}
     keeper.answer({"op": "drop", "job": "j"}, b"", {})
     assert put(1, 1, epoch=1) == {"ok": True}
+
+
+def test_npus_are_counted_by_their_device_files_where_the_tool_is_absent(tmp_path: Path) -> None:
+    for name in ("davinci0", "davinci10", "davinci2", "davinci_manager", "davinci"):
+        (tmp_path / name).touch()
+    assert [device.index for device in davinci_devices(tmp_path)] == [0, 2, 10]
+    assert davinci_devices(tmp_path / "none") == []

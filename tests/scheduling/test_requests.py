@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import karez
 from karez.core.identity import Project
 from karez.core.jobfile import parse_job
 from karez.core.resources import (
@@ -286,3 +287,20 @@ def test_quotas_hold_for_every_kind_roles_and_spares_counted(
     assert all(is_within("p", kind, projects, used) for kind in caps)
     if barred:
         assert "quota of project p" in barred
+
+
+def test_python_speaks_the_same_words() -> None:
+    made = karez.gang(
+        "2:4:8",
+        ["npu=1,cpu=2,memory=8GiB,dpu=0.25,storage=10GiB,model=910B|910C", "gpu=1,speed=0.8"],
+        on=["zone=a", "n7"],
+        off=["n3"],
+        roles=["loader:2:cpu=4"],
+        spares=1,
+    )
+    filed = parse_job(FILE).gang
+    assert (made.min, made.want, made.max, made.each) == (2, 4, 8, filed.each)
+    assert (made.among, made.spares) == (filed.among, 1)
+    for bad in ("x", "1:2:3:4", "4:2"):
+        with pytest.raises(ValueError, match=r"\w"):
+            karez.gang(bad)

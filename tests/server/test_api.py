@@ -298,3 +298,46 @@ def test_the_api_describes_itself_with_examples(api: Api) -> None:
             assert operation.get("summary"), (method, path)
             assert operation.get("description"), (method, path)
             assert "x-karez-role" in operation, (method, path)
+
+
+def test_a_node_is_marked_drained_and_planned_for(api: Api) -> None:
+    api.cloud.store.pool.see_nodes([cpu_node("n", 2)], now=1.0)
+    admin = {"authorization": f"Bearer {api.admin}"}
+    pool = f"{PREFIX}/pool"
+
+    def put(path: str, body: object) -> int:
+        return api.http.put(f"{pool}/nodes/{path}", json=body, headers=admin).status_code
+
+    assert put("n/mark", {"labels": {"zone": "a"}, "health": {"cpu:0": "pre-separated"}}) == 200
+    assert put("n/mark", {"health": {"npu3": "healthy"}}) == 422
+    assert put("n/mark", {"health": {"npu:3": "fine"}}) == 422
+    assert put("x/mark", {}) == 404
+    assert put("n/maintenance", [{"starts_at": 9e9, "ends_at": 9e9 + 60}]) == 200
+    assert put("n/maintenance", [{"starts_at": 10, "ends_at": 5}]) == 422
+    assert put("n/maintenance", [{"starts_at": 0, "ends_at": 5}]) == 422  # it is over
+    assert put("x/maintenance", []) == 404
+    assert api.http.post(f"{pool}/nodes/n/drain", headers=admin).status_code == 200
+    (node,) = api.http.get(pool, headers=admin).json()
+    assert (node["state"], node["labels"]) == ("draining", {"zone": "a"})
+    assert node["devices"][0]["health"] == "pre-separated"
+    assert len(node["windows"]) == 1
+    plan = api.http.get(f"{pool}/regroup", headers=admin).json()
+    assert (plan["moves"], plan["carried_out"]) == ([], False)
+
+
+def test_what_no_node_could_hold_is_refused_at_the_door(api: Api) -> None:
+    api.cloud.store.pool.see_nodes([cpu_node("n", 2)], now=1.0)
+    admin = {"authorization": f"Bearer {api.admin}"}
+
+    def submit(**each: object) -> tuple[int, str]:
+        body = {"name": "j", "command": ["x"], "gang": {"each": [each]}}
+        answer = api.http.post(f"{PREFIX}/jobs", json=body, headers=admin)
+        return answer.status_code, answer.text
+
+    assert submit(kind="cpu", milli=2000)[0] == 201
+    assert submit(kind="npu", milli=1000)[0] == 201  # such nodes may still join
+    code, said = submit(kind="cpu", milli=64_000)
+    assert code == 422
+    assert "could never start" in said
+    assert submit(kind="memory", milli=0, memory_bytes=1)[0] == 422
+    assert submit(kind="cpu", milli=1000, cpu_milli=1000)[0] == 422

@@ -11,7 +11,15 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.errors import AlreadyExists, StartFailed
 from karez.core.identity import Key, Project, Role
 from karez.core.receipts import Receipt
-from karez.core.resources import DeviceKind, Grant, NodeId, NodeState
+from karez.core.resources import (
+    DeviceKind,
+    Grant,
+    Health,
+    Mark,
+    NodeId,
+    NodeState,
+    Window,
+)
 from karez.core.usage import AuditRow, Call, MetricRow
 from karez.core.workloads import (
     EndReason,
@@ -313,3 +321,61 @@ def test_migrating_twice_is_harmless(tmp_path: Path) -> None:
 def test_a_database_that_does_not_answer_is_a_typed_error() -> None:
     with pytest.raises(StartFailed, match="database"):
         SqlStore("postgresql+psycopg://nobody@127.0.0.1:1/none")
+
+
+def test_what_operators_say_and_plan_stays_whatever_nodes_report(store: SqlStore) -> None:
+    node = cpu_node("a", 2)
+    store.pool.see_nodes([node], now=1.0)
+    said = Mark(
+        supernode="s1", site="north", labels={"zone": "a"}, health={"cpu:1": Health.SEPARATED}
+    )
+    assert store.pool.mark(NodeId("a"), said)
+    assert not store.pool.mark(NodeId("x"), said)
+    windows = [
+        Window(starts_at=20.0, ends_at=30.0),
+        Window(starts_at=5.0, ends_at=6.0, reason="firmware"),
+    ]
+    assert store.pool.set_windows(NodeId("a"), windows)
+    store.pool.see_nodes([node], now=2.0)
+    (seen,) = store.pool.nodes()
+    assert (seen.supernode, seen.site, seen.labels) == ("s1", "north", {"zone": "a"})
+    assert [device.health for device in seen.devices] == [Health.HEALTHY, Health.SEPARATED]
+    assert [window.starts_at for window in seen.windows] == [5.0, 20.0]
+    assert store.pool.marks() == {NodeId("a"): said}
+    assert store.pool.mark(NodeId("a"), Mark())
+    assert store.pool.set_windows(NodeId("a"), [])
+    (seen,) = store.pool.nodes()
+    assert (seen.supernode, seen.windows) == (node.supernode, ())
+
+
+def test_sizes_that_were_asked_for_are_kept_until_dropped(store: SqlStore) -> None:
+    ident = WorkloadId("j")
+    assert store.targets.asked(ident) is None
+    store.targets.ask(ident, [grant(0)])
+    store.targets.ask(ident, [grant(0), grant(1)])
+    assert store.targets.asked(ident) == (grant(0), grant(1))
+    store.targets.drop(ident)
+    assert store.targets.asked(ident) is None
+
+
+def test_what_was_held_is_told_with_its_times(store: SqlStore) -> None:
+    store.workloads.add_job(job("j1"))
+    assert store.workloads.place(WorkloadId("j1"), [grant(0)], now=10.0)
+    assert list(store.books.held(0.0)) == [("default", (grant(0),), 10.0, None)]
+
+
+def test_limits_of_an_older_cloud_are_read_under_their_new_names(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    store = SqlStore(url)
+    with store.db.write() as tx:
+        body = '{"name": "lab", "quota_milli": {"npu": 4000}, "cohort": "c", "lend_milli": {}}'
+        tx.execute(text(f"INSERT INTO projects (name, body) VALUES ('lab', '{body}')"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        for table in ("windows", "targets", "marks"):
+            tx.execute(text(f"DROP TABLE {table}"))
+    store.close()
+    again = SqlStore(url)
+    (lab,) = (one for one in again.people.projects() if one.name == "lab")
+    assert lab.quota == {DeviceKind.NPU: 4000}
+    assert again.pool.nodes() == []
+    again.close()

@@ -8,11 +8,12 @@ import typer
 
 from karez.cli.connect import Json, ProjectName, client
 from karez.cli.curve import watch_job
-from karez.cli.gangs import OffNodes, OnNodes, Roles, make_gang
+from karez.cli.gangs import OffNodes, OnNodes, Roles
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
+from karez.core.gangs import make_gang
 from karez.core.jobfile import parse_job
 from karez.core.units import parse_seconds, show_seconds
 from karez.core.workloads import (

@@ -10,13 +10,23 @@ from typing import Annotated
 import typer
 
 from karez.cli.connect import Json, client
+from karez.cli.jobs import pairs
 from karez.cli.picture import LEGEND, picture
 from karez.cli.show import clock, json_out, table
 from karez.cli.simulate import kept_inventory, nodes_of
 from karez.client import calls
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest
-from karez.core.resources import IN_BYTES, DeviceKind, Health, Node, NodeId, Window, show_amount
+from karez.core.resources import (
+    IN_BYTES,
+    DeviceKind,
+    Health,
+    Mark,
+    Node,
+    NodeId,
+    Window,
+    show_amount,
+)
 from karez.core.units import parse_seconds, show_bytes
 from karez.core.workloads import Allocation
 
@@ -126,6 +136,38 @@ def _when(text: str) -> float:
         return now.timestamp() + parse_seconds(text.removeprefix("in ").strip())
     moment = datetime.datetime.fromisoformat(text)
     return moment.replace(tzinfo=moment.tzinfo or now.tzinfo).timestamp()
+
+
+@app.command("mark")
+def mark(
+    node: str,
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeat.")] = None,
+    health: Annotated[
+        list[str] | None, typer.Option(help="npu:3=pre-separated: trust it less; repeat.")
+    ] = None,
+    supernode: Annotated[str, typer.Option(help="The supernode it is part of.")] = "",
+    cluster: Annotated[str, typer.Option(help="Its cluster.")] = "",
+    site: Annotated[str, typer.Option(help="Its site.")] = "",
+    none: Annotated[bool, typer.Option("--none", help="Forget all that was said.")] = False,
+) -> None:
+    """Say where a node stands, give it labels, or take devices out of use.
+
+    Healthy and sub-healthy devices take work, pre-separated and separated ones do not. What was
+    said before stays, unless it is said anew. Example: karez pool mark n3 --label zone=a
+    """
+    before = Mark() if none else client().call(calls.marks()).get(node, Mark())
+    try:
+        levels = {name: Health(level) for name, level in pairs(health).items()}
+        said = Mark(
+            site=site or before.site,
+            cluster=cluster or before.cluster,
+            supernode=supernode or before.supernode,
+            labels={**before.labels, **pairs(label)},
+            health={**before.health, **levels},
+        )
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+    client().call(calls.mark(node, said))
 
 
 @app.command("defrag")

@@ -201,7 +201,7 @@ def share(
 
     Example: karez simulate share --requests azure.csv --inventory pool.toml --replica-rate 2500
     """
-    from karez.cli.gangs import make_gang  # noqa: PLC0415 - only here
+    from karez.core.gangs import make_gang  # noqa: PLC0415 - only here
     from karez.core.resources import parse_need  # noqa: PLC0415 - as above
     from karez.simulation import pages, sharing  # noqa: PLC0415 - NumPy, only here
 

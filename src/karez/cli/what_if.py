@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from karez.cli.connect import Json, ProjectName, client
-from karez.cli.gangs import make_gang
 from karez.cli.show import json_out, table
 from karez.cli.simulate import bar, lines_of, nodes_of
 from karez.client import calls
 from karez.core.errors import BadRequest
+from karez.core.gangs import make_gang
 from karez.core.reasons import WhatIf
 from karez.core.resources import DeviceKind, NodeId, parse_amount
 from karez.core.units import parse_seconds, show_seconds

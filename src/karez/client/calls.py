@@ -8,7 +8,7 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.codec import to_json
 from karez.core.identity import KeySpec, Principal, Project
 from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
-from karez.core.resources import Node, Window
+from karez.core.resources import Mark, Node, Window
 from karez.core.usage import AuditRow, MetricRow, UsageRow
 from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, ReceiptView, Summary
 from karez.core.workloads import Allocation, Job, JobSpec, Service, ServiceSpec, State
@@ -177,6 +177,17 @@ def maintenance(node: str, windows: Sequence[Window]) -> Call[list[Window]]:
     """Plan a node's maintenance anew."""
     body, path = [to_json(window) for window in windows], f"/pool/nodes/{node}/maintenance"
     return Call(answer=list[Window], method="PUT", path=path, body=body, once="same")
+
+
+def marks() -> Call[dict[str, Mark]]:
+    """What operators said of nodes."""
+    return Call(answer=dict[str, Mark], method="GET", path="/pool/marks")
+
+
+def mark(node: str, said: Mark) -> Call[Mark]:
+    """Say something of a node, in place of what was said before."""
+    path = f"/pool/nodes/{node}/mark"
+    return Call(answer=Mark, method="PUT", path=path, body=to_json(said), once="same")
 
 
 def regroup(*, carry_out: bool) -> Call[Regrouped]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final, NewType
 
@@ -111,6 +111,46 @@ class Node:
     seen_at: float = 0.0
     windows: tuple[Window, ...] = ()
     """Maintenance to come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What an operator says of a node, beside what the node says of itself."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    site: str = ""
+    cluster: str = ""
+    supernode: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    health: Mapping[str, Health] = field(default_factory=dict)
+    """Device, such as `npu:3`, -> how far it is to be trusted; worse than it says itself."""
+
+    def __post_init__(self) -> None:
+        for name in self.health:
+            kind, _, index = name.partition(":")
+            if kind not in {one.value for one in DeviceKind} or not index.isdigit():
+                raise ValueError(f"{name!r} is no device; write npu:3")
+
+    def on(self, node: Node) -> Node:
+        """The node with this said of it."""
+        devices = tuple(
+            replace(device, health=max(device.health, said, key=_LEVELS.index))
+            if (said := self.health.get(f"{device.kind}:{device.index}"))
+            else device
+            for device in node.devices
+        )
+        return replace(
+            node,
+            site=self.site or node.site,
+            cluster=self.cluster or node.cluster,
+            supernode=self.supernode or node.supernode,
+            labels={**node.labels, **self.labels},
+            devices=devices,
+        )
+
+
+_LEVELS = list(Health)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

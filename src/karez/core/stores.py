@@ -9,7 +9,7 @@ from typing import Protocol
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.identity import Key, Project
 from karez.core.receipts import Receipt
-from karez.core.resources import Grant, Node, NodeId, NodeState, Window
+from karez.core.resources import Grant, Mark, Node, NodeId, NodeState, Window
 from karez.core.usage import AuditRow, Call, MetricRow, UsageRow
 from karez.core.workloads import Allocation, Job, Service, State, Status, WorkloadId
 
@@ -138,8 +138,16 @@ class NodeStore(Protocol):
         """Plan a node's maintenance anew. False: no such node."""
         ...
 
+    def mark(self, node: NodeId, mark: Mark) -> bool:
+        """Keep what an operator says of a node. False: no such node."""
+        ...
+
+    def marks(self) -> Mapping[NodeId, Mark]:
+        """What operators said."""
+        ...
+
     def nodes(self) -> Sequence[Node]:
-        """All nodes ever seen, their maintenance with them."""
+        """All nodes ever seen, with what operators said of them and planned for them."""
         ...
 
 

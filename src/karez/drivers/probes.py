@@ -88,14 +88,26 @@ def _nvidia_device(nvml: object, index: int) -> Device:
 
 
 def ascend_devices() -> Sequence[Device]:
-    """Ascend NPUs through `npu-smi info`; empty where it is not installed."""
+    """Ascend NPUs through `npu-smi info`, else by their device files."""
     program = shutil.which("npu-smi")
     if program is None:
-        return []
+        return davinci_devices()
     done = subprocess.run(  # noqa: S603 - a fixed command
         [program, "info"], capture_output=True, text=True, timeout=20, check=False
     )
     return parse_npu_smi(done.stdout)
+
+
+def davinci_devices(dev: Path = Path("/dev")) -> Sequence[Device]:
+    """Ascend NPUs by their device files, where the tool is absent: their number is all we know.
+
+    Source: the driver makes /dev/davinci0, /dev/davinci1, ... beside /dev/davinci_manager.
+    """
+    names = (path.name.removeprefix("davinci") for path in dev.glob("davinci*"))
+    return [
+        Device(kind=DeviceKind.NPU, index=index)
+        for index in sorted(int(name) for name in names if name.isdigit())
+    ]
 
 
 _NPU_NAME = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\w+)\s*\|")

@@ -8,7 +8,7 @@ from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import EVERYWHERE, Principal
 from karez.core.ports import Clock
 from karez.core.reasons import Change, Outlook, Regrouped, WhatIf, Why
-from karez.core.resources import NodeId, NodeState, Window
+from karez.core.resources import Mark, NodeId, NodeState, Window
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
 from karez.scheduling.pool import Pool
@@ -86,6 +86,13 @@ class Places:
             )
         if not self.store.pool.set_windows(NodeId(node), windows):
             raise NotFound(noun="node", name=node)
+        self.wake()
+
+    def mark(self, node: str, mark: Mark) -> None:
+        """Keep what an operator says of a node. Raises NotFound."""
+        if not self.store.pool.mark(NodeId(node), mark):
+            raise NotFound(noun="node", name=node)
+        self._empty = None
         self.wake()
 
     def check(self, gang: GangSpec) -> None:

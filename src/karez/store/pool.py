@@ -1,12 +1,12 @@
 """The nodes ever seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import delete, insert, select, update
 
 from karez.core.codec import from_text, to_text
-from karez.core.resources import Node, NodeId, NodeState, Window
+from karez.core.resources import Mark, Node, NodeId, NodeState, Window
 from karez.store import schema
 from karez.store.database import Database
 
@@ -63,9 +63,28 @@ class Pool:
                 )
         return True
 
+    def mark(self, node: NodeId, mark: Mark) -> bool:
+        """See the contract."""
+        table = schema.marks
+        query = self._db.into(table).values(node=node, body=to_text(mark))
+        query = query.on_conflict_do_update(
+            index_elements=["node"], set_={"body": query.excluded.body}
+        )
+        with self._db.write() as tx:
+            known = tx.execute(select(schema.nodes.c.id).where(schema.nodes.c.id == node)).first()
+            if known is not None:
+                tx.execute(query)
+            return known is not None
+
+    def marks(self) -> Mapping[NodeId, Mark]:
+        """See the contract."""
+        with self._db.read() as tx:
+            rows = tx.execute(select(schema.marks)).all()
+        return {NodeId(row.node): from_text(Mark, row.body) for row in rows}
+
     def nodes(self) -> Sequence[Node]:
         """See the contract."""
-        table = schema.windows
+        table, marks = schema.windows, self.marks()
         with self._db.read() as tx:
             rows = tx.execute(select(schema.nodes).order_by(schema.nodes.c.id)).all()
             planned = tx.execute(select(table).order_by(table.c.node, table.c.starts_at)).all()
@@ -75,7 +94,7 @@ class Pool:
             windows[row.node] = (*windows.get(row.node, ()), window)
         return [
             replace(
-                self._node(row.body),
+                self._node(row.body, marks.get(NodeId(row.id))),
                 state=NodeState(row.state),
                 seen_at=row.seen_at,
                 windows=windows.get(row.id, ()),
@@ -83,10 +102,11 @@ class Pool:
             for row in rows
         ]
 
-    def _node(self, body: str) -> Node:
+    def _node(self, body: str, mark: Mark | None) -> Node:
         """Read once: what a node says of itself rarely changes."""
         if body not in self._read:
             if len(self._read) > MOST_KEPT:
                 self._read.clear()
             self._read[body] = from_text(Node, body)
-        return self._read[body]
+        node = self._read[body]
+        return node if mark is None else mark.on(node)

@@ -69,6 +69,12 @@ windows = Table(
     Column("ends_at", Float, nullable=False),
     Column("reason", Text, nullable=False),
 )
+marks = Table(
+    "marks",
+    metadata,
+    Column("node", String(120), primary_key=True),
+    Column("body", Text, nullable=False),
+)
 targets = Table(
     "targets",
     metadata,

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from karez.core.identity import Role
 from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
-from karez.core.resources import Node, NodeState, Window
+from karez.core.resources import Mark, Node, NodeState, Window
 from karez.core.workloads import Allocation
 from karez.server.api.guard import CloudDep, Who, allow
 
@@ -69,6 +69,19 @@ def plan_maintenance(node: str, windows: list[Window], cloud: CloudDep) -> list[
     """
     cloud.places.plan_maintenance(node, windows)
     return windows
+
+
+@router.get("/marks", **allow(Role.ADMIN))
+def show_marks(cloud: CloudDep) -> Mapping[str, Mark]:
+    """What operators said of nodes, by node."""
+    return {str(node): mark for node, mark in cloud.store.pool.marks().items()}
+
+
+@router.put("/nodes/{node}/mark", **allow(Role.ADMIN))
+def mark_node(node: str, mark: Mark, cloud: CloudDep) -> Mark:
+    """Say where a node stands, its labels, and which of its devices are not to be trusted."""
+    cloud.places.mark(node, mark)
+    return mark
 
 
 @router.get("/regroup", **allow(Role.ADMIN))

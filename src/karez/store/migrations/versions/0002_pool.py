@@ -1,4 +1,4 @@
-"""Quotas in each kind's unit; maintenance windows; sizes that gangs were asked to take."""
+"""Quotas in each kind's unit; what operators say of nodes and plan; sizes gangs should take."""
 
 import json
 
@@ -26,5 +26,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop what was made."""
-    for name in ("windows", "targets"):
+    for name in ("windows", "targets", "marks"):
         op.drop_table(name)

@@ -1,0 +1,54 @@
+"""A gang in words: the grammar that the command line and Python share with the workload file."""
+
+from collections.abc import Sequence
+
+from karez.core.resources import parse_need
+from karez.core.workloads import Among, GangSpec, Role, Topology
+
+
+def make_gang(  # noqa: PLR0913 - the words of a gang
+    workers: str,
+    each: Sequence[str] | None = None,
+    topology: Topology = Topology.ANY,
+    *,
+    on: Sequence[str] | None = None,
+    off: Sequence[str] | None = None,
+    roles: Sequence[str] | None = None,
+    spares: int = 0,
+) -> GangSpec:
+    """A gang in words: `make_gang("2:4:16", ["npu=1,cpu=8", "gpu=1,speed=0.8"], spares=1)`.
+
+    Args:
+        workers: A number, MIN:WANT or MIN:WANT:MAX.
+        each: What one worker needs, in alternatives; cpu=1 by default.
+        topology: Where workers stand towards each other.
+        on: Only these nodes, or `label=value`.
+        off: None of these.
+        roles: NAME:COUNT:NEED, such as `loader:2:cpu=4`.
+        spares: Workers' places held in reserve.
+
+    Raises:
+        ValueError: Something is not written like this, or contradicts itself.
+    """
+    numbers = workers.split(":")
+    if len(numbers) > 3 or not all(number.isdigit() for number in numbers):
+        raise ValueError(f"workers {workers!r} should be a number, MIN:WANT or MIN:WANT:MAX")
+    counts = [int(number) for number in numbers]
+    return GangSpec(
+        min=counts[0],
+        want=counts[1] if len(counts) > 1 else counts[0],
+        max=counts[2] if len(counts) > 2 else None,
+        each=tuple(parse_need(text) for text in each or ("cpu=1",)),
+        topology=topology,
+        among=Among(on=tuple(on or ()), off=tuple(off or ())),
+        roles=tuple(_role(text) for text in roles or ()),
+        spares=spares,
+    )
+
+
+def _role(text: str) -> Role:
+    name, colon, rest = text.partition(":")
+    count, second, need = rest.partition(":")
+    if not colon or not second or not count.isdigit():
+        raise ValueError(f"role {text!r} should read like loader:2:cpu=4,memory=8GiB")
+    return Role(name=name, workers=int(count), each=(parse_need(need),))

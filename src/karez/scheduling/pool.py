@@ -3,12 +3,22 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from karez.core.resources import Device, DeviceKind, Grant, Health, Need, Node, NodeId, NodeState
+from karez.core.resources import (
+    IN_BYTES,
+    Device,
+    DeviceKind,
+    Grant,
+    Health,
+    Need,
+    Node,
+    NodeId,
+    NodeState,
+)
 from karez.core.units import MILLI
 from karez.core.workloads import ANYWHERE, Among
 from karez.scheduling.finder import Finder
@@ -258,8 +268,13 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant], *, now: float = 0.0)
         (n for n, state in zip(nodes, states, strict=True) if state == NodeState.READY),
         key=lambda node: node.id,
     )
-    inventory = build([_row(node) for node in ready])
-    places = tuple(_place(node) for node in ready)
+    known: dict[int, _Parts] = {}  # most nodes are alike, and their devices one and the same value
+    for node in ready:
+        if id(node.devices) not in known:
+            known[id(node.devices)] = _parts(node.devices)
+    parts = [known[id(node.devices)] for node in ready]
+    inventory = build([_row(node, part) for node, part in zip(ready, parts, strict=True)])
+    places = tuple(_place(node, part) for node, part in zip(ready, parts, strict=True))
     masks = {
         kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))
         for kind in SLOTS
@@ -286,29 +301,44 @@ def state_of(node: Node, now: float) -> str:
     return "in maintenance" if under_way else NodeState.READY.value
 
 
-def _well(node: Node) -> list[Device]:
-    return [device for device in node.devices if device.health in _USABLE]
+class _Parts(NamedTuple):
+    """What a set of devices comes to, those that take no work left out."""
+
+    slotted: tuple[tuple[str, int], ...]
+    bulk: tuple[int, ...]
+    slots: tuple[tuple[DeviceKind, int], ...]
+    cores: tuple[tuple[int, int], ...]
 
 
-def _row(node: Node) -> Row:
-    well = _well(node)
-    cpu = sum(device.milli for device in well if device.kind == DeviceKind.CPU)
-    memory = sum(device.memory_bytes for device in well if device.kind == DeviceKind.MEMORY)
-    dpu = sum(device.milli for device in well if device.kind == DeviceKind.DPU)
-    storage = sum(device.memory_bytes for device in well if device.kind == DeviceKind.STORAGE)
+def _parts(devices: Sequence[Device]) -> _Parts:
+    well = [device for device in devices if device.health in _USABLE]
+
+    def total(kind: DeviceKind) -> int:
+        found = (device for device in well if device.kind == kind)
+        return sum(d.memory_bytes if kind in IN_BYTES else d.milli for d in found)
+
+    return _Parts(
+        slotted=tuple((f"{d.kind}:{d.model}", d.milli) for d in well if d.kind in SLOTS),
+        bulk=tuple(total(kind) for kind in AMOUNTS),
+        slots=tuple((device.kind, device.index) for device in well if device.kind in SLOTS),
+        cores=tuple((d.index, d.milli) for d in well if d.kind == DeviceKind.CPU),
+    )
+
+
+def _row(node: Node, parts: _Parts) -> Row:
+    cpu, memory, dpu, storage = parts.bulk
     return Row(
         name=node.id,
-        devices=tuple((f"{d.kind}:{d.model}", d.milli) for d in well if d.kind in SLOTS),
+        devices=parts.slotted,
         bulk=(cpu, node.memory_bytes + memory, dpu, storage),
         supernode=node.supernode,
     )
 
 
-def _place(node: Node) -> Place:
-    well = _well(node)
+def _place(node: Node, parts: _Parts) -> Place:
     return Place(
         id=node.id,
-        slots=tuple((device.kind, device.index) for device in well if device.kind in SLOTS),
-        cores=tuple((d.index, d.milli) for d in well if d.kind == DeviceKind.CPU),
+        slots=parts.slots,
+        cores=parts.cores,
         words=frozenset({str(node.id), *(f"{k}={v}" for k, v in node.labels.items())}),
     )

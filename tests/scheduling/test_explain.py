@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState
-from karez.core.workloads import Allocation, GangSpec, Topology, WorkloadId
+from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState, Window
+from karez.core.workloads import Allocation, Among, GangSpec, Role, Topology, WorkloadId
 from karez.scheduling.changes import apply
 from karez.scheduling.desk import Start
 from karez.scheduling.explain import explain, explain_all
-from karez.scheduling.line import Waiting
+from karez.scheduling.line import Rules, Waiting
 from karez.scheduling.plan import Running, Snapshot, plan
 from tests.fakes import cpu_node
 from tests.scheduling.test_plan import gang, node, waiting
@@ -41,13 +41,15 @@ needs = st.builds(
     memory_bytes=st.sampled_from([0, 16 << 30]),
 )
 gangs = st.builds(
-    lambda low, more, each, topology: GangSpec(
-        min=low, want=low + more, each=tuple(each), topology=topology
+    lambda low, more, each, topology, among, roles: GangSpec(
+        min=low, want=low + more, each=tuple(each), topology=topology, among=among, roles=roles
     ),
     st.integers(1, 6),
     st.integers(0, 2),
     st.lists(needs, min_size=1, max_size=2),
     st.sampled_from(Topology),
+    st.sampled_from([Among(), Among(), Among(), Among(on=("n1",)), Among(off=("n1", "n2"))]),
+    st.sampled_from([(), (), (Role(name="r", each=(Need(kind=NPU, milli=500),)),)]),
 )
 jobs = st.builds(
     lambda asked, project, priority: (asked, project, priority),
@@ -174,3 +176,41 @@ def test_a_kind_that_nobody_has_is_said_and_another_or_a_new_node_proposed() -> 
     assert "no node has npu devices" in why.reason
     assert [change.kind for change in why.changes] == [DeviceKind.CPU, None]
     assert [one.id for one in why.changes[1].add] == [NodeId("new-0"), NodeId("new-1")]
+
+
+def test_maintenance_and_node_sets_are_reasons_with_a_way_out() -> None:
+    window = Window(starts_at=NOW + 100.0, ends_at=NOW + 200.0)
+    nodes = [node("a", 4, windows=(window,)), node("b", 1)]
+    long = waiting(
+        "long", gang(1, 2), since=0.0, expected_s=1000.0, preemptible=False, order=0
+    )  # fmt: skip
+    there = waiting(
+        "there", GangSpec(each=(Need(kind=NPU),), among=Among(on=("c",))), since=1.0, order=1
+    )
+    snapshot = Snapshot(nodes=nodes, waiting=[long, there])
+    answers = explain_all(snapshot, now=NOW)
+    why = answers[WorkloadId("long")]
+    assert "maintenance" in why.reason
+    assert why.starts is not None
+    assert why.starts.middle == NOW + 200.0
+    called_off = next(change for change in why.changes if change.unplan)
+    assert "karez pool maintenance a --none" in called_off.what
+    elsewhere = next(change for change in answers[WorkloadId("there")].changes if change.anywhere)
+    for ident, change in (("long", called_off), ("there", elsewhere)):
+        after = apply(snapshot, WorkloadId(ident), change)
+        assert ident in {d.id for d in plan(after, now=NOW) if isinstance(d, Start)}
+
+
+def test_why_says_who_makes_room_already() -> None:
+    held = plan(Snapshot(nodes=[node("a", 4)], waiting=[waiting("low", gang(1, 4))]), now=0.0)
+    (start,) = (one for one in held if isinstance(one, Start))
+    low = Running(
+        allocation=Allocation(workload=start.id, epoch=1, grants=start.grants, since=0.0),
+        project="p",
+        waiting=waiting("low", gang(1, 4)),
+    )
+    high = waiting("high", gang(1, 4), since=1.0, priority=5)
+    snapshot = Snapshot(nodes=[node("a", 4)], waiting=[high], running=[low])
+    why = explain_all(snapshot, now=10.0, rules=Rules(preempts=True))[WorkloadId("high")]
+    assert why.reason == "it starts as soon as low made room for it"
+    assert "low" not in explain_all(snapshot, now=10.0)[WorkloadId("high")].reason

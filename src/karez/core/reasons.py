@@ -70,7 +70,11 @@ class Change:
     kind: DeviceKind | None = None
     topology: Topology | None = None
     stop: tuple[WorkloadId, ...] = ()
+    anywhere: bool = False
+    """It gives up where its workers may stand."""
     uncordon: tuple[NodeId, ...] = ()
+    unplan: tuple[NodeId, ...] = ()
+    """Nodes whose maintenance is called off."""
     add: tuple[Node, ...] = ()
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from karez.core.identity import Project
 from karez.core.reasons import Change
 from karez.core.resources import Node, NodeState
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.workloads import ANYWHERE, GangSpec, WorkloadId
 from karez.scheduling.line import Waiting
 from karez.scheduling.plan import Snapshot
 
@@ -42,6 +42,7 @@ def nodes_after(nodes: Sequence[Node], change: Change) -> list[Node]:
         replace(node, state=NodeState.READY) if node.id in change.uncordon else node
         for node in nodes
     ]
+    opened = [replace(node, windows=()) if node.id in change.unplan else node for node in opened]
     return [*opened, *change.add]
 
 
@@ -57,6 +58,9 @@ def gang_after(gang: GangSpec, change: Change) -> GangSpec:
         gang = replace(gang, min=change.workers, want=max(change.workers, gang.min))
     if change.kind is not None:
         gang = replace(gang, each=tuple(replace(n, kind=change.kind) for n in gang.each))
+    if change.anywhere:
+        roles = tuple(replace(role, among=ANYWHERE) for role in gang.roles)
+        gang = replace(gang, among=ANYWHERE, roles=roles)
     if change.topology is not None:
         gang = replace(gang, topology=change.topology)
     return gang

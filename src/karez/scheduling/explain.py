@@ -114,7 +114,7 @@ def _shared(seen: _Desk, waiting: Waiting, *, is_first: bool) -> Why:
         hurdles=tuple(_hurdle(gang, one, desk.floor.pool) for one in fit),
         quota=_quota(waiting, seen.snapshot.projects, desk.floor.used),
         holders=_holders(gang, desk.floor.running.values()),
-        starts=_estimate(desk, waiting, seen.now),
+        starts=_estimate(seen, waiting, until),
         changes=remedies(situation),
     )
 
@@ -190,27 +190,38 @@ def _holders(gang: GangSpec, running: Iterable[Run]) -> tuple[Holder, ...]:
     return tuple(sorted(found, key=lambda one: (-one.devices, one.id))[:HOLDERS])
 
 
-def _estimate(desk: Desk, waiting: Waiting, now: float) -> Estimate | None:
+def _estimate(seen: _Desk, waiting: Waiting, until: float | None) -> Estimate | None:
     """When enough has ended for it; None where all that runs would not be enough, or quota bars."""
+    desk, now = seen.desk, seen.now
     _, barred = within_quota(waiting, desk.floor.projects, desk.floor.used)
     if barred:
         return None
-    times = [_opens_at(desk, waiting.gang, now, factor) for factor in (0.25, 1.0, 4.0)]
+    times = [_opens_at(desk, waiting.gang, now, factor, until) for factor in (0.25, 1.0, 4.0)]
     early, middle, late = times
     if early is None or middle is None:
-        return None
+        return _after_maintenance(seen, waiting, until)
     return Estimate(early=early, middle=middle, late=late)
 
 
-def _opens_at(desk: Desk, gang: GangSpec, now: float, factor: float) -> float | None:
+def _after_maintenance(seen: _Desk, waiting: Waiting, until: float | None) -> Estimate | None:
+    """When the maintenance is over that it would run into, if that is all that bars it."""
+    ends = sorted(w.ends_at for node in seen.snapshot.nodes for w in node.windows)
+    if until is None or not ends or not fits(waiting.gang, seen.desk.floor.pool):
+        return None
+    return Estimate(early=ends[0], middle=ends[len(ends) // 2], late=ends[-1])
+
+
+def _opens_at(
+    desk: Desk, gang: GangSpec, now: float, factor: float, until: float | None
+) -> float | None:
     """The first of the running workloads' ends after which the gang fits."""
     ends = sorted((_end(run, now, factor), run.id) for run in desk.floor.running.values())
     pool = desk.floor.pool.fork()
-    if fits(gang, pool):
+    if fits(gang, pool, until):
         return now
     for at, ident in ends:
         pool.give_back(desk.floor.running[ident].grants)
-        if fits(gang, pool):
+        if fits(gang, pool, until):
             return at
     return None
 

@@ -31,10 +31,37 @@ def seat(gang: GangSpec, pool: Pool, until: float | None = None) -> tuple[Grant,
     earlier one on ties. None, and nothing taken, if there is no room; `refuse` has the reason.
     `until` is when it ends, if it must be over before a node's maintenance.
     """
-    grants = _seat_workers(gang, pool, until)
-    if grants is None or not (gang.roles or gang.spares):
-        return grants
-    found = list(grants)
+    workers = _seat_workers(gang, pool, until)
+    if workers is None or not (gang.roles or gang.spares):
+        return workers
+    roles = _seat_roles(gang, pool, until)
+    if roles is None:
+        pool.give_back(workers)
+        if len(workers) == gang.min:
+            return None
+        return _seat_least(gang, pool, until)
+    return (*workers, *roles, *spares_of(gang, workers, pool, until))
+
+
+def _seat_least(gang: GangSpec, pool: Pool, until: float | None) -> tuple[Grant, ...] | None:
+    """The fewest workers first, so that the roles find room, and more only then."""
+    workers = _seat_workers(replace(gang, want=gang.min, max=None), pool, until)
+    if workers is None:
+        return None
+    roles = _seat_roles(gang, pool, until)
+    if roles is None:
+        pool.give_back(workers)
+        return None
+    if gang.topology in (Topology.ANY, Topology.PREFER_SUPERNODE):
+        need = need_of(gang, workers[0])
+        missing = gang.want - len(workers)
+        workers = (*workers, *extend(need, missing, pool, among=gang.among, until=until))
+    return (*workers, *roles, *spares_of(gang, workers, pool, until))
+
+
+def _seat_roles(gang: GangSpec, pool: Pool, until: float | None) -> tuple[Grant, ...] | None:
+    """Every role whole, or nothing taken."""
+    found: list[Grant] = []
     for role in gang.roles:
         part = GangSpec(
             min=role.workers, want=role.workers, each=role.each, among=role.among,
@@ -45,7 +72,7 @@ def seat(gang: GangSpec, pool: Pool, until: float | None = None) -> tuple[Grant,
             pool.give_back(found)
             return None
         found += places
-    return (*found, *spares_of(gang, grants, pool, until))
+    return tuple(found)
 
 
 def spares_of(

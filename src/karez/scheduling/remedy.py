@@ -17,7 +17,7 @@ from karez.core.resources import (
     write_amount,
 )
 from karez.core.units import MILLI, show_bytes
-from karez.core.workloads import GangSpec, Topology, WorkloadId
+from karez.core.workloads import ANYWHERE, GangSpec, Topology, WorkloadId
 from karez.scheduling.changes import gang_after, nodes_after, project_after
 from karez.scheduling.desk import Desk
 from karez.scheduling.floor import devices_of
@@ -52,7 +52,16 @@ def remedies(situation: Situation) -> tuple[Change, ...]:
         is_one = _lifts(base) or situation.priority is not None
         return (_said(situation, base, ()),) if is_one else ()
     found: list[Change] = []
-    for candidates in (_uncordon, _fewer, _other_kind, _any_topology, _stop, _add):
+    for candidates in (
+        _uncordon,
+        _unplan,
+        _anywhere,
+        _fewer,
+        _other_kind,
+        _any_topology,
+        _stop,
+        _add,
+    ):
         for change, words in candidates(situation, base):
             if _starts(situation, change):
                 found.append(_said(situation, change, words))
@@ -160,7 +169,7 @@ def _starts(situation: Situation, change: Change) -> bool:
 
 
 def _pool_after(situation: Situation, change: Change) -> Pool:
-    if change.uncordon or change.add:
+    if change.uncordon or change.add or change.unplan:
         held = [
             grant
             for run in situation.desk.floor.running.values()
@@ -185,6 +194,24 @@ def _uncordon(situation: Situation, base: Change) -> Candidates:
         if nodes:
             named = " ".join(f"`karez pool uncordon {node}`" for node in nodes)
             yield replace(base, uncordon=nodes), (f"open {len(nodes)} cordoned: {named}",)
+
+
+def _unplan(situation: Situation, base: Change) -> Candidates:
+    """One node's maintenance called off, then all of it."""
+    planned = [n.id for n in situation.snapshot.nodes if n.windows]
+    for nodes in [*((node,) for node in planned), tuple(planned)]:
+        if nodes:
+            named = " ".join(f"`karez pool maintenance {node} --none`" for node in nodes)
+            yield replace(base, unplan=nodes), (f"call off the maintenance: {named}",)
+
+
+def _anywhere(situation: Situation, base: Change) -> Candidates:
+    """Its node sets given up."""
+    gang = situation.waiting.gang
+    amongs = [one for one in (gang.among, *(role.among for role in gang.roles)) if one != ANYWHERE]
+    if amongs:
+        said = " and ".join(f"`{among.show()}`" for among in amongs)
+        yield replace(base, anywhere=True), (f"let it run elsewhere, without {said}",)
 
 
 def _fewer(situation: Situation, base: Change) -> Candidates:
@@ -235,23 +262,55 @@ def _stop(situation: Situation, base: Change) -> Candidates:
 
 
 def _add(situation: Situation, base: Change) -> Candidates:
-    """As many new nodes as its workers need, each like the best there is, or made to measure."""
+    """As many new nodes as its workers need, each like the best there is, or made to measure.
+
+    If that does not do, new nodes for its roles too. Node sets name no node that is yet to come.
+    """
     desk = situation.desk
     gang, _ = within_quota(situation.waiting, desk.floor.projects, desk.floor.used)
-    need = gang.each[0]
-    model = _model_node(situation, need)
-    empty = free_pool([replace(model, state=NodeState.READY)], ())
-    per_node = max(1, int(empty.room(need).sum()))
+    is_bound = any(one != ANYWHERE for one in (gang.among, *(r.among for r in gang.roles)))
     block = "new" if gang.topology == Topology.REQUIRE_SUPERNODE else ""
-    for count in _counts(situation, gang, per_node):
-        nodes = tuple(
-            replace(model, id=NodeId(f"new-{number}"), state=NodeState.READY, supernode=block)
-            for number in range(count)
-        )
-        words = f"add {count} node{'s' * (count > 1)} like {model.id}"
-        if model.id == _MEASURE:
-            words = f"add {count} node{'s' * (count > 1)} with {need.show()} each"
-        yield replace(base, add=nodes), (words,)
+    main = _Like.of(situation, gang.each[0], block)
+    roles = [(_Like.of(situation, role.each[0], block), role.workers) for role in gang.roles]
+    beside = [(like, -(-workers // like.per_node)) for like, workers in roles]
+    plans = [[(main, count)] for count in _counts(situation, gang, main.per_node)]
+    whole = -(-gang.min // main.per_node) if gang.topology != Topology.SPREAD else gang.min
+    plans += [beside, [(main, whole), *beside]] if beside else []
+    for plan in plans:
+        count = sum(number for _, number in plan)
+        if count > MOST_NEW_NODES:
+            continue
+        likes = [like for like, number in plan for _ in range(number)]
+        nodes = tuple(replace(one.node, id=NodeId(f"new-{n}")) for n, one in enumerate(likes))
+        words = [f"add {number} {like.words(number)}" for like, number in plan]
+        if is_bound:
+            words.append("let it run on new nodes")
+        yield replace(base, add=nodes, anywhere=is_bound), tuple(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Like:
+    """A node to add more of."""
+
+    node: Node
+    need: Need
+    model: NodeId
+    per_node: int
+
+    @classmethod
+    def of(cls, situation: Situation, need: Need, supernode: str) -> "_Like":
+        """The best there is for a need, or one made to measure."""
+        model = _model_node(situation, need)
+        node = replace(model, state=NodeState.READY, supernode=supernode, windows=())
+        per_node = max(1, int(free_pool([node], ()).room(need).sum()))
+        return cls(node=node, need=need, model=model.id, per_node=per_node)
+
+    def words(self, count: int) -> str:
+        """What they are."""
+        nodes = "node" if count == 1 else "nodes"
+        if self.model == _MEASURE:
+            return f"{nodes} with {self.need.show()} each"
+        return f"{nodes} like {self.model}"
 
 
 _MEASURE = NodeId("made-to-measure")

@@ -1,7 +1,9 @@
 """The scheduling loop over a real store: preemption is asked for, waited for, and not repeated."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -236,4 +238,38 @@ def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
     assert scheduler.tick() == 1
     nodes = {g.node for a in store.workloads.allocations().values() for g in a.grants}
     assert nodes == set(done.moves[0].takes)
+    assert redo(lines).line is None
+
+
+def test_a_node_that_flaps_costs_nobody_a_device_twice(store: SqlStore) -> None:
+    """Lost and back forty times, while work comes and goes: what is held is held once."""
+    clock = FakeClock(at=1000.0)
+    lines: list[str] = []
+    scheduler = Scheduler(store, clock, lines.append)
+    store.pool.see_nodes([cpu_node("b", 4)], now=1.0)
+    chance = Random(5)
+    tokens: dict[str, str] = {}
+    for number in range(40):
+        clock.at += chance.choice([0.5, 7.0, 700.0])
+        submit(store, f"f{number}", chance.randint(1, 4), clock.at, preemptible=number % 2 == 0)
+        store.pool.set_node(NodeId("a"), NodeState.LOST if number % 2 else NodeState.READY)
+        scheduler.tick()
+        claimed = store.workloads.claim([State.PLACED], owner="c", now=clock.at, lease_s=1e9)
+        for ident, token in claimed:
+            tokens[str(ident)] = token
+            store.workloads.update(ident, token=token, state=State.RUNNING, at=clock.at)
+        for job in store.workloads.jobs(projects=None, states=(State.YIELDING,)):
+            token = tokens.pop(job.id)
+            assert store.workloads.requeue(job.id, token, Status(ran_s=1.0), now=clock.at)
+        if tokens and chance.random() < 0.6:
+            name = chance.choice(sorted(tokens))
+            ended = store.workloads.end(
+                WorkloadId(name), tokens.pop(name), State.SUCCEEDED, Status(), now=clock.at
+            )
+            assert ended
+        held: Counter[tuple[str, int]] = Counter()
+        for allocation in store.workloads.allocations().values():
+            for grant in allocation.grants:
+                held.update({(grant.node, index): milli for index, milli in grant.devices})
+        assert all(milli <= 1000 for milli in held.values()), held
     assert redo(lines).line is None

@@ -152,6 +152,14 @@ def make_room(
     return Room(grants=grants, keeps=_spare(floor, waiting, taken, grants, now))
 
 
+def undo(floor: Floor, room: Room) -> None:
+    """As it was before room was made."""
+    floor.pool.give_back(room.grants)
+    for ident, keeps in room.keeps.items():
+        run = floor.running[ident]
+        floor.pool.hold([grant for grant in run.grants if not _is_in(grant, keeps)])
+
+
 def _spare(
     floor: Floor, waiting: Waiting, taken: Sequence[Option], grants: Sequence[Grant], now: float
 ) -> dict[WorkloadId, tuple[Grant, ...]]:

@@ -13,12 +13,13 @@ from operator import itemgetter
 
 from karez.core.resources import Grant
 from karez.core.workloads import GangSpec, WorkloadId
-from karez.scheduling.concede import Room, borrowers, make_room, options
+from karez.scheduling.concede import Room, borrowers, make_room, options, undo
 from karez.scheduling.floor import Floor, Run
 from karez.scheduling.growth import grow
 from karez.scheduling.line import Order, Rank, Rules, Waiting
 from karez.scheduling.moves import Regrouping, regroup_for
 from karez.scheduling.place import refuse, seat
+from karez.scheduling.pool import SLOTS
 from karez.scheduling.quota import within_quota
 from karez.scheduling.reserve import Reservation, is_better_later, reservation
 
@@ -268,8 +269,7 @@ class Desk:
         self, waiting: Waiting, gang: GangSpec, grants: tuple[Grant, ...], now: float
     ) -> list[Act]:
         """Start it at places that are free, unless it may not pass or does better to wait."""
-        held = self._reserved
-        if held is not None and not held.lets_pass(grants, waiting.ends_by(now)):
+        if not self._may_pass(waiting, grants, now):
             self.floor.pool.give_back(grants)
             return []
         if self.rules.order == Order.KAREZ and is_better_later(
@@ -279,6 +279,13 @@ class Desk:
             self._later[waiting.id] = "it ends sooner if it waits for a faster alternative"
             return []
         return [self._begin(waiting, grants, now)]
+
+    def _may_pass(self, waiting: Waiting, grants: tuple[Grant, ...], now: float) -> bool:
+        """Whether a start like this leaves the first in line its reservation."""
+        held = self._reserved
+        if held is None or held.holder.id == waiting.id:
+            return True
+        return held.lets_pass(grants, waiting.ends_by(now))
 
     def _begin(self, waiting: Waiting, grants: tuple[Grant, ...], now: float) -> Start:
         if self._reserved is not None and self._reserved.holder.id == waiting.id:
@@ -317,6 +324,9 @@ class Desk:
             room = make_room(floor, waiting, borrowers(floor, waiting, now), until, now)
         if room is None and not is_barred:
             room = make_room(floor, waiting, options(floor, waiting, rules, now), until, now)
+            if room is not None and not self._may_pass(waiting, room.grants, now):
+                undo(floor, room)
+                return []
         if room is None:
             return []
         made: list[Act] = []
@@ -337,8 +347,11 @@ class Desk:
         late = now - waiting.since > self.rules.patience_s
         if not self.rules.moves or not late or now - self._moved_at < LOOK_S:
             return []
+        if self._reserved is not None and self._reserved.holder.id != waiting.id:
+            return []
         least = min(need.milli for need in gang.each) * gang.min
-        if self.floor.pool.inventory.free_milli < least:
+        in_slots = all(need.kind in SLOTS for need in gang.each)
+        if in_slots and self.floor.pool.inventory.free_milli < least:
             return []  # moving makes no devices
         self._moved_at = now
         plan = regroup_for(self.floor, gang, until, now)

@@ -102,13 +102,14 @@ def _put_down(lifted: Sequence[Run], pool: Pool, now: float) -> tuple[Move, ...]
         takes = _elsewhere(run, pool)
         if takes is None:
             return None
-        moves.append(
-            Move(
-                id=run.id, project=run.project, leaves=run.grants, takes=takes,
-                price=run.price(now),
-            )
-        )  # fmt: skip
+        moves.append(_move(run, takes, now))
     return tuple(moves)
+
+
+def _move(run: Run, takes: tuple[Grant, ...], now: float) -> Move:
+    return Move(
+        id=run.id, project=run.project, leaves=run.grants, takes=takes, price=run.price(now)
+    )
 
 
 def _elsewhere(run: Run, pool: Pool, off: tuple[str, ...] = ()) -> tuple[Grant, ...] | None:
@@ -180,12 +181,7 @@ def _clear(
         takes = _elsewhere(run, pool, tuple(dict.fromkeys((*off, *empty, str(node)))))
         if takes is None:
             return None
-        moves.append(
-            Move(
-                id=run.id, project=run.project, leaves=run.grants, takes=takes,
-                price=run.price(now),
-            )
-        )  # fmt: skip
+        moves.append(_move(run, takes, now))
     return moves
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState, Window
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.workloads import Among, GangSpec, Topology, WorkloadId
 from karez.scheduling.desk import Act, Desk, Preempt, Resize, Start
 from karez.scheduling.fair import HALF_LIFE_S, MOST_DOUBLINGS, FairShare
 from karez.scheduling.line import AGE_S, RESTART_S, Rules, Waiting
@@ -327,10 +327,11 @@ def test_whatever_makes_room_sizes_quotas_and_devices_hold(
             desk.finish(min(desk.floor.running))
         acts = decide(desk, now, arrival)
         begun = set(starts(acts))
+        assert len(starts(acts)) == len(begun)  # nothing starts twice in one breath
         for act in acts:
             if isinstance(act, Preempt):
                 assert known[act.id].preemptible
-                assert act.by is None or act.by in begun
+                assert act.by is None or act.by in desk.floor.running
             if isinstance(act, Resize):
                 assert known[act.id].gang.min <= len(act.grants) <= known[act.id].gang.most
                 assert act.by is None or act.by in begun
@@ -344,3 +345,62 @@ def test_whatever_makes_room_sizes_quotas_and_devices_hold(
         free = desk.floor.pool.inventory.arrays.free
         assert (free >= 0).all()
         assert int(free.sum()) + sum(used.values()) == 12_000
+
+
+def test_who_takes_back_what_it_lent_does_not_become_a_borrower() -> None:
+    desk = desk_with([node("a", 8)], *lenders())
+    whole = GangSpec(min=1, want=8, each=(Need(kind=NPU),))
+    decide(desk, 0.0, job("s", whole, project="shop"))
+    acts = decide(desk, 10.0, job("l", whole, 10.0, project="lab"))
+    assert sorted(starts(acts)) == ["l", "s"]
+    sizes = {run.id: len(run.grants) for run in desk.floor.running.values()}
+    assert sizes == {"l": 4, "s": 4}
+    assert [desk.decide(float(at)) for at in (20, 700, 1400, 90_000)] == [[], [], [], []]
+
+
+def test_growth_keeps_topology_and_maintenance() -> None:
+    bound = GangSpec(
+        min=2, want=4, max=8, each=(Need(kind=NPU),), topology=Topology.REQUIRE_SUPERNODE
+    )
+    desk = desk_with([node("a", 6, "s"), node("b", 6, "t")])
+    decide(desk, 0.0, job("g", bound))
+    (grown,) = desk.decide(HOUR_S)
+    assert isinstance(grown, Resize)
+    assert {grant.node for grant in grown.grants} == {"a"}
+    spread = GangSpec(min=1, want=2, max=8, each=(Need(kind=NPU),), topology=Topology.SPREAD)
+    desk = desk_with([node("a", 4), node("b", 4), node("c", 4)])
+    decide(desk, 0.0, job("g", spread))
+    (grown,) = desk.decide(HOUR_S)
+    assert isinstance(grown, Resize)
+    assert sorted(grant.node for grant in grown.grants) == ["a", "b", "c"]
+    window = Window(starts_at=5000.0, ends_at=9000.0)
+    desk = desk_with([node("a", 4), node("b", 4, windows=(window,))])
+    decide(desk, 0.0, job("g", elastic(2, 4, 8), preemptible=False))
+    assert desk.decide(HOUR_S) == []
+
+
+def test_a_move_takes_no_other_kind_and_nobody_is_stopped_for_an_older_debt() -> None:
+    either = GangSpec(each=(Need(kind=NPU, milli=2000), Need(kind=GPU, milli=2000)))
+    gpus = Node(id=NodeId("g"), address="", devices=tuple(
+        type(d)(kind=GPU, index=d.index) for d in node("g", 4).devices))  # fmt: skip
+    p = Project(name="p", quota={GPU: 0})
+    desk = desk_with([node("a", 4), gpus], p)
+    decide(desk, 0.0, job("m", either), job("k", gang(1, 1), preemptible=False))
+    decide(desk, 100.0, job("n", gang(1, 3), 100.0))
+    desk.decide(100.0 + HOUR_S)
+    held = {g.kind for g in desk.floor.running[WorkloadId("m")].grants} if (
+        WorkloadId("m") in desk.floor.running) else set()  # fmt: skip
+    assert GPU not in held
+    desk = desk_with([node("a", 1), node("b", 1)])
+    decide(desk, 0.0, job("a1", gang(1, 1), project="q"), job("b1", gang(1, 1), project="q"))
+    desk.floor.projects = {"q": Project(name="q", quota={NPU: 1000})}
+    on_a = GangSpec(each=(Need(kind=NPU),), among=Among(on=("a",)))
+    acts = decide(desk, 10.0, job("h", on_a, 10.0, priority=9))
+    assert sum(isinstance(act, Preempt) for act in acts) == 1
+
+
+def test_work_that_is_lost_is_to_be_done_again() -> None:
+    desk = desk_with([node("a", 4)])
+    decide(desk, 0.0, job("x", gang(1, 4), resumes=False, expected_s=1e4))
+    decide(desk, 3700.0, job("y", gang(1, 4), 3700.0, priority=1))
+    assert desk.line[WorkloadId("x")].done_s == 0.0

@@ -1,5 +1,6 @@
 """Traces in, decisions out: the same inputs give the same, and bad ones are named by line."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from karez.cli.simulate import parse_seeds
+from karez.cli.simulate import kept_inventory, lines_of, parse_seeds
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest, NotFound
 from karez.core.reasons import WhatIf
@@ -21,6 +22,7 @@ from karez.simulation.failures import parse_failures
 from karez.simulation.outlook import trace_what_if
 from karez.simulation.packing import pack, packing
 from karez.simulation.queueing import Extras, queueing, rules_of
+from karez.simulation.redo import redo
 from karez.simulation.replay import Hooks, replay_of
 from karez.simulation.sharing import Sharing, read_demand, share
 from tests.traces import trace
@@ -436,3 +438,97 @@ def test_what_if_asks_about_a_trace_with_the_same_decisions() -> None:
     assert asked.asked_jct_s >= 60.0
     with pytest.raises(NotFound):
         trace_what_if(nodes, jobs, WhatIf(remove=(NodeId("x"),)))
+
+
+ODD = {
+    "arrive,runs\nnan,1\n": "column arrive",
+    "arrive,runs\n-inf,1\n": "column arrive",
+    "arrive,runs\n1e300,1\n": "column arrive",
+    "arrive,runs,runs\n1,1,1\n": "is there twice",
+    "timestamp,duration,num_gpus,cluster\nnan,1,1,a\n": "column timestamp",
+}
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_numbers_are_refused_and_never_hang(text: str) -> None:
+    with pytest.raises(BadRequest, match=ODD[text]):
+        workloads.read_jobs(lines(text), "the-file")
+
+
+def test_a_job_of_more_workers_than_any_gang_is_left_out() -> None:
+    text = "timestamp,duration,num_gpus,cluster\n0,1,1,a\n0,1,1000000,a\n"
+    nodes = inventories.read_inventory(POOL, "i")
+    report = queueing(nodes, workloads.read_jobs(lines(text), "j"), policy="fifo", known=False)
+    assert (report.jobs, report.left_out) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nodes = [1]\n",
+        '[[nodes]]\nmemory = "99999999999999999999TiB"\n',
+        "[[nodes]]\nmemory = 9223372036854775808\n",
+        "sn,cpu_milli,memory_mib,gpu,model\na,1099511627776,1,0,\n",
+        '[{"id": "a", "address": "", "devices": [{"kind": "gpu", "index": 0},'
+        ' {"kind": "gpu", "index": 0}]}]',
+        '[{"id": "a", "address": "", "devices": [{"kind": "gpu", "index": 0, "milli": 5000}]}]',
+        "sn,cpu_milli,memory_mib,gpu,model\n"
+        + "".join(f"n{n},1000,1,1,model-{n}\n" for n in range(70)),
+    ],
+)
+def test_an_inventory_of_absurd_amounts_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match="the-file"):
+        inventories.read_inventory(text, "the-file")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"replica_rate": r} for r in (0.0, -1.0, float("nan"), float("inf"))]
+    + [{"headroom": h} for h in (0.0, -1.0, 1e9)]
+    + [{"start_s": -1.0}],
+)
+def test_a_sharing_that_makes_no_sense_is_refused(change: dict[str, float]) -> None:
+    fine = {"replica_rate": 1.0, "headroom": 1.2, "start_s": 30.0}
+    training = GangSpec(each=(Need(kind=DeviceKind.GPU),))
+    with pytest.raises(ValueError, match=r"\w"):
+        Sharing(replica=Need(kind=DeviceKind.GPU), training=training, **{**fine, **change})
+
+
+def test_a_replica_that_starts_slowly_serves_late() -> None:
+    demand = read_demand(lines("at,load\n" + "".join(f"{n * 60},10\n" for n in range(20))), "r")
+    nodes = inventories.read_inventory(POOL, "i")
+    gpu = Need(kind=DeviceKind.GPU)
+    unserved = [
+        share(
+            nodes, demand,
+            Sharing(replica=gpu, replica_rate=10.0, training=GangSpec(each=(gpu,)), start_s=s),
+        ).shared.unserved_pct
+        for s in (0.0, 60.0, 600.0)
+    ]  # fmt: skip
+    assert unserved[0] == 0.0
+    assert unserved[1] == pytest.approx(5.0)
+    assert unserved[2] == pytest.approx(50.0)
+
+
+def test_files_that_are_no_text_end_in_two_lines(tmp_path: Path) -> None:
+    binary, packed = tmp_path / "x.csv", tmp_path / "x.csv.gz"
+    binary.write_bytes(b"arrive,runs\n\xff\xfe,1\n")
+    data = bytearray(gzip.compress(b"arrive,runs\n" + b"1,2\n" * 5000))
+    data[20:40] = b"\0" * 20
+    packed.write_bytes(bytes(data))
+    for path in (binary, packed):
+        with pytest.raises(BadRequest, match=r"annot read|no CSV"), lines_of(path) as found:
+            workloads.read_jobs(found, str(path))
+    for name in ("../../x", "/abs", "a\0", "x" * 300):
+        with pytest.raises(BadRequest):
+            kept_inventory(name)
+
+
+def test_a_journal_of_what_was_never_there_is_named_by_line() -> None:
+    for line in (
+        '{"at":1,"moves":[{"id":"a","to":[]}]}',
+        '{"at":1,"ended":["a"]}',
+        '{"at":1,"given":[{"node":"a","kind":"gpu","devices":[[0,1000]]}]}',
+    ):
+        with pytest.raises(ValueError, match="line 1"):
+            redo([line])

@@ -2,8 +2,9 @@
 
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from karez.client.address import state_folder
 from karez.core.errors import BadRequest
 from karez.core.resources import Node
 from karez.core.units import parse_seconds
+from karez.core.workloads import check_name
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
     from karez.simulation.queueing import QueueReport
@@ -119,7 +121,7 @@ def queue(
     failures: Annotated[
         str, typer.Option(help="MTBF:REPAIR of a node, such as 30d:4h; none by default.")
     ] = "",
-    seed: Annotated[int, typer.Option(help="For the failures.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="For the failures.")] = 42,
     journal_file: Annotated[
         Path | None, typer.Option("--journal", help="Write all that was told and decided there.")
     ] = None,
@@ -292,8 +294,8 @@ def lines_of(path: Path) -> Iterator[Iterator[str]]:
             else path.open(encoding="utf-8-sig", newline="")
         ) as file:
             yield file
-    except (OSError, EOFError) as error:
-        why = getattr(error, "strerror", None) or error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BadRequest(problem=f"cannot read {path}: {why}") from error
 
 
@@ -302,14 +304,19 @@ def nodes_of(inventory: Path) -> Sequence[Node]:
     from karez.simulation.inventories import read_inventory  # noqa: PLC0415 - NumPy, only here
 
     path = inventory
-    if not path.exists() and (kept := kept_inventory(str(inventory))).exists():
-        path = kept
+    with suppress(OSError, BadRequest):  # it is no name, or too long for one: then it is a file
+        if not path.exists() and (kept := kept_inventory(str(inventory))).exists():
+            path = kept
     with lines_of(path) as lines:
         return read_inventory("".join(lines), str(path))
 
 
 def kept_inventory(name: str) -> Path:
-    """Where an imported inventory is kept."""
+    """Where an imported inventory is kept. Raises BadRequest if the name is none."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise BadRequest(problem=str(error), fix="Give another --name.") from error
     return state_folder() / "inventories" / f"{name}.json"
 
 

@@ -87,8 +87,11 @@ def _about_trace(
         runs_s = parse_seconds(runs)
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    with bar("jobs ended, twice", 2 * len(jobs)) as progress:
-        found = trace_what_if(nodes, jobs, question, runs_s=runs_s, progress=progress)
+    try:
+        with bar("jobs ended, twice", 2 * len(jobs)) as progress:
+            found = trace_what_if(nodes, jobs, question, runs_s=runs_s, progress=progress)
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
     if as_json:
         json_out(found)
         return

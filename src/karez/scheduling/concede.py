@@ -1,9 +1,9 @@
 """What could make room for a workload, what that would cost, and whether it is worth it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from karez.core.resources import DeviceKind, Grant
+from karez.core.resources import DeviceKind, Grant, Need
 from karez.core.workloads import WorkloadId
 from karez.scheduling.floor import Floor, Run
 from karez.scheduling.line import AGE_S, Rank, Rules, Waiting
@@ -39,12 +39,12 @@ def options(floor: Floor, waiting: Waiting, rules: Rules, now: float) -> list[Op
     found = [
         Option(run=run, gives=tuple(more), is_stop=False)
         for run in sorted((floor.running[i] for i in floor.elastic), key=lambda run: run.id)
-        if rules.elastic and (more := _above(run, wanted=True))
+        if rules.elastic and run.id not in floor.fresh and (more := _above(run, wanted=True))
     ]
     priority, place_in_line, _, _ = floor.rank(waiting, rules)
     behind: list[tuple[Rank, Run]] = []
     for run in floor.running.values():
-        if run.waiting is None or not (run.can_stop or rules.elastic):
+        if run.waiting is None or not (run.can_stop or rules.elastic) or run.id in floor.fresh:
             continue
         done_s = run.done_s(now)
         rank = floor.rank(run.waiting, rules, done_s)
@@ -95,8 +95,8 @@ def borrowers(floor: Floor, waiting: Waiting, now: float) -> list[Option]:
     A guarantee is a right: what it costs the borrower is not weighed against the owner's gain.
     """
     owner = floor.projects.get(waiting.project)
-    kinds = _owed(floor, waiting)
-    if owner is None or not kinds:
+    kinds = {kind for need in waiting.gang.each for kind in need.amounts}
+    if owner is None:
         return []
     found = []
     for run in floor.running.values():
@@ -108,21 +108,30 @@ def borrowers(floor: Floor, waiting: Waiting, now: float) -> list[Option]:
             and any(kind in grant.amounts for grant in run.grants)
             for kind in kinds
         )
-        if over and run.can_stop:
+        if over and run.can_stop and run.id not in floor.fresh:
             found.append(Option(run=run, gives=run.grants, is_stop=True))
     return sorted(found, key=lambda option: (option.run.price(now), option.run.id))
 
 
-def _owed(floor: Floor, waiting: Waiting) -> list[DeviceKind]:
-    """The kinds it asks for within its project's guarantee."""
-    found: list[DeviceKind] = []
+def owed(floor: Floor, waiting: Waiting) -> Waiting | None:
+    """The workload with only what its project's guarantee entitles it to; None: to nothing.
+
+    So whoever takes back what it lent never becomes a borrower by that.
+    """
+    found: list[tuple[int, Need]] = []
     for need in waiting.gang.each:
+        rooms = []
         for kind, amount in need.amounts.items():
             share = share_of(waiting.project, kind, floor.projects, floor.used)
-            wanted = share.held + amount * waiting.gang.min
-            if share.guarantee is not None and wanted <= share.guarantee:
-                found.append(kind)
-    return found
+            if share.guarantee:
+                rooms.append((share.guarantee - share.held) // amount)
+        if rooms and min(rooms) >= waiting.gang.min:
+            found.append((min(rooms), need))
+    if not found:
+        return None
+    want = min(waiting.gang.want, *(room for room, _ in found))
+    each = tuple(need for _, need in found)
+    return replace(waiting, gang=replace(waiting.gang, each=each, want=want, spares=0))
 
 
 def make_room(
@@ -211,6 +220,7 @@ def _within(
     kinds = {kind for grant in part for kind in grant.amounts}
     return all(
         is_within(name, kind, floor.projects, after)
+        or not is_within(name, kind, floor.projects, floor.used)  # it was over before
         for name in (run.project, waiting.project)
         for kind in kinds
     )

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from karez.core.resources import Grant
 from karez.core.workloads import GangSpec, WorkloadId
-from karez.scheduling.concede import Room, borrowers, make_room, options, undo
+from karez.scheduling.concede import Room, borrowers, make_room, options, owed, undo
 from karez.scheduling.floor import Floor, Run
 from karez.scheduling.growth import grow
 from karez.scheduling.line import Order, Rank, Rules, Waiting
@@ -27,8 +27,8 @@ DEPTH = 100
 """How many of a class may be passed over for the sake of a reservation before the rest of it is
 left for later; Slurm's bf_max_job_test is 500 for all jobs together."""
 LOOK_S = 600.0
-"""Seconds between two looks at what has fallen back in line by running on: the time in which one
-device does the work below which all counts alike."""
+"""Seconds between two looks at what has fallen back in line by running on: in that time one device
+does the work below which all counts alike."""
 
 
 ROUNDS = 3
@@ -217,6 +217,7 @@ class Desk:
     def _look(self, now: float) -> None:
         """What time alone has changed."""
         floor, self._now = self.floor, now
+        floor.fresh.clear()
         if self.rules.fair and self.rules.order == Order.KAREZ:
             floor.fair.advance(now, floor.used)
             active = {key[0] for key, line in self._line.items() if line}
@@ -298,13 +299,14 @@ class Desk:
         if waiting.expected_s is not None:
             ends_by = now + waiting.left_s(waiting.done_s) / run.pace
         self.floor.carry(replace(run, ends_by=ends_by))
+        self.floor.fresh.add(run.id)
         return Start(id=waiting.id, grants=grants)
 
     def _stop(self, ident: WorkloadId, now: float) -> Waiting:
         """Take a preempted workload off; its devices were given back when room was made."""
         run = self.floor.drop(ident)
         waiting = run.as_waiting
-        return replace(waiting, done_s=run.done_s(now) if waiting.resumes else waiting.done_s)
+        return replace(waiting, done_s=run.done_s(now) if waiting.resumes else 0.0)
 
     def _reserve(self, waiting: Waiting, gang: GangSpec, now: float) -> None:
         """The first that finds no room holds a reservation once its patience is over."""
@@ -320,8 +322,9 @@ class Desk:
         if not rules.preempts and not rules.elastic:
             return []
         room: Room | None = None
-        if rules.preempts:
-            room = make_room(floor, waiting, borrowers(floor, waiting, now), until, now)
+        entitled = owed(floor, waiting) if rules.preempts else None
+        if entitled is not None:
+            room = make_room(floor, entitled, borrowers(floor, entitled, now), until, now)
         if room is None and not is_barred:
             room = make_room(floor, waiting, options(floor, waiting, rules, now), until, now)
             if room is not None and not self._may_pass(waiting, room.grants, now):
@@ -392,7 +395,5 @@ class Desk:
 
 def _runs_s(waiting: Waiting) -> float | None:
     """How long it needs its nodes, where they are not always there; None: it can leave."""
-    if waiting.can_stop:
-        return None
     ends_by = waiting.ends_by(0.0)
-    return float("inf") if ends_by is None else ends_by
+    return None if waiting.can_stop else float("inf") if ends_by is None else ends_by

@@ -85,6 +85,8 @@ class Floor:
     """Those that may change their size while they run."""
     used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
     """What each project holds of each kind, in the kind's unit."""
+    fresh: set[WorkloadId] = field(default_factory=set)
+    """What was started in the decision under way: nobody stops that again in the same breath."""
     draining: frozenset[NodeId] = frozenset()
     """Nodes that what can be moved is moved away from."""
     fair: FairShare = field(default_factory=FairShare)

@@ -1,9 +1,10 @@
 """Elastic gangs take what nobody needs, worker by worker, and give it back when asked."""
 
+import math
 from typing import Final
 
-from karez.core.resources import Grant
-from karez.core.workloads import WorkloadId
+from karez.core.resources import Grant, NodeId
+from karez.core.workloads import Topology, WorkloadId
 from karez.scheduling.floor import Floor, Run
 from karez.scheduling.place import extend, need_of
 from karez.scheduling.quota import more_workers
@@ -42,7 +43,26 @@ def _more(floor: Floor, run: Run) -> tuple[Grant, ...]:
         return ()
     gang = run.waiting.gang
     need = need_of(gang, run.workers[0])
-    count = more_workers(
-        run.project, need, gang.most - len(run.workers), floor.projects, floor.used
-    )
-    return extend(need, max(0, count), floor.pool, among=gang.among)
+    missing = gang.most - len(run.workers)
+    count = max(0, more_workers(run.project, need, missing, floor.projects, floor.used))
+    until = None if run.waiting.can_stop else run.ends_by or math.inf
+    held = frozenset(grant.node for grant in run.workers)
+    if gang.topology == Topology.SPREAD:
+        found: tuple[Grant, ...] = ()
+        for _ in range(count):
+            avoid = held | {grant.node for grant in found}
+            more = extend(need, 1, floor.pool, avoid=avoid, among=gang.among, until=until)
+            if not more:
+                break
+            found += more
+        return found
+    outside = _outside(floor, held) if gang.topology == Topology.REQUIRE_SUPERNODE else frozenset()
+    return extend(need, count, floor.pool, avoid=outside, among=gang.among, until=until)
+
+
+def _outside(floor: Floor, held: frozenset[NodeId]) -> frozenset[NodeId]:
+    """Nodes of other supernodes than those that it stands in."""
+    pool = floor.pool
+    domain = pool.inventory.arrays.domain
+    own = {int(domain[pool.numbers[node]]) for node in held if node in pool.numbers}
+    return frozenset(place.id for n, place in enumerate(pool.places) if int(domain[n]) not in own)

@@ -11,7 +11,7 @@ from karez.core.units import MILLI
 from karez.core.workloads import Among, GangSpec, WorkloadId
 from karez.scheduling.floor import Floor, Run, devices_of
 from karez.scheduling.inventory import CPU, Ints
-from karez.scheduling.place import seat
+from karez.scheduling.place import need_of, seat
 from karez.scheduling.pool import Pool
 
 MOST_MOVES: Final = 16
@@ -121,7 +121,8 @@ def _elsewhere(run: Run, pool: Pool, off: tuple[str, ...] = ()) -> tuple[Grant, 
     if gang.among.on and not on:
         return None
     among = Among(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
-    return seat(replace(gang, min=count, want=count, max=count, among=among), pool)
+    same = (need_of(gang, run.workers[0]),)  # another kind could be over its quota
+    return seat(replace(gang, min=count, want=count, max=count, among=among, each=same), pool)
 
 
 def regroup(floor: Floor, now: float) -> Regrouping:

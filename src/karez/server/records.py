@@ -135,7 +135,7 @@ def as_waiting(item: Job | Service) -> Waiting:
         since=item.created_at,
         max_duration_s=spec.max_duration_s,
         expected_s=spec.expected_duration_s,
-        done_s=item.status.ran_s,
+        done_s=item.status.ran_s if spec.kind == WorkloadKind.TRAIN else 0.0,
         preemptible=spec.preemptible,
         resumes=spec.kind == WorkloadKind.TRAIN,
         deadline_at=None if spec.deadline_s is None else item.created_at + spec.deadline_s,

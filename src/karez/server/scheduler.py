@@ -1,13 +1,16 @@
 """The scheduling loop: look, decide, record, and see decided things through."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.identity import Project
 from karez.core.ports import Clock
 from karez.core.reasons import Moved, Outlook, Regrouped, WhatIf, Why
-from karez.core.resources import Grant, Need, NodeId, NodeState
+from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.stores import Store
+from karez.core.units import MILLI
 from karez.core.workloads import ANYWHERE, Among, WorkloadId
 from karez.scheduling.desk import Act, Preempt, Resize, Start
 from karez.scheduling.explain import explain
@@ -59,7 +62,7 @@ class Scheduler:
     """Takes the lines of the journal."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _recorder: Recorder | None = None
-    _told: tuple[object, object] = ((), ())
+    _told: tuple[tuple[Node, ...], tuple[Project, ...]] = ((), ())
     """The nodes and projects that the desk was told last."""
     _owed: dict[WorkloadId, _Owed] = field(default_factory=dict)
     _leaving: set[WorkloadId] = field(default_factory=set)
@@ -176,7 +179,7 @@ class Scheduler:
         return bool(seen.queued) or grows or self._shuts()
 
     def _shuts(self) -> bool:
-        nodes = self.store.pool.nodes()
+        nodes, _ = self._told
         return any(node.windows or node.state == NodeState.DRAINING for node in nodes)
 
     def _step(self, seen: _Seen, now: float) -> Step:
@@ -291,6 +294,10 @@ class Scheduler:
         before: dict[WorkloadId, set[WorkloadId]] = {}
         for act in acts:
             match act:
+                case Preempt(id=ident, by=by) if ident in self._owed:
+                    # It never started: who was to make room for it makes room for the next.
+                    dropped = self._owed.pop(ident)
+                    before.setdefault(by or ident, set()).update(dropped.after)
                 case Preempt(id=ident, by=by):
                     self.store.workloads.request_yield(ident)
                     self._leaving.add(ident)
@@ -311,11 +318,15 @@ class Scheduler:
         started = 0
         for ident in self._leaving:
             self.store.workloads.request_yield(ident)  # it may not have been ready to hear
+        held: Counter[tuple[NodeId, str, int]] = Counter()
+        for running in seen.running.values():
+            _hold(running.allocation.grants, held)
         for ident, owed in list(self._owed.items()):
             if any(one in self._leaving or one in self._resizing for one in owed.after):
                 continue
-            if ident not in seen.waiting:
+            if ident not in seen.waiting or not _are_free(owed.grants, held):
                 continue
+            _hold(owed.grants, held)
             del self._owed[ident]
             started += self.store.workloads.place(ident, owed.grants, now=now) is not None
         return started
@@ -343,6 +354,20 @@ class Scheduler:
             had=self._records.had(now, nodes) if desk is None else dict(desk.floor.fair.had),
             had_at=now if desk is None else desk.floor.fair.at,
         )
+
+
+def _hold(grants: Sequence[Grant], held: Counter[tuple[NodeId, str, int]]) -> None:
+    """Count numbered devices."""
+    for grant in grants:
+        held.update({(grant.node, grant.kind, index): n for index, n in grant.devices})
+        held.update({(grant.node, DeviceKind.CPU, index): n for index, n in grant.cores})
+
+
+def _are_free(grants: Sequence[Grant], held: Counter[tuple[NodeId, str, int]]) -> bool:
+    """Whether nobody in the store holds these devices: the last look before they are given."""
+    asked: Counter[tuple[NodeId, str, int]] = Counter()
+    _hold(grants, asked)
+    return all(held[device] + milli <= MILLI for device, milli in asked.items())
 
 
 def _stiff(run: Run) -> Run:

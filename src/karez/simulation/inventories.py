@@ -21,13 +21,14 @@ CSV with the columns of openb's nodes (`sn,cpu_milli,memory_mib,gpu,model`), or 
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest
-from karez.core.resources import Device, DeviceKind, Node, NodeId
+from karez.core.resources import MOST_BYTES, Device, DeviceKind, Node, NodeId
 from karez.core.units import MILLI, parse_bytes
 from karez.simulation.openb import read_nodes
 
@@ -51,7 +52,32 @@ def read_inventory(text: str, file: str) -> Sequence[Node]:
         nodes = _from_toml(text, file)
     if len({node.id for node in nodes}) != len(nodes):
         raise BadRequest(problem=f"in {file}: two nodes would have the same name")
+    models = {(d.kind, d.model) for devices in {n.devices for n in nodes} for d in devices}
+    accelerators = [model for kind, model in models if kind in (DeviceKind.NPU, DeviceKind.GPU)]
+    if len(accelerators) > MOST_MODELS:
+        raise BadRequest(problem=f"in {file}: more than {MOST_MODELS} models of accelerators")
+    for node in {n.devices: n for n in nodes}.values():
+        _check(node, file)
     return nodes
+
+
+MOST_MODELS: Final = 62
+"""Models are told apart by the bits of one integer."""
+
+
+def _check(node: Node, file: str) -> None:
+    """Devices that are there twice, or more and larger than any node has."""
+    counts = Counter(device.kind for device in node.devices)
+    most = {DeviceKind(kind): MOST[kind] for kind in ("npu", "gpu", "cpu", "dpu")}
+    for kind, count in counts.items():
+        if count > most.get(kind, MOST["dpu"]):
+            raise BadRequest(problem=f"in {file}, node {node.id}: {count} {kind} devices")
+    if len({(device.kind, device.index) for device in node.devices}) < len(node.devices):
+        raise BadRequest(problem=f"in {file}, node {node.id}: a device is there twice")
+    sizes = [node.memory_bytes, *(device.memory_bytes for device in node.devices)]
+    fine = all(0 < device.milli <= MILLI for device in node.devices)
+    if not fine or not all(0 <= size <= MOST_BYTES for size in sizes):
+        raise BadRequest(problem=f"in {file}, node {node.id}: an amount is out of bounds")
 
 
 def _from_toml(text: str, file: str) -> list[Node]:
@@ -89,6 +115,10 @@ def _from_csv(text: str, file: str) -> list[Node]:
     nodes = []
     for row in read_nodes(text.splitlines(), file):
         cpu_milli, memory_bytes, _, _ = row.bulk
+        if cpu_milli > MOST["cpu"] * MILLI:
+            raise BadRequest(
+                problem=f"in {file}, node {row.name}: {cpu_milli} thousandths of a core"
+            )
         model = row.devices[0][0] if row.devices else ""
         devices = (*_devices(DeviceKind.GPU, len(row.devices), model),
                    *_devices(DeviceKind.CPU, cpu_milli // MILLI, ""))  # fmt: skip
@@ -104,6 +134,8 @@ def _devices(kind: DeviceKind, count: int, model: str) -> tuple[Device, ...]:
 
 
 def _group(group: Mapping[str, Any], where: str, first: int) -> list[Node]:
+    if not isinstance(group, dict):
+        raise BadRequest(problem=f"in {where}: it is no table")
     unknown = sorted(set(group) - _KNOWN)
     if unknown:
         raise BadRequest(problem=f"in {where}: unknown key {unknown[0]!r}; known: {sorted(_KNOWN)}")
@@ -145,8 +177,8 @@ def _bytes(group: Mapping[str, Any], key: str, where: str) -> int:
         amount = parse_bytes(group.get(key, 0))
     except (ValueError, TypeError) as error:
         raise BadRequest(problem=f"in {where}, {key}: {error}") from error
-    if amount < 0:
-        raise BadRequest(problem=f"in {where}, {key}: {amount} is negative")
+    if not 0 <= amount <= MOST_BYTES:
+        raise BadRequest(problem=f"in {where}, {key}: {amount} bytes are out of bounds")
     return amount
 
 

@@ -118,7 +118,9 @@ def _nodes(nodes: Sequence[Node], question: WhatIf) -> list[Node]:
     found = [node for node in nodes if node.id not in question.remove]
     if question.like is not None:
         model = replace(known[question.like], state=NodeState.READY)
-        found += [replace(model, id=NodeId(f"new-{n:06d}")) for n in range(question.add)]
+        names = (NodeId(f"new-{n:06d}") for n in range(question.add + len(known)))
+        free = [name for name in names if name not in known][: question.add]
+        found += [replace(model, id=name) for name in free]
     return found
 
 

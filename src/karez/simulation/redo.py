@@ -44,6 +44,9 @@ def redo(lines: Iterable[str]) -> Redone:
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
         steps += 1
-        made = [said(step.at, act) for act in recorder.advance(step)]
+        try:
+            made = [said(step.at, act) for act in recorder.advance(step)]
+        except (KeyError, ValueError, IndexError) as error:
+            raise ValueError(f"line {number}: it tells of what was never there: {error}") from error
     last = made[0] if made else ""
     return Redone(steps=steps, decisions=decisions, line=number + 1 if made else None, now=last)

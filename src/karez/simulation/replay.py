@@ -82,7 +82,7 @@ class _Job:
     def stop(self, now: float) -> None:
         """It holds nothing any more; what it did stays done if it can go on from there."""
         if self.job.resumes:
-            self.left_s = max(0.0, self.left_s - (now - self.started_at) * self.pace)
+            self.left_s = max(0.0, self.left_s - max(0.0, now - self.started_at) * self.pace)
             self.left_s += RESTART_S
         else:
             self.left_s = self.job.runs_s
@@ -250,7 +250,8 @@ class Replay:
                 found.preemptions += 1
                 self.preemptions += 1
             case Resize(grants=grants):
-                found.left_s = max(0.0, found.left_s - (now - found.started_at) * found.pace)
+                worked_s = max(0.0, now - found.started_at)
+                found.left_s = max(0.0, found.left_s - worked_s * found.pace)
                 self._book(found.grants, -1)
                 found.version += 1
                 self.resizes += 1
@@ -259,7 +260,7 @@ class Replay:
     def _go(self, found: _Job, grants: tuple[Grant, ...], now: float, pause_s: float = 0.0) -> None:
         run = self.desk.floor.running.get(found.waiting.id)
         found.pace = run.pace if run is not None else 1.0
-        found.started_at, found.grants = now, grants
+        found.started_at, found.grants = now + pause_s, grants
         self._book(grants, 1)
         ends = now + pause_s + found.left_s / found.pace
         heapq.heappush(self._ends, (ends, found.version, found.waiting.id))
@@ -348,7 +349,10 @@ def _fitting(
     for job in jobs:
         if job.gang is None and not kinds:
             continue
-        gang = job.gang or gang_of(job.devices, kinds)
+        try:
+            gang = job.gang or gang_of(job.devices, kinds)
+        except ValueError:
+            continue  # more workers than a gang may have
         if gang not in verdicts:
             verdicts[gang] = not impossible(gang, empty) and _ever_fits(gang, empty)
         if verdicts[gang]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from karez.core.errors import BadRequest
 from karez.core.resources import Need, Node
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.workloads import MOST_SECONDS, MOST_WORKERS, GangSpec, WorkloadId
 from karez.scheduling.desk import Resize, Start
 from karez.scheduling.floor import devices_of
 from karez.scheduling.journal import Recorder, Step, said
@@ -25,6 +25,9 @@ from karez.simulation.tables import Line, read_table
 from karez.simulation.workloads import instant
 
 MOST_WINDOWS = 1_000_000
+MOST_LOAD = 1e12
+MOST_WINDOW_S = 30 * 86_400.0
+MOST_HEADROOM = 100
 CALM_WINDOWS = 3
 """So many windows must want fewer replicas before one is stopped: one quiet minute stops none."""
 SERVES, TRAINS = 10, 0
@@ -52,6 +55,14 @@ class Sharing:
     """Replicas are made for so many times the load of the window before."""
     start_s: float = 30.0
     """How long a replica takes until it serves."""
+
+    def __post_init__(self) -> None:
+        if not 1e-9 <= self.replica_rate <= MOST_LOAD:
+            raise ValueError(f"a replica's rate must be positive, not {self.replica_rate:g}")
+        if not 0.01 <= self.headroom <= MOST_HEADROOM:
+            raise ValueError(f"headroom is between 0.01 and {MOST_HEADROOM}, not {self.headroom:g}")
+        if not 0 <= self.start_s <= MOST_SECONDS:
+            raise ValueError(f"a replica cannot take {self.start_s:g} s to start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +111,8 @@ def read_demand(lines: Iterable[str], file: str, window_s: float = 60.0) -> Dema
     Raises:
         BadRequest: Unknown columns, a cell is out of bounds, or there is no request.
     """
+    if not 1 <= window_s <= MOST_WINDOW_S:
+        raise BadRequest(problem=f"--window is between 1 s and 30 days, not {window_s:g} s")
     rows = iter(lines)
     first = next(rows, "")
     heads = {head.strip() for head in first.split(",")}
@@ -176,6 +189,10 @@ def share(
     """
     counts = wanted(demand, sharing)
     peak = max(counts)
+    if peak > MOST_WORKERS:
+        raise BadRequest(
+            problem=f"the peak would take {peak} replicas", fix="Give a larger --replica-rate."
+        )
     empty = empty_pool(nodes)
     replicas = GangSpec(min=peak, want=peak, each=(sharing.replica,))
     if seat(replicas, empty) is None or not fits(sharing.training, empty):
@@ -236,10 +253,8 @@ def _shared(
     points, unserved = [], 0.0
     for number, (load, count) in enumerate(zip(demand.load, counts, strict=True)):
         at = number * demand.window_s
-        fresh = cloud.advance(at, count)
-        waiting_s = min(demand.window_s, sharing.start_s)
-        ready = len(cloud.replicas) - fresh * waiting_s / demand.window_s
-        capacity = ready * sharing.replica_rate
+        cloud.advance(at, count)
+        capacity = cloud.ready(at, demand.window_s) * sharing.replica_rate
         unserved += max(0.0, load - capacity)
         cloud.train(demand.window_s)
         points.append(
@@ -274,6 +289,7 @@ class _Shared:
         self._gang = WorkloadId("training")
         self._made = 0
         self._pending: list[WorkloadId] = []
+        self._serves_at: dict[WorkloadId, float] = {}
         self._paused_s = 0.0
         self._first = Step(
             at=0.0,
@@ -294,8 +310,13 @@ class _Shared:
         run = self._recorder.desk.floor.running.get(self._gang)
         return devices_of(run.workers) if run is not None else 0.0
 
-    def advance(self, at: float, count: int) -> int:
-        """Bring the replicas to a number, as far as there is room; how many have just started."""
+    def ready(self, at: float, window_s: float) -> float:
+        """Replicas that serve, on average over a window: each once it has started."""
+        spans = (at + window_s - self._serves_at[one] for one in self.replicas)
+        return sum(min(1.0, max(0.0, span / window_s)) for span in spans)
+
+    def advance(self, at: float, count: int) -> None:
+        """Bring the replicas to a number, as far as there is room."""
         have = len(self.replicas) + len(self._pending)
         came = [self._replica(at) for _ in range(max(0, count - have))]
         gone: list[WorkloadId] = []
@@ -310,18 +331,16 @@ class _Shared:
             came=(*came, *self._first.came),
         )
         self._first = Step(at=0.0)
-        started = 0
         for act in self._recorder.advance(step):
             self._lines.append(said(at, act))
             if isinstance(act, Start) and act.id != self._gang:
                 self._pending.remove(act.id)
                 self.replicas.append(act.id)
-                started += 1
+                self._serves_at[act.id] = at + self.sharing.start_s
             elif isinstance(act, Resize):
                 self.resizes += 1
                 self._paused_s += RESIZE_S
         self.replica_windows += len(self.replicas)
-        return started
 
     def _replica(self, at: float) -> Waiting:
         self._made += 1

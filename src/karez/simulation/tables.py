@@ -52,6 +52,9 @@ def read_table(lines: Iterable[str], file: str, columns: Sequence[str]) -> Itera
     reader = csv.reader(lines)
     try:
         heads = [head.strip() for head in next(reader, [])]
+        twice = sorted({head for head in heads if heads.count(head) > 1})
+        if twice:
+            raise BadRequest(problem=f"in {file}, line 1: the column {twice[0]!r} is there twice")
         missing = [column for column in columns if column not in heads]
         if missing:
             raise BadRequest(

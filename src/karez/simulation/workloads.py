@@ -30,6 +30,8 @@ from karez.simulation.tables import Line, read_table
 
 MOST_DEVICES = 1_000_000
 MOST_SECONDS = 1e9
+MOST_INSTANT = 1e11
+"""UTC epoch seconds in the year 5138: beyond that lies a slip of the pen."""
 GIB = 1 << 30
 
 
@@ -203,9 +205,13 @@ def instant(line: Line, column: str) -> float:
     """Seconds, or a date and time, as seconds. Raises BadRequest."""
     text = line.text(column).strip()
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if not 0 <= seconds <= MOST_INSTANT:
+            raise line.problem(column, f"{text[:40]} is not between 0 and {MOST_INSTANT:g}")
+        return seconds
     try:
         moment = datetime.datetime.fromisoformat(text[:26])
     except ValueError:

@@ -404,3 +404,15 @@ def test_work_that_is_lost_is_to_be_done_again() -> None:
     decide(desk, 0.0, job("x", gang(1, 4), resumes=False, expected_s=1e4))
     decide(desk, 3700.0, job("y", gang(1, 4), 3700.0, priority=1))
     assert desk.line[WorkloadId("x")].done_s == 0.0
+
+
+def test_an_owner_that_comes_with_a_borrower_has_its_own_a_moment_later() -> None:
+    desk = desk_with([node("a", 8)], *lenders())
+    whole = gang(1, 8)
+    acts = decide(
+        desk, 0.0, job("s", whole, project="shop", priority=5), job("l", gang(1, 4), project="lab")
+    )
+    assert starts(acts) == ["s"]
+    stop, start = desk.decide(5.0)
+    assert isinstance(stop, Preempt)
+    assert (stop.id, stop.by, start.id) == ("s", "l", "l")

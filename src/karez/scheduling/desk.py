@@ -193,9 +193,11 @@ class Desk:
             )
         found: dict[WorkloadId, str] = {}
         for key, line in self._line.items():
-            why = self._stuck.get(key, behind)
-            if not why and line:
-                gang, _ = within_quota(line[0][1], self.floor.projects, self.floor.used)
+            if not line:
+                continue
+            gang, barred = within_quota(line[0][1], self.floor.projects, self.floor.used)
+            why = self._stuck.get(key, barred or behind)
+            if not why:
                 until = None if key[3] is None else self._now + key[3]
                 why = refuse(gang, self.floor.pool, until)
             found.update((waiting.id, why) for _, waiting in line)
@@ -206,7 +208,7 @@ class Desk:
 
     def class_of(self, waiting: Waiting) -> Class:
         """What it shares with others in line: what holds for one holds for all."""
-        runs_s = None if self.floor.pool.closes is None else _runs_s(waiting)
+        runs_s = None if self.floor.pool.closes is None else waiting.needs_s
         return (waiting.project, waiting.gang, waiting.priority, runs_s)
 
     def _rank(self, pair: tuple[Rank, Waiting]) -> Rank:
@@ -250,8 +252,9 @@ class Desk:
         until = None if key[3] is None else now + key[3]
         if reason:
             made = self._make_room(waiting, until, now, is_barred=True)
-            if not made:
-                self._stuck[key] = reason
+            may_be_owed = self.rules.preempts and floor.fresh and owed(floor, waiting)
+            if not made and not may_be_owed:
+                self._stuck[key] = reason  # else it may have what it lent, a moment later
             return made
         if key in self._stuck:
             self._reserve(waiting, gang, now)
@@ -391,9 +394,3 @@ class Desk:
             again = replace(run.as_waiting, done_s=run.done_s(now))
             made.append(self._begin(again, places[run.id], now))
         return made
-
-
-def _runs_s(waiting: Waiting) -> float | None:
-    """How long it needs its nodes, where they are not always there; None: it can leave."""
-    ends_by = waiting.ends_by(0.0)
-    return None if waiting.can_stop else float("inf") if ends_by is None else ends_by

@@ -86,6 +86,12 @@ class Waiting:
         """Whether a node that it runs on may be taken from it."""
         return self.preemptible and self.resumes
 
+    @property
+    def needs_s(self) -> float | None:
+        """How long it needs its nodes without a break; None: it can leave them."""
+        ends_by = self.ends_by(0.0)
+        return None if self.can_stop else math.inf if ends_by is None else ends_by
+
     def left_s(self, done_s: float) -> float:
         """Seconds it will probably run on after `done_s`.
 

@@ -11,7 +11,7 @@ from karez.core.reasons import Moved, Outlook, Regrouped, WhatIf, Why
 from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.stores import Store
 from karez.core.units import MILLI
-from karez.core.workloads import ANYWHERE, Among, WorkloadId
+from karez.core.workloads import ANYWHERE, Among, State, WorkloadId
 from karez.scheduling.desk import Act, Preempt, Resize, Start
 from karez.scheduling.explain import explain
 from karez.scheduling.floor import Run
@@ -92,9 +92,9 @@ class Scheduler:
                 return self._see_through(seen, now)
             self._asked_at = now
             self._steps += 1
-            recorder = self._recorder or Recorder(write=self.write)
-            self._recorder = recorder
+            recorder, self._recorder = self._recorder or Recorder(write=self.write), None
             acts = recorder.advance(step)
+            self._recorder = recorder  # had it failed, the next pass would state all anew
             self._note(acts)
             started = self._see_through(seen, now)
             self._say_why(seen)
@@ -126,7 +126,10 @@ class Scheduler:
         with self._lock:
             owed = self._owed.get(ident)
             why = explain(self._whole(), ident, now=self.clock.now(), rules=LIVE)
-        return replace(why, reason=owed.reason) if owed is not None and why is not None else why
+        if owed is None:
+            return why
+        why = why or Why(id=ident, name=ident, state=State.QUEUED, reason="")
+        return replace(why, reason=owed.reason)
 
     def what_if(self, question: WhatIf) -> Outlook:
         """What a change would do. Raises NotFound."""
@@ -175,7 +178,7 @@ class Scheduler:
     def _is_busy(self, seen: _Seen) -> bool:
         """Whether time alone may lead to a decision."""
         runs = seen.running.values()
-        grows = any(r.waiting and r.waiting.gang.most > r.waiting.gang.min for r in runs)
+        grows = any(r.waiting and r.waiting.gang.max is not None for r in runs)
         return bool(seen.queued) or grows or self._shuts()
 
     def _shuts(self) -> bool:
@@ -188,6 +191,8 @@ class Scheduler:
         projects = tuple(self.store.people.projects())
         if self._recorder is None:
             self._told = (nodes, projects)
+            for underway in (self._owed, self._leaving, self._resizing, self._lent):
+                underway.clear()
             return Step(
                 at=now, fresh=True, nodes=nodes, projects=projects, rules=LIVE,
                 had=self._records.had(now, nodes),

@@ -39,9 +39,8 @@ class FairShare:
         counts = HALF_LIFE_S / math.log(2) * (1 - kept)
         for name in self.had:
             self.had[name] *= kept
-        for (name, kind), amount in dominant(used, self.capacity).items():
-            del kind
-            self.had[name] = self.had.get(name, 0.0) + amount * counts
+        for name, share in dominant(used, self.capacity).items():
+            self.had[name] = self.had.get(name, 0.0) + share * counts
         self.at = now
 
     def setback_s(self, projects: Mapping[str, Project], active: Iterable[str]) -> dict[str, float]:
@@ -62,12 +61,10 @@ class FairShare:
 
 def dominant(
     used: Mapping[tuple[str, DeviceKind], int], capacity: Mapping[DeviceKind, int]
-) -> dict[tuple[str, DeviceKind], float]:
-    """Each project's largest share of any kind, and which kind that is."""
-    best: dict[str, tuple[float, DeviceKind]] = {}
+) -> dict[str, float]:
+    """Each project's largest share of any kind."""
+    best: dict[str, float] = {}
     for (name, kind), amount in used.items():
         size = capacity.get(kind, 0)
-        share = amount / size if size else 0.0
-        if share > best.get(name, (0.0, kind))[0]:
-            best[name] = (share, kind)
-    return {(name, kind): share for name, (share, kind) in best.items()}
+        best[name] = max(best.get(name, 0.0), amount / size if size else 0.0)
+    return best

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from karez.core.artifacts import FileEntry
-from karez.core.ports import NodeLost, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Device, DeviceKind, Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.files import BlobSource
@@ -90,6 +90,12 @@ class DirectFabric:
         answer = self._of(node).poll(workload, after, wait_s)
         self._of(node)
         return answer
+
+    def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
+        return self._of(node).glimpse(workload, stacks)
+
+    def harm(self, node: NodeId, workload: WorkloadId, key: str, what: Harm) -> None:
+        self._of(node).harm(workload, key, what)
 
     def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
         return self._of(node).read_log(key, offset, limit)

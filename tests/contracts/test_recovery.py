@@ -106,7 +106,7 @@ def test_a_lost_node_is_replaced_and_its_state_comes_from_a_peer(tmp_path: Path)
         bench.fabric.lose("b")
         assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
         (receipt,) = bench.store.history.receipts(gang.id)
-        assert (receipt.rung, receipt.source) == ("replace", "peer")
+        assert (receipt.rung, receipt.source) == ("replace", "replica")
         assert receipt.steps_lost <= 1
         assert gang.losses() == losses
         assert gang.weights() == weights
@@ -139,16 +139,16 @@ def test_a_job_that_lost_everything_restarts_from_its_stored_checkpoint(tmp_path
         gang.thread.join(30)  # type: ignore[union-attr]
         waiting = gang.job()
         assert (waiting.state, waiting.status.retries) == (State.QUEUED, 1)
-        stored = bench.store.history.newest_checkpoint(gang.id, 2)
+        stored = bench.store.history.newest_checkpoint(gang.id, [0, 1])
         assert stored
         grants = [
             Grant(node=NodeId("b"), kind=DeviceKind.GPU, devices=((n, 1000),)) for n in range(2)
         ]
         bench.store.workloads.place(gang.id, grants, now=1.0)
         gang.start()
-        gang.reach(stored[0][0] + 1)
+        gang.reach(stored[0][0].step + 1)
         resumed = [i.said["resumed"]["step"] for i in gang.processes().values()]
-        assert min(resumed) >= stored[0][0]
+        assert min(resumed) >= stored[0][0].step
         assert gang.finish().state == State.SUCCEEDED
         assert len(gang.losses()) == 800
     finally:
@@ -188,9 +188,9 @@ def test_a_job_that_yields_goes_on_from_the_step_it_stored(bench: Bench) -> None
     waits = gang.job()
     assert waits.status.retries == 0
     assert waits.status.ran_s > 0
-    kept = bench.store.history.newest_checkpoint(gang.id, 2)
+    kept = bench.store.history.newest_checkpoint(gang.id, [0, 1])
     assert kept
-    (step,) = {step for step, _ in kept.values()}
+    (step,) = {part.step for parts in kept.values() for part in parts}
     gang.place()
     gang.start()
     assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]

@@ -11,6 +11,7 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.errors import AlreadyExists, StartFailed
 from karez.core.identity import Key, Project, Role
 from karez.core.receipts import Receipt
+from karez.core.recovery import FaultReport, Part, Transition
 from karez.core.resources import (
     DeviceKind,
     Grant,
@@ -246,10 +247,32 @@ def test_a_step_done_again_replaces_the_older_one_and_never_the_newer(store: Sql
 
 
 def test_a_checkpoint_counts_once_every_rank_has_stored_it(store: SqlStore) -> None:
-    for step, rank in ((5, 0), (5, 1), (9, 0)):
-        store.history.add_checkpoint("j", step, rank, f"d{step}{rank}")
-    assert store.history.newest_checkpoint("j", 2) == {0: (5, "d50"), 1: (5, "d51")}
-    assert store.history.newest_checkpoint("j", 3) == {}
+    def add(step: int, rank: int, *, world: int = 2, whole: bool = False) -> Part:
+        part = Part(step=step, rank=rank, digest=f"d{step}{rank}", world=world, whole=whole)
+        store.history.add_checkpoint("j", part)
+        return part
+
+    old = [add(5, 0), add(5, 1)]
+    add(9, 0)
+    newest = store.history.newest_checkpoint
+    assert newest("j", [0, 1]) == {0: [old[0]], 1: [old[1]]}
+    assert newest("j", [0, 1, 2]) == {}  # nobody stored what a third would start from
+    first, second = add(12, 0, whole=True), add(12, 1)
+    assert newest("j", [0, 1]) == {0: [first], 1: [second, first]}
+    assert newest("j", [0, 1, 2])[2] == [first]  # any number of ranks can start from it
+    assert newest("j", [1]) == {1: [second, first]}
+
+
+def test_the_log_of_recoveries_and_incidents_keep_their_order(store: SqlStore) -> None:
+    for n in range(5):
+        step = Transition(at=float(n), generation=n, phase="running", body="{}")
+        store.history.add_transition("j", step)
+        report = FaultReport(sender="dcgm", node=f"n{n % 2}", code="xid-79", at=float(n))
+        store.history.add_incident(report)
+    assert [t.generation for t in store.history.transitions("j", newest=2)] == [3, 4]
+    assert store.history.transitions("other") == []
+    assert [r.at for r in store.history.incidents(since=0.5)] == [1.0, 2.0, 3.0, 4.0]
+    assert [r.at for r in store.history.incidents(since=0.5, node="n1")] == [1.0, 3.0]
 
 
 def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:

@@ -60,10 +60,13 @@ class World:
                             self.tell(w.Resumed(rank=rank, generation=generation))
                 case w.Kill(rank=rank):
                     self.die(rank)
-                case w.FindPlaces(ranks=ranks):
-                    self.tell(
-                        w.Shrunk(keep=tuple(n for n, _ in self.gang.active if n not in ranks))
-                    )
+                case w.FindPlaces(ranks=ranks, rungs=rungs):
+                    homes = {n: self.gang.ranks[n].home for n in ranks}
+                    if "in-place" in rungs and all(homes.values()):
+                        self.tell(w.Moved(nodes=homes, rung="in-place"))
+                    else:
+                        rest = tuple(n for n, _ in self.gang.active if n not in ranks)
+                        self.tell(w.Shrunk(keep=rest))
 
     def stand(self, rank: int, generation: int) -> None:
         steps = {step: "shm" for step in self.holds.get(rank, set())}

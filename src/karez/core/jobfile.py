@@ -37,14 +37,12 @@ def parse_job(text: str) -> JobSpec:
     _only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')
-    recovery = _only(_table(table, "recovery"), {"ladder"}, "[recovery]")
     fields: dict[str, Any] = {
         key: table[key]
         for key in ("name", "project", "recipe", "priority", "preemptible")
         if key in table
     }
-    if "ladder" in recovery:
-        fields["ladder"] = tuple(recovery["ladder"])
+    fields |= _recovery(_table(table, "recovery"))
     for name in ("max_duration", "expected_duration", "deadline"):
         if name in table:
             fields[f"{name}_s"] = parse_seconds(table[name])
@@ -59,6 +57,21 @@ def parse_job(text: str) -> JobSpec:
         env={key: str(value) for key, value in _table(table, "env").items()},
         secrets=tuple(table.get("secrets", ())),
     )
+
+
+def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The `[recovery]` table: which rungs, in which order, how many copies, chaos or not."""
+    _only(table, {"ladder", "order", "peers", "chaos"}, "[recovery]")
+    fields: dict[str, Any] = {}
+    if "ladder" in table:
+        fields["ladder"] = tuple(table["ladder"])
+    order = table.get("order", "cost")
+    if order not in ("cost", "given"):
+        raise ValueError(f'order = {order!r} should be "cost" or "given"')
+    fields["ladder_fixed"] = order == "given"
+    if "peers" in table:
+        fields["peers"] = int(table["peers"])
+    return {**fields, "chaos": bool(table.get("chaos", False))}
 
 
 def parse_gang(table: Mapping[str, Any]) -> GangSpec:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
@@ -96,6 +97,46 @@ class Poll:
     """Changes when the node's agent started anew and forgot everything."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpse:
+    """A look at one process from outside: it need not answer."""
+
+    key: str
+    state: str
+    """As the kernel has it: `running`, `sleeping`, `stopped`, `disk-sleep`, ..."""
+    cpu_s: float
+    """Processor time that it has used."""
+    doing: str = ""
+    """What it wrote on its board, in lower case; empty if it has none."""
+    step: int = 0
+    generation: int = 0
+    for_s: float = 0.0
+    """How long it has been at that."""
+
+
+class Harm(StrEnum):
+    """What can be done to a job on purpose, to see that it goes on."""
+
+    KILL = "kill"
+    """SIGKILL to a rank."""
+    STOP = "stop"
+    """SIGSTOP to a rank: it freezes."""
+    SLOW = "slow"
+    """A rank gets half of its time for a while."""
+    CORRUPT = "corrupt"
+    """A number in a rank's weights changes its sign."""
+    LINK = "link"
+    """A rank's connections to the others break."""
+    NODE = "node"
+    """A node loses the job's ranks and memory at once, as if its power had failed."""
+    KEEPER = "keeper"
+    """The process that keeps peers' states is killed."""
+    FOREMAN = "foreman"
+    """Who looks after the job forgets it."""
+    CONTROL = "control"
+    """SIGKILL to the control process."""
+
+
 class NodeLost(Exception):
     """A node does not answer. Not for users: loops turn it into decisions."""
 
@@ -129,6 +170,14 @@ class Fabric(Protocol):
 
     def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
         """Events of a workload after `after`, waiting up to `wait_s` for one."""
+        ...
+
+    def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
+        """What the living processes of a workload are at; `stacks` go to their output."""
+        ...
+
+    def harm(self, node: NodeId, workload: WorkloadId, key: str, what: Harm) -> None:
+        """Break something of one workload on purpose."""
         ...
 
     def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:

@@ -40,9 +40,12 @@ class Settings:
     """How long a node works on without hearing from any control before it stops its processes."""
     node_silence_s: float = 4.0
     """How long a node may be silent before its workers are moved."""
-    checkpoint_s: float = 60.0
-    """Seconds between two stored checkpoints of a training job."""
-    quiesce_s: float = 30.0
+    checkpoint_s: float = 0.0
+    """Seconds between two stored checkpoints of a training job; 0: by what failures and checkpoints
+    cost (Young's and Daly's interval)."""
+    hang_s: float = 5.0
+    """A step that takes less is never late; beyond, it is after five times its 99th percentile."""
+    quiesce_s: float = 5.0
     """How long a rank may take to leave its step when a generation ends, before it is killed."""
     start_s: float = 300.0
     """How long a process may take from its start until it reports ready."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.identity import Key, Project
 from karez.core.receipts import Receipt
+from karez.core.recovery import FaultReport, Part, Transition
 from karez.core.resources import Grant, Mark, Node, NodeId, NodeState, Window
 from karez.core.usage import AuditRow, Call, MetricRow, UsageRow
 from karez.core.workloads import Allocation, Job, Service, State, Status, WorkloadId
@@ -175,7 +176,7 @@ class HistoryStore(Protocol):
         ...
 
     def receipts(self, job: str) -> Sequence[Receipt]:
-        """Oldest first."""
+        """Oldest first; of all jobs, if none is named."""
         ...
 
     def add_metrics(self, job: str, rows: Sequence[MetricRow]) -> None:
@@ -186,12 +187,32 @@ class HistoryStore(Protocol):
         """Steps after `after`, in order of step and rank."""
         ...
 
-    def add_checkpoint(self, job: str, step: int, rank: int, digest: str) -> None:
+    def add_checkpoint(self, job: str, part: Part) -> None:
         """Record one rank's part of a stored checkpoint."""
         ...
 
-    def newest_checkpoint(self, job: str, world: int) -> Mapping[int, tuple[int, str]]:
-        """Rank -> (step, digest) of the newest step that all `world` ranks stored."""
+    def newest_checkpoint(self, job: str, seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
+        """Seat -> the parts it starts from, of the newest step that these seats can start from.
+
+        A step counts once all ranks that were there have stored it. A seat that stored none of it
+        starts from what the ranks have in common, where a part holds that.
+        """
+        ...
+
+    def add_transition(self, job: str, transition: Transition) -> None:
+        """Append to the log of a job's recoveries."""
+        ...
+
+    def transitions(self, job: str, *, newest: int = 1000) -> Sequence[Transition]:
+        """The newest of the log, oldest first."""
+        ...
+
+    def add_incident(self, report: FaultReport) -> None:
+        """Keep what was reported of a node."""
+        ...
+
+    def incidents(self, *, since: float, node: str = "") -> Sequence[FaultReport]:
+        """What was reported after an instant, of one node or of all, oldest first."""
         ...
 
 

@@ -86,8 +86,10 @@ class Topology(StrEnum):
     SPREAD = "spread"
 
 
-LADDER = ("in-place", "replace", "shrink", "restart")
-"""The recovery rungs that exist, in the order they are tried."""
+LADDER = ("retry", "in-place", "replace", "shrink", "restart")
+"""The recovery rungs that exist, from the gentlest to the hardest."""
+MOST_PEERS = 8
+"""Copies of a rank's state beside its own: each costs its size in memory and traffic."""
 
 
 SPARE = "spare"
@@ -231,6 +233,13 @@ class JobSpec:
     """Whether it may be stopped for what is far ahead of it in line, and go on later."""
     retry: Retry = Retry()
     ladder: tuple[str, ...] = LADDER
+    """The recovery rungs that may be used."""
+    ladder_fixed: bool = False
+    """Try them in the order given; else the one that is expected to cost least comes first."""
+    peers: int = 1
+    """On how many other nodes a rank's state is kept: so many may be lost at once."""
+    chaos: bool = False
+    """Whether an admin may break it on purpose."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -241,9 +250,16 @@ class JobSpec:
         if any(need.kind in IN_BYTES for need in self.gang.each):
             raise ValueError("workers need a device to run on; ask for memory alone in a role")
         self._check_times()
+        self._check_recovery()
+
+    def _check_recovery(self) -> None:
         unknown = sorted(set(self.ladder) - set(LADDER))
         if unknown:
             raise ValueError(f"no recovery rung {unknown[0]!r}; there are {', '.join(LADDER)}")
+        if len(set(self.ladder)) != len(self.ladder):
+            raise ValueError("a recovery rung is named twice")
+        if not 0 <= self.peers <= MOST_PEERS:
+            raise ValueError(f"peers are between 0 and {MOST_PEERS}, not {self.peers}")
 
     def _check_times(self) -> None:
         expected, limit, deadline = self.expected_duration_s, self.max_duration_s, self.deadline_s
@@ -290,6 +306,8 @@ class Status:
     retries: int = 0
     ran_s: float = 0.0
     """How long it held devices before it went back to the queue."""
+    checkpoint_every_s: float = 0.0
+    """How often it stores a checkpoint, as its failures and their cost have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import StartFailed
-from karez.core.ports import NodeLost, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.steward import Steward, StewardConfig
@@ -103,6 +103,15 @@ class RayFabric:
             node, "poll", workload, after, wait_s, timeout_s=wait_s + self._edge.silence_s / POLLS
         )
         return answer
+
+    def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
+        """See Fabric."""
+        found: Sequence[Glimpse] = self._call(node, "glimpse", workload, stacks)
+        return found
+
+    def harm(self, node: NodeId, workload: WorkloadId, key: str, what: Harm) -> None:
+        """See Fabric."""
+        self._call(node, "harm", workload, key, what, timeout_s=20.0)
 
     def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
         """See Fabric."""

@@ -1,14 +1,19 @@
 """Receipts, metrics and checkpoints of jobs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from karez.core.codec import from_text, to_text
 from karez.core.receipts import Receipt
+from karez.core.recovery import FaultReport, Part, Transition
 from karez.core.usage import MetricRow
 from karez.store import schema
 from karez.store.database import Database
+
+LOOK_BACK = 50
+"""Stored steps that are looked at for one that a gang can start from."""
 
 
 class History:
@@ -35,7 +40,9 @@ class History:
     def receipts(self, job: str) -> Sequence[Receipt]:
         """See the contract."""
         table = schema.receipts
-        query = select(table.c.body).where(table.c.job == job).order_by(table.c.detected_at)
+        query = select(table.c.body).order_by(table.c.detected_at)
+        if job:
+            query = query.where(table.c.job == job)
         with self._db.read() as tx:
             return [from_text(Receipt, body) for (body,) in tx.execute(query)]
 
@@ -85,26 +92,79 @@ class History:
                 for row in tx.execute(query)
             ]
 
-    def add_checkpoint(self, job: str, step: int, rank: int, digest: str) -> None:
+    def add_checkpoint(self, job: str, part: Part) -> None:
         """See the contract."""
-        self._db.once(
-            schema.checkpoints, [{"job": job, "step": step, "rank": rank, "digest": digest}]
-        )
+        values = {"job": job, "step": part.step, "rank": part.rank, "digest": part.digest}
+        more = {"world": part.world, "whole": int(part.whole)}
+        self._db.once(schema.checkpoints, [{**values, **more}])
 
-    def newest_checkpoint(self, job: str, world: int) -> Mapping[int, tuple[int, str]]:
+    def newest_checkpoint(self, job: str, seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
         """See the contract."""
         table = schema.checkpoints
         newest = (
             select(table.c.step)
-            .where(table.c.job == job, table.c.rank < world)
-            .group_by(table.c.step)
-            .having(func.count() == world)
+            .where(table.c.job == job)
+            .distinct()
             .order_by(table.c.step.desc())
-            .limit(1)
+            .limit(LOOK_BACK)
         )
         with self._db.read() as tx:
-            step = tx.execute(newest).scalar()
-            if step is None:
-                return {}
-            rows = tx.execute(select(table).where(table.c.job == job, table.c.step == step))
-            return {row.rank: (int(step), row.digest) for row in rows if row.rank < world}
+            steps = [int(step) for (step,) in tx.execute(newest)]
+            for step in steps:
+                rows = tx.execute(select(table).where(table.c.job == job, table.c.step == step))
+                found = _startable([_part(row) for row in rows], seats)
+                if found:
+                    return found
+        return {}
+
+    def add_transition(self, job: str, transition: Transition) -> None:
+        """See the contract."""
+        with self._db.write() as tx:
+            values = {"job": job, "at": transition.at, "body": to_text(transition)}
+            tx.execute(schema.transitions.insert().values(**values))
+
+    def transitions(self, job: str, *, newest: int = 1000) -> Sequence[Transition]:
+        """See the contract."""
+        table = schema.transitions
+        query = (
+            select(table.c.body).where(table.c.job == job).order_by(table.c.id.desc()).limit(newest)
+        )
+        with self._db.read() as tx:
+            return [from_text(Transition, body) for (body,) in tx.execute(query)][::-1]
+
+    def add_incident(self, report: FaultReport) -> None:
+        """See the contract."""
+        with self._db.write() as tx:
+            values = {"node": report.node, "at": report.at, "body": to_text(report)}
+            tx.execute(schema.incidents.insert().values(**values))
+
+    def incidents(self, *, since: float, node: str = "") -> Sequence[FaultReport]:
+        """See the contract."""
+        table = schema.incidents
+        query = select(table.c.body).where(table.c.at > since).order_by(table.c.id)
+        if node:
+            query = query.where(table.c.node == node)
+        with self._db.read() as tx:
+            return [from_text(FaultReport, body) for (body,) in tx.execute(query)]
+
+
+def _part(row: Any) -> Part:
+    return Part(
+        step=int(row.step),
+        rank=int(row.rank),
+        digest=row.digest,
+        world=int(row.world),
+        whole=bool(row.whole),
+    )
+
+
+def _startable(parts: Sequence[Part], seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
+    """What each seat starts from, if all ranks of that time have stored, and all seats can."""
+    by_rank = {part.rank: part for part in parts}
+    world = max(part.world for part in parts)
+    whole = next((part for part in parts if part.whole), None)
+    if len(parts) < (world or len(seats)):
+        return {}
+    if whole is None:
+        return {seat: [by_rank[seat]] for seat in seats} if set(seats) == set(by_rank) else {}
+    return {seat: list(dict.fromkeys([by_rank.get(seat, whole), whole])) for seat in seats}

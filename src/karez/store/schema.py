@@ -106,6 +106,24 @@ checkpoints = Table(
     Column("step", Integer, primary_key=True),
     Column("rank", Integer, primary_key=True),
     Column("digest", String(64), nullable=False),
+    Column("world", Integer, nullable=False, server_default="0"),
+    Column("whole", Integer, nullable=False, server_default="0"),
+)
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("job", String(40), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+)
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("node", String(120), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
 )
 artifacts = Table(
     "artifacts",

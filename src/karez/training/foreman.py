@@ -7,6 +7,7 @@ what they last said.
 import signal
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from karez.core.ports import Event, NodeLost, ProcessInfo
 from karez.core.resources import Grant, NodeId
@@ -24,14 +25,20 @@ from karez.training.hearing import (
     view_changes,
     work_together,
 )
+from karez.training.interval import Pace
 from karez.training.kit import Refused, devices_of, gather_kit, need_of
+from karez.training.ladder import costs
 from karez.training.launch import Kit, parse_key
+from karez.training.lookout import Lookout
 from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
+from karez.training.sentry import Sentry
 from karez.training.watch import Watch
 
 YIELD_S = 30.0
 """How long a job that makes room may take to store a step; after that it goes back to an older."""
+GASP_S = 10.0
+"""How long ranks may take to store what they hold when their gang ends in failure."""
 STOP_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL when a job is cancelled. Kubernetes' default is 30 s; ranks here
 have nothing to save by then, since every step is kept."""
@@ -60,7 +67,10 @@ class Foreman:
         self._ended: words.End | None = None
         self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
         self._gang = words.Gang(ranks=())
-        self._checkpoint_at = tools.clock.now()
+        self._sentry = Sentry(job=job, tools=tools, lookout=Lookout(floor_s=tools.settings.hang_s))
+        now = tools.clock.now()
+        self._pace = Pace(fixed_s=tools.settings.checkpoint_s, began_at=job.started_at or now)
+        self._checkpoint_at = now
         self._looked_at = 0.0
         self._yields_at: tuple[int | None, float] | None = None
 
@@ -91,6 +101,8 @@ class Foreman:
         limits = words.Limits(
             quiesce_s=settings.quiesce_s, start_s=settings.start_s, faults=settings.fault_limit
         )
+        receipts = self.tools.store.history.receipts(self.job.id)
+        self._pace.faults = len(receipts)
         seats = self.crew.seats
         known = newest(self.hands.processes())
         found = {seat: one for seat, one in known.items() if seat in seats}  # not who was let go
@@ -102,14 +114,18 @@ class Foreman:
             limits=limits,
             now=now,
         )
+        spec = self.job.spec
+        self._gang = replace(
+            self._gang, ladder=spec.ladder, ladder_fixed=spec.ladder_fixed, costs=costs(receipts)
+        )
         for seat, grant in self.crew.seats.items():
             self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
         self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
         if found:
             self._adopt(found, now)
         else:
+            self.record.log(self._gang)
             self.record.write(State.STARTING)
-            self.record.show_generation(self._gang)
             self._do(protocol.begin(self._gang))
         self._begin_aides(self.hands.processes() if found else [])
         for node in self.crew.nodes:
@@ -132,8 +148,9 @@ class Foreman:
         for seat, (_, info) in found.items():
             self.record.view(seat, pid=info.pid, state="running" if info.alive else "lost")
         together = work_together(self._gang, found)
-        self._gang, commands = protocol.adopt(self._gang, together=together, now=now)
-        self.record.show_generation(self._gang)
+        memo = self.record.memo()
+        self._gang, commands = protocol.adopt(self._gang, together=together, now=now, memo=memo)
+        self.record.log(self._gang)
         self._do(commands)
         for seat, (life, info) in found.items():
             if not info.alive:
@@ -152,6 +169,9 @@ class Foreman:
                 self._hear(event)
         now = self.tools.clock.now()
         self._apply(words.Tick())
+        hung = self._sentry.look(self._gang, now)
+        if hung is not None:
+            self._apply(hung)
         if now - self._looked_at > self.tools.settings.tick_s or self._ended:
             self._looked_at = now
             self._look(now)
@@ -167,9 +187,12 @@ class Foreman:
             self.record.view(seat, **changes)
         self.record.note(seat, event, self._gang.generation)
         if event.type == "stored":
-            self.hands.save(seat, int(event.data["step"]), str(event.data["path"]))
+            self._pace.note(float(event.data["held_s"]))
+            self.hands.save(seat, event.data)
         if (said := translate(event, seat, life)) is not None:
+            busy_s = float(event.data.get("busy_s", 0.0))
             self._apply(said)
+            self._sentry.hear(self._gang, said, busy_s, self.tools.clock.now())
         if event.type == "started":
             self.record.show_started(self._gang)
 
@@ -193,8 +216,9 @@ class Foreman:
         before = self._gang
         now = self.tools.clock.now()
         self._gang, commands = protocol.advance(before, event, now)
-        if self._gang.generation != before.generation:
-            self.record.show_generation(self._gang)
+        has_changed = (self._gang.generation, self._gang.phase) != (before.generation, before.phase)
+        if has_changed:
+            self.record.log(self._gang)
         if commands:
             self._do(commands)
         if self._gang.phase != before.phase:
@@ -218,38 +242,76 @@ class Foreman:
                 self.hands.go(self._gang, command)
             case words.Kill(rank=seat):
                 self.hands.kill(self._gang, seat, 0.0)
-            case words.FindPlaces(ranks=seats):
-                self._find_places(seats)
+            case words.FindPlaces():
+                self._find_places(command)
+            case words.Gasp(ranks=seats):
+                self._gasp(set(seats))
             case words.Leave():
                 for seat, _ in self._gang.active:
                     self.hands.tell(self._gang, seat, {"type": "leave"})
             case words.WriteReceipt():
                 self.record.receipt(command, self.hands.kit.epoch)
+                self._learn()
             case words.End():
                 self._ended = command
 
-    def _find_places(self, seats: tuple[int, ...]) -> None:
-        """Replace lost ranks on other devices, or go on without them."""
-        ladder, gang = self.job.spec.ladder, self.job.spec.gang
-        lost = frozenset(self.crew.seats[seat].node for seat in seats)
+    def _learn(self) -> None:
+        """What recoveries cost so far decides which rung comes first."""
+        receipts = self.tools.store.history.receipts(self.job.id)
+        self._pace.faults = len(receipts)
+        self._gang = replace(self._gang, costs=costs(receipts))
+
+    def _gasp(self, seats: set[int]) -> None:
+        """Wait a while for those that live to store what they hold."""
+        for seat in seats:
+            self.hands.tell(self._gang, seat, {"type": "gasp"})
+        until = self.tools.clock.now() + GASP_S
+        while seats and self.tools.clock.now() < until:
+            news = self._watch.next(within_s=0.1)
+            event = news[1] if news is not None else None
+            named = None if event is None else parse_key(event.key)
+            if event is not None and named is not None and event.type in ("stored", "exit"):
+                if event.type == "stored":
+                    self.hands.save(named[0], event.data)
+                seats.discard(named[0])
+        self.hands.saved(within_s=GASP_S)
+
+    def _find_places(self, wanted: words.FindPlaces) -> None:
+        """Places for lost ranks by the first rung that will do, or a gang without them."""
+        seats = wanted.ranks
         kept = {s: self.crew.seats[s] for s, rank in self._gang.active if s not in seats}
+        homes = {seat: self._gang.ranks[seat].home for seat in seats}
+        for rung in wanted.rungs:
+            if rung == "replace" and (found := self._elsewhere(seats)):
+                if self._regrant({**kept, **found}):
+                    self._watch_over(list(found.values()))
+                    nodes = {seat: grant.node for seat, grant in found.items()}
+                    self._apply(words.Moved(nodes=nodes))
+                return
+            if rung == "in-place" and all(homes.values()):
+                self._apply(words.Moved(nodes=homes, rung=rung))
+                return
+            if rung == "shrink" and len(kept) >= self.job.spec.gang.min:
+                if self._regrant(kept):
+                    self._apply(words.Shrunk(keep=tuple(kept)))
+                return
+            if rung == "restart":
+                break
+        self._apply(words.Moved(nodes={}))
+
+    def _elsewhere(self, seats: tuple[int, ...]) -> Mapping[int, Grant]:
+        """Other devices for lost ranks, spares first; nothing if there are not enough."""
+        gang = self.job.spec.gang
+        lost = frozenset(self.crew.seats[seat].node for seat in seats)
         need = need_of(self.crew.seats[seats[0]], gang.each)
-        found: Sequence[Grant] = ()
-        if "replace" in ladder:
-            spares = self.crew.take_spares(len(seats), lost)
-            more = len(seats) - len(spares)
-            others = self.tools.find(need, more, lost, gang.among) if more else ()
-            found = (*spares, *others)
-        if len(found) == len(seats):
-            if self._regrant({**kept, **dict(zip(seats, found, strict=True))}):
-                self._watch_over(found)
-                nodes = {seat: grant.node for seat, grant in zip(seats, found, strict=True)}
-                self._apply(words.Moved(nodes=nodes))
-        elif "shrink" in ladder and len(kept) >= gang.min:
-            if self._regrant(kept):
-                self._apply(words.Shrunk(keep=tuple(kept)))
-        else:
-            self._apply(words.Moved(nodes={}))
+        spares = self.crew.take_spares(len(seats), lost)
+        more = len(seats) - len(spares)
+        others = self.tools.find(need, more, lost, gang.among) if more else ()
+        found = (*spares, *others)
+        if len(found) < len(seats):
+            self.crew.others += [replace(grant, role=SPARE) for grant in spares]
+            return {}
+        return dict(zip(seats, found, strict=True))
 
     def _regrant(self, grants: Mapping[int, Grant]) -> bool:
         if not self.hands.regrant(grants):
@@ -270,8 +332,8 @@ class Foreman:
         if asked is None or self._gang.phase != words.Phase.RUNNING:
             return
         targets.drop(self.job.id)
-        if not self._gang.is_session:
-            return  # a plain script has the size that it started with
+        if not self._gang.may_resize:
+            return  # a plain script, and one in shards, has the size that it started with
         now = {seat: self.crew.seats[seat] for seat, _ in self._gang.active}
         workers = [grant for grant in asked if not grant.role]
         kept = {seat: grant for seat, grant in now.items() if grant in workers}
@@ -310,9 +372,17 @@ class Foreman:
         limit_s, since = self.job.spec.max_duration_s, self.record.started_at
         if limit_s and since and now - since > limit_s and self._ended is None:
             self._stop(words.End(reason=EndReason.TIMED_OUT, detail=f"ran for {limit_s:.0f} s"))
-        if now - self._checkpoint_at > self.tools.settings.checkpoint_s:
+        every_s = self._pace.every_s(len(self.crew.nodes), now)
+        self.record.status = replace(self.record.status, checkpoint_every_s=round(every_s, 1))
+        if now - self._checkpoint_at > every_s:
             self._checkpoint_at = now
             self._ask_checkpoint()
+        self._leave_the_distrusted()
+
+    def _leave_the_distrusted(self) -> None:
+        for node, why in self.tools.leave().items():
+            if node in self.crew.nodes:
+                self._apply(words.Distrusted(node=node, why=why))
 
     def _ask_checkpoint(self) -> int | None:
         """Have every rank store the same step, one that none has reached yet; which."""
@@ -328,8 +398,9 @@ class Foreman:
         if self._yields_at is None:
             self._yields_at = (self._ask_checkpoint(), now + YIELD_S)
         step, until = self._yields_at
-        kept = self.tools.store.history.newest_checkpoint(self.job.id, len(self._gang.active))
-        is_kept = step is None or any(stored >= step for stored, _ in kept.values())
+        seats = [seat for seat, _ in self._gang.active]
+        kept = self.tools.store.history.newest_checkpoint(self.job.id, seats)
+        is_kept = step is None or any(p.step >= step for parts in kept.values() for p in parts)
         if is_kept or now > until:
             self._stop(words.End(reason=EndReason.PREEMPTED, detail="it made room for others"))
 

@@ -1,16 +1,19 @@
 """The state of a gang, what can happen to it, and what can be done: the protocol's words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from karez.core.resources import NodeId
 from karez.core.workloads import EndReason
+from karez.training.ladder import PRIOR_S
 
+NOWHERE = NodeId("")
 RUNGS = ("retry", "in-place", "replace", "shrink", "restart")
 """From the cheapest to the dearest."""
-SOURCES = ("shm", "peer", "storage", "start")
-"""Where a rank's state can come from, nearest first."""
+SOURCES = ("shm", "peer", "replica", "storage", "start")
+"""Where a rank's state can come from, nearest first. From a `replica`: the rank has what is its
+own (random generators, cursor), and takes the model from another that has all of it."""
 
 
 class Phase(StrEnum):
@@ -38,6 +41,8 @@ class Rank:
     """One rank as last heard of."""
 
     node: NodeId
+    home: NodeId = NOWHERE
+    """Where it stood when a new place is looked for, if that node is still there."""
     life: int = 1
     """Which process: counts restarts."""
     alive: bool = False
@@ -55,6 +60,8 @@ class Rank:
     """Given up when the gang shrank; its number is not used again."""
     joining: bool = False
     """New in the gang: it has no state of its own until its first step."""
+    tainted: bool = False
+    """Its state is not to be trusted: it takes that of another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,12 @@ class Limits:
     faults: int = 20
     suspect_s: float = 0.3
     """How long a broken collective waits for a better explanation, such as an exit."""
+    pin_s: float = 60.0
+    """How long nobody looks for other places after there were none."""
+    replays: int = 1
+    """How often a step whose loss was bad is done again with its batch before it is left out."""
+    skips: int = 3
+    """How many batches in a row may be left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +90,17 @@ class Fault:
     rung: str
     detected_at: float
     step_before: int
+    code: str = "exit"
+    """What kind of fault: one of core.receipts.CODES."""
+    confirmed_at: float = 0.0
     decided_at: float = 0.0
     restored_at: float = 0.0
     source: str = ""
     step_restored: int = 0
+    nodes: tuple[NodeId, ...] = ()
+    """Where the lost ranks stood."""
+    skipped: tuple[int, ...] = ()
+    """Batches that were left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +122,30 @@ class Gang:
     suspect: "Stumbled | None" = None
     """A rank's collective broke; whose fault it was may become known in a moment."""
     suspect_at: float = 0.0
+    ladder: tuple[str, ...] = RUNGS
+    ladder_fixed: bool = False
+    costs: Mapping[str, float] = field(default_factory=lambda: dict(PRIOR_S))
+    """Rung -> seconds that it is expected to cost."""
+    past: tuple[tuple[NodeId, float], ...] = ()
+    """Where and when ranks were lost within ladder.WINDOW_S."""
+    pinned_until: float = 0.0
+    """Until then there is no other place for anyone."""
+    is_sharded: bool = False
+    """Each rank's state is its own: the gang cannot go on with fewer, or with more."""
+    skipped: tuple[int, ...] = ()
+    """Batches left out for good."""
+    poison: tuple[int, int] = (0, 0)
+    """Step whose loss was bad, and how often."""
 
     @property
     def active(self) -> tuple[tuple[int, Rank], ...]:
         """The ranks that count, with their numbers."""
         return tuple((n, rank) for n, rank in enumerate(self.ranks) if not rank.retired)
+
+    @property
+    def may_resize(self) -> bool:
+        """Whether it can go on with fewer ranks, or with more."""
+        return self.is_session and not self.is_sharded
 
 
 # events
@@ -130,6 +169,8 @@ class Stood:
     """0 from a process that has not been in a group yet."""
     steps: Mapping[int, str] = field(default_factory=dict)
     """step -> source."""
+    sharded: bool = False
+    """Whether its state is its own and no other rank's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +200,38 @@ class Stumbled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hung:
+    """The gang does not get on, and these ranks hold it up; none: nobody does, all wait."""
+
+    ranks: tuple[int, ...]
+    why: str
+    since: float
+    code: str = "hang"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poisoned:
+    """A rank's loss is not finite, or far from what it was: the step is not to count."""
+
+    rank: int
+    generation: int
+    step: int
+    batch: int
+    error: str
+    replays: int | None = None
+    """How often the batch is tried again; None: as the limits say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrupt:
+    """Replicas that must be alike are not; `ranks`, as numbered in the group, differ from most."""
+
+    generation: int
+    step: int
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """A rank has nothing more to do and waits to leave."""
 
@@ -185,10 +258,19 @@ class NodeGone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Distrusted:
+    """A node is to be left, although it answers."""
+
+    node: NodeId
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
     """New nodes for lost ranks; an empty mapping: there are none."""
 
     nodes: Mapping[int, NodeId]
+    rung: str = "replace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,8 +295,8 @@ class Tick:
 
 
 Event = (
-    Started | Stood | Resumed | Committed | Stumbled | Finished
-    | Exited | NodeGone | Moved | Shrunk | Resized | Tick
+    Started | Stood | Resumed | Committed | Stumbled | Hung | Poisoned | Corrupt | Finished
+    | Exited | NodeGone | Distrusted | Moved | Shrunk | Resized | Tick
 )  # fmt: skip
 
 # commands
@@ -243,6 +325,8 @@ class Go:
 
     generation: int
     step: int
+    skipped: tuple[int, ...] = ()
+    """Batches that are left out."""
     fresh: tuple[int, ...] = ()
     """Ranks that get their state from one that has it."""
 
@@ -257,7 +341,15 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindPlaces:
-    """Look for devices for these ranks; answer with Moved or Shrunk."""
+    """Find places for these ranks by the first rung that will do; answer with Moved or Shrunk."""
+
+    ranks: tuple[int, ...]
+    rungs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gasp:
+    """Nothing else is left: have those that live store what they hold before they end."""
 
     ranks: tuple[int, ...]
 
@@ -284,4 +376,23 @@ class End:
     detail: str
 
 
-Command = Spawn | Halt | Go | Kill | FindPlaces | Leave | WriteReceipt | End
+Command = Spawn | Halt | Go | Kill | FindPlaces | Gasp | Leave | WriteReceipt | End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memo:
+    """What a foreman must not forget: all that its gang's processes cannot tell the next one."""
+
+    generation: int
+    phase: Phase
+    faults: int = 0
+    best: int = 0
+    fault: Fault | None = None
+    past: tuple[tuple[NodeId, float], ...] = ()
+    skipped: tuple[int, ...] = ()
+    poison: tuple[int, int] = (0, 0)
+
+
+def memo_of(gang: Gang) -> Memo:
+    """What is to be remembered of a gang."""
+    return Memo(**{f.name: getattr(gang, f.name) for f in fields(Memo)})

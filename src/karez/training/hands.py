@@ -1,10 +1,15 @@
 """What a foreman does on the nodes: starts, tells, kills, and holds devices for its gang."""
 
+import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from karez.core.errors import KarezError
 from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
+from karez.core.recovery import Part
 from karez.core.resources import Grant, NodeId
 from karez.core.workloads import Job, WorkloadKind
 from karez.training import gang as words
@@ -26,6 +31,8 @@ class Hands:
     _stores: dict[int, str] = field(default_factory=dict)
     """Generation -> where its rendezvous store listens; empty until it says so."""
     _pending: words.Go | None = None
+    _keepers: dict[NodeId, str] = field(default_factory=dict)
+    _savers: list[threading.Thread] = field(default_factory=list)
 
     def on(self, node: NodeId, act: Callable[[NodeId], None]) -> None:
         """Act on a node."""
@@ -55,10 +62,11 @@ class Hands:
     def spawn(self, gang: words.Gang, command: words.Spawn) -> Grant:
         """Start a rank's process, with the newest stored checkpoint at hand; on what."""
         restore: dict[str, str] = {}
-        kept = self.tools.store.history.newest_checkpoint(self.job.id, len(gang.active))
-        if command.rank in kept:
-            step, digest = kept[command.rank]
-            restore[f"step-{step}-{command.rank}.kz"] = digest
+        seats = [seat for seat, _ in gang.active]
+        kept = self.tools.store.history.newest_checkpoint(self.job.id, seats)
+        for part in kept.get(command.rank, ()):
+            whose = str(part.rank) if part.rank == command.rank else "whole"
+            restore[f"step-{part.step}-{whose}.kz"] = part.digest
         grant = self.crew.seats[command.rank]
         spec = rank_spec(self.kit, command.rank, command.life, grant, restore=restore)
         self.start(command.node, spec)
@@ -100,20 +108,41 @@ class Hands:
                 "rank": number,
                 "world": len(active),
                 "store": store,
-                "peer": self._peer(number, rank.node, nodes),
+                "peers": self._peers(number, rank.node, nodes),
+                "whole": len(nodes) == 1 or bool(self.kit.memory),
+                "alike": self._are_alike(nodes),
+                "skipped": list(go.skipped),
                 "fresh": fresh,
             }
             self.tell(gang, seat, message)
 
-    def _peer(self, number: int, own: NodeId, nodes: Sequence[NodeId]) -> str:
-        """The keeper of a rank's snapshots: in memory held for that, else on the next node."""
-        if self.kit.memory:
-            return self.kit.memory[number % len(self.kit.memory)][0]
-        peer = nodes[(nodes.index(own) + 1) % len(nodes)]
-        try:
-            return "" if peer == own else self.tools.fabric.keeper(peer)
-        except NodeLost:
-            return ""
+    def _peers(self, number: int, own: NodeId, nodes: Sequence[NodeId]) -> list[str]:
+        """The keepers of a rank's snapshots: in memory held for that, else on the next nodes."""
+        wanted = self.job.spec.peers
+        held = [address for address, _ in self.kit.memory]
+        if held:
+            return [held[(number + n) % len(held)] for n in range(min(wanted, len(held)))]
+        at = nodes.index(own)
+        others = [nodes[(at + n) % len(nodes)] for n in range(1, len(nodes))][:wanted]
+        found: list[str] = []
+        for node in others:
+            with suppress(NodeLost):
+                found.append(self._keeper(node))
+        return found
+
+    def _keeper(self, node: NodeId) -> str:
+        if node not in self._keepers:
+            self._keepers[node] = self.tools.fabric.keeper(node)
+        return self._keepers[node]
+
+    def _are_alike(self, nodes: Sequence[NodeId]) -> bool:
+        """Whether all ranks compute the same bits: on devices of one model, or on one node."""
+        if len(nodes) == 1:
+            return True
+        known = {node.id: node for node in self.tools.store.pool.nodes()}
+        models = {device.model for node in nodes if node in known for device in known[node].devices}
+        kinds = {grant.kind for grant in self.crew.seats.values()}
+        return len(models) == 1 and len(kinds) == 1 and all(node in known for node in nodes)
 
     def regrant(self, grants: Mapping[int, Grant]) -> bool:
         """Hold these for the workers from now on. False: another control owns the job."""
@@ -131,16 +160,34 @@ class Hands:
 
     def renew(self) -> None:
         """New places are part of the gang."""
+        self._keepers.clear()
         self.kit = replace(self.kit, keepers=keepers_of(self.crew, self.tools))
 
-    def save(self, seat: int, step: int, path: str) -> None:
-        """Keep a rank's part of a checkpoint."""
+    def save(self, seat: int, said: Mapping[str, Any]) -> None:
+        """Keep a part of a checkpoint, off the foreman's thread; it counts once it is read back."""
+        node = self.crew.seats[seat].node
+        part = Part(
+            step=int(said["step"]), rank=seat, digest="", world=int(said["world"]),
+            whole=bool(said["whole"]),
+        )  # fmt: skip
 
-        def keep(node: NodeId) -> None:
-            entry = self.tools.fabric.save(node, path)
-            self.tools.store.history.add_checkpoint(self.job.id, step, seat, entry.sha256)
+        def keep() -> None:
+            with suppress(NodeLost, KarezError, OSError):  # the next checkpoint may do better
+                entry = self.tools.fabric.save(node, str(said["path"]))
+                with self.tools.blobs.open(entry.sha256) as file:
+                    again = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a BinaryIO
+                if again == entry.sha256:
+                    whole = replace(part, digest=again)
+                    self.tools.store.history.add_checkpoint(self.job.id, whole)
 
-        self.on(self.crew.seats[seat].node, keep)
+        saver = threading.Thread(target=keep, daemon=True)
+        self._savers = [*(old for old in self._savers if old.is_alive()), saver]
+        saver.start()
+
+    def saved(self, *, within_s: float) -> None:
+        """Wait for checkpoints under way."""
+        for saver in self._savers:
+            saver.join(within_s)
 
     def processes(self) -> list[ProcessInfo]:
         """All that its nodes know of, of this epoch and those before."""

@@ -21,13 +21,28 @@ def translate(event: Event, seat: int, life: int) -> words.Event | None:
             return words.Started(rank=seat, life=life)
         case "stood":
             steps = {int(step): str(source) for step, source in data["steps"].items()}
-            return words.Stood(rank=seat, life=life, generation=generation, steps=steps)
+            sharded = bool(data.get("sharded"))
+            return words.Stood(
+                rank=seat, life=life, generation=generation, steps=steps, sharded=sharded
+            )
         case "resumed":
             return words.Resumed(rank=seat, generation=generation)
         case "commit":
             return words.Committed(rank=seat, generation=generation, step=int(data["step"]))
         case "stumbled":
             return words.Stumbled(rank=seat, generation=generation, error=str(data["error"]))
+        case "poisoned":
+            return words.Poisoned(
+                rank=seat,
+                generation=generation,
+                step=int(data["step"]),
+                batch=int(data["batch"]),
+                error=str(data["error"]),
+                replays=int(data["replays"]),
+            )
+        case "corrupt":
+            odd = tuple(int(rank) for rank in data["ranks"])
+            return words.Corrupt(generation=generation, step=int(data["step"]), ranks=odd)
         case "done":
             return words.Finished(rank=seat, life=life, generation=generation)
         case "exit":
@@ -77,6 +92,7 @@ def gang_from(
         since=now,
         limits=limits,
         is_session=any("stood" in info.said for _, info in found.values()),
+        is_sharded=any(info.said.get("stood", {}).get("sharded") for _, info in found.values()),
     )
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost
-from karez.core.receipts import Receipt
+from karez.core.codec import from_text, to_text
+from karez.core.receipts import Receipt, chained
+from karez.core.recovery import Transition
 from karez.core.resources import Grant, Need, NodeId
 from karez.core.settings import Settings
 from karez.core.stores import Store
@@ -33,6 +35,10 @@ class Tools:
     find: Callable[[Need, int, frozenset[NodeId], Among], Sequence[Grant]]
     """Free devices for more workers, off these nodes, where the gang may stand."""
     secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
+    sign: Callable[[Receipt], Receipt] = lambda receipt: receipt
+    """Puts the cloud's signature on a receipt."""
+    leave: Callable[[], Mapping[NodeId, str]] = dict
+    """Nodes that are not trusted any more -> why."""
 
 
 class Record:
@@ -90,10 +96,23 @@ class Record:
         self.status = replace(self.status, ranks=self._seen(gang))
         return self.write()
 
-    def show_generation(self, gang: words.Gang) -> None:
-        """Written before anybody is told of a new generation, so that it is never used twice."""
+    def memo(self) -> words.Memo | None:
+        """What the foreman before this one wrote down."""
+        newest = self._tools.store.history.transitions(self.job.id, newest=1)
+        return from_text(words.Memo, newest[0].body) if newest else None
+
+    def log(self, gang: words.Gang) -> None:
+        """Write a transition down before anybody is told of it: no generation is used twice."""
         self.status = replace(self.status, generation=gang.generation)
-        self.write()
+        self._tools.store.history.add_transition(
+            self.job.id,
+            Transition(
+                at=self._tools.clock.now(),
+                generation=gang.generation,
+                phase=gang.phase,
+                body=to_text(words.memo_of(gang)),
+            ),
+        )
 
     def show_phase(self, gang: words.Gang) -> None:
         """Write the job's state as the gang's phase has it."""
@@ -112,26 +131,31 @@ class Record:
             self.write(State.RUNNING)
 
     def receipt(self, command: words.WriteReceipt, epoch: int) -> None:
-        """Record a recovery."""
-        fault = command.fault
-        self._tools.store.history.add_receipt(
-            Receipt(
-                id=f"rcp-{self.job.id.removeprefix('job-')}-{command.generation}",
-                job=self.job.id,
-                generation=command.generation,
-                cause=fault.cause,
-                ranks=fault.ranks,
-                rung=fault.rung,
-                source=fault.source,
-                detected_at=fault.detected_at,
-                decided_at=fault.decided_at,
-                restored_at=fault.restored_at,
-                resumed_at=command.resumed_at,
-                step_before=fault.step_before,
-                step_restored=fault.step_restored,
-                epoch=epoch,
-            )
+        """Record a recovery, signed and chained to the one before it."""
+        fault, history = command.fault, self._tools.store.history
+        receipt = Receipt(
+            id=f"rcp-{self.job.id.removeprefix('job-')}-{command.generation}",
+            job=self.job.id,
+            generation=command.generation,
+            cause=fault.cause,
+            ranks=fault.ranks,
+            rung=fault.rung,
+            source=fault.source,
+            detected_at=fault.detected_at,
+            confirmed_at=fault.confirmed_at,
+            decided_at=fault.decided_at,
+            restored_at=fault.restored_at,
+            resumed_at=command.resumed_at,
+            step_before=fault.step_before,
+            step_restored=fault.step_restored,
+            epoch=epoch,
+            code=fault.code,
+            nodes=fault.nodes,
+            skipped=fault.skipped,
         )
+        known = history.receipts(self.job.id)
+        if all(other.id != receipt.id for other in known):
+            history.add_receipt(self._tools.sign(chained(receipt, known[-1] if known else None)))
 
     def pull_logs(self, gang: words.Gang, epoch: int) -> None:
         """Copy what ranks wrote since the last time; a process that has just ended too."""

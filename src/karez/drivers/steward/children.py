@@ -6,11 +6,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from karez.core import wire
+from karez.drivers.steward.keeper import dial
 
 KEEP_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
 """What processes inherit of the agent's environment; above all not Ray's token."""
@@ -59,29 +59,61 @@ class NurseryLine:
             self._hear(None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperChild:
-    """A keeper and its port."""
+    """This node's keeper. One that ends is started anew at its port; ranks send again."""
 
-    process: "subprocess.Popen[bytes]"
-    port: int
+    def __init__(self, address: str, token: str) -> None:
+        """Start it at a port of its own choice."""
+        self._address, self._token = address, token
+        self._is_over = threading.Event()
+        self.port = 0
+        self._process = self._start()
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def kill(self) -> None:
+        """End it as a fault would."""
+        self._process.kill()
+
+    def drop(self, job: str) -> None:
+        """Have it forget what it keeps of a job."""
+        try:
+            with dial(f"{self._address}:{self.port}", self._token) as peer:
+                wire.send(peer, {"op": "drop", "job": job, "rank": 0})
+                wire.receive(peer)
+        except (OSError, EOFError):
+            return  # a keeper that has gone holds nothing
 
     def stop(self) -> None:
         """Hang up: it ends."""
-        if self.process.stdin:
-            self.process.stdin.close()
-        _wait(self.process)
+        self._is_over.set()
+        if self._process.stdin:
+            self._process.stdin.close()
+        _wait(self._process)
 
+    def _start(self) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [
+                sys.executable, "-m", "karez.drivers.steward.keeper",
+                self._address, str(self.port),
+            ],
+            env={**inherited(), "KAREZ_KEEPER_TOKEN": self._token},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        line = process.stdout.readline() if process.stdout else b""
+        self.port = int(line or self.port)
+        return process
 
-def start_keeper(address: str, token: str) -> KeeperChild:
-    """Start this node's keeper."""
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "karez.drivers.steward.keeper", address],
-        env={**inherited(), "KAREZ_KEEPER_TOKEN": token},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    line = process.stdout.readline() if process.stdout else b""
-    return KeeperChild(process=process, port=int(line or 0))
+    def _keep(self) -> None:
+        while True:
+            self._process.wait()
+            if self._is_over.wait(0.01):
+                return
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+            self._process = self._start()
+            if self._is_over.is_set():
+                self._process.kill()
 
 
 def inherited() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The process that holds peers' training state in memory and ships this node's to a peer.
 
-Run as `python -m karez.drivers.steward.keeper HOST`, with KAREZ_KEEPER_TOKEN in its environment;
-prints its port. It reads a rank's newest snapshot from shared memory, sends it to the peer's
+Run as `python -m karez.drivers.steward.keeper HOST PORT`, with KAREZ_KEEPER_TOKEN in its
+environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to the peer's
 keeper, and marks it replicated. It never unpickles anything.
 """
 
@@ -26,7 +26,8 @@ class Keeper:
     def __init__(self, token: str) -> None:
         """Nothing is held yet."""
         self._token = token
-        self._held: dict[tuple[str, int], dict[int, bytes]] = {}
+        self._held: dict[tuple[str, int], dict[int, tuple[bytes, bool]]] = {}
+        """(job, rank) -> step -> what was sent, and whether that is all of it."""
         self._epochs: dict[str, int] = {}
         """The newest epoch that each job has written with: older ones are fenced off."""
         self._lock = threading.Lock()
@@ -56,10 +57,11 @@ class Keeper:
                 return self._put(name, request, blob), b""
             case "list":
                 with self._lock:
-                    return {"steps": sorted(self._held.get(name, {}))}, b""
+                    held = sorted(self._held.get(name, {}).items())
+                return {"steps": [(step, whole) for step, (_, whole) in held]}, b""
             case "get":
                 with self._lock:
-                    body = self._held.get(name, {}).get(int(request["step"]), b"")
+                    body, _ = self._held.get(name, {}).get(int(request["step"]), (b"", False))
                 return {"ok": bool(body)}, body
             case "drop":
                 with self._lock:
@@ -81,7 +83,7 @@ class Keeper:
                 return {"ok": False}
             self._epochs[name[0]] = epoch
             held = self._held.setdefault(name, {})
-            held[step] = blob
+            held[step] = (blob, bool(request.get("whole", True)))
             for other in sorted(held):
                 if other > step or other <= step - KEEP:
                     del held[other]  # given up by a recovery, or no longer needed
@@ -89,7 +91,7 @@ class Keeper:
                 len(body)
                 for (job, _), steps in self._held.items()
                 if job == name[0]
-                for body in steps.values()
+                for body, _ in steps.values()
             )
             if limit and used > limit:
                 del held[step]
@@ -97,23 +99,29 @@ class Keeper:
         return {"ok": True}
 
     def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> dict[str, Any]:
-        """Send one of this node's snapshots to a peer's keeper, then mark it replicated."""
+        """Send one of this node's snapshots to the peers' keepers, then mark it replicated."""
         slots = Slots(Path(request["path"]))
+        to = ""
         try:
-            snapshot = slots.read(int(request["step"]))
+            only = int(request.get("only", 0))
+            snapshot = slots.read(int(request["step"]), only=only)
             if snapshot is None:
                 return {"ok": False}
-            to = str(request["to"])
-            if to not in peers:
-                peers[to] = dial(to, self._token)
-            head = {key: request.get(key, 0) for key in ("job", "rank", "epoch", "limit")}
-            wire.send(peers[to], {**head, "op": "put", "step": snapshot.step}, snapshot.body)
-            answer, _ = wire.receive(peers[to])
-            if answer["ok"]:
-                slots.replicated = max(slots.replicated, snapshot.step)
+            body = snapshot.body
+            head = {key: request.get(key, 0) for key in ("job", "rank", "epoch")}
+            head |= {"op": "put", "step": snapshot.step, "whole": not only}
+            answer: dict[str, Any] = {"ok": False}
+            for to, limit in zip(request["to"], request["limits"], strict=True):
+                if to not in peers:
+                    peers[to] = dial(to, self._token)
+                wire.send(peers[to], {**head, "limit": limit}, body)
+                answer, _ = wire.receive(peers[to])
+                if not answer["ok"]:
+                    return answer
+            slots.replicated = max(slots.replicated, snapshot.step)
             return answer
-        except OSError:
-            peers.pop(str(request["to"]), None)
+        except (OSError, EOFError):
+            peers.pop(to, None)
             return {"ok": False}
         finally:
             slots.close()
@@ -131,7 +139,7 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
 def main() -> None:
     """Listen, print the port, serve until standard input closes."""
     keeper = Keeper(os.environ["KAREZ_KEEPER_TOKEN"])  # noqa: TID251 - this process's own main
-    server = socket.create_server((sys.argv[1], 0), backlog=128)
+    server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 
     def accept() -> None:
         while True:

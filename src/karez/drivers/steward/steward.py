@@ -18,14 +18,15 @@ from typing import Any
 from karez.core import wire
 from karez.core.artifacts import FileEntry
 from karez.core.errors import KarezError
-from karez.core.ports import Event, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import Event, Glimpse, Harm, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import interface_of, probe_node
-from karez.drivers.steward.children import NurseryLine, inherited, start_keeper
+from karez.drivers.steward.children import KeeperChild, NurseryLine, inherited
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.files import BlobSource, gather, lay_out
 from karez.drivers.steward.limits import LOOK_S, OVER_CODE, over_limit
+from karez.drivers.steward.looks import hurt, look_at
 
 EVENT_LIMIT = 20_000
 """Events remembered per workload; a control that falls further behind looks at `processes`."""
@@ -72,6 +73,8 @@ class Steward:
         self._news = threading.Condition(self._lock)
         self._processes: dict[str, _Process] = {}
         self._events: dict[WorkloadId, list[Event]] = {}
+        self._boots: dict[WorkloadId, str] = {}
+        """Workloads that lost this node, by chaos, since it started."""
         self._seq = 0
         self._heard_at = time.monotonic()  # noqa: TID251 - the agent owns its own clock
         shutil.rmtree(self.memory, ignore_errors=True)  # no process of an earlier steward lives
@@ -81,7 +84,7 @@ class Steward:
         log = self.home / "nursery.log"
         self._cold = NurseryLine(log, "", self._hear_nursery)
         self._warm = NurseryLine(log, config.preload, self._hear_nursery)
-        self._keeper = start_keeper(config.address, config.token)
+        self._keeper = KeeperChild(config.address, config.token)
         self.socket_path = str(self.memory / "steward.sock")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.socket_path)
@@ -165,7 +168,7 @@ class Steward:
             self._events.pop(workload, None)
         shutil.rmtree(self.memory / workload, ignore_errors=True)
         shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
-        self._drop_kept(workload)
+        self._keeper.drop(workload)
 
     def processes(self) -> Sequence[ProcessInfo]:
         """See Fabric."""
@@ -178,7 +181,32 @@ class Steward:
         self._touch()
         with self._news:
             self._news.wait_for(lambda: self._after(workload, after), timeout=wait_s)
-            return Poll(events=tuple(self._after(workload, after)), seq=self._seq, boot=self.boot)
+            boot = self._boots.get(workload, self.boot)
+            return Poll(events=tuple(self._after(workload, after)), seq=self._seq, boot=boot)
+
+    def glimpse(self, workload: WorkloadId, stacks: bool) -> Sequence[Glimpse]:
+        """See Fabric."""
+        self._touch()
+        return [look_at(info, self.slots(info), stacks=stacks) for info in self._alive(workload)]
+
+    def harm(self, workload: WorkloadId, key: str, what: Harm) -> None:
+        """See Fabric. What only the ranks can do to themselves, they are told."""
+        self._touch()
+        if what == Harm.NODE:
+            self.forget(workload)
+            self._boots[workload] = secrets.token_hex(4)
+            with self._news:
+                self._news.notify_all()
+        elif what == Harm.KEEPER:
+            self._keeper.kill()
+        elif what in (Harm.CORRUPT, Harm.LINK):
+            self.tell(key, {"type": "corrupt" if what == Harm.CORRUPT else "cut"})
+        else:
+            hurt([info for info in self._alive(workload) if info.key == key], what)
+
+    def slots(self, info: ProcessInfo) -> Path:
+        """Where a rank's snapshots are."""
+        return self.memory / info.workload / f"{info.rank}.slots"
 
     def read_log(self, key: str, offset: int, limit: int) -> bytes:
         """See Fabric."""
@@ -352,6 +380,11 @@ class Steward:
             first -= 1
         return events[first:]
 
+    def _alive(self, workload: WorkloadId) -> list[ProcessInfo]:
+        with self._lock:
+            known = [process.info for process in self._processes.values()]
+        return [i for i in known if i.workload == workload and i.alive and i.pid and i.rank >= 0]
+
     def _touch(self) -> None:
         self._heard_at = time.monotonic()  # noqa: TID251 - as above
 
@@ -365,16 +398,6 @@ class Steward:
                 for key in alive:
                     self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
             threading.Event().wait(min(5.0, self.config.fence_s / 4))
-
-    def _drop_kept(self, workload: WorkloadId) -> None:
-        from karez.drivers.steward.keeper import dial  # noqa: PLC0415 - only here
-
-        try:
-            with dial(self.keeper(), self.config.token) as peer:
-                wire.send(peer, {"op": "drop", "job": workload, "rank": 0})
-                wire.receive(peer)
-        except (OSError, EOFError):
-            return  # a keeper that has gone holds nothing
 
 
 def _tag(config: StewardConfig) -> str:

@@ -5,9 +5,11 @@ API does that (torch 2.13), so the sockets that `init_process_group` opened are 
 """
 
 import datetime
+import math
 import os
 import socket
 import threading
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,15 @@ class Membership:
     world: int
     store: str
     """host:port of the rendezvous store."""
+
+
+class Odd(Exception):
+    """Replicas that must be alike are not."""
+
+    def __init__(self, ranks: tuple[int, ...]) -> None:
+        """`ranks` differ from most; none: nobody is in the majority."""
+        super().__init__(f"ranks {ranks} differ")
+        self.ranks = ranks
 
 
 class Group:
@@ -76,16 +87,37 @@ class Group:
         """How many ranks; 1 without a group."""
         return dist.get_world_size() if dist.is_initialized() else 1
 
-    def average(self, tensors: list[torch.Tensor]) -> None:
-        """Replace tensors by their mean over the ranks. Raises RuntimeError when aborted."""
-        flat = torch.cat([t.detach().reshape(-1).to("cpu", torch.float32) for t in tensors])
+    def average(self, tensors: list[torch.Tensor], digest: int = 0) -> bool:
+        """Replace tensors by their mean over the ranks.
+
+        Args:
+            tensors: Gradients of this rank, in the same order on all.
+            digest: Checksum of what must be alike on all ranks, or 0; it travels with them as two
+                numbers of 16 bits, which float32 holds exactly.
+
+        Returns:
+            Whether all of the mean is finite.
+
+        Raises:
+            RuntimeError: Aborted, or a peer was lost.
+            Odd: The ranks' checksums differ; the tensors are as they were.
+        """
+        world, rank = self.world, dist.get_rank()
+        stamps = torch.zeros(2 * world)
+        stamps[2 * rank], stamps[2 * rank + 1] = float(digest >> 16), float(digest & 0xFFFF)
+        pieces = [t.detach().reshape(-1).to("cpu", torch.float32) for t in tensors]
+        flat = torch.cat([*pieces, stamps])
         dist.all_reduce(flat)
-        flat /= self.world
+        odd = _odd([tuple(pair) for pair in flat[-2 * world :].view(world, 2).tolist()])
+        if odd is not None:
+            raise odd
+        flat /= world
         at = 0
         for tensor in tensors:
             piece = flat[at : at + tensor.numel()]
             tensor.copy_(piece.view(tensor.shape).to(tensor.dtype))
             at += tensor.numel()
+        return math.isfinite(float(flat.sum()))
 
     def same(self, tensors: list[torch.Tensor]) -> None:
         """Give every rank the first rank's values. Raises RuntimeError when aborted."""
@@ -107,6 +139,16 @@ class Group:
     def meet(self) -> None:
         """Wait until every rank is here. Raises RuntimeError when aborted."""
         dist.all_reduce(torch.zeros(1))
+
+
+def _odd(stamps: list[tuple[float, ...]]) -> Odd | None:
+    counts = Counter(stamps).most_common()
+    if len(counts) == 1:
+        return None
+    most, votes = counts[0]
+    if 2 * votes <= len(stamps):
+        return Odd(())
+    return Odd(tuple(rank for rank, stamp in enumerate(stamps) if stamp != most))
 
 
 def _open_sockets() -> dict[int, str]:

@@ -12,6 +12,8 @@ from typing import Any
 from karez.core import wire
 
 MEMORY = "KAREZ_POOLED_MEMORY"
+RETRY_S = 0.05
+"""Pause before a snapshot is sent again after a keeper did not take it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +110,9 @@ class KeeperLine:
         self._stream.close()
 
 
-def kept_by_peers(place: Surroundings) -> dict[int, str]:
-    """Step -> address of a keeper that has this rank's snapshot."""
-    found: dict[int, str] = {}
+def kept_by_peers(place: Surroundings) -> dict[int, tuple[str, bool]]:
+    """Step -> address of a keeper that has this rank's snapshot, and whether it has all of it."""
+    found: dict[int, tuple[str, bool]] = {}
     for address in dict.fromkeys((*place.keepers, *place.memory)):
         try:
             line = KeeperLine(address, place.keeper_token)
@@ -118,7 +120,9 @@ def kept_by_peers(place: Surroundings) -> dict[int, str]:
             line.close()
         except (OSError, EOFError):
             continue  # that keeper went with its node
-        found.update((int(step), address) for step in answer["steps"])
+        for step, whole in answer["steps"]:
+            if not found.get(step, ("", False))[1]:
+                found[int(step)] = (address, bool(whole))
     return found
 
 
@@ -131,30 +135,53 @@ def fetch_kept(place: Surroundings, address: str, step: int) -> bytes | None:
 
 
 class Shipper:
-    """Has this node's keeper send each new snapshot to a peer, off the training thread."""
+    """Has this node's keeper send the newest snapshot to the peers, off the training thread."""
 
     def __init__(self, place: Surroundings) -> None:
         """Nothing is connected yet."""
         self.full_bytes = 0
         """What a job's snapshots needed of the memory that it holds elsewhere, if too much."""
         self._place = place
-        self._wanted: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._news = threading.Condition()
+        self._wanted: tuple[int, tuple[str, ...], int] | None = None
         threading.Thread(target=self._work, daemon=True).start()
 
-    def ship(self, step: int, peer: str) -> None:
-        """Ask for one snapshot to be sent to a peer's keeper; returns at once."""
-        self._wanted.put((step, peer))
+    def ship(self, step: int, peers: tuple[str, ...], only: int) -> None:
+        """Ask for one snapshot to be sent, or only its first bytes; returns at once."""
+        with self._news:
+            self._wanted = (step, peers, only)
+            self._news.notify()
 
     def _work(self) -> None:
         line: KeeperLine | None = None
-        place = self._place
         while True:
-            step, peer = self._wanted.get()
-            request = {"op": "ship", "job": place.job, "rank": place.seat, "step": step}
-            limits = {"epoch": place.epoch, "limit": place.memory.get(peer, 0)}
+            with self._news:
+                self._news.wait_for(lambda: self._wanted is not None)
+                assert self._wanted is not None
+                asked = self._wanted
             try:
-                line = line or KeeperLine(place.keeper, place.keeper_token)
-                answer, _ = line.ask({**request, **limits, "path": place.slots, "to": peer})
+                line = line or KeeperLine(self._place.keeper, self._place.keeper_token)
+                answer, _ = line.ask(self._request(*asked))
                 self.full_bytes = int(answer.get("full", 0))
+                done = bool(answer["ok"]) or bool(self.full_bytes)
             except (OSError, EOFError):
-                line = None  # the snapshot stays unreplicated; Rule R waits for the next word
+                line, done = None, False
+            with self._news:
+                if done and self._wanted == asked:
+                    self._wanted = None
+                elif not done:  # a keeper was lost: it is started anew, or other peers are named
+                    self._news.wait_for(lambda: self._wanted != asked, timeout=RETRY_S)  # noqa: B023 - called here
+
+    def _request(self, step: int, peers: tuple[str, ...], only: int) -> dict[str, Any]:
+        place = self._place
+        return {
+            "op": "ship",
+            "job": place.job,
+            "rank": place.seat,
+            "step": step,
+            "epoch": place.epoch,
+            "path": place.slots,
+            "to": peers,
+            "limits": [place.memory.get(peer, 0) for peer in peers],
+            "only": only,
+        }

@@ -1,10 +1,14 @@
 """Batches by step number: the same step gives the same batch, whoever asks and how often."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 
 @runtime_checkable
@@ -53,17 +57,26 @@ class ShuffledBatches:
 
 
 class Replay:
-    """Any iterable of batches as a StepLoader: it keeps two, and skips after a fresh start.
+    """Any iterable of batches as a StepLoader: it keeps two, and reads on from where it was.
 
-    The iterable must give the same batches in the same order each time it is started.
+    The random generators are set from the seed and the number of the batch while one is fetched,
+    and put back after: shuffling and augmentation then give the same whether a batch is fetched
+    for the first time or again. A source with a state_dict of its own (such as torchdata's
+    StatefulDataLoader) is set to its place; any other is started anew and read up to it.
     """
 
-    def __init__(self, source: Iterable[Any]) -> None:
+    def __init__(self, source: Iterable[Any], *, seed: int = 0) -> None:
         """Nothing is read yet."""
-        self._source = source
+        self._source: Any = source
+        self._seed = seed
         self._iterator: Iterator[Any] | None = None
         self._next = 0
+        self._epoch = 0
         self._recent: dict[int, Any] = {}
+        self._marks: dict[int, Any] = {}
+        """Batch -> the source's epoch and state before it was fetched, if it has a state."""
+        self._starts: dict[int, int] = {}
+        """First batch -> epoch, of the newest two."""
 
     def at(self, step: int, rank: int, world: int) -> Any:
         """See StepLoader; the source has split the work already."""
@@ -71,15 +84,82 @@ class Replay:
         if step in self._recent:
             return self._recent[step]
         if self._iterator is None or step < self._next:
-            self._iterator, self._next = iter(self._source), 0
+            self._begin_anew(step)
         while True:
+            batch = self._fetch()
+            if self._next > step:
+                return batch
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Where it is; with the source's own word for it."""
+        return {"marks": dict(self._marks), "starts": dict(self._starts)}
+
+    def load_state_dict(self, state: Any, /) -> object:
+        """Take a place back; batches at hand are kept, for they do not change."""
+        self._marks = {**state["marks"], **self._marks}
+        self._starts = {**state["starts"], **self._starts}
+        return None
+
+    def _begin_anew(self, step: int) -> None:
+        known = [batch for batch in self._marks if batch <= step]
+        if known and hasattr(self._source, "load_state_dict"):
+            self._next = max(known)
+            self._epoch, inner = self._marks[self._next]
+            self._source.load_state_dict(inner)
+            with _drawn(self._seed, -1 - self._epoch):
+                self._iterator = iter(self._source)
+        else:
+            starts = {n: e for n, e in self._starts.items() if n <= step and self._may_jump}
+            self._next = max(starts, default=0)
+            self._epoch = starts.get(self._next, 0)
+            self._open()
+
+    @property
+    def _may_jump(self) -> bool:
+        """Whether an epoch follows from its number: a DataLoader without a generator of its own."""
+        source = self._source
+        own = [getattr(part, "generator", None) for part in (source, getattr(source, "sampler", 0))]
+        return isinstance(source, torch.utils.data.DataLoader) and not any(own)
+
+    def _open(self) -> None:
+        """Begin an epoch."""
+        self._starts = {self._next: self._epoch, **dict(list(self._starts.items())[:1])}
+        sampler: Any = getattr(self._source, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self._epoch)
+        with _drawn(self._seed, -1 - self._epoch):
+            self._iterator = iter(self._source)
+
+    def _fetch(self) -> Any:
+        assert self._iterator is not None
+        if hasattr(self._source, "load_state_dict"):
+            self._marks[self._next] = (self._epoch, deepcopy(self._source.state_dict()))
+        with _drawn(self._seed, self._next):
             try:
                 batch = next(self._iterator)
             except StopIteration:
-                self._iterator = iter(self._source)  # the next epoch
+                self._epoch += 1
+                self._open()
                 batch = next(self._iterator)
-            self._recent[self._next] = batch
-            self._recent = {k: v for k, v in self._recent.items() if k > self._next - 2}
-            self._next += 1
-            if self._next > step:
-                return batch
+        self._recent[self._next] = batch
+        oldest = self._next - 2
+        self._recent = {n: kept for n, kept in self._recent.items() if n > oldest}
+        self._marks = {n: kept for n, kept in self._marks.items() if n > oldest}
+        self._next += 1
+        return batch
+
+
+@contextmanager
+def _drawn(seed: int, number: int) -> Iterator[None]:
+    """Random generators that depend on a number alone, for a while."""
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    spot = np.random.SeedSequence([seed & 0xFFFFFFFF, number & 0xFFFFFFFF]).generate_state(1)
+    random.seed(int(spot[0]))
+    np.random.seed(int(spot[0]))
+    torch.manual_seed(int(spot[0]))
+    try:
+        yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+        torch.set_rng_state(state[2])

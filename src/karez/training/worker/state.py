@@ -1,17 +1,27 @@
-"""A rank's whole training state as bytes, and back, bit for bit."""
+"""A rank's whole training state as bytes, and back, bit for bit.
+
+It has two parts. The *light* one is the rank's own: random generators, cursor, losses, schedulers.
+The *heavy* one is the model and its optimizer. Where all ranks hold the same heavy part, one that
+lost it takes it from another; where it is sharded, each rank's is its own too.
+"""
 
 import pickle
 import random
 import struct
+import zlib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from karez.training.worker.shards import ShardedOptimizer, is_sharded_tensor, local_of, placed_like
+
+HEAD = struct.Struct("<qq")  # bytes of the light part, bytes of the heavy part
 _LENGTH = struct.Struct("<q")
+Bytes = bytes | memoryview
 
 
 class Stateful(Protocol):
@@ -34,25 +44,32 @@ class Tracked:
     optimizer: torch.optim.Optimizer
     others: dict[str, Stateful]
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a rank's heavy part is its own and nobody else's."""
+        if isinstance(self.optimizer, ShardedOptimizer):
+            return True
+        return any(is_sharded_tensor(parameter) for parameter in self.model.parameters())
+
 
 class History:
     """The newest losses, kept with the state: a node may be lost before it has reported them."""
 
     def __init__(self) -> None:
         """Nothing yet."""
-        self._losses: deque[tuple[int, float]] = deque(maxlen=64)
+        self.losses: deque[tuple[int, float]] = deque(maxlen=64)
 
     def add(self, step: int, loss: float) -> None:
         """Note a completed step."""
-        self._losses.append((step, loss))
+        self.losses.append((step, loss))
 
     def state_dict(self) -> Mapping[str, Any]:
         """See Stateful."""
-        return {"losses": list(self._losses)}
+        return {"losses": list(self.losses)}
 
     def load_state_dict(self, state: Any, /) -> object:
         """See Stateful."""
-        self._losses = deque(state["losses"], maxlen=64)
+        self.losses = deque(state["losses"], maxlen=64)
         return None
 
 
@@ -63,12 +80,41 @@ class _Tensor:
     index: int
 
 
-def pack(tracked: Tracked) -> list[bytes | memoryview]:
-    """The state as parts to be joined. Frozen parameters are left out: they come from the base."""
-    tensors: list[torch.Tensor] = []
+@dataclass(slots=True)
+class Packed:
+    """A state as parts to be joined."""
+
+    light: list[Bytes]
+    heavy: list[Bytes] = field(default_factory=list)
+    digest: int = 0
+    """CRC-32 of the model's parameters; 0 where it was not asked for."""
+
+    @property
+    def parts(self) -> list[Bytes]:
+        """All of it, with a head that says where the heavy part begins."""
+        return [HEAD.pack(size_of(self.light), size_of(self.heavy)), *self.light, *self.heavy]
+
+    @property
+    def light_bytes(self) -> int:
+        """Bytes of the head and the light part."""
+        return HEAD.size + size_of(self.light)
+
+
+def pack(tracked: Tracked, *, digest: bool = False) -> Packed:
+    """The whole state. Frozen parameters are left out: they come from the base."""
+    moving = _moving(tracked.model)
+    crc = 0
+    if digest:  # not of buffers: running means differ from rank to rank
+        for value in (p.data for p in tracked.model.parameters() if p.requires_grad):
+            crc = zlib.crc32(_bytes(value), crc)
+    model = _own(tracked, moving)
+    heavy = _freeze({"model": model, "optimizer": tracked.optimizer.state_dict()})
+    return Packed(light=pack_light(tracked), heavy=heavy, digest=crc)
+
+
+def pack_light(tracked: Tracked) -> list[Bytes]:
+    """What is this rank's own."""
     tree = {
-        "model": {name: value for name, value in _moving(tracked.model).items()},
-        "optimizer": tracked.optimizer.state_dict(),
         "others": {name: item.state_dict() for name, item in tracked.others.items()},
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
@@ -76,14 +122,88 @@ def pack(tracked: Tracked) -> list[bytes | memoryview]:
     }
     if torch.cuda.is_available():
         tree["cuda"] = torch.cuda.get_rng_state()
+    return _freeze(tree)
+
+
+def split(body: bytes) -> tuple[bytes, bytes]:
+    """The light and the heavy part of joined parts; the heavy one may have been left out."""
+    light, _ = HEAD.unpack_from(body, 0)
+    return body[HEAD.size : HEAD.size + light], body[HEAD.size + light :]
+
+
+def is_whole(body: bytes) -> bool:
+    """Whether the heavy part is there."""
+    light, heavy = HEAD.unpack_from(body, 0)
+    return len(body) == HEAD.size + int(light) + int(heavy)
+
+
+def unpack_light(light: bytes, tracked: Tracked, *, own: bool = True) -> None:
+    """Put the light part back; of another rank's, not the random generators."""
+    tree = _thaw(light)
+    for name, item in tracked.others.items():
+        if name in tree["others"]:
+            item.load_state_dict(tree["others"][name])
+    if not own:
+        return
+    torch.set_rng_state(tree["torch"])
+    random.setstate(tree["python"])
+    np.random.set_state(tree["numpy"])
+    if "cuda" in tree and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tree["cuda"])
+
+
+def unpack_heavy(heavy: bytes, tracked: Tracked) -> None:
+    """Put the model and its optimizer back. A sharded optimizer is gathered by the caller."""
+    tree = _thaw(heavy)
+    mine = _own(tracked, _moving(tracked.model))
+    with torch.no_grad():
+        for name, value in tree["model"].items():
+            mine[name].copy_(value)
+    tracked.optimizer.load_state_dict(placed_like(tree["optimizer"], tracked.optimizer))
+
+
+def size_of(parts: list[Bytes]) -> int:
+    """Bytes of all parts together."""
+    return sum(len(part) for part in parts)
+
+
+def room_for(tracked: Tracked) -> int:
+    """A capacity that will hold the state once the optimizer has its moments."""
+    moving = sum(t.numel() * t.element_size() for t in _moving(tracked.model).values())
+    packed = pack(tracked)
+    return int(size_of(packed.parts) + 3 * moving + (1 << 20))
+
+
+def _moving(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: trainable parameters and buffers that are saved. Local shards."""
+    found = {name: local_of(p.data) for name, p in model.named_parameters() if p.requires_grad}
+    saved = set(model.state_dict(keep_vars=True))
+    found.update((name, b) for name, b in model.named_buffers() if name in saved)
+    return found
+
+
+def _own(tracked: Tracked, moving: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of the model this rank must keep: with a sharded optimizer, its slice and buffers."""
+    if not isinstance(tracked.optimizer, ShardedOptimizer):
+        return dict(moving)
+    trained = {name for name, p in tracked.model.named_parameters() if p.requires_grad}
+    return {name: value for name, value in moving.items() if name not in trained}
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+
+
+def _freeze(tree: Any) -> list[Bytes]:
+    tensors: list[torch.Tensor] = []
     skeleton = _lift(tree, tensors)
     specs = [(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for t in tensors]
     head = pickle.dumps((skeleton, specs), protocol=pickle.HIGHEST_PROTOCOL)
     return [_LENGTH.pack(len(head)), head, *(_bytes(tensor) for tensor in tensors)]
 
 
-def unpack(body: bytes, tracked: Tracked) -> None:
-    """Put a packed state back into the tracked objects and the random generators."""
+def _thaw(body: bytes) -> Any:
     (length,) = _LENGTH.unpack_from(body, 0)
     at = _LENGTH.size + length
     skeleton, specs = pickle.loads(body[_LENGTH.size : at])  # noqa: S301 - written by this job
@@ -95,48 +215,13 @@ def unpack(body: bytes, tracked: Tracked) -> None:
         raw = torch.frombuffer(bytearray(body[at : at + size]), dtype=torch.uint8)
         tensors.append(raw.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype))
         at += size
-    tree = _lower(skeleton, tensors)
-    with torch.no_grad():
-        for name, value in _moving(tracked.model).items():
-            value.copy_(tree["model"][name])
-    tracked.optimizer.load_state_dict(tree["optimizer"])
-    for name, item in tracked.others.items():
-        item.load_state_dict(tree["others"][name])
-    torch.set_rng_state(tree["torch"])
-    random.setstate(tree["python"])
-    np.random.set_state(tree["numpy"])
-    if "cuda" in tree and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tree["cuda"])
-
-
-def size_of(parts: list[bytes | memoryview]) -> int:
-    """Bytes of all parts together."""
-    return sum(len(part) for part in parts)
-
-
-def room_for(tracked: Tracked) -> int:
-    """A capacity that will hold the state once the optimizer has its moments."""
-    moving = sum(t.numel() * t.element_size() for t in _moving(tracked.model).values())
-    return int(size_of(pack(tracked)) + 3 * moving + (1 << 20))
-
-
-def _moving(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: trainable parameters and buffers that are saved."""
-    found = {name: p.data for name, p in model.named_parameters() if p.requires_grad}
-    saved = set(model.state_dict(keep_vars=True))
-    found.update((name, b) for name, b in model.named_buffers() if name in saved)
-    return found
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return _lower(skeleton, tensors)
 
 
 def _lift(value: Any, tensors: list[torch.Tensor]) -> Any:
     """A copy with every tensor replaced by its index."""
     if isinstance(value, torch.Tensor):
-        tensors.append(value)
+        tensors.append(local_of(value))
         return _Tensor(len(tensors) - 1)
     if isinstance(value, Mapping):
         return {key: _lift(item, tensors) for key, item in value.items()}

@@ -1,0 +1,71 @@
+"""Looks at processes from outside, and breaks them on purpose."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from karez.core.board import read_board
+from karez.core.ports import Glimpse, Harm, ProcessInfo
+
+SLOW_S = 3.0
+"""How long a process is slowed down."""
+TURN_S = 0.02
+"""Half a period of a slowed process: so long it runs, so long it is stopped."""
+
+
+def look_at(info: ProcessInfo, slots: Path, *, stacks: bool) -> Glimpse:
+    """One process as the kernel and its board have it; it need not answer."""
+    board = slots.with_suffix(".board")
+    posted = read_board(board)
+    try:
+        process = psutil.Process(info.pid)
+        state: str = process.status()
+        times = process.cpu_times()
+        if stacks and posted is not None and state != psutil.STATUS_STOPPED:
+            process.send_signal(signal.SIGUSR2)  # faulthandler writes them to its output
+        cpu_s = times.user + times.system
+    except psutil.Error:
+        state, cpu_s = "gone", 0.0
+    if posted is None:
+        return Glimpse(key=info.key, state=state, cpu_s=cpu_s)
+    return Glimpse(
+        key=info.key,
+        state=state,
+        cpu_s=cpu_s,
+        doing=posted.doing.name.lower(),
+        step=posted.step,
+        generation=posted.generation,
+        for_s=time.monotonic() - posted.since,  # noqa: TID251 - the host's clock, as the board's
+    )
+
+
+def hurt(processes: Sequence[ProcessInfo], what: Harm) -> None:
+    """Kill, stop or slow processes."""
+    for info in processes:
+        if what == Harm.SLOW:
+            threading.Thread(target=_slow, args=(info.pid,), daemon=True).start()
+        else:
+            _send(info.pid, signal.SIGKILL if what == Harm.KILL else signal.SIGSTOP)
+
+
+def _slow(pid: int) -> None:
+    pause = threading.Event()
+    for _ in range(int(SLOW_S / (2 * TURN_S))):
+        _send(pid, signal.SIGSTOP)
+        pause.wait(TURN_S)
+        if not _send(pid, signal.SIGCONT):
+            return
+        pause.wait(TURN_S)
+
+
+def _send(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

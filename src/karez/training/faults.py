@@ -1,0 +1,225 @@
+"""How a gang loses ranks and goes on: the part of the protocol that deals with faults. Pure."""
+
+from dataclasses import replace
+
+from karez.core.resources import NodeId
+from karez.core.workloads import EndReason
+from karez.training import ladder
+from karez.training.gang import (
+    NOWHERE,
+    RUNGS,
+    Command,
+    Corrupt,
+    Distrusted,
+    End,
+    Fault,
+    FindPlaces,
+    Gang,
+    Gasp,
+    Halt,
+    Hung,
+    Kill,
+    Phase,
+    Poisoned,
+    Rank,
+    Spawn,
+)
+
+
+def put(gang: Gang, number: int, **changes: object) -> Gang:
+    """A gang with one rank changed."""
+    ranks = list(gang.ranks)
+    ranks[number] = replace(ranks[number], **changes)  # type: ignore[arg-type]  # Rank's fields
+    return replace(gang, ranks=tuple(ranks))
+
+
+def lose(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """End the generation; the ranks that a fault names start their next lives, or are replaced."""
+    numbers = fault.ranks
+    fault = _merge(gang, fault, now)
+    if gang.faults >= gang.limits.faults:
+        detail = f"{gang.faults} recoveries without a new step; the last: {fault.cause}"
+        return fail(gang, EndReason.TOO_MANY_FAULTS, detail)
+    if not numbers and "retry" not in gang.ladder:
+        return fail(gang, EndReason.CRASHED, f"{fault.cause}; its ladder has no `retry`")
+    gang, rungs = _climb(gang, numbers, now)
+    gang, halts = _end_generation(gang, fault, now)
+    ranks = gang.ranks
+    spawns = tuple(
+        Spawn(rank=n, node=ranks[n].node, life=ranks[n].life) for n in numbers if ranks[n].node
+    )
+    homeless = tuple(n for n, rank in gang.active if not rank.node)
+    if not homeless:
+        return gang, (*spawns, *halts)
+    gang = replace(gang, phase=Phase.PLACING)
+    return gang, (*spawns, *halts, FindPlaces(ranks=homeless, rungs=rungs))
+
+
+def _climb(gang: Gang, numbers: tuple[int, ...], now: float) -> tuple[Gang, tuple[str, ...]]:
+    """Each lost rank's next life, in its place or without one; and the rungs to find places by."""
+    ranks, past = list(gang.ranks), list(gang.past)
+    for number in numbers:
+        old = ranks[number]
+        node = old.node or old.home
+        again = ladder.repeats(past, node, now)
+        rungs = _rungs(gang, again)
+        stays = bool(old.node) and (
+            rungs[:1] == ("in-place",) or ("in-place" in rungs and now < gang.pinned_until)
+        )
+        ranks[number] = Rank(
+            node=old.node if stays else NOWHERE,
+            home=old.node or old.home,
+            life=old.life + 1,
+            committed=old.committed,
+            joining=old.joining,
+            tainted=old.tainted,
+        )
+        past.append((node, now))
+    kept = tuple((node, at) for node, at in past if now - at < ladder.WINDOW_S)
+    worst = max((ladder.repeats(kept, node, now) for node, _ in kept), default=0)
+    return replace(gang, ranks=tuple(ranks), past=kept), _rungs(gang, worst)
+
+
+def _rungs(gang: Gang, again: int) -> tuple[str, ...]:
+    allowed = [rung for rung in gang.ladder if rung != "shrink" or gang.may_resize]
+    return ladder.order(
+        allowed, gang.costs, again=again, world=len(gang.active), is_fixed=gang.ladder_fixed
+    )
+
+
+def _merge(gang: Gang, new: Fault, now: float) -> Fault:
+    """A fault during a recovery belongs to the same receipt."""
+    before = max(rank.committed for _, rank in gang.active)
+    seen = gang.suspect_at if gang.suspect is not None else new.detected_at
+    nodes = {gang.ranks[n].node or gang.ranks[n].home for n in new.ranks}
+    old = gang.fault
+    if old is None:
+        return replace(
+            new, detected_at=min(seen, new.detected_at), confirmed_at=now, step_before=before,
+            nodes=tuple(sorted(nodes - {""})),
+        )  # fmt: skip
+    return replace(
+        old,
+        cause=f"{old.cause}; then {new.cause}",
+        ranks=tuple(sorted({*old.ranks, *new.ranks})),
+        rung=max(old.rung, new.rung, key=RUNGS.index),
+        step_before=max(old.step_before, before),
+        nodes=tuple(sorted({*old.nodes, *nodes} - {""})),
+        skipped=tuple(sorted({*old.skipped, *new.skipped})),
+    )
+
+
+def _end_generation(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    for number, _ in gang.active:
+        gang = put(gang, number, standing=False, finished=False)
+    phase = Phase.PLACING if gang.phase == Phase.PLACING else Phase.QUIESCING
+    gang = replace(
+        gang,
+        generation=gang.generation + 1,
+        phase=phase,
+        since=now,
+        fault=fault,
+        faults=gang.faults + 1,
+        suspect=None,
+    )
+    halts = tuple(
+        Halt(rank=number, generation=gang.generation) for number, rank in gang.active if rank.alive
+    )
+    return gang, halts
+
+
+def node_gone(gang: Gang, node: NodeId, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """All that stood on a node is lost."""
+    lost = tuple(number for number, rank in gang.active if rank.node == node)
+    for number, rank in gang.active:
+        if rank.home == node:
+            gang = put(gang, number, home=NOWHERE)
+    if not lost:
+        return gang, ()
+    if not gang.is_session:
+        return fail(gang, EndReason.NODE_LOST, f"node {node} was lost")
+    for number in lost:
+        gang = put(gang, number, node=NOWHERE, alive=False)
+    fault = Fault(
+        cause=f"node {node} was lost", ranks=lost, rung="replace", code="node",
+        detected_at=now, step_before=0, nodes=(node,),
+    )  # fmt: skip
+    return lose(gang, fault, now)
+
+
+def distrusted(gang: Gang, event: Distrusted, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """Leave a node that still answers: its ranks are ended, and start elsewhere."""
+    there = tuple(number for number, rank in gang.active if rank.node == event.node)
+    if not there or not gang.is_session or now < gang.pinned_until:
+        return gang, ()
+    kills = tuple(Kill(rank=number, why=event.why) for number in there)
+    past = (*gang.past, *((event.node, now) for _ in range(ladder.CONDEMNED)))
+    fault = Fault(
+        cause=event.why, ranks=there, rung="replace", code="report",
+        detected_at=now, step_before=0, nodes=(event.node,),
+    )  # fmt: skip
+    gang, commands = lose(replace(gang, past=past), fault, now)
+    return gang, (*kills, *commands)
+
+
+def distress(
+    gang: Gang, event: Hung | Poisoned | Corrupt, now: float
+) -> tuple[Gang, tuple[Command, ...]]:
+    """What nobody's exit tells: somebody hangs, a loss is bad, a replica differs."""
+    if gang.phase not in (Phase.RUNNING, Phase.RESUMING, Phase.QUIESCING) or not gang.is_session:
+        return gang, ()
+    if isinstance(event, Hung):
+        ranks = tuple(n for n in event.ranks if not gang.ranks[n].retired)
+        fault = Fault(
+            cause=event.why, ranks=ranks, rung="in-place" if ranks else "retry", code=event.code,
+            detected_at=event.since, step_before=0,
+        )  # fmt: skip
+        kills = tuple(Kill(rank=n, why=event.why) for n in ranks)
+        gang, commands = lose(gang, fault, now)
+        return gang, (*kills, *commands)
+    if event.generation != gang.generation or gang.phase == Phase.QUIESCING:
+        return gang, ()
+    return _corrupt(gang, event, now) if isinstance(event, Corrupt) else _bad_loss(gang, event, now)
+
+
+def _corrupt(gang: Gang, event: Corrupt, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """Those that differ from most start anew and take the state of one of the others."""
+    active = gang.active
+    odd = tuple(active[n][0] for n in event.ranks if n < len(active))
+    for number in odd:
+        gang = put(gang, number, tainted=True)
+    named = ", ".join(f"rank {n} on {gang.ranks[n].node}" for n in odd) or "nobody knows which"
+    fault = Fault(
+        cause=f"replicas differed after step {event.step}: {named}", ranks=odd,
+        rung="in-place" if odd else "retry", code="corrupt", detected_at=now, step_before=0,
+    )  # fmt: skip
+    kills = tuple(Kill(rank=n, why=fault.cause) for n in odd)
+    gang, commands = lose(gang, fault, now)
+    return gang, (*kills, *commands)
+
+
+def _bad_loss(gang: Gang, event: Poisoned, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """Do the step again; if its batch fails it again, leave that batch out."""
+    count = gang.poison[1] + 1 if gang.poison[0] == event.step else 1
+    replays = gang.limits.replays if event.replays is None else event.replays
+    if count > replays + gang.limits.skips:
+        detail = f"{event.error} at step {event.step}, also without {gang.limits.skips} batches"
+        return fail(gang, EndReason.USER_ERROR, detail)
+    skipped = (event.batch,) if count > replays else ()
+    what = f"batch {event.batch} is left out" if skipped else "the step is done again"
+    fault = Fault(
+        cause=f"{event.error} on rank {event.rank} at step {event.step}: {what}", ranks=(),
+        rung="retry", code="nan", detected_at=now, step_before=0, skipped=skipped,
+    )  # fmt: skip
+    gang = replace(
+        gang, poison=(event.step, count), skipped=tuple(sorted({*gang.skipped, *skipped}))
+    )
+    return lose(gang, fault, now)
+
+
+def fail(gang: Gang, reason: EndReason, detail: str) -> tuple[Gang, tuple[Command, ...]]:
+    """End it; those that live store what they hold first."""
+    alive = tuple(n for n, rank in gang.active if rank.alive and rank.settled)
+    gasps = (Gasp(ranks=alive),) if alive and gang.is_session and gang.best else ()
+    kills = tuple(Kill(rank=n, why="the gang is over") for n, rank in gang.active if not rank.left)
+    return replace(gang, phase=Phase.FAILED), (*gasps, *kills, End(reason=reason, detail=detail))

@@ -1,0 +1,108 @@
+"""Looks at a gang's processes when it does not get on, and hands its verdict to the protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from karez.core.ports import Glimpse, NodeLost
+from karez.core.recovery import FaultReport, Level
+from karez.core.workloads import Job
+from karez.training import gang as words
+from karez.training.launch import parse_key
+from karez.training.lookout import Lookout, Stalled, Straggler, frozen, judge
+from karez.training.record import Tools
+
+APART_S = 0.15
+"""Between two looks."""
+QUIET_S = 1.0
+"""How long a gang may take to come to a stand before its processes are looked at."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sentry:
+    """One gang's."""
+
+    job: Job
+    tools: Tools
+    lookout: Lookout = field(default_factory=Lookout)
+    note: str = ""
+    """What holds the gang up although nothing is wrong with it."""
+    _first: Mapping[int, Glimpse] = field(default_factory=dict)
+    _first_at: float = 0.0
+    _looked_at: float = 0.0
+    _generation: int = 0
+
+    def hear(self, gang: words.Gang, event: words.Event, busy_s: float, now: float) -> None:
+        """Learn from what a rank says."""
+        match event:
+            case words.Committed(generation=born, rank=rank) if born == gang.generation:
+                self.lookout.heard(rank, busy_s, now)
+                self._first, self.note = {}, ""
+                if (slow := self.lookout.straggler()) is not None:
+                    self._report(gang, slow, now)
+            case words.Resumed(generation=born, rank=rank) if born == gang.generation:
+                self.lookout.heard(rank, 0.0, now, resumed=True)
+
+    def look(self, gang: words.Gang, now: float) -> words.Hung | None:
+        """Who must be ended for the gang to get on; called several times a second."""
+        if not gang.is_session:
+            return None
+        if gang.generation != self._generation:
+            self._generation = gang.generation
+            self.lookout.begin([number for number, _ in gang.active], now)
+            self._first = {}
+        if gang.phase in (words.Phase.QUIESCING, words.Phase.RESUMING):
+            late = now - gang.since > QUIET_S and now - self._looked_at > QUIET_S
+            if late and (found := frozen(self._glimpses(gang, now), gang.since)) is not None:
+                return found
+        at_work = gang.phase in (words.Phase.RUNNING, words.Phase.RESUMING)
+        since = self.lookout.late_since(now) if at_work else None
+        if since is None or now - self._looked_at < APART_S:
+            return None
+        looks = self._glimpses(gang, now)
+        if (stopped := frozen(looks, since)) is not None:
+            return stopped
+        first, first_at = self._first, self._first_at
+        self._first, self._first_at = looks, now
+        if not first:
+            return None
+        verdict = judge(
+            first, looks, apart_s=now - first_at, late_s=now - since,
+            limit_s=self.lookout.limit_s, since=since,
+        )  # fmt: skip
+        if isinstance(verdict, Stalled):
+            named = ", ".join(map(str, verdict.ranks))
+            self.note = f"rank {named} waits for its data since {verdict.for_s:.0f} s"
+            return None
+        if verdict is not None:
+            self._glimpses(gang, now, stacks=True)
+        return verdict
+
+    def _glimpses(
+        self, gang: words.Gang, now: float, *, stacks: bool = False
+    ) -> Mapping[int, Glimpse]:
+        self._looked_at = now
+        lives = {(number, rank.life): number for number, rank in gang.active}
+        found: dict[int, Glimpse] = {}
+        for node in sorted({rank.node for _, rank in gang.active if rank.node}):
+            try:
+                looks = self.tools.fabric.glimpse(node, self.job.id, stacks=stacks)
+            except NodeLost:
+                continue  # its watcher says so
+            for look in looks:
+                named = parse_key(look.key)
+                if named in lives:
+                    found[lives[named]] = look
+        return found
+
+    def _report(self, gang: words.Gang, slow: Straggler, now: float) -> None:
+        self.tools.store.history.add_incident(
+            FaultReport(
+                sender="karez",
+                node=gang.ranks[slow.rank].node,
+                code="straggler",
+                level=Level.MINOR,
+                detail=f"rank {slow.rank} of {self.job.id} took {slow.factor:.2f} x the others",
+                at=now,
+            )
+        )
+        self.note = f"rank {slow.rank} is {slow.factor:.1f} times slower than the others"

@@ -1,0 +1,423 @@
+"""A rank as a member of its gang: it meets the others, keeps its state, and heals."""
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from karez.core.board import Board, Doing, Posted
+from karez.core.errors import BadRequest
+from karez.training.worker.group import Group, Membership, Odd
+from karez.training.worker.keeping import Keeping, Stamp
+from karez.training.worker.link import StewardLink, Surroundings
+from karez.training.worker.shards import ShardedOptimizer
+from karez.training.worker.state import (
+    HEAD,
+    History,
+    Stateful,
+    Tracked,
+    pack,
+    split,
+    unpack_heavy,
+    unpack_light,
+)
+
+DIGEST_BYTES = 16 << 20
+"""Replicas are compared after every step up to this size of the model, after every second up to
+twice that, and so on: a checksum of 16 MiB takes about 4 ms."""
+_TORN = ("gloo", "Connection", "closed by peer", "the generation is over", "Broken pipe")
+"""What torch's errors of a broken collective have in them (2.13)."""
+
+
+class Member:
+    """One rank between its user's code and its gang."""
+
+    def __init__(self, place: Surroundings, history: History, seed: int) -> None:
+        """Connect to the steward, if there is one."""
+        self.rank, self.world = place.seat, place.world
+        self.step, self.generation = 0, 0
+        self.is_spoiled = False
+        self.replays = 1
+        """How often a step with a bad loss is done again before its batch is left out."""
+        self._place, self._history, self._seed = place, history, seed
+        self._wanted = 0
+        self._skipped: tuple[int, ...] = ()
+        self._reducing = False
+        self._waited_s, self._began = 0.0, 0.0
+        self._digest = 0
+        self._compares = False
+        self._tracked: Tracked | None = None
+        self._make: Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]] | None = None
+        self._others: dict[str, Stateful] = {}
+        self._keeping: Keeping | None = None
+        self._group = Group()
+        self._board: Board | None = None
+        self._link: StewardLink | None = None
+        if place.steward:
+            faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True)
+            self._board = Board(Path(place.slots).with_suffix(".board"))
+            self._link = StewardLink(place.steward, place.key, self._hear)
+
+    # what the session asks
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a cloud that keeps its state."""
+        return self._link is not None
+
+    @property
+    def batch(self) -> int:
+        """Which batch the next step takes: batches that were left out are counted, not used."""
+        cursor = self.step
+        for skipped in self._skipped:
+            cursor += skipped <= cursor
+        return cursor
+
+    def need_tracked(self) -> Tracked:
+        """What is tracked. Raises BadRequest before that."""
+        if self._tracked is None:
+            raise BadRequest(
+                problem="steps() came before track()", fix="Call run.track(...) first."
+            )
+        return self._tracked
+
+    def say(self, kind: str, **data: object) -> None:
+        """Tell the foreman, if there is one."""
+        if self._link is not None:
+            self._link.say(kind, **data)
+
+    def post(self, doing: Doing) -> None:
+        """Write on the board what is being done."""
+        if self._board is not None:
+            now = time.monotonic()  # noqa: TID251 - the host's own clock, which the steward reads
+            posted = Posted(generation=self.generation, step=self.step, doing=doing, since=now)
+            self._board.post(posted)
+
+    def also_keep(self, name: str, other: Stateful) -> None:
+        """Keep one more thing; it gets its state back if there is one."""
+        tracked = self.need_tracked()
+        tracked.others[name] = other
+        if self._keeping is not None and (found := self._keeping.find(self.step)) is not None:
+            unpack_light(found.light, Tracked(
+                model=tracked.model, optimizer=tracked.optimizer, others={name: other}
+            ), own=False)  # fmt: skip
+
+    def average_grads_of(self, model: torch.nn.Module) -> None:
+        """Average gradients over the ranks at the end of each backward."""
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._on_grad)
+
+    def join(self, tracked: Tracked) -> None:
+        """Take charge of a state; on return it is that of the last common step."""
+        self._tracked = tracked
+        if self._link is not None:
+            self._keeping = Keeping(self._place)
+            self._keeping.tracked = tracked
+            self._stand(0)
+        elif isinstance(tracked.optimizer, ShardedOptimizer):
+            tracked.optimizer.spread(0, 1)
+
+    def join_by(
+        self,
+        make: Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]],
+        others: dict[str, Stateful],
+    ) -> None:
+        """As `join`, for a state that can only be built within a group."""
+        self._make, self._others = make, others
+        if self._link is None:
+            self._build()
+            return
+        self._keeping = Keeping(self._place)
+        self._stand(0)
+
+    def complete(self, loss: float) -> None:
+        """A step is done: keep it and say so."""
+        self.step += 1
+        self._snapshot()
+        now = time.monotonic()  # noqa: TID251 - a duration
+        busy_s = max(0.0, now - self._began - self._waited_s) if self._began else 0.0
+        self._began, self._waited_s = now, 0.0
+        self.say(
+            "commit", generation=self.generation, step=self.step, loss=loss, busy_s=round(busy_s, 6)
+        )
+
+    def poison(self, why: str) -> None:
+        """This step must not count."""
+        self.is_spoiled = True
+        self.say(
+            "poisoned", generation=self.generation, step=self.step + 1, batch=self.batch,
+            error=why, replays=self.replays,
+        )  # fmt: skip
+
+    def is_broken_by(self, error: RuntimeError) -> bool:
+        """Whether an error is that of a collective with a lost peer."""
+        return self._link is not None and (
+            self._is_over or any(word in str(error) for word in _TORN)
+        )
+
+    def stumble(self, error: Exception) -> None:
+        """A collective broke: the step is spoiled, and the foreman hears of it."""
+        self.is_spoiled = True
+        if not self._is_over:
+            text = (str(error).splitlines() or [""])[0][:200]
+            self.say("stumbled", generation=self.generation, error=text)
+
+    def all_here(self) -> bool:
+        """Meet all others at the end."""
+        if self._group.world > 1 and not self._together(self._group.meet):
+            self.heal_if_needed()
+            return False
+        return True
+
+    def heal_if_needed(self) -> None:
+        """Where the generation is over, wait for the next and restore."""
+        if self._link is not None and (self.is_spoiled or self._is_over):
+            self._stand(self._wanted)
+
+    def finish(self) -> None:
+        """Say that all is done and stay at hand until every rank has said so."""
+        if self._link is None:
+            return
+        self._link.say("done", generation=self.generation)
+        self.post(Doing.STANDING)
+        while True:
+            message = self._link.inbox.get()
+            if message["type"] == "leave":
+                self._group.drop()
+                return
+            if message["type"] == "halt":
+                self._stand(int(message["generation"]))
+                self._link.say("done", generation=self.generation)
+
+    # inside
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        """On the link's thread: what cannot wait for the end of a step."""
+        match message["type"]:
+            case "halt":
+                self._wanted = int(message["generation"])
+                self._group.abort()
+            case "store" if self._keeping is not None:
+                self._keeping.store_at = int(message["step"])
+            case "gasp" if self._keeping is not None and self._link is not None:
+                self._keeping.gasp(self._stamp, self._link)
+            case "cut":
+                self._group.abort()  # as if the network had failed: nobody is told
+            case "corrupt":
+                self._flip_a_bit()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._wanted > self.generation
+
+    @property
+    def _stamp(self) -> Stamp:
+        return Stamp(generation=self.generation, rank=self.rank, world=self.world)
+
+    def _flip_a_bit(self) -> None:
+        """Chaos: what a faulty memory cell would do."""
+        if self._tracked is None:
+            return
+        parameter = next(p for p in self._tracked.model.parameters() if p.requires_grad)
+        with torch.no_grad():
+            flat = parameter.data.reshape(-1)
+            flat[0] = -flat[0] if float(flat[0]) else 1.0
+
+    def _on_grad(self, _parameter: torch.Tensor) -> None:
+        if not self._reducing and self._group.world > 1:
+            self._reducing = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._reduce)
+
+    def _reduce(self) -> None:
+        self._reducing = False
+        if self.is_spoiled or self._tracked is None:
+            return
+        parameters = [p for p in self._tracked.model.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [p.grad for p in parameters if p.grad is not None]
+        finite = True
+
+        def average() -> None:
+            nonlocal finite
+            finite = self._group.average(grads, self._digest)
+
+        if self._together(average) and not finite and not self._scales_losses:
+            self.poison("a gradient was not finite")
+
+    @property
+    def _scales_losses(self) -> bool:
+        """Whether a GradScaler is at work, to which gradients that overflow are nothing new."""
+        others = self.need_tracked().others.values()
+        return any(isinstance(other, torch.amp.GradScaler) for other in others)
+
+    def _together(self, collective: Callable[[], None]) -> bool:
+        """Do something with all ranks; False, and the step is spoiled, if one was lost."""
+        began = time.monotonic()  # noqa: TID251 - a duration
+        self.post(Doing.MEETING)
+        try:
+            self._wait_for_peers()
+            collective()
+        except Odd as odd:
+            self._report_odd(odd)
+            return False
+        except RuntimeError as error:
+            self.stumble(error)
+            return False
+        finally:
+            self._waited_s += time.monotonic() - began  # noqa: TID251 - as above
+            self.post(Doing.COMPUTING)
+        return True
+
+    def _report_odd(self, odd: Odd) -> None:
+        """Replicas differ after this step: it is given up, with the one on which they agreed."""
+        self.is_spoiled = True
+        if self._keeping is not None:
+            self._keeping.slots.drop_newer(self.step - 1)
+        self.say("corrupt", generation=self.generation, step=self.step, ranks=list(odd.ranks))
+
+    def _wait_for_peers(self) -> None:
+        """Rule R: nobody enters step t before its peers hold its step t-1. Raises RuntimeError."""
+        while self._keeping is not None and not self._keeping.is_replicated(self.step):
+            if self._is_over:
+                break
+            time.sleep(0.0005)  # noqa: TID251 - waiting on shared memory, which cannot wake us
+        if self._is_over:
+            raise RuntimeError("the generation is over")
+
+    def _snapshot(self) -> None:
+        if self._tracked is None or self._keeping is None:
+            return
+        is_replica = self._compares and not self._tracked.is_sharded and self.world > 1
+        packed = pack(self._tracked, digest=is_replica and self.step % self._digest_every == 0)
+        self._digest = packed.digest
+        self._keeping.snapshot(self.step, self._stamp, packed, self._link)
+
+    @property
+    def _digest_every(self) -> int:
+        assert self._tracked is not None
+        size = sum(p.numel() * p.element_size() for p in self._tracked.model.parameters())
+        return int(1 + size // DIGEST_BYTES)
+
+    def _stand(self, generation: int) -> None:
+        """Leave the group, say what can be restored, and wait for the word to go on."""
+        assert self._link is not None
+        self._group.drop()
+        self.post(Doing.STANDING)
+        self._say_stood(generation)
+        while True:
+            message = self._link.inbox.get()
+            match message["type"]:
+                case "halt":
+                    self._say_stood(int(message["generation"]))
+                case "leave":
+                    raise SystemExit(0)
+                case "go" if message["generation"] >= self._wanted:
+                    if self._go(message):
+                        return
+
+    def _say_stood(self, generation: int) -> None:
+        is_new = self.generation == 0
+        steps = {0: "start"} if self._keeping is None else self._keeping.restorable(is_new=is_new)
+        sharded = self._tracked is not None and self._tracked.is_sharded
+        self.say(
+            "stood", generation=generation, sharded=sharded or self._make is not None,
+            steps={str(step): source for step, source in steps.items()},
+        )  # fmt: skip
+
+    def _go(self, message: dict[str, Any]) -> bool:
+        """Form the group and restore; False: stay and wait, something broke again."""
+        assert self._link is not None
+        before = self.rank
+        self.generation = self._wanted = int(message["generation"])
+        self.rank, self.world = int(message["rank"]), int(message["world"])
+        self._skipped = tuple(int(batch) for batch in message.get("skipped", ()))
+        self.is_spoiled, self._reducing = False, False
+        self._digest, self._began = 0, 0.0
+        self._compares = bool(message.get("alike"))
+        step = int(message["step"])
+        try:
+            self._meet(message)
+            if self._make is not None:
+                self._build()
+            if self._keeping is not None:
+                self._keeping.peers = tuple(str(peer) for peer in message["peers"])
+                self._keeping.ship_whole = bool(message["whole"]) or self.need_tracked().is_sharded
+            moved = self._restore(step, [int(number) for number in message.get("fresh", ())])
+            self._agree(step)
+        except RuntimeError as error:
+            self.is_spoiled = True
+            text = (str(error).splitlines() or [""])[0][:200]
+            self._link.say("stumbled", generation=self.generation, error=text)
+            return False
+        self.step = step
+        if self._keeping is not None:
+            self._keeping.settle(step, self._stamp, moved=moved or before != self.rank)
+        losses = list(self._history.losses)
+        self._link.say("resumed", generation=self.generation, step=step, losses=losses)
+        return True
+
+    def _meet(self, message: Mapping[str, Any]) -> None:
+        if self.world > 1:
+            member = Membership(
+                generation=self.generation, rank=self.rank, world=self.world, store=message["store"]
+            )
+            self._group.rebuild(member)
+
+    def _build(self) -> None:
+        """Make what is bound to the group anew, and keep its state from now on."""
+        assert self._make is not None
+        model, optimizer = self._make()
+        self._tracked = Tracked(model=model, optimizer=optimizer, others=self._others)
+        if self._keeping is not None:
+            self._keeping.tracked = self._tracked
+
+    def _agree(self, step: int) -> None:
+        """At the start all take the first rank's model; shards are cut and gathered."""
+        tracked = self.need_tracked()
+        if step == 0 and self.world > 1 and self._make is None:
+            trained = [p.data for p in tracked.model.parameters() if p.requires_grad]
+            self._group.same(trained)
+        if isinstance(tracked.optimizer, ShardedOptimizer):
+            if step == 0:
+                tracked.optimizer.spread(self.rank, self.world)
+            else:
+                tracked.optimizer.gather()
+
+    def _restore(self, step: int, fresh: list[int]) -> bool:
+        """Take the state of a step, from here or from another rank; whether it came from there."""
+        tracked = self.need_tracked()
+        found = None if self._keeping is None else self._keeping.find(step)
+        if found is not None and found.heavy and self.rank not in fresh:
+            unpack_heavy(found.heavy, tracked)
+            unpack_light(found.light, tracked, own=found.is_own)
+            if not found.is_own:
+                torch.manual_seed(
+                    self._seed + 7919 * self.rank + step
+                )  # no other generator is ours
+        elif self.rank not in fresh and (step or self.step):
+            # Nobody has the state any more: a new process starts from the beginning.
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fresh:
+            self._share(fresh, found.light if found is not None else b"")
+        tracked.optimizer.zero_grad()
+        return self.rank in fresh
+
+    def _share(self, fresh: list[int], own: bytes) -> None:
+        """Ranks that lack the heavy part take it from the first that has it."""
+        tracked = self.need_tracked()
+        donor = min(set(range(self.world)) - set(fresh))
+        body = b"".join(pack(tracked).parts) if self.rank == donor else HEAD.pack(0, 0)
+        body = self._group.hand_out(body, donor)
+        if self.rank in fresh:
+            light, heavy = split(body)
+            unpack_heavy(heavy, tracked)
+            unpack_light(own or light, tracked, own=bool(own))

@@ -1,0 +1,147 @@
+"""State that is split over the ranks: an optimizer in shards (ZeRO stage 1), FSDP2's tensors."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from karez.core.errors import BadRequest
+
+
+class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is untyped here
+    """An optimizer whose state is split evenly over the ranks (ZeRO stage 1).
+
+    Each rank keeps the moments of one slice of the flat parameters, updates that slice and gathers
+    the others'. The update must be elementwise, as those of SGD, Adam and AdamW are; then the
+    result is bit for bit that of the whole optimizer.
+
+    Source: Rajbhandari et al., "ZeRO", SC'20, section 5.1 (P_os).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.nn.Parameter],
+        kind: type[torch.optim.Optimizer],
+        **options: Any,
+    ) -> None:
+        """Shard `kind(params, **options)`.
+
+        Raises:
+            BadRequest: Parameters of several types, or none.
+        """
+        own = [p for p in params if p.requires_grad]
+        if len({p.dtype for p in own}) != 1:
+            problem = "a sharded optimizer needs trainable parameters of one type"
+            raise BadRequest(problem=problem)
+        self._kind, self._options = kind, options
+        self._slice = torch.nn.Parameter(torch.zeros(0, dtype=own[0].dtype))
+        self._inner = kind([self._slice], **options)
+        self._shape = (0, 1)
+        super().__init__(own, dict(self._inner.defaults))
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What it trains."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def spread(self, rank: int, world: int) -> None:
+        """Take this rank's slice of what the parameters are now; its moments start anew."""
+        self._shape = (rank, world)
+        flat = self._flat(self.parameters)
+        self._slice = torch.nn.Parameter(self._mine(flat).clone())
+        self._inner = self._kind([self._slice], **self._options)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
+    def step(self, closure: Any = None) -> Any:
+        """Update the own slice by averaged gradients, then gather. Raises RuntimeError, aborted."""
+        if closure is not None:
+            raise BadRequest(problem="a sharded optimizer takes no closure")
+        if self._slice.numel() == 0:
+            self.spread(*self._shape)
+        for key, value in self.param_groups[0].items():
+            if key != "params":
+                self._inner.param_groups[0][key] = value
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        self._slice.grad = self._mine(self._flat(grads)).clone()
+        self._inner.step()
+        self._slice.grad = None
+        self.gather()
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
+    def gather(self) -> None:
+        """Give every rank all slices. Raises RuntimeError, aborted."""
+        rank, world = self._shape
+        if world == 1:
+            whole = self._slice.detach()
+        else:
+            whole = torch.empty(self._slice.numel() * world, dtype=self._slice.dtype)
+            dist.all_gather_single(whole, self._slice.detach())
+        at = 0
+        for parameter in self.parameters:
+            piece = whole[at : at + parameter.numel()]
+            parameter.copy_(piece.view(parameter.shape))
+            at += parameter.numel()
+        del rank
+
+    def state_dict(self) -> dict[str, Any]:
+        """The own slice and its moments."""
+        return {
+            "slice": self._slice.detach(),
+            "inner": self._inner.state_dict(),
+            "shape": self._shape,
+            "groups": [
+                {k: v for k, v in group.items() if k != "params"} for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a slice back; `gather` then completes the parameters."""
+        self._shape = tuple(state["shape"])
+        self._slice = torch.nn.Parameter(state["slice"].clone())
+        self._inner = self._kind([self._slice], **self._options)
+        self._inner.load_state_dict(state["inner"])
+        for group, saved in zip(self.param_groups, state["groups"], strict=True):
+            group.update(saved)
+
+    def _flat(self, tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+        """All in one row, padded so that every rank's slice is as long."""
+        flat = torch.cat([t.detach().reshape(-1).to("cpu") for t in tensors])
+        missing = -len(flat) % self._shape[1]
+        return torch.nn.functional.pad(flat, (0, missing)) if missing else flat
+
+    def _mine(self, flat: torch.Tensor) -> torch.Tensor:
+        rank, world = self._shape
+        size = len(flat) // world
+        return flat[rank * size : (rank + 1) * size]
+
+
+def is_sharded_tensor(tensor: torch.Tensor) -> bool:
+    """Whether it is one of FSDP2's: a DTensor."""
+    return hasattr(tensor, "_local_tensor")
+
+
+def local_of(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's shard of a DTensor; any other tensor as it is."""
+    return tensor._local_tensor if is_sharded_tensor(tensor) else tensor
+
+
+def placed_like(state: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """An optimizer's state with shards as DTensors again, placed as their parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(is_sharded_tensor(p) for p in parameters):
+        return state
+    from torch.distributed.tensor import DTensor  # noqa: PLC0415 - 0.5 s, only where it is used
+
+    kept: dict[Any, Any] = {}
+    for index, moments in state["state"].items():
+        like: Any = parameters[index]
+        shape = like.to_local().shape
+        kept[index] = {
+            name: DTensor.from_local(value, like.device_mesh, like.placements, run_check=False,
+                                     shape=like.shape, stride=like.stride())
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape == shape
+            else value
+            for name, value in moments.items()
+        }  # fmt: skip
+    return {**state, "state": kept}

@@ -8,8 +8,9 @@ from karez.core.artifacts import FileEntry
 from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Device, DeviceKind, Node, NodeId
 from karez.core.workloads import WorkloadId
+from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.files import BlobSource
-from karez.drivers.steward.steward import Steward, StewardConfig
+from karez.drivers.steward.steward import Steward
 
 
 @dataclass

@@ -53,7 +53,7 @@ class Bench:
     settings: Settings = field(default_factory=lambda: Settings(checkpoint_s=1e9, tick_s=0.1))
 
     def __post_init__(self) -> None:
-        self.fabric = DirectFabric(self.folder, self.nodes, preload="karez.training.worker.session")
+        self.fabric = DirectFabric(self.folder, self.nodes, preload="tests.contracts.warm")
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
         self.logs = MemoryLogs()
         self.tools = Tools(

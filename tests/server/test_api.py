@@ -17,11 +17,14 @@ from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import PREFIX, ROUTERS, create_app
 from karez.server.api.guard import roles
 from karez.server.cloud import Cloud, first_start
+from karez.server.injector import Injector
 from karez.server.logs import FileLogs
 from karez.server.places import Places
+from karez.server.recovery import Recovery
 from karez.server.scheduler import Scheduler
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
+from karez.vault.signing import CloudKey
 from tests.fakes import FakeClock, cpu_node
 
 ROLES = Path(__file__).parent / "routes.txt"
@@ -57,6 +60,13 @@ def api(tmp_path: Path) -> Iterator[Api]:
         wake=lambda: None,
         places=Places(
             store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
+        ),
+        recovery=Recovery(
+            store=store,
+            clock=clock,
+            public=CloudKey(tmp_path / "receipts.key").public,
+            injector=Injector(clock=clock, fabric=lambda: None, drop=lambda ident: None),
+            reported=lambda: None,
         ),
     )
     admin = first_start(cloud)

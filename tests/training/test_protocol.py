@@ -38,7 +38,7 @@ class World:
         self.gang, commands = advance(self.gang, event, self.at)
         self.do(commands)
 
-    def do(self, commands: tuple[w.Command, ...]) -> None:
+    def do(self, commands: tuple[w.Command, ...]) -> None:  # noqa: C901 - one row per command
         self.sent += commands
         for command in commands:
             match command:

@@ -9,6 +9,7 @@ import typer
 from karez.cli.connect import Json, ProjectName, client
 from karez.cli.curve import watch_job
 from karez.cli.gangs import OffNodes, OnNodes, Roles
+from karez.cli.receipts import show_goodput, show_receipts, show_timeline
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
@@ -17,6 +18,7 @@ from karez.core.gangs import make_gang
 from karez.core.jobfile import parse_job
 from karez.core.units import parse_seconds, show_seconds
 from karez.core.workloads import (
+    LADDER,
     Job,
     JobSpec,
     Retry,
@@ -63,6 +65,11 @@ def submit(
     preemptible: Annotated[
         bool, typer.Option("--preemptible", help="May be stopped for others, and go on later.")
     ] = False,
+    ladder: Annotated[
+        str, typer.Option(help="Recovery rungs in the order to try: in-place,replace,restart.")
+    ] = "",
+    peers: Annotated[int, typer.Option(help="Copies of each rank's state on other nodes.")] = 1,
+    chaos: Annotated[bool, typer.Option("--chaos", help="Admins may break it on purpose.")] = False,
     retries: Annotated[int, typer.Option(help="Restarts after a lost node or a crash.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it ends.")] = False,
     as_json: Json = False,
@@ -95,6 +102,10 @@ def submit(
                 deadline_s=_seconds(deadline),
                 preemptible=preemptible,
                 retry=Retry(limit=retries),
+                ladder=tuple(ladder.split(",")) if ladder else LADDER,
+                ladder_fixed=bool(ladder),
+                peers=peers,
+                chaos=chaos,
             )
     except (ValueError, FileNotFoundError) as error:
         raise BadRequest(problem=str(error)) from error
@@ -153,6 +164,7 @@ def show_job(job: str, as_json: Json = False) -> None:
         ("loss", "" if status.loss is None else f"{status.loss:.4f}"),
         ("started", clock(found.started_at)), ("ended", clock(found.ended_at)),
         ("generation", status.generation), ("restarts", status.retries),
+        ("checkpoint every", show_seconds(status.checkpoint_every_s)),
     ]  # fmt: skip
     rows += [(f"output {name}", ident) for name, ident in status.outputs.items()]
     rows += [
@@ -173,29 +185,6 @@ def cancel_job(job: str) -> None:
     """Stop a job."""
     found = client().call(calls.cancel(job))
     typer.echo(f"{found.id} {found.state}")
-
-
-@app.command("receipts")
-def receipts(job: str, as_json: Json = False) -> None:
-    """A job's recoveries: detected, decided, restored, steps lost."""
-    found = client().call(calls.receipts(job))
-    if as_json:
-        json_out(found)
-        return
-    rows = [
-        (
-            r.id, r.rung, r.source, ",".join(map(str, r.ranks)), r.cause[:60],
-            show_seconds(r.decided_at - r.detected_at),
-            show_seconds(max(0.0, r.restored_at - r.detected_at)),
-            show_seconds(r.recovery_s), f"{r.step_before} -> {r.step_restored}", r.steps_lost,
-        )
-        for r in found
-    ]  # fmt: skip
-    heads = (
-        "receipt", "rung", "state from", "ranks", "cause",
-        "decided", "restored", "first step", "steps", "lost",
-    )  # fmt: skip
-    table(heads, rows, empty="no recoveries: nothing went wrong")
 
 
 def pairs(texts: list[str] | None) -> dict[str, str]:
@@ -242,4 +231,7 @@ def _progress(job: Job) -> str:
     return f"{job.status.step}/{total}" if total else ""
 
 
+app.command("receipts")(show_receipts)
+app.command("goodput")(show_goodput)
+app.command("timeline")(show_timeline)
 APPS = {"jobs": app}

@@ -45,5 +45,5 @@ def _cell(node: Node, devices: Sequence[Device], used: Mapping[tuple[str, str, i
         return OUT
     milli = sum(used.get((node.id, device.kind.value, device.index), 0) for device in devices)
     if milli == 0:
-        return OUT if node.state == NodeState.CORDONED else FREE
+        return OUT if node.state in (NodeState.CORDONED, NodeState.EVICTED) else FREE
     return FULL if milli >= MILLI * len(devices) else PART

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
+from karez.core.chaos import Caused, HarmSpec
 from karez.core.codec import to_json
 from karez.core.identity import KeySpec, Principal, Project
 from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
+from karez.core.receipts import Goodput
+from karez.core.recovery import FaultReport, Transition
 from karez.core.resources import Mark, Node, Window
 from karez.core.usage import AuditRow, MetricRow, UsageRow
-from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, ReceiptView, Summary
+from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, PublicKey, ReceiptView, Summary
 from karez.core.workloads import Allocation, Job, JobSpec, Service, ServiceSpec, State
 
 T = TypeVar("T")
@@ -69,6 +72,38 @@ def metrics(ident: str, after: int) -> Call[list[MetricRow]]:
 def receipts(ident: str) -> Call[list[ReceiptView]]:
     """A job's recoveries."""
     return Call(answer=list[ReceiptView], method="GET", path=f"/jobs/{ident}/receipts")
+
+
+def goodput(ident: str) -> Call[Goodput]:
+    """How much of a job's time went into steps that count."""
+    return Call(answer=Goodput, method="GET", path=f"/jobs/{ident}/goodput")
+
+
+def transitions(ident: str) -> Call[list[Transition]]:
+    """The log of a job's recovery protocol."""
+    return Call(answer=list[Transition], method="GET", path=f"/jobs/{ident}/transitions")
+
+
+def harm(ident: str, specs: Sequence[HarmSpec]) -> Call[list[Caused]]:
+    """Break a job on purpose."""
+    body = [to_json(spec) for spec in specs]
+    return Call(answer=list[Caused], method="POST", path=f"/jobs/{ident}/harm", body=body)
+
+
+def report_fault(report: FaultReport) -> Call[FaultReport]:
+    """Say what is wrong with a node."""
+    return Call(answer=FaultReport, method="POST", path="/faults", body=to_json(report))
+
+
+def faults(since: float, node: str) -> Call[list[FaultReport]]:
+    """What was reported."""
+    params = {"since": since, "node": node}
+    return Call(answer=list[FaultReport], method="GET", path="/faults", params=params)
+
+
+def receipts_key() -> Call[PublicKey]:
+    """What receipts are checked with."""
+    return Call(answer=PublicKey, method="GET", path="/receipts/key")
 
 
 def log_names(noun: str, ident: str) -> Call[list[str]]:

@@ -21,6 +21,8 @@ class Role(StrEnum):
     ADMIN = "admin"
     NODE = "node"
     GATEWAY = "gateway"
+    MONITOR = "monitor"
+    """It may report faults, and nothing else."""
 
 
 _RANK = {Role.VIEWER: 1, Role.MEMBER: 2, Role.ADMIN: 3}
@@ -28,6 +30,8 @@ _RANK = {Role.VIEWER: 1, Role.MEMBER: 2, Role.ADMIN: 3}
 
 def includes(held: Role, needed: Role) -> bool:
     """Whether a key with role `held` may do what asks for `needed`."""
+    if needed == Role.MONITOR:
+        return held in (Role.MONITOR, Role.ADMIN)
     if held not in _RANK or needed not in _RANK:
         return held == needed
     return _RANK[held] >= _RANK[needed]

@@ -69,6 +69,8 @@ class NodeState(StrEnum):
     """What runs there goes on."""
     DRAINING = "draining"
     """What runs there is moved away, as far as it lets itself be moved."""
+    EVICTED = "evicted"
+    """It failed again and again; it rests, is probed and comes back by itself."""
     LOST = "lost"
 
 

@@ -72,8 +72,24 @@ class ReceiptView:
     step_before: int
     step_restored: int
     epoch: int = 0
+    code: str = "exit"
+    confirmed_at: float = 0.0
+    nodes: tuple[str, ...] = ()
+    skipped: tuple[int, ...] = ()
+    before: str = ""
+    key: str = ""
+    signature: str = ""
     steps_lost: int = 0
     recovery_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """What receipts are checked with."""
+
+    public: str
+    """Ed25519, 32 bytes in hexadecimal digits."""
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from karez.core.errors import StartFailed
 from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
-from karez.drivers.steward.steward import Steward, StewardConfig
+from karez.drivers.steward.config import StewardConfig
+from karez.drivers.steward.steward import Steward
 
 HOST_LABEL = "karez-host"
 _SPACE = "karez"

@@ -188,7 +188,7 @@ Candidates = Iterator[tuple[Change, tuple[str, ...]]]
 
 def _uncordon(situation: Situation, base: Change) -> Candidates:
     """One cordoned node, then all of them."""
-    closed = (NodeState.CORDONED, NodeState.DRAINING)
+    closed = (NodeState.CORDONED, NodeState.DRAINING, NodeState.EVICTED)
     shut = [n.id for n in situation.snapshot.nodes if n.state in closed]
     for nodes in [*((node,) for node in shut), tuple(shut)]:
         if nodes:

@@ -33,6 +33,7 @@ from karez.core.workloads import (
 )
 from karez.server.logs import FileLogs
 from karez.server.places import Places
+from karez.server.recovery import Recovery
 from karez.studio.settings import check_recipe
 from karez.vault.keys import Pepper, full_key, make_key, split_key
 
@@ -53,6 +54,8 @@ class Cloud:
     """Have the scheduler look at once."""
     places: Places
     """The pool for those who ask."""
+    recovery: Recovery
+    """Recoveries for those who ask."""
 
     # jobs
 
@@ -220,7 +223,7 @@ class Cloud:
 
     def make_key(self, who: Principal, spec: KeySpec) -> tuple[Key, str]:
         """A new key and its text, which is shown this once."""
-        if spec.project == EVERYWHERE or spec.role in (Role.NODE, Role.GATEWAY):
+        if spec.project == EVERYWHERE or spec.role in (Role.NODE, Role.GATEWAY, Role.MONITOR):
             self.need_everywhere(who)
         else:
             self.need(who, spec.project, Role.ADMIN)

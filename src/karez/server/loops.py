@@ -14,6 +14,7 @@ from karez.core.resources import NodeState
 from karez.core.workloads import ACTIVE, Job, WorkloadId
 from karez.server.cloud import Cloud
 from karez.server.scheduler import Scheduler
+from karez.server.trust import Trust
 from karez.serving.replicas import ReplicaKeeper, ServingTools
 from karez.training.foreman import Foreman
 from karez.training.record import Tools
@@ -35,6 +36,7 @@ class Bench:
     fabric: Fabric
     tools: Tools
     serving: ServingTools
+    trust: Trust
 
 
 class Loops:
@@ -55,6 +57,7 @@ class Loops:
         self._threads: list[threading.Thread] = []
         self._hands: dict[WorkloadId, tuple[threading.Thread, Foreman | ReplicaKeeper]] = {}
         self._seen: dict[str, str] = {}
+        self._tokens: dict[WorkloadId, str] = {}
 
     def start(self) -> None:
         """Start them all."""
@@ -73,6 +76,20 @@ class Loops:
     def wake(self) -> None:
         """Something new was asked for: look at once."""
         self._wake.set()
+
+    @property
+    def fabric(self) -> Fabric | None:
+        """The nodes, once they are connected."""
+        return None if self._bench is None else self._bench.fabric
+
+    def drop(self, ident: WorkloadId) -> None:
+        """Forget who looks after a workload: as if its thread had died. Another one takes over."""
+        thread, hand = self._hands.get(ident, (None, None))
+        if thread is not None and hand is not None:
+            hand.stand_down()
+            thread.join(STOP_S)
+            self._cloud.store.workloads.release(ident, self._tokens.pop(ident, ""))
+            self._placed.set()
 
     def alive(self) -> bool:
         """Whether every loop runs and the fabric is connected."""
@@ -116,6 +133,7 @@ class Loops:
             if node.id not in here and node.state != NodeState.LOST and is_late:
                 store.pool.set_node(node.id, NodeState.LOST)
                 log.warning("node.lost", node=node.id, silent_s=round(silent_s, 1))
+        self._bench.trust.consider(nodes)
         for node in nodes:
             if self._seen.get(node.id) != node.engine_id:
                 self._seen[node.id] = node.engine_id
@@ -152,6 +170,7 @@ class Loops:
         done = [ident for ident, (thread, _) in self._hands.items() if not thread.is_alive()]
         for ident in done:
             del self._hands[ident]
+            self._tokens.pop(ident, None)
             self.wake()
         if self._hands:
             cloud.store.workloads.renew(self._owner, now=now, lease_s=lease_s)
@@ -176,6 +195,7 @@ class Loops:
         log.info("workload.taken", workload=ident, state=item.state, epoch=allocation.epoch)
         thread = threading.Thread(target=self._run, args=(ident, hand), name=ident, daemon=True)
         self._hands[ident] = (thread, hand)
+        self._tokens[ident] = token
         thread.start()
 
     def _run(self, ident: WorkloadId, hand: Foreman | ReplicaKeeper) -> None:

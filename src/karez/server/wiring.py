@@ -16,14 +16,18 @@ from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.ray_environment import ray_environment
 from karez.server.clock import SteadyClock
 from karez.server.cloud import Cloud, first_start
+from karez.server.injector import Injector
 from karez.server.logs import FileLogs, JournalFile
 from karez.server.loops import Bench, Loops
 from karez.server.places import Places
+from karez.server.recovery import Recovery
 from karez.server.scheduler import Scheduler
+from karez.server.trust import Trust
 from karez.serving.replicas import ServingTools
 from karez.store.sql import SqlStore
 from karez.training.record import Tools
-from karez.vault.keys import Pepper, read_or_make, write_private
+from karez.vault.keys import Pepper, read_or_make, write_private, write_public
+from karez.vault.signing import CloudKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PRELOAD = "karez.training.worker.preload"
@@ -69,6 +73,16 @@ class Home:
         return self.path / "engine.key"
 
     @property
+    def receipts_key(self) -> Path:
+        """The key that signs receipts."""
+        return self.path / "receipts.key"
+
+    @property
+    def receipts_public(self) -> Path:
+        """Its public half, to be handed to whoever wants to check."""
+        return self.path / "receipts.pub"
+
+    @property
     def ray_token(self) -> Path:
         """Ray's cluster token. Never given to tenants."""
         return self.path / "ray.token"
@@ -106,6 +120,19 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     scheduler = Scheduler(store, clock, journal.write)
     logs = FileLogs(home.path / "logs" / "workloads")
     wake: list[Loops] = []
+    signer = CloudKey(home.receipts_key)
+    write_public(home.receipts_public, signer.public.hex())
+    trust = Trust(store=store, clock=clock)
+    injector = Injector(
+        clock=clock, fabric=lambda: wake[0].fabric, drop=lambda ident: wake[0].drop(ident)
+    )
+    recovery = Recovery(
+        store=store,
+        clock=clock,
+        public=signer.public,
+        injector=injector,
+        reported=lambda: trust.consider(()),
+    )
     places = Places(store=store, clock=clock, scheduler=scheduler, wake=lambda: wake[0].wake())
     cloud = Cloud(
         store=store,
@@ -116,6 +143,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
         logs=logs,
         wake=lambda: wake[0].wake(),
         places=places,
+        recovery=recovery,
     )
     engine_key = read_or_make(home.engine_key).hex()
 
@@ -130,6 +158,8 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
             logs=logs,
             find=scheduler.find,
             secrets=cloud.open_secrets,
+            sign=signer.sign,
+            leave=trust.leave,
         )
         serving = ServingTools(
             store=store,
@@ -140,7 +170,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
             engines=engines(),
             engine_key=engine_key,
         )
-        return Bench(fabric=fabric, tools=tools, serving=serving)
+        return Bench(fabric=fabric, tools=tools, serving=serving, trust=trust)
 
     loops = Loops(cloud, connect, f"{node_name(settings)}:{home.path}", scheduler)
     wake.append(loops)
@@ -169,8 +199,8 @@ def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
     # Ray reads these when it is imported
     os.environ.update(ray_env(settings, home))  # noqa: TID251 - Ray's only way in
     from karez.drivers.ray_fabric import RayEdge, RayFabric  # noqa: PLC0415 - 0.3 s, not at start
+    from karez.drivers.steward.config import StewardConfig  # noqa: PLC0415 - as above
     from karez.drivers.steward.files import BlobSource  # noqa: PLC0415 - as above
-    from karez.drivers.steward.steward import StewardConfig  # noqa: PLC0415 - as above
 
     source = BlobSource(
         folder=blobs_folder,

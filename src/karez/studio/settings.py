@@ -96,6 +96,32 @@ class ConvertGguf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProvingGround:
+    """A small network on made-up rows: what `karez chaos` breaks, and checks bit for bit."""
+
+    __pydantic_config__ = FORBID
+
+    steps: int = 400
+    width: int = 504
+    """Of the two hidden layers; 504 makes 0.52 million parameters, 8.4 million need 2,040."""
+    batch: int = 32
+    """Rows per step over all ranks."""
+    mode: str = "ddp"
+    """ddp: all ranks hold everything; sharded: the optimizer is split; fsdp: the model too."""
+    pause_ms: float = 0.0
+    """Idle time of each step, as of a device that computes."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.width, self.batch) < 1:
+            raise ValueError("steps, width and batch must be at least 1")
+        if self.mode not in ("ddp", "sharded", "fsdp"):
+            raise ValueError(f"mode is ddp, sharded or fsdp, got {self.mode!r}")
+        if not 0 <= self.pause_ms <= 10_000:
+            raise ValueError(f"pause_ms is 0 to 10,000, got {self.pause_ms}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A recipe: its settings and the inputs it needs."""
 
@@ -110,6 +136,7 @@ RECIPES: Mapping[str, Recipe] = {
     "sft-lora": Recipe(settings=SftLora, inputs=("model", "data")),
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
     "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",)),
+    "proving-ground": Recipe(settings=ProvingGround),
 }
 
 

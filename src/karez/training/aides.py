@@ -4,10 +4,10 @@ They start with the gang and end with it. One that fails is started again a few 
 ends by itself is done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.ports import Event, ProcessSpec
+from karez.core.ports import Event, ProcessInfo, ProcessSpec
 from karez.core.resources import IN_BYTES, Grant, NodeId
 from karez.core.workloads import Role
 from karez.training.launch import Kit, aide_spec
@@ -25,6 +25,21 @@ class Aides:
     start: Callable[[NodeId, ProcessSpec], None]
     """Starts a process on a node."""
     lives: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def take_over(
+        self,
+        known: Iterable[ProcessInfo],
+        roles: Sequence[Role],
+        grants: Callable[[str], list[Grant]],
+    ) -> None:
+        """Go on with the roles' processes that are there, and start those that are not."""
+        for info in known:
+            if (named := parse_aide(info.key)) is not None:
+                name, number, life = named
+                self.lives[name, number] = max(life, self.lives.get((name, number), 0))
+        for role in roles:
+            if not any(name == role.name for name, _ in self.lives):
+                self.begin(role, grants(role.name))
 
     def begin(self, role: Role, grants: list[Grant]) -> None:
         """Start a role's processes; what is memory or storage alone runs nothing."""

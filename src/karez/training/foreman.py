@@ -9,12 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from karez.core.ports import Event, NodeLost, ProcessInfo
+from karez.core.ports import Event, NodeLost
 from karez.core.resources import Grant, NodeId
 from karez.core.workloads import SPARE, Allocation, EndReason, Job, State
 from karez.training import gang as words
 from karez.training import protocol
-from karez.training.aides import Aides, parse_aide
+from karez.training.aides import Aides
 from karez.training.crew import crew_of
 from karez.training.hands import Hands
 from karez.training.hearing import (
@@ -26,7 +26,7 @@ from karez.training.hearing import (
     work_together,
 )
 from karez.training.interval import Pace
-from karez.training.kit import Refused, devices_of, gather_kit, need_of
+from karez.training.kit import Refused, devices_of, gather_kit
 from karez.training.ladder import costs
 from karez.training.launch import Kit, parse_key
 from karez.training.lookout import Lookout
@@ -127,21 +127,10 @@ class Foreman:
             self.record.log(self._gang)
             self.record.write(State.STARTING)
             self._do(protocol.begin(self._gang))
-        self._begin_aides(self.hands.processes() if found else [])
+        known_now = self.hands.processes() if found else []
+        self._aides.take_over(known_now, self.job.spec.gang.roles, self.crew.of_role)
         for node in self.crew.nodes:
             self._watch.on(node)
-
-    def _begin_aides(self, known: Sequence[ProcessInfo]) -> None:
-        """Start the roles' processes, or go on with those that are there."""
-        for info in known:
-            if (named := parse_aide(info.key)) is not None:
-                name, number, life = named
-                self._aides.lives[name, number] = max(
-                    life, self._aides.lives.get((name, number), 0)
-                )
-        for role in self.job.spec.gang.roles:
-            if not any(name == role.name for name, _ in self._aides.lives):
-                self._aides.begin(role, self.crew.of_role(role.name))
 
     def _adopt(self, found: Found, now: float) -> None:
         """Go on with the processes of a foreman that was lost."""
@@ -247,16 +236,15 @@ class Foreman:
             case words.Gasp(ranks=seats):
                 self._gasp(set(seats))
             case words.Leave():
-                for seat, _ in self._gang.active:
-                    self.hands.tell(self._gang, seat, {"type": "leave"})
+                self.hands.tell_all(self._gang, {"type": "leave"})
             case words.WriteReceipt():
-                self.record.receipt(command, self.hands.kit.epoch)
-                self._learn()
+                self._learn(command)
             case words.End():
                 self._ended = command
 
-    def _learn(self) -> None:
+    def _learn(self, command: words.WriteReceipt) -> None:
         """What recoveries cost so far decides which rung comes first."""
+        self.record.receipt(command, self.hands.kit.epoch)
         receipts = self.tools.store.history.receipts(self.job.id)
         self._pace.faults = len(receipts)
         self._gang = replace(self._gang, costs=costs(receipts))
@@ -282,7 +270,7 @@ class Foreman:
         kept = {s: self.crew.seats[s] for s, rank in self._gang.active if s not in seats}
         homes = {seat: self._gang.ranks[seat].home for seat in seats}
         for rung in wanted.rungs:
-            if rung == "replace" and (found := self._elsewhere(seats)):
+            if rung == "replace" and (found := self.hands.elsewhere(seats)):
                 if self._regrant({**kept, **found}):
                     self._watch_over(list(found.values()))
                     nodes = {seat: grant.node for seat, grant in found.items()}
@@ -298,20 +286,6 @@ class Foreman:
             if rung == "restart":
                 break
         self._apply(words.Moved(nodes={}))
-
-    def _elsewhere(self, seats: tuple[int, ...]) -> Mapping[int, Grant]:
-        """Other devices for lost ranks, spares first; nothing if there are not enough."""
-        gang = self.job.spec.gang
-        lost = frozenset(self.crew.seats[seat].node for seat in seats)
-        need = need_of(self.crew.seats[seats[0]], gang.each)
-        spares = self.crew.take_spares(len(seats), lost)
-        more = len(seats) - len(spares)
-        others = self.tools.find(need, more, lost, gang.among) if more else ()
-        found = (*spares, *others)
-        if len(found) < len(seats):
-            self.crew.others += [replace(grant, role=SPARE) for grant in spares]
-            return {}
-        return dict(zip(seats, found, strict=True))
 
     def _regrant(self, grants: Mapping[int, Grant]) -> bool:
         if not self.hands.regrant(grants):
@@ -347,14 +321,8 @@ class Foreman:
         nodes = {seat: grant.node for seat, grant in joined.items()}
         self._apply(words.Resized(leave=gone, join=nodes))
         if gone:
-            self._wait_until_gone(set(gone))
+            self.hands.wait_until_gone(set(gone), STOP_GRACE_S)
             self._regrant({**kept, **joined})
-
-    def _wait_until_gone(self, seats: set[int]) -> None:
-        """Devices are given back only once nobody uses them."""
-        deadline = self.tools.clock.now() + STOP_GRACE_S
-        while self.tools.clock.now() < deadline and self.hands.alive() & seats:
-            self._over.wait(0.05)
 
     # looking around
 
@@ -389,8 +357,7 @@ class Foreman:
         if self._gang.phase != words.Phase.RUNNING or not self._gang.is_session:
             return None
         step = max(rank.committed for _, rank in self._gang.active) + 2
-        for seat, _ in self._gang.active:
-            self.hands.tell(self._gang, seat, {"type": "store", "step": step})
+        self.hands.tell_all(self._gang, {"type": "store", "step": step})
         return step
 
     def _yield(self, now: float) -> None:
@@ -409,9 +376,7 @@ class Foreman:
     def _stop(self, end: words.End) -> None:
         for seat, _ in self._gang.active:
             self.hands.kill(self._gang, seat, STOP_GRACE_S)
-        deadline = self.tools.clock.now() + 2 * STOP_GRACE_S
-        while self.tools.clock.now() < deadline and self.hands.alive():
-            self._over.wait(0.1)
+        self.hands.wait_until_gone(set(self.crew.seats), 2 * STOP_GRACE_S)
         self._ended = end
 
     def _close(self, end: words.End) -> None:

@@ -11,10 +11,10 @@ from karez.core.errors import KarezError
 from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
 from karez.core.recovery import Part
 from karez.core.resources import Grant, NodeId
-from karez.core.workloads import Job, WorkloadKind
+from karez.core.workloads import SPARE, Job, WorkloadKind
 from karez.training import gang as words
 from karez.training.crew import Crew
-from karez.training.kit import keepers_of
+from karez.training.kit import keepers_of, need_of
 from karez.training.launch import Kit, parse_key, rank_key, rank_spec, store_spec
 from karez.training.record import Tools
 
@@ -52,6 +52,11 @@ class Hands:
         rank = gang.ranks[seat]
         key = rank_key(self.job.id, seat, rank.life)
         self.on(rank.node, lambda node: self.tools.fabric.tell(node, key, message))
+
+    def tell_all(self, gang: words.Gang, message: Mapping[str, Any]) -> None:
+        """Send all ranks a message."""
+        for seat, _ in gang.active:
+            self.tell(gang, seat, message)
 
     def kill(self, gang: words.Gang, seat: int, grace_s: float) -> None:
         """End a rank's process."""
@@ -143,6 +148,27 @@ class Hands:
         models = {device.model for node in nodes if node in known for device in known[node].devices}
         kinds = {grant.kind for grant in self.crew.seats.values()}
         return len(models) == 1 and len(kinds) == 1 and all(node in known for node in nodes)
+
+    def elsewhere(self, seats: tuple[int, ...]) -> Mapping[int, Grant]:
+        """Other devices for lost ranks, spares first; nothing if there are not enough."""
+        gang = self.job.spec.gang
+        lost = frozenset(self.crew.seats[seat].node for seat in seats)
+        need = need_of(self.crew.seats[seats[0]], gang.each)
+        spares = self.crew.take_spares(len(seats), lost)
+        more = len(seats) - len(spares)
+        others = self.tools.find(need, more, lost, gang.among) if more else ()
+        found = (*spares, *others)
+        if len(found) < len(seats):
+            self.crew.others += [replace(grant, role=SPARE) for grant in spares]
+            return {}
+        return dict(zip(seats, found, strict=True))
+
+    def wait_until_gone(self, seats: set[int], within_s: float) -> None:
+        """Devices are given back only once nobody uses them."""
+        deadline = self.tools.clock.now() + within_s
+        pause = threading.Event()
+        while self.tools.clock.now() < deadline and self.alive() & seats:
+            pause.wait(0.05)
 
     def regrant(self, grants: Mapping[int, Grant]) -> bool:
         """Hold these for the workers from now on. False: another control owns the job."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost
 from karez.core.codec import from_text, to_text
+from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost
 from karez.core.receipts import Receipt, chained
 from karez.core.recovery import Transition
 from karez.core.resources import Grant, Need, NodeId

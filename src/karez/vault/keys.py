@@ -85,6 +85,12 @@ def write_private(path: Path, text: str) -> None:
     _private(path, text).replace(path)
 
 
+def write_public(path: Path, text: str) -> None:
+    """Write a file that everybody may read."""
+    _private(path, text).replace(path)
+    path.chmod(0o644)
+
+
 def _private(path: Path, text: str) -> Path:
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,8 +1,8 @@
 """The process that holds peers' training state in memory and ships this node's to a peer.
 
 Run as `python -m karez.drivers.steward.keeper HOST PORT`, with KAREZ_KEEPER_TOKEN in its
-environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to the peer's
-keeper, and marks it replicated. It never unpickles anything.
+environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
+the peers' keepers, and marks it replicated. It never unpickles anything.
 """
 
 import hmac

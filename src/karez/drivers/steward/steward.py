@@ -21,30 +21,16 @@ from karez.core.errors import KarezError
 from karez.core.ports import Event, Glimpse, Harm, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
-from karez.drivers.probes import interface_of, probe_node
+from karez.drivers.probes import probe_node
 from karez.drivers.steward.children import KeeperChild, NurseryLine, inherited
+from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
-from karez.drivers.steward.files import BlobSource, gather, lay_out
+from karez.drivers.steward.files import gather, lay_out
 from karez.drivers.steward.limits import LOOK_S, OVER_CODE, over_limit
 from karez.drivers.steward.looks import hurt, look_at
 
 EVENT_LIMIT = 20_000
 """Events remembered per workload; a control that falls further behind looks at `processes`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StewardConfig:
-    """What a steward needs to know."""
-
-    node: str
-    address: str
-    home: str
-    token: str
-    blobs: BlobSource
-    preload: str = ""
-    cpus: int = 0
-    fence_s: float = 600.0
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,7 +54,7 @@ class Steward:
         self.config = config
         self.boot = secrets.token_hex(4)
         self.home = Path(config.home)
-        self.memory = Path("/dev/shm") / f"karez-{_tag(config)}"  # noqa: S108 - shared memory is meant
+        self.memory = Path("/dev/shm") / f"karez-{config.tag}"  # noqa: S108 - shared memory is meant
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._processes: dict[str, _Process] = {}
@@ -264,26 +250,21 @@ class Steward:
                 "key": spec.key,
                 "command": spec.command,
                 "warm": spec.warm,
-                "env": self._environment(spec, folder),
+                "env": {**self._own_environment(spec), **process_env(spec, folder)},
                 "cwd": str(folder / "code"),
                 "log": str(folder / "log"),
                 "cpus": cores_of(spec.grant),
             }
         )
 
-    def _environment(self, spec: ProcessSpec, folder: Path) -> dict[str, str]:
-        env = inherited()
-        env.update(
-            KAREZ_NODE=self.config.node,
-            KAREZ_ADDRESS=self.config.address,
-            KAREZ_STEWARD=self.socket_path,
-            KAREZ_KEEPER=self.keeper(),
-            KAREZ_KEEPER_TOKEN=self.config.token,
-            KAREZ_SLOTS=str(self.memory / spec.workload / f"{spec.rank}.slots"),
-            KAREZ_CACHE=str(self.home / "cache"),
-            GLOO_SOCKET_IFNAME=interface_of(self.config.address),
-        )
-        return {**env, **process_env(spec, folder)}
+    def _own_environment(self, spec: ProcessSpec) -> dict[str, str]:
+        return {
+            **inherited(),
+            **self.config.environment(),
+            "KAREZ_STEWARD": self.socket_path,
+            "KAREZ_KEEPER": self.keeper(),
+            "KAREZ_SLOTS": str(self.memory / spec.workload / f"{spec.rank}.slots"),
+        }
 
     def _to_nursery(self, request: Mapping[str, Any]) -> None:
         """Starts go to the warm or the cold one; a kill goes to both, one of which knows it."""
@@ -398,9 +379,3 @@ class Steward:
                 for key in alive:
                     self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
             threading.Event().wait(min(5.0, self.config.fence_s / 4))
-
-
-def _tag(config: StewardConfig) -> str:
-    import hashlib  # noqa: PLC0415 - only here
-
-    return hashlib.sha256(f"{config.home}|{config.node}".encode()).hexdigest()[:12]

@@ -11,13 +11,24 @@ from starlette.exceptions import HTTPException
 import karez
 from karez.core.errors import BadRequest, KarezError
 from karez.core.usage import AuditRow
-from karez.server.api import artifacts, books, health, jobs, node, people, pool, services
+from karez.server.api import (
+    artifacts,
+    books,
+    faults,
+    health,
+    jobs,
+    node,
+    people,
+    pool,
+    services,
+)
 from karez.server.api.guard import UNGUARDED, roles
 from karez.server.cloud import Cloud
 
 PREFIX = "/api/v1"
 ROUTERS = tuple(
-    module.router for module in (health, jobs, services, artifacts, pool, people, books, node)
+    module.router
+    for module in (health, jobs, services, artifacts, pool, people, books, node, faults)
 )
 _PROBLEM = "application/problem+json"
 _Message = MutableMapping[str, Any]

@@ -1,12 +1,14 @@
 """Jobs over HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query
 
+from karez.core.chaos import Caused, HarmSpec
 from karez.core.identity import Role
+from karez.core.receipts import Goodput
+from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
 from karez.core.views import LogPiece, ReceiptView
 from karez.core.workloads import Job, JobSpec, State
@@ -70,10 +72,27 @@ def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequenc
 @router.get("/{job}/receipts", **allow(Role.VIEWER))
 def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
-    return [
-        ReceiptView(**asdict(receipt), steps_lost=receipt.steps_lost, recovery_s=receipt.recovery_s)
-        for receipt in cloud.store.history.receipts(cloud.job(who, job).id)
-    ]
+    return cloud.recovery.receipts(cloud.job(who, job))
+
+
+@router.get("/{job}/goodput", **allow(Role.VIEWER))
+def job_goodput(job: str, cloud: CloudDep, who: Who) -> Goodput:
+    """How much of the job's time went into steps that count, and what recoveries cost."""
+    return cloud.recovery.goodput(cloud.job(who, job))
+
+
+@router.get("/{job}/transitions", **allow(Role.VIEWER))
+def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]:
+    """The log of the job's recovery protocol, oldest first."""
+    return cloud.store.history.transitions(cloud.job(who, job).id)
+
+
+@router.post("/{job}/harm", **allow(Role.ADMIN))
+def harm_job(job: str, specs: list[HarmSpec], cloud: CloudDep, who: Who) -> list[Caused]:
+    """Break a job on purpose, if it allows that; when each fault is caused, by control's clock."""
+    found = cloud.job(who, job)
+    cloud.need(who, found.spec.project, Role.ADMIN)
+    return cloud.recovery.cause(found, specs)
 
 
 @router.get("/{job}/logs", **allow(Role.VIEWER))

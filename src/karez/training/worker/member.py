@@ -13,6 +13,7 @@ import torch
 
 from karez.core.board import Board, Doing, Posted
 from karez.core.errors import BadRequest
+from karez.training.worker.averaging import Averager
 from karez.training.worker.group import Group, Membership, Odd
 from karez.training.worker.keeping import Keeping, Stamp
 from karez.training.worker.link import StewardLink, Surroundings
@@ -48,15 +49,14 @@ class Member:
         self._place, self._history, self._seed = place, history, seed
         self._wanted = 0
         self._skipped: tuple[int, ...] = ()
-        self._reducing = False
         self._waited_s, self._began = 0.0, 0.0
-        self._digest = 0
         self._compares = False
         self._tracked: Tracked | None = None
         self._make: Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]] | None = None
         self._others: dict[str, Stateful] = {}
         self._keeping: Keeping | None = None
         self._group = Group()
+        self._averager = Averager(group=self._group, together=self._together, bad=self._bad_grads)
         self._board: Board | None = None
         self._link: StewardLink | None = None
         if place.steward:
@@ -110,9 +110,7 @@ class Member:
 
     def average_grads_of(self, model: torch.nn.Module) -> None:
         """Average gradients over the ranks at the end of each backward."""
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._on_grad)
+        self._averager.watch(model, lambda: not self.is_spoiled and self._tracked is not None)
 
     def join(self, tracked: Tracked) -> None:
         """Take charge of a state; on return it is that of the last common step."""
@@ -230,34 +228,11 @@ class Member:
             flat = parameter.data.reshape(-1)
             flat[0] = -flat[0] if float(flat[0]) else 1.0
 
-    def _on_grad(self, _parameter: torch.Tensor) -> None:
-        if not self._reducing and self._group.world > 1:
-            self._reducing = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._reduce)
-
-    def _reduce(self) -> None:
-        self._reducing = False
-        if self.is_spoiled or self._tracked is None:
-            return
-        parameters = [p for p in self._tracked.model.parameters() if p.requires_grad]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        grads = [p.grad for p in parameters if p.grad is not None]
-        finite = True
-
-        def average() -> None:
-            nonlocal finite
-            finite = self._group.average(grads, self._digest)
-
-        if self._together(average) and not finite and not self._scales_losses:
-            self.poison("a gradient was not finite")
-
-    @property
-    def _scales_losses(self) -> bool:
-        """Whether a GradScaler is at work, to which gradients that overflow are nothing new."""
+    def _bad_grads(self) -> None:
+        """A GradScaler meets gradients that overflow every now and then; anybody else must not."""
         others = self.need_tracked().others.values()
-        return any(isinstance(other, torch.amp.GradScaler) for other in others)
+        if not any(isinstance(other, torch.amp.GradScaler) for other in others):
+            self.poison("a gradient was not finite")
 
     def _together(self, collective: Callable[[], None]) -> bool:
         """Do something with all ranks; False, and the step is spoiled, if one was lost."""
@@ -298,7 +273,7 @@ class Member:
             return
         is_replica = self._compares and not self._tracked.is_sharded and self.world > 1
         packed = pack(self._tracked, digest=is_replica and self.step % self._digest_every == 0)
-        self._digest = packed.digest
+        self._averager.digest = packed.digest
         self._keeping.snapshot(self.step, self._stamp, packed, self._link)
 
     @property
@@ -340,8 +315,8 @@ class Member:
         self.generation = self._wanted = int(message["generation"])
         self.rank, self.world = int(message["rank"]), int(message["world"])
         self._skipped = tuple(int(batch) for batch in message.get("skipped", ()))
-        self.is_spoiled, self._reducing = False, False
-        self._digest, self._began = 0, 0.0
+        self.is_spoiled, self._began = False, 0.0
+        self._averager.begin()
         self._compares = bool(message.get("alike"))
         step = int(message["step"])
         try:

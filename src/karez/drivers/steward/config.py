@@ -1,0 +1,38 @@
+"""What a steward is told when it starts."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from karez.drivers.probes import interface_of
+from karez.drivers.steward.files import BlobSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StewardConfig:
+    """What a steward needs to know."""
+
+    node: str
+    address: str
+    home: str
+    token: str
+    blobs: BlobSource
+    preload: str = ""
+    cpus: int = 0
+    fence_s: float = 600.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> str:
+        """A short name for this node of this cloud, among those on the same host."""
+        return hashlib.sha256(f"{self.home}|{self.node}".encode()).hexdigest()[:12]
+
+    def environment(self) -> dict[str, str]:
+        """What every process of the node finds in its environment."""
+        return {
+            "KAREZ_NODE": self.node,
+            "KAREZ_ADDRESS": self.address,
+            "KAREZ_KEEPER_TOKEN": self.token,
+            "KAREZ_CACHE": f"{self.home}/cache",
+            "GLOO_SOCKET_IFNAME": interface_of(self.address),
+        }

@@ -1,0 +1,34 @@
+"""Reports of faults, and the key that receipts are checked with, over HTTP."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from karez.core.identity import Role
+from karez.core.recovery import FaultReport
+from karez.core.views import PublicKey
+from karez.server.api.guard import CloudDep, allow
+
+router = APIRouter(tags=["faults"])
+
+
+@router.post("/faults", status_code=201, **allow(Role.MONITOR))
+def report_fault(report: FaultReport, cloud: CloudDep) -> FaultReport:
+    """Say what is wrong with a node or a device: any monitoring may, with a key of role monitor.
+
+    A fatal fault, or several in an hour, evict the node: jobs leave it, and nothing new is placed
+    there until it has rested and is well again.
+    """
+    return cloud.recovery.report(report)
+
+
+@router.get("/faults", **allow(Role.ADMIN))
+def list_faults(cloud: CloudDep, since: float = 0.0, node: str = "") -> Sequence[FaultReport]:
+    """What was reported, and what this cloud found itself, oldest first."""
+    return cloud.recovery.incidents(since, node)
+
+
+@router.get("/receipts/key", **allow(Role.VIEWER))
+def receipts_key(cloud: CloudDep) -> PublicKey:
+    """The public half of the key that signs this cloud's receipts."""
+    return cloud.recovery.key()

@@ -1,0 +1,76 @@
+"""Breaks a job on purpose: only one that allows it, and nothing of any other."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from karez.core.chaos import Caused, HarmSpec
+from karez.core.errors import BadRequest
+from karez.core.ports import Clock, Fabric, Harm, NodeLost
+from karez.core.workloads import ACTIVE, Job, WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injector:
+    """Causes faults through the fabric."""
+
+    clock: Clock
+    fabric: Callable[[], Fabric | None]
+    """The fabric, once it is connected."""
+    drop: Callable[[WorkloadId], None]
+    """Have the foreman of a job forget it."""
+
+    def cause(self, job: Job, specs: Sequence[HarmSpec]) -> list[Caused]:
+        """Cause faults, the later ones after their delay; when, by this clock.
+
+        Raises:
+            BadRequest: The job does not allow it, is not running, or has no such rank.
+        """
+        if not job.spec.chaos:
+            raise BadRequest(
+                problem=f"{job.spec.name} does not allow chaos",
+                fix="Submit it with --chaos, or with [recovery] chaos = true in its file.",
+            )
+        if job.state not in ACTIVE:
+            raise BadRequest(problem=f"{job.spec.name} is {job.state}", fix="It must be running.")
+        known = {view.rank for view in job.status.ranks}
+        missing = sorted({spec.rank for spec in specs} - known)
+        if missing:
+            raise BadRequest(problem=f"{job.spec.name} has no rank {missing[0]}")
+        caused: list[Caused] = []
+        for spec in specs:
+            if spec.after_s:
+                later = threading.Timer(spec.after_s, self._one, args=(job, spec))
+                later.daemon = True
+                later.start()
+                at = self.clock.now() + spec.after_s
+            else:
+                at = self.clock.now()
+                self._one(job, spec)
+            caused.append(Caused(what=spec.what, rank=spec.rank, at=at))
+        return caused
+
+    def _one(self, job: Job, spec: HarmSpec) -> None:
+        if spec.what == Harm.FOREMAN:
+            self.drop(job.id)
+        elif spec.what == Harm.CONTROL:
+            end = threading.Timer(0.05, os.kill, args=(os.getpid(), signal.SIGKILL))
+            end.daemon = True
+            end.start()  # after the answer
+        else:
+            self._on_node(job, spec)
+
+    def _on_node(self, job: Job, spec: HarmSpec) -> None:
+        fabric = self.fabric()
+        if fabric is None:
+            raise BadRequest(problem="no node is connected yet", fix="Try again in a moment.")
+        try:
+            for node in sorted({view.node for view in job.status.ranks}):
+                for info in fabric.processes(node):
+                    if info.workload == job.id and info.rank == spec.rank and info.alive:
+                        fabric.harm(node, job.id, info.key, spec.what)
+                        return
+        except NodeLost:
+            return  # it is gone already

@@ -1,0 +1,86 @@
+"""Recoveries for those who ask: receipts, goodput, reports of faults, faults on purpose."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from statistics import median
+
+from karez.core.chaos import Caused, HarmSpec
+from karez.core.errors import NotFound
+from karez.core.ports import Clock
+from karez.core.receipts import Goodput, fingerprint, goodput
+from karez.core.recovery import FaultReport, Transition
+from karez.core.stores import Store
+from karez.core.views import PublicKey, ReceiptView
+from karez.core.workloads import Job
+from karez.server.injector import Injector
+
+STEPS = 400
+"""Newest rows of metrics from which the length of a step is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Reads what foremen wrote."""
+
+    store: Store
+    clock: Clock
+    public: bytes
+    injector: Injector
+    reported: Callable[[], None]
+    """Have reports of faults judged at once."""
+
+    def key(self) -> PublicKey:
+        """The public half of the key that signs receipts."""
+        return PublicKey(public=self.public.hex(), fingerprint=fingerprint(self.public))
+
+    def receipts(self, job: Job) -> list[ReceiptView]:
+        """One per recovery, oldest first."""
+        return [
+            ReceiptView(**asdict(one), steps_lost=one.steps_lost, recovery_s=one.recovery_s)
+            for one in self.store.history.receipts(job.id)
+        ]
+
+    def goodput(self, job: Job) -> Goodput:
+        """How much of a job's time went into steps that count."""
+        now = self.clock.now()
+        rows = self.store.history.metrics(job.id, after=max(0, job.status.step - STEPS))
+        first = [row.at for row in rows if row.rank == min(r.rank for r in rows)]
+        gaps = [late - early for early, late in pairwise(first) if late > early]
+        return goodput(
+            self.store.history.receipts(job.id),
+            began_at=job.started_at or now,
+            until=job.ended_at or now,
+            step_s=median(gaps) if gaps else 0.0,
+            waited=waits(self.store.history.transitions(job.id)),
+        )
+
+    def report(self, report: FaultReport) -> FaultReport:
+        """Keep what monitoring says of a node. Raises NotFound."""
+        if report.node not in {str(node.id) for node in self.store.pool.nodes()}:
+            raise NotFound(noun="node", name=report.node)
+        dated = replace(report, at=report.at or self.clock.now())
+        self.store.history.add_incident(dated)
+        self.reported()
+        return dated
+
+    def incidents(self, since: float, node: str) -> Sequence[FaultReport]:
+        """What was reported."""
+        return self.store.history.incidents(since=since, node=node)
+
+    def cause(self, job: Job, specs: Sequence[HarmSpec]) -> list[Caused]:
+        """Break a job on purpose. Raises BadRequest."""
+        return self.injector.cause(job, specs)
+
+
+def waits(log: Sequence[Transition]) -> list[tuple[float, float]]:
+    """From when to when a job was not at work after it had to start over."""
+    found: list[tuple[float, float]] = []
+    failed_at: float | None = None
+    for one in log:
+        if one.phase == "failed":
+            failed_at = one.at
+        elif one.phase == "running" and failed_at is not None:
+            found.append((failed_at, one.at))
+            failed_at = None
+    return found

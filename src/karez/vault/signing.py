@@ -1,0 +1,26 @@
+"""The key with which a cloud signs what it vouches for."""
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from karez.core.receipts import Receipt, fingerprint
+from karez.vault.keys import read_or_make
+
+
+class CloudKey:
+    """An Ed25519 key (RFC 8032) in a file of mode 0600; its public half is for everybody."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it, or make it."""
+        self._key = Ed25519PrivateKey.from_private_bytes(read_or_make(path))
+        self.public = self._key.public_key().public_bytes_raw()
+        """32 bytes."""
+
+    def sign(self, receipt: Receipt) -> Receipt:
+        """A receipt with this cloud's signature."""
+        named = replace(receipt, key=fingerprint(self.public), signature="")
+        signature = self._key.sign(named.message)
+        return replace(named, signature=base64.b64encode(signature).decode())

@@ -1,3 +1,9 @@
 """What a nursery of these tests has imported: all that a rank here needs, and no more."""
 
-import karez.training.worker.session  # noqa: F401 - as above
+import torch._dynamo
+import torch.distributed
+from torch.distributed.device_mesh import init_device_mesh  # noqa: F401 - as below
+from torch.distributed.fsdp import fully_shard  # noqa: F401 - as below
+
+import karez.studio.recipes.proving_ground
+import karez.training.worker.session  # noqa: F401 - for those who fork from here

@@ -117,7 +117,7 @@ def test_a_node_says_how_it_enforces_what_it_grants(tmp_path: Path) -> None:
 
 
 def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs() -> None:
-    keeper = Keeper("t")
+    keeper = Keeper("t", tmp_path)
 
     def put(step: int, size: int, **more: int) -> dict[str, object]:
         request = {"op": "put", "job": "j", "rank": 0, "step": step, **more}

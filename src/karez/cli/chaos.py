@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -29,7 +29,9 @@ from karez.core.units import show_seconds
 from karez.core.views import ReceiptView
 from karez.core.workloads import ENDED, Job, JobSpec, State, WorkloadKind
 
+T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Break jobs on purpose. For admins.")
+Say = Callable[[str], object]
 HEAL_S = 120.0
 """How long one recovery may take before the run is called failed."""
 STEPS_EACH = 40
@@ -72,29 +74,18 @@ def run(
         raise BadRequest(problem=str(error)) from error
     if mode not in ("ddp", "sharded", "fsdp"):
         raise BadRequest(problem=f"--mode is ddp, sharded or fsdp, not {mode!r}")
-    say = (lambda _: None) if as_json else typer.echo
+    say = _mute if as_json else typer.echo
+    ground: dict[str, Any] = {
+        "steps": STEPS_EACH * len(wanted) + 60, "width": width, "mode": mode, "seed": seed + 1,
+        "batch": max(32, 4 * ranks),
+    }  # fmt: skip
     with _some_cloud(say), Client() as client:
-        settings: dict[str, Any] = {
-            "steps": STEPS_EACH * len(wanted) + 60, "width": width, "mode": mode, "seed": seed + 1,
-            "batch": max(32, 4 * ranks),
-        }  # fmt: skip
         gang = make_gang(str(ranks), [each or _share(client, ranks)])
         spec = JobSpec(
-            name="chaos", kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=settings,
+            name="chaos", kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=ground,
             gang=gang, chaos=True,
         )  # fmt: skip
-        say(f"{ranks} ranks, {settings['steps']} steps, undisturbed")
-        calm = client.wait(client.submit(spec).id)
-        say(f"the same with {len(wanted)} faults: {faults}, seed {seed}")
-        told = _Run()
-        job = client.submit(spec)
-        try:
-            _disturb(client, job, plan(wanted, ranks=ranks, seed=seed), told, say)
-            job = client.wait(job.id)
-        except BaseException:
-            client.call(calls.cancel(job.id))  # nothing of it is left behind
-            raise
-        figures = _figures(client, calm, job, told)
+        figures = _compare(client, spec, plan(wanted, ranks=ranks, seed=seed), say)
     figures |= {"ranks": ranks, "faults": faults, "seed": seed, "mode": mode}
     if report is not None:
         report.write_text(json.dumps(figures, indent=2) + "\n")
@@ -125,8 +116,29 @@ def cause(
         typer.echo(f"{caused.what} to rank {rank}; see karez jobs receipts {job}")
 
 
+def _compare(
+    client: Client, spec: JobSpec, groups: Sequence[Sequence[HarmSpec]], say: Say
+) -> dict[str, Any]:
+    """One run in peace, one with faults; their figures."""
+    say(f"{spec.gang.want} ranks, {spec.settings['steps']} steps, undisturbed")
+    calm = client.wait(client.submit(spec).id)
+    say(f"the same with {sum(map(len, groups))} faults")
+    told = _Run()
+    job = client.submit(spec)
+    try:
+        _disturb(client, job, groups, told, say)
+        return _figures(client, calm, client.wait(job.id), told)
+    except BaseException:
+        client.call(calls.cancel(job.id))  # nothing of it is left behind
+        raise
+
+
+def _mute(_: str) -> None:
+    """Nothing but the figures is printed."""
+
+
 def _disturb(
-    client: Client, job: Job, groups: Sequence[Sequence[HarmSpec]], told: _Run, say: Any
+    client: Client, job: Job, groups: Sequence[Sequence[HarmSpec]], told: _Run, say: Say
 ) -> None:
     """Cause one group of faults after another, each once the gang has got over the one before."""
     number = 0
@@ -140,6 +152,8 @@ def _disturb(
         receipt = None
         if any(spec.what in HEALED for spec in group):
             receipt = _wait_for_receipt(client, job, known)
+            if receipt is None:
+                return
             told.seconds.append(receipt.resumed_at - caused[0].at)
         told.caused += [(one, receipt) for one in caused]
         took = show_seconds(told.seconds[-1]) if receipt is not None else "not noticed"
@@ -159,21 +173,23 @@ def _wait_at_work(client: Client, job: Job, *, after: int) -> Job:
     return _wait(at_work, f"{job.id} to get on")
 
 
-def _wait_for_receipt(client: Client, job: Job, known: int) -> ReceiptView:
-    def written() -> ReceiptView | None:
+def _wait_for_receipt(client: Client, job: Job, known: int) -> ReceiptView | None:
+    """The receipt of what was just caused; None if the job was done before it mattered."""
+
+    def written() -> tuple[ReceiptView | None] | None:
         receipts = client.call(calls.receipts(job.id))
         if len(receipts) > known:
-            return receipts[-1]
+            return (receipts[-1],)
         ended = client.job(job.id)
-        if ended.state in ENDED:
+        if ended.state in ENDED - {State.SUCCEEDED}:
             reason = f"{ended.status.end}: {ended.status.reason}"
             raise Failed(noun="job", name=job.id, reason=f"it ended in a recovery: {reason}")
-        return None
+        return (None,) if ended.state == State.SUCCEEDED else None
 
-    return _wait(written, "a receipt")
+    return _wait(written, "a receipt")[0]
 
 
-def _wait(what: Callable[[], Any], words: str) -> Any:
+def _wait(what: Callable[[], T | None], words: str) -> T:
     deadline = time.monotonic() + HEAL_S  # noqa: TID251 - a command's own clock
     while (found := what()) is None:
         if time.monotonic() > deadline:  # noqa: TID251 - as above
@@ -273,7 +289,7 @@ def _share(client: Client, ranks: int) -> str:
 
 
 @contextmanager
-def _some_cloud(say: Callable[[str], object]) -> Iterator[None]:
+def _some_cloud(say: Say) -> Iterator[None]:
     """The cloud in use, or one of its own for as long as this lasts."""
     if find_address().is_up or "KAREZ_URL" in os.environ:  # noqa: TID251 - the client's door
         yield

@@ -187,7 +187,7 @@ def _corrupt(gang: Gang, event: Corrupt, now: float) -> tuple[Gang, tuple[Comman
     active = gang.active
     odd = tuple(active[n][0] for n in event.ranks if n < len(active))
     for number in odd:
-        gang = put(gang, number, tainted=True)
+        gang = put(gang, number, tainted=not gang.is_sharded)
     named = ", ".join(f"rank {n} on {gang.ranks[n].node}" for n in odd) or "nobody knows which"
     fault = Fault(
         cause=f"replicas differed after step {event.step}: {named}", ranks=odd,

@@ -198,8 +198,7 @@ class Foreman:
         failed = self._aides.hear(event, self.crew.of_role)
         if failed and self._ended is None:
             self._stop(words.End(reason=EndReason.USER_ERROR, detail=failed))
-        if event.type == "store":
-            self.hands.hear_store(event, self._gang)
+        self.hands.hear_store(event, self._gang)
 
     def _apply(self, event: words.Event) -> None:
         before = self._gang

@@ -10,7 +10,7 @@ from typing import Any
 from karez.core.errors import KarezError
 from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
 from karez.core.recovery import Part
-from karez.core.resources import Grant, NodeId
+from karez.core.resources import DeviceKind, Grant, NodeId
 from karez.core.workloads import SPARE, Job, WorkloadKind
 from karez.training import gang as words
 from karez.training.crew import Crew
@@ -28,8 +28,8 @@ class Hands:
     tools: Tools
     crew: Crew
     kit: Kit
-    _stores: dict[int, str] = field(default_factory=dict)
-    """Generation -> where its rendezvous store listens; empty until it says so."""
+    _store: tuple[NodeId, int, str] = (NodeId(""), 0, "")
+    """The rendezvous store: its node, the generation it was started in, where it listens."""
     _pending: words.Go | None = None
     _keepers: dict[NodeId, str] = field(default_factory=dict)
     _savers: list[threading.Thread] = field(default_factory=list)
@@ -78,20 +78,23 @@ class Hands:
         return grant
 
     def open_store(self, gang: words.Gang) -> None:
-        """Start this generation's rendezvous store ahead of its Go."""
-        generation = gang.generation
+        """Start a rendezvous store where none is: generations share it, each with a prefix."""
         wanted = len(gang.active) > 1 and self.job.spec.kind == WorkloadKind.TRAIN
         homes = [rank.node for _, rank in gang.active if rank.node]
-        if not wanted or not homes or generation in self._stores:
+        if not wanted or not homes or self._store[0] in homes:
             return
-        self._stores[generation] = ""
-        self.start(homes[0], store_spec(self.kit, generation))
+        self._store = (homes[0], gang.generation, "")
+        self.start(homes[0], store_spec(self.kit, gang.generation))
 
     def hear_store(self, event: Event, gang: words.Gang) -> None:
-        """A rendezvous store says where it listens."""
-        self._stores[int(event.data["generation"])] = str(event.data["address"])
-        if self._pending is not None:
-            self.go(gang, self._pending)
+        """A rendezvous store says where it listens, or has ended."""
+        node, born, _ = self._store
+        if event.type == "store" and int(event.data["generation"]) == born:
+            self._store = (node, born, str(event.data["address"]))
+            if self._pending is not None:
+                self.go(gang, self._pending)
+        elif event.type == "exit" and event.key == store_spec(self.kit, born).key:
+            self._store = (NodeId(""), 0, "")
 
     def go(self, gang: words.Gang, go: words.Go) -> None:
         """Tell every rank where it stands and whom it meets, once the store is there."""
@@ -99,7 +102,7 @@ class Hands:
         if go.generation != gang.generation:
             return
         active = gang.active
-        store = self._stores.get(go.generation, "")
+        _, _, store = self._store
         if len(active) > 1 and not store:
             self._pending = go  # until the store says where it is
             return
@@ -112,6 +115,7 @@ class Hands:
                 "step": go.step,
                 "rank": number,
                 "world": len(active),
+                "epoch": self.kit.epoch,
                 "store": store,
                 "peers": self._peers(number, rank.node, nodes),
                 "whole": len(nodes) == 1 or bool(self.kit.memory),
@@ -145,7 +149,12 @@ class Hands:
         if len(nodes) == 1:
             return True
         known = {node.id: node for node in self.tools.store.pool.nodes()}
-        models = {device.model for node in nodes if node in known for device in known[node].devices}
+        computing = (DeviceKind.CPU, DeviceKind.GPU, DeviceKind.NPU)
+        models = {
+            frozenset((d.kind, d.model) for d in known[node].devices if d.kind in computing)
+            for node in nodes
+            if node in known
+        }
         kinds = {grant.kind for grant in self.crew.seats.values()}
         return len(models) == 1 and len(kinds) == 1 and all(node in known for node in nodes)
 

@@ -52,7 +52,9 @@ class Sentry:
             self._first = {}
         if gang.phase in (words.Phase.QUIESCING, words.Phase.RESUMING):
             late = now - gang.since > QUIET_S and now - self._looked_at > QUIET_S
-            if late and (found := frozen(self._glimpses(gang, now), gang.since)) is not None:
+            stuck = gang.phase == words.Phase.QUIESCING
+            looks = self._glimpses(gang, now, stacks=stuck) if late else {}
+            if (found := frozen(looks, gang.since)) is not None:
                 return found
         at_work = gang.phase in (words.Phase.RUNNING, words.Phase.RESUMING)
         since = self.lookout.late_since(now) if at_work else None

@@ -62,9 +62,9 @@ class NurseryLine:
 class KeeperChild:
     """This node's keeper. One that ends is started anew at its port; ranks send again."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, memory: Path) -> None:
         """Start it at a port of its own choice."""
-        self._address, self._token = address, token
+        self._address, self._token, self._memory = address, token, memory
         self._is_over = threading.Event()
         self.port = 0
         self._process = self._start()
@@ -94,7 +94,7 @@ class KeeperChild:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [
                 sys.executable, "-m", "karez.drivers.steward.keeper",
-                self._address, str(self.port),
+                self._address, str(self.port), str(self._memory),
             ],
             env={**inherited(), "KAREZ_KEEPER_TOKEN": self._token},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,

@@ -1,6 +1,6 @@
 """The process that holds peers' training state in memory and ships this node's to a peer.
 
-Run as `python -m karez.drivers.steward.keeper HOST PORT`, with KAREZ_KEEPER_TOKEN in its
+Run as `python -m karez.drivers.steward.keeper HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in its
 environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
 the peers' keepers, and marks it replicated. It never unpickles anything.
 """
@@ -23,9 +23,10 @@ KEEP = 2
 class Keeper:
     """Snapshots by (job, rank) and step. Threads share it under one lock."""
 
-    def __init__(self, token: str) -> None:
-        """Nothing is held yet."""
+    def __init__(self, token: str, memory: Path) -> None:
+        """Nothing is held yet; `memory` is where this node's ranks have their own snapshots."""
         self._token = token
+        self._memory = memory
         self._held: dict[tuple[str, int], dict[int, tuple[bytes, bool]]] = {}
         """(job, rank) -> step -> what was sent, and whether that is all of it."""
         self._epochs: dict[str, int] = {}
@@ -56,12 +57,11 @@ class Keeper:
             case "put":
                 return self._put(name, request, blob), b""
             case "list":
-                with self._lock:
-                    held = sorted(self._held.get(name, {}).items())
-                return {"steps": [(step, whole) for step, (_, whole) in held]}, b""
+                return {"steps": self._steps(name)}, b""
             case "get":
                 with self._lock:
                     body, _ = self._held.get(name, {}).get(int(request["step"]), (b"", False))
+                body = self._left_here(name, int(request["step"])) or body
                 return {"ok": bool(body)}, body
             case "drop":
                 with self._lock:
@@ -73,6 +73,33 @@ class Keeper:
                 return self._ship(request, peers), b""
             case _:
                 return {"ok": False}, b""
+
+    def _steps(self, name: tuple[str, int]) -> list[tuple[int, bool]]:
+        """What is held of a rank, and whether all of it: sent here, or left here by the rank."""
+        with self._lock:
+            found = {step: whole for step, (_, whole) in self._held.get(name, {}).items()}
+        if (slots := self._slots(name)) is not None:
+            found.update(dict.fromkeys(slots.steps(), True))
+            slots.close()
+        return sorted(found.items())
+
+    def _left_here(self, name: tuple[str, int], step: int) -> bytes:
+        """A snapshot that a rank left when it was moved to another node."""
+        slots = self._slots(name)
+        if slots is None:
+            return b""
+        snapshot = slots.read(step)
+        slots.close()
+        return b"" if snapshot is None else snapshot.body
+
+    def _slots(self, name: tuple[str, int]) -> Slots | None:
+        path = (self._memory / name[0] / f"{name[1]}.slots").resolve()
+        if not path.is_relative_to(self._memory.resolve()):
+            return None
+        try:
+            return Slots(path)
+        except (OSError, ValueError):
+            return None
 
     def _put(self, name: tuple[str, int], request: dict[str, Any], blob: bytes) -> dict[str, Any]:
         """Hold a snapshot, within what its job was granted here, if it was granted so much."""
@@ -138,7 +165,8 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
 
 def main() -> None:
     """Listen, print the port, serve until standard input closes."""
-    keeper = Keeper(os.environ["KAREZ_KEEPER_TOKEN"])  # noqa: TID251 - this process's own main
+    token = os.environ["KAREZ_KEEPER_TOKEN"]  # noqa: TID251 - this process's own main
+    keeper = Keeper(token, Path(sys.argv[3]))
     server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 
     def accept() -> None:

@@ -70,7 +70,7 @@ class Steward:
         log = self.home / "nursery.log"
         self._cold = NurseryLine(log, "", self._hear_nursery)
         self._warm = NurseryLine(log, config.preload, self._hear_nursery)
-        self._keeper = KeeperChild(config.address, config.token)
+        self._keeper = KeeperChild(config.address, config.token, self.memory)
         self.socket_path = str(self.memory / "steward.sock")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.socket_path)

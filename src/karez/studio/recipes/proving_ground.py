@@ -21,7 +21,7 @@ def main() -> None:
     settings = settings_of(ProvingGround)
     with training.session(seed=settings.seed) as run:
         if settings.mode == "fsdp":
-            run.build(lambda run: _sharded_model(settings))
+            run.build(lambda _: _sharded_model(settings))
         else:
             model = _network(settings.width)
             run.track(model=model, optimizer=_optimizer(model, settings.mode))
@@ -42,10 +42,11 @@ def main() -> None:
 
 def _network(width: int) -> nn.Sequential:
     """Two hidden layers with dropout, so that the random generators count."""
+    half = width // 2
     return nn.Sequential(
         nn.Linear(INPUTS, width), nn.ReLU(), nn.Dropout(0.1),
         nn.Linear(width, width), nn.ReLU(),
-        nn.Linear(width, width // 2 or 1), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width // 2 or 1, 1),
+        nn.Linear(width, half), nn.ReLU(), nn.Dropout(0.1), nn.Linear(half, 1),
     )  # fmt: skip
 
 

@@ -77,6 +77,11 @@ class Keeping:
     def tracked(self, tracked: Tracked) -> None:
         self._tracked = tracked
 
+    def begin(self, peers: tuple[str, ...], *, ship_whole: bool, epoch: int) -> None:
+        """A generation begins, with these peers."""
+        self.peers, self.ship_whole = peers, ship_whole
+        self._shipper.epoch = epoch
+
     def snapshot(self, step: int, stamp: Stamp, packed: Packed, link: StewardLink | None) -> None:
         """Keep a completed step here, send it to the peers, and store it if that was asked."""
         parts = packed.parts

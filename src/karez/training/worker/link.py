@@ -141,6 +141,8 @@ class Shipper:
         """Nothing is connected yet."""
         self.full_bytes = 0
         """What a job's snapshots needed of the memory that it holds elsewhere, if too much."""
+        self.epoch = place.epoch
+        """Keepers take nothing from an epoch older than the newest that they have heard from."""
         self._place = place
         self._news = threading.Condition()
         self._wanted: tuple[int, tuple[str, ...], int] | None = None
@@ -179,7 +181,7 @@ class Shipper:
             "job": place.job,
             "rank": place.seat,
             "step": step,
-            "epoch": place.epoch,
+            "epoch": self.epoch,
             "path": place.slots,
             "to": peers,
             "limits": [place.memory.get(peer, 0) for peer in peers],

@@ -271,8 +271,8 @@ class Member:
     def _snapshot(self) -> None:
         if self._tracked is None or self._keeping is None:
             return
-        is_replica = self._compares and not self._tracked.is_sharded and self.world > 1
-        packed = pack(self._tracked, digest=is_replica and self.step % self._digest_every == 0)
+        is_alike = self._compares and self._tracked.is_alike and self.world > 1
+        packed = pack(self._tracked, digest=is_alike and self.step % self._digest_every == 0)
         self._averager.digest = packed.digest
         self._keeping.snapshot(self.step, self._stamp, packed, self._link)
 
@@ -324,8 +324,9 @@ class Member:
             if self._make is not None:
                 self._build()
             if self._keeping is not None:
-                self._keeping.peers = tuple(str(peer) for peer in message["peers"])
-                self._keeping.ship_whole = bool(message["whole"]) or self.need_tracked().is_sharded
+                peers = tuple(str(peer) for peer in message["peers"])
+                whole = bool(message["whole"]) or self.need_tracked().is_sharded
+                self._keeping.begin(peers, ship_whole=whole, epoch=int(message["epoch"]))
             moved = self._restore(step, [int(number) for number in message.get("fresh", ())])
             self._agree(step)
         except RuntimeError as error:

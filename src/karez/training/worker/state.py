@@ -47,9 +47,12 @@ class Tracked:
     @property
     def is_sharded(self) -> bool:
         """Whether a rank's heavy part is its own and nobody else's."""
-        if isinstance(self.optimizer, ShardedOptimizer):
-            return True
-        return any(is_sharded_tensor(parameter) for parameter in self.model.parameters())
+        return isinstance(self.optimizer, ShardedOptimizer) or not self.is_alike
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether all ranks have the same parameters after a step."""
+        return not any(is_sharded_tensor(parameter) for parameter in self.model.parameters())
 
 
 class History:
@@ -212,8 +215,11 @@ def _thaw(body: bytes) -> Any:
         dtype: torch.dtype = getattr(torch, name)
         count = int(np.prod(shape)) if shape else 1
         size = count * dtype.itemsize
-        raw = torch.frombuffer(bytearray(body[at : at + size]), dtype=torch.uint8)
-        tensors.append(raw.view(dtype).reshape(shape) if count else torch.empty(shape, dtype=dtype))
+        if size:
+            raw = torch.frombuffer(bytearray(body[at : at + size]), dtype=torch.uint8)
+            tensors.append(raw.view(dtype).reshape(shape))
+        else:
+            tensors.append(torch.empty(shape, dtype=dtype))
         at += size
     return _lower(skeleton, tensors)
 

@@ -1,0 +1,24 @@
+"""Imported once per node by the nursery: all that a recipe's ranks need, used once. No thread."""
+
+import importlib
+import pkgutil
+
+import torch
+
+import karez.studio.recipes
+import karez.training.worker.preload
+from karez.core.codec import from_json
+from karez.studio.settings import RECIPES
+
+for _found in pkgutil.iter_modules(karez.studio.recipes.__path__):
+    if _found.name != "warm":
+        importlib.import_module(f"karez.studio.recipes.{_found.name}")
+for _recipe in RECIPES.values():
+    from_json(_recipe.settings, {})  # builds its parser: 20 ms
+
+torch.set_num_threads(1)  # a pool of threads would not survive the fork
+_layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Dropout(0.5))
+_optimizer = torch.optim.AdamW(_layer.parameters())
+_layer(torch.ones(1, 4)).sum().backward()  # what torch sets up at its first step: 15 ms
+_optimizer.step()
+_optimizer.state_dict()

@@ -1,0 +1,185 @@
+"""Seeded schedules of faults against real gangs: same losses, same weights, nothing left behind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import psutil
+
+from karez.core.ports import Harm, NodeLost
+from karez.core.receipts import Receipt
+from karez.core.resources import DeviceKind, Grant, Need, NodeId
+from karez.core.settings import Settings
+from karez.core.workloads import (
+    Among,
+    GangSpec,
+    Job,
+    JobSpec,
+    State,
+    WorkloadId,
+    WorkloadKind,
+)
+from tests.contracts.gang import Bench, Gang, until
+
+STEPS = 60
+FAULTS = (
+    Harm.KILL, Harm.KILL, Harm.KILL, Harm.STOP, Harm.LINK, Harm.CORRUPT, Harm.NODE, Harm.KEEPER,
+    Harm.FOREMAN,
+)  # fmt: skip
+
+
+@dataclass
+class Ground(Bench):
+    """Three nodes, the third of them free; whatever is asked for is found there or elsewhere."""
+
+    settings: Settings = field(
+        default_factory=lambda: Settings(checkpoint_s=1e9, tick_s=0.1, hang_s=0.6, quiesce_s=2.0)
+    )
+    given: int = 100
+
+    def find(
+        self, need: Need, count: int, avoid: frozenset[NodeId], among: Among
+    ) -> Sequence[Grant]:
+        node = next((name for name in ("c", "b", "a") if NodeId(name) not in avoid), None)
+        if node is None:
+            return []
+        self.given += count
+        return [
+            Grant(node=NodeId(node), kind=DeviceKind.GPU, devices=((self.given - n, 1000),))
+            for n in range(count)
+        ]
+
+
+@dataclass
+class Trial(Gang):
+    """One run of the proving ground."""
+
+    mode: str = "ddp"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self.bench.count += 1
+        self.id = WorkloadId(f"job-{self.bench.count}")
+        settings = {"steps": self.steps, "mode": self.mode, "width": 64, "batch": 4 * self.ranks}
+        spec = JobSpec(
+            name="trial",
+            kind=WorkloadKind.TRAIN,
+            recipe="proving-ground",
+            settings={**settings, "pause_ms": 4.0},
+            gang=GangSpec(min=self.ranks, want=self.ranks),
+            chaos=True,
+        )
+        self.bench.store.workloads.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
+        self.grants = [
+            Grant(
+                node=NodeId("ab"[n * 2 // self.ranks]),
+                kind=DeviceKind.GPU,
+                devices=((n, 1000),),
+            )
+            for n in range(self.ranks)
+        ]
+        self.place()
+        self.foreman = None
+        self.thread = None
+
+    def weights(self) -> str:
+        artifact = self.bench.store.artifacts.find(self.job().status.outputs["weights"])
+        assert artifact is not None
+        return str(artifact.spec.facts["weights_sha256"])
+
+    def receipts(self) -> Sequence[Receipt]:
+        return self.bench.store.history.receipts(self.id)
+
+    def harm(self, what: Harm, rank: int) -> None:
+        """Cause a fault, wherever the rank is right now."""
+        if what == Harm.FOREMAN:
+            self.abandon()
+            self.start()
+            return
+        info = self.processes().get(rank)
+        if info is None or not info.alive or not info.pid:
+            return
+        for node, steward in list(self.bench.fabric.stewards.items()):
+            if any(known.key == info.key for known in steward.processes()):
+                try:
+                    self.bench.fabric.harm(node, self.id, info.key, what)
+                except NodeLost:
+                    return
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a schedule led to."""
+
+    seed: int
+    faults: tuple[str, ...]
+    receipts: Sequence[Receipt]
+    same: bool
+    why: str = ""
+
+
+def calm(bench: Ground, mode: str, ranks: int) -> tuple[dict[tuple[int, int], str], str]:
+    """Losses and weights without faults."""
+    trial = Trial(bench, ranks=ranks, steps=STEPS, mode=mode).start()
+    done = trial.finish()
+    assert done.state == State.SUCCEEDED, f"{done.status} {bench.logs.text()[-3000:]}"
+    return trial.losses(), trial.weights()
+
+
+def disturbed(
+    bench: Ground, mode: str, ranks: int, seed: int, want: tuple[dict[tuple[int, int], str], str]
+) -> Outcome:
+    """Three to five faults at random moments, some while another is being dealt with."""
+    chance = Random(seed)
+    trial = Trial(bench, ranks=ranks, steps=STEPS, mode=mode).start()
+    told: list[str] = []
+    at = 1
+    nodes = 0
+    for _ in range(chance.randint(3, 5)):
+        what = chance.choice(FAULTS)
+        if what == Harm.NODE and (nodes or chance.random() < 0.5):
+            what = Harm.KILL  # two nodes at once are more than one peer can hold
+        nodes += what == Harm.NODE
+        rank = chance.randrange(ranks)
+        at += chance.randint(1, 9)
+        if chance.random() < 0.7 or not told:
+            trial.reach(min(at, STEPS - 5))
+        told.append(f"{what.value}@{trial.step()}:{rank}")
+        trial.harm(what, rank)
+    done = trial.finish(within_s=120)
+    if done.state != State.SUCCEEDED:
+        why = f"{bench.logs.text()[-1000:]} {done.state} {done.status}"
+        return Outcome(seed, tuple(told), trial.receipts(), same=False, why=why)
+    same = trial.losses() == want[0] and trial.weights() == want[1]
+    return Outcome(seed, tuple(told), trial.receipts(), same=same)
+
+
+def check(outcome: Outcome) -> None:
+    """Raises AssertionError with the schedule in it."""
+    told = f"seed {outcome.seed}, {', '.join(outcome.faults)}"
+    assert outcome.same, f"{told}: {outcome.why or 'another result'}"
+    for receipt in outcome.receipts:
+        faults = receipt.cause.count("; then ") + 1
+        assert receipt.steps_lost <= faults, f"{told}: {receipt}"
+
+
+def nothing_left(bench: Ground) -> None:
+    """No process, socket or shared memory of the bench is there any more."""
+    for steward in bench.fabric.stewards.values():
+        assert not steward.memory.exists()
+    mine = psutil.Process().children(recursive=True)
+    left = [p.cmdline() for p in mine if p.status() != psutil.STATUS_ZOMBIE]
+    assert not [line for line in left if "karez" in " ".join(line)]
+
+
+def ground(folder: Path) -> Ground:
+    """A bench whose nurseries have imported what the proving ground needs."""
+    made = Ground(folder, ["a", "b", "c"])
+    made.store.pool.see_nodes(made.fabric.nodes(), now=1.0)
+    return made
+
+
+def settle(bench: Ground) -> None:
+    """Between two schedules: nothing of the one before runs."""
+    until(lambda: not any(s.processes() for s in bench.fabric.stewards.values()))

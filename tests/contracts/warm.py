@@ -1,7 +1,5 @@
 """What a nursery of these tests has imported: all that a rank here needs, and no more."""
 
-import torch._dynamo
-import torch.distributed
 from torch.distributed.device_mesh import init_device_mesh  # noqa: F401 - as below
 from torch.distributed.fsdp import fully_shard  # noqa: F401 - as below
 

@@ -116,7 +116,7 @@ def test_a_node_says_how_it_enforces_what_it_grants(tmp_path: Path) -> None:
     assert node.memory_bytes > 0
 
 
-def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs() -> None:
+def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs(tmp_path: Path) -> None:
     keeper = Keeper("t", tmp_path)
 
     def put(step: int, size: int, **more: int) -> dict[str, object]:

@@ -9,12 +9,18 @@ import math
 import os
 import socket
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+GRACE_S = 0.02
+"""How long a broken collective may take to end by itself."""
+_ABANDONED: list[Any] = []
+"""Groups with a collective that never ends: they are kept, for nobody can destroy them."""
 _LONG = datetime.timedelta(days=2)
 """Collectives have no deadline of their own: the foreman ends a generation, not a timer."""
 
@@ -46,6 +52,9 @@ class Group:
         """No group yet."""
         self._sockets: dict[int, str] = {}
         self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._is_aborted = False
+        self._under_way: Any = None
 
     def rebuild(self, member: Membership, *, within_s: float = 20.0) -> None:
         """Form the group of a generation.
@@ -54,6 +63,7 @@ class Group:
             RuntimeError: A member did not come or died meanwhile.
         """
         self.drop()
+        self._is_aborted = False
         host, _, port = member.store.rpartition(":")
         limit = datetime.timedelta(seconds=within_s)
         store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
@@ -74,13 +84,46 @@ class Group:
         with self._lock:
             for fd, name in self._sockets.items():
                 _shut(fd, name)
+        self._is_aborted = True
+        self._woken.set()
 
     def drop(self) -> None:
         """Leave the group, if there is one."""
         with self._lock:
             self._sockets = {}
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if not dist.is_initialized():
+            return
+        if self._under_way is not None and not self._has_ended(self._under_way):
+            # Its thread hangs in a send that gloo forgot; to destroy the group would wait for it.
+            _ABANDONED.append((dist.distributed_c10d._get_default_group(), self._under_way))
+        self._under_way = None
+        dist.destroy_process_group()
+
+    def _has_ended(self, work: Any) -> bool:
+        deadline = time.monotonic() + GRACE_S  # noqa: TID251 - a duration
+        while not work.get_future().done():
+            if time.monotonic() > deadline:  # noqa: TID251 - as above
+                return False
+            time.sleep(0.001)  # noqa: TID251 - torch's work has no wait that ends without raising
+        return True
+
+    def _finish(self, work: Any) -> None:
+        """Wait for a collective, or until the group is aborted.
+
+        About one abort in fifty leaves gloo waiting for a send whose connection is closed (torch
+        2.13), so nobody who can be told of an abort may wait in gloo itself.
+        """
+        self._under_way = work
+        self._woken.clear()
+        if self._is_aborted:
+            raise RuntimeError("the group was aborted")
+        future = work.get_future()
+        future.add_done_callback(lambda _: self._woken.set())
+        self._woken.wait()
+        if not future.done():
+            raise RuntimeError("the group was aborted")
+        self._under_way = None
+        work.wait()  # raises what went wrong
 
     @property
     def world(self) -> int:
@@ -107,7 +150,7 @@ class Group:
         stamps[2 * rank], stamps[2 * rank + 1] = float(digest >> 16), float(digest & 0xFFFF)
         pieces = [t.detach().reshape(-1).to("cpu", torch.float32) for t in tensors]
         flat = torch.cat([*pieces, stamps])
-        dist.all_reduce(flat)
+        self._finish(dist.all_reduce(flat, async_op=True))
         odd = _odd([tuple(pair) for pair in flat[-2 * world :].view(world, 2).tolist()])
         if odd is not None:
             raise odd
@@ -123,22 +166,28 @@ class Group:
         """Give every rank the first rank's values. Raises RuntimeError when aborted."""
         for tensor in tensors:
             copy = tensor.detach().to("cpu").contiguous()
-            dist.broadcast(copy, 0)
+            self._finish(dist.broadcast(copy, 0, async_op=True))
             tensor.copy_(copy)
 
     def hand_out(self, body: bytes, source: int) -> bytes:
         """Give every rank the bytes of one. Raises RuntimeError when aborted."""
         size = torch.tensor([len(body)])
-        dist.broadcast(size, source)
+        self._finish(dist.broadcast(size, source, async_op=True))
         data = torch.empty(int(size), dtype=torch.uint8)
         if dist.get_rank() == source:
             data.copy_(torch.frombuffer(bytearray(body), dtype=torch.uint8))
-        dist.broadcast(data, source)
+        self._finish(dist.broadcast(data, source, async_op=True))
         return bytes(data.numpy().tobytes())
+
+    def gather(self, piece: torch.Tensor) -> torch.Tensor:
+        """The ranks' pieces, all of one size, in one row. Raises RuntimeError when aborted."""
+        whole = torch.empty(piece.numel() * self.world, dtype=piece.dtype)
+        self._finish(dist.all_gather_single(whole, piece, async_op=True))
+        return whole
 
     def meet(self) -> None:
         """Wait until every rank is here. Raises RuntimeError when aborted."""
-        dist.all_reduce(torch.zeros(1))
+        self._finish(dist.all_reduce(torch.zeros(1), async_op=True))
 
 
 def _odd(stamps: list[tuple[float, ...]]) -> Odd | None:

@@ -115,6 +115,8 @@ class Member:
     def join(self, tracked: Tracked) -> None:
         """Take charge of a state; on return it is that of the last common step."""
         self._tracked = tracked
+        if isinstance(tracked.optimizer, ShardedOptimizer):
+            tracked.optimizer.collect = self._collect
         if self._link is not None:
             self._keeping = Keeping(self._place)
             self._keeping.tracked = tracked
@@ -227,6 +229,11 @@ class Member:
         with torch.no_grad():
             flat = parameter.data.reshape(-1)
             flat[0] = -flat[0] if float(flat[0]) else 1.0
+
+    def _collect(self, piece: torch.Tensor) -> torch.Tensor | None:
+        found: list[torch.Tensor] = []
+        self._together(lambda: found.append(self._group.gather(piece)))
+        return found[0] if found else None
 
     def _bad_grads(self) -> None:
         """A GradScaler meets gradients that overflow every now and then; anybody else must not."""
@@ -367,6 +374,8 @@ class Member:
                 tracked.optimizer.spread(self.rank, self.world)
             else:
                 tracked.optimizer.gather()
+                if self.is_spoiled:
+                    raise RuntimeError("a peer was lost")
 
     def _restore(self, step: int, fresh: list[int]) -> bool:
         """Take the state of a step, from here or from another rank; whether it came from there."""

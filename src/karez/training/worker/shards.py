@@ -1,10 +1,9 @@
 """State that is split over the ranks: an optimizer in shards (ZeRO stage 1), FSDP2's tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from karez.core.errors import BadRequest
 
@@ -38,6 +37,8 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
         self._slice = torch.nn.Parameter(torch.zeros(0, dtype=own[0].dtype))
         self._inner = kind([self._slice], **options)
         self._shape = (0, 1)
+        self.collect: Callable[[torch.Tensor], torch.Tensor | None] | None = None
+        """Puts all ranks' slices in a row; None, if one was lost. Set by the session."""
         super().__init__(own, dict(self._inner.defaults))
 
     @property
@@ -54,7 +55,7 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
     def step(self, closure: Any = None) -> Any:
-        """Update the own slice by averaged gradients, then gather. Raises RuntimeError, aborted."""
+        """Update the own slice by averaged gradients, then gather the others'."""
         if closure is not None:
             raise BadRequest(problem="a sharded optimizer takes no closure")
         if self._slice.numel() == 0:
@@ -70,19 +71,16 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
     def gather(self) -> None:
-        """Give every rank all slices. Raises RuntimeError, aborted."""
-        rank, world = self._shape
-        if world == 1:
-            whole = self._slice.detach()
-        else:
-            whole = torch.empty(self._slice.numel() * world, dtype=self._slice.dtype)
-            dist.all_gather_single(whole, self._slice.detach())
+        """Give every rank all slices."""
+        own = self._slice.detach()
+        whole = own if self._shape[1] == 1 or self.collect is None else self.collect(own)
+        if whole is None:
+            return  # a peer was lost: the step does not count
         at = 0
         for parameter in self.parameters:
             piece = whole[at : at + parameter.numel()]
             parameter.copy_(piece.view(parameter.shape))
             at += parameter.numel()
-        del rank
 
     def state_dict(self) -> dict[str, Any]:
         """The own slice and its moments."""

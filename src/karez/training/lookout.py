@@ -20,8 +20,12 @@ KNOWN = 5
 """Steps that make a limit."""
 PATIENCE = 4.0
 """A rank that computes, and does use the processor, may be late so many times longer."""
-BUSY = 0.3
-"""Share of the time between two looks that a rank must have computed to count as busy."""
+BUSY = 0.05
+"""Share of the time between two looks that a rank must have computed to count as busy; one that
+waits for a processor counts as well, for a host may have fewer of these than work."""
+FIRST_FACTOR = 3.0
+"""The first step of a generation may take so many times longer: caches are cold."""
+MOST_DOUBLINGS = 6
 DATA_S = 600.0
 """How long a rank may wait for its data before that counts as a hang."""
 SAMPLES, SIGMAS, SLOWER, IN_A_ROW = 20, 3.0, 0.3, 3
@@ -57,11 +61,16 @@ class Lookout:
     _busy: dict[int, deque[float]] = field(default_factory=dict)
     _slow: dict[int, int] = field(default_factory=dict)
     _looked: int = 0
+    _called: int = 0
+    """Verdicts since a step was last heard of: each doubles the limit, lest a wrong one repeat."""
+    _cold: set[int] = field(default_factory=set)
+    """Ranks that have not completed a step of this generation."""
     _limit_s: float = 0.0
 
     def begin(self, ranks: Iterable[int], now: float) -> None:
         """A generation begins."""
         self._last = dict.fromkeys(ranks, now)
+        self._cold = set(self._last)
 
     def heard(self, rank: int, busy_s: float, now: float, *, resumed: bool = False) -> None:
         """A rank has completed a step, or is back."""
@@ -69,8 +78,11 @@ class Lookout:
         self._last[rank] = now
         if resumed or last is None:
             return
-        self._gaps.append(now - last)
-        self._limit_s = 0.0
+        if rank in self._cold:
+            self._cold.discard(rank)
+        else:
+            self._gaps.append(now - last)
+        self._called, self._limit_s = 0, 0.0
         self._busy.setdefault(rank, deque(maxlen=SAMPLES)).append(busy_s)
 
     @property
@@ -82,7 +94,12 @@ class Lookout:
             ordered = sorted(self._gaps)
             p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
             self._limit_s = max(self.floor_s, FACTOR * p99)
-        return self._limit_s
+        more = FIRST_FACTOR if self._cold else 1.0
+        return float(self._limit_s * more * 2 ** min(self._called, MOST_DOUBLINGS))
+
+    def called(self) -> None:
+        """Somebody was called hung, and is ended for it."""
+        self._called += 1
 
     @property
     def step_s(self) -> float:
@@ -172,4 +189,6 @@ def judge(
 
 
 def _is_busy(before: Glimpse | None, now: Glimpse, apart_s: float) -> bool:
-    return before is not None and now.cpu_s - before.cpu_s > BUSY * apart_s
+    if before is None:
+        return True
+    return now.state == "running" or now.cpu_s - before.cpu_s > BUSY * apart_s

@@ -76,6 +76,7 @@ class Sentry:
             self.note = f"rank {named} waits for its data since {verdict.for_s:.0f} s"
             return None
         if verdict is not None:
+            self.lookout.called()
             self._glimpses(gang, now, stacks=True)
         return verdict
 

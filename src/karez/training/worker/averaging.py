@@ -17,13 +17,13 @@ class Averager:
     """Does something with all ranks; False if one was lost."""
     bad: Callable[[], None]
     """Hears of gradients that are not finite."""
-    digest: int = 0
+    digest: Callable[[], int]
     """Checksum of what must be alike on all ranks; 0: nothing is compared."""
     _is_due: bool = False
 
     def begin(self) -> None:
         """A generation begins."""
-        self.digest, self._is_due = 0, False
+        self._is_due = False
 
     def watch(self, model: torch.nn.Module, wanted: Callable[[], bool]) -> None:
         """Average this model's gradients from now on, whenever it is wanted."""
@@ -47,11 +47,11 @@ class Averager:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         grads = [p.grad for p in trained if p.grad is not None]
-        is_finite = True
+        is_finite, digest = True, self.digest()
 
         def average() -> None:
             nonlocal is_finite
-            is_finite = self.group.average(grads, self.digest)
+            is_finite = self.group.average(grads, digest)
 
         if self.together(average) and not is_finite:
             self.bad()

@@ -23,6 +23,7 @@ from karez.training.worker.state import (
     History,
     Stateful,
     Tracked,
+    digest_of,
     pack,
     split,
     unpack_heavy,
@@ -56,7 +57,9 @@ class Member:
         self._others: dict[str, Stateful] = {}
         self._keeping: Keeping | None = None
         self._group = Group()
-        self._averager = Averager(group=self._group, together=self._together, bad=self._bad_grads)
+        self._averager = Averager(
+            group=self._group, together=self._together, bad=self._bad_grads, digest=self._digest
+        )
         self._board: Board | None = None
         self._link: StewardLink | None = None
         if place.steward:
@@ -260,9 +263,9 @@ class Member:
         return True
 
     def _report_odd(self, odd: Odd) -> None:
-        """Replicas differ after this step: it is given up, with the one on which they agreed."""
+        """Replicas differ: the step is given up, and where nobody is right, the one before too."""
         self.is_spoiled = True
-        if self._keeping is not None:
+        if self._keeping is not None and not odd.ranks and not self.need_tracked().is_sharded:
             self._keeping.slots.drop_newer(self.step - 1)
         self.say("corrupt", generation=self.generation, step=self.step, ranks=list(odd.ranks))
 
@@ -278,10 +281,13 @@ class Member:
     def _snapshot(self) -> None:
         if self._tracked is None or self._keeping is None:
             return
-        is_alike = self._compares and self._tracked.is_alike and self.world > 1
-        packed = pack(self._tracked, digest=is_alike and self.step % self._digest_every == 0)
-        self._averager.digest = packed.digest
-        self._keeping.snapshot(self.step, self._stamp, packed, self._link)
+        self._keeping.snapshot(self.step, self._stamp, pack(self._tracked), self._link)
+
+    def _digest(self) -> int:
+        """Of the parameters from which this step's gradients were made, where ranks compare."""
+        tracked = self.need_tracked()
+        is_due = self._compares and tracked.is_alike and self.step % self._digest_every == 0
+        return digest_of(tracked.model) if is_due else 0
 
     @property
     def _digest_every(self) -> int:
@@ -373,9 +379,7 @@ class Member:
             if step == 0:
                 tracked.optimizer.spread(self.rank, self.world)
             else:
-                tracked.optimizer.gather()
-                if self.is_spoiled:
-                    raise RuntimeError("a peer was lost")
+                tracked.optimizer.gather(self._group.gather)  # not by Rule R: nothing is kept yet
 
     def _restore(self, step: int, fresh: list[int]) -> bool:
         """Take the state of a step, from here or from another rank; whether it came from there."""

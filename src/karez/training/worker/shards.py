@@ -7,6 +7,8 @@ import torch
 
 from karez.core.errors import BadRequest
 
+Collect = Callable[[torch.Tensor], torch.Tensor | None]
+
 
 class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is untyped here
     """An optimizer whose state is split evenly over the ranks (ZeRO stage 1).
@@ -37,7 +39,7 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
         self._slice = torch.nn.Parameter(torch.zeros(0, dtype=own[0].dtype))
         self._inner = kind([self._slice], **options)
         self._shape = (0, 1)
-        self.collect: Callable[[torch.Tensor], torch.Tensor | None] | None = None
+        self.collect: Collect | None = None
         """Puts all ranks' slices in a row; None, if one was lost. Set by the session."""
         super().__init__(own, dict(self._inner.defaults))
 
@@ -70,10 +72,10 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
         self.gather()
 
     @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
-    def gather(self) -> None:
-        """Give every rank all slices."""
-        own = self._slice.detach()
-        whole = own if self._shape[1] == 1 or self.collect is None else self.collect(own)
+    def gather(self, collect: Collect | None = None) -> None:
+        """Give every rank all slices, by `collect` if it is given."""
+        own, collect = self._slice.detach(), collect or self.collect
+        whole = own if self._shape[1] == 1 or collect is None else collect(own)
         if whole is None:
             return  # a peer was lost: the step does not count
         at = 0

@@ -89,8 +89,6 @@ class Packed:
 
     light: list[Bytes]
     heavy: list[Bytes] = field(default_factory=list)
-    digest: int = 0
-    """CRC-32 of the model's parameters; 0 where it was not asked for."""
 
     @property
     def parts(self) -> list[Bytes]:
@@ -103,16 +101,20 @@ class Packed:
         return HEAD.size + size_of(self.light)
 
 
-def pack(tracked: Tracked, *, digest: bool = False) -> Packed:
+def pack(tracked: Tracked) -> Packed:
     """The whole state. Frozen parameters are left out: they come from the base."""
-    moving = _moving(tracked.model)
-    crc = 0
-    if digest:  # not of buffers: running means differ from rank to rank
-        for value in (p.data for p in tracked.model.parameters() if p.requires_grad):
-            crc = zlib.crc32(_bytes(value), crc)
-    model = _own(tracked, moving)
+    model = _own(tracked, _moving(tracked.model))
     heavy = _freeze({"model": model, "optimizer": tracked.optimizer.state_dict()})
-    return Packed(light=pack_light(tracked), heavy=heavy, digest=crc)
+    return Packed(light=pack_light(tracked), heavy=heavy)
+
+
+def digest_of(model: torch.nn.Module) -> int:
+    """CRC-32 of the trained parameters. Not of buffers: running means differ from rank to rank."""
+    crc = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            crc = zlib.crc32(_bytes(parameter.data), crc)
+    return crc
 
 
 def pack_light(tracked: Tracked) -> list[Bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from karez.cli.simulate import parse_seeds
+from karez.cli.offline import parse_seeds
 from karez.core.errors import BadRequest
 from karez.scheduling.scores import Policy
 from karez.simulation import inventories, openb, workloads

@@ -1,7 +1,6 @@
 """`karez simulate`: traces through the production scheduler, offline."""
 
 import gzip
-import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from karez.cli.endure import training
+from karez.cli.offline import bar, parse_seeds, write_page
 from karez.cli.show import json_out, table
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
@@ -22,7 +23,6 @@ if TYPE_CHECKING:  # NumPy: only where something is simulated
     from karez.simulation.queueing import QueueReport
 
 app = typer.Typer(no_args_is_help=True, help="Traces through the production scheduler, offline.")
-MOST_SEEDS = 10_000
 MOST_ROWS = 20
 """Projects that are shown."""
 Report = Annotated[
@@ -269,21 +269,6 @@ def journal(
         raise typer.Exit(1)
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """`42-51` or `1,2,5-7`. Raises BadRequest."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
-        if match is None:
-            raise BadRequest(problem=f"--seeds {text!r} should read like 42-51 or 1,2,3")
-        first = int(match[1])
-        last = int(match[2] or first)
-        if last < first or last - first + len(seeds) >= MOST_SEEDS:
-            raise BadRequest(problem=f"--seeds {text!r} names none, or more than {MOST_SEEDS}")
-        seeds.extend(range(first, last + 1))
-    return tuple(seeds)
-
-
 @contextmanager
 def lines_of(path: Path) -> Iterator[Iterator[str]]:
     """The lines of a text file. Raises BadRequest if it cannot be read."""
@@ -334,27 +319,5 @@ def writer(path: Path | None) -> Iterator[Callable[[str], object] | None]:
     typer.echo(f"journal: {path}", err=True)
 
 
-def write_page(path: Path | None, text: str) -> None:
-    """Write a report, if one was asked for. Raises BadRequest if it cannot be written."""
-    if path is None:
-        return
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"report: {path}", err=True)
-
-
-@contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where somebody looks; call it with how much is done."""
-    from rich.console import Console  # noqa: PLC0415 - only where it is drawn
-    from rich.progress import Progress  # noqa: PLC0415 - as above
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
-
-
+app.command("training")(training)
 APPS = {"simulate": app}

@@ -7,7 +7,8 @@ import typer
 
 from karez.cli.connect import Json, ProjectName, client
 from karez.cli.show import json_out, table
-from karez.cli.simulate import bar, lines_of, nodes_of
+from karez.cli.offline import bar
+from karez.cli.simulate import lines_of, nodes_of
 from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.gangs import make_gang

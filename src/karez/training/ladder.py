@@ -32,10 +32,14 @@ LOSING = ("in-place", "replace", "shrink", "restart")
 
 
 def costs(receipts: Iterable[Receipt]) -> dict[str, float]:
-    """Rung -> expected seconds: the prior counts as one recovery beside those that happened."""
+    """Rung -> expected seconds: the prior counts as one recovery beside those that happened.
+
+    A recovery in which more went wrong teaches nothing of its last rung.
+    """
     found = {rung: [prior] for rung, prior in PRIOR_S.items()}
     for receipt in receipts:
-        found[receipt.rung].append(max(0.0, receipt.recovery_s))
+        if "; then " not in receipt.cause:
+            found[receipt.rung].append(max(0.0, receipt.recovery_s))
     return {rung: fmean(seconds) for rung, seconds in found.items()}
 
 
@@ -66,6 +70,8 @@ def order(
         return tuple(rungs)
     chance = again / (again + 1)
     price = dict(expected)
+    if again >= CONDEMNED:
+        price["in-place"] += SHRUNK_S + price["replace"]  # whatever it costs elsewhere
     price["in-place"] += chance * (expected["in-place"] + expected["replace"])
     price["shrink"] += SHRUNK_S / max(1, world)
     price["restart"] += SHRUNK_S  # it gives up every process of the gang: only when nothing is left

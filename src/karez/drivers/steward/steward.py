@@ -179,10 +179,10 @@ class Steward:
         """See Fabric. What only the ranks can do to themselves, they are told."""
         self._touch()
         if what == Harm.NODE:
-            self.forget(workload)
-            self._boots[workload] = secrets.token_hex(4)
-            with self._news:
+            with self._news:  # first: whoever listens must not take it for ranks that died
+                self._boots[workload] = secrets.token_hex(4)
                 self._news.notify_all()
+            self.forget(workload)
         elif what == Harm.KEEPER:
             self._keeper.kill()
         elif what in (Harm.CORRUPT, Harm.LINK):

@@ -133,6 +133,7 @@ def disturbed(
     """Three to five faults at random moments, some while another is being dealt with."""
     chance = Random(seed)
     trial = Trial(bench, ranks=ranks, steps=STEPS, mode=mode).start()
+    bench.trial = trial  # for whoever looks into a failure
     told: list[str] = []
     at = 1
     nodes = 0

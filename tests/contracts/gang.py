@@ -12,6 +12,7 @@ from karez.core.ports import ProcessInfo
 from karez.core.resources import DeviceKind, Grant, Need, NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import (
+    LADDER,
     Among,
     GangSpec,
     Job,
@@ -90,6 +91,10 @@ class Gang:
     roles: tuple[Role, ...] = ()
     extra: Sequence[Grant] = ()
     """What spares and roles hold."""
+    script: Path = SCRIPT
+    more: dict[str, float] = field(default_factory=dict)
+    """Further settings."""
+    ladder: tuple[str, ...] = LADDER
 
     def __post_init__(self) -> None:
         self.bench.count += 1
@@ -101,9 +106,11 @@ class Gang:
         spec = JobSpec(
             name="gang",
             kind=WorkloadKind.TRAIN,
-            command=("python", str(SCRIPT)),
-            settings={"steps": self.steps, "work": self.work},
+            command=("python", str(self.script)),
+            settings={"steps": self.steps, "work": self.work, **self.more},
             gang=GangSpec(min=self.low or self.ranks, want=self.ranks, roles=self.roles),
+            ladder=self.ladder,
+            ladder_fixed=self.ladder != LADDER,
         )
         self.bench.store.workloads.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
         self.grants = [
@@ -118,7 +125,7 @@ class Gang:
         """Give it its devices."""
         assert self.bench.store.workloads.place(self.id, self.grants, now=time.time())
 
-    def start(self) -> "Gang":
+    def start(self, *, begin: bool = True) -> "Gang":
         """A new foreman, on a new lease."""
         store = self.bench.store
         store.workloads.drop_leases("t")
@@ -129,7 +136,8 @@ class Gang:
         allocation = store.workloads.allocations()[self.id]
         self.foreman = Foreman(job, allocation, tokens[self.id], self.bench.tools)
         self.thread = threading.Thread(target=self.foreman.run, daemon=True)
-        self.thread.start()
+        if begin:
+            self.thread.start()
         return self
 
     def abandon(self) -> None:

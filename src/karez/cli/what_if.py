@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from karez.cli.connect import Json, ProjectName, client
-from karez.cli.show import json_out, table
 from karez.cli.offline import bar
+from karez.cli.show import json_out, table
 from karez.cli.simulate import lines_of, nodes_of
 from karez.client import calls
 from karez.core.errors import BadRequest

@@ -40,6 +40,8 @@ class Settings:
     """How long a node works on without hearing from any control before it stops its processes."""
     node_silence_s: float = 4.0
     """How long a node may be silent before its workers are moved."""
+    heartbeat_s: float = 1.0
+    """How long the pulse of a node with work on it may be silent before its ranks are moved."""
     checkpoint_s: float = 0.0
     """Seconds between two stored checkpoints of a training job; 0: by what failures and checkpoints
     cost (Young's and Daly's interval)."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, Process
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.config import StewardConfig
+from karez.drivers.steward.pulse import BEAT_S, Pulse
 from karez.drivers.steward.steward import Steward
 
 HOST_LABEL = "karez-host"
@@ -35,6 +37,8 @@ class RayEdge:
     steward: StewardConfig
     """A template: node, address and home are filled in for each node."""
     silence_s: float = 4.0
+    heartbeat_s: float = 1.0
+    """How long the pulse of a node with work on it may be silent."""
 
 
 class RayFabric:
@@ -45,6 +49,8 @@ class RayFabric:
         self._edge = edge
         self._stewards: dict[NodeId, Any] = {}
         self._silent: set[NodeId] = set()
+        self._pulses: dict[NodeId, Pulse] = {}
+        self._lock = threading.Lock()
         _wait_for_port(edge.address)
         try:
             ray.init(
@@ -99,11 +105,33 @@ class RayFabric:
         return found
 
     def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
-        """See Fabric."""
-        answer: Poll = self._call(
-            node, "poll", workload, after, wait_s, timeout_s=wait_s + self._edge.silence_s / POLLS
-        )
+        """See Fabric. Whoever polls a node listens to its pulse too: silence ends the wait."""
+        steward = self._stewards.get(node)
+        if steward is None:
+            raise NodeLost(f"{node} has no steward")
+        pulse = self._pulse_of(node)
+        if pulse.is_lost() and node in self._silent:
+            _pause(BEAT_S)  # a node that is known to be lost is asked no more than it would beat
+        ref = steward.poll.remote(workload, after, wait_s)
+        deadline = time.monotonic() + wait_s + self._edge.silence_s / POLLS  # noqa: TID251 - an edge
+        while not ray.wait([ref], timeout=BEAT_S)[0]:
+            if pulse.is_lost():
+                self._silent.add(node)
+                raise NodeLost(f"{node} has no pulse")
+            if time.monotonic() > deadline:  # noqa: TID251 - as above
+                break
+        answer: Poll = self._answer(node, ref, 0.05)
         return answer
+
+    def _pulse_of(self, node: NodeId) -> Pulse:
+        with self._lock:
+            known = self._pulses.get(node)
+        if known is None:
+            address = str(self._call(node, "pulse"))
+            known = Pulse(address, self._edge.steward.token, self._edge.heartbeat_s)
+            with self._lock:
+                self._pulses[node] = known
+        return known
 
     def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
         """See Fabric."""
@@ -177,6 +205,12 @@ class RayFabric:
         limit_s = self._edge.silence_s if timeout_s is None else timeout_s
         return self._answer(node, getattr(steward, method).remote(*args), limit_s)
 
+    def _forget_pulse(self, node: NodeId) -> None:
+        with self._lock:
+            pulse = self._pulses.pop(node, None)
+        if pulse is not None:
+            pulse.close()
+
     def _answer(self, node: NodeId, ref: Any, limit_s: float) -> Any:
         """A steward's answer. Who once kept silent is only polled and described until it speaks."""
         try:
@@ -188,9 +222,14 @@ class RayFabric:
             raise NodeLost(f"{node} is silent for {limit_s} s") from error
         except RayError as error:
             self._stewards.pop(node, None)
+            self._forget_pulse(node)
             raise NodeLost(f"{node}: {type(error).__name__}") from error
         self._silent.discard(node)
         return answer
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 class _HostedSteward(Steward):

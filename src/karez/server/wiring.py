@@ -223,6 +223,7 @@ def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
             address=address,
             steward=steward,
             silence_s=settings.node_silence_s,
+            heartbeat_s=settings.heartbeat_s,
         )
     )
 

@@ -204,6 +204,9 @@ class Foreman:
         before = self._gang
         now = self.tools.clock.now()
         self._gang, commands = protocol.advance(before, event, now)
+        for command in commands:
+            if isinstance(command, words.WriteReceipt):  # before the fault is forgotten
+                self._learn(command)
         has_changed = (self._gang.generation, self._gang.phase) != (before.generation, before.phase)
         if has_changed:
             self.record.log(self._gang)
@@ -236,8 +239,6 @@ class Foreman:
                 self._gasp(set(seats))
             case words.Leave():
                 self.hands.tell_all(self._gang, {"type": "leave"})
-            case words.WriteReceipt():
-                self._learn(command)
             case words.End():
                 self._ended = command
 

@@ -106,9 +106,13 @@ class Lookout:
         """The median step; 0 if none is known."""
         return median(self._gaps) if self._gaps else 0.0
 
+    def quiet_since(self, now: float) -> float:
+        """Since when somebody has not been heard of."""
+        return min(self._last.values(), default=now)
+
     def late_since(self, now: float) -> float | None:
-        """Since when somebody has not been heard of, once that is too long."""
-        oldest = min(self._last.values(), default=now)
+        """The same, once that is too long."""
+        oldest = self.quiet_since(now)
         return oldest if now - oldest > self.limit_s else None
 
     def straggler(self) -> Straggler | None:

@@ -57,12 +57,19 @@ class Sentry:
             if (found := frozen(looks, gang.since)) is not None:
                 return found
         at_work = gang.phase in (words.Phase.RUNNING, words.Phase.RESUMING)
-        since = self.lookout.late_since(now) if at_work else None
-        if since is None or now - self._looked_at < APART_S:
+        return self._look_at_work(gang, now) if at_work else None
+
+    def _look_at_work(self, gang: words.Gang, now: float) -> words.Hung | None:
+        since = self.lookout.quiet_since(now)
+        is_late = self.lookout.late_since(now) is not None
+        pause_s = APART_S if is_late else QUIET_S
+        if now - since <= self.lookout.floor_s or now - self._looked_at < pause_s:
             return None
         looks = self._glimpses(gang, now)
         if (stopped := frozen(looks, since)) is not None:
             return stopped
+        if not is_late:
+            return None  # only a process that does not run at all is judged so soon
         first, first_at = self._first, self._first_at
         self._first, self._first_at = looks, now
         if not first:

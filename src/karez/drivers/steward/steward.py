@@ -28,6 +28,7 @@ from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.files import gather, lay_out
 from karez.drivers.steward.limits import LOOK_S, OVER_CODE, over_limit
 from karez.drivers.steward.looks import hurt, look_at
+from karez.drivers.steward.pulse import PulseServer
 
 EVENT_LIMIT = 20_000
 """Events remembered per workload; a control that falls further behind looks at `processes`."""
@@ -71,6 +72,7 @@ class Steward:
         self._cold = NurseryLine(log, "", self._hear_nursery)
         self._warm = NurseryLine(log, config.preload, self._hear_nursery)
         self._keeper = KeeperChild(config.address, config.token, self.memory)
+        self._pulse = PulseServer(config.address, config.token)
         self.socket_path = str(self.memory / "steward.sock")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.socket_path)
@@ -224,9 +226,13 @@ class Steward:
         """See Fabric."""
         return f"{self.config.address}:{self._keeper.port}"
 
+    def pulse(self) -> str:
+        """host:port of this node's pulse."""
+        return self._pulse.address
+
     def stop(self) -> None:
         """End every process and clear shared memory."""
-        for child in (self._warm, self._cold, self._keeper):
+        for child in (self._pulse, self._warm, self._cold, self._keeper):
             child.stop()
         shutil.rmtree(self.memory, ignore_errors=True)
 

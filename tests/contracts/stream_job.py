@@ -1,0 +1,52 @@
+"""A DataLoader with workers, shuffling and random augmentation; a bad batch where asked for."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from karez import training
+
+
+class Noisy(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((8,), index / 40) + 0.1 * torch.rand(8)
+
+
+def main() -> None:
+    settings = json.loads(os.environ["KAREZ_SETTINGS"])
+    with training.session(seed=5) as run:
+        model = torch.nn.Linear(8, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.9)
+        run.track(model=model, optimizer=optimizer, scheduler=scheduler)
+        loader = torch.utils.data.DataLoader(
+            Noisy(), batch_size=4, shuffle=True, num_workers=settings.get("loaders", 0)
+        )
+        seen = Path(run.output("seen")) / f"rank-{run.rank}.txt"
+        for batch in run.steps(loader, total=settings["steps"]):
+            with seen.open("a") as file:
+                file.write(f"{run.step + 1} {float(batch.sum()).hex()}\n")
+            for _ in range(settings["work"]):
+                torch.mm(torch.ones(200, 200), torch.ones(200, 200))
+            loss = (model(batch) - batch.mean(1, keepdim=True)).pow(2).mean()
+            if settings.get("bad") and abs(float(batch.sum()) - settings["bad"]) < 1e-9:
+                loss = loss * float("nan")
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            run.commit(loss=loss)
+        if run.rank == 0:
+            weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+            (Path(run.output("final")) / "weights.txt").write_text(
+                " ".join(float(value).hex() for value in weights)
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Faults that are no exits, and foremen that die: what a gang makes of them, on real processes."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from karez.core.resources import NodeId
+from karez.core.settings import Settings
+from karez.core.workloads import EndReason, State
+from karez.training import gang as words
+from karez.training.foreman import Foreman
+from tests.contracts.gang import Bench, Gang, until
+from tests.contracts.test_recovery import assert_nothing_left, gpus, undisturbed
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+QUICK = Settings(checkpoint_s=1e9, tick_s=0.1, hang_s=0.7)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path, ["a"], settings=QUICK)
+    yield made
+    made.close()
+    assert_nothing_left(made)
+
+
+class Killed(Exception):
+    """What stands for SIGKILL to a foreman: nothing after it is done."""
+
+
+def mortal(foreman: Foreman, at: int, *, after: bool) -> None:
+    """Have a foreman die at a transition, before it is written down or right after."""
+    write, seen = foreman.record.log, 0
+
+    def log(gang: words.Gang) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == at and not after:
+            raise Killed
+        write(gang)
+        if seen == at:
+            raise Killed
+
+    foreman.record.log = log  # type: ignore[method-assign]
+
+
+def start_mortal(gang: Gang, at: int, *, after: bool) -> threading.Thread:
+    """A foreman that will die."""
+    gang.start(begin=False)
+    assert gang.foreman is not None
+    mortal(gang.foreman, at, after=after)
+    run = gang.foreman.run
+
+    def until_death() -> None:
+        try:
+            run()
+        except Killed:
+            return
+
+    gang.thread = threading.Thread(target=until_death, daemon=True)
+    gang.thread.start()
+    return gang.thread
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_foreman_may_die_at_every_transition_and_nothing_is_lost(
+    bench: Bench, *, after: bool
+) -> None:
+    losses, weights = undisturbed(bench, steps=25)
+    transitions = 0
+    for at in range(1, 20):
+        gang = Gang(bench, steps=25)
+        thread = start_mortal(gang, at, after=after)
+        until(lambda gang=gang, thread=thread: gang.step() >= 6 or not thread.is_alive())
+        if not thread.is_alive():
+            gang.start()
+        gang.reach(6)
+        gang.kill(1)
+        until(lambda gang=gang, thread=thread: gang.ended() or not thread.is_alive(), within_s=60)
+        if not gang.ended() and not (gang.thread and gang.thread.is_alive()):
+            gang.start()
+        done = gang.finish()
+        assert done.state == State.SUCCEEDED, f"{at}: {done.status} {bench.logs.text()[-2000:]}"
+        assert gang.losses() == losses
+        assert gang.weights() == weights
+        receipts = bench.store.history.receipts(gang.id)
+        assert len(receipts) == 1, f"{at}: {receipts}"
+        assert receipts[0].steps_lost <= 1
+        transitions = at
+        if thread.is_alive() or len(bench.store.history.transitions(gang.id)) < at:
+            break  # it was done before that many transitions
+    assert transitions >= 7
+
+
+def test_a_frozen_rank_is_replaced_and_one_that_computes_is_left_alone(bench: Bench) -> None:
+    losses, weights = undisturbed(bench)
+    gang = Gang(bench).start()
+    gang.reach(10)
+    os.kill(gang.processes()[1].pid, signal.SIGSTOP)
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    (receipt,) = bench.store.history.receipts(gang.id)
+    assert (receipt.code, receipt.rung) == ("frozen", "in-place")
+    assert receipt.confirmed_at - receipt.detected_at < 5
+    assert gang.losses() == losses
+    assert gang.weights() == weights
+
+
+def test_a_gang_without_retry_in_its_ladder_starts_over(bench: Bench) -> None:
+    gang = Gang(bench, steps=2000, ladder=("restart",)).start()
+    gang.reach(5)
+    gang.kill(0)
+    until(lambda: gang.job().state == State.QUEUED, what="a restart")
+    assert gang.job().status.retries == 1
+    assert bench.store.history.newest_checkpoint(gang.id, [0, 1])  # its dying gasp
+
+
+def test_a_batch_with_a_bad_loss_is_tried_again_and_then_left_out(bench: Bench) -> None:
+    calm = Gang(bench, script=HERE / "stream_job.py", steps=20).start()
+    assert calm.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    seen = _seen(bench, calm)
+    bad = float.fromhex(seen[9][1])
+    gang = Gang(bench, script=HERE / "stream_job.py", steps=20, more={"bad": bad}).start()
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    receipts = bench.store.history.receipts(gang.id)
+    assert [receipt.code for receipt in receipts] == ["nan"]
+    assert receipts[0].skipped == (9,)
+    assert "is left out" in receipts[0].cause
+    final = dict(_seen(bench, gang))  # the last word on each step
+    assert [final[str(n)] for n in range(1, 10)] == [value for _, value in seen[:9]]
+    assert final["10"] == seen[10][1]  # the batch after the bad one takes its place
+
+
+def test_a_loader_with_workers_gives_every_batch_once_whatever_is_killed(bench: Bench) -> None:
+    more = {"loaders": 2}
+    calm = Gang(bench, script=HERE / "stream_job.py", steps=24, more=more).start()
+    assert calm.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    gang = Gang(bench, script=HERE / "stream_job.py", steps=24, more=more).start()
+    for step, rank in ((4, 0), (14, 1)):
+        gang.reach(step)
+        gang.kill(rank)
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    assert gang.losses() == calm.losses()
+    assert gang.weights() == calm.weights()
+
+
+def _seen(bench: Bench, gang: Gang) -> list[tuple[str, str]]:
+    """(step, sum of its batch) of the first rank, as it met them."""
+    artifact = bench.store.artifacts.find(gang.job().status.outputs["seen"])
+    assert artifact is not None
+    with bench.tools.blobs.open(artifact.spec.files[0].sha256) as file:
+        rows = file.read().decode().splitlines()
+    return [(row.split()[0], row.split()[1]) for row in rows]
+
+
+def test_a_hugging_face_trainer_goes_on_as_if_nothing_had_happened(bench: Bench) -> None:
+    losses, weights = [], []
+    for kill in (False, True):
+        gang = Gang(bench, script=HERE / "hf_job.py", steps=16).start()
+        if kill:
+            gang.reach(6)
+            gang.kill(1)
+        assert gang.finish(within_s=180).state == State.SUCCEEDED, bench.logs.text()[-3000:]
+        losses.append(gang.losses())
+        weights.append(gang.weights())
+        assert len(bench.store.history.receipts(gang.id)) == int(kill)
+    assert losses[0] == losses[1]
+    assert weights[0] == weights[1]
+
+
+def test_a_node_that_is_not_trusted_is_left_while_it_still_works(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ["a", "b", "c"], spare=gpus("c", 0, 1), settings=QUICK)
+    leave: dict[NodeId, str] = {}
+    object.__setattr__(bench.tools, "leave", lambda: leave)
+    try:
+        calm = Bench(tmp_path / "calm", ["x"])
+        losses, _ = undisturbed(calm, steps=60)
+        calm.close()
+        bench.nodes = ["a", "b"]
+        gang = Gang(bench, steps=60).start()
+        gang.reach(8)
+        leave[NodeId("b")] = "dcgm reported xid-79 of b"
+        assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+        (receipt,) = bench.store.history.receipts(gang.id)
+        assert (receipt.code, receipt.rung, receipt.steps_lost <= 1) == ("report", "replace", True)
+        assert "xid-79" in receipt.cause
+        assert gang.losses() == losses
+    finally:
+        bench.close()
+
+
+def test_a_rank_that_always_fails_ends_the_job_with_what_it_last_held(bench: Bench) -> None:
+    """The limit on recoveries without progress; the survivors store their state first."""
+    object.__setattr__(bench.settings, "fault_limit", 2)
+    gang = Gang(bench, steps=100_000, ladder=("in-place", "retry")).start()
+    gang.reach(10)
+    for _ in range(40):
+        gang.kill(1)
+        if gang.ended():
+            break
+        threading.Event().wait(0.03)
+    done = gang.finish()
+    assert (done.state, done.status.end) == (State.FAILED, EndReason.TOO_MANY_FAULTS)
+    assert bench.store.history.newest_checkpoint(gang.id, [0, 1])

@@ -88,8 +88,9 @@ def test_a_foreman_may_die_at_every_transition_and_nothing_is_lost(
         assert done.state == State.SUCCEEDED, f"{at}: {done.status} {bench.logs.text()[-2000:]}"
         assert gang.losses() == losses
         assert gang.weights() == weights
-        receipts = bench.store.history.receipts(gang.id)
-        assert len(receipts) == 1, f"{at}: {receipts}"
+        every = bench.store.history.receipts(gang.id)
+        receipts = [receipt for receipt in every if "rank 1" in receipt.cause]
+        assert len(receipts) == 1, f"{at}: {every}"
         assert receipts[0].steps_lost <= 1
         transitions = at
         if thread.is_alive() or len(bench.store.history.transitions(gang.id)) < at:
@@ -164,7 +165,8 @@ def test_a_hugging_face_trainer_goes_on_as_if_nothing_had_happened(bench: Bench)
         if kill:
             gang.reach(6)
             gang.kill(1)
-        assert gang.finish(within_s=180).state == State.SUCCEEDED, bench.logs.text()[-3000:]
+        done = gang.finish(within_s=180)
+        assert done.state == State.SUCCEEDED, f"{done.status} {bench.logs.text()[-1000:]}"
         losses.append(gang.losses())
         weights.append(gang.weights())
         assert len(bench.store.history.receipts(gang.id)) == int(kill)

@@ -15,7 +15,7 @@ class Part:
     rank: int
     digest: str
     world: int
-    """How many ranks stored this step."""
+    """How many ranks were to store this step; 0: the others had nothing left to store."""
     whole: bool = False
     """Whether it holds all that the ranks have in common, so that any rank can start from it."""
 

@@ -163,7 +163,7 @@ def _startable(parts: Sequence[Part], seats: Sequence[int]) -> Mapping[int, Sequ
     by_rank = {part.rank: part for part in parts}
     world = max(part.world for part in parts)
     whole = next((part for part in parts if part.whole), None)
-    if len(parts) < (world or len(seats)):
+    if len(parts) < (world or (1 if whole else len(seats))):
         return {}
     if whole is None:
         return {seat: [by_rank[seat]] for seat in seats} if set(seats) == set(by_rank) else {}

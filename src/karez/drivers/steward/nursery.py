@@ -94,6 +94,7 @@ class _Nursery:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks for stacks; a session answers it
             self.steward.close()
             for fd in self.pipe:
                 os.close(fd)

@@ -161,7 +161,8 @@ class Keeping:
         steps = self.slots.steps()
         snapshot = self.slots.read(steps[-1]) if steps else None
         if snapshot is not None:
-            self._write(snapshot.step, stamp, snapshot.body, link, 0.0)
+            alone = Stamp(generation=stamp.generation, rank=stamp.rank, world=0)
+            self._write(snapshot.step, alone, snapshot.body, link, 0.0)
 
     def _make(self, capacity: int) -> Slots:
         try:

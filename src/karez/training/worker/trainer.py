@@ -89,6 +89,10 @@ class _Batches:
         self.batch_size = getattr(source, "batch_size", None)
         self.dataset = getattr(source, "dataset", None)
 
+    def __len__(self) -> int:
+        """More than it will ever need: steps that are done again must not end its epoch."""
+        return 1000 * self._callback.total
+
     def __iter__(self) -> Iterator[Any]:
         run, total = self._callback.run, self._callback.total
         yield from run.steps(_Split(self._source), total=total)

@@ -129,7 +129,7 @@ def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs(tmp_path: P
     assert put(3, 100, limit=250, epoch=1) == {"ok": False}
     assert put(3, 100, limit=250, epoch=3) == {"ok": True}
     steps, _ = keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})
-    assert steps == {"steps": [2, 3]}
+    assert steps == {"steps": [(2, True), (3, True)]}
     keeper.answer({"op": "drop", "job": "j"}, b"", {})
     assert put(1, 1, epoch=1) == {"ok": True}
 

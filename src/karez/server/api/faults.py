@@ -7,18 +7,20 @@ from fastapi import APIRouter
 from karez.core.identity import Role
 from karez.core.recovery import FaultReport
 from karez.core.views import PublicKey
-from karez.server.api.guard import CloudDep, allow
+from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(tags=["faults"])
 
 
 @router.post("/faults", status_code=201, **allow(Role.MONITOR))
-def report_fault(report: FaultReport, cloud: CloudDep) -> FaultReport:
+def report_fault(report: FaultReport, cloud: CloudDep, who: Who) -> FaultReport:
     """Say what is wrong with a node or a device: any monitoring may, with a key of role monitor.
 
     A fatal fault, or several in an hour, evict the node: jobs leave it, and nothing new is placed
     there until it has rested and is well again.
     """
+    if who.role != Role.MONITOR:
+        cloud.need_everywhere(who)  # a project's admin does not decide on nodes
     return cloud.recovery.report(report)
 
 

@@ -1,0 +1,107 @@
+"""Receipts: signed, chained, checked by anyone; goodput; plans of faults."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from karez.cli.main import app
+from karez.core.chaos import HEALED, parse_faults, plan
+from karez.core.ports import Harm
+from karez.core.receipts import Receipt, chained, check, goodput
+from karez.vault.signing import CloudKey
+
+
+def made(number: int, **more: object) -> Receipt:
+    at = 100.0 * number
+    fields = {
+        "cause": "rank 1 killed by signal 9", "ranks": (1,), "rung": "in-place", "source": "shm",
+        "detected_at": at, "decided_at": at + 0.02, "restored_at": at + 0.1,
+        "resumed_at": at + 0.15, "step_before": 7, "step_restored": 6, **more,
+    }  # fmt: skip
+    return Receipt(id=f"rcp-x-{number}", job="job-x", generation=number, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> tuple[CloudKey, list[Receipt]]:
+    key, found = CloudKey(tmp_path / "receipts.key"), []
+    for number in range(1, 5):
+        found.append(key.sign(chained(made(number), found[-1] if found else None)))
+    return key, found
+
+
+def test_signed_receipts_are_true_and_the_key_file_is_private(
+    tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
+) -> None:
+    key, receipts = signed
+    assert check(receipts, key.public) == []
+    assert (tmp_path / "receipts.key").stat().st_mode & 0o777 == 0o600
+    again = CloudKey(tmp_path / "receipts.key")
+    assert again.public == key.public
+
+
+def test_an_altered_a_missing_and_a_foreign_receipt_are_found(
+    tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
+) -> None:
+    key, receipts = signed
+    for name, value in (("step_before", 6), ("resumed_at", 100.05), ("cause", "x"), ("rung", "y")):
+        forged = [replace(receipts[0], **{name: value}), *receipts[1:]]
+        assert any("does not fit" in wrong for wrong in check(forged, key.public)), name
+    gone = [receipts[0], *receipts[2:]]
+    assert check(gone, key.public) == [
+        f"{receipts[2].id}: the receipt before it is missing or altered"
+    ]
+    other = CloudKey(tmp_path / "other.key")
+    assert len(check(receipts, other.public)) == 8
+
+
+def test_receipts_are_verified_offline_from_a_file(
+    tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
+) -> None:
+    key, receipts = signed
+    file = tmp_path / "r.json"
+    shown = [
+        {**asdict(r), "steps_lost": r.steps_lost, "recovery_s": r.recovery_s} for r in receipts
+    ]
+    file.write_text(json.dumps(shown))
+    runner = CliRunner()
+    words = ["receipts", "verify", str(file), "--key", key.public.hex(), "--json"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0
+    assert json.loads(done.output)["valid"] is True
+    shown[1]["step_restored"] = 7  # nothing lost, it says now
+    file.write_text(json.dumps(shown))
+    assert runner.invoke(app, words).exit_code == 1
+
+
+def test_goodput_is_what_is_left_of_the_time() -> None:
+    found = goodput(
+        [made(1), made(2)], began_at=0.0, until=1000.0, step_s=2.0, waited=[(300.0, 400.0)]
+    )
+    assert found.lost_s == pytest.approx(2 * 0.15 + 2 * 2.0 + 100.0)
+    assert found.goodput == pytest.approx(1 - found.lost_s / 1000)
+    assert (found.interruptions, found.restarts, found.steps_lost) == (3, 1, 2)
+    assert found.longest_run_s == 700.0
+    assert [(r.rung, r.count) for r in found.rungs] == [("in-place", 2)]
+    nothing = goodput([], began_at=0.0, until=0.0, step_s=0.0)
+    assert (nothing.goodput, nothing.interruptions) == (1.0, 0)
+
+
+def test_faults_are_read_and_planned_the_same_for_the_same_seed() -> None:
+    faults = parse_faults("kill:40, stop:5,control")
+    assert (len(faults), faults.count(Harm.STOP), faults[-1]) == (46, 5, Harm.CONTROL)
+    first, again = plan(faults, ranks=4, seed=3), plan(faults, ranks=4, seed=3)
+    assert first == again != plan(faults, ranks=4, seed=4)
+    assert sum(map(len, first)) == 46
+    pairs = [group for group in first if len(group) > 1]
+    assert pairs
+    assert all(spec.what in HEALED for group in pairs for spec in group)
+    assert {spec.rank for group in first for spec in group} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("text", ["", "boom", "kill:x", "kill:-1", "kill:99999"])
+def test_faults_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"fault|FAULT"):
+        parse_faults(text)

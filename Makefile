@@ -44,7 +44,9 @@ bench: setup ## Benchmarks, side by side with named peers: a table and JSON each
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-chaos: setup ## Kill control 50 times on SQLite and 50 times on PostgreSQL, under load
+chaos: setup ## 216 schedules of faults, 50 kills of a live gang, 100 kills of control: an hour
+	KAREZ_TEST_SCHEDULES=216 $(BIN)/pytest -q -m slow tests/contracts/test_fuzz.py
+	$(BIN)/karez chaos run --ranks 4 --faults kill:50 --seed 1
 	KAREZ_TEST_KILLS=50 $(BIN)/pytest -q -m slow tests/contracts/test_cloud.py -k "dies or postgresql"
 
 clean: ## Remove what was made here

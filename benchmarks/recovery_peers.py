@@ -68,7 +68,7 @@ def ray_train(folder: Path, steps: int) -> Callable[[], object]:
         loop,
         train_loop_config={"folder": str(folder), "steps": steps},
         torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=2),
+        scaling_config=ScalingConfig(num_workers=4),
         run_config=RunConfig(
             storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=3)
         ),
@@ -83,7 +83,7 @@ def main() -> None:
 
         sys.path.insert(0, str(Path(__file__).parent))
         os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-        ray.init(address="local", include_dashboard=False, num_cpus=3, log_to_driver=False)
+        ray.init(address="local", include_dashboard=False, num_cpus=5, log_to_driver=False)
         ray_train(Path(sys.argv[2]), int(sys.argv[3]))()
         return
     torch.set_num_threads(1)

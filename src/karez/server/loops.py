@@ -58,6 +58,7 @@ class Loops:
         self._hands: dict[WorkloadId, tuple[threading.Thread, Foreman | ReplicaKeeper]] = {}
         self._seen: dict[str, str] = {}
         self._tokens: dict[WorkloadId, str] = {}
+        self._strays: set[tuple[str, str]] = set()
 
     def start(self) -> None:
         """Start them all."""
@@ -150,7 +151,13 @@ class Loops:
             held = self._cloud.store.workloads.allocations()
             for workload in running:
                 grants = held[workload].grants if workload in held else ()
-                if all(grant.node != node for grant in grants):
+                if any(grant.node == node for grant in grants):
+                    self._strays.discard((node, workload))
+                elif (node, workload) not in self._strays:
+                    # a rank that has just been moved may still fetch its state from here
+                    self._strays.add((node, workload))
+                else:
+                    self._strays.discard((node, workload))
                     fabric.forget(node, workload)  # type: ignore[arg-type]  # a NodeId
                     log.info("node.swept", node=node, workload=workload)
         except NodeLost:

@@ -33,6 +33,8 @@ class Hands:
     _pending: words.Go | None = None
     _keepers: dict[NodeId, str] = field(default_factory=dict)
     _savers: list[threading.Thread] = field(default_factory=list)
+    _left: set[NodeId] = field(default_factory=set)
+    """Nodes that it stood on before."""
 
     def on(self, node: NodeId, act: Callable[[NodeId], None]) -> None:
         """Act on a node."""
@@ -189,6 +191,7 @@ class Hands:
         )
         if epoch is None:
             return False
+        self._left |= self.crew.nodes
         self.crew.seats = {**self.crew.seats, **grants}
         self.kit = replace(self.kit, epoch=epoch)
         return True
@@ -245,6 +248,6 @@ class Hands:
         return list(self.tools.fabric.collect(rank.node, rank_key(self.job.id, seat, rank.life)))
 
     def forget(self) -> None:
-        """Clear all its nodes of it."""
-        for node in self.crew.nodes:
+        """Clear all its nodes of it, also those that it has left."""
+        for node in self.crew.nodes | self._left:
             self.on(node, lambda node: self.tools.fabric.forget(node, self.job.id))

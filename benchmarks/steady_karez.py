@@ -1,0 +1,53 @@
+"""A session that keeps every step of one block and none of the next; writes what blocks took."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from karez import training
+from karez.training.worker.shards import ShardedOptimizer
+from karez.training.worker.state import pack, size_of
+
+
+def main() -> None:
+    """FOLDER, width, mode and blocks from the job's settings."""
+    settings = json.loads(os.environ["KAREZ_SETTINGS"])
+    width, block, mode = settings["width"], settings["block"], settings["mode"]
+    with training.session(seed=1) as run:
+        model = torch.nn.Sequential(
+            torch.nn.Linear(32, width), torch.nn.ReLU(),
+            *(torch.nn.Linear(width, width) for _ in range(2 if width < 1000 else 3)),
+            torch.nn.Linear(width, 1),
+        )  # fmt: skip
+        if mode == "sharded":
+            optimizer = ShardedOptimizer(model.parameters(), torch.optim.AdamW, lr=1e-3)
+        else:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        run.track(model=model, optimizer=optimizer)
+        member, blocks, keeping = run._member, [], run._member._keeping
+        began, wall, kept = time.process_time(), time.monotonic(), True
+        batch = torch.ones(max(64, width // 4), 32)
+        for _ in run.steps([0], total=block * settings["blocks"]):
+            loss = (model(batch) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            run.commit(loss=loss)
+            if run.step % block == 0:
+                now, wall_now = time.process_time(), time.monotonic()
+                size = size_of(pack(member._tracked).parts)
+                blocks.append({"kept": kept, "cpu_s": now - began, "wall_s": wall_now - wall,
+                               "bytes": size})  # fmt: skip
+                kept = not kept
+                member._keeping = keeping if kept else None
+                member._compares = kept
+                began, wall = time.process_time(), time.monotonic()
+        member._keeping = keeping
+        (Path(settings["folder"]) / f"rank-{run.rank}").write_text(json.dumps(blocks))
+
+
+if __name__ == "__main__":
+    main()

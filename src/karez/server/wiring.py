@@ -120,19 +120,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     scheduler = Scheduler(store, clock, journal.write)
     logs = FileLogs(home.path / "logs" / "workloads")
     wake: list[Loops] = []
-    signer = CloudKey(home.receipts_key)
-    write_public(home.receipts_public, signer.public.hex())
-    trust = Trust(store=store, clock=clock)
-    injector = Injector(
-        clock=clock, fabric=lambda: wake[0].fabric, drop=lambda ident: wake[0].drop(ident)
-    )
-    recovery = Recovery(
-        store=store,
-        clock=clock,
-        public=signer.public,
-        injector=injector,
-        reported=lambda: trust.consider(()),
-    )
+    signer, trust, recovery = _recovery(home, store, clock, wake)
     places = Places(store=store, clock=clock, scheduler=scheduler, wake=lambda: wake[0].wake())
     cloud = Cloud(
         store=store,
@@ -226,6 +214,26 @@ def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
             heartbeat_s=settings.heartbeat_s,
         )
     )
+
+
+def _recovery(
+    home: Home, store: SqlStore, clock: SteadyClock, loops: list[Loops]
+) -> tuple[CloudKey, Trust, Recovery]:
+    """Who signs receipts, who judges nodes, and who answers for both."""
+    signer = CloudKey(home.receipts_key)
+    write_public(home.receipts_public, signer.public.hex())
+    trust = Trust(store=store, clock=clock)
+    injector = Injector(
+        clock=clock, fabric=lambda: loops[0].fabric, drop=lambda ident: loops[0].drop(ident)
+    )
+    recovery = Recovery(
+        store=store,
+        clock=clock,
+        public=signer.public,
+        injector=injector,
+        reported=lambda: trust.consider(()),
+    )
+    return signer, trust, recovery
 
 
 def _first_keys(cloud: Cloud, home: Home) -> None:

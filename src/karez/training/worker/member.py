@@ -23,16 +23,15 @@ from karez.training.worker.state import (
     History,
     Stateful,
     Tracked,
+    digest_every,
     digest_of,
+    flip_a_sign,
     pack,
     split,
     unpack_heavy,
     unpack_light,
 )
 
-DIGEST_BYTES = 16 << 20
-"""Replicas are compared after every step up to this size of the model, after every second up to
-twice that, and so on: a checksum of 16 MiB takes about 4 ms."""
 _TORN = ("gloo", "Connection", "closed by peer", "the generation is over", "Broken pipe")
 """What torch's errors of a broken collective have in them (2.13)."""
 
@@ -213,8 +212,8 @@ class Member:
                 self._keeping.gasp(self._stamp, self._link)
             case "cut":
                 self._group.abort()  # as if the network had failed: nobody is told
-            case "corrupt":
-                self._flip_a_bit()
+            case "corrupt" if self._tracked is not None:
+                flip_a_sign(self._tracked.model)
 
     @property
     def _is_over(self) -> bool:
@@ -223,15 +222,6 @@ class Member:
     @property
     def _stamp(self) -> Stamp:
         return Stamp(generation=self.generation, rank=self.rank, world=self.world)
-
-    def _flip_a_bit(self) -> None:
-        """Chaos: what a faulty memory cell would do."""
-        if self._tracked is None:
-            return
-        parameter = next(p for p in self._tracked.model.parameters() if p.requires_grad)
-        with torch.no_grad():
-            flat = parameter.data.reshape(-1)
-            flat[0] = -flat[0] if float(flat[0]) else 1.0
 
     def _collect(self, piece: torch.Tensor) -> torch.Tensor | None:
         found: list[torch.Tensor] = []
@@ -286,14 +276,10 @@ class Member:
     def _digest(self) -> int:
         """Of the parameters from which this step's gradients were made, where ranks compare."""
         tracked = self.need_tracked()
-        is_due = self._compares and tracked.is_alike and self.step % self._digest_every == 0
+        is_due = (
+            self._compares and tracked.is_alike and self.step % digest_every(tracked.model) == 0
+        )
         return digest_of(tracked.model) if is_due else 0
-
-    @property
-    def _digest_every(self) -> int:
-        assert self._tracked is not None
-        size = sum(p.numel() * p.element_size() for p in self._tracked.model.parameters())
-        return int(1 + size // DIGEST_BYTES)
 
     def _stand(self, generation: int) -> None:
         """Leave the group, say what can be restored, and wait for the word to go on."""

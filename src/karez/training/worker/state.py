@@ -22,6 +22,9 @@ from karez.training.worker.shards import ShardedOptimizer, is_sharded_tensor, lo
 HEAD = struct.Struct("<qq")  # bytes of the light part, bytes of the heavy part
 _LENGTH = struct.Struct("<q")
 Bytes = bytes | memoryview
+DIGEST_BYTES = 16 << 20
+"""Replicas are compared after every step up to this size of the model, after every second up to
+twice that, and so on: a checksum of 16 MiB takes about 4 ms."""
 
 
 class Stateful(Protocol):
@@ -115,6 +118,20 @@ def digest_of(model: torch.nn.Module) -> int:
         if parameter.requires_grad:
             crc = zlib.crc32(_bytes(parameter.data), crc)
     return crc
+
+
+def digest_every(model: torch.nn.Module) -> int:
+    """After how many steps replicas are compared."""
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    return int(1 + size // DIGEST_BYTES)
+
+
+def flip_a_sign(model: torch.nn.Module) -> None:
+    """Chaos: what a faulty memory cell would do."""
+    parameter = next(p for p in model.parameters() if p.requires_grad)
+    flat = local_of(parameter.data).reshape(-1)
+    if flat.numel():
+        flat[0] = -flat[0] if float(flat[0]) else 1.0
 
 
 def pack_light(tracked: Tracked) -> list[Bytes]:

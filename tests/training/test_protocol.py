@@ -8,6 +8,7 @@ import pytest
 from karez.core.resources import NodeId
 from karez.core.workloads import EndReason
 from karez.training import gang as w
+from karez.training.memo import memo_of
 from karez.training.protocol import adopt, advance, begin
 
 A, B = NodeId("a"), NodeId("b")
@@ -191,7 +192,7 @@ def test_an_error_of_the_users_own_fails_the_job_at_once() -> None:
     world = World([A, A])
     world.die(0, code=1)
     assert world.ends()[0].reason == EndReason.USER_ERROR
-    assert w.Kill(rank=1, why="the gang is over") in world.sent
+    assert w.Kill(rank=1, node=A, life=1, why="the gang is over") in world.sent
 
 
 def test_an_error_that_comes_again_without_a_new_step_fails_the_job() -> None:
@@ -301,7 +302,7 @@ def test_a_gang_changes_its_size_without_a_fault_and_new_ranks_bring_no_state() 
     goes = [command for command in world.sent if isinstance(command, w.Go)]
     assert goes[-1].fresh == (2, 3)
     assert goes[-1].step >= 2
-    assert w.Kill(rank=0, why="the gang is smaller now") in world.sent
+    assert [c.rank for c in world.sent if isinstance(c, w.Kill)] == [0]
     assert [number for number, _ in world.gang.active] == [1, 2, 3]
     finish(world)
     assert not [command for command in world.sent if isinstance(command, w.WriteReceipt)]
@@ -314,3 +315,64 @@ def test_a_size_is_changed_only_while_all_is_well() -> None:
     assert advance(replace(before, phase=w.Phase.PLACING), w.Resized(leave=(0,)), 1.0)[1] == ()
     plain = replace(before, phase=w.Phase.RUNNING, is_session=False)
     assert advance(plain, w.Resized(leave=(0,)), 1.0) == (plain, ())
+
+
+def test_what_a_rank_said_when_it_was_new_does_not_count_when_it_is_heard_again() -> None:
+    """A new foreman hears every node's events from the beginning."""
+    ranks = tuple(w.Rank(node=A, alive=True, settled=True, committed=100) for _ in range(3))
+    found = w.Gang(ranks=ranks, is_session=True, generation=3)
+    gang, _ = adopt(found, together=False, now=1.0)
+    assert gang.generation == 4
+    for rank in range(3):
+        old = w.Stood(rank=rank, life=1, generation=0, steps={0: "start"})
+        gang, commands = advance(gang, old, 1.1)
+        assert not commands
+    for rank in range(3):
+        new = w.Stood(rank=rank, life=1, generation=4, steps={99: "shm", 100: "shm"})
+        gang, commands = advance(gang, new, 1.2)
+    assert commands == (w.Go(generation=4, step=100),)
+
+
+def test_a_kill_is_meant_for_the_life_that_hangs_and_not_for_the_next() -> None:
+    world = World([A, A])
+    world.work(0)
+    world.work(1)
+    gang, commands = advance(world.gang, w.Hung(ranks=(1,), why="it hangs", since=0.5), 1.0)
+    assert commands[0] == w.Kill(rank=1, node=A, life=1, why="it hangs")
+    assert gang.ranks[1].life == 2
+
+
+def test_a_new_foreman_knows_who_has_no_state_of_its_own() -> None:
+    ranks = tuple(
+        w.Rank(node=A, alive=True, settled=True, committed=100, joining=n == 2, tainted=n == 1)
+        for n in range(3)
+    )
+    before = w.Gang(ranks=ranks, is_session=True, generation=3)
+    memo = memo_of(before)
+    assert (memo.joining, memo.tainted) == ((2,), (1,))
+    bare = replace(before, ranks=tuple(replace(r, joining=False, tainted=False) for r in ranks))
+    gang, _ = adopt(bare, together=False, now=1.0, memo=memo)
+    for rank, steps in enumerate(({100: "shm"}, {100: "shm"}, {})):
+        stood = w.Stood(rank=rank, life=1, generation=4, steps=steps)
+        gang, commands = advance(gang, stood, 1.1)
+    assert commands == (w.Go(generation=4, step=100, fresh=(1, 2)),)
+
+
+def test_a_gang_that_was_leaving_is_not_started_again_by_a_new_foreman() -> None:
+    ranks = (w.Rank(node=A, alive=False, settled=True), w.Rank(node=A, alive=True, settled=True))
+    found = w.Gang(ranks=ranks, is_session=True, generation=3)
+    memo = replace(memo_of(found), phase=w.Phase.DRAINING)
+    gang, commands = adopt(found, together=False, now=1.0, memo=memo)
+    assert commands == (w.Leave(),)
+    gang, commands = advance(gang, w.Tick(), 100.0)
+    assert commands == (w.Leave(),)  # whom it did not reach hears it again
+    gang, commands = advance(gang, w.Exited(rank=1, life=1, code=0), 101.0)
+    assert commands == (w.End(reason=EndReason.DONE, detail=""),)
+
+
+def test_a_node_is_not_left_by_a_gang_that_may_go_nowhere_else() -> None:
+    ranks = tuple(w.Rank(node=A, alive=True, settled=True, committed=5) for _ in range(2))
+    gang = w.Gang(
+        ranks=ranks, is_session=True, phase=w.Phase.RUNNING, ladder=("in-place", "restart")
+    )
+    assert advance(gang, w.Distrusted(node=A, why="xid"), 1.0) == (gang, ())

@@ -13,6 +13,9 @@ MOST_FAULTS = 10_000
 MOST_DELAY_S = 60.0
 HEALED = frozenset({Harm.KILL, Harm.STOP, Harm.CORRUPT, Harm.LINK, Harm.NODE})
 """Faults that a gang recovers from, and writes a receipt; the others it must not notice."""
+SHARED = frozenset({Harm.KEEPER, Harm.FOREMAN, Harm.CONTROL})
+"""Faults of what other jobs use too: for admins of all projects."""
+MOST_AT_ONCE = 64
 TOGETHER = 0.15
 """Share of faults that hit while the recovery from the one before is under way."""
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from karez.core.chaos import Caused, HarmSpec
+from karez.core.chaos import MOST_AT_ONCE, Caused, HarmSpec
 from karez.core.errors import BadRequest
 from karez.core.ports import Clock, Fabric, Harm, NodeLost
 from karez.core.workloads import ACTIVE, Job, WorkloadId
@@ -33,6 +33,8 @@ class Injector:
                 problem=f"{job.spec.name} does not allow chaos",
                 fix="Submit it with --chaos, or with [recovery] chaos = true in its file.",
             )
+        if not 1 <= len(specs) <= MOST_AT_ONCE:
+            raise BadRequest(problem=f"name 1 to {MOST_AT_ONCE} faults at once, not {len(specs)}")
         if job.state not in ACTIVE:
             raise BadRequest(problem=f"{job.spec.name} is {job.state}", fix="It must be running.")
         known = {view.rank for view in job.status.ranks}

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import median
 
 from karez.core.chaos import Caused, HarmSpec
-from karez.core.errors import NotFound
+from karez.core.errors import BadRequest, NotFound
 from karez.core.ports import Clock
 from karez.core.receipts import Goodput, fingerprint, goodput
 from karez.core.recovery import FaultReport, Transition
@@ -14,7 +14,10 @@ from karez.core.stores import Store
 from karez.core.views import PublicKey, ReceiptView
 from karez.core.workloads import Job
 from karez.server.injector import Injector
+from karez.training.trust import EVICTED
 
+AHEAD_S = 60.0
+"""How far a monitor's clock may be ahead."""
 STEPS = 400
 """Newest rows of metrics from which the length of a step is taken."""
 
@@ -59,7 +62,12 @@ class Recovery:
         """Keep what monitoring says of a node. Raises NotFound."""
         if report.node not in {str(node.id) for node in self.store.pool.nodes()}:
             raise NotFound(noun="node", name=report.node)
-        dated = replace(report, at=report.at or self.clock.now())
+        now = self.clock.now()
+        if report.code == EVICTED:
+            raise BadRequest(problem=f"the code {EVICTED!r} is this cloud's own")
+        if report.at > now + AHEAD_S:
+            raise BadRequest(problem="the report is of the future", fix="Leave `at` out for now.")
+        dated = replace(report, at=report.at or now)
         self.store.history.add_incident(dated)
         self.reported()
         return dated

@@ -1,5 +1,6 @@
 """Evicts nodes that fail again and again, and takes them back once they have rested."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,13 +24,18 @@ class Trust:
     store: Store
     clock: Clock
     _out: Mapping[NodeId, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def leave(self) -> Mapping[NodeId, str]:
         """Nodes that are not trusted any more -> why."""
         return self._out
 
     def consider(self, seen: Sequence[Node]) -> None:
-        """Judge all nodes anew, given those that have just answered."""
+        """Judge all nodes anew, given those that have just answered. Also called by the API."""
+        with self._lock:
+            self._consider(seen)
+
+    def _consider(self, seen: Sequence[Node]) -> None:
         now = self.clock.now()
         incidents = self.store.history.incidents(since=now - MEMORY_S)
         nodes = self.store.pool.nodes()

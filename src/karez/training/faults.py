@@ -26,6 +26,12 @@ from karez.training.gang import (
 )
 
 
+def kill(gang: Gang, number: int, why: str) -> Kill:
+    """The end of a rank's process as it is now: said before its next life is decided on."""
+    rank = gang.ranks[number]
+    return Kill(rank=number, node=rank.node or rank.home, life=rank.life, why=why)
+
+
 def put(gang: Gang, number: int, **changes: object) -> Gang:
     """A gang with one rank changed."""
     ranks = list(gang.ranks)
@@ -150,9 +156,10 @@ def node_gone(gang: Gang, node: NodeId, now: float) -> tuple[Gang, tuple[Command
 def distrusted(gang: Gang, event: Distrusted, now: float) -> tuple[Gang, tuple[Command, ...]]:
     """Leave a node that still answers: its ranks are ended, and start elsewhere."""
     there = tuple(number for number, rank in gang.active if rank.node == event.node)
-    if not there or not gang.is_session or now < gang.pinned_until:
+    may_leave = {"replace", "shrink"} & set(gang.ladder)
+    if not there or not may_leave or not gang.is_session or now < gang.pinned_until:
         return gang, ()
-    kills = tuple(Kill(rank=number, why=event.why) for number in there)
+    kills = tuple(kill(gang, number, event.why) for number in there)
     past = (*gang.past, *((event.node, now) for _ in range(ladder.CONDEMNED)))
     fault = Fault(
         cause=event.why, ranks=there, rung="replace", code="report",
@@ -174,7 +181,7 @@ def distress(
             cause=event.why, ranks=ranks, rung="in-place" if ranks else "retry", code=event.code,
             detected_at=event.since, step_before=0,
         )  # fmt: skip
-        kills = tuple(Kill(rank=n, why=event.why) for n in ranks)
+        kills = tuple(kill(gang, n, event.why) for n in ranks)
         gang, commands = lose(gang, fault, now)
         return gang, (*kills, *commands)
     if event.generation != gang.generation or gang.phase == Phase.QUIESCING:
@@ -193,7 +200,7 @@ def _corrupt(gang: Gang, event: Corrupt, now: float) -> tuple[Gang, tuple[Comman
         cause=f"replicas differed after step {event.step}: {named}", ranks=odd,
         rung="in-place" if odd else "retry", code="corrupt", detected_at=now, step_before=0,
     )  # fmt: skip
-    kills = tuple(Kill(rank=n, why=fault.cause) for n in odd)
+    kills = tuple(kill(gang, n, fault.cause) for n in odd)
     gang, commands = lose(gang, fault, now)
     return gang, (*kills, *commands)
 
@@ -221,5 +228,5 @@ def fail(gang: Gang, reason: EndReason, detail: str) -> tuple[Gang, tuple[Comman
     """End it; those that live store what they hold first."""
     alive = tuple(n for n, rank in gang.active if rank.alive and rank.settled)
     gasps = (Gasp(ranks=alive),) if alive and gang.is_session and gang.best else ()
-    kills = tuple(Kill(rank=n, why="the gang is over") for n, rank in gang.active if not rank.left)
+    kills = tuple(kill(gang, n, "the gang is over") for n, rank in gang.active if not rank.left)
     return replace(gang, phase=Phase.FAILED), (*gasps, *kills, End(reason=reason, detail=detail))

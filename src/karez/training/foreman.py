@@ -30,6 +30,7 @@ from karez.training.kit import Refused, devices_of, gather_kit
 from karez.training.ladder import costs
 from karez.training.launch import Kit, parse_key
 from karez.training.lookout import Lookout
+from karez.training.memo import Memo
 from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
 from karez.training.sentry import Sentry
@@ -65,13 +66,11 @@ class Foreman:
         self._over = threading.Event()
         self._watch = Watch(tools.fabric, job.id, self._over)
         self._ended: words.End | None = None
-        self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
         self._gang = words.Gang(ranks=())
         self._sentry = Sentry(job=job, tools=tools, lookout=Lookout(floor_s=tools.settings.hang_s))
-        now = tools.clock.now()
-        self._pace = Pace(fixed_s=tools.settings.checkpoint_s, began_at=job.started_at or now)
-        self._checkpoint_at = now
-        self._looked_at = 0.0
+        self._looked_at, self._checkpoint_at = 0.0, tools.clock.now()
+        began_at = job.started_at or self._checkpoint_at
+        self._pace = Pace(fixed_s=tools.settings.checkpoint_s, began_at=began_at)
         self._yields_at: tuple[int | None, float] | None = None
 
     def run(self) -> None:
@@ -104,9 +103,10 @@ class Foreman:
         receipts = self.tools.store.history.receipts(self.job.id)
         self._pace.faults = len(receipts)
         seats = self.crew.seats
-        known = newest(self.hands.processes())
-        found = {seat: one for seat, one in known.items() if seat in seats}  # not who was let go
-        before = self.record.status.generation
+        known = newest(self.hands.processes()).items()
+        found = {seat: one for seat, one in known if seat in seats}  # not who was let go
+        memo = self.record.memo()
+        before = max(self.record.status.generation, memo.generation if memo else 0)
         self._gang = gang_from(
             self.crew.seats,
             found,
@@ -116,13 +116,17 @@ class Foreman:
         )
         spec = self.job.spec
         self._gang = replace(
-            self._gang, ladder=spec.ladder, ladder_fixed=spec.ladder_fixed, costs=costs(receipts)
+            self._gang,
+            ladder=spec.ladder,
+            ladder_fixed=spec.ladder_fixed,
+            costs=costs(receipts),
+            skipped=memo.skipped if memo else (),
         )
         for seat, grant in self.crew.seats.items():
             self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
         self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
         if found:
-            self._adopt(found, now)
+            self._adopt(found, memo, now)
         else:
             self.record.log(self._gang)
             self.record.write(State.STARTING)
@@ -132,12 +136,12 @@ class Foreman:
         for node in self.crew.nodes:
             self._watch.on(node)
 
-    def _adopt(self, found: Found, now: float) -> None:
+    def _adopt(self, found: Found, memo: Memo | None, now: float) -> None:
         """Go on with the processes of a foreman that was lost."""
         for seat, (_, info) in found.items():
             self.record.view(seat, pid=info.pid, state="running" if info.alive else "lost")
         together = work_together(self._gang, found)
-        memo = self.record.memo()
+        self.hands.find_store()
         self._gang, commands = protocol.adopt(self._gang, together=together, now=now, memo=memo)
         self.record.log(self._gang)
         self._do(commands)
@@ -231,8 +235,8 @@ class Foreman:
                 self.hands.tell(self._gang, seat, {"type": "halt", "generation": generation})
             case words.Go():
                 self.hands.go(self._gang, command)
-            case words.Kill(rank=seat):
-                self.hands.kill(self._gang, seat, 0.0)
+            case words.Kill(rank=seat, node=node, life=life):
+                self.hands.kill(node, seat, life)
             case words.FindPlaces():
                 self._find_places(command)
             case words.Gasp(ranks=seats):
@@ -314,7 +318,7 @@ class Foreman:
         new = [grant for grant in workers if grant not in now.values()]
         first = len(self._gang.ranks)
         joined = dict(enumerate(new, first))
-        if joined and not self._regrant({**kept, **joined}):
+        if joined and not self._regrant({**now, **joined}):
             return
         self._watch_over(new)
         gone = tuple(seat for seat in now if seat not in kept)
@@ -374,8 +378,8 @@ class Foreman:
     # the end
 
     def _stop(self, end: words.End) -> None:
-        for seat, _ in self._gang.active:
-            self.hands.kill(self._gang, seat, STOP_GRACE_S)
+        for seat, rank in self._gang.active:
+            self.hands.kill(rank.node, seat, rank.life, STOP_GRACE_S)
         self.hands.wait_until_gone(set(self.crew.seats), 2 * STOP_GRACE_S)
         self._ended = end
 

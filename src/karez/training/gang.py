@@ -1,7 +1,7 @@
 """The state of a gang, what can happen to it, and what can be done: the protocol's words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from karez.core.resources import NodeId
@@ -73,6 +73,8 @@ class Limits:
     faults: int = 20
     suspect_s: float = 0.3
     """How long a broken collective waits for a better explanation, such as an exit."""
+    leave_s: float = 5.0
+    """How long ranks may take to leave before they are told again."""
     pin_s: float = 60.0
     """How long nobody looks for other places after there were none."""
     replays: int = 1
@@ -333,9 +335,11 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """End a rank's process."""
+    """End a rank's process: this life of it, on this node."""
 
     rank: int
+    node: NodeId
+    life: int
     why: str
 
 
@@ -377,22 +381,3 @@ class End:
 
 
 Command = Spawn | Halt | Go | Kill | FindPlaces | Gasp | Leave | WriteReceipt | End
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memo:
-    """What a foreman must not forget: all that its gang's processes cannot tell the next one."""
-
-    generation: int
-    phase: Phase
-    faults: int = 0
-    best: int = 0
-    fault: Fault | None = None
-    past: tuple[tuple[NodeId, float], ...] = ()
-    skipped: tuple[int, ...] = ()
-    poison: tuple[int, int] = (0, 0)
-
-
-def memo_of(gang: Gang) -> Memo:
-    """What is to be remembered of a gang."""
-    return Memo(**{f.name: getattr(gang, f.name) for f in fields(Memo)})

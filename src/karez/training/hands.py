@@ -60,11 +60,10 @@ class Hands:
         for seat, _ in gang.active:
             self.tell(gang, seat, message)
 
-    def kill(self, gang: words.Gang, seat: int, grace_s: float) -> None:
+    def kill(self, node: NodeId, seat: int, life: int, grace_s: float = 0.0) -> None:
         """End a rank's process."""
-        rank = gang.ranks[seat]
-        key = rank_key(self.job.id, seat, rank.life)
-        self.on(rank.node, lambda node: self.tools.fabric.kill(node, key, grace_s=grace_s))
+        key = rank_key(self.job.id, seat, life)
+        self.on(node, lambda node: self.tools.fabric.kill(node, key, grace_s=grace_s))
 
     def spawn(self, gang: words.Gang, command: words.Spawn) -> Grant:
         """Start a rank's process, with the newest stored checkpoint at hand; on what."""
@@ -97,6 +96,16 @@ class Hands:
                 self.go(gang, self._pending)
         elif event.type == "exit" and event.key == store_spec(self.kit, born).key:
             self._store = (NodeId(""), 0, "")
+            self.open_store(gang)
+
+    def find_store(self) -> None:
+        """Go on with the rendezvous store of the foreman before this one."""
+        for node in self.crew.nodes:
+            with suppress(NodeLost):
+                for info in self.tools.fabric.processes(node):
+                    said = info.said.get("store")
+                    if said and info.alive and info.workload == self.job.id:
+                        self._store = (node, int(said["generation"]), str(said["address"]))
 
     def go(self, gang: words.Gang, go: words.Go) -> None:
         """Tell every rank where it stands and whom it meets, once the store is there."""
@@ -199,7 +208,7 @@ class Hands:
     def renew(self) -> None:
         """New places are part of the gang."""
         self._keepers.clear()
-        self.kit = replace(self.kit, keepers=keepers_of(self.crew, self.tools))
+        self.kit = replace(self.kit, keepers=keepers_of(self.crew.nodes | self._left, self.tools))
 
     def save(self, seat: int, said: Mapping[str, Any]) -> None:
         """Keep a part of a checkpoint, off the foreman's thread; it counts once it is read back."""

@@ -1,7 +1,7 @@
 """Gathers what the ranks of a job share before the first of them starts."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from karez.core.ports import NodeLost, Staged
 from karez.core.resources import DeviceKind, Grant, Need, NodeId
@@ -41,7 +41,7 @@ def gather_kit(job: Job, epoch: int, crew: Crew, tools: Tools) -> Kit:
         inputs=tuple(staged),
         code=code.spec.files if code else (),
         secrets=tools.secrets(spec.project, spec.secrets),
-        keepers=keepers_of(crew, tools),
+        keepers=keepers_of(crew.nodes, tools),
         world=len(crew.seats),
         master=_master(job, epoch, crew.seats, tools),
         roles=_addresses(crew, tools),
@@ -49,9 +49,9 @@ def gather_kit(job: Job, epoch: int, crew: Crew, tools: Tools) -> Kit:
     )
 
 
-def keepers_of(crew: Crew, tools: Tools) -> list[str]:
-    """Addresses of the keepers of a gang's nodes."""
-    found = (_keeper(node, tools) for node in sorted(crew.nodes))
+def keepers_of(nodes: Iterable[NodeId], tools: Tools) -> list[str]:
+    """Addresses of the keepers of nodes that a gang stands on, or has just left."""
+    found = (_keeper(node, tools) for node in sorted(nodes))
     return [address for address in found if address]
 
 

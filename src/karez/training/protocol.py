@@ -9,7 +9,7 @@ message of an older generation is ignored. No rank is special.
 from dataclasses import replace
 
 from karez.core.workloads import EndReason
-from karez.training.faults import distress, distrusted, fail, lose, node_gone, put
+from karez.training.faults import distress, distrusted, fail, kill, lose, node_gone, put
 from karez.training.gang import (
     HEALING,
     NOWHERE,
@@ -27,9 +27,7 @@ from karez.training.gang import (
     Go,
     Halt,
     Hung,
-    Kill,
     Leave,
-    Memo,
     Moved,
     NodeGone,
     Phase,
@@ -45,6 +43,7 @@ from karez.training.gang import (
     Tick,
     WriteReceipt,
 )
+from karez.training.memo import Memo
 
 
 def begin(gang: Gang) -> tuple[Command, ...]:
@@ -67,11 +66,20 @@ def adopt(
     best = min(rank.committed for _, rank in gang.active)
     gang = replace(gang, phase=Phase.RUNNING, since=now, best=best)
     if memo is not None:
+        for number in memo.joining:
+            gang = put(gang, number, joining=True) if number < len(gang.ranks) else gang
+        for number in memo.tainted:
+            gang = put(gang, number, tainted=True) if number < len(gang.ranks) else gang
         known = memo.fault if memo.phase in HEALING else None
         gang = replace(
             gang, faults=memo.faults, past=memo.past, skipped=memo.skipped, poison=memo.poison,
             best=max(best, memo.best), fault=known,
         )  # fmt: skip
+    if memo is not None and memo.phase == Phase.DRAINING:
+        for number in dead:
+            gang = put(gang, number, left=True)
+        over = () if len(dead) < len(gang.active) else (End(reason=EndReason.DONE, detail=""),)
+        return replace(gang, phase=Phase.DRAINING), (Leave(), *over)
     if not gang.is_session or (together and not dead):
         phase = Phase.RESUMING if gang.fault is not None else Phase.RUNNING
         return replace(gang, phase=phase), ()
@@ -131,6 +139,8 @@ def _is(gang: Gang, number: int, life: int) -> bool:
 
 
 def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    if event.generation == 0 and gang.ranks[event.rank].settled:
+        return gang, ()  # what it said when it was new, heard again by a new foreman
     gang = replace(
         put(gang, event.rank, alive=True, settled=True), is_session=True,
         is_sharded=gang.is_sharded or event.sharded,
@@ -260,7 +270,7 @@ def _shrunk(gang: Gang, keep: tuple[int, ...], now: float) -> tuple[Gang, tuple[
 
 def _resized(gang: Gang, event: Resized, now: float) -> tuple[Gang, tuple[Command, ...]]:
     """A new generation with fewer ranks or more; no fault, and no receipt."""
-    kills = tuple(Kill(rank=number, why="the gang is smaller now") for number in event.leave)
+    kills = tuple(kill(gang, number, "the gang is smaller now") for number in event.leave)
     for number in event.leave:
         gang = put(gang, number, retired=True)
     ranks = list(gang.ranks)
@@ -289,11 +299,13 @@ def _tick(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
         )  # fmt: skip
         return lose(gang, fault, now)
     late_s = now - gang.since
+    if gang.phase == Phase.DRAINING and late_s > gang.limits.leave_s:
+        return replace(gang, since=now), (Leave(),)  # whom it did not reach hears it now
     if gang.phase == Phase.QUIESCING and late_s > gang.limits.quiesce_s:
         stuck = [n for n, rank in gang.active if rank.settled and not rank.standing]
         if stuck:
             why = "did not leave its step in time"
-            return replace(gang, since=now), tuple(Kill(rank=n, why=why) for n in stuck)
+            return replace(gang, since=now), tuple(kill(gang, n, why) for n in stuck)
     if gang.phase in (Phase.QUIESCING, Phase.RESUMING) and late_s > gang.limits.start_s:
         return fail(gang, EndReason.START_FAILED, f"not ready after {late_s:.0f} s")
     return gang, ()

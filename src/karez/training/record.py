@@ -15,6 +15,7 @@ from karez.core.usage import MetricRow
 from karez.core.workloads import Among, EndReason, Job, RankView, State, Status, WorkloadKind
 from karez.training import gang as words
 from karez.training.launch import rank_key
+from karez.training.memo import Memo, memo_of
 
 RESTART_LIMIT = 3
 """Restarts from a checkpoint that a training job gets by itself, as torchrun's --max-restarts=3
@@ -96,10 +97,10 @@ class Record:
         self.status = replace(self.status, ranks=self._seen(gang))
         return self.write()
 
-    def memo(self) -> words.Memo | None:
+    def memo(self) -> Memo | None:
         """What the foreman before this one wrote down."""
         newest = self._tools.store.history.transitions(self.job.id, newest=1)
-        return from_text(words.Memo, newest[0].body) if newest else None
+        return from_text(Memo, newest[0].body) if newest else None
 
     def log(self, gang: words.Gang) -> None:
         """Write a transition down before anybody is told of it: no generation is used twice."""
@@ -110,7 +111,7 @@ class Record:
                 at=self._tools.clock.now(),
                 generation=gang.generation,
                 phase=gang.phase,
-                body=to_text(words.memo_of(gang)),
+                body=to_text(memo_of(gang)),
             ),
         )
 

@@ -32,7 +32,6 @@ class StewardConfig:
         return {
             "KAREZ_NODE": self.node,
             "KAREZ_ADDRESS": self.address,
-            "KAREZ_KEEPER_TOKEN": self.token,
             "KAREZ_CACHE": f"{self.home}/cache",
             "GLOO_SOCKET_IFNAME": interface_of(self.address),
         }

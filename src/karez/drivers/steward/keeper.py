@@ -38,11 +38,15 @@ class Keeper:
         with peer:
             try:
                 hello, _ = wire.receive(peer)
-                if not hmac.compare_digest(str(hello.get("token")), self._token):
+                job = str(hello.get("job", ""))
+                known = token_of(self._token, job) if job else self._token
+                if not hmac.compare_digest(str(hello.get("token")), known):
                     return
                 peers: dict[str, socket.socket] = {}
                 while True:
                     request, blob = wire.receive(peer)
+                    if job and request.get("job") != job:
+                        return  # a job's token is good for that job alone
                     answer, body = self.answer(request, blob, peers)
                     wire.send(peer, answer, body)
             except (EOFError, OSError, ValueError, KeyError):
@@ -127,8 +131,10 @@ class Keeper:
 
     def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> dict[str, Any]:
         """Send one of this node's snapshots to the peers' keepers, then mark it replicated."""
-        slots = Slots(Path(request["path"]))
+        slots = self._slots((str(request["job"]), int(request["rank"])))
         to = ""
+        if slots is None:
+            return {"ok": False}
         try:
             only = int(request.get("only", 0))
             snapshot = slots.read(int(request["step"]), only=only)
@@ -152,6 +158,11 @@ class Keeper:
             return {"ok": False}
         finally:
             slots.close()
+
+
+def token_of(secret: str, job: str) -> str:
+    """What the ranks of one job show: it opens nothing of other jobs."""
+    return hmac.new(secret.encode(), job.encode(), "sha256").hexdigest()
 
 
 def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:

@@ -26,6 +26,7 @@ from karez.drivers.steward.children import KeeperChild, NurseryLine, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.files import gather, lay_out
+from karez.drivers.steward.keeper import token_of
 from karez.drivers.steward.limits import LOOK_S, OVER_CODE, over_limit
 from karez.drivers.steward.looks import hurt, look_at
 from karez.drivers.steward.pulse import PulseServer
@@ -269,6 +270,7 @@ class Steward:
             **self.config.environment(),
             "KAREZ_STEWARD": self.socket_path,
             "KAREZ_KEEPER": self.keeper(),
+            "KAREZ_KEEPER_TOKEN": token_of(self.config.token, spec.workload),
             "KAREZ_SLOTS": str(self.memory / spec.workload / f"{spec.rank}.slots"),
         }
 

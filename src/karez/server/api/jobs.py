@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query
 
-from karez.core.chaos import Caused, HarmSpec
+from karez.core.chaos import SHARED, Caused, HarmSpec
 from karez.core.identity import Role
 from karez.core.receipts import Goodput
 from karez.core.recovery import Transition
@@ -92,6 +92,8 @@ def harm_job(job: str, specs: list[HarmSpec], cloud: CloudDep, who: Who) -> list
     """Break a job on purpose, if it allows that; when each fault is caused, by control's clock."""
     found = cloud.job(who, job)
     cloud.need(who, found.spec.project, Role.ADMIN)
+    if any(spec.what in SHARED for spec in specs):
+        cloud.need_everywhere(who)  # others have work there too
     return cloud.recovery.cause(found, specs)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+_TORN = ("gloo", "Connection", "closed by peer", "generation is over", "Broken pipe", "aborted")
+"""What errors of a broken collective have in them (torch 2.13)."""
 GRACE_S = 0.02
 """How long a broken collective may take to end by itself."""
 _ABANDONED: list[Any] = []
@@ -51,40 +53,57 @@ class Group:
     def __init__(self) -> None:
         """No group yet."""
         self._sockets: dict[int, str] = {}
+        self._before: dict[int, str] | None = None
+        """The sockets there were before the group that is being formed."""
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._is_aborted = False
         self._under_way: Any = None
 
+    def arm(self) -> None:
+        """From here on an abort is meant for the group that is formed next."""
+        with self._lock:
+            self._is_aborted = False
+
     def rebuild(self, member: Membership, *, within_s: float = 20.0) -> None:
-        """Form the group of a generation.
+        """Form the group of a generation; `arm` comes first.
 
         Raises:
             RuntimeError: A member did not come or died meanwhile.
         """
         self.drop()
-        self._is_aborted = False
         host, _, port = member.store.rpartition(":")
         limit = datetime.timedelta(seconds=within_s)
-        store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
-        before = _open_sockets()
-        dist.init_process_group(
-            "gloo",
-            store=dist.PrefixStore(f"g{member.generation}", store),
-            rank=member.rank,
-            world_size=member.world,
-            timeout=limit,
-        )
         with self._lock:
-            self._sockets = {k: v for k, v in _open_sockets().items() if before.get(k) != v}
+            if self._is_aborted:
+                raise RuntimeError("the group was aborted")
+            self._before = _open_sockets()
+        try:
+            store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
+            before = _open_sockets()
+            dist.init_process_group(
+                "gloo",
+                store=dist.PrefixStore(f"g{member.generation}", store),
+                rank=member.rank,
+                world_size=member.world,
+                timeout=limit,
+            )
+            with self._lock:
+                self._sockets = {k: v for k, v in _open_sockets().items() if before.get(k) != v}
+        finally:
+            with self._lock:
+                self._before = None
         dist.distributed_c10d._set_pg_timeout(_LONG)
 
     def abort(self) -> None:
         """Make every collective under way fail within milliseconds."""
         with self._lock:
-            for fd, name in self._sockets.items():
+            sockets = self._sockets
+            if self._before is not None:  # the group is being formed, with one who will not come
+                sockets = {k: v for k, v in _open_sockets().items() if self._before.get(k) != v}
+            for fd, name in sockets.items():
                 _shut(fd, name)
-        self._is_aborted = True
+            self._is_aborted = True
         self._woken.set()
 
     def drop(self) -> None:
@@ -92,6 +111,8 @@ class Group:
         with self._lock:
             self._sockets = {}
         if not dist.is_initialized():
+            # one that failed to form leaves its number behind, which is part of the store's keys
+            dist.distributed_c10d._world.group_count = 0
             return
         if self._under_way is not None and not self._has_ended(self._under_way):
             # Its thread hangs in a send that gloo forgot; to destroy the group would wait for it.
@@ -188,6 +209,11 @@ class Group:
     def meet(self) -> None:
         """Wait until every rank is here. Raises RuntimeError when aborted."""
         self._finish(dist.all_reduce(torch.zeros(1), async_op=True))
+
+
+def is_torn(error: Exception) -> bool:
+    """Whether an error is that of a collective which lost a peer."""
+    return any(word in str(error) for word in _TORN)
 
 
 def _odd(stamps: list[tuple[float, ...]]) -> Odd | None:

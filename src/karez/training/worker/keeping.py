@@ -124,7 +124,7 @@ class Keeping:
             if any(is_whole(path.read_bytes()) for path in paths):
                 found[step] = "storage"
         own = () if self._slots is None else self._slots.steps()
-        if not own:
+        if is_new or not own:  # what lies here may be from an earlier stay: peers know better
             for step, (_, whole) in kept_by_peers(self._place).items():
                 found[step] = "peer" if whole else "replica"
         for step in own:

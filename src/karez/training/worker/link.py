@@ -93,12 +93,12 @@ class StewardLink:
 class KeeperLine:
     """A connection to one keeper. Not for several threads."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, place: Surroundings) -> None:
         """Connect. Raises OSError."""
         host, _, port = address.rpartition(":")
         self._stream = socket.create_connection((host, int(port)), timeout=5.0)
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire.send(self._stream, {"token": token})
+        wire.send(self._stream, {"token": place.keeper_token, "job": place.job})
 
     def ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """One request. Raises OSError or EOFError."""
@@ -115,7 +115,7 @@ def kept_by_peers(place: Surroundings) -> dict[int, tuple[str, bool]]:
     found: dict[int, tuple[str, bool]] = {}
     for address in dict.fromkeys((*place.keepers, *place.memory)):
         try:
-            line = KeeperLine(address, place.keeper_token)
+            line = KeeperLine(address, place)
             answer, _ = line.ask({"op": "list", "job": place.job, "rank": place.seat})
             line.close()
         except (OSError, EOFError):
@@ -128,7 +128,7 @@ def kept_by_peers(place: Surroundings) -> dict[int, tuple[str, bool]]:
 
 def fetch_kept(place: Surroundings, address: str, step: int) -> bytes | None:
     """This rank's snapshot of a step, from a keeper that has it. Raises OSError, EOFError."""
-    line = KeeperLine(address, place.keeper_token)
+    line = KeeperLine(address, place)
     answer, body = line.ask({"op": "get", "job": place.job, "rank": place.seat, "step": step})
     line.close()
     return body if answer["ok"] else None
@@ -162,7 +162,7 @@ class Shipper:
                 assert self._wanted is not None
                 asked = self._wanted
             try:
-                line = line or KeeperLine(self._place.keeper, self._place.keeper_token)
+                line = line or KeeperLine(self._place.keeper, self._place)
                 answer, _ = line.ask(self._request(*asked))
                 self.full_bytes = int(answer.get("full", 0))
                 done = bool(answer["ok"]) or bool(self.full_bytes)
@@ -182,7 +182,6 @@ class Shipper:
             "rank": place.seat,
             "step": step,
             "epoch": self.epoch,
-            "path": place.slots,
             "to": peers,
             "limits": [place.memory.get(peer, 0) for peer in peers],
             "only": only,

@@ -14,7 +14,7 @@ import torch
 from karez.core.board import Board, Doing, Posted
 from karez.core.errors import BadRequest
 from karez.training.worker.averaging import Averager
-from karez.training.worker.group import Group, Membership, Odd
+from karez.training.worker.group import Group, Membership, Odd, is_torn
 from karez.training.worker.keeping import Keeping, Stamp
 from karez.training.worker.link import StewardLink, Surroundings
 from karez.training.worker.shards import ShardedOptimizer
@@ -26,14 +26,12 @@ from karez.training.worker.state import (
     digest_every,
     digest_of,
     flip_a_sign,
+    give_back,
     pack,
     split,
     unpack_heavy,
     unpack_light,
 )
-
-_TORN = ("gloo", "Connection", "closed by peer", "the generation is over", "Broken pipe")
-"""What torch's errors of a broken collective have in them (2.13)."""
 
 
 class Member:
@@ -44,6 +42,8 @@ class Member:
         self.rank, self.world = place.seat, place.world
         self.step, self.generation = 0, 0
         self.is_spoiled = False
+        self.is_kept = bool(place.steward)
+        """Whether there is a cloud that keeps its state."""
         self.replays = 1
         """How often a step with a bad loss is done again before its batch is left out."""
         self._place, self._history, self._seed = place, history, seed
@@ -67,11 +67,6 @@ class Member:
             self._link = StewardLink(place.steward, place.key, self._hear)
 
     # what the session asks
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether there is a cloud that keeps its state."""
-        return self._link is not None
 
     @property
     def batch(self) -> int:
@@ -103,12 +98,9 @@ class Member:
 
     def also_keep(self, name: str, other: Stateful) -> None:
         """Keep one more thing; it gets its state back if there is one."""
-        tracked = self.need_tracked()
-        tracked.others[name] = other
+        self.need_tracked().others[name] = other
         if self._keeping is not None and (found := self._keeping.find(self.step)) is not None:
-            unpack_light(found.light, Tracked(
-                model=tracked.model, optimizer=tracked.optimizer, others={name: other}
-            ), own=False)  # fmt: skip
+            give_back(found.light, name, other)
 
     def average_grads_of(self, model: torch.nn.Module) -> None:
         """Average gradients over the ranks at the end of each backward."""
@@ -160,9 +152,7 @@ class Member:
 
     def is_broken_by(self, error: RuntimeError) -> bool:
         """Whether an error is that of a collective with a lost peer."""
-        return self._link is not None and (
-            self._is_over or any(word in str(error) for word in _TORN)
-        )
+        return self._link is not None and (self._is_over or is_torn(error))
 
     def stumble(self, error: Exception) -> None:
         """A collective broke: the step is spoiled, and the foreman hears of it."""
@@ -195,7 +185,12 @@ class Member:
                 self._group.drop()
                 return
             if message["type"] == "halt":
+                done = self.step
                 self._stand(int(message["generation"]))
+                while self.step >= done and not self.all_here():
+                    continue
+                if self.step < done:  # its loop is over
+                    _start_anew()
                 self._link.say("done", generation=self.generation)
 
     # inside
@@ -204,7 +199,7 @@ class Member:
         """On the link's thread: what cannot wait for the end of a step."""
         match message["type"]:
             case "halt":
-                self._wanted = int(message["generation"])
+                self._wanted = int(message["generation"])  # before the abort: see _meet
                 self._group.abort()
             case "store" if self._keeping is not None:
                 self._keeping.store_at = int(message["step"])
@@ -299,8 +294,8 @@ class Member:
                         return
 
     def _say_stood(self, generation: int) -> None:
-        is_new = self.generation == 0
-        steps = {0: "start"} if self._keeping is None else self._keeping.restorable(is_new=is_new)
+        kept, is_new = self._keeping, self.generation == 0
+        steps = {0: "start"} if kept is None else kept.restorable(is_new=is_new)
         sharded = self._tracked is not None and self._tracked.is_sharded
         self.say(
             "stood", generation=generation, sharded=sharded or self._make is not None,
@@ -311,7 +306,8 @@ class Member:
         """Form the group and restore; False: stay and wait, something broke again."""
         assert self._link is not None
         before = self.rank
-        self.generation = self._wanted = int(message["generation"])
+        self.generation = int(message["generation"])
+        self._group.arm()
         self.rank, self.world = int(message["rank"]), int(message["world"])
         self._skipped = tuple(int(batch) for batch in message.get("skipped", ()))
         self.is_spoiled, self._began = False, 0.0
@@ -341,6 +337,8 @@ class Member:
         return True
 
     def _meet(self, message: Mapping[str, Any]) -> None:
+        if self._is_over:
+            raise RuntimeError("the generation is over")
         if self.world > 1:
             member = Membership(
                 generation=self.generation, rank=self.rank, world=self.world, store=message["store"]
@@ -379,8 +377,7 @@ class Member:
                     self._seed + 7919 * self.rank + step
                 )  # no other generator is ours
         elif self.rank not in fresh and (step or self.step):
-            # Nobody has the state any more: a new process starts from the beginning.
-            os.kill(os.getpid(), signal.SIGKILL)
+            _start_anew()  # nobody has the state any more
         if fresh:
             self._share(fresh, found.light if found is not None else b"")
         tracked.optimizer.zero_grad()
@@ -396,3 +393,7 @@ class Member:
             light, heavy = split(body)
             unpack_heavy(heavy, tracked)
             unpack_light(own or light, tracked, own=bool(own))
+
+
+def _start_anew() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)  # a new process does what this one no longer can

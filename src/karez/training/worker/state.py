@@ -137,6 +137,7 @@ def flip_a_sign(model: torch.nn.Module) -> None:
 def pack_light(tracked: Tracked) -> list[Bytes]:
     """What is this rank's own."""
     tree = {
+        "buffers": _buffers(tracked.model),
         "others": {name: item.state_dict() for name, item in tracked.others.items()},
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
@@ -162,6 +163,9 @@ def is_whole(body: bytes) -> bool:
 def unpack_light(light: bytes, tracked: Tracked, *, own: bool = True) -> None:
     """Put the light part back; of another rank's, not the random generators."""
     tree = _thaw(light)
+    with torch.no_grad():
+        for name, buffer in _buffers(tracked.model).items():
+            buffer.copy_(tree["buffers"][name])
     for name, item in tracked.others.items():
         if name in tree["others"]:
             item.load_state_dict(tree["others"][name])
@@ -172,6 +176,13 @@ def unpack_light(light: bytes, tracked: Tracked, *, own: bool = True) -> None:
     np.random.set_state(tree["numpy"])
     if "cuda" in tree and torch.cuda.is_available():
         torch.cuda.set_rng_state(tree["cuda"])
+
+
+def give_back(light: bytes, name: str, other: Stateful) -> None:
+    """Put one more thing's state back, if it was kept."""
+    kept = _thaw(light)["others"]
+    if name in kept:
+        other.load_state_dict(kept[name])
 
 
 def unpack_heavy(heavy: bytes, tracked: Tracked) -> None:
@@ -197,19 +208,19 @@ def room_for(tracked: Tracked) -> int:
 
 
 def _moving(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: trainable parameters and buffers that are saved. Local shards."""
-    found = {name: local_of(p.data) for name, p in model.named_parameters() if p.requires_grad}
+    """The trainable parameters; of sharded ones, this rank's part."""
+    return {name: local_of(p.data) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers that are saved: a rank's own, for running means differ from rank to rank."""
     saved = set(model.state_dict(keep_vars=True))
-    found.update((name, b) for name, b in model.named_buffers() if name in saved)
-    return found
+    return {name: local_of(b) for name, b in model.named_buffers() if name in saved}
 
 
 def _own(tracked: Tracked, moving: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of the model this rank must keep: with a sharded optimizer, its slice and buffers."""
-    if not isinstance(tracked.optimizer, ShardedOptimizer):
-        return dict(moving)
-    trained = {name for name, p in tracked.model.named_parameters() if p.requires_grad}
-    return {name: value for name, value in moving.items() if name not in trained}
+    """What of the model is kept: with a sharded optimizer nothing, for its slice says it all."""
+    return {} if isinstance(tracked.optimizer, ShardedOptimizer) else dict(moving)
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

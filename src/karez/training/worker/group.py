@@ -19,6 +19,9 @@ import torch.distributed as dist
 
 _TORN = ("gloo", "Connection", "closed by peer", "generation is over", "Broken pipe", "aborted")
 """What errors of a broken collective have in them (torch 2.13)."""
+FORMING_S, FORMING_EACH_S = 2.0, 0.1
+"""How long a group whose members are all there may take to form: 64 processes on two cores took
+5.5 s (design notes on resilience), four take milliseconds."""
 GRACE_S = 0.02
 """How long a broken collective may take to end by itself."""
 _ABANDONED: list[Any] = []
@@ -80,13 +83,14 @@ class Group:
             self._before = _open_sockets()
         try:
             store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
+            self._wait_for_all(store, member, within_s)
             before = _open_sockets()
             dist.init_process_group(
                 "gloo",
                 store=dist.PrefixStore(f"g{member.generation}", store),
                 rank=member.rank,
                 world_size=member.world,
-                timeout=limit,
+                timeout=datetime.timedelta(seconds=max(FORMING_S, FORMING_EACH_S * member.world)),
             )
             with self._lock:
                 self._sockets = {k: v for k, v in _open_sockets().items() if before.get(k) != v}
@@ -94,6 +98,16 @@ class Group:
             with self._lock:
                 self._before = None
         dist.distributed_c10d._set_pg_timeout(_LONG)
+
+    def _wait_for_all(self, store: Any, member: Membership, within_s: float) -> None:
+        """Until all ranks are there: gloo's own waiting for one that has died cannot be aborted."""
+        keys = [f"here/{member.generation}/{rank}" for rank in range(member.world)]
+        store.set(keys[member.rank], "")
+        deadline = time.monotonic() + within_s  # noqa: TID251 - a duration
+        while not store.check(keys):
+            if self._is_aborted or time.monotonic() > deadline:  # noqa: TID251 - as above
+                raise RuntimeError("the group was aborted, or a member did not come")
+            time.sleep(0.001)  # noqa: TID251 - the store wakes nobody
 
     def abort(self) -> None:
         """Make every collective under way fail within milliseconds."""

@@ -48,6 +48,7 @@ class Member:
         """How often a step with a bad loss is done again before its batch is left out."""
         self._place, self._history, self._seed = place, history, seed
         self._wanted = 0
+        self._has_state = False  # until it has restored: what lies here may be an earlier life's
         self._skipped: tuple[int, ...] = ()
         self._waited_s, self._began = 0.0, 0.0
         self._compares = False
@@ -294,7 +295,7 @@ class Member:
                         return
 
     def _say_stood(self, generation: int) -> None:
-        kept, is_new = self._keeping, self.generation == 0
+        kept, is_new = self._keeping, not self._has_state
         steps = {0: "start"} if kept is None else kept.restorable(is_new=is_new)
         sharded = self._tracked is not None and self._tracked.is_sharded
         self.say(
@@ -329,7 +330,7 @@ class Member:
             text = (str(error).splitlines() or [""])[0][:200]
             self._link.say("stumbled", generation=self.generation, error=text)
             return False
-        self.step = step
+        self.step, self._has_state = step, True
         if self._keeping is not None:
             self._keeping.settle(step, self._stamp, moved=moved or before != self.rank)
         losses = list(self._history.losses)

@@ -346,6 +346,7 @@ class Foreman:
             self._stop(words.End(reason=EndReason.TIMED_OUT, detail=f"ran for {limit_s:.0f} s"))
         every_s = self._pace.every_s(len(self.crew.nodes), now)
         self.record.status = replace(self.record.status, checkpoint_every_s=round(every_s, 1))
+        self.record.show_note(self._sentry.note if self._gang.phase == words.Phase.RUNNING else "")
         if now - self._checkpoint_at > every_s:
             self._checkpoint_at = now
             self._ask_checkpoint()
@@ -353,8 +354,7 @@ class Foreman:
 
     def _leave_the_distrusted(self) -> None:
         for node, why in self.tools.leave().items():
-            if node in self.crew.nodes:
-                self._apply(words.Distrusted(node=node, why=why))
+            self._apply(words.Distrusted(node=node, why=why))
 
     def _ask_checkpoint(self) -> int | None:
         """Have every rank store the same step, one that none has reached yet; which."""

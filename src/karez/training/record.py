@@ -55,6 +55,7 @@ class Record:
         self._token = token
         self._tools = tools
         self._metrics: list[MetricRow] = []
+        self._note = ""
         self._views: dict[int, RankView] = {}
 
     def view(self, seat: int, **changes: Any) -> None:
@@ -114,6 +115,12 @@ class Record:
                 body=to_text(memo_of(gang)),
             ),
         )
+
+    def show_note(self, note: str) -> None:
+        """Say what holds a gang up that is at work; written with the next flush."""
+        if note or (self._note and self.status.reason == self._note):
+            self.status = replace(self.status, reason=note)
+        self._note = note
 
     def show_phase(self, gang: words.Gang) -> None:
         """Write the job's state as the gang's phase has it."""

@@ -17,7 +17,6 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -37,32 +36,19 @@ SPIKE_AFTER = 20
 Make = Callable[["Run"], tuple[torch.nn.Module, torch.optim.Optimizer]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watchfulness:
-    """What a session does about losses that cannot be right."""
-
-    replays: int = 1
-    """How often a step with a bad loss is done again before its batch is left out."""
-    spike: float = 0.0
-    """A loss so many standard deviations above the mean of the last 64 is bad too; 0: never."""
-
-
 class Run:
     """One rank's part in a job."""
 
-    def __init__(
-        self, place: Surroundings, seed: int = 0, watch: Watchfulness | None = None
-    ) -> None:
+    def __init__(self, place: Surroundings, *, seed: int, replays: int, spike: float) -> None:
         """Connect to the steward, if there is one."""
         self._place = place
         self._seed = seed
-        self._watch = watch or Watchfulness()
-        self._total = 0
+        self._spike = spike
         self._history = History()
         self._is_committed = True
         self.device = torch.device("cuda" if place.device == "gpu" else "cpu")
         self._member = Member(place, self._history, seed)
-        self._member.replays = self._watch.replays
+        self._member.replays = replays
 
     # for user code
 
@@ -142,7 +128,6 @@ class Run:
         else:
             source = Replay(loader, seed=self._seed)
             member.also_keep("karez-loader", source)
-        self._total = total
         member.say("total", steps=total)
         while True:
             while member.step < total:
@@ -192,10 +177,10 @@ class Run:
         if not math.isfinite(loss):
             return f"the loss was {loss}"
         known = [value for _, value in self._history.losses]
-        if not self._watch.spike or len(known) < SPIKE_AFTER:
+        if not self._spike or len(known) < SPIKE_AFTER:
             return ""
         mean, spread = fmean(known), pstdev(known)
-        if loss > mean + self._watch.spike * max(spread, 1e-12):
+        if loss > mean + self._spike * max(spread, 1e-12):
             return f"the loss leapt to {loss:.4g} from {mean:.4g} on average"
         return ""
 
@@ -228,6 +213,6 @@ def session(
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    run = Run(place, seed, Watchfulness(replays=replays, spike=spike))
+    run = Run(place, seed=seed, replays=replays, spike=spike)
     yield run
     run._finish()

@@ -366,6 +366,8 @@ def test_a_gang_that_was_leaving_is_not_started_again_by_a_new_foreman() -> None
     assert commands == (w.Leave(),)
     gang, commands = advance(gang, w.Tick(), 100.0)
     assert commands == (w.Leave(),)  # whom it did not reach hears it again
+    gang, commands = advance(gang, w.Exited(rank=0, life=1, code=0), 100.5)
+    assert not commands
     gang, commands = advance(gang, w.Exited(rank=1, life=1, code=0), 101.0)
     assert commands == (w.End(reason=EndReason.DONE, detail=""),)
 

@@ -146,7 +146,7 @@ class Foreman:
         self.record.log(self._gang)
         self._do(commands)
         for seat, (life, info) in found.items():
-            if not info.alive:
+            if not info.alive and self._gang.phase != words.Phase.DRAINING:
                 code = -int(signal.SIGKILL) if info.exit_code is None else info.exit_code
                 self._apply(words.Exited(rank=seat, life=life, code=code, error=info.error))
 

@@ -1,6 +1,7 @@
 """What a foreman does on the nodes: starts, tells, kills, and holds devices for its gang."""
 
 import hashlib
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,8 +29,8 @@ class Hands:
     tools: Tools
     crew: Crew
     kit: Kit
-    _store: tuple[NodeId, int, str] = (NodeId(""), 0, "")
-    """The rendezvous store: its node, the generation it was started in, where it listens."""
+    _store: tuple[NodeId, str, str] = (NodeId(""), "", "")
+    """The rendezvous store: its node, its process's key, where it listens."""
     _pending: words.Go | None = None
     _keepers: dict[NodeId, str] = field(default_factory=dict)
     _savers: list[threading.Thread] = field(default_factory=list)
@@ -84,18 +85,19 @@ class Hands:
         homes = [rank.node for _, rank in gang.active if rank.node]
         if not wanted or not homes or self._store[0] in homes:
             return
-        self._store = (homes[0], gang.generation, "")
-        self.start(homes[0], store_spec(self.kit, gang.generation))
+        spec = store_spec(self.kit, gang.generation, secrets.token_hex(3))
+        self._store = (homes[0], spec.key, "")
+        self.start(homes[0], spec)
 
     def hear_store(self, event: Event, gang: words.Gang) -> None:
         """A rendezvous store says where it listens, or has ended."""
-        node, born, _ = self._store
-        if event.type == "store" and int(event.data["generation"]) == born:
-            self._store = (node, born, str(event.data["address"]))
+        node, key, _ = self._store
+        if event.type == "store" and event.key == key:
+            self._store = (node, key, str(event.data["address"]))
             if self._pending is not None:
                 self.go(gang, self._pending)
-        elif event.type == "exit" and event.key == store_spec(self.kit, born).key:
-            self._store = (NodeId(""), 0, "")
+        elif event.type == "exit" and event.key == key:
+            self._store = (NodeId(""), "", "")
             self.open_store(gang)
 
     def find_store(self) -> None:
@@ -105,7 +107,7 @@ class Hands:
                 for info in self.tools.fabric.processes(node):
                     said = info.said.get("store")
                     if said and info.alive and info.workload == self.job.id:
-                        self._store = (node, int(said["generation"]), str(said["address"]))
+                        self._store = (node, info.key, str(said["address"]))
 
     def go(self, gang: words.Gang, go: words.Go) -> None:
         """Tell every rank where it stands and whom it meets, once the store is there."""

@@ -117,10 +117,10 @@ def _shared(kit: Kit) -> dict[str, str]:
     }
 
 
-def store_spec(kit: Kit, generation: int) -> ProcessSpec:
-    """The rendezvous store of one generation."""
+def store_spec(kit: Kit, generation: int, mark: str) -> ProcessSpec:
+    """A rendezvous store; `mark` tells it from those before it."""
     return ProcessSpec(
-        key=f"{kit.job.id}.store.{generation}",
+        key=f"{kit.job.id}.store.{generation}.{mark}",
         workload=kit.job.id,
         rank=-1,
         epoch=kit.epoch,

@@ -76,10 +76,7 @@ def adopt(
             best=max(best, memo.best), fault=known,
         )  # fmt: skip
     if memo is not None and memo.phase == Phase.DRAINING:
-        for number in dead:
-            gang = put(gang, number, left=True)
-        over = () if len(dead) < len(gang.active) else (End(reason=EndReason.DONE, detail=""),)
-        return replace(gang, phase=Phase.DRAINING), (Leave(), *over)
+        return replace(gang, phase=Phase.DRAINING), (Leave(),)  # who has left will be heard of
     if not gang.is_session or (together and not dead):
         phase = Phase.RESUMING if gang.fault is not None else Phase.RUNNING
         return replace(gang, phase=phase), ()

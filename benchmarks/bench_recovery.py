@@ -1,9 +1,12 @@
-"""kill -9 of one of four ranks: karez, torchrun elastic and Ray Train, same model, one run.
+"""kill -9 of one of four ranks: karez, torchrun elastic, Ray Train and torchft, one model, one run.
 
-Measured alike for all three, from outside: the time from the kill until all ranks have completed
-a step that none had completed before it, and how many steps were done again. karez's gang is killed
-KILLS times in a row (50), the others, which start anew each time, RUNS times (3). torchrun needs
-TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to recover with gloo at all (torch 2.13).
+Measured alike for all four, from outside: the time from the kill until all ranks have completed
+a step that none had completed before it, and until those that were not killed have; and how many
+steps were done again. karez's gang and torchft's are killed KILLS times in a row (50), the others,
+which start anew each time, RUNS times (3). torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to
+recover with gloo at all (torch 2.13). torchft goes on without the killed rank: the steps until it
+is back are made from three quarters of the batch. It is installed beside the environment, for its
+needs differ from Ray's pins.
 """
 
 import os
@@ -23,39 +26,45 @@ HERE = Path(__file__).parent
 STEPS, KILL_AT, RUNS = 400, 55, int(os.environ.get("RUNS", "3"))
 RANKS, KILLS, APART = 4, int(os.environ.get("KILLS", "50")), 12
 """Ranks; kills of one karez gang; steps between two of them."""
+LASTING = ("karez", "torchft")
+"""Ways that can be killed again and again."""
+TORCHFT = "torchft-nightly==2026.10.26"
 Row = tuple[int, float, int]
 
 
 def main() -> None:
-    """Three ways, RUNS times each, taking turns."""
+    """Four ways, taking turns."""
     ways: dict[str, Callable[[Path], Callable[[], None]]] = {
         "karez": start_karez,
         "torchrun": start_torchrun,
         "ray train": start_ray_train,
+        "torchft": start_torchft,
     }
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in ways}
+    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ways}
     for turn in range(RUNS):
         for name, start in ways.items():
-            if name == "karez" and turn:
+            if name in LASTING and turn:
                 continue
             with tempfile.TemporaryDirectory(prefix="kz-") as folder:
                 stop = start(Path(folder))
                 try:
-                    for kill in range(KILLS if name == "karez" else 1):
+                    for kill in range(KILLS if name in LASTING else 1):
                         after = KILL_AT + APART * kill
                         found[name].append(measure(Path(folder), after, kill % RANKS))
                 finally:
                     stop()
-    base = median(seconds for seconds, _ in found["karez"])
+    base = median(row[0] for row in found["karez"])
     report(
         "a killed rank",
         [
             {
                 "what": name,
-                "recovery_s": round(median(s for s, _ in runs), 3),
-                "p99_s": round(sorted(s for s, _ in runs)[-1 - len(runs) // 100], 3),
-                "x_karez": round(median(s for s, _ in runs) / base, 1),
-                "steps_done_again": max(again for _, again in runs),
+                "recovery_s": round(median(row[0] for row in runs), 3),
+                "p99_s": round(sorted(row[0] for row in runs)[-1 - len(runs) // 100], 3),
+                "x_karez": round(median(row[0] for row in runs) / base, 1),
+                "others_go_on_s": round(median(row[1] for row in runs), 3),
+                "steps_done_again": max(row[2] for row in runs),
+                "keeps_batch": name != "torchft",
                 "runs": len(runs),
             }
             for name, runs in found.items()
@@ -63,8 +72,12 @@ def main() -> None:
     )
 
 
-def measure(folder: Path, after: int, rank: int) -> tuple[float, int]:
-    """Kill a rank after a step; seconds until all ranks are past it, and steps done again."""
+def measure(folder: Path, after: int, rank: int) -> tuple[float, float, int]:
+    """Kill a rank after a step.
+
+    Returns:
+        Seconds until all ranks are past it, until the others are, and the most steps done again.
+    """
     ranks = range(RANKS)
     wait(lambda: min(last(folder, r)[0] for r in ranks) >= after, within_s=240)
     victim = last(folder, rank)[2]
@@ -77,9 +90,10 @@ def measure(folder: Path, after: int, rank: int) -> tuple[float, int]:
         return all(any(s > highest for s, t, _ in rows(folder, r) if t > at) for r in ranks)
 
     wait(past, within_s=240)
-    healed = max(min(t for s, t, _ in rows(folder, r) if s > highest and t > at) for r in ranks)
+    healed = [min(t for s, t, _ in rows(folder, r) if s > highest and t > at) for r in ranks]
     again = [sum(s <= highest for s, _, _ in rows(folder, r)[before[r] :]) for r in ranks]
-    return healed - at, max(again)
+    others = max(when for r, when in enumerate(healed) if r != rank)
+    return max(healed) - at, others - at, max(again)
 
 
 def rows(folder: Path, rank: int) -> list[Row]:
@@ -145,6 +159,27 @@ def start_karez(folder: Path) -> Callable[[], None]:
     ]  # fmt: skip
     subprocess.run([*karez, *submit], env=env, check=True, capture_output=True)
     return lambda: done(subprocess.run([*karez, "down"], env=env, check=True, capture_output=True))
+
+
+def start_torchft(folder: Path) -> Callable[[], None]:
+    """A lighthouse and four replica groups of one rank."""
+    apart = Path(sys.prefix) / "torchft"
+    if not (apart / "torchft").exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(apart)]
+        for words in (["opentelemetry-exporter-otlp-proto-http"], ["--no-deps", TORCHFT]):
+            subprocess.run([*pip, *words], check=True, **QUIET)
+    port = str(free_port())
+    env = {**os.environ, "PYTHONPATH": str(apart), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(HERE / "recovery_torchft.py")]
+    steps = str(KILL_AT + 4000 * KILLS)
+    stops = [
+        stopper(subprocess.Popen([*script, *words], env=env, **QUIET))
+        for words in (
+            ["lighthouse", port],
+            *(["rank", str(folder), steps, str(rank), port] for rank in range(RANKS)),
+        )
+    ]
+    return lambda: done([stop() for stop in stops])
 
 
 def stopper(process: "subprocess.Popen[bytes]") -> Callable[[], None]:

@@ -29,7 +29,7 @@ def main() -> None:
         run.track(model=model, optimizer=optimizer)
         member, blocks, keeping = run._member, [], run._member._keeping
         began, wall, kept = time.process_time(), time.monotonic(), True
-        batch = torch.ones(max(64, width // 4), 32)
+        batch = torch.ones(settings["batch"], 32)
         for _ in run.steps([0], total=block * settings["blocks"]):
             loss = (model(batch) ** 2).mean()
             loss.backward()

@@ -377,6 +377,32 @@ def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> N
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
+    cloud = make_cloud(tmp_path / "home", KAREZ_CHECKPOINT_S="1", KAREZ_HEARTBEAT_S="1")
+    cloud.karez("up")
+    try:
+        with cloud.client() as client:
+            ground = {"steps": 600, "width": 64, "batch": 8, "pause_ms": 20.0}
+            spec = JobSpec(
+                name="g", kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=ground,
+                gang=GangSpec(min=2, want=2, each=(Need(milli=500),)),
+            )  # fmt: skip
+            job = client.submit(spec)
+            until(lambda: client.job(job.id).status.step >= 150)
+            head = psutil.Process(int(cloud.address()["parts"]["ray"]))  # type: ignore[index]
+            servers = [p for p in head.children(recursive=True) if p.name() == "gcs_server"]
+            for process in (*servers, head):
+                process.kill()
+            until(lambda: bool(client.call(calls.receipts(job.id))), within_s=120)
+            assert client.wait(job.id, limit_s=120).state == State.SUCCEEDED
+            (receipt,) = client.call(calls.receipts(job.id))
+            assert receipt.steps_lost <= 60  # a second of training between checkpoints
+            steps = {row.step for row in client.call(calls.metrics(job.id, -1)) if row.rank == 0}
+            assert steps == set(range(1, 601))
+    finally:
+        cloud.karez("down")
+
+
 def test_a_second_cloud_from_the_same_folder_or_ports_is_refused(
     cloud: Cloud, tmp_path: Path
 ) -> None:

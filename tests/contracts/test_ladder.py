@@ -120,24 +120,31 @@ def test_a_gang_without_retry_in_its_ladder_starts_over(bench: Bench) -> None:
     assert bench.store.history.newest_checkpoint(gang.id, [0, 1])  # its dying gasp
 
 
-def test_a_batch_with_a_bad_loss_is_tried_again_and_then_left_out(bench: Bench) -> None:
-    calm = Gang(bench, script=HERE / "stream_job.py", steps=20).start()
+@pytest.mark.parametrize(("word", "more"), [("not finite", {}), ("leapt", {"spike": 8.0})])
+def test_a_batch_with_a_bad_loss_is_tried_again_and_then_left_out(
+    bench: Bench, word: str, more: dict[str, float]
+) -> None:
+    calm = Gang(bench, script=HERE / "stream_job.py", steps=26).start()
     assert calm.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
     seen = _seen(bench, calm)
-    bad = float.fromhex(seen[9][1])
-    gang = Gang(bench, script=HERE / "stream_job.py", steps=20, more={"bad": bad}).start()
+    bad = float.fromhex(seen[21][1])
+    gang = Gang(bench, script=HERE / "stream_job.py", steps=26, more={**more, "bad": bad}).start()
     assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
     receipts = bench.store.history.receipts(gang.id)
     assert [receipt.code for receipt in receipts] == ["nan"]
-    assert receipts[0].skipped == (9,)
+    assert receipts[0].skipped == (21,)
     assert "is left out" in receipts[0].cause
+    assert word in receipts[0].cause
     final = dict(_seen(bench, gang))  # the last word on each step
-    assert [final[str(n)] for n in range(1, 10)] == [value for _, value in seen[:9]]
-    assert final["10"] == seen[10][1]  # the batch after the bad one takes its place
+    assert [final[str(n)] for n in range(1, 22)] == [value for _, value in seen[:21]]
+    assert final["22"] == seen[22][1]  # the batch after the bad one takes its place
 
 
-def test_a_loader_with_workers_gives_every_batch_once_whatever_is_killed(bench: Bench) -> None:
-    more = {"loaders": 2}
+@pytest.mark.parametrize("stateful", [0.0, 1.0])
+def test_a_loader_with_workers_gives_every_batch_once_whatever_is_killed(
+    bench: Bench, stateful: float
+) -> None:
+    more = {"loaders": 2, "stateful": stateful}
     calm = Gang(bench, script=HERE / "stream_job.py", steps=24, more=more).start()
     assert calm.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
     gang = Gang(bench, script=HERE / "stream_job.py", steps=24, more=more).start()
@@ -158,10 +165,11 @@ def _seen(bench: Bench, gang: Gang) -> list[tuple[str, str]]:
     return [(row.split()[0], row.split()[1]) for row in rows]
 
 
-def test_a_hugging_face_trainer_goes_on_as_if_nothing_had_happened(bench: Bench) -> None:
+@pytest.mark.parametrize("script", ["hf_job.py", "accelerate_job.py"])
+def test_a_hugging_face_loop_goes_on_as_if_nothing_had_happened(bench: Bench, script: str) -> None:
     losses, weights = [], []
     for kill in (False, True):
-        gang = Gang(bench, script=HERE / "hf_job.py", steps=16).start()
+        gang = Gang(bench, script=HERE / script, steps=16).start()
         if kill:
             gang.reach(6)
             gang.kill(1)

@@ -7,15 +7,16 @@ being written. A slot counts only once its step number is published, which happe
 import mmap
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_MAGIC: Final = 0x6B617265_7A303031
+import xxhash
+
+_MAGIC: Final = 0x6B617265_7A303032
 _HEAD: Final = 4096
-_SLOT: Final = struct.Struct("<qqqq")  # step, length, crc32, generation
+_SLOT: Final = struct.Struct("<qqQq")  # step, length, XXH3, generation
 _TOP: Final = struct.Struct("<Qqq")  # magic, capacity, replicated step
 
 
@@ -77,12 +78,12 @@ class Slots:
         head = 64 + slot * 64
         _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
         at = start = _HEAD + slot * self.capacity
-        crc = 0
+        checksum = xxhash.xxh3_64()
         for part in parts:
             self._map[at : at + len(part)] = part
-            crc = zlib.crc32(part, crc)
+            checksum.update(part)
             at += len(part)
-        _SLOT.pack_into(self._map, head, -1, at - start, crc, generation)
+        _SLOT.pack_into(self._map, head, -1, at - start, checksum.intdigest(), generation)
         struct.pack_into("<q", self._map, head, step)  # published last
 
     def steps(self) -> tuple[int, ...]:
@@ -96,13 +97,13 @@ class Slots:
         With `only`, its first bytes alone, and without the checksum, which is over all of it.
         """
         head = 64 + (step % 2) * 64
-        at_step, length, crc, generation = _SLOT.unpack_from(self._map, head)
+        at_step, length, checksum, generation = _SLOT.unpack_from(self._map, head)
         start = _HEAD + (step % 2) * self.capacity
         if at_step != step or not 0 <= length <= self.capacity:
             return None
         body = self._map[start : start + min(length, only or length)]
         again = _SLOT.unpack_from(self._map, head)
-        if again[0] != step or (not only and zlib.crc32(body) != crc):
+        if again[0] != step or (not only and xxhash.xxh3_64_intdigest(body) != checksum):
             return None
         return Snapshot(step=step, generation=generation, body=body)
 

@@ -203,7 +203,21 @@ class RayFabric:
         if node in self._silent and method != "poll":
             raise NodeLost(f"{node} is silent")
         limit_s = self._edge.silence_s if timeout_s is None else timeout_s
-        return self._answer(node, getattr(steward, method).remote(*args), limit_s)
+        ref = getattr(steward, method).remote(*args)
+        self._listen_while(node, ref, limit_s)
+        return self._answer(node, ref, limit_s)
+
+    def _listen_while(self, node: NodeId, ref: Any, limit_s: float) -> None:
+        """Wait for an answer while the node has a pulse. Raises NodeLost when it has none."""
+        deadline = time.monotonic() + limit_s  # noqa: TID251 - an edge owns its clock
+        while not ray.wait([ref], timeout=BEAT_S)[0]:
+            with self._lock:
+                pulse = self._pulses.get(node)
+            if pulse is None or time.monotonic() > deadline:  # noqa: TID251 - as above
+                return
+            if pulse.is_lost():
+                self._silent.add(node)
+                raise NodeLost(f"{node} has no pulse")
 
     def _forget_pulse(self, node: NodeId) -> None:
         with self._lock:

@@ -27,6 +27,12 @@ class Crew:
         """What a role holds, in order."""
         return [grant for grant in self.others if grant.role == role]
 
+    def lose(self, node: NodeId) -> set[str]:
+        """Nothing of it stands on a node any more but ranks; the roles that lost a worker."""
+        roles = {grant.role for grant in self.others if grant.node == node} - {SPARE}
+        self.others = [grant for grant in self.others if grant.node != node]
+        return roles
+
     def take_spares(self, count: int, off: frozenset[NodeId]) -> list[Grant]:
         """Spare places that are not on these nodes, as workers' grants; they are spares no more."""
         found = [g for g in self.of_role(SPARE) if g.node not in off][:count]

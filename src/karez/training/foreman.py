@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from karez.core.ports import Event, NodeLost
 from karez.core.resources import Grant, NodeId
-from karez.core.workloads import SPARE, Allocation, EndReason, Job, State
+from karez.core.workloads import Allocation, EndReason, Job, State
 from karez.training import gang as words
 from karez.training import protocol
 from karez.training.aides import Aides
@@ -191,8 +191,8 @@ class Foreman:
 
     def _lose_node(self, node: NodeId) -> None:
         """Ranks are replaced; a role's workers are not: their gang starts over elsewhere."""
-        roles = {grant.role for grant in self.crew.others if grant.node == node} - {SPARE}
-        self.crew.others = [grant for grant in self.crew.others if grant.node != node]
+        self.hands.note_lost(node)
+        roles = self.crew.lose(node)
         self._apply(words.NodeGone(node=node))
         if roles and self._ended is None:
             detail = f"node {node} was lost, and with it {', '.join(sorted(roles))}"

@@ -11,7 +11,7 @@ from typing import Any
 from karez.core.errors import KarezError
 from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
 from karez.core.recovery import Part
-from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.resources import DeviceKind, Grant, NodeId, NodeState
 from karez.core.workloads import SPARE, Job, WorkloadKind
 from karez.training import gang as words
 from karez.training.crew import Crew
@@ -99,6 +99,12 @@ class Hands:
         elif event.type == "exit" and event.key == key:
             self._store = (NodeId(""), "", "")
             self.open_store(gang)
+
+    def note_lost(self, node: NodeId) -> None:
+        """Nothing is placed on a node without a pulse until it answers again."""
+        for known in self.tools.store.pool.nodes():
+            if known.id == node and known.state == NodeState.READY:
+                self.tools.store.pool.set_node(node, NodeState.LOST)
 
     def find_store(self) -> None:
         """Go on with the rendezvous store of the foreman before this one."""

@@ -1,13 +1,7 @@
-"""A process group that can be aborted: gloo, which has no abort of its own.
-
-A blocked gloo collective ends at once when its connected sockets are shut down; nothing in the
-API does that (torch 2.13), so the sockets that `init_process_group` opened are remembered.
-"""
+"""A process group that can be aborted and formed anew, by way of one of the wires."""
 
 import datetime
 import math
-import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -16,6 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from karez.training.worker.wires import GlooWire, Wire
 
 _TORN = ("gloo", "Connection", "closed by peer", "generation is over", "Broken pipe", "aborted")
 """What errors of a broken collective have in them (torch 2.13)."""
@@ -51,13 +47,11 @@ class Odd(Exception):
 
 
 class Group:
-    """abort / rebuild / drop for gloo. `abort` may come from another thread."""
+    """abort / rebuild / drop. `abort` may come from another thread."""
 
-    def __init__(self) -> None:
-        """No group yet."""
-        self._sockets: dict[int, str] = {}
-        self._before: dict[int, str] | None = None
-        """The sockets there were before the group that is being formed."""
+    def __init__(self, wire: Wire | None = None) -> None:
+        """No group yet; gloo's wire unless another is given."""
+        self._wire: Wire = wire or GlooWire()
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._is_aborted = False
@@ -80,23 +74,23 @@ class Group:
         with self._lock:
             if self._is_aborted:
                 raise RuntimeError("the group was aborted")
-            self._before = _open_sockets()
+            self._wire.begin()
         try:
             store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
             self._wait_for_all(store, member, within_s)
-            before = _open_sockets()
+            self._wire.begin()
             dist.init_process_group(
-                "gloo",
+                self._wire.backend,
                 store=dist.PrefixStore(f"g{member.generation}", store),
                 rank=member.rank,
                 world_size=member.world,
                 timeout=datetime.timedelta(seconds=max(FORMING_S, FORMING_EACH_S * member.world)),
             )
             with self._lock:
-                self._sockets = {k: v for k, v in _open_sockets().items() if before.get(k) != v}
+                self._wire.formed()
         finally:
             with self._lock:
-                self._before = None
+                self._wire.settle()
         dist.distributed_c10d._set_pg_timeout(_LONG)
 
     def _wait_for_all(self, store: Any, member: Membership, within_s: float) -> None:
@@ -112,18 +106,14 @@ class Group:
     def abort(self) -> None:
         """Make every collective under way fail within milliseconds."""
         with self._lock:
-            sockets = self._sockets
-            if self._before is not None:  # the group is being formed, with one who will not come
-                sockets = {k: v for k, v in _open_sockets().items() if self._before.get(k) != v}
-            for fd, name in sockets.items():
-                _shut(fd, name)
             self._is_aborted = True
+            self._wire.cut()
         self._woken.set()
 
     def drop(self) -> None:
         """Leave the group, if there is one."""
         with self._lock:
-            self._sockets = {}
+            self._wire.forget()
         if not dist.is_initialized():
             # one that failed to form leaves its number behind, which is part of the store's keys
             dist.distributed_c10d._world.group_count = 0
@@ -152,6 +142,9 @@ class Group:
         self._woken.clear()
         if self._is_aborted:
             raise RuntimeError("the group was aborted")
+        if self._wire.is_queued:
+            self._poll(work)
+            return
         future = work.get_future()
         future.add_done_callback(lambda _: self._woken.set())
         self._woken.wait()
@@ -159,6 +152,17 @@ class Group:
             raise RuntimeError("the group was aborted")
         self._under_way = None
         work.wait()  # raises what went wrong
+
+    def _poll(self, work: Any) -> None:
+        """A device's future is done once the work is queued, so ask for the work itself."""
+        while not work.is_completed():
+            if self._is_aborted:
+                raise RuntimeError("the group was aborted")
+            time.sleep(0.0005)  # noqa: TID251 - the device wakes nobody
+        if self._is_aborted:  # an aborted one counts as completed, with anything as its result
+            raise RuntimeError("the group was aborted")
+        self._under_way = None
+        work.wait()
 
     @property
     def world(self) -> int:
@@ -181,9 +185,9 @@ class Group:
             Odd: The ranks' checksums differ; the tensors are as they were.
         """
         world, rank = self.world, dist.get_rank()
-        stamps = torch.zeros(2 * world)
+        stamps = torch.zeros(2 * world, device=self._wire.device)
         stamps[2 * rank], stamps[2 * rank + 1] = float(digest >> 16), float(digest & 0xFFFF)
-        pieces = [t.detach().reshape(-1).to("cpu", torch.float32) for t in tensors]
+        pieces = [t.detach().reshape(-1).to(self._wire.device, torch.float32) for t in tensors]
         flat = torch.cat([*pieces, stamps])
         self._finish(dist.all_reduce(flat, async_op=True))
         odd = _odd([tuple(pair) for pair in flat[-2 * world :].view(world, 2).tolist()])
@@ -200,29 +204,31 @@ class Group:
     def same(self, tensors: list[torch.Tensor]) -> None:
         """Give every rank the first rank's values. Raises RuntimeError when aborted."""
         for tensor in tensors:
-            copy = tensor.detach().to("cpu").contiguous()
+            copy = tensor.detach().to(self._wire.device).contiguous()
             self._finish(dist.broadcast(copy, 0, async_op=True))
             tensor.copy_(copy)
 
     def hand_out(self, body: bytes, source: int) -> bytes:
         """Give every rank the bytes of one. Raises RuntimeError when aborted."""
-        size = torch.tensor([len(body)])
+        device = self._wire.device
+        size = torch.tensor([len(body)], device=device)
         self._finish(dist.broadcast(size, source, async_op=True))
-        data = torch.empty(int(size), dtype=torch.uint8)
+        data = torch.empty(int(size), dtype=torch.uint8, device=device)
         if dist.get_rank() == source:
             data.copy_(torch.frombuffer(bytearray(body), dtype=torch.uint8))
         self._finish(dist.broadcast(data, source, async_op=True))
-        return bytes(data.numpy().tobytes())
+        return bytes(data.cpu().numpy().tobytes())
 
     def gather(self, piece: torch.Tensor) -> torch.Tensor:
         """The ranks' pieces, all of one size, in one row. Raises RuntimeError when aborted."""
-        whole = torch.empty(piece.numel() * self.world, dtype=piece.dtype)
-        self._finish(dist.all_gather_single(whole, piece, async_op=True))
-        return whole
+        there = piece.to(self._wire.device)
+        whole = torch.empty(piece.numel() * self.world, dtype=piece.dtype, device=there.device)
+        self._finish(dist.all_gather_single(whole, there, async_op=True))
+        return whole.to(piece.device)
 
     def meet(self) -> None:
         """Wait until every rank is here. Raises RuntimeError when aborted."""
-        self._finish(dist.all_reduce(torch.zeros(1), async_op=True))
+        self._finish(dist.all_reduce(torch.zeros(1, device=self._wire.device), async_op=True))
 
 
 def is_torn(error: Exception) -> bool:
@@ -238,27 +244,3 @@ def _odd(stamps: list[tuple[float, ...]]) -> Odd | None:
     if 2 * votes <= len(stamps):
         return Odd(())
     return Odd(tuple(rank for rank, stamp in enumerate(stamps) if stamp != most))
-
-
-def _open_sockets() -> dict[int, str]:
-    found: dict[int, str] = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue  # the listing's own descriptor
-        if target.startswith("socket:"):
-            found[int(name)] = target
-    return found
-
-
-def _shut(fd: int, name: str) -> None:
-    """Shut a connected socket; a listening one must live, or gloo's own thread dies."""
-    try:
-        if os.readlink(f"/proc/self/fd/{fd}") != name:
-            return
-        with socket.socket(fileno=os.dup(fd)) as copy:
-            if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                copy.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # closed meanwhile, which is as good

@@ -62,13 +62,15 @@ class Replay:
     The random generators are set from the seed and the number of the batch while one is fetched,
     and put back after: shuffling and augmentation then give the same whether a batch is fetched
     for the first time or again. A source with a state_dict of its own (such as torchdata's
-    StatefulDataLoader) is set to its place; any other is started anew and read up to it.
+    StatefulDataLoader) is set to its place; any other is started anew and read up to it. What the
+    workers of one that is set to its place draw themselves begins anew there.
     """
 
     def __init__(self, source: Iterable[Any], *, seed: int = 0) -> None:
         """Nothing is read yet."""
         self._source: Any = source
         self._seed = seed
+        self._has_state = hasattr(source, "load_state_dict")
         self._iterator: Iterator[Any] | None = None
         self._next = 0
         self._epoch = 0
@@ -102,7 +104,7 @@ class Replay:
 
     def _begin_anew(self, step: int) -> None:
         known = [batch for batch in self._marks if batch <= step]
-        if known and hasattr(self._source, "load_state_dict"):
+        if known and self._has_state:
             self._next = max(known)
             self._epoch, inner = self._marks[self._next]
             self._source.load_state_dict(inner)
@@ -130,10 +132,18 @@ class Replay:
         with _drawn(self._seed, -1 - self._epoch):
             self._iterator = iter(self._source)
 
+    def _mark(self) -> None:
+        try:
+            inner = deepcopy(self._source.state_dict())
+        except AttributeError:  # Accelerate's loaders have the method, and often no state
+            self._has_state = False
+        else:
+            self._marks[self._next] = (self._epoch, inner)
+
     def _fetch(self) -> Any:
         assert self._iterator is not None
-        if hasattr(self._source, "load_state_dict"):
-            self._marks[self._next] = (self._epoch, deepcopy(self._source.state_dict()))
+        if self._has_state:
+            self._mark()
         with _drawn(self._seed, self._next):
             try:
                 batch = next(self._iterator)

@@ -37,7 +37,7 @@ from karez.training.worker.state import (
 class Member:
     """One rank between its user's code and its gang."""
 
-    def __init__(self, place: Surroundings, history: History, seed: int) -> None:
+    def __init__(self, place: Surroundings, history: History, seed: int, group: Group) -> None:
         """Connect to the steward, if there is one."""
         self.rank, self.world = place.seat, place.world
         self.step, self.generation = 0, 0
@@ -56,7 +56,7 @@ class Member:
         self._make: Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]] | None = None
         self._others: dict[str, Stateful] = {}
         self._keeping: Keeping | None = None
-        self._group = Group()
+        self._group = group
         self._averager = Averager(
             group=self._group, together=self._together, bad=self._bad_grads, digest=self._digest
         )

@@ -26,10 +26,12 @@ import torch
 
 from karez.core.board import Doing
 from karez.core.errors import BadRequest
+from karez.training.worker.group import Group
 from karez.training.worker.link import Surroundings, surroundings
 from karez.training.worker.loader import Replay, StepLoader
 from karez.training.worker.member import Member
 from karez.training.worker.state import History, Stateful, Tracked
+from karez.training.worker.wires import wire
 
 SPIKE_AFTER = 20
 """Losses that must be known before one can be called a spike."""
@@ -39,7 +41,9 @@ Make = Callable[["Run"], tuple[torch.nn.Module, torch.optim.Optimizer]]
 class Run:
     """One rank's part in a job."""
 
-    def __init__(self, place: Surroundings, *, seed: int, replays: int, spike: float) -> None:
+    def __init__(
+        self, place: Surroundings, *, seed: int, replays: int, spike: float, group: Group
+    ) -> None:
         """Connect to the steward, if there is one."""
         self._place = place
         self._seed = seed
@@ -47,7 +51,7 @@ class Run:
         self._history = History()
         self._is_committed = True
         self.device = torch.device("cuda" if place.device == "gpu" else "cpu")
-        self._member = Member(place, self._history, seed)
+        self._member = Member(place, self._history, seed, group)
         self._member.replays = replays
 
     # for user code
@@ -190,7 +194,12 @@ class Run:
 
 @contextmanager
 def session(
-    *, seed: int = 0, replays: int = 1, spike: float = 0.0, hide_world: bool = False
+    *,
+    seed: int = 0,
+    replays: int = 1,
+    spike: float = 0.0,
+    hide_world: bool = False,
+    collectives: str = "gloo",
 ) -> Iterator[Run]:
     """Join the gang. Outside a cloud it is a gang of one, and nothing is kept.
 
@@ -204,6 +213,11 @@ def session(
         hide_world: Let libraries that would form a group of their own, such as Accelerate and
             the Hugging Face Trainer, see a single process; the session does what is between
             ranks.
+        collectives: The session's own: `gloo`, by way of the host's memory, or, where the device
+            has them, `nccl` or `hccl`, which follow their documentation but were never run.
+
+    Raises:
+        BadRequest: These collectives cannot be had here.
     """
     place = surroundings()
     if hide_world:
@@ -213,6 +227,7 @@ def session(
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    run = Run(place, seed=seed, replays=replays, spike=spike)
+    group = Group(wire(collectives))
+    run = Run(place, seed=seed, replays=replays, spike=spike, group=group)
     yield run
     run._finish()

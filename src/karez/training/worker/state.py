@@ -8,7 +8,6 @@ lost it takes it from another; where it is sharded, each rank's is its own too.
 import pickle
 import random
 import struct
-import zlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,15 +15,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import xxhash
 
 from karez.training.worker.shards import ShardedOptimizer, is_sharded_tensor, local_of, placed_like
 
 HEAD = struct.Struct("<qq")  # bytes of the light part, bytes of the heavy part
 _LENGTH = struct.Struct("<q")
+_PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 Bytes = bytes | memoryview
-DIGEST_BYTES = 16 << 20
+DIGEST_BYTES = 64 << 20
 """Replicas are compared after every step up to this size of the model, after every second up to
-twice that, and so on: a checksum of 16 MiB takes about 4 ms."""
+twice that, and so on: XXH3 goes through 64 MiB in about 5 ms, at the speed of the memory."""
 
 
 class Stateful(Protocol):
@@ -112,12 +113,12 @@ def pack(tracked: Tracked) -> Packed:
 
 
 def digest_of(model: torch.nn.Module) -> int:
-    """CRC-32 of the trained parameters. Not of buffers: running means differ from rank to rank."""
-    crc = 0
+    """32 bits of XXH3 of the trained parameters; not of buffers: each rank has its own means."""
+    checksum = xxhash.xxh3_64()
     for parameter in model.parameters():
         if parameter.requires_grad:
-            crc = zlib.crc32(_bytes(parameter.data), crc)
-    return crc
+            checksum.update(_bytes(parameter.data))
+    return checksum.intdigest() & 0xFFFFFFFF
 
 
 def digest_every(model: torch.nn.Module) -> int:
@@ -214,6 +215,8 @@ def _moving(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Buffers that are saved: a rank's own, for running means differ from rank to rank."""
+    if not any(True for _ in model.buffers()):
+        return {}  # to list what is saved takes longer than the rest of a small model's snapshot
     saved = set(model.state_dict(keep_vars=True))
     return {name: local_of(b) for name, b in model.named_buffers() if name in saved}
 
@@ -224,8 +227,9 @@ def _own(tracked: Tracked, moving: Mapping[str, torch.Tensor]) -> dict[str, torc
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    near = tensor.detach() if tensor.is_cpu else tensor.detach().cpu()
+    flat = near.reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _freeze(tree: Any) -> list[Bytes]:
@@ -256,13 +260,18 @@ def _thaw(body: bytes) -> Any:
 
 def _lift(value: Any, tensors: list[torch.Tensor]) -> Any:
     """A copy with every tensor replaced by its index."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
     if isinstance(value, torch.Tensor):
         tensors.append(local_of(value))
         return _Tensor(len(tensors) - 1)
+    if kind in (list, tuple):
+        if _PLAIN.issuperset(map(type, value)):  # the 625 numbers of a random generator
+            return value
+        return kind(_lift(item, tensors) for item in value)
     if isinstance(value, Mapping):
         return {key: _lift(item, tensors) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_lift(item, tensors) for item in value)
     return value
 
 

@@ -1,0 +1,164 @@
+"""A host is lost, with two ranks, its keeper and its memory: how long until all ranks are on.
+
+Three hosts, each a network and PID namespace of its own on one bridge; a gang of four ranks on two
+of them, the third is free. Either every process of a host is killed at once, or its cable is
+pulled and nobody is told; RUNS times each (3). Measured from the fault to the first step complete
+on all ranks, by the receipt. Needs root and iproute2.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from report import report
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.contracts import hosts
+
+RUNS = int(os.environ.get("RUNS", "3"))
+HOSTS = ("h1", "h2", "h3")
+HEARTBEAT_S = 1.0
+
+
+def main() -> None:
+    """Both kinds of loss, taking turns between the two hosts."""
+    if not hosts.possible():
+        print("skipped: needs root and network namespaces")
+        return
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kz-") as folder, hosts.network(*HOSTS) as net:
+        cloud = Cloud(net, Path(folder))
+        cloud.up()
+        for what, lose in (("every process killed", cloud.kill), ("cable pulled", net.pull_plug)):
+            found = [cloud.trial(lose) for _ in range(RUNS)]
+            rows.append(
+                {
+                    "what": what,
+                    "recovery_s": round(median(row["seconds"] for row in found), 2),
+                    "longest_s": round(max(row["seconds"] for row in found), 2),
+                    **{
+                        f"{part}_s": round(median(row[part] for row in found), 2)
+                        for part in ("noticed", "decided", "restored")
+                    },
+                    "steps_lost": max(row["lost"] for row in found),
+                    "rungs": ",".join(sorted({row["rung"] for row in found})),
+                    "from": ",".join(sorted({row["source"] for row in found})),
+                    "runs": len(found),
+                }
+            )
+            print(rows[-1], file=sys.stderr, flush=True)
+    report("a lost host", rows)
+
+
+class Cloud:
+    """Control on the first host, nodes on all."""
+
+    def __init__(self, net: hosts.Network, folder: Path) -> None:
+        """Nothing runs yet."""
+        self.net, self.home, self.folder = net, folder / "h1", folder
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.count = 0
+
+    def up(self) -> None:
+        """Start control, then the others."""
+        env = {
+            "KAREZ_HOME": str(self.home), "KAREZ_NODE": "h1", "KAREZ_START_S": "120",
+            "KAREZ_HEARTBEAT_S": str(HEARTBEAT_S),
+        }  # fmt: skip
+        self.net.homes.append(self.home)
+        words = ["up", "--host", self.net.addresses["h1"], "--cpus", "2", "--foreground"]
+        self.running["h1"] = self.net.run("h1", words, env, stdout=subprocess.DEVNULL)
+        until(lambda: bool(self.ask("pool", "--json")), within_s=120)
+        for host in HOSTS[1:]:
+            self.join(host)
+
+    def join(self, host: str) -> None:
+        """A host joins, or joins again."""
+        self.count += 1
+        home = self.folder / f"{host}-{self.count}"
+        self.net.homes.append(home)
+        token = (self.home / "node.key").read_text()
+        words = [
+            "join", f"http://{self.net.addresses['h1']}:7070", "--token", token,
+            "--address", self.net.addresses[host], "--name", host, "--cpus", "2",
+            "--home", str(home),
+        ]  # fmt: skip
+        env = {"KAREZ_HEARTBEAT_S": str(HEARTBEAT_S)}
+        self.running[host] = self.net.run(host, words, env, stdout=subprocess.DEVNULL)
+        until(lambda: self.states().get(host) == "ready", within_s=120)
+
+    def kill(self, host: str) -> None:
+        """SIGKILL to the first process of its PID namespace, and so to all."""
+        space = f"{hosts.PREFIX}-{host}"
+        listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True,
+                                check=True)  # fmt: skip
+        subprocess.run(["kill", "-9", *listed.stdout.split()], check=False, capture_output=True)
+
+    def states(self) -> dict[str, str]:
+        """Node -> state."""
+        return {node["id"]: node["state"] for node in self.ask("pool", "--json") or []}
+
+    def trial(self, lose: Callable[[str], None]) -> dict[str, Any]:
+        """One gang, one lost host; then the host is made whole again."""
+        self.count += 1
+        name = f"gang-{self.count}"
+        submit = [
+            "jobs", "submit", "--name", name, "--kind", "train", "--recipe", "proving-ground",
+            "--workers", "4", "--each", "cpu=1", "--set", "steps=100000", "--set", "width=504",
+            "--set", "batch=32", "--json",
+        ]  # fmt: skip
+        self.ask(*submit)
+        until(lambda: self.job(name)["status"]["step"] >= 40, within_s=180)
+        places = {rank["node"] for rank in self.job(name)["status"]["ranks"]}
+        victim = max(places)  # never h1: control is there
+        at = time.time()
+        lose(victim)
+        until(lambda: bool(self.ask("jobs", "receipts", name, "--json")), within_s=60)
+        receipt = self.ask("jobs", "receipts", name, "--json")[0]
+        self.ask("jobs", "cancel", name)
+        until(lambda: self.job(name)["state"] == "cancelled", within_s=60)
+        self.kill(victim)
+        hosts._ip("-n", f"{hosts.PREFIX}-sw", "link", "set", f"v-{victim}", "up")
+        self.join(victim)
+        return {
+            "seconds": receipt["resumed_at"] - at, "noticed": receipt["detected_at"] - at,
+            "decided": receipt["decided_at"] - at, "restored": receipt["restored_at"] - at,
+            "lost": receipt["steps_lost"], "rung": receipt["rung"],
+            "source": receipt["source"],
+        }  # fmt: skip
+
+    def job(self, name: str) -> Any:
+        """As `karez jobs show`."""
+        return self.ask("jobs", "show", name, "--json")
+
+    def ask(self, *words: str) -> Any:
+        """A karez command on the first host, answered as JSON; None if it is not."""
+        done = subprocess.run(
+            [*hosts.inside("h1"), sys.executable, "-m", "karez.cli.main", *words],
+            env={"KAREZ_HOME": str(self.home), "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            return None
+
+
+def until(condition: Callable[[], bool], *, within_s: float) -> None:
+    """Until a condition holds. Raises TimeoutError."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {within_s} s")
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

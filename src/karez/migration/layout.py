@@ -1,0 +1,158 @@
+"""Where the generated module goes, and by which name each file imports it.
+
+A file is imported either by a dotted name from some folder on the path, or it is a script whose own
+folder is on the path. Which it is follows from how the repository's files import one another.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from karez.migration.rules.base import SHIM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """How one file reaches the generated module."""
+
+    file: str
+    """Its path in the repository."""
+    statement: str
+    """The import."""
+    module: str
+    """What `from ... import` names of it come from."""
+
+
+class Layout:
+    """The import structure of a repository, by the paths and the texts of its Python files."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        """`paths` are relative, with slashes."""
+        self.paths = frozenset(paths)
+        self._folders = {str(PurePosixPath(path).parent) for path in self.paths}
+        self._roots: dict[str, Counter[str]] = {}
+        """File -> the folders that it is imported from."""
+
+    def note(self, path: str, text: str) -> None:
+        """Learn from a file which folders others are imported from."""
+        here = PurePosixPath(path).parent
+        for match in _IMPORT.finditer(text):
+            dotted = match.group(1) or match.group(2)
+            for root in (here, *here.parents):
+                if self._learn(str(root), dotted):
+                    break
+
+    def home(self, path: str, text: str) -> Home:
+        """Where a file finds the generated module."""
+        here = PurePosixPath(path).parent
+        if self._is_package(here) and not self._is_script(path, text):
+            top = here
+            while self._is_package(top.parent):
+                top = top.parent
+            depth = len(here.parts) - len(top.parts)
+            if re.search(r"^\s*from \.", text, re.MULTILINE):
+                dots = "." * (depth + 1)
+                return Home(
+                    file=str(top / f"{SHIM}.py"), statement=f"from {dots} import {SHIM}",
+                    module=f"{dots}{SHIM}",
+                )  # fmt: skip
+            return Home(
+                file=str(top / f"{SHIM}.py"), statement=f"from {top.name} import {SHIM}",
+                module=f"{top.name}.{SHIM}",
+            )  # fmt: skip
+        seen = self._roots.get(path)
+        root = PurePosixPath(seen.most_common(1)[0][0]) if seen else here
+        return Home(file=str(root / f"{SHIM}.py"), statement=f"import {SHIM}", module=SHIM)
+
+    def _learn(self, root: str, dotted: str) -> bool:
+        stem = PurePosixPath(root, *dotted.split("."))
+        for found in (f"{stem}.py", f"{stem}/__init__.py"):
+            if found in self.paths:
+                self._roots.setdefault(found, Counter())[root] += 1
+                return True
+        if str(stem) in self._folders:  # a folder of modules: `from folder import module`
+            for path in self.paths:
+                if str(PurePosixPath(path).parent) == str(stem):
+                    self._roots.setdefault(path, Counter())[root] += 1
+            return True
+        return False
+
+    def _is_package(self, folder: PurePosixPath) -> bool:
+        return str(folder) != "." and f"{folder}/__init__.py" in self.paths
+
+    def _is_script(self, path: str, text: str) -> bool:
+        """Whether a file in a package is run by its path: it imports its neighbours plainly."""
+        if re.search(r"^\s*from \.", text, re.MULTILINE):
+            return False
+        here = PurePosixPath(path).parent
+        neighbours = {
+            PurePosixPath(other).stem for other in self.paths if PurePosixPath(other).parent == here
+        }
+        imported = {(m.group(1) or m.group(2)).split(".")[0] for m in _IMPORT.finditer(text)}
+        plain = imported & (neighbours - {"__init__"})
+        return bool(plain) and here.name not in imported
+
+
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([A-Za-z_][\w.]*)[ \t]+import|import[ \t]+([A-Za-z_][\w.]*))",
+    re.MULTILINE,
+)
+
+
+def place_of_import(text: str) -> int:
+    """The offset at which an import of the generated module is put.
+
+    Behind the last import of torch among the imports that a file begins with, or else behind all of
+    them.
+    """
+    line, after_torch = _first_code_line(text), 0
+    for node in ast.parse(text).body:
+        if not isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_doc(node):
+            break
+        line = node.end_lineno or node.lineno
+        if _imports_torch(node):
+            after_torch = line
+    line = after_torch or line
+    starts = [0]
+    for row in text.split("\n"):
+        starts.append(starts[-1] + len(row) + 1)
+    return min(starts[line], len(text))
+
+
+def own_modules(paths: Iterable[str]) -> frozenset[str]:
+    """The top-level names that are the repository's own."""
+    found: set[str] = set()
+    for path in paths:
+        parts = PurePosixPath(path).parts
+        found.add(PurePosixPath(parts[0]).stem)
+        if parts[0] in ("src", "lib", "python") and len(parts) > 1:
+            found.add(PurePosixPath(parts[1]).stem)
+    return frozenset(found)
+
+
+def _is_doc(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _imports_torch(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] == "torch" for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch"
+
+
+def _first_code_line(text: str) -> int:
+    """Behind the lines that name the interpreter, the encoding or the licence."""
+    count = 0
+    for line in text.split("\n"):
+        if not line.startswith("#"):
+            break
+        count += 1
+    return count
+
+
+def shims_of(homes: Mapping[str, Home]) -> frozenset[str]:
+    """All generated files of a repository."""
+    return frozenset(home.file for home in homes.values())

@@ -1,0 +1,198 @@
+"""torch.distributed where it is bound to NCCL, and data parallelism of one process."""
+
+import ast
+import re
+
+from karez.migration.findings import Finding, Kind, Target
+from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, string
+from karez.migration.rules.literals import holder_of
+
+_BACKEND_CALLS = frozenset(
+    f"torch.distributed.{name}"
+    for name in ("init_process_group", "new_group", "new_subgroups", "split_group")
+)
+_BACKEND_WORDS = re.compile(r"backend|dist|comm|process_group|nccl", re.IGNORECASE)
+_FORMS = ((Target.AGNOSTIC, f"{SHIM}.backend"), (Target.NPU, '"hccl"'))
+
+
+class NcclBackend(Rule[ast.AST]):
+    """NCCL is named where torch.distributed expects a backend; NPUs have HCCL, CPUs gloo."""
+
+    nodes = (ast.Constant,)
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        if string(node) != "nccl" or not self._is_backend(node, site):
+            return None
+        new = '"hccl"' if site.is_npu else f"{site.shim}.backend"
+        return self.found(
+            node, site, [site.swap(node, new)], needs=site.needs("backend"), forms=_FORMS
+        )
+
+    def _is_backend(self, node: ast.AST, site: Site) -> bool:
+        parent = site.source.parent(node)
+        if isinstance(parent, ast.Call) and node in parent.args:
+            name = site.source.dotted(parent.func) or site.source.code(parent.func)
+            if name in _BACKEND_CALLS or name.rpartition(".")[2] in (
+                "init_process_group", "init_distributed", "new_group",
+            ):  # fmt: skip
+                return True
+        holder = holder_of(node, site)
+        return holder is not None and bool(_BACKEND_WORDS.search(holder))
+
+
+class NcclComparison(Rule[ast.Compare]):
+    """The backend is compared with NCCL; on a CPU the answer must stay no."""
+
+    nodes = (ast.Compare,)
+
+    def find(self, node: ast.Compare, site: Site) -> Finding | None:
+        """See Rule."""
+        literals = [n for n in ast.walk(node) if string(n) == "nccl"]
+        if not literals:
+            return None
+        site.claim(*literals)
+        if {string(n) for n in ast.walk(node)} & {"hccl", "xccl", "ccl"}:
+            return self.found(node, site, kind=Kind.KEEP)
+        new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
+        return self.found(
+            node, site, [site.swap(literal, new) for literal in literals],
+            needs=site.needs("accelerator_backend"),
+        )  # fmt: skip
+
+
+class NcclChoice(Rule[ast.AST]):
+    """NCCL is one of several backends to choose from."""
+
+    nodes = (ast.Constant,)
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        around = site.source.parent(node)
+        if string(node) != "nccl" or not isinstance(around, (ast.List, ast.Tuple, ast.Set)):
+            return None
+        known = {string(item) for item in around.elts}
+        if known & {"hccl", "xccl"}:
+            return self.found(node, site, kind=Kind.KEEP)
+        if not known & {"gloo", "mpi", "ucc"}:
+            return None
+        new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
+        return self.found(
+            node, site, [site.swap(node, new)], needs=site.needs("accelerator_backend")
+        )
+
+
+class NcclMixed(Rule[ast.AST]):
+    """A backend for each device, as in "cuda:nccl,cpu:gloo"."""
+
+    nodes = (ast.Constant,)
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        text = string(node) or ""
+        if "cuda:nccl" not in text or node in site.source.docs:
+            return None
+        if site.is_npu:
+            new = repr(text.replace("cuda:nccl", "npu:hccl"))
+            return self.found(node, site, [site.swap(node, new)])
+        before, _, after = text.partition("cuda:nccl")
+        parts = [
+            *([repr(before)] if before else []),
+            f'{site.shim}.type + ":" + {site.shim}.backend',
+            *([repr(after)] if after else []),
+        ]
+        new = " + ".join(parts)
+        parent = site.source.parent(node)
+        plain = isinstance(parent, (ast.keyword, ast.Assign, ast.Call))
+        return self.found(
+            node, site, [site.swap(node, new if plain else f"({new})")],
+            needs=site.needs("type", "backend"),
+        )  # fmt: skip
+
+
+class NcclString(Rule[ast.AST]):
+    """A string "nccl" whose meaning does not follow from where it stands."""
+
+    nodes = (ast.Constant,)
+    kind = Kind.ASSISTED
+    question = "Is it the backend of torch.distributed?"
+    hours = 0.1
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        if string(node) != "nccl":
+            return None
+        new = '"hccl"' if site.is_npu else f"{site.shim}.backend"
+        return self.found(node, site, [site.swap(node, new)], needs=site.needs("backend"))
+
+
+class NcclAvailable(Rule[ast.AST]):
+    """torch.distributed is asked whether it was built with NCCL."""
+
+    nodes = (ast.Attribute,)
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node) or ""
+        if name not in (
+            "torch.distributed.is_nccl_available",
+            "torch.distributed.distributed_c10d.is_nccl_available",
+        ):
+            return None
+        site.claim_all(node)
+        if site.is_npu:
+            new = "torch.distributed.is_hccl_available"
+            return self.found(node, site, [site.swap(node, new)], needs=site.needs())
+        new = f"{site.shim}.is_backend_available"
+        return self.found(
+            node, site, [site.swap(node, new)], needs=site.needs("is_backend_available")
+        )
+
+
+class NcclGroup(Rule[ast.AST]):
+    """A process group of NCCL is made, or its options are set, by its class."""
+
+    nodes = (ast.Attribute, ast.Name)
+    kind = Kind.ASSISTED
+    question = "HCCL has ProcessGroupHCCL.Options; which options are set, and are they needed?"
+    hours = 0.5
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node) or ""
+        if "ProcessGroupNCCL" not in name.split("."):
+            return None
+        site.claim_all(node)
+        return self.found(node, site)
+
+
+class DataParallel(Rule[ast.AST]):
+    """nn.DataParallel copies the model in one process for each batch; NPUs do not support it."""
+
+    nodes = (ast.Attribute, ast.Name)
+    kind = Kind.ASSISTED
+    question = "Use DistributedDataParallel with one process for each device (torchrun), or one."
+    hours = 1.0
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node)
+        if name not in (
+            "torch.nn.DataParallel", "torch.nn.parallel.DataParallel",
+            "torch.nn.parallel.data_parallel", "torch.nn.parallel.replicate",
+            "torch.nn.parallel.parallel_apply",
+        ):  # fmt: skip
+            return None
+        site.claim_all(node)
+        parent = site.source.parent(node)
+        is_check = isinstance(parent, (ast.Tuple, ast.Compare)) or (
+            isinstance(parent, ast.Call) and node in parent.args
+        )
+        kind = Kind.KEEP if is_check else None
+        return self.found(node, site, kind=kind, api=name)
+
+
+RULES: tuple[AnyRule, ...] = (
+    NcclComparison, NcclMixed, NcclBackend, NcclChoice, NcclAvailable, NcclGroup, DataParallel,
+    NcclString,
+)  # fmt: skip

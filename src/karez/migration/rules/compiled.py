@@ -1,0 +1,134 @@
+"""Compiled graphs, pointers, and functions with gradients of their own."""
+
+import ast
+
+from karez.migration.findings import Finding, Kind
+from karez.migration.rules.base import AnyRule, Rule, Site
+
+
+class TorchCompile(Rule[ast.AST]):
+    """torch.compile generates code for one vendor's chips by its backend."""
+
+    nodes = (ast.Attribute, ast.Name)
+    kind = Kind.ASSISTED
+    question = "Make it optional; on NPUs run without it first, then with torchair or inductor-npu."
+    hours = 0.25
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        if site.source.dotted(node) != "torch.compile":
+            return None
+        site.claim_all(node)
+        return self.found(node, site, api="torch.compile")
+
+
+class TorchScript(Rule[ast.AST]):
+    """TorchScript runs, but transfer_to_npu switches it off, and its fusers are for CUDA."""
+
+    nodes = (ast.Attribute, ast.Name)
+    kind = Kind.KEEP
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node)
+        if name not in ("torch.jit.script", "torch.jit.trace", "torch.jit.script_method"):
+            return None
+        site.claim_all(node)
+        return self.found(node, site, api=name)
+
+
+class CompilerSettings(Rule[ast.AST]):
+    """Settings of the compiler for CUDA."""
+
+    nodes = (ast.Attribute,)
+    kind = Kind.ASSISTED
+    question = "Guard it: these settings have no effect, or another, on NPUs."
+    hours = 0.25
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node) or ""
+        if not name.startswith(("torch._inductor.config", "torch._dynamo.config")):
+            return None
+        if isinstance(site.source.parent(node), ast.Attribute):
+            return None
+        site.claim_all(node)
+        return self.found(node, site)
+
+
+class DataPointer(Rule[ast.Call]):
+    """A pointer to memory is taken: what gets it must know the device."""
+
+    nodes = (ast.Call,)
+    kind = Kind.ASSISTED
+    question = "Who gets the pointer? A CUDA library needs a substitute; a comparison may stay."
+    hours = 0.5
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        if not (isinstance(node.func, ast.Attribute) and node.func.attr == "data_ptr"):
+            return None
+        around = next(iter(site.source.above(node)), None)
+        is_compared = isinstance(around, (ast.Compare, ast.Set, ast.Dict, ast.Subscript))
+        site.claim(node)
+        return self.found(node, site, kind=Kind.KEEP if is_compared else None)
+
+
+class SparseTensors(Rule[ast.AST]):
+    """Sparse tensors have few kernels on NPUs."""
+
+    nodes = (ast.Attribute, ast.Name)
+    kind = Kind.ASSISTED
+    question = "Would dense tensors do, or the CPU?"
+    hours = 1.0
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node) or ""
+        if not name.startswith(("torch.sparse.", "torch.sparse_coo_tensor", "torch.sparse_csr")):
+            return None
+        if isinstance(site.source.parent(node), ast.Attribute):
+            return None
+        site.claim_all(node)
+        return self.found(node, site, api=name)
+
+
+class AttentionChoice(Rule[ast.keyword]):
+    """A Hugging Face model is told which kernels for attention to use."""
+
+    nodes = (ast.keyword,)
+    kind = Kind.ASSISTED
+    question = 'attn_implementation="sdpa" runs on every device.'
+    hours = 0.1
+
+    def find(self, node: ast.keyword, site: Site) -> Finding | None:
+        """See Rule."""
+        value = node.value
+        is_flash = isinstance(value, ast.Constant) and "flash" in str(value.value)
+        is_named = node.arg in ("attn_implementation", "_attn_implementation")
+        is_old = node.arg in ("use_flash_attention_2", "use_flash_attn")
+        if not ((is_named and is_flash) or is_old):
+            return None
+        site.claim(value)
+        return self.found(node, site)
+
+
+class QuantisedLoading(Rule[ast.keyword]):
+    """A model is loaded with weights of 8 or 4 bits, by bitsandbytes."""
+
+    nodes = (ast.keyword,)
+    kind = Kind.ASSISTED
+    question = "Load it in bfloat16, if it fits; bitsandbytes has no kernels for NPUs in its docs."
+    hours = 0.5
+
+    def find(self, node: ast.keyword, site: Site) -> Finding | None:
+        """See Rule."""
+        is_named = node.arg in ("load_in_8bit", "load_in_4bit")
+        is_off = isinstance(node.value, ast.Constant) and not node.value.value
+        return self.found(node, site) if is_named and not is_off else None
+
+
+RULES: tuple[AnyRule, ...] = (
+    TorchCompile, TorchScript, CompilerSettings, DataPointer, SparseTensors, AttentionChoice,
+    QuantisedLoading,
+)  # fmt: skip

@@ -1,0 +1,99 @@
+"""Imports of torch.cuda and its parts: rewritten whole, so that the names they bind stay."""
+
+import ast
+from collections.abc import Mapping
+
+from karez.migration.findings import Finding, Kind
+from karez.migration.rules.base import AnyRule, Api, Rule, Site
+
+
+class CudaImport(Rule[ast.Import]):
+    """torch.cuda is imported as a module; its uses are rewritten one by one."""
+
+    nodes = (ast.Import,)
+
+    def find(self, node: ast.Import, site: Site) -> Finding | None:
+        """See Rule."""
+        mine = [alias for alias in node.names if is_cuda(alias.name)]
+        if not mine:
+            return None
+        rest = [alias for alias in node.names if alias not in mine]
+        names = ", ".join(dict.fromkeys(["torch", *map(_spelled, rest)]))
+        return self.found(node, site, [site.swap(node, f"import {names}")])
+
+
+class CudaFromImport(Rule[ast.ImportFrom]):
+    """Names of torch.cuda are imported by themselves; the same names come from elsewhere."""
+
+    nodes = (ast.ImportFrom,)
+
+    def __init__(self, apis: Mapping[str, AnyRule]) -> None:
+        """`apis` are the rules of torch.cuda's names, by full name."""
+        self._apis = apis
+
+    def find(self, node: ast.ImportFrom, site: Site) -> Finding | None:
+        """See Rule."""
+        if node.level or not node.module:
+            return None
+        full = {alias: f"{node.module}.{alias.name}" for alias in node.names}
+        mine = [alias for alias, name in full.items() if is_cuda(name)]
+        if not mine:
+            return None
+        if any(alias.name == "*" for alias in mine):
+            return self.found(
+                node, site, kind=Kind.MANUAL,
+                question="Import the names that are used; nobody can tell which these are.",
+            )  # fmt: skip
+        lines: dict[str, list[str]] = {}
+        rest = [alias for alias in node.names if alias not in mine]
+        if rest:
+            lines[node.module] = [_spelled(alias) for alias in rest]
+        needs: set[str] = set()
+        for alias in mine:
+            rule = self._apis.get(full[alias])
+            if rule is None:
+                continue  # a part such as amp: its uses are rewritten one by one
+            new = _new_name(rule, site)
+            if not new:
+                return self.found(
+                    node, site, kind=rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED,
+                    question=rule.question,
+                )  # fmt: skip
+            module, _, name = new.rpartition(".")
+            module = site.module if module == site.shim else module
+            own = alias.asname or alias.name
+            lines.setdefault(module, []).append(name if name == own else f"{name} as {own}")
+            if not site.is_npu and module == site.module:
+                needs.add(name)
+        return self._write(node, site, lines, needs)
+
+    def _write(
+        self, node: ast.ImportFrom, site: Site, lines: dict[str, list[str]], needs: set[str]
+    ) -> Finding:
+        source = site.source
+        start = source.start(node)
+        indent = source.text[source.line_start(node.lineno) : start]
+        parts = [f"from {module} import {', '.join(names)}" for module, names in lines.items()]
+        joint = f"\n{indent}" if not indent.strip() else "; "
+        text = joint.join(parts) if parts else "import torch"
+        return self.found(
+            node, site, [site.swap(node, text)], needs=site.needs(*needs) if needs or site.is_npu
+            else frozenset(),
+        )  # fmt: skip
+
+
+RULES: tuple[AnyRule, ...] = (CudaImport,)
+
+
+def is_cuda(name: str) -> bool:
+    """Whether a full name is torch.cuda's or a part of it."""
+    return name == "torch.cuda" or name.startswith("torch.cuda.")
+
+
+def _spelled(alias: ast.alias) -> str:
+    return f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+
+
+def _new_name(rule: AnyRule, site: Site) -> str:
+    made = rule()
+    return made.new_name(site) if isinstance(made, Api) else ""

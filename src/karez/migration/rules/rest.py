@@ -1,0 +1,73 @@
+"""What no other rule claimed, so that nothing that names CUDA goes unlisted."""
+
+import ast
+import re
+
+from karez.migration.findings import Finding, Kind
+from karez.migration.rules.base import AnyRule, Rule, Site, string
+
+_WORD = re.compile(r"cuda|nccl", re.IGNORECASE)
+
+
+class CudaOther(Rule[ast.AST]):
+    """A name of torch.cuda that is in no table."""
+
+    nodes = (ast.Attribute, ast.Name)
+    kind = Kind.MANUAL
+    question = "What does it do? torch.get_device_module() has most names for most devices."
+    hours = 1.0
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        name = site.source.dotted(node) or ""
+        if not name.startswith("torch.cuda") or "." not in name[6:]:
+            return self._bare(node, site, name)
+        parent = site.source.parent(node)
+        if isinstance(parent, ast.Attribute) and site.source.dotted(parent) is not None:
+            return None
+        if isinstance(node, ast.Name):
+            return None  # its import was reported
+        site.claim_all(node)
+        return self.found(node, site, api=name)
+
+    def _bare(self, node: ast.AST, site: Site, name: str) -> Finding | None:
+        """torch.cuda handed on as a module."""
+        if name != "torch.cuda" or isinstance(site.source.parent(node), ast.Attribute):
+            return None
+        site.claim_all(node)
+        return self.found(
+            node, site, kind=Kind.ASSISTED,
+            question="torch.get_device_module() is the module of whatever device there is.",
+        )  # fmt: skip
+
+
+class MentionsCuda(Rule[ast.AST]):
+    """A name or a text of the program's own that mentions CUDA; it works as it is."""
+
+    nodes = (ast.Name, ast.Attribute, ast.Constant, ast.arg, ast.keyword, ast.FunctionDef,
+             ast.ClassDef, ast.alias)  # fmt: skip
+    kind = Kind.KEEP
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        text = _own_text(node)
+        if text is None or not _WORD.search(text) or node in site.source.docs:
+            return None
+        if not hasattr(node, "lineno"):
+            return None
+        return self.found(node, site)
+
+
+RULES: tuple[AnyRule, ...] = (CudaOther, MentionsCuda)
+
+
+def _own_text(node: ast.AST) -> str | None:
+    """What a node itself says, without what is within it."""
+    match node:
+        case ast.Name(id=text) | ast.Attribute(attr=text) | ast.arg(arg=text):
+            return text
+        case ast.FunctionDef(name=text) | ast.ClassDef(name=text) | ast.alias(name=text):
+            return text
+        case ast.keyword(arg=text):
+            return text
+    return string(node)

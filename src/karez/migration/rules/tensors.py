@@ -1,0 +1,295 @@
+"""Methods and attributes of tensors and modules that name CUDA."""
+
+import ast
+import re
+
+from karez.migration.findings import Edit, Finding, Kind, Target
+from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, string
+
+_TYPES = {
+    "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
+    "DoubleTensor": "float64", "LongTensor": "int64", "IntTensor": "int32",
+    "ShortTensor": "int16", "CharTensor": "int8", "ByteTensor": "uint8", "BoolTensor": "bool",
+}  # fmt: skip
+_TYPE_NAME = re.compile(r"torch\.cuda\.(\w+Tensor)\Z")
+
+
+class CudaMethod(Rule[ast.Call]):
+    """`x.cuda()` moves to the CUDA device in use; `x.to(...)` moves to any."""
+
+    nodes = (ast.Call,)
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        func = node.func
+        if not isinstance(func, ast.Attribute) or func.attr != "cuda":
+            return None
+        if site.source.dotted(func) is not None:
+            return None  # a module's function
+        site.claim(func)
+        if _is_super(func.value):
+            return self.found(
+                node, site, kind=Kind.ASSISTED,
+                question="This class moves itself to CUDA: move the body to `_apply`, or to `to`.",
+            )  # fmt: skip
+        if site.own_cuda:
+            return self.found(
+                node, site, kind=Kind.ASSISTED,
+                question="A class here has a method `cuda` of its own: does it have `to` as well?",
+            )  # fmt: skip
+        edits = self._edits(node, func, site)
+        where = next((a for a in node.args[:1] if string(a) is None), None)
+        return self.found(
+            node, site, edits, needs=site.needs("type" if where is None else "device"),
+            forms=((Target.AGNOSTIC, f"x.to({SHIM}.type)"), (Target.NPU, "x.npu()")),
+        )  # fmt: skip
+
+    def _edits(self, node: ast.Call, func: ast.Attribute, site: Site) -> list[Edit]:
+        source = site.source
+        name = Edit(start=source.end(func) - len("cuda"), end=source.end(func), text="to")
+        if site.is_npu:
+            edits = [Edit(start=name.start, end=name.end, text="npu")]
+            return edits + [e for a in node.args[:1] for e in _npu_index(a, site)]
+        word = next((k for k in node.keywords if k.arg == "device"), None)
+        if word is not None:
+            site.claim_all(word.value)
+            return [name, site.swap(word.value, self._where(word.value, site))]
+        if node.args:
+            site.claim_all(node.args[0])
+            edits = [name, site.swap(node.args[0], self._where(node.args[0], site))]
+            if len(node.args) > 1:  # the second is non_blocking for both, but not by place
+                at = source.start(node.args[1])
+                edits.append(Edit(start=at, end=at, text="non_blocking="))
+            return edits
+        opening = source.text.index("(", source.end(func)) + 1
+        comma = ", " if node.keywords else ""
+        return [name, Edit(start=opening, end=opening, text=f"{site.shim}.type{comma}")]
+
+    def _where(self, value: ast.expr, site: Site) -> str:
+        if isinstance(value, ast.Constant) and value.value is None:
+            return f"{site.shim}.type"
+        return f"{site.shim}.device({site.source.code(value)})"
+
+
+class CudaMethodUncalled(Rule[ast.Attribute]):
+    """The method `cuda` is handed on without being called."""
+
+    nodes = (ast.Attribute,)
+    kind = Kind.ASSISTED
+    question = "What is called later? Hand on a function that calls `.to` instead."
+    hours = 0.1
+
+    def find(self, node: ast.Attribute, site: Site) -> Finding | None:
+        """See Rule."""
+        if node.attr != "cuda" or site.source.dotted(node) is not None:
+            return None
+        parent = site.source.parent(node)
+        if isinstance(node.ctx, ast.Store) or isinstance(parent, ast.Attribute):
+            return None  # a field that happens to have this name
+        if isinstance(node.value, ast.Name) and re.search(
+            r"arg|opt|cfg|conf|param|flag|self|hp", node.value.id, re.IGNORECASE
+        ):
+            return None
+        is_test = isinstance(parent, (ast.If, ast.BoolOp, ast.UnaryOp, ast.Compare, ast.IfExp))
+        return None if is_test else self.found(node, site)
+
+
+class CudaMethodDefined(Rule[ast.FunctionDef]):
+    """A class has a method `cuda` of its own."""
+
+    nodes = (ast.FunctionDef,)
+    kind = Kind.ASSISTED
+    question = "Does the class have `to` as well? Then callers can use that."
+    hours = 0.25
+
+    def find(self, node: ast.FunctionDef, site: Site) -> Finding | None:
+        """See Rule."""
+        parent = site.source.parent(node)
+        if node.name != "cuda" or not isinstance(parent, ast.ClassDef):
+            return None
+        return self.found(node, site)
+
+
+class IsCuda(Rule[ast.Attribute]):
+    """`is_cuda` is false for every other accelerator."""
+
+    nodes = (ast.Attribute,)
+
+    def find(self, node: ast.Attribute, site: Site) -> Finding | None:
+        """See Rule."""
+        if node.attr != "is_cuda" or isinstance(node.ctx, ast.Store):
+            return None
+        parent = site.source.parent(node)
+        if isinstance(parent, ast.Call) and parent.func is node:
+            return None  # a method of somebody else's
+        if isinstance(node.value, ast.Name) and node.value.id in ("args", "opt", "cfg", "self"):
+            return self.found(node, site, kind=Kind.KEEP)  # a field that has the name
+        end = site.source.end(node)
+        if site.is_npu:
+            return self.found(
+                node, site, [Edit(start=end - len("is_cuda"), end=end, text="is_npu")],
+                needs=site.needs(),
+            )  # fmt: skip
+        start = site.source.start(node)
+        edits = [
+            Edit(start=start, end=start, text=f"{site.shim}.is_accelerated("),
+            Edit(start=site.source.end(node.value), end=end, text=")"),
+        ]
+        return self.found(
+            node, site, edits, needs=site.needs("is_accelerated"),
+            forms=((Target.AGNOSTIC, f"{SHIM}.is_accelerated(x)"), (Target.NPU, "x.is_npu")),
+        )  # fmt: skip
+
+
+class DeviceIndex(Rule[ast.Call]):
+    """A bare number as a device means CUDA; on a machine without it, nothing."""
+
+    nodes = (ast.Call,)
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        value: ast.expr | None = None
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "to" and node.args:
+            value = node.args[0]
+        value = value if _is_index(value) else keyword(node, "device")
+        if not _is_index(value) or value is None:
+            return None
+        if site.is_npu:
+            return self.found(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
+        edit = site.swap(value, f"{site.shim}.device({site.source.code(value)})")
+        return self.found(node, site, [edit], needs=site.needs("device"))
+
+
+class TensorTypeMethod(Rule[ast.Call]):
+    """`x.type(torch.cuda.FloatTensor)` moves and converts at once."""
+
+    nodes = (ast.Call,)
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        func = node.func
+        if not isinstance(func, ast.Attribute) or func.attr != "type" or len(node.args) != 1:
+            return None
+        value = node.args[0]
+        named = _TYPE_NAME.match(string(value) or site.source.dotted(value) or "")
+        if named is None or named.group(1) not in _TYPES:
+            return None
+        site.claim_all(value)
+        end = site.source.end(func)
+        new = f"{site.kind()}, {site.torch(value)}.{_TYPES[named.group(1)]}"
+        return self.found(
+            node, site, [Edit(start=end - len("type"), end=end, text="to"), site.swap(value, new)],
+            needs=site.needs("type"),
+        )  # fmt: skip
+
+
+class DefaultTensorType(Rule[ast.Call]):
+    """torch.set_default_tensor_type with a type of torch.cuda puts every new tensor there."""
+
+    nodes = (ast.Call,)
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        if site.source.dotted(node.func) != "torch.set_default_tensor_type" or not node.args:
+            return None
+        value = node.args[0]
+        named = _TYPE_NAME.match(string(value) or site.source.dotted(value) or "")
+        if named is None or named.group(1) not in _TYPES:
+            return None
+        site.claim_all(node)
+        dtype = f"{site.torch(node.func)}.{_TYPES[named.group(1)]}"
+        if site.is_npu:
+            return self.found(node, site, kind=Kind.ASSISTED, question=(
+                f'Write torch.set_default_device("npu") and torch.set_default_dtype({dtype}).'
+            ))  # fmt: skip
+        edit = site.swap(node, f"{site.shim}.set_default_tensor_type({dtype})")
+        return self.found(node, site, [edit], needs=site.needs("set_default_tensor_type"))
+
+
+class TensorTypeString(Rule[ast.AST]):
+    """A tensor type of torch.cuda is named by a string."""
+
+    nodes = (ast.Constant,)
+    kind = Kind.ASSISTED
+    question = "Is it compared or made? Use x.device.type and x.dtype, which every device has."
+    hours = 0.1
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        text = string(node) or ""
+        return self.found(node, site) if _TYPE_NAME.match(text) else None
+
+
+class TensorTypeCheck(Rule[ast.Call]):
+    """A tensor is asked whether it is of a type of torch.cuda."""
+
+    nodes = (ast.Call,)
+    kind = Kind.ASSISTED
+    question = "Ask for x.device.type and x.dtype instead of the old tensor types."
+    hours = 0.1
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        is_check = isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass")
+        if not is_check:
+            return None
+        types = [n for a in node.args[1:] for n in ast.walk(a) if isinstance(n, ast.Attribute)]
+        cuda = [n for n in types if _TYPE_NAME.match(site.source.dotted(n) or "")]
+        if not cuda:
+            return None
+        for one in cuda:
+            site.claim_all(one)
+        return self.found(node, site)
+
+
+class CudaByName(Rule[ast.Call]):
+    """torch.cuda is taken by its name, as in getattr(torch, "cuda")."""
+
+    nodes = (ast.Call,)
+    kind = Kind.ASSISTED
+    question = "torch.get_device_module() is the module of whatever device there is."
+    hours = 0.25
+
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        """See Rule."""
+        func = node.func
+        is_by_name = isinstance(func, ast.Name) and func.id in ("getattr", "hasattr")
+        if not is_by_name or len(node.args) < _BOTH:
+            return None
+        owner, name = site.source.dotted(node.args[0]) or "", string(node.args[1]) or ""
+        if owner == "torch" and name == "cuda":
+            site.claim(node.args[1])
+            return self.found(node, site)
+        if owner.startswith("torch.cuda"):
+            site.claim_all(node)
+            is_has = isinstance(func, ast.Name) and func.id == "hasattr"
+            return self.found(node, site, kind=Kind.KEEP if is_has else None)
+        return None
+
+
+_BOTH = 2
+
+RULES: tuple[AnyRule, ...] = (
+    DefaultTensorType, TensorTypeMethod, TensorTypeCheck, CudaByName, CudaMethod, DeviceIndex,
+    CudaMethodDefined, CudaMethodUncalled, IsCuda, TensorTypeString,
+)  # fmt: skip
+
+
+def _is_index(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and type(value.value) is int
+
+
+def _is_super(value: ast.expr) -> bool:
+    return (
+        isinstance(value, ast.Call)
+        and isinstance(value.func, ast.Name)
+        and value.func.id == "super"
+    )
+
+
+def _npu_index(value: ast.expr, site: Site) -> list[Edit]:
+    text = string(value)
+    if text is None or not text.startswith("cuda"):
+        return []
+    site.claim(value)
+    return [site.swap(value, repr(text.replace("cuda", "npu")))]

@@ -1,0 +1,150 @@
+"""The names of torch.cuda about types of numbers, one class each."""
+
+from karez.migration.findings import Kind
+from karez.migration.rules.base import AnyRule, Api
+
+
+class CudaAmpAutocast(Api):
+    """Means float16. torch.autocast of a CPU means bfloat16, so the type is said."""
+
+    names = (
+        "torch.cuda.amp.autocast",
+        "torch.cuda.amp.autocast_mode.autocast",
+    )
+    agnostic = "autocast"
+    npu = "torch.npu.amp.autocast"
+
+
+class CudaAmpGradScaler(Api):
+    """Scales losses against underflow; switched off where there is no device."""
+
+    names = (
+        "torch.cuda.amp.GradScaler",
+        "torch.cuda.amp.grad_scaler.GradScaler",
+    )
+    agnostic = "GradScaler"
+    npu = "torch.npu.amp.GradScaler"
+
+
+class CudaAmpCustomFwd(Api):
+    """Decorates a forward for autocast."""
+
+    names = ("torch.cuda.amp.custom_fwd",)
+    agnostic = "custom_fwd"
+    npu = "torch.npu.amp.custom_fwd"
+
+
+class CudaAmpCustomBwd(Api):
+    """Decorates a backward for autocast."""
+
+    names = ("torch.cuda.amp.custom_bwd",)
+    agnostic = "custom_bwd"
+    npu = "torch.npu.amp.custom_bwd"
+
+
+class CudaAmpCommon(Api):
+    """Whether mixed precision cannot work at all."""
+
+    names = ("torch.cuda.amp.common.amp_definitely_not_available",)
+    agnostic = "amp_definitely_not_available"
+
+
+class CudaFloatTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.FloatTensor",)
+    agnostic = "FloatTensor"
+    npu = "torch.npu.FloatTensor"
+
+
+class CudaHalfTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.HalfTensor",)
+    agnostic = "HalfTensor"
+    npu = "torch.npu.HalfTensor"
+
+
+class CudaBFloat16Tensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.BFloat16Tensor",)
+    agnostic = "BFloat16Tensor"
+    npu = "torch.npu.BFloat16Tensor"
+
+
+class CudaDoubleTensor(Api):
+    """Makes float64 tensors on the device, which NPUs compute slowly or not at all."""
+
+    names = ("torch.cuda.DoubleTensor",)
+    agnostic = "DoubleTensor"
+    kind = Kind.ASSISTED
+    hours = 0.5
+    question = "Is float64 needed here, or does float32, or the CPU, do?"
+
+
+class CudaLongTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.LongTensor",)
+    agnostic = "LongTensor"
+    npu = "torch.npu.LongTensor"
+
+
+class CudaIntTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.IntTensor",)
+    agnostic = "IntTensor"
+    npu = "torch.npu.IntTensor"
+
+
+class CudaShortTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.ShortTensor",)
+    agnostic = "ShortTensor"
+    npu = "torch.npu.ShortTensor"
+
+
+class CudaCharTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.CharTensor",)
+    agnostic = "CharTensor"
+    npu = "torch.npu.CharTensor"
+
+
+class CudaByteTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.ByteTensor",)
+    agnostic = "ByteTensor"
+    npu = "torch.npu.ByteTensor"
+
+
+class CudaBoolTensor(Api):
+    """Makes tensors of one type on the device."""
+
+    names = ("torch.cuda.BoolTensor",)
+    agnostic = "BoolTensor"
+    npu = "torch.npu.BoolTensor"
+
+
+RULES: tuple[AnyRule, ...] = (
+    CudaAmpAutocast,
+    CudaAmpGradScaler,
+    CudaAmpCustomFwd,
+    CudaAmpCustomBwd,
+    CudaAmpCommon,
+    CudaFloatTensor,
+    CudaHalfTensor,
+    CudaBFloat16Tensor,
+    CudaDoubleTensor,
+    CudaLongTensor,
+    CudaIntTensor,
+    CudaShortTensor,
+    CudaCharTensor,
+    CudaByteTensor,
+    CudaBoolTensor,
+)

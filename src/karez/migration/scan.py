@@ -1,0 +1,205 @@
+"""A whole repository: its files read, examined on all cores, and summed up."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from karez.core.errors import BadRequest
+from karez.migration import notebooks, texts
+from karez.migration.examine import Asked, examine
+from karez.migration.findings import FileReport, Finding, Kind
+from karez.migration.layout import own_modules
+from karez.migration.rules.base import SHIM
+
+SKIPPED = frozenset(
+    (".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache",
+     ".pytest_cache", ".ruff_cache", "site-packages", ".ipynb_checkpoints", ".eggs")
+)  # fmt: skip
+MAX_BYTES = 4 << 20
+"""Larger files are data or generated."""
+_TEXTS = texts.SHELL | texts.SETTINGS | texts.KERNELS | texts.NATIVE | {".txt", ".in", ".def"}
+PARALLEL_FROM = 60
+"""Files from which other processes are worth their start."""
+CHUNK = 16
+PORTABLE_SHARE = 0.25
+"""From this share of the files bound to CUDA on, a repository serves other devices by design."""
+KERNEL_SHARE = 0.35
+"""From this share of kernels in the lines of code on, kernels are what a repository is about."""
+FEW = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class RepoReport:
+    """What was found in a repository."""
+
+    root: str
+    files: list[FileReport] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """Files that were not read, and why."""
+    paths: tuple[str, ...] = ()
+    """All Python files."""
+    code_lines: int = 0
+    """Of Python, C++ and CUDA."""
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """All of them, in order of files and lines."""
+        for report in self.files:
+            yield from report.findings
+
+    @property
+    def counts(self) -> Counter[Kind]:
+        """How many of each kind."""
+        return Counter(finding.kind for finding in self.findings)
+
+    @property
+    def lines(self) -> int:
+        """Lines read."""
+        return sum(report.lines for report in self.files)
+
+    @property
+    def portable(self) -> tuple[str, ...]:
+        """Files that serve other devices already."""
+        return tuple(report.path for report in self.files if report.is_portable)
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether the repository as a whole does."""
+        bound = [r for r in self.files if _is_bound(r) and not r.is_portable]
+        ported = len(self.portable)
+        return ported >= FEW and ported >= PORTABLE_SHARE * (ported + len(bound))
+
+    @property
+    def kernel_lines(self) -> int:
+        """Lines of CUDA, Triton and C++ for CUDA."""
+        return sum(report.kernel_lines for report in self.files)
+
+    @property
+    def is_about_kernels(self) -> bool:
+        """Whether most of the work is kernels, which no rewriting moves."""
+        return self.kernel_lines > KERNEL_SHARE * max(1, self.code_lines)
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing should be rewritten; empty: go on."""
+        if self.is_portable:
+            count = len(self.portable)
+            return f"{count} of its files serve other devices already: it is portable by design."
+        if self.is_about_kernels:
+            share = 100 * self.kernel_lines / max(1, self.code_lines)
+            return (
+                f"{self.kernel_lines} lines, {share:.0f}% of its code, are kernels for CUDA: what "
+                "they do has to be written for NPUs first, and then the rest is small."
+            )
+        return ""
+
+
+def scan(
+    root: Path,
+    asked: Asked = Asked(),
+    *,
+    workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> RepoReport:
+    """Examine every file of a folder.
+
+    Args:
+        root: A folder, or one file.
+        asked: What edits are to look like.
+        workers: Processes; 0: as many as there are cores, for many files.
+        progress: Told how many files are done.
+
+    Raises:
+        BadRequest: There is no such folder.
+    """
+    if not root.exists():
+        raise BadRequest(problem=f"there is no {root}", fix="Name a folder or a file.")
+    report = RepoReport(root=str(root))
+    paths = sorted(_files(root))
+    base = root if root.is_dir() else root.parent
+    names = [path.relative_to(base).as_posix() for path in paths]
+    report.paths = tuple(name for name in names if name.endswith((".py", ".pyi")))
+    asked = Asked(
+        target=asked.target, shim=asked.shim, module=asked.module, own=own_modules(report.paths)
+    )
+    jobs = [(str(base), name, asked) for name in names]
+    for number, one in enumerate(_run(jobs, workers), 1):
+        if isinstance(one, FileReport):
+            report.files.append(one)
+            report.code_lines += one.lines if _is_code(one.path) else 0
+        else:
+            report.skipped.append(one)
+        if progress is not None:
+            progress(number)
+    return report
+
+
+def read(path: Path) -> str:
+    """A file's text, its line ends as they are. Raises ValueError, saying why it is no text."""
+    body = path.read_bytes()
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"it has {len(body) >> 20} MiB; files over 4 MiB are data")
+    if b"\0" in body[:8192]:
+        raise ValueError("it is binary")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def look(base: str, name: str, asked: Asked) -> FileReport | tuple[str, str]:
+    """One file: its findings, or why it was not read."""
+    try:
+        text = read(Path(base, name))
+    except (OSError, ValueError) as error:
+        return name, str(error)
+    if name.endswith((".py", ".pyi")):
+        return examine(name, text.removeprefix("\ufeff"), asked)
+    if name.endswith(".ipynb"):
+        return notebooks.examine_notebook(name, text, asked)
+    return texts.examine_text(name, text)
+
+
+def _run(
+    jobs: Sequence[tuple[str, str, Asked]], workers: int
+) -> Iterator[FileReport | tuple[str, str]]:
+    count = workers or min(8, os.cpu_count() or 1)
+    if count == 1 or len(jobs) < PARALLEL_FROM:
+        for job in jobs:
+            yield look(*job)
+        return
+    with ProcessPoolExecutor(count) as pool:
+        yield from pool.map(look, *zip(*jobs, strict=True), chunksize=CHUNK)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file worth reading, each once: links to folders are not followed."""
+    if root.is_file():
+        yield root
+        return
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if f not in SKIPPED)
+        for name in names:
+            path = Path(folder, name)
+            if path.is_symlink() or not path.is_file() or name == f"{SHIM}.py":
+                continue
+            if _is_wanted(PurePosixPath(name)):
+                yield path
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    return path.suffix in {".py", ".pyi", ".ipynb"} | _TEXTS or (
+        texts.is_shell(path) or texts.is_docker(path) or texts.is_requirements(path)
+    )
+
+
+def _is_code(path: str) -> bool:
+    return path.endswith((".py", *texts.KERNELS, *texts.NATIVE))
+
+
+def _is_bound(report: FileReport) -> bool:
+    """Whether a file has anything to rewrite or to ask about."""
+    return any(f.kind in (Kind.AUTOMATIC, Kind.ASSISTED) and f.edits for f in report.findings)

@@ -64,7 +64,7 @@ def is_native(path: PurePosixPath) -> bool:
 
 _TWIN = re.compile(rf"\b({'|'.join(TWINS)})=(\"[^\"]*\"|'[^']*'|[^\s;&|]*)")
 _LIBRARIES = (
-    r"flash[-_]attn|xformers|apex|bitsandbytes|triton|cupy\S*|nvidia-[\w-]+|tensorrt\S*|pynvml"
+    r"flash[-_]attn|xformers|apex|bitsandbytes|triton|cupy\S*|tensorrt\S*|pynvml"
     r"|transformer[-_]engine\S*|mamba[-_]ssm|causal[-_]conv1d|faiss-gpu\S*|onnxruntime-gpu"
     r"|pycuda|cudatoolkit|pytorch-cuda|spconv\S*|auto-gptq|autoawq|dgl-cu\S*|torch-scatter"
 )
@@ -116,6 +116,11 @@ RULES: tuple[TextRule, ...] = (
         pattern=re.compile(rf"(?im)^[ \t\"'-]*({_LIBRARIES})(?![\w-])[^\n]*"), kind=Kind.ASSISTED,
         hours=0.5, reason="A package that needs CUDA is installed.",
         question="Make it optional; the findings in the code say what stands in for it.",
+    ),
+    TextRule(
+        id="requirement-nvidia", where=is_requirements,
+        pattern=re.compile(r"(?im)^[ \t\"'-]*(nvidia-[\w-]+)[^\n]*"), kind=Kind.KEEP,
+        reason="A part of torch's build for CUDA, which comes and goes with it.",
     ),
     TextRule(
         id="requirement-torch", where=is_requirements,

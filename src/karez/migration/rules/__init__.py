@@ -25,8 +25,8 @@ APIS: tuple[AnyRule, ...] = (
     *devices_api.RULES, *memory_api.RULES, *streams_api.RULES, *types_api.RULES,
 )  # fmt: skip
 SYNTAX: tuple[AnyRule, ...] = (
-    *imports.RULES, *tensors.RULES, *literals.RULES[:4], *collectives.RULES,
-    *environment.RULES, *literals.RULES[4:], *precision.RULES, *compiled.RULES,
+    *imports.RULES, *tensors.RULES, *literals.RULES[:5], *collectives.RULES,
+    *environment.RULES, *literals.RULES[5:], *precision.RULES, *compiled.RULES,
     *libraries.RULES, *rest.RULES,
 )  # fmt: skip
 """In the order in which they are asked; what one claims, the next never sees."""

@@ -19,6 +19,7 @@ _DEVICE_CALLS = frozenset(
         "torch.utils.checkpoint.DefaultDeviceType.set_device_type",
     )
 )  # fmt: skip
+_AUTOCAST = re.compile(r"autocast|GradScaler|custom_(f|b)wd")
 _METHODS = frozenset(("to", "to_empty", "type_as", "set_device"))
 _WORDS = re.compile(
     r"(^|_)(dev|device|devices|accelerator|map_location|loc|gpu|placement)s?(_|$|\d)"
@@ -39,6 +40,25 @@ class DeviceLiteral(Rule[ast.AST]):
         return self.found(
             node, site, [site.swap(node, _named(named.group(1), site))],
             needs=site.needs("name" if named.group(1) else "type"), forms=_FORMS,
+        )  # fmt: skip
+
+
+class AutocastDevice(Rule[ast.Constant]):
+    """Autocast or a GradScaler for CUDA: without a device it did nothing, and still must not."""
+
+    nodes = (ast.Constant,)
+
+    def find(self, node: ast.Constant, site: Site) -> Finding | None:
+        """See Rule."""
+        call = next((n for n in site.source.above(node) if not isinstance(n, ast.keyword)), None)
+        if string(node) != "cuda" or not isinstance(call, ast.Call):
+            return None
+        name = site.source.dotted(call.func) or ""
+        if not name.startswith("torch.") or not _AUTOCAST.search(name):
+            return None
+        return self.found(
+            node, site, [site.swap(node, site.accelerator())], needs=site.needs("accelerator"),
+            forms=((Target.AGNOSTIC, f"{SHIM}.accelerator"), (Target.NPU, '"npu"')),
         )  # fmt: skip
 
 
@@ -233,7 +253,7 @@ class CudaString(Rule[ast.AST]):
 
 
 RULES: tuple[AnyRule, ...] = (
-    DeviceWithIndex, DeviceComparison, DevicePrefix, DeviceFormat, DeviceLiteral,
+    AutocastDevice, DeviceWithIndex, DeviceComparison, DevicePrefix, DeviceFormat, DeviceLiteral,
     DeviceVariable, DeviceChoices, DeviceKey, CudaString,
 )  # fmt: skip
 

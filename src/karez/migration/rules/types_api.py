@@ -1,7 +1,28 @@
 """The names of torch.cuda about types of numbers, one class each."""
 
-from karez.migration.findings import Kind
-from karez.migration.rules.base import AnyRule, Api
+import ast
+from dataclasses import replace
+
+from karez.migration.findings import Finding, Kind
+from karez.migration.rules.base import AnyRule, Api, Site
+
+
+class _TensorType(Api):
+    """Makes tensors of one type on the device."""
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        found = super().find(node, site)
+        parent = site.source.parent(node)
+        makes = isinstance(parent, (ast.Assign, ast.IfExp, ast.BoolOp)) or (
+            isinstance(parent, ast.Call) and parent.func is node
+        )
+        if found is None or makes:
+            return found
+        return replace(
+            found, kind=Kind.ASSISTED, edits=(), needs=frozenset(), hours=0.1,
+            question="It stands for a type here: compare x.device.type and x.dtype instead.",
+        )  # fmt: skip
 
 
 class CudaAmpAutocast(Api):
@@ -49,7 +70,7 @@ class CudaAmpCommon(Api):
     agnostic = "amp_definitely_not_available"
 
 
-class CudaFloatTensor(Api):
+class CudaFloatTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.FloatTensor",)
@@ -57,7 +78,7 @@ class CudaFloatTensor(Api):
     npu = "torch.npu.FloatTensor"
 
 
-class CudaHalfTensor(Api):
+class CudaHalfTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.HalfTensor",)
@@ -65,7 +86,7 @@ class CudaHalfTensor(Api):
     npu = "torch.npu.HalfTensor"
 
 
-class CudaBFloat16Tensor(Api):
+class CudaBFloat16Tensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.BFloat16Tensor",)
@@ -73,7 +94,7 @@ class CudaBFloat16Tensor(Api):
     npu = "torch.npu.BFloat16Tensor"
 
 
-class CudaDoubleTensor(Api):
+class CudaDoubleTensor(_TensorType):
     """Makes float64 tensors on the device, which NPUs compute slowly or not at all."""
 
     names = ("torch.cuda.DoubleTensor",)
@@ -83,7 +104,7 @@ class CudaDoubleTensor(Api):
     question = "Is float64 needed here, or does float32, or the CPU, do?"
 
 
-class CudaLongTensor(Api):
+class CudaLongTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.LongTensor",)
@@ -91,7 +112,7 @@ class CudaLongTensor(Api):
     npu = "torch.npu.LongTensor"
 
 
-class CudaIntTensor(Api):
+class CudaIntTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.IntTensor",)
@@ -99,7 +120,7 @@ class CudaIntTensor(Api):
     npu = "torch.npu.IntTensor"
 
 
-class CudaShortTensor(Api):
+class CudaShortTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.ShortTensor",)
@@ -107,7 +128,7 @@ class CudaShortTensor(Api):
     npu = "torch.npu.ShortTensor"
 
 
-class CudaCharTensor(Api):
+class CudaCharTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.CharTensor",)
@@ -115,7 +136,7 @@ class CudaCharTensor(Api):
     npu = "torch.npu.CharTensor"
 
 
-class CudaByteTensor(Api):
+class CudaByteTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.ByteTensor",)
@@ -123,7 +144,7 @@ class CudaByteTensor(Api):
     npu = "torch.npu.ByteTensor"
 
 
-class CudaBoolTensor(Api):
+class CudaBoolTensor(_TensorType):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.BoolTensor",)

@@ -22,6 +22,7 @@ COMMANDS = {
     "what-if": ("karez.cli.what_if", "What a change would do, and to whom."),
     "chaos": ("karez.cli.chaos", "Break a job on purpose, and measure how it goes on."),
     "receipts": ("karez.cli.receipts", "Check receipts of recoveries, offline."),
+    "migrate": ("karez.cli.migrate", "From CUDA to NPU: scan, rewrite, verify, convert."),
     "faults": ("karez.cli.faults", "Faults of nodes: report and list them."),
     "jobs": ("karez.cli.jobs", "Submit, watch and stop jobs."),
     "models": ("karez.cli.artifacts", "Models: import, convert, list."),

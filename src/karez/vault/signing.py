@@ -22,5 +22,8 @@ class CloudKey:
     def sign(self, receipt: Receipt) -> Receipt:
         """A receipt with this cloud's signature."""
         named = replace(receipt, key=fingerprint(self.public), signature="")
-        signature = self._key.sign(named.message)
-        return replace(named, signature=base64.b64encode(signature).decode())
+        return replace(named, signature=self.seal(named.message))
+
+    def seal(self, message: bytes) -> str:
+        """The signature of any message, in base64."""
+        return base64.b64encode(self._key.sign(message)).decode()

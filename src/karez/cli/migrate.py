@@ -1,0 +1,257 @@
+"""`karez migrate`: from CUDA to NPU, offline: scan, rewrite, verify, convert."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karez.cli.connect import Json
+from karez.cli.offline import write_page
+from karez.cli.show import table
+from karez.core.errors import BadRequest
+
+app = typer.Typer(no_args_is_help=True, help="Move a repository from CUDA to NPUs, with proof.")
+Place = Annotated[str, typer.Argument(help="A folder, a file, or the address of a git repository.")]
+TOP = 20
+"""Rules and questions that are shown; the reports have all."""
+
+
+@app.command("scan")
+def scan_command(
+    place: Place,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF, for code review.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """List every construct that is bound to CUDA, and what becomes of each.
+
+    Nothing is changed. A finding is automatic (rewritten by `karez migrate rewrite`), assisted (a
+    question has to be answered), manual, or kept, where it works as it is.
+
+    Example: karez migrate scan ~/src/nanoGPT --report nanogpt.html
+    """
+    from karez.migration import reports, scan  # noqa: PLC0415 - only where it is used
+
+    with _here(place) as root:
+        found = scan.scan(root, workers=workers)
+    found.root = place
+    write_page(report, reports.as_html(found))
+    if sarif is not None:
+        sarif.write_text(json.dumps(reports.as_sarif(found), indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(reports.as_json(found), indent=1))
+    else:
+        _show(reports.as_json(found))
+
+
+@app.command("rewrite")
+def rewrite_command(
+    root: Annotated[Path, typer.Argument(help="A folder or a file.")],
+    target: Annotated[
+        str, typer.Option(help="agnostic: torch.accelerator; or npu: torch.npu.")
+    ] = "agnostic",
+    diff: Annotated[bool, typer.Option("--diff", help="Print the changes; the default.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Write the files.")] = False,
+    branch: Annotated[str, typer.Option(help="Write and commit on a new branch.")] = "",
+    assisted: Annotated[
+        bool, typer.Option("--assisted", help="Rewrite what needs an answer, too.")
+    ] = False,
+    dirty: Annotated[bool, typer.Option("--dirty", help="Even with uncommitted changes.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if the scan advises against it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Rewrite what can be rewritten without a change of behaviour on CUDA or on a CPU.
+
+    Everything is planned, compiled and examined again before the first file is written, and each
+    file is replaced at once. A comment `# karez: keep` leaves a line alone. A second run changes
+    nothing.
+
+    Example: karez migrate rewrite . --branch npu
+    """
+    from karez.migration import rewrite  # noqa: PLC0415 - only where it is used
+    from karez.migration.findings import Target  # noqa: PLC0415 - as above
+
+    if target not in tuple(Target):
+        raise BadRequest(problem=f"--target is agnostic or npu, not {target!r}")
+    writes = in_place or bool(branch)
+    if writes and not dirty:
+        rewrite.check_clean(root)
+    planned = rewrite.plan(root, target=Target(target), assisted=assisted, force=force)
+    if branch:
+        rewrite.switch_to(root, branch)
+    if writes:
+        rewrite.write(root, planned.changes)
+    if branch and planned.changes:
+        rewrite.commit(root, planned.changes, "Move from CUDA to any accelerator (karez migrate)")
+    if as_json:
+        typer.echo(json.dumps(_plan_json(planned, list(planned.left), written=writes), indent=1))
+        return
+    if diff or not writes:
+        for change in planned.changes:
+            typer.echo(change.diff(), nl=False)
+    _show_plan(planned, root, written=writes)
+
+
+@app.command("verify", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def verify_command(
+    context: typer.Context,
+    original: Annotated[Path, typer.Argument(help="The folder before.")],
+    migrated: Annotated[Path, typer.Argument(help="The folder after.")],
+    reference: Annotated[
+        str, typer.Option(help="cpu, cuda, migrated (on the CPU), or the folder of a record.")
+    ] = "cpu",
+    target: Annotated[str, typer.Option(help="emulated, npu, cuda or cpu.")] = "emulated",
+    reference_args: Annotated[
+        str, typer.Option(help="Further arguments of the reference, as one text.")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Steps recorded in detail.", min=1, max=100)] = 3,
+    most: Annotated[int, typer.Option(help="End after so many steps; 0: never.", min=0)] = 0,
+    kernels: Annotated[
+        Path | None, typer.Option(help="Strict: only the operators listed in this file exist.")
+    ] = None,
+    fault: Annotated[
+        str, typer.Option(help="Spoil a module of the migrated run, as NAME=SHARE, as a test.")
+    ] = "",
+    certificate: Annotated[Path | None, typer.Option(help="Write the signed certificate.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep both records in this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a script before and after side by side, and say where they part.
+
+    Both get the same seeds. Every module's inputs, outputs and gradients, every optimizer's state
+    and all losses are compared, each within what its type and the reference's own spread allow.
+    Ends with code 1 if something differs by more.
+
+    Example: karez migrate verify nanoGPT nanoGPT-npu --most 20 -- train.py --compile=False
+    """
+    import shlex  # noqa: PLC0415 - only where it is used
+
+    from karez.cli import proof  # noqa: PLC0415 - as above
+
+    words = [word for word in context.args if word != "--"]
+    if not words:
+        raise BadRequest(
+            problem="no script was named", fix="Name it behind --, as in -- train.py --epochs 1"
+        )
+    asked = proof.Asked(
+        original=original, migrated=migrated, words=words, reference=reference, target=target,
+        reference_words=shlex.split(reference_args), steps=steps, most=most, kernels=kernels,
+        fault=fault, certificate=certificate, report=report, keep=keep,
+    )  # fmt: skip
+    signed = proof.prove(asked, quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(signed, indent=1))
+    if not signed["lossless"]:
+        raise typer.Exit(1)
+
+
+@app.command("check")
+def check_command(
+    certificate: Annotated[Path, typer.Argument(help="A certificate.")],
+    key: Annotated[str, typer.Option(help="The public key it must be of, in hexadecimal.")] = "",
+) -> None:
+    """Say whether a certificate is as it was signed, offline.
+
+    Example: karez migrate check nanogpt.certificate.json
+    """
+    from karez.cli import proof  # noqa: PLC0415 - only where it is used
+
+    typer.echo(proof.check(certificate, key))
+
+
+@app.command("rules")
+def rules_command(as_json: Json = False) -> None:
+    """The catalogue: every rule, its class and its reason.
+
+    Example: karez migrate rules --json
+    """
+    from karez.migration.rules import CATALOGUE  # noqa: PLC0415 - only where it is used
+
+    rows = [(rule.id(), rule.kind.value, rule.reason()) for rule in CATALOGUE]
+    if as_json:
+        keys = ("rule", "kind", "reason")
+        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
+    else:
+        table(("rule", "class", "reason"), rows, empty="")
+
+
+@contextmanager
+def _here(place: str) -> Iterator[Path]:
+    """A folder, or a fresh copy of a git repository for as long as it is looked at."""
+    if "://" not in place and not place.startswith("git@"):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="kz-") as folder:
+        words = ["git", "clone", "--quiet", "--depth", "1", place, f"{folder}/repository"]
+        try:
+            done = subprocess.run(  # noqa: S603 - git, with the address that was given
+                words, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise BadRequest(problem="git is not installed", fix="Clone it elsewhere.") from error
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+            raise BadRequest(
+                problem=f"{place} could not be cloned: {said}",
+                fix="Without a network, clone it elsewhere and name the folder.",
+            )
+        yield Path(folder, "repository")
+
+
+def _show(found: dict[str, Any]) -> None:
+    counts = found["counts"]
+    rows = [
+        ("lines", f"{found['lines']:,} in {found['files']} files"),
+        ("automatic", counts["automatic"]), ("assisted", counts["assisted"]),
+        ("manual", counts["manual"]), ("kept as it is", counts["keep"]),
+        ("rewritten", f"{100 * found['score']:.0f}% of what is bound to CUDA"),
+        ("days", f"{found['days']:.1f} = {found['arithmetic']}"),
+    ]  # fmt: skip
+    table(("", ""), rows, empty="")
+    if found["refusal"]:
+        typer.echo(f"not for rewriting: {found['refusal']}")
+    table(
+        ("rule", "class", "places", "hours"),
+        [(r["rule"], r["kind"], r["count"], f"{r['hours']:.1f}") for r in found["rules"][:TOP]],
+        empty="nothing is bound to CUDA",
+    )
+    for one in found["unread"]:
+        typer.echo(f"not read: {one['path']}: {one['why']}")
+
+
+def _show_plan(planned: Any, root: Path, *, written: bool) -> None:
+    done = "rewritten" if written else "would be rewritten"
+    typer.echo(f"{len(planned.changes)} files {done}, {len(planned.made)} constructs", err=True)
+    for path, why in planned.failed:
+        typer.echo(f"left alone: {path}: {why}", err=True)
+    left = list(planned.left)
+    for one in left[:TOP]:
+        typer.echo(f"{one.path}:{one.line}: {one.rule}: {one.question or one.reason}", err=True)
+    if len(left) > TOP:
+        typer.echo(f"and {len(left) - TOP} more: karez migrate scan {root}", err=True)
+
+
+def _plan_json(planned: Any, left: list[Any], *, written: bool) -> dict[str, Any]:
+    return {
+        "written": written,
+        "files": [change.path for change in planned.changes],
+        "rewritten": len(planned.made),
+        "failed": [{"path": path, "why": why} for path, why in planned.failed],
+        "left": [
+            {"path": one.path, "line": one.line, "rule": one.rule, "kind": one.kind.value,
+             "code": one.code, "question": one.question}
+            for one in left
+        ],
+    }  # fmt: skip
+
+
+APPS = {"migrate": app}

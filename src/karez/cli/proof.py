@@ -1,0 +1,96 @@
+"""What `karez migrate verify` does around the comparison: the key, the files, the words."""
+
+import datetime
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import karez
+from karez.cli.offline import write_page
+from karez.client.address import state_folder
+from karez.core.errors import BadRequest
+from karez.migration.verify import certificate as papers
+from karez.migration.verify.run import Order, Outcome, verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The command's options."""
+
+    original: Path
+    migrated: Path
+    words: Sequence[str]
+    reference: str
+    target: str
+    reference_words: Sequence[str]
+    steps: int
+    most: int
+    kernels: Path | None
+    fault: str
+    certificate: Path | None
+    report: Path | None
+    keep: Path | None
+
+
+def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
+    """Compare, sign, write. Raises BadRequest."""
+    order = Order(
+        original=asked.original, migrated=asked.migrated, words=asked.words,
+        reference=asked.reference, target=asked.target, reference_words=asked.reference_words,
+        steps=asked.steps, most=asked.most, kernels=asked.kernels, fault=asked.fault,
+    )  # fmt: skip
+    fresh = tempfile.TemporaryDirectory(prefix="kz-")
+    with nullcontext(str(asked.keep)) if asked.keep else fresh as folder:
+        found = verify(order, Path(folder), lambda line: typer.echo(line, err=True))
+    now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")  # noqa: TID251 - a paper's date
+    body = papers.certificate(found, now=now, version=karez.__version__)
+    signed = papers.sign(body, state_folder() / "migration.key")
+    if asked.certificate is not None:
+        asked.certificate.write_text(json.dumps(signed, indent=1) + "\n")
+        typer.echo(f"certificate: {asked.certificate}", err=True)
+    write_page(asked.report, papers.page(signed, found))
+    if not quiet:
+        _say(signed, found)
+    return signed
+
+
+def check(path: Path, key: str) -> str:
+    """A sentence. Raises BadRequest where the certificate is not to be believed."""
+    try:
+        signed = json.loads(path.read_text())
+        public = bytes.fromhex(key) if key else None
+    except (OSError, ValueError) as error:
+        raise BadRequest(problem=f"{path} cannot be read: {error}") from error
+    why = papers.check(signed, public)
+    if why:
+        raise BadRequest(problem=f"{path}: {why}")
+    word = "lossless" if signed["lossless"] else "not lossless"
+    return f"{path}: {word}, signed with {signed['key']} at {signed['made_at']}"
+
+
+def _say(signed: dict[str, Any], found: Outcome) -> None:
+    compared, verdict = signed["compared"], found.verdict
+    typer.echo(
+        f"{compared['modules_forward']} forward, {compared['modules_backward']} backward, "
+        f"{compared['optimizer_states']} optimizer states, {compared['losses']} losses"
+    )
+    worst = verdict.worst
+    if worst is not None:
+        typer.echo(f"largest difference {worst.error:.2e} of {worst.limit:.2e}: {worst.name}")
+    typer.echo(f"losses differ by {verdict.loss_error:.2e} (allowed {verdict.loss_limit:.2e})")
+    first = signed["first_difference"]
+    if first:
+        inside = f", in {first['operator']}" if first["operator"] else ""
+        typer.echo(
+            f"they part at {first['name']} ({first['type']}), {first['kind']}, step "
+            f"{first['step'] + 1}{inside}: {first['problem'] or format(first['error'], '.2e')}"
+        )
+    for line in verdict.unmatched[:5]:
+        typer.echo(f"only in one of them: {line}")
+    typer.echo("lossless" if signed["lossless"] else "NOT lossless")

@@ -1,0 +1,1 @@
+"""Two runs of a training side by side: what each module computed, and where they part."""

@@ -1,0 +1,226 @@
+"""Two records against each other: how close, within what, and where they first part."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FLOORS = {
+    "float64": 1e-9, "float32": 2e-5, "tf32": 1e-3, "float16": 2e-3, "bfloat16": 1.6e-2,
+    "complex64": 2e-5, "complex128": 1e-9,
+}  # fmt: skip
+"""Relative differences that the order of sums alone may make, by type: a few times the type's
+precision for sums of some thousand terms. The reference's own spread raises them."""
+SPREAD = 8.0
+"""Times the reference's own spread between two runs with sums in another order."""
+EXACT = 0.0
+SMALL = 1e-12
+TINY = 1e-6
+"""Of the largest value in the record's norm: below this, differences are absolute."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One run, read back."""
+
+    rows: Sequence[dict[str, Any]]
+    samples: Mapping[str, np.ndarray]
+    losses: Sequence[float]
+    about: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """From a recorder's folder. Raises FileNotFoundError."""
+        about = json.loads((folder / "record.json").read_text())
+        with np.load(folder / "samples.npz") as file:
+            samples = {key: file[key] for key in file.files}
+        rows, losses = about.pop("rows"), about.pop("losses")
+        return cls(rows=rows, samples=samples, losses=losses, about=about)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One module, or one parameter, in one step."""
+
+    step: int
+    kind: str
+    name: str
+    type: str
+    is_leaf: bool
+    error: float
+    """Of its results, relative to the largest."""
+    limit: float
+    input_error: float
+    input_limit: float
+    problem: str = ""
+    """A shape or a type that differs, or a value that is not finite."""
+
+    @property
+    def is_off(self) -> bool:
+        """Whether its results differ by more than they may."""
+        return bool(self.problem) or self.error > self.limit
+
+    @property
+    def begins(self) -> bool:
+        """Whether they do although its inputs do not."""
+        return self.is_off and self.input_error <= self.input_limit
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """The comparison as a whole."""
+
+    differences: list[Difference] = field(default_factory=list)
+    first: Difference | None = None
+    """The first module whose inputs agree and whose results do not."""
+    unmatched: list[str] = field(default_factory=list)
+    """Modules that only one of the runs has."""
+    loss_error: float = 0.0
+    loss_limit: float = 0.0
+    losses: tuple[Sequence[float], Sequence[float]] = ((), ())
+    worst: Difference | None = None
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether nothing differs by more than it may."""
+        is_off = any(one.is_off for one in self.differences) or bool(self.unmatched)
+        return not is_off and self.loss_error <= self.loss_limit and bool(self.losses[0])
+
+
+def compare(reference: Record, other: Record, again: Record | None = None) -> Verdict:
+    """Judge a run by a reference, and by the reference's own spread where it was run twice."""
+    spread = _spread(reference, again)
+    left, right = _by_key(reference), _by_key(other)
+    verdict = Verdict(losses=(reference.losses, other.losses))
+    verdict.unmatched = [_named(key) for key in left if key not in right]
+    verdict.unmatched += [_named(key) for key in right if key not in left]
+    for key, number in left.items():
+        if key in right:
+            found = _difference(reference, number, other, right[key], spread.get(key, 0.0))
+            verdict.differences.append(found)
+    off = [one for one in verdict.differences if one.begins]
+    verdict.first = _first(off, verdict.differences)
+    verdict.worst = max(verdict.differences, key=lambda one: one.error, default=None)
+    pairs = list(zip(reference.losses, other.losses, strict=False))
+    verdict.loss_error = max((abs(a - b) / max(abs(a), 1e-3) for a, b in pairs), default=0.0)
+    own = 0.0
+    if again is not None:
+        own = max(
+            (abs(a - b) / max(abs(a), 1e-3)
+             for a, b in zip(reference.losses, again.losses, strict=False)), default=0.0,
+        )  # fmt: skip
+    # what is off by rounding grows from step to step
+    growth = 1.0 + 0.25 * len(pairs)
+    verdict.loss_limit = max(SPREAD * own, FLOORS[_widest(reference)] * growth)
+    if len(reference.losses) != len(other.losses):
+        verdict.unmatched.append(f"{len(reference.losses)} losses against {len(other.losses)}")
+    return verdict
+
+
+def _first(begins: Sequence[Difference], all_of: Sequence[Difference]) -> Difference | None:
+    """The earliest; among those nested in one another, the innermost."""
+    if not begins:
+        return next((one for one in all_of if one.is_off), None)
+    first = begins[0]
+    inner = [
+        one for one in begins
+        if one.step == first.step and one.kind == first.kind and one.is_leaf
+    ]  # fmt: skip
+    return inner[0] if inner and not first.is_leaf else first
+
+
+def _difference(
+    reference: Record, number: int, other: Record, at: int, spread: float
+) -> Difference:
+    a, b = reference.rows[number], other.rows[at]
+    error, limit, problem = _side(reference, number, other, at, "out")
+    input_error, input_limit, _ = _side(reference, number, other, at, "in")
+    return Difference(
+        step=a["step"], kind=a["kind"], name=a["name"], type=a["type"], is_leaf=a["leaf"],
+        error=error, limit=max(limit, SPREAD * spread), input_error=input_error,
+        input_limit=max(input_limit, SPREAD * spread), problem=problem or _kinds(a, b),
+    )  # fmt: skip
+
+
+def _kinds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    if set(a["out"]) != set(b["out"]):
+        return f"results {sorted(a['out'])} against {sorted(b['out'])}"
+    for key, one in a["out"].items():
+        two = b["out"][key]
+        if one["shape"] != two["shape"]:
+            return f"{key}: shape {one['shape']} against {two['shape']}"
+        if one["dtype"] != two["dtype"]:
+            return f"{key}: {one['dtype']} against {two['dtype']}"
+        if one["finite"] != two["finite"]:
+            return f"{key}: not finite in one of the runs"
+    return ""
+
+
+def _side(
+    reference: Record, number: int, other: Record, at: int, side: str
+) -> tuple[float, float, str]:
+    worst, limit = 0.0, FLOORS["float64"]
+    for key, about in reference.rows[number][side].items():
+        there = other.rows[at][side].get(key)
+        a = reference.samples[f"{number}/{side}/{key}"]
+        b = other.samples.get(f"{at}/{side}/{key}")
+        if there is None or b is None or a.shape != b.shape:
+            continue
+        kinds = (about["dtype"], there["dtype"])
+        floor = max(FLOORS.get(kind, EXACT) for kind in kinds)
+        error = distance(a, b)
+        if floor == EXACT and error > 0:
+            return error, 0.0, f"{key}: whole numbers differ"
+        if floor:
+            limit = max(limit, floor)
+            worst = max(worst, error)
+    return worst, limit, ""
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference, relative to the largest value; 0 for two alike."""
+    if a.size == 0:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b)
+    if not np.isfinite(gap).all():
+        same = np.array_equal(a, b, equal_nan=True)
+        return 0.0 if same else float("inf")
+    scale = max(float(np.abs(a).max()), float(np.abs(b).max()))
+    return float(gap.max()) / max(scale, SMALL) if scale > SMALL else 0.0
+
+
+def _spread(reference: Record, again: Record | None) -> Mapping[Any, float]:
+    if again is None:
+        return {}
+    left, right = _by_key(reference), _by_key(again)
+    return {
+        key: _side(reference, number, again, right[key], "out")[0]
+        for key, number in left.items()
+        if key in right
+    }
+
+
+def _by_key(record: Record) -> dict[tuple[int, str, str, int], int]:
+    """Rows by step, kind, name and how often that came before."""
+    seen: dict[tuple[int, str, str], int] = {}
+    found: dict[tuple[int, str, str, int], int] = {}
+    for number, row in enumerate(record.rows):
+        key = row["step"], row["kind"], row["name"]
+        seen[key] = seen.get(key, -1) + 1
+        found[*key, seen[key]] = number
+    return found
+
+
+def _named(key: tuple[int, str, str, int]) -> str:
+    step, kind, name, _ = key
+    return f"{kind} of {name} in step {step + 1}"
+
+
+def _widest(record: Record) -> str:
+    """The coarsest type among results: what bounds a loss."""
+    kinds = {about["dtype"] for row in record.rows for about in row["out"].values()}
+    return max((k for k in kinds if k in FLOORS), key=FLOORS.__getitem__, default="float32")

@@ -435,7 +435,7 @@ def main() -> None:
             found[name] = CASES[name](device)
         except (RuntimeError, NotImplementedError, AssertionError, AttributeError) as error:
             found[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -168,6 +168,51 @@ def check_command(
     typer.echo(proof.check(certificate, key))
 
 
+@app.command("checkpoint")
+def checkpoint_command(
+    source: Annotated[Path, typer.Argument(help="A file, or a folder of shards.")],
+    target: Annotated[Path, typer.Argument(help="A file; a folder for sharded safetensors.")],
+    to: Annotated[str, typer.Option(help="torch, safetensors or mindspore.")] = "",
+    rules: Annotated[Path | None, typer.Option(help="A TOML file with rules for names.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="MODULE=norm|embedding|prelu|conv1d|same, for MindSpore's own names."),
+    ] = None,
+    mindspore_names: Annotated[
+        bool, typer.Option("--mindspore-names", help="Norms as mindspore.nn calls them.")
+    ] = False,
+    shard_mb: Annotated[int, typer.Option(help="MB in one safetensors file.", min=1)] = 5000,
+    as_json: Json = False,
+) -> None:
+    """Turn a checkpoint of PyTorch, safetensors or MindSpore into another, bit for bit.
+
+    Neither framework is needed. A pickle is read without running anything in it. What no rule knows
+    keeps its name and is listed.
+
+    Example: karez migrate checkpoint model.pt model.ckpt --mindspore-names
+    """
+    from karez.migration.checkpoint.convert import Order, convert  # noqa: PLC0415 - only here
+
+    kinds: dict[str, str] | None = {} if mindspore_names or kind else None
+    for word in kind or []:
+        module, found, what = word.partition("=")
+        if not found or kinds is None:
+            raise BadRequest(problem=f"--kind {word!r} should read like encoder.embed=embedding")
+        kinds[module] = what
+    done = convert(
+        Order(source=source, target=target, to=to, rules=rules, kinds=kinds,
+              shard_bytes=shard_mb * 1_000_000)
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(done, indent=1))
+        return
+    typer.echo(f"{done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB: {done['files'][0]}")
+    for what in ("dropped", "unmatched", "left_out"):
+        if done[what]:
+            shown = ", ".join(done[what][:10])
+            typer.echo(f"{what.replace('_', ' ')}: {len(done[what])}: {shown}", err=True)
+
+
 @app.command("rules")
 def rules_command(as_json: Json = False) -> None:
     """The catalogue: every rule, its class and its reason.

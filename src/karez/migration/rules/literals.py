@@ -207,12 +207,12 @@ class DeviceChoices(Rule[ast.AST]):
         around = site.source.parent(node)
         if not isinstance(around, (ast.List, ast.Tuple, ast.Set)):
             return None
-        holder = holder_of(around, site)
+        outer = site.source.parent(around)
         known = {string(item) for item in around.elts}
-        if not ((holder and says_device(holder)) or "cpu" in known):
-            return None
         if known & {"npu", "xpu"}:
             return self.found(node, site, kind=Kind.KEEP)
+        if "cpu" not in known and not (isinstance(outer, ast.keyword) and outer.arg == "choices"):
+            return None
         return self.found(
             node, site, [site.swap(node, site.accelerator())], needs=site.needs("accelerator")
         )
@@ -254,7 +254,7 @@ class CudaString(Rule[ast.AST]):
 
 RULES: tuple[AnyRule, ...] = (
     AutocastDevice, DeviceWithIndex, DeviceComparison, DevicePrefix, DeviceFormat, DeviceLiteral,
-    DeviceVariable, DeviceChoices, DeviceKey, CudaString,
+    DeviceChoices, DeviceVariable, DeviceKey, CudaString,
 )  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def holder_of(node: ast.AST, site: Site) -> str | None:  # noqa: C901 - one plac
             case ast.Call(func=ast.Attribute(attr="get" | "setdefault" | "pop"), args=[key, *_]):
                 return string(key)
             case ast.Call() if node in around.args:
-                return _option_name(around)
+                return _option_name(around, node)
             case _:
                 return None
     return None
@@ -325,8 +325,8 @@ def _option(word: ast.keyword, site: Site) -> str | None:
     return None
 
 
-def _option_name(call: ast.Call) -> str | None:
-    names = [text for text in map(string, call.args) if text]
+def _option_name(call: ast.Call, value: ast.AST | None = None) -> str | None:
+    names = [text for text in map(string, (a for a in call.args if a is not value)) if text]
     longest = max((name for name in names if name.startswith("-")), key=len, default=None)
     found = longest or (names[0] if names else None)
     return found.strip("-").replace("-", "_") if found else None

@@ -1,0 +1,1 @@
+"""Checkpoints between PyTorch, safetensors and MindSpore, with neither framework imported."""

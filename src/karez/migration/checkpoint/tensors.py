@@ -1,0 +1,40 @@
+"""A tensor as its name, its type, its shape and its bytes: what all formats have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SIZES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2,
+    "int8": 1, "uint8": 1, "bool": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "uint16": 2,
+    "uint32": 4, "uint64": 8, "complex64": 8,
+}  # fmt: skip
+"""Bytes of one element, by name as torch has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One tensor; its bytes are read when they are asked for."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], bytes]
+    """Little-endian, in C order."""
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.count * SIZES[self.dtype]
+
+
+def of_bytes(name: str, dtype: str, shape: tuple[int, ...], body: bytes) -> Tensor:
+    """A tensor whose bytes are at hand."""
+    return Tensor(name=name, dtype=dtype, shape=shape, read=lambda: body)

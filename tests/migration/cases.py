@@ -177,6 +177,10 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ),
         ("backend = 'nccl'", "backend = _device.backend"),
         (
+            "torch.distributed.init_process_group('nccl' if a else 'gloo')",
+            "torch.distributed.init_process_group(_device.backend if a else 'gloo')",
+        ),
+        (
             "p.add_argument('--dist-backend', default='nccl')",
             "p.add_argument('--dist-backend', default=_device.backend)",
         ),

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ from karez.migration.source import Source
 
 _TROUBLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 MENTIONS = re.compile(
-    r"cuda|nccl|gpu|triton|flash|xformers|apex|bitsandbytes|mamba|deepspeed|megatron|nvml|nvidia|dali"
+    r"cuda|nccl|gpu|\btorch\b|triton|flash|xformers|apex|bitsandbytes|mamba|deepspeed|megatron|nvml|nvidia|dali"
     r"|tensorrt|cupy|numba|cudf|spconv|torch_s|faiss|gptq|vllm|float8|float64|complex|torch\.ops"
     r"|data_ptr|compile|sparse|DataParallel|load_in_|cpp_extension|polar|\.to\(\d|device=\d",
     re.IGNORECASE,
@@ -62,6 +62,7 @@ def examine(path: str, text: str, asked: Asked = Asked()) -> FileReport:
     if report.is_portable:
         found = [_left(one, "The file has branches for other devices.") for one in found]
     report.findings = found
+    report.apis = frozenset(_apis(source))
     report.kernel_lines = _triton_lines(source)
     return report
 
@@ -117,6 +118,15 @@ def _left(finding: Finding, why: str) -> Finding:
     return replace(
         finding, kind=Kind.KEEP, reason=reason, edits=(), needs=frozenset(), hours=0.0, question=""
     )
+
+
+def _apis(source: Source) -> Iterator[str]:
+    """The functions of torch that it names."""
+    for node in source.nodes:
+        if isinstance(node, ast.Attribute) and not isinstance(source.parent(node), ast.Attribute):
+            name = source.dotted(node)
+            if name is not None and name.startswith("torch.") and ".cuda" not in name:
+                yield name
 
 
 def _has_own_cuda(source: Source) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from karez.migration import support
 from karez.migration.estimate import Estimate, estimate
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules import CATALOGUE
@@ -42,6 +43,8 @@ def as_json(report: RepoReport) -> dict[str, Any]:
         "portable_files": list(report.portable),
         "rules": [asdict(row) for row in sums.rows],
         "findings": [_finding(one) for one in report.findings],
+        "operators": [_support(one) for one in _operators(report)],
+        "operator_sources": support.SOURCES,
         "unread": [{"path": path, "why": why} for path, why in unread(report)],
     }
 
@@ -101,6 +104,18 @@ def as_html(report: RepoReport) -> str:
     parts.append("<h2>By rule</h2>" + _rules(sums))
     parts.append("<h2>What people decide</h2>" + _questions(report.findings))
     parts.append("<h2>By file</h2>" + _files(report.findings))
+    operators = _operators(report)
+    if operators:
+        rows = [
+            (one.api, one.verdict, "yes" if one.kernel else "no", " ".join(one.dtypes))
+            for one in operators
+        ]
+        parts.append(
+            "<h2>Operators to look at</h2>"
+            + _table(("function", "verdict", "has a kernel", "types"), rows, numbers=9)
+            + f"<p>Sources: {_e('; '.join(support.SOURCES.values()))}. Where they disagree the "
+            "verdict is contradictory; try it on the device.</p>"
+        )
     left = unread(report)
     if left:
         parts.append("<h2>Not read</h2>" + _table(("file", "why"), left))
@@ -172,6 +187,17 @@ def _finding(one: Finding) -> dict[str, Any]:
         "column": one.column, "code": one.code, "reason": one.reason, "question": one.question,
         "forms": {target.value: form for target, form in one.forms}, "hours": one.hours,
         "api": one.api, "rewritten": bool(one.edits) and one.kind == Kind.AUTOMATIC,
+    }  # fmt: skip
+
+
+def _operators(report: RepoReport) -> list[support.Support]:
+    return support.worth_a_look(api for file in report.files for api in file.apis)
+
+
+def _support(one: support.Support) -> dict[str, Any]:
+    return {
+        "api": one.api, "verdict": one.verdict, "docs": dict(one.docs), "kernel": one.kernel,
+        "dtypes": list(one.dtypes),
     }  # fmt: skip
 
 

@@ -350,11 +350,10 @@ class Foreman:
         if now - self._checkpoint_at > every_s:
             self._checkpoint_at = now
             self._ask_checkpoint()
-        self._leave_the_distrusted()
-
-    def _leave_the_distrusted(self) -> None:
         for node, why in self.tools.leave().items():
             self._apply(words.Distrusted(node=node, why=why))
+        for seat, life in self.hands.vanished(self._gang, now):
+            self._apply(words.Exited(rank=seat, life=life, code=-int(signal.SIGKILL)))
 
     def _ask_checkpoint(self) -> int | None:
         """Have every rank store the same step, one that none has reached yet; which."""

@@ -259,6 +259,25 @@ class Hands:
         named = (parse_key(info.key) for info in self.processes() if info.alive)
         return {seat for seat, _ in filter(None, named)}
 
+    def vanished(self, gang: words.Gang, now: float) -> list[tuple[int, int]]:
+        """(seat, life) of ranks that are waited for and that their nodes know nothing of.
+
+        A node may start anew between the moment at which a foreman takes over and its first look at
+        that node: then no exit is ever reported.
+        """
+        if gang.phase != words.Phase.QUIESCING or now - gang.since < gang.limits.quiesce_s / 2:
+            return []
+        awaited = [(n, rank) for n, rank in gang.active if rank.alive and not rank.standing]
+        known: dict[NodeId, set[str]] = {}
+        for node in {rank.node for _, rank in awaited}:
+            with suppress(NodeLost):
+                known[node] = {info.key for info in self.tools.fabric.processes(node)}
+        return [
+            (seat, rank.life)
+            for seat, rank in awaited
+            if rank.node in known and rank_key(self.job.id, seat, rank.life) not in known[rank.node]
+        ]
+
     def collect(self, gang: words.Gang) -> list[tuple[str, Any]]:
         """The outputs of the first rank. Raises NodeLost."""
         seat, rank = gang.active[0]

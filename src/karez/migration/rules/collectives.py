@@ -30,8 +30,10 @@ class NcclBackend(Rule[ast.AST]):
         )
 
     def _is_backend(self, node: ast.AST, site: Site) -> bool:
-        parent = site.source.parent(node)
-        if isinstance(parent, ast.Call) and node in parent.args:
+        parent, value = site.source.parent(node), node
+        while isinstance(parent, ast.IfExp) and value is not parent.test:
+            value, parent = parent, site.source.parent(parent)
+        if isinstance(parent, ast.Call) and value in parent.args:
             name = site.source.dotted(parent.func) or site.source.code(parent.func)
             if name in _BACKEND_CALLS or name.rpartition(".")[2] in (
                 "init_process_group", "init_distributed", "new_group",

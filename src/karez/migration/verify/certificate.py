@@ -42,6 +42,8 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
             "optimizer_states": counts["optimizer"],
             "steps_in_detail": order.steps,
             "losses": min(map(len, verdict.losses)),
+            "weights_sampled": verdict.weights,
+            "weights_that_only_round": verdict.still,
         },
         "worst": _row(verdict.worst),
         "first_difference": _row(first) | {"operator": found.operator} if first else None,
@@ -167,6 +169,11 @@ def _not_shown(found: Outcome) -> list[str]:
     lines.append(
         "Of large tensors up to 2,048 elements were compared, spread evenly, and the norm."
     )
+    if found.verdict.still:
+        lines.append(
+            f"{found.verdict.still} of {found.verdict.weights} sampled weights have no gradient "
+            "beyond rounding; they wander in every run and were not compared."
+        )
     if found.order.reference == "migrated":
         lines.append("The reference is the migrated code on the CPU, not the original.")
     return lines

@@ -18,8 +18,10 @@ SPREAD = 8.0
 """Times the reference's own spread between two runs with sums in another order."""
 EXACT = 0.0
 SMALL = 1e-12
-TINY = 1e-6
-"""Of the largest value in the record's norm: below this, differences are absolute."""
+ROUNDING = 1e-5
+"""Of the largest gradient of all parameters in a step: what is below it is rounding."""
+GRADIENT_FLOOR = 1e-2
+"""Of the same: differences of smaller gradients are measured by this."""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,9 @@ class Verdict:
     loss_limit: float = 0.0
     losses: tuple[Sequence[float], Sequence[float]] = ((), ())
     worst: Difference | None = None
+    still: int = 0
+    """Elements of parameters whose gradient was never more than rounding; they are not compared."""
+    weights: int = 0
 
     @property
     def is_lossless(self) -> bool:
@@ -92,15 +97,21 @@ class Verdict:
 
 def compare(reference: Record, other: Record, again: Record | None = None) -> Verdict:
     """Judge a run by a reference, and by the reference's own spread where it was run twice."""
-    spread = _spread(reference, again)
     left, right = _by_key(reference), _by_key(other)
+    repeated = _by_key(again) if again is not None else {}
     verdict = Verdict(losses=(reference.losses, other.losses))
     verdict.unmatched = [_named(key) for key in left if key not in right]
     verdict.unmatched += [_named(key) for key in right if key not in left]
+    noise = _Noise(reference)
     for key, number in left.items():
         if key in right:
-            found = _difference(reference, number, other, right[key], spread.get(key, 0.0))
-            verdict.differences.append(found)
+            still = noise.of(number)
+            own = 0.0
+            if again is not None and key in repeated:
+                own = _side(reference, number, again, repeated[key], "out", still=still)[0]
+            pair = _Pair(reference, number, other, right[key], own, still)
+            verdict.differences.append(_difference(pair, noise))
+    verdict.still, verdict.weights = noise.count()
     off = [one for one in verdict.differences if one.begins]
     verdict.first = _first(off, verdict.differences)
     verdict.worst = max(verdict.differences, key=lambda one: one.error, default=None)
@@ -132,11 +143,61 @@ def _first(begins: Sequence[Difference], all_of: Sequence[Difference]) -> Differ
     return inner[0] if inner and not first.is_leaf else first
 
 
-def _difference(
-    reference: Record, number: int, other: Record, at: int, spread: float
-) -> Difference:
+class _Noise:
+    """Which elements of the parameters move by rounding alone.
+
+    An adaptive optimizer divides a gradient by its own size: where it is nothing but rounding, such
+    as for the bias of keys in attention, the step is as large as any other, and random.
+    """
+
+    def __init__(self, reference: Record) -> None:
+        self._reference = reference
+        self._still: dict[tuple[str, int], np.ndarray] = {}
+        self.scales: dict[int, float] = {}
+        for number, row in enumerate(reference.rows):
+            sample = reference.samples.get(f"{number}/out/gradient")
+            if row["kind"] == "optimizer" and sample is not None and sample.size:
+                largest = float(np.abs(sample).max())
+                self.scales[row["step"]] = max(self.scales.get(row["step"], 0.0), largest)
+
+    def of(self, number: int) -> np.ndarray | None:
+        """True for the elements of a parameter that are not to be compared."""
+        row = self._reference.rows[number]
+        sample = self._reference.samples.get(f"{number}/out/gradient")
+        if row["kind"] != "optimizer" or sample is None:
+            return None
+        now = np.abs(sample) <= ROUNDING * self.scales[row["step"]]
+        key = row["name"], now.size
+        before = self._still.get(key)
+        self._still[key] = now if before is None else before | now
+        return self._still[key]
+
+    def count(self) -> tuple[int, int]:
+        """Elements that are still, and all."""
+        masks = self._still.values()
+        return sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two rows that are to be compared, and the first one's own spread."""
+
+    reference: Record
+    number: int
+    other: Record
+    at: int
+    spread: float
+    still: np.ndarray | None
+
+
+def _difference(pair: _Pair, noise: _Noise) -> Difference:
+    reference, number, other, at = pair.reference, pair.number, pair.other, pair.at
+    spread = pair.spread
     a, b = reference.rows[number], other.rows[at]
-    error, limit, problem = _side(reference, number, other, at, "out")
+    scale = noise.scales.get(a["step"], 0.0) * GRADIENT_FLOOR if a["kind"] == "optimizer" else 0.0
+    error, limit, problem = _side(
+        reference, number, other, at, "out", still=pair.still, scale=scale
+    )
     input_error, input_limit, _ = _side(reference, number, other, at, "in")
     return Difference(
         step=a["step"], kind=a["kind"], name=a["name"], type=a["type"], is_leaf=a["leaf"],
@@ -159,9 +220,10 @@ def _kinds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     return ""
 
 
-def _side(
-    reference: Record, number: int, other: Record, at: int, side: str
-) -> tuple[float, float, str]:
+def _side(  # noqa: PLR0913 - two places in two records
+    reference: Record, number: int, other: Record, at: int, side: str, *,
+    still: np.ndarray | None = None, scale: float = 0.0,
+) -> tuple[float, float, str]:  # fmt: skip
     worst, limit = 0.0, FLOORS["float64"]
     for key, about in reference.rows[number][side].items():
         there = other.rows[at][side].get(key)
@@ -171,7 +233,9 @@ def _side(
             continue
         kinds = (about["dtype"], there["dtype"])
         floor = max(FLOORS.get(kind, EXACT) for kind in kinds)
-        error = distance(a, b)
+        if still is not None and still.shape == a.shape and key != "gradient":
+            a, b = a[~still], b[~still]
+        error = distance(a, b, scale if key == "gradient" else 0.0)
         if floor == EXACT and error > 0:
             return error, 0.0, f"{key}: whole numbers differ"
         if floor:
@@ -180,8 +244,8 @@ def _side(
     return worst, limit, ""
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest difference, relative to the largest value; 0 for two alike."""
+def distance(a: np.ndarray, b: np.ndarray, least: float = 0.0) -> float:
+    """The largest difference, relative to the largest value or to `least`; 0 for two alike."""
     if a.size == 0:
         return 0.0
     with np.errstate(invalid="ignore"):
@@ -189,19 +253,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     if not np.isfinite(gap).all():
         same = np.array_equal(a, b, equal_nan=True)
         return 0.0 if same else float("inf")
-    scale = max(float(np.abs(a).max()), float(np.abs(b).max()))
+    scale = max(float(np.abs(a).max()), float(np.abs(b).max()), least)
     return float(gap.max()) / max(scale, SMALL) if scale > SMALL else 0.0
-
-
-def _spread(reference: Record, again: Record | None) -> Mapping[Any, float]:
-    if again is None:
-        return {}
-    left, right = _by_key(reference), _by_key(again)
-    return {
-        key: _side(reference, number, again, right[key], "out")[0]
-        for key, number in left.items()
-        if key in right
-    }
 
 
 def _by_key(record: Record) -> dict[tuple[int, str, str, int], int]:

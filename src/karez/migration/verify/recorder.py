@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SAMPLE = 2048
@@ -48,17 +51,23 @@ class Recorder:
     losses: list[float] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     active: list[Any] = field(default_factory=list)
+    handles: list[Any] = field(default_factory=list)
     operators: Any = None
+    gradients: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Of the parameters that are about to be stepped."""
     devices: set[str] = field(default_factory=set)
     parameters: int = 0
+    _backward: Any = None
 
     def install(self) -> None:
         """Have torch call us."""
         modules: Any = torch.nn.modules.module
-        modules.register_module_forward_pre_hook(self._enter)
-        modules.register_module_forward_hook(self._leave, always_call=False)
-        modules.register_module_full_backward_hook(self._back)
-        register_optimizer_step_post_hook(self._stepped)
+        self.handles = [
+            modules.register_module_forward_pre_hook(self._enter),
+            modules.register_module_forward_hook(self._leave, always_call=False),
+            register_optimizer_step_pre_hook(self._stepping),
+            register_optimizer_step_post_hook(self._stepped),
+        ]
         backward = torch.Tensor.backward
 
         def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -67,6 +76,13 @@ class Recorder:
             return backward(tensor, *args, **kwargs)
 
         torch.Tensor.backward = watched
+        self._backward = backward
+
+    def remove(self) -> None:
+        """Have torch call us no more."""
+        for handle in self.handles:
+            handle.remove()
+        torch.Tensor.backward = self._backward
 
     def write(self, why: str) -> None:
         """Everything into the folder."""
@@ -107,18 +123,39 @@ class Recorder:
         if self.fault[0] and name == self.fault[0]:
             spoiled = output = _spoil(output, self.fault[1])
         self._note("forward", name, module, args, output)
+        self._watch_gradients(name, module, args, output)
         return spoiled
 
-    def _back(self, module: Any, given: Any, got: Any) -> None:
+    def _watch_gradients(self, name: str, module: Any, args: Any, output: Any) -> None:
+        """By hooks on tensors: torch's own on modules forbid what is done in place."""
+        given: dict[str, torch.Tensor] = {}
+        for key, tensor in _tensors(output, "grad_out"):
+            if tensor.requires_grad:
+                tensor.register_hook(lambda g, key=key: given.__setitem__(key, g.detach().clone()))
+        wanted = [pair for pair in _tensors(args, "grad_in") if pair[1].requires_grad]
+
+        def arrived(grad: torch.Tensor, key: str) -> None:
+            if self.step < self.steps and given:
+                leaf = not list(module.children())
+                self._add("backward", name, type(module).__name__, {key: grad}, given, leaf=leaf)
+
+        for key, tensor in wanted:
+            if not tensor.is_leaf:
+                tensor.register_hook(lambda g, key=key: arrived(g, key))
+
+    def _stepping(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """Before the step: some optimizers use the gradients as scratch."""
+        self.gradients = {}
         if self.step < self.steps:
-            self._note("backward", self.names.get(id(module), "?"), module, got, given)
+            parts = [p for group in optimizer.param_groups for p in group["params"]]
+            self.gradients = {id(p): p.grad.detach().clone() for p in parts if p.grad is not None}
 
     def _stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if self.step < self.steps:
             parts = [p for group in optimizer.param_groups for p in group["params"]]
             for number, part in enumerate(parts):
                 name = self.names.get(id(part), f"parameter {number}")
-                tensors = {"weight": part.data, "gradient": part.grad}
+                tensors = {"weight": part.data, "gradient": self.gradients.get(id(part))}
                 tensors |= {k: v for k, v in optimizer.state.get(part, {}).items()}
                 self._add("optimizer", name, type(optimizer).__name__, tensors, {})
         self.step += 1
@@ -156,7 +193,9 @@ class Recorder:
         self.rows.append(row)
 
     def _sample(self, key: str, tensor: torch.Tensor) -> dict[str, Any]:
-        flat = tensor.detach().to("cpu").reshape(-1)
+        near = tensor.detach()
+        near = near.to_local() if hasattr(near, "to_local") else near  # a DTensor's own part
+        flat = near.to("cpu").reshape(-1)
         if flat.is_complex():
             flat = torch.view_as_real(flat).reshape(-1)
         values = flat.to(torch.float64)

@@ -137,6 +137,7 @@ def disturbed(
     told: list[str] = []
     at = 1
     nodes = 0
+    under_way: set[Harm] = set()
     for _ in range(chance.randint(3, 5)):
         what = chance.choice(FAULTS)
         if what == Harm.NODE and (nodes or chance.random() < 0.5):
@@ -146,6 +147,10 @@ def disturbed(
         at += chance.randint(1, 9)
         if chance.random() < 0.7 or not told:
             trial.reach(min(at, STEPS - 5))
+            under_way.clear()
+        if {*under_way, what} >= {Harm.NODE, Harm.KEEPER}:
+            what = Harm.KILL  # a node and its peer's copy at once: two losses, and one peer
+        under_way.add(what)
         told.append(f"{what.value}@{trial.step()}:{rank}")
         trial.harm(what, rank)
     done = trial.finish(within_s=120)

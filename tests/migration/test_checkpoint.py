@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import pickle
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -137,3 +139,45 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s" / "other.safetensors").write_bytes(whole)
     with pytest.raises(BrokenArtifact, match="is missing"):
         read(tmp_path / "s")
+
+
+MINDSPORE = Path(os.environ.get("KAREZ_MINDSPORE_PYTHON", ".mindspore/bin/python"))
+THERE = """
+import sys
+import mindspore as ms, numpy as np
+found = ms.load_checkpoint(sys.argv[1])
+for name in sorted(found):
+    value = found[name]
+    kind = str(value.dtype)
+    body = value.asnumpy().tobytes().hex() if kind != "BFloat16" else ""
+    print(name, kind, list(value.shape), body)
+net = ms.nn.SequentialCell(ms.nn.Dense(3, 2), ms.nn.BatchNorm1d(2))
+ms.save_checkpoint(net, sys.argv[2])
+ms.save_checkpoint([{"name": "s", "data": ms.Tensor(np.float32(2.5))}], sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MINDSPORE.exists(), reason="`make mindspore` installs MindSpore beside us")
+def test_mindspore_itself_reads_what_was_written_and_the_other_way_round(tmp_path: Path) -> None:
+    state = {
+        "w": torch.randn(2, 3), "h": torch.randn(4).half(), "n": torch.arange(5),
+        "one": torch.tensor(7.0), "b": torch.tensor([True, False]),
+    }  # fmt: skip
+    torch.save(state, tmp_path / "a.pt")
+    convert(Order(source=tmp_path / "a.pt", target=tmp_path / "a.ckpt"))
+    names = [str(tmp_path / name) for name in ("a.ckpt", "net.ckpt", "scalar.ckpt")]
+    done = subprocess.run(
+        [str(MINDSPORE), "-c", THERE, *names], capture_output=True, text=True, check=True
+    )
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()[0] in state}
+    assert set(rows) == set(state)
+    for name, value in state.items():
+        assert rows[name].endswith(value.numpy().tobytes().hex()), name
+    found = {one.name: one for one in mindspore.read(tmp_path / "net.ckpt")[0]}
+    assert found["0.weight"].shape == (2, 3)
+    assert "1.gamma" in found
+    (scalar,) = mindspore.read(tmp_path / "scalar.ckpt")[0]
+    assert scalar.shape == ()
+    convert(Order(source=tmp_path / "net.ckpt", target=tmp_path / "net.safetensors"))
+    assert set(load_file(tmp_path / "net.safetensors")) == set(found)

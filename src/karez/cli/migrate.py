@@ -213,6 +213,33 @@ def checkpoint_command(
             typer.echo(f"{what.replace('_', ' ')}: {len(done[what])}: {shown}", err=True)
 
 
+@app.command("advise")
+def advise_command(
+    root: Annotated[Path, typer.Argument(help="A folder or a file.")], as_json: Json = False
+) -> None:
+    """Say what would be slow on an NPU, by the source alone: place, reason, source.
+
+    Example: karez migrate advise ~/src/nanoGPT
+    """
+    from karez.migration import advise  # noqa: PLC0415 - only where it is used
+
+    found = advise.advise(root)
+    if as_json:
+        keys = ("rule", "path", "line", "code", "reason", "source")
+        typer.echo(
+            json.dumps([{key: getattr(one, key) for key in keys} for one in found], indent=1)
+        )
+        return
+    rows = [(f"{one.path}:{one.line}", one.rule, one.reason, one.source) for one in found]
+    table(("place", "rule", "reason", "source"), rows, empty="nothing comes to mind")
+    if rows:
+        typer.echo(
+            "Sources: rules of msprof-analyze's advisor, Ascend's documentation, what migrations "
+            "met. Measure on the device before changing anything.",
+            err=True,
+        )
+
+
 @app.command("rules")
 def rules_command(as_json: Json = False) -> None:
     """The catalogue: every rule, its class and its reason.

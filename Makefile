@@ -49,6 +49,9 @@ chaos: setup ## 216 schedules of faults, 50 kills of a live gang, 100 kills of c
 	$(BIN)/karez chaos run --ranks 4 --faults kill:50 --seed 1
 	KAREZ_TEST_KILLS=50 $(BIN)/pytest -q -m slow tests/contracts/test_cloud.py -k "dies or postgresql"
 
+proof: setup ## All migrated scripts on the emulated NPU, and a fault in each
+	KAREZ_TEST_SCRIPTS=all $(BIN)/pytest -q -m slow tests/migration
+
 mindspore: ## MindSpore 2.10 in an environment of its own (2.8 GB), for tests of checkpoints
 	@test -x .mindspore/bin/python || $(PYTHON) -m venv .mindspore
 	.mindspore/bin/python -m pip install --quiet --disable-pip-version-check mindspore==2.10.0
@@ -56,4 +59,4 @@ mindspore: ## MindSpore 2.10 in an environment of its own (2.8 GB), for tests of
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mindspore build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
 
-.PHONY: help setup run test check unit slow fmt bench chaos mindspore clean
+.PHONY: help setup run test check unit slow fmt bench chaos proof mindspore clean

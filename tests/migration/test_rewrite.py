@@ -40,6 +40,7 @@ def rewritten(root: Path) -> dict[str, str]:
     return {change.path: change.after for change in made.changes}
 
 
+@pytest.mark.slow
 def test_scripts_packages_and_folders_of_modules_find_the_generated_module(tmp_path: Path) -> None:
     put(tmp_path, {
         "train.py": "from util.misc import f\n" + CODE,

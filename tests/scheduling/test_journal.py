@@ -48,6 +48,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(told=steps)
 def test_a_journal_that_is_redone_comes_out_the_same(
     told: list[tuple[float, int, int, int, str, bool, bool, int]],

@@ -158,6 +158,7 @@ def karez(*words: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_commands_speak_json_and_refuse_with_two_lines(tmp_path: Path) -> None:
     (tmp_path / "n").write_text(NODES)
     (tmp_path / "p").write_text(PODS)

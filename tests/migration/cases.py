@@ -116,10 +116,10 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ),
     ],
     "device-index": [
-        ("x.to(0)", "x.to(_device.device(0))"),
+        ("x.to(0)", None),
         ("torch.zeros(1, device=0)", "torch.zeros(1, device=_device.device(0))"),
-        ("model.to(1)", "model.to(_device.device(1))"),
-        ("f(device=3)", "f(device=_device.device(3))"),
+        ("model.to(1)", None),
+        ("f(device=3)", None),
     ],
     "tensor-type-method": [
         ("x.type(torch.cuda.FloatTensor)", "x.to(_device.type, torch.float32)"),
@@ -292,12 +292,12 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("with torch.autograd.profiler.profile(use_cuda=True): pass", None),
     ],
     "pin-device": [
-        ("DataLoader(d, pin_memory_device='cuda')", 'DataLoader(d, pin_memory_device="")'),
-        ("f(pin_memory_device='cuda:0')", 'f(pin_memory_device="")'),
-        ("dict(pin_memory_device='cuda')", 'dict(pin_memory_device="")'),
+        ("DataLoader(d, pin_memory_device='cuda')", "DataLoader(d, pin_memory_device='')"),
+        ("f(pin_memory_device='cuda:0')", "f(pin_memory_device='')"),
+        ("dict(pin_memory_device='cuda')", "dict(pin_memory_device='')"),
         (
             "torch.utils.data.DataLoader(d, 4, pin_memory_device='cuda')",
-            'torch.utils.data.DataLoader(d, 4, pin_memory_device="")',
+            "torch.utils.data.DataLoader(d, 4, pin_memory_device='')",
         ),
     ],
     "torch-compile": [
@@ -458,3 +458,9 @@ PARTS = {
     "torch._C._nccl": "torch._C._nccl_version", "torch.float8_": "torch.float8_e4m3fn",
 }  # fmt: skip
 """A full name for each beginning that a rule goes by."""
+FOUND["cuda-path"] = [
+    ("patch('torch.cuda.is_available')", None),
+    ("mock.patch('torch.cuda.device_count', return_value=2)", None),
+    ("x = 'torch.cuda.amp.autocast'", None),
+]
+NOT_FOUND["cuda-path"] = ["'torch.cuda is fast'", "'torch.cpu.x'"]

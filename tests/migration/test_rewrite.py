@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Whole folders rewritten: layout, idempotence, refusals, and nothing half-written."""
 
 import importlib.util
@@ -60,6 +61,65 @@ def test_scripts_packages_and_folders_of_modules_find_the_generated_module(tmp_p
         code = "import util.misc, pkg.deep.a, pkg.deep.b" if script == "train.py" else "pass"
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+
+
+SAME = {
+    "a module that is handed on": "import torch.cuda as c\nprint([c][0].device_count())\nc.empty_cache()",
+    "a module by its name": "from torch.cuda import amp\nprint(getattr(amp, 'GradScaler').__name__)",
+    "a part that may be missing": "try:\n    import torch.cuda.nvtx as nvtx\nexcept ImportError:\n"
+    "    nvtx = None\nprint(nvtx is not None)",
+    "an import in a function": "import torch\ndef f():\n    x = torch.ones(1)\n    from torch import cuda\n"
+    "    return cuda.is_available(), x\nprint(f())",
+    "a field of another's": "class B:\n    is_cuda = False\nb = B()\nprint(b.is_cuda, B.is_cuda)",
+    "a scripted function": "import torch\n@torch.jit.script\ndef f(x: torch.Tensor) -> bool:\n"
+    "    if x.is_cuda:\n        return True\n    return False\nprint(f(torch.ones(1)))",
+    "a class that is derived from": "import torch\nclass S(torch.cuda.Stream):\n    pass\nprint(S.__name__)",
+    "a method `to` of another's": "class C:\n    def to(self, n, m=0):\n        return n + m\n"
+    "print(C().to(3, m=2), 'cuda')",
+    "threads are set first": "import os\nos.environ['OMP_NUM_THREADS'] = '1'\nimport torch\n"
+    "torch.cuda.empty_cache()\nprint(torch.get_num_threads())",
+    "a mask of words": "import torch\ndef dev_type(u):\n    return\"cuda\"if u else\"cpu\"\nprint(dev_type(0))",
+    "autocast that does nothing": "import torch\nm = torch.nn.Linear(2, 2)\nimport warnings\n"
+    "warnings.simplefilter('ignore')\nwith torch.autocast('cuda', dtype=torch.float16):\n"
+    "    print(m(torch.ones(1, 2)).dtype)",
+    "a type that is compared": "device_type = 'cpu'\nprint(device_type == 'cuda', 'cuda' in device_type)",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="about machines without a device")
+@pytest.mark.parametrize("what", SAME)
+def test_what_a_cpu_printed_before_it_prints_after(tmp_path: Path, what: str) -> None:
+    put(tmp_path, {"a.py": SAME[what] + "\n"})
+
+    def printed() -> str:
+        done = subprocess.run(
+            [sys.executable, "a.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-800:]
+        return done.stdout
+
+    before = printed()
+    rewritten(tmp_path)
+    assert printed() == before
+
+
+def test_folders_in_packages_scripts_in_packages_and_one_module_for_all(tmp_path: Path) -> None:
+    put(tmp_path, {
+        "pkg/__init__.py": "", "pkg/a.py": "from .sub.c import q\n", "pkg/sub/c.py": "q = 1\n" + CODE,
+        "pkg/train.py": CODE + "if __name__ == '__main__':\n    print(1)\n",
+        "other/run.py": "import torch\ntorch.cuda.empty_cache()\n",
+    })  # fmt: skip
+    after = rewritten(tmp_path)
+    assert "\nfrom .. import _device\n" in after["pkg/sub/c.py"]
+    assert "\nimport _device\n" in after["pkg/train.py"]
+    assert after["pkg/_device.py"] == after["other/_device.py"]
+
+
+def test_comments_in_imports_stay(tmp_path: Path) -> None:
+    code = "from torch.cuda.amp import (\n    autocast,  # keep me\n    GradScaler,\n)\n"
+    put(tmp_path, {"a.py": code})
+    assert rewritten(tmp_path)["a.py"] == code.replace("torch.cuda.amp", "_device")
 
 
 def test_line_ends_marks_and_rights_stay(tmp_path: Path) -> None:
@@ -180,8 +240,8 @@ def test_the_target_npu_speaks_to_torch_npu(tmp_path: Path) -> None:
     put(tmp_path, {"a.py": code})
     (change,) = plan(tmp_path, target=Target.NPU).changes
     assert change.after == (
-        "import torch\nimport torch_npu  # noqa: F401\nx.npu()\nd = torch.device(\"npu\")\n"
-        "torch.npu.empty_cache()\ntorch.distributed.init_process_group(\"hccl\")\n"
+        "import torch\nimport torch_npu  # noqa: F401\nx.npu()\nd = torch.device('npu')\n"
+        "torch.npu.empty_cache()\ntorch.distributed.init_process_group('hccl')\n"
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def examine(path: str, text: str, asked: Asked = Asked()) -> FileReport:
     site = Site(
         source=source, target=asked.target, module=asked.module, own=asked.own,
         shim=f"_karez{asked.shim}" if is_taken else asked.shim, own_cuda=_has_own_cuda(source),
+        own_is_cuda=_has_own_is_cuda(source),
     )  # fmt: skip
     report.shim = site.shim
     found = _walk(site)
@@ -137,6 +138,21 @@ def _has_own_cuda(source: Source) -> bool:
             if "cuda" in names and "to" not in names:
                 return True
     return False
+
+
+def _has_own_is_cuda(source: Source) -> bool:
+    """Whether the file sets, or defines, something of this name."""
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr == "is_cuda" and _is_stored(node))
+        or (isinstance(node, ast.Name) and node.id == "is_cuda" and _is_stored(node)
+            and isinstance(source.parent(source.parents[node]), ast.ClassDef))
+        or (isinstance(node, ast.FunctionDef) and node.name == "is_cuda")
+        for node in source.nodes
+    )  # fmt: skip
+
+
+def _is_stored(node: ast.Attribute | ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Store)
 
 
 def _triton_lines(source: Source) -> int:

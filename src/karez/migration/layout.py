@@ -7,7 +7,7 @@ folder is on the path. Which it is follows from how the repository's files impor
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -48,21 +48,19 @@ class Layout:
     def home(self, path: str, text: str) -> Home:
         """Where a file finds the generated module."""
         here = PurePosixPath(path).parent
-        if self._is_package(here) and not self._is_script(path, text):
-            top = here
-            while self._is_package(top.parent):
-                top = top.parent
+        top = self._top_of(here)
+        is_relative = bool(re.search(r"^\s*from \.", text, re.MULTILINE))
+        if top is not None and not self._is_script(path, text, top):
             depth = len(here.parts) - len(top.parts)
-            if re.search(r"^\s*from \.", text, re.MULTILINE):
+            file = str(top / f"{SHIM}.py")
+            if is_relative or not self._is_package(here):
                 dots = "." * (depth + 1)
                 return Home(
-                    file=str(top / f"{SHIM}.py"), statement=f"from {dots} import {SHIM}",
-                    module=f"{dots}{SHIM}",
-                )  # fmt: skip
+                    file=file, statement=f"from {dots} import {SHIM}", module=f"{dots}{SHIM}"
+                )
             return Home(
-                file=str(top / f"{SHIM}.py"), statement=f"from {top.name} import {SHIM}",
-                module=f"{top.name}.{SHIM}",
-            )  # fmt: skip
+                file=file, statement=f"from {top.name} import {SHIM}", module=f"{top.name}.{SHIM}"
+            )
         seen = self._roots.get(path)
         root = PurePosixPath(seen.most_common(1)[0][0]) if seen else here
         return Home(file=str(root / f"{SHIM}.py"), statement=f"import {SHIM}", module=SHIM)
@@ -83,8 +81,22 @@ class Layout:
     def _is_package(self, folder: PurePosixPath) -> bool:
         return str(folder) != "." and f"{folder}/__init__.py" in self.paths
 
-    def _is_script(self, path: str, text: str) -> bool:
-        """Whether a file in a package is run by its path: it imports its neighbours plainly."""
+    def _top_of(self, folder: PurePosixPath) -> PurePosixPath | None:
+        """The outermost package around a folder, which may itself be a plain folder within it."""
+        found = None
+        for around in (folder, *folder.parents):
+            if self._is_package(around):
+                found = around
+            elif found is not None:
+                break
+        return found
+
+    def _is_script(self, path: str, text: str, top: PurePosixPath) -> bool:
+        """Whether a file in a package is run by its path.
+
+        It is if it imports its neighbours plainly, or if it has a main part, imports nothing of its
+        own package, and nobody imports it.
+        """
         if re.search(r"^\s*from \.", text, re.MULTILINE):
             return False
         here = PurePosixPath(path).parent
@@ -93,7 +105,10 @@ class Layout:
         }
         imported = {(m.group(1) or m.group(2)).split(".")[0] for m in _IMPORT.finditer(text)}
         plain = imported & (neighbours - {"__init__"})
-        return bool(plain) and here.name not in imported
+        if bool(plain) and here.name not in imported:
+            return True
+        has_main = bool(re.search(r"""^if __name__ == ['"]__main__""", text, re.MULTILINE))
+        return has_main and top.name not in imported and path not in self._roots
 
 
 _IMPORT = re.compile(
@@ -102,19 +117,25 @@ _IMPORT = re.compile(
 )
 
 
-def place_of_import(text: str) -> int:
+def place_of_import(text: str, first_use: int | None = None) -> int:
     """The offset at which an import of the generated module is put.
 
-    Behind the last import of torch among the imports that a file begins with, or else behind all of
-    them.
+    Behind the last import of torch at the top level that comes before its first use; where there is
+    none, behind the imports that the file begins with.
     """
+    last = len(text) if first_use is None or first_use < 0 else first_use
+    use_line = text.count("\n", 0, last) + 1
     line, after_torch = _first_code_line(text), 0
+    is_head = True
     for node in ast.parse(text).body:
-        if not isinstance(node, (ast.Import, ast.ImportFrom)) and not _is_doc(node):
+        end = node.end_lineno or node.lineno
+        if end >= use_line and (first_use or 0) > 0:
             break
-        line = node.end_lineno or node.lineno
+        is_head &= isinstance(node, (ast.Import, ast.ImportFrom)) or _is_doc(node)
+        if is_head:
+            line = end
         if _imports_torch(node):
-            after_torch = line
+            after_torch = end
     line = after_torch or line
     starts = [0]
     for row in text.split("\n"):
@@ -151,8 +172,3 @@ def _first_code_line(text: str) -> int:
             break
         count += 1
     return count
-
-
-def shims_of(homes: Mapping[str, Home]) -> frozenset[str]:
-    """All generated files of a repository."""
-    return frozenset(home.file for home in homes.values())

@@ -27,7 +27,7 @@ def examine_notebook(path: str, text: str, asked: Asked = Asked()) -> FileReport
 
 
 def rewrite_notebook(text: str, edits: tuple[Edit, ...], lines: str) -> str:
-    """The notebook with edits made, and `lines` before the first cell that names torch."""
+    """The notebook with edits made, and `lines` before the first of them."""
     document = json.loads(text)
     cells = [cell for cell in document["cells"] if cell.get("cell_type") == "code"]
     joined, starts = _join(["".join(cell["source"]) for cell in cells])
@@ -40,21 +40,25 @@ def rewrite_notebook(text: str, edits: tuple[Edit, ...], lines: str) -> str:
             if start <= edit.start <= end
         ]
         body = "".join(cell["source"])
+        if lines and mine:
+            at = _place(body, min(edit.start for edit in mine))
+            gap = "" if not body[:at] or body[:at].endswith("\n") else "\n"
+            mine.append(Edit(start=at, end=at, text=gap + lines))
+            lines = ""
         body = apply(body, mine)
-        if lines and re.search(r"^\s*(import|from)\s+torch", body, re.MULTILINE):
-            body, lines = _behind_torch(body, lines), ""
         is_list = isinstance(cell["source"], list)
         cell["source"] = body.splitlines(keepends=True) if is_list else body
     return _dump(document, text)
 
 
-def _behind_torch(body: str, lines: str) -> str:
-    found = list(re.finditer(r"^(import|from)\s+torch[^\n]*\n?", body, re.MULTILINE))
-    if not found:
-        return lines + body
-    at = found[-1].end()
-    gap = "" if body[:at].endswith("\n") else "\n"
-    return body[:at] + gap + (lines if not gap else lines.rstrip("\n")) + body[at:]
+def _place(body: str, first_use: int) -> int:
+    """Where the import goes in a cell: behind one of torch that comes before its first use."""
+    found = [
+        match.end()
+        for match in re.finditer(r"^(import|from)\s+torch\b[^\n]*\n?", body, re.MULTILINE)
+        if match.end() <= first_use
+    ]
+    return found[-1] if found else body.rfind("\n", 0, first_use) + 1
 
 
 def _cells(text: str) -> list[str] | None:

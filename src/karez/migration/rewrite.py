@@ -99,7 +99,8 @@ def plan(root: Path, *, target: Target, assisted: bool = False, force: bool = Fa
         names = {name for one in made for name in one.needs} - {"torch_npu"}
         if home is not None and names:
             used.setdefault(home.file, set()).update(names)
-    found.changes += _shims(base, used)
+    union = set().union(*used.values())  # whichever is imported first serves all
+    found.changes += _shims(base, dict.fromkeys(used, union))
     return found
 
 
@@ -217,7 +218,7 @@ def _with_imports(
     lines = _imports(file, made, home, target, after)
     if not lines:
         return after
-    at = place_of_import(after)
+    at = place_of_import(after, after.find(f"{file.shim}.") if target != Target.NPU else None)
     end = "\r\n" if "\r\n" in after else "\n"
     gap = "" if not after[:at] or after[:at].endswith("\n") else end
     return after[:at] + gap + lines.replace("\n", end) + after[at:]

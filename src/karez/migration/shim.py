@@ -96,6 +96,8 @@ _WHOLE = {
 def is_accelerated(tensor):
     """Whether a tensor is on the accelerator, as `is_cuda` says for CUDA."""
     where = getattr(tensor, "device", None)
+    if where is None and not hasattr(tensor, "data"):  # no tensor, but something like one
+        return tensor.is_cuda
     if where is None:  # a packed sequence
         where = tensor.data.device
     return where.type == __getattr__("accelerator")

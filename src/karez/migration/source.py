@@ -124,10 +124,6 @@ class Source:
         """The scope that a node is in."""
         return self._scopes.get(node, self.top)
 
-    def names_torch(self, node: ast.AST) -> bool:
-        """Whether `torch` means torch where a node stands."""
-        return self.scope(node).lookup("torch") == "torch"
-
     def binds(self, name: str) -> bool:
         """Whether any scope binds or uses a name."""
         return any(

@@ -25,12 +25,12 @@ APIS: tuple[AnyRule, ...] = (
     *devices_api.RULES, *memory_api.RULES, *streams_api.RULES, *types_api.RULES,
 )  # fmt: skip
 SYNTAX: tuple[AnyRule, ...] = (
-    *imports.RULES, *tensors.RULES, *literals.RULES[:5], *collectives.RULES,
+    *tensors.RULES, *literals.RULES[:5], *collectives.RULES,
     *environment.RULES, *literals.RULES[5:], *precision.RULES, *compiled.RULES,
     *libraries.RULES, *rest.RULES,
 )  # fmt: skip
 """In the order in which they are asked; what one claims, the next never sees."""
-CATALOGUE: tuple[AnyRule, ...] = (*APIS, *SYNTAX, imports.CudaFromImport)
+CATALOGUE: tuple[AnyRule, ...] = (*APIS, *SYNTAX, *imports.RULES)
 
 
 def by_name() -> Mapping[str, Api]:
@@ -46,6 +46,7 @@ def by_name() -> Mapping[str, Api]:
 def by_node() -> Mapping[type[ast.AST], tuple[Rule[Any], ...]]:
     """The other rules, by the nodes they are asked about."""
     names = {name: type(rule) for name, rule in by_name().items()}
-    rules: list[Rule[Any]] = [imports.CudaFromImport(names), *(rule() for rule in SYNTAX)]
+    whole: list[Rule[Any]] = [imports.CudaImport(names), imports.CudaFromImport(names)]
+    rules: list[Rule[Any]] = [*whole, *(rule() for rule in SYNTAX)]
     kinds = {kind for rule in rules for kind in rule.nodes}
     return {kind: tuple(rule for rule in rules if kind in rule.nodes) for kind in kinds}

@@ -28,6 +28,8 @@ class Site:
     """What names of the generated module are imported from in this file."""
     own: frozenset[str] = frozenset()
     """Top-level modules of the repository itself."""
+    own_is_cuda: bool = False
+    """Whether something of this file has a field `is_cuda` of its own."""
     own_cuda: bool = False
     """Whether a class of this file has a method `cuda` of its own."""
 
@@ -65,8 +67,13 @@ class Site:
         return frozenset({"torch_npu"} if self.is_npu else names)
 
     def swap(self, node: ast.AST, text: str) -> Edit:
-        """Replace a node."""
-        return Edit(start=self.source.start(node), end=self.source.end(node), text=text)
+        """Replace a node; quotes are those that it had, and words do not run together."""
+        start, end, whole = self.source.start(node), self.source.end(node), self.source.text
+        if text.startswith('"') and whole[start : start + 1] == "'" and "'" not in text:
+            text = text.replace('"', "'")
+        before = " " if whole[start - 1 : start].isalnum() and start else ""
+        after = " " if whole[end : end + 1].isalnum() else ""
+        return Edit(start=start, end=end, text=before + text + after)
 
 
 class Rule(Generic[N]):

@@ -195,6 +195,6 @@ class DataParallel(Rule[ast.AST]):
 
 
 RULES: tuple[AnyRule, ...] = (
-    NcclComparison, NcclMixed, NcclBackend, NcclChoice, NcclAvailable, NcclGroup, DataParallel,
+    NcclComparison, NcclMixed, NcclChoice, NcclBackend, NcclAvailable, NcclGroup, DataParallel,
     NcclString,
 )  # fmt: skip

@@ -83,9 +83,7 @@ class NvidiaProgram(Rule[ast.Constant]):
     def find(self, node: ast.Constant, site: Site) -> Finding | None:
         """See Rule."""
         text = string(node) or ""
-        if node in site.source.docs or not re.match(
-            r"\s*(nvidia-smi|nvcc|nsys|ncu|nvprof)\b", text
-        ):
+        if node in site.source.docs or not _PROGRAM.match(text):
             return None
         return self.found(node, site)
 

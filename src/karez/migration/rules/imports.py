@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Mapping
 
-from karez.migration.findings import Finding, Kind
+from karez.migration.findings import Edit, Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Rule, Site
 
 
@@ -12,14 +12,24 @@ class CudaImport(Rule[ast.Import]):
 
     nodes = (ast.Import,)
 
+    def __init__(self, apis: Mapping[str, AnyRule]) -> None:
+        """`apis` are the rules of torch.cuda's names, by full name."""
+        self._apis = apis
+
     def find(self, node: ast.Import, site: Site) -> Finding | None:
         """See Rule."""
         mine = [alias for alias in node.names if is_cuda(alias.name)]
         if not mine:
             return None
+        named = {alias.asname: alias.name for alias in mine if alias.asname}
+        if any(_is_needed(name, full, site, self._apis) for name, full in named.items()):
+            return self.found(node, site, kind=Kind.ASSISTED, question=_USES)
         rest = [alias for alias in node.names if alias not in mine]
-        names = ", ".join(dict.fromkeys(["torch", *map(_spelled, rest)]))
-        return self.found(node, site, [site.swap(node, f"import {names}")])
+        parts = [_spelled(alias) for alias in rest]
+        if not all(alias.asname for alias in mine) or not _is_bound_above(node, site):
+            parts.insert(0, "torch")
+        text = f"import {', '.join(dict.fromkeys(parts))}" if parts else "pass"
+        return self.found(node, site, [site.swap(node, text)])
 
 
 class CudaFromImport(Rule[ast.ImportFrom]):
@@ -51,17 +61,19 @@ class CudaFromImport(Rule[ast.ImportFrom]):
         needs: set[str] = set()
         for alias in mine:
             rule = self._apis.get(full[alias])
+            own = alias.asname or alias.name
             if rule is None:
+                if _is_needed(own, full[alias], site, self._apis):
+                    return self.found(node, site, kind=Kind.ASSISTED, question=_USES)
                 continue  # a part such as amp: its uses are rewritten one by one
             new = _new_name(rule, site)
-            if not new:
+            if not new or rule.kind != Kind.AUTOMATIC:
                 return self.found(
                     node, site, kind=rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED,
                     question=rule.question,
                 )  # fmt: skip
             module, _, name = new.rpartition(".")
             module = site.module if module == site.shim else module
-            own = alias.asname or alias.name
             lines.setdefault(module, []).append(name if name == own else f"{name} as {own}")
             if not site.is_npu and module == site.module:
                 needs.add(name)
@@ -72,17 +84,49 @@ class CudaFromImport(Rule[ast.ImportFrom]):
     ) -> Finding:
         source = site.source
         start = source.start(node)
+        needed = site.needs(*needs) if needs or site.is_npu else frozenset()
+        names = [_spelled(alias) for alias in node.names]
+        if len(lines) == 1 and next(iter(lines.values())) == names and node.module:
+            at = source.text.index(node.module, start)  # the rest stays, with its comments
+            edit = Edit(start=at, end=at + len(node.module), text=next(iter(lines)))
+            return self.found(node, site, [edit], needs=needed)
         indent = source.text[source.line_start(node.lineno) : start]
         parts = [f"from {module} import {', '.join(names)}" for module, names in lines.items()]
         joint = f"\n{indent}" if not indent.strip() else "; "
-        text = joint.join(parts) if parts else "import torch"
-        return self.found(
-            node, site, [site.swap(node, text)], needs=site.needs(*needs) if needs or site.is_npu
-            else frozenset(),
-        )  # fmt: skip
+        text = joint.join(parts)
+        if not text:
+            text = "pass" if _is_bound_above(node, site) else "import torch"
+        return self.found(node, site, [site.swap(node, text)], needs=needed)
 
 
-RULES: tuple[AnyRule, ...] = (CudaImport,)
+_USES = "The module itself is used: torch.get_device_module() is that of whatever device there is."
+
+
+def _is_needed(name: str, full: str, site: Site, apis: Mapping[str, AnyRule]) -> bool:
+    """Whether a name of a module is used otherwise than for names that are rewritten."""
+    for node in site.source.nodes:
+        if not (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)):
+            continue
+        if site.source.dotted(node) != full:
+            continue
+        outer: ast.AST = node
+        while isinstance(above := site.source.parent(outer), ast.Attribute):
+            outer = above
+            rule = apis.get(site.source.dotted(outer) or "")
+            if rule is not None and rule.kind == Kind.AUTOMATIC:
+                break
+        else:
+            return True
+    return False
+
+
+def _is_bound_above(node: ast.AST, site: Site) -> bool:
+    """Whether torch is there already, from a scope further out."""
+    scope = site.source.scope(node)
+    return scope is not site.source.top and site.source.top.lookup("torch") == "torch"
+
+
+RULES: tuple[AnyRule, ...] = (CudaImport, CudaFromImport)
 
 
 def is_cuda(name: str) -> bool:

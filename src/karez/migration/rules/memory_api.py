@@ -123,12 +123,18 @@ class CudaOutOfMemory(Api):
 class CudaMemoryFraction(Api):
     """Limits the allocator; nothing happens without a device."""
 
-    names = (
-        "torch.cuda.set_per_process_memory_fraction",
-        "torch.cuda.get_per_process_memory_fraction",
-    )
+    names = ("torch.cuda.set_per_process_memory_fraction",)
     agnostic = "set_per_process_memory_fraction"
     npu = "torch.npu.set_per_process_memory_fraction"
+
+
+class CudaGetMemoryFraction(Api):
+    """Asks for the limit of the allocator."""
+
+    names = ("torch.cuda.get_per_process_memory_fraction",)
+    kind = Kind.ASSISTED
+    hours = 0.1
+    question = "Keep the limit that was set in a variable; torch_npu has no such question."
 
 
 class CudaAllocator(Api):
@@ -180,6 +186,7 @@ RULES: tuple[AnyRule, ...] = (
     CudaIpcCollect,
     CudaOutOfMemory,
     CudaMemoryFraction,
+    CudaGetMemoryFraction,
     CudaAllocator,
     CudaMemoryHistory,
 )

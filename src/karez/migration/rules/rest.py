@@ -41,6 +41,21 @@ class CudaOther(Rule[ast.AST]):
         )  # fmt: skip
 
 
+class CudaPath(Rule[ast.Constant]):
+    """A function of torch.cuda is named by a text, as tests do that put another in its place."""
+
+    nodes = (ast.Constant,)
+    kind = Kind.ASSISTED
+    question = "The code asks torch.accelerator now: name that, or the generated module."
+    hours = 0.1
+
+    def find(self, node: ast.Constant, site: Site) -> Finding | None:
+        """See Rule."""
+        text = string(node) or ""
+        is_path = re.fullmatch(r"torch\.cuda(\.\w+)+", text) and not text.endswith("Tensor")
+        return self.found(node, site) if is_path and node not in site.source.docs else None
+
+
 class MentionsCuda(Rule[ast.AST]):
     """A name or a text of the program's own that mentions CUDA; it works as it is."""
 
@@ -58,7 +73,7 @@ class MentionsCuda(Rule[ast.AST]):
         return self.found(node, site)
 
 
-RULES: tuple[AnyRule, ...] = (CudaOther, MentionsCuda)
+RULES: tuple[AnyRule, ...] = (CudaOther, CudaPath, MentionsCuda)
 
 
 def _own_text(node: ast.AST) -> str | None:

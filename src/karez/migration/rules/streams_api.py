@@ -2,9 +2,10 @@
 
 from karez.migration.findings import Kind
 from karez.migration.rules.base import AnyRule, Api
+from karez.migration.rules.types_api import Made
 
 
-class CudaStream(Api):
+class CudaStream(Made):
     """A queue of work on the device; torch.Stream is the portable one."""
 
     names = ("torch.cuda.Stream",)
@@ -12,7 +13,7 @@ class CudaStream(Api):
     npu = "torch.npu.Stream"
 
 
-class CudaEvent(Api):
+class CudaEvent(Made):
     """A mark in a stream, with times where asked for; torch.Event is the portable one."""
 
     names = ("torch.cuda.Event",)

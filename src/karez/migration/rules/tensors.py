@@ -32,6 +32,12 @@ class CudaMethod(Rule[ast.Call]):
                 node, site, kind=Kind.ASSISTED,
                 question="This class moves itself to CUDA: move the body to `_apply`, or to `to`.",
             )  # fmt: skip
+        if any(isinstance(a, ast.Starred) for a in node.args) or any(
+            word.arg is None for word in node.keywords
+        ):
+            return self.found(
+                node, site, kind=Kind.ASSISTED, question="Which device do the arguments name?"
+            )
         if site.own_cuda:
             return self.found(
                 node, site, kind=Kind.ASSISTED,
@@ -52,11 +58,9 @@ class CudaMethod(Rule[ast.Call]):
             return edits + [e for a in node.args[:1] for e in _npu_index(a, site)]
         word = next((k for k in node.keywords if k.arg == "device"), None)
         if word is not None:
-            site.claim_all(word.value)
-            return [name, site.swap(word.value, self._where(word.value, site))]
+            return [name, *self._where(word.value, site)]
         if node.args:
-            site.claim_all(node.args[0])
-            edits = [name, site.swap(node.args[0], self._where(node.args[0], site))]
+            edits = [name, *self._where(node.args[0], site)]
             if len(node.args) > 1:  # the second is non_blocking for both, but not by place
                 at = source.start(node.args[1])
                 edits.append(Edit(start=at, end=at, text="non_blocking="))
@@ -65,10 +69,15 @@ class CudaMethod(Rule[ast.Call]):
         comma = ", " if node.keywords else ""
         return [name, Edit(start=opening, end=opening, text=f"{site.shim}.type{comma}")]
 
-    def _where(self, value: ast.expr, site: Site) -> str:
+    def _where(self, value: ast.expr, site: Site) -> list[Edit]:
+        """The device that a value names; what is within the value is rewritten by itself."""
         if isinstance(value, ast.Constant) and value.value is None:
-            return f"{site.shim}.type"
-        return f"{site.shim}.device({site.source.code(value)})"
+            return [site.swap(value, f"{site.shim}.type")]
+        start, end = site.source.start(value), site.source.end(value)
+        return [
+            Edit(start=start, end=start, text=f"{site.shim}.device("),
+            Edit(start=end, end=end, text=")"),
+        ]
 
 
 class CudaMethodUncalled(Rule[ast.Attribute]):
@@ -122,8 +131,16 @@ class IsCuda(Rule[ast.Attribute]):
         parent = site.source.parent(node)
         if isinstance(parent, ast.Call) and parent.func is node:
             return None  # a method of somebody else's
-        if isinstance(node.value, ast.Name) and node.value.id in ("args", "opt", "cfg", "self"):
+        is_field = isinstance(node.value, ast.Name) and node.value.id in ("args", "opt", "cfg")
+        if is_field or site.own_is_cuda:
             return self.found(node, site, kind=Kind.KEEP)  # a field that has the name
+        if "jit.script" in site.source.text:
+            return self.found(
+                node,
+                site,
+                kind=Kind.ASSISTED,
+                question="TorchScript knows no functions of modules.",
+            )
         end = site.source.end(node)
         if site.is_npu:
             return self.found(
@@ -154,6 +171,11 @@ class DeviceIndex(Rule[ast.Call]):
         value = value if _is_index(value) else keyword(node, "device")
         if not _is_index(value) or value is None:
             return None
+        if not (site.source.dotted(node.func) or "").startswith("torch."):
+            return self.found(
+                node, site, kind=Kind.ASSISTED,
+                question="Is it torch's? A number means the accelerator of that index there.",
+            )  # fmt: skip
         if site.is_npu:
             return self.found(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
         edit = site.swap(value, f"{site.shim}.device({site.source.code(value)})")

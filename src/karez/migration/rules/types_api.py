@@ -7,8 +7,8 @@ from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Site
 
 
-class _TensorType(Api):
-    """Makes tensors of one type on the device."""
+class Made(Api):
+    """A class of torch.cuda; the generated module has a function in its place."""
 
     def find(self, node: ast.AST, site: Site) -> Finding | None:
         """See Rule."""
@@ -70,7 +70,7 @@ class CudaAmpCommon(Api):
     agnostic = "amp_definitely_not_available"
 
 
-class CudaFloatTensor(_TensorType):
+class CudaFloatTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.FloatTensor",)
@@ -78,7 +78,7 @@ class CudaFloatTensor(_TensorType):
     npu = "torch.npu.FloatTensor"
 
 
-class CudaHalfTensor(_TensorType):
+class CudaHalfTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.HalfTensor",)
@@ -86,7 +86,7 @@ class CudaHalfTensor(_TensorType):
     npu = "torch.npu.HalfTensor"
 
 
-class CudaBFloat16Tensor(_TensorType):
+class CudaBFloat16Tensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.BFloat16Tensor",)
@@ -94,7 +94,7 @@ class CudaBFloat16Tensor(_TensorType):
     npu = "torch.npu.BFloat16Tensor"
 
 
-class CudaDoubleTensor(_TensorType):
+class CudaDoubleTensor(Made):
     """Makes float64 tensors on the device, which NPUs compute slowly or not at all."""
 
     names = ("torch.cuda.DoubleTensor",)
@@ -104,7 +104,7 @@ class CudaDoubleTensor(_TensorType):
     question = "Is float64 needed here, or does float32, or the CPU, do?"
 
 
-class CudaLongTensor(_TensorType):
+class CudaLongTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.LongTensor",)
@@ -112,7 +112,7 @@ class CudaLongTensor(_TensorType):
     npu = "torch.npu.LongTensor"
 
 
-class CudaIntTensor(_TensorType):
+class CudaIntTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.IntTensor",)
@@ -120,7 +120,7 @@ class CudaIntTensor(_TensorType):
     npu = "torch.npu.IntTensor"
 
 
-class CudaShortTensor(_TensorType):
+class CudaShortTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.ShortTensor",)
@@ -128,7 +128,7 @@ class CudaShortTensor(_TensorType):
     npu = "torch.npu.ShortTensor"
 
 
-class CudaCharTensor(_TensorType):
+class CudaCharTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.CharTensor",)
@@ -136,7 +136,7 @@ class CudaCharTensor(_TensorType):
     npu = "torch.npu.CharTensor"
 
 
-class CudaByteTensor(_TensorType):
+class CudaByteTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.ByteTensor",)
@@ -144,7 +144,7 @@ class CudaByteTensor(_TensorType):
     npu = "torch.npu.ByteTensor"
 
 
-class CudaBoolTensor(_TensorType):
+class CudaBoolTensor(Made):
     """Makes tensors of one type on the device."""
 
     names = ("torch.cuda.BoolTensor",)

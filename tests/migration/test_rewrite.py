@@ -199,7 +199,7 @@ def test_a_tree_without_git_or_with_changes_is_not_written_to(tmp_path: Path) ->
 
 def test_portable_repositories_and_those_of_kernels_are_refused(tmp_path: Path) -> None:
     portable = "import torch\nif is_npu_available():\n    x.npu()\nelse:\n    x.cuda()\n"
-    put(tmp_path / "p", {f"{name}.py": portable for name in "abc"})
+    put(tmp_path / "p", {f"{name}.py": portable for name in "abc"} | {"d.py": CODE})
     with pytest.raises(BadRequest, match="portable by design"):
         plan(tmp_path / "p", target=Target.AGNOSTIC)
     put(tmp_path / "k", {"a.py": CODE, "k.cu": "__global__ void k() {}\n" * 40})
@@ -239,6 +239,8 @@ def test_the_target_npu_speaks_to_torch_npu(tmp_path: Path) -> None:
     )
     put(tmp_path, {"a.py": code})
     (change,) = plan(tmp_path, target=Target.NPU).changes
+    write(tmp_path, [change])
+    assert not plan(tmp_path, target=Target.NPU).changes
     assert change.after == (
         "import torch\nimport torch_npu  # noqa: F401\nx.npu()\nd = torch.device('npu')\n"
         "torch.npu.empty_cache()\ntorch.distributed.init_process_group('hccl')\n"

@@ -67,10 +67,10 @@ class RepoReport:
 
     @property
     def is_portable(self) -> bool:
-        """Whether the repository as a whole does."""
+        """Whether the repository as a whole does, and something in it does not."""
         bound = [r for r in self.files if _is_bound(r) and not r.is_portable]
         ported = len(self.portable)
-        return ported >= FEW and ported >= PORTABLE_SHARE * (ported + len(bound))
+        return bool(bound) and ported >= max(FEW, PORTABLE_SHARE * (ported + len(bound)))
 
     @property
     def kernel_lines(self) -> int:
@@ -201,5 +201,5 @@ def _is_code(path: str) -> bool:
 
 
 def _is_bound(report: FileReport) -> bool:
-    """Whether a file has anything to rewrite or to ask about."""
-    return any(f.kind in (Kind.AUTOMATIC, Kind.ASSISTED) and f.edits for f in report.findings)
+    """Whether a file has anything to rewrite."""
+    return any(f.kind == Kind.AUTOMATIC and f.edits for f in report.findings)

@@ -29,7 +29,10 @@ class Wire(Protocol):
         ...
 
     def begin(self) -> None:
-        """A group is about to be formed. Raises RuntimeError if the device does not come back."""
+        """A group is about to be formed: said before its rendezvous, and again behind it.
+
+        Raises RuntimeError if the device does not come back.
+        """
         ...
 
     def formed(self) -> None:
@@ -64,15 +67,18 @@ class GlooWire:
         """No group yet."""
         self._sockets: dict[int, str] = {}
         self._before: dict[int, str] | None = None
-        """The sockets there were before the group that is being formed."""
+        """The sockets there were before anything was opened for the group that is being formed."""
+        self._base: dict[int, str] = {}
+        """Those there were once its rendezvous stood, which outlives the group."""
 
     def begin(self) -> None:
         """See Wire."""
-        self._before = _open_sockets()
+        self._base = _open_sockets()
+        self._before = self._base if self._before is None else self._before
 
     def formed(self) -> None:
         """See Wire."""
-        self._sockets = self._new()
+        self._sockets = _since(self._base)
 
     def settle(self) -> None:
         """See Wire."""
@@ -80,16 +86,13 @@ class GlooWire:
 
     def cut(self) -> None:
         """See Wire; a group that is being formed, with one who will not come, is cut too."""
-        for fd, name in (self._sockets if self._before is None else self._new()).items():
+        sockets = self._sockets if self._before is None else _since(self._before)
+        for fd, name in sockets.items():
             _shut(fd, name)
 
     def forget(self) -> None:
         """See Wire."""
         self._sockets = {}
-
-    def _new(self) -> dict[int, str]:
-        before = self._before or {}
-        return {fd: name for fd, name in _open_sockets().items() if before.get(fd) != name}
 
 
 class NcclWire:
@@ -206,6 +209,10 @@ def wire(name: str) -> Wire:
             problem=f"there are no collectives called {name!r}", fix=f"One of {', '.join(_WIRES)}."
         )
     return _WIRES[name]()
+
+
+def _since(before: dict[int, str]) -> dict[int, str]:
+    return {fd: name for fd, name in _open_sockets().items() if before.get(fd) != name}
 
 
 def _open_sockets() -> dict[int, str]:

@@ -393,10 +393,9 @@ def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
             servers = [p for p in head.children(recursive=True) if p.name() == "gcs_server"]
             for process in (*servers, head):
                 process.kill()
-            until(lambda: bool(client.call(calls.receipts(job.id))), within_s=120)
-            assert client.wait(job.id, limit_s=120).state == State.SUCCEEDED
-            (receipt,) = client.call(calls.receipts(job.id))
-            assert receipt.steps_lost <= 60  # a second of training between checkpoints
+            before = head.pid
+            assert client.wait(job.id, limit_s=180).state == State.SUCCEEDED
+            assert cloud.address()["parts"]["ray"] != before  # type: ignore[index]
             steps = {row.step for row in client.call(calls.metrics(job.id, -1)) if row.rank == 0}
             assert steps == set(range(1, 601))
     finally:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from karez.migration.examine import GENERATED
+from karez.migration.rules.tensors import TYPES
 
 _HEAD = '''{generated} Edit it freely: it is yours.
 """The device that computes: CUDA, an NPU, another accelerator, or the CPU.
@@ -86,11 +87,6 @@ _MUST = (
     "current_stream", "default_stream", "get_device_name", "get_device_properties", "init",
 )  # fmt: skip
 """These raised on a machine without a device, and do."""
-_TYPES = {
-    "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
-    "DoubleTensor": "float64", "LongTensor": "int64", "IntTensor": "int32",
-    "ShortTensor": "int16", "CharTensor": "int8", "ByteTensor": "uint8", "BoolTensor": "bool",
-}  # fmt: skip
 _WHOLE = {
     "is_accelerated": '''
 def is_accelerated(tensor):
@@ -202,7 +198,7 @@ def Event(*args, **kwargs):  # noqa: N802
 
 NAMES = frozenset(
     {"type", "accelerator", "backend", "accelerator_backend", "device", "name"}
-    | {*_SIMPLE, *_MUST, *_TYPES, *_WHOLE}
+    | {*_SIMPLE, *_MUST, *TYPES, *_WHOLE}
 )
 
 
@@ -221,7 +217,7 @@ def write_shim(used: Iterable[str]) -> str:
                 f'def {name}(*args, **kwargs):\n    """As in torch.cuda."""\n'
                 f'    return getattr(_module() or torch.cuda, "{name}")(*args, **kwargs)\n'
             )
-        elif name in _TYPES:
+        elif name in TYPES:
             parts.append(_type(name))
         elif name in _WHOLE:
             parts.append(_WHOLE[name].strip() + "\n")
@@ -238,8 +234,8 @@ def used_of(text: str) -> frozenset[str]:
 def _type(name: str) -> str:
     return (
         f"def {name}(*size_or_data):  # noqa: N802\n"
-        f'    """A tensor of torch.{_TYPES[name]} on the device, of a size or from data."""\n'
-        f"    where = {{'device': _kind(), 'dtype': torch.{_TYPES[name]}}}\n"
+        f'    """A tensor of torch.{TYPES[name]} on the device, of a size or from data."""\n'
+        f"    where = {{'device': _kind(), 'dtype': torch.{TYPES[name]}}}\n"
         "    if size_or_data and not isinstance(size_or_data[0], (int, torch.Size)):\n"
         "        return torch.as_tensor(size_or_data[0]).to(**where)\n"
         "    return torch.empty(*size_or_data, **where)\n"

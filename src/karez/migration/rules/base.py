@@ -2,6 +2,7 @@
 
 import ast
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -76,7 +77,7 @@ class Site:
         return Edit(start=start, end=end, text=before + text + after)
 
 
-class Rule(Generic[N]):
+class Rule(ABC, Generic[N]):
     """One construct. The class's name, in words, is its id; its docstring the reason."""
 
     nodes: tuple[type[ast.AST], ...] = ()
@@ -96,9 +97,9 @@ class Rule(Generic[N]):
         """Why it matters."""
         return " ".join((cls.__doc__ or "").split())
 
+    @abstractmethod
     def find(self, node: N, site: Site) -> Finding | None:
         """The finding at a node, or None."""
-        raise NotImplementedError
 
     def found(  # noqa: PLR0913 - a finding has that many sides
         self,

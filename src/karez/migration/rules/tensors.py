@@ -6,7 +6,7 @@ import re
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, string
 
-_TYPES = {
+TYPES = {
     "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
     "DoubleTensor": "float64", "LongTensor": "int64", "IntTensor": "int32",
     "ShortTensor": "int16", "CharTensor": "int8", "ByteTensor": "uint8", "BoolTensor": "bool",
@@ -194,11 +194,11 @@ class TensorTypeMethod(Rule[ast.Call]):
             return None
         value = node.args[0]
         named = _TYPE_NAME.match(string(value) or site.source.dotted(value) or "")
-        if named is None or named.group(1) not in _TYPES:
+        if named is None or named.group(1) not in TYPES:
             return None
         site.claim_all(value)
         end = site.source.end(func)
-        new = f"{site.kind()}, {site.torch(value)}.{_TYPES[named.group(1)]}"
+        new = f"{site.kind()}, {site.torch(value)}.{TYPES[named.group(1)]}"
         return self.found(
             node, site, [Edit(start=end - len("type"), end=end, text="to"), site.swap(value, new)],
             needs=site.needs("type"),
@@ -216,10 +216,10 @@ class DefaultTensorType(Rule[ast.Call]):
             return None
         value = node.args[0]
         named = _TYPE_NAME.match(string(value) or site.source.dotted(value) or "")
-        if named is None or named.group(1) not in _TYPES:
+        if named is None or named.group(1) not in TYPES:
             return None
         site.claim_all(node)
-        dtype = f"{site.torch(node.func)}.{_TYPES[named.group(1)]}"
+        dtype = f"{site.torch(node.func)}.{TYPES[named.group(1)]}"
         if site.is_npu:
             return self.found(node, site, kind=Kind.ASSISTED, question=(
                 f'Write torch.set_default_device("npu") and torch.set_default_dtype({dtype}).'

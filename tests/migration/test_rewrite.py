@@ -1,11 +1,14 @@
 # ruff: noqa: E501
 """Whole folders rewritten: layout, idempotence, refusals, and nothing half-written."""
 
+import ast
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 from types import ModuleType
 
@@ -114,6 +117,40 @@ def test_folders_in_packages_scripts_in_packages_and_one_module_for_all(tmp_path
     assert "\nfrom .. import _device\n" in after["pkg/sub/c.py"]
     assert "\nimport _device\n" in after["pkg/train.py"]
     assert after["pkg/_device.py"] == after["other/_device.py"]
+
+
+def mentions(code: str) -> list[tuple[int, int]]:
+    """First and last line of each token, outside comments and docstrings, that names CUDA."""
+    docs = {
+        line
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    return [
+        (token.start[0], token.end[0])
+        for token in tokenize.generate_tokens(io.StringIO(code).readline)
+        if token.type in (tokenize.NAME, tokenize.STRING)
+        and ("cuda" in token.string.lower() or "nccl" in token.string.lower())
+        and token.start[0] not in docs
+    ]
+
+
+def test_no_mention_of_cuda_is_left_that_the_report_does_not_list(tmp_path: Path) -> None:
+    scripts = Path(__file__).parent / "scripts"
+    files = {path.name: path.read_text() for path in scripts.glob("*.py")}
+    files["odd.py"] = (
+        "import torch\nfrom my.cuda_tools import f as cuda_f\nimport x.cuda_y as cu_cuda\n"
+        "async def cuda_a(nccl_b, *, cuda_c=1):\n    return cuda_f(cuda_d=nccl_b)\n"
+        "class CudaE:\n    cuda_g = 'with cuda'\nprint(torch.cuda.unheard_of(), f'{cuda_f} cuda')\n"
+    )
+    put(tmp_path, files)
+    after = rewritten(tmp_path)
+    for name in files:
+        code = after.get(name, files[name])
+        listed = {one.line for one in scan(tmp_path / name).findings}
+        for first, last in mentions(code):
+            assert listed & set(range(first, last + 1)), (name, code.splitlines()[first - 1])
 
 
 def test_comments_in_imports_stay(tmp_path: Path) -> None:

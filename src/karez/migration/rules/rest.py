@@ -59,8 +59,10 @@ class CudaPath(Rule[ast.Constant]):
 class MentionsCuda(Rule[ast.AST]):
     """A name or a text of the program's own that mentions CUDA; it works as it is."""
 
-    nodes = (ast.Name, ast.Attribute, ast.Constant, ast.arg, ast.keyword, ast.FunctionDef,
-             ast.ClassDef, ast.alias)  # fmt: skip
+    nodes = (
+        ast.Name, ast.Attribute, ast.Constant, ast.arg, ast.keyword, ast.FunctionDef,
+        ast.AsyncFunctionDef, ast.ClassDef, ast.alias, ast.ImportFrom,
+    )  # fmt: skip
     kind = Kind.KEEP
 
     def find(self, node: ast.AST, site: Site) -> Finding | None:
@@ -81,7 +83,13 @@ def _own_text(node: ast.AST) -> str | None:
     match node:
         case ast.Name(id=text) | ast.Attribute(attr=text) | ast.arg(arg=text):
             return text
-        case ast.FunctionDef(name=text) | ast.ClassDef(name=text) | ast.alias(name=text):
+        case ast.FunctionDef(name=text) | ast.AsyncFunctionDef(name=text):
+            return text
+        case ast.ClassDef(name=text):
+            return text
+        case ast.alias(name=text, asname=own):
+            return f"{text} {own or ''}"
+        case ast.ImportFrom(module=text):
             return text
         case ast.keyword(arg=text):
             return text

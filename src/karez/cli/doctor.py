@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from karez.cli import versions
 from karez.cli.connect import Json
 from karez.cli.show import json_out, table
 from karez.client import calls
@@ -41,7 +42,7 @@ class Check:
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine and the cloud. Exit code 1 if something must be mended."""
-    checks = [*_machine(), *_packages(), _cloud()]
+    checks = [*_machine(), *_packages(), *_ascend(), _cloud()]
     if as_json:
         json_out(checks)
     else:
@@ -79,6 +80,14 @@ def _packages() -> Iterator[Check]:
             yield Check(what=f"{name} ({use})", fine=False, seen="missing", fix=fix)
         else:
             yield Check(what=f"{name} ({use})", fine=True, seen=seen)
+
+
+def _ascend() -> Iterator[Check]:
+    found = versions.here()
+    if not found:
+        yield Check(what="Ascend's software", fine=True, seen="none here")
+    for what, fine, seen, fix in versions.findings(found):
+        yield Check(what=what, fine=fine, seen=seen, fix=fix)
 
 
 def _cloud() -> Check:

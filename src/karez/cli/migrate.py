@@ -13,6 +13,7 @@ import typer
 from karez.cli.connect import Json
 from karez.cli.offline import write_page
 from karez.cli.show import table
+from karez.cli.versions import versions_command
 from karez.core.errors import BadRequest
 
 app = typer.Typer(no_args_is_help=True, help="Move a repository from CUDA to NPUs, with proof.")
@@ -289,6 +290,12 @@ def _show(found: dict[str, Any]) -> None:
         ("days", f"{found['days']:.1f} = {found['arithmetic']}"),
     ]  # fmt: skip
     table(("", ""), rows, empty="")
+    for one in found["environment"]["stacks"][:1]:
+        typer.echo(
+            f"{found['environment']['note']} Newest that goes together: torch {one['torch']}, "
+            f"torch_npu {one['torch_npu']}, CANN {one['cann']}, driver "
+            f"{' or '.join(one['drivers']) or 'not published'} (karez migrate versions)"
+        )
     if found["refusal"]:
         typer.echo(f"not for rewriting: {found['refusal']}")
     table(
@@ -326,4 +333,5 @@ def _plan_json(planned: Any, left: list[Any], *, written: bool) -> dict[str, Any
     }  # fmt: skip
 
 
+app.command("versions")(versions_command)
 APPS = {"migrate": app}

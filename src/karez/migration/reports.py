@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from karez.migration import support
+from karez.migration import support, versions
 from karez.migration.estimate import Estimate, estimate
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules import CATALOGUE
 from karez.migration.scan import RepoReport
 
 _LEVELS = {Kind.AUTOMATIC: "note", Kind.ASSISTED: "warning", Kind.MANUAL: "error"}
+STACKS = 3
 _WORK = (Kind.AUTOMATIC, Kind.ASSISTED, Kind.MANUAL)
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
@@ -45,6 +46,7 @@ def as_json(report: RepoReport) -> dict[str, Any]:
         "findings": [_finding(one) for one in report.findings],
         "operators": [_support(one) for one in _operators(report)],
         "operator_sources": support.SOURCES,
+        "environment": _environment(report),
         "unread": [{"path": path, "why": why} for path, why in unread(report)],
     }
 
@@ -116,6 +118,7 @@ def as_html(report: RepoReport) -> str:
             + f"<p>Sources: {_e('; '.join(support.SOURCES.values()))}. Where they disagree the "
             "verdict is contradictory; try it on the device.</p>"
         )
+    parts.append("<h2>What to install</h2>" + _stacks(report))
     left = unread(report)
     if left:
         parts.append("<h2>Not read</h2>" + _table(("file", "why"), left))
@@ -126,6 +129,43 @@ def as_html(report: RepoReport) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>From CUDA to NPU</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _environment(report: RepoReport) -> dict[str, Any]:
+    fitting, note = _fitting(report)
+    return {
+        "torch": report.torch,
+        "note": note,
+        "stacks": [asdict(one) for one in fitting],
+        "sources": {name: versions.where(name) for one in fitting for name in one.sources},
+    }
+
+
+def _fitting(report: RepoReport) -> tuple[list[versions.Stack], str]:
+    """The newest stacks for what the repository asks of torch, one for each CANN."""
+    found = versions.resolve({"torch": report.torch} if report.torch else {})
+    asked = f"torch{report.torch}" if report.torch else "any torch"
+    note = f"It asks for {asked}."
+    if not found:
+        found = versions.resolve({})
+        note = f"It asks for {asked}, for which no torch_npu is published: it has to be lifted."
+    first = {one.cann: one for one in reversed(found)}
+    return list(reversed(first.values()))[:STACKS], note
+
+
+def _stacks(report: RepoReport) -> str:
+    fitting, note = _fitting(report)
+    rows = [
+        (one.torch, one.torch_npu, one.cann, " or ".join(one.drivers) or "not published",
+         ", ".join(one.pythons))
+        for one in fitting
+    ]  # fmt: skip
+    named = dict.fromkeys(versions.where(name) for one in fitting for name in one.sources)
+    return (
+        f"<p>{_e(note)} Published as going together, the newest first:</p>"
+        + _table(("torch", "torch_npu", "CANN", "driver", "Python"), rows, numbers=9)
+        + f"<p>Sources: {_e('; '.join(named))}.</p>"
     )
 
 

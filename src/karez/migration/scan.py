@@ -13,6 +13,7 @@ from karez.migration.examine import Asked, examine
 from karez.migration.findings import FileReport, Finding, Kind
 from karez.migration.layout import own_modules
 from karez.migration.rules.base import SHIM
+from karez.migration.versions import torch_wanted
 
 SKIPPED = frozenset(
     (".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache",
@@ -21,6 +22,7 @@ SKIPPED = frozenset(
 MAX_BYTES = 4 << 20
 """Larger files are data or generated."""
 _TEXTS = texts.SHELL | texts.SETTINGS | texts.KERNELS | texts.NATIVE | {".txt", ".in", ".def"}
+_REQUIREMENTS = frozenset(("pyproject.toml", "setup.py", "setup.cfg"))
 PARALLEL_FROM = 60
 """Files from which other processes are worth their start."""
 CHUNK = 16
@@ -43,6 +45,8 @@ class RepoReport:
     """All Python files."""
     code_lines: int = 0
     """Of Python, C++ and CUDA."""
+    torch: str = ""
+    """The specifier of torch in its requirements; empty: none that can be read."""
 
     @property
     def findings(self) -> Iterator[Finding]:
@@ -125,6 +129,7 @@ def scan(
     asked = Asked(
         target=asked.target, shim=asked.shim, module=asked.module, own=own_modules(report.paths)
     )
+    report.torch = next(filter(None, (_torch(base, name) for name in names)), "")
     jobs = [(str(base), name, asked) for name in names]
     for number, one in enumerate(_run(jobs, workers), 1):
         if isinstance(one, FileReport):
@@ -188,6 +193,17 @@ def _files(root: Path) -> Iterator[Path]:
                 continue
             if _is_wanted(PurePosixPath(name)):
                 yield path
+
+
+def _torch(base: Path, name: str) -> str:
+    path = PurePosixPath(name)
+    named = path.name in _REQUIREMENTS or path.name.startswith("environment")
+    if len(path.parts) > 2 or not (named or texts.is_requirements(path)):
+        return ""
+    try:
+        return torch_wanted(read(base / name))
+    except (OSError, ValueError):
+        return ""
 
 
 def _is_wanted(path: PurePosixPath) -> bool:

@@ -9,8 +9,8 @@ from karez.core.slots import Slots
 from karez.core.workloads import EndReason, Job, JobSpec, State, WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.store.sql import SqlStore
+from tests.contracts.cloud import make_cloud
 from tests.contracts.gang import Bench, Gang
-from tests.contracts.test_cloud import make_cloud
 from tests.disks import fill, needs_root, small_disk
 
 pytestmark = pytest.mark.slow

@@ -4,23 +4,17 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
-import httpx
 import psutil
 import pytest
 
 from karez.client import calls
-from karez.client.sdk import AsyncClient, Client
+from karez.client.sdk import AsyncClient
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, Remote
 from karez.core.resources import Need
@@ -28,67 +22,14 @@ from karez.core.workloads import (
     ENDED,
     EndReason,
     GangSpec,
-    Job,
     JobSpec,
-    Service,
-    ServiceSpec,
     State,
     WorkloadKind,
 )
 from karez.drivers.ray_environment import ray_environment
-from tests import postgres
-from tests.tiny_model import write_tiny_model
+from tests.contracts.cloud import Cloud, batch, free_port, make_cloud, until
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.05)
-
-
-@dataclass
-class Cloud:
-    home: Path
-    env: dict[str, str]
-
-    def karez(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "karez.cli.main", *words],
-            env={**os.environ, **self.env}, capture_output=True, text=True, check=check,
-        )  # fmt: skip
-
-    def address(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads((self.home / "cloud.json").read_text())
-        return found
-
-    def control(self) -> int:
-        return int(self.address()["parts"]["control"])  # type: ignore[index]
-
-    def client(self) -> Client:
-        key = (self.home / "admin.key").read_text()
-        return Client(str(self.address()["url"]), key, patience_s=60.0)
-
-    def family(self) -> list[psutil.Process]:
-        return psutil.Process(int(str(self.address()["pid"]))).children(recursive=True)
-
-
-def make_cloud(home: Path, **more: str) -> Cloud:
-    env = {
-        "KAREZ_HOME": str(home),
-        "KAREZ_PORT": str(free_port()),
-        "KAREZ_GATEWAY_PORT": str(free_port()),
-        "KAREZ_RAY_PORT": str(free_port()),
-        **more,
-    }
-    return Cloud(home=home, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +45,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     assert not alive
     assert not memory.exists()
     assert not (made.home / "cloud.json").exists()
-
-
-def batch(name: str, *command: str, **more: object) -> JobSpec:
-    return JobSpec(name=name, command=command, **more)  # type: ignore[arg-type]
 
 
 def test_only_loopback_is_listened_on_rays_ports_included(cloud: Cloud) -> None:
@@ -169,6 +106,35 @@ async def test_the_async_client_speaks_the_same_words(cloud: Cloud) -> None:
         job = await client.submit(batch("async", "true"))
         assert (await client.wait(job.id)).state == State.SUCCEEDED
         assert (await client.jobs(limit=1))[0].id == job.id
+
+
+def test_a_migrated_script_is_verified_on_the_pool(cloud: Cloud, tmp_path: Path) -> None:
+    before, after, paper = tmp_path / "before", tmp_path / "after", tmp_path / "paper.json"
+    before.mkdir()
+    shutil.copy(Path(__file__).parents[1] / "migration/scripts/lstm.py", before / "train.py")
+    shutil.copytree(before, after)
+    cloud.karez("migrate", "rewrite", str(after), "--in-place", "--dirty")
+    words = (
+        "migrate",
+        "verify",
+        str(before),
+        str(after),
+        "--on",
+        "cpu:1",
+        "--reference-on",
+        "cpu:1",
+    )
+    cloud.karez(*words, "--certificate", str(paper), "--", "train.py")
+    signed = json.loads(paper.read_text())
+    assert signed["lossless"]
+    assert signed["target"]["devices"] == ["npu"]
+    with cloud.client() as client:
+        ran = {j.spec.name: j.state for j in client.jobs() if j.spec.name.startswith("verify")}
+    assert ran == dict.fromkeys(("verify-reference", "verify-again", "verify-target"), "succeeded")
+    (after / "train.py").write_text("raise ValueError('broken on purpose')\n")
+    failed = cloud.karez(*words, "--", "train.py", check=False)
+    assert failed.returncode == 2
+    assert "broken on purpose" in failed.stderr
 
 
 def test_a_torchrun_style_gang_runs_unchanged(cloud: Cloud, tmp_path: Path) -> None:
@@ -235,108 +201,6 @@ def test_ends_have_reasons(cloud: Cloud) -> None:
         too_big = client.submit(batch("big", "true", gang=GangSpec(min=99, want=99)))
         until(lambda: "of 99 workers fit" in client.job(too_big.id).status.reason)
         client.call(calls.cancel(too_big.id))
-
-
-def engines_of(cloud: Cloud) -> list[int]:
-    """The processes that listen for models' requests: forks, known by where they write."""
-    work = str(cloud.home / "node" / "work" / "svc-")
-    found = []
-    for process in cloud.family():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd().startswith(work) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
-
-
-def ask(cloud: Cloud, model: str) -> int:
-    """The status of one small request through the gateway."""
-    key = (cloud.home / "admin.key").read_text()
-    return httpx.post(
-        f"{cloud.address()['gateway']}/chat/completions",
-        headers={"Authorization": f"Bearer {key}"},
-        json={
-            "model": model,
-            "messages": [{"role": "user", "content": "hi"}],
-            "max_tokens": 2,
-        },
-        timeout=30,
-    ).status_code
-
-
-KILLS = int(os.environ.get("KAREZ_TEST_KILLS", "6"))
-"""How often control is killed; `make chaos` asks for 50."""
-
-
-SERVICE_EVERY = 4
-"""One service is deployed, and the one before it stopped, for each so many kills."""
-
-
-def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
-    """kill -9 of control at random moments of submits, runs, deploys and stops.
-
-    Each job writes one line, once; each service has one engine for as long as it lives.
-    """
-    chance, count, killed = Random(seed), 3 * kills, 0
-    model = write_tiny_model(book.with_suffix(".gguf"))
-    deployed: list[Service] = []
-    with cloud.client() as client:
-        client.upload(model, name="tiny", kind=ArtifactKind.MODEL, format="gguf")
-        jobs: list[Job] = []
-        for number in range(count):
-            line = f"echo {number} >> {book}; sleep {chance.uniform(0.0, 0.6):.2f}"
-            jobs.append(client.submit(batch(f"n{number}", "sh", "-c", line)))
-            if number % 3 == 2:
-                if killed % SERVICE_EVERY == 0:
-                    each = (Need(milli=100),)
-                    spec = ServiceSpec(name=f"s{number}", model="tiny", each=each)
-                    deployed.append(client.deploy(spec))
-                    for old in deployed[-2:-1]:
-                        client.call(calls.stop_service(old.id))
-                time.sleep(chance.uniform(0.0, 0.8))
-                os.kill(cloud.control(), signal.SIGKILL)
-                killed += 1
-                until(lambda: psutil.pid_exists(cloud.control()))
-        for job in jobs:
-            assert client.wait(job.id, limit_s=120).state == State.SUCCEEDED
-        assert killed == kills
-        last = deployed[-1]
-        until(lambda: client.call(calls.service(last.id)).state == State.RUNNING)
-        until(lambda: len(engines_of(cloud)) == 1)
-        (view,) = client.call(calls.service(last.id)).status.ranks
-        assert engines_of(cloud) == [view.pid]
-        until(lambda: ask(cloud, last.spec.name) == 200)
-        os.kill(cloud.control(), signal.SIGKILL)
-        assert ask(cloud, last.spec.name) == 200  # the gateway needs no control to answer
-        until(lambda: psutil.pid_exists(cloud.control()))
-        client.call(calls.stop_service(last.id))
-        until(lambda: client.call(calls.service(last.id)).state == State.CANCELLED)
-        ended = [client.call(calls.service(one.id)).state for one in deployed]
-        assert set(ended) == {State.CANCELLED}
-        until(lambda: not engines_of(cloud))
-        assert sorted(map(int, book.read_text().split())) == list(range(count))
-        until(lambda: not client.call(calls.allocations()))
-        names = [job.spec.name for job in client.jobs(limit=1000)]
-        assert all(names.count(f"n{number}") == 1 for number in range(count))
-    node_work = cloud.home / "node" / "work"
-    until(lambda: not list(node_work.iterdir()))
-
-
-def test_control_dies_again_and_again_and_no_job_is_lost_or_doubled(
-    cloud: Cloud, tmp_path: Path
-) -> None:
-    torture(cloud, tmp_path / "book", kills=KILLS, seed=11)
-
-
-def test_the_same_holds_on_postgresql(tmp_path: Path) -> None:
-    if postgres.programs() is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    with postgres.server() as url:
-        made = make_cloud(tmp_path / "home", KAREZ_DATABASE=url, KAREZ_PRELOAD="false")
-        made.karez("up")
-        try:
-            torture(made, tmp_path / "book", kills=KILLS, seed=12)
-        finally:
-            made.karez("down")
 
 
 def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> None:

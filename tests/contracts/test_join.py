@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.contracts import hosts
-from tests.contracts.test_cloud import until
+from tests.contracts.cloud import until
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parent / "gang_job.py"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from karez.cli.connect import Json
+from karez.cli.connect import Json, ProjectName
 from karez.cli.offline import write_page
 from karez.cli.show import table
 from karez.cli.versions import versions_command
@@ -108,8 +108,11 @@ def verify_command(
     migrated: Annotated[Path, typer.Argument(help="The folder after.")],
     reference: Annotated[
         str, typer.Option(help="cpu, cuda, migrated (on the CPU), or the folder of a record.")
-    ] = "cpu",
-    target: Annotated[str, typer.Option(help="emulated, npu, cuda or cpu.")] = "emulated",
+    ] = "",
+    target: Annotated[str, typer.Option(help="emulated, npu, cuda or cpu.")] = "",
+    on: Annotated[str, typer.Option(help="The target as a job on the pool, such as npu:1.")] = "",
+    reference_on: Annotated[str, typer.Option(help="The reference as one, such as gpu:1.")] = "",
+    project: ProjectName = "default",
     reference_args: Annotated[
         str, typer.Option(help="Further arguments of the reference, as one text.")
     ] = "",
@@ -132,6 +135,9 @@ def verify_command(
     and all losses are compared, each within what its type and the reference's own spread allow.
     Ends with code 1 if something differs by more.
 
+    With --on the migrated script runs as a job on a cloud's pool, and its record is fetched; no
+    cloud is needed otherwise.
+
     Example: karez migrate verify nanoGPT nanoGPT-npu --most 20 -- train.py --compile=False
     """
     import shlex  # noqa: PLC0415 - only where it is used
@@ -146,7 +152,8 @@ def verify_command(
     asked = proof.Asked(
         original=original, migrated=migrated, words=words, reference=reference, target=target,
         reference_words=shlex.split(reference_args), steps=steps, most=most, kernels=kernels,
-        fault=fault, certificate=certificate, report=report, keep=keep,
+        fault=fault, certificate=certificate, report=report, keep=keep, on=on,
+        reference_on=reference_on, project=project,
     )  # fmt: skip
     signed = proof.prove(asked, quiet=as_json)
     if as_json:

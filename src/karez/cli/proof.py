@@ -12,11 +12,13 @@ from typing import Any
 import typer
 
 import karez
+from karez.cli import pool_runs
+from karez.cli.connect import client
 from karez.cli.offline import write_page
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
 from karez.migration.verify import certificate as papers
-from karez.migration.verify.run import Order, Outcome, verify
+from karez.migration.verify.run import Order, Outcome, Runner, verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +38,22 @@ class Asked:
     certificate: Path | None
     report: Path | None
     keep: Path | None
+    on: str
+    reference_on: str
+    project: str
 
 
 def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
     """Compare, sign, write. Raises BadRequest."""
+    runners = _runners(asked)
     order = Order(
         original=asked.original, migrated=asked.migrated, words=asked.words,
-        reference=asked.reference, target=asked.target, reference_words=asked.reference_words,
+        reference=_reference(asked), target=_target(asked), reference_words=asked.reference_words,
         steps=asked.steps, most=asked.most, kernels=asked.kernels, fault=asked.fault,
     )  # fmt: skip
     fresh = tempfile.TemporaryDirectory(prefix="kz-")
     with nullcontext(str(asked.keep)) if asked.keep else fresh as folder:
-        found = verify(order, Path(folder), lambda line: typer.echo(line, err=True))
+        found = verify(order, Path(folder), _say_aside, runners)
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")  # noqa: TID251 - a paper's date
     body = papers.certificate(found, now=now, version=karez.__version__)
     signed = papers.sign(body, state_folder() / "migration.key")
@@ -58,6 +64,34 @@ def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
     if not quiet:
         _say(signed, found)
     return signed
+
+
+def _runners(asked: Asked) -> dict[str, Runner]:
+    sides = {"target": asked.on, "reference": asked.reference_on}
+    needs = {side: need for side, need in sides.items() if need and pool_runs.kind_of(need)}
+    if not needs:
+        return {}
+    cloud = client()
+    return {
+        side: pool_runs.OnPool(client=cloud, need=need, project=asked.project, say=_say_aside)
+        for side, need in needs.items()
+    }
+
+
+def _target(asked: Asked) -> str:
+    if asked.target or not asked.on:
+        return asked.target or "emulated"
+    return pool_runs.TARGETS[pool_runs.kind_of(asked.on)]
+
+
+def _reference(asked: Asked) -> str:
+    if asked.reference or not asked.reference_on:
+        return asked.reference or "cpu"
+    return pool_runs.REFERENCES[pool_runs.kind_of(asked.reference_on)]
+
+
+def _say_aside(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def check(path: Path, key: str) -> str:

@@ -39,9 +39,9 @@ class BadRequest(KarezError):
 
     def what(self) -> str:
         """See KarezError."""
-        return (
-            self.problem[:1].upper() + self.problem[1:] + ("" if self.problem[-1:] == "." else ".")
-        )
+        is_word = self.problem.split(" ", 1)[0].isalpha()  # a path or an option stays as it is
+        begun = self.problem[:1].upper() + self.problem[1:] if is_word else self.problem
+        return begun + ("" if begun.endswith(".") else ".")
 
     def hint(self) -> str:
         """See KarezError."""

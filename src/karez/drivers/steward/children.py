@@ -118,7 +118,9 @@ class KeeperChild:
 
 def inherited() -> dict[str, str]:
     """The part of this process's environment that others may have."""
-    return {k: os.environ[k] for k in KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
+    kept = {k: os.environ[k] for k in KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
+    own = str(Path(sys.executable).parent)  # `python` in a command is the node's, torch and all
+    return {**kept, "PATH": os.pathsep.join(filter(None, (own, kept.get("PATH"))))}
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> None:

@@ -1,8 +1,9 @@
 """Runs a script unchanged and writes down what every module computes.
 
-Run as `python -m karez.migration.verify.recorder FOLDER -- script.py arguments...`. The hooks are
-those that torch calls for all modules and optimizers, so the script needs no edits. Of each tensor
-a sample is kept, chosen by its size alone, with its norm; losses are what `backward` is called on.
+Run as `python -m karez.migration.verify.recorder FOLDER -- script.py arguments...`; variables in
+FOLDER are filled in, so that a job can say $KAREZ_OUT/record. The hooks are those that torch calls
+for all modules and optimizers, so the script needs no edits. Of each tensor a sample is kept,
+chosen by its size alone, with its norm; losses are what `backward` is called on.
 """
 
 import json
@@ -45,6 +46,7 @@ class Recorder:
     """A module whose operators are recorded one by one."""
     fault: tuple[str, float] = ("", 0.0)
     """A module whose outputs are spoiled, for tests of what compares."""
+    has_spoiled: bool = False
     step: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     samples: dict[str, np.ndarray] = field(default_factory=dict)
@@ -122,6 +124,7 @@ class Recorder:
         spoiled = None
         if self.fault[0] and name == self.fault[0]:
             spoiled = output = _spoil(output, self.fault[1])
+            self.has_spoiled = True
         self._note("forward", name, module, args, output)
         self._watch_gradients(name, module, args, output)
         return spoiled
@@ -256,19 +259,22 @@ def _called() -> list[str]:
     return list(module.CALLED) if module is not None else []
 
 
+def _settle(seed: int, threads: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def main() -> int:
     """Run the script that the command line names."""
-    folder, arguments = Path(sys.argv[1]), sys.argv[3:]
+    folder, arguments = Path(os.path.expandvars(sys.argv[1])), sys.argv[3:]
     read = {name: os.environ.get(key, "") for name, key in ENVIRONMENT.items()}  # noqa: TID251 - handed on by `verify`
     rank = os.environ.get("RANK", "0")  # noqa: TID251 - as torchrun says
     folder = folder / f"rank-{rank}"
     folder.mkdir(parents=True, exist_ok=True)
-    seed = int(read["seed"] or 0)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    if read["threads"]:
-        torch.set_num_threads(int(read["threads"]))
+    _settle(int(read["seed"] or 0), int(read["threads"] or 0))
     name, _, by = read["fault"].partition("=")
     recorder = Recorder(
         folder=folder, steps=int(read["steps"] or 3), most=int(read["most"] or 0),
@@ -288,6 +294,9 @@ def main() -> int:
     finally:
         recorder.write(why)
         sys.stderr.write(f"recorded {time.perf_counter() - began:.1f} s\n")
+    if name and not recorder.has_spoiled:
+        known = ", ".join(dict.fromkeys(recorder.names.values()))
+        sys.exit(f"no module called {name!r} was run; there are: {known}")
     return 0
 
 

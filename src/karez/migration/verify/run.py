@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from karez.migration.verify.compare import Record, Verdict, compare
 from karez.migration.verify.recorder import ENVIRONMENT
 
 TARGETS = ("emulated", "cpu", "cuda", "npu")
+RECORDER = "karez.migration.verify.recorder"
 LAST_WORDS = 12
 
 
@@ -41,6 +42,27 @@ class Order:
     """Strict mode: a file with the operators that the emulated device has."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One run under the recorder."""
+
+    base: Path
+    """A folder, or the script itself."""
+    script: str
+    """Within the folder."""
+    words: Sequence[str]
+    """The script's arguments."""
+    device: str
+    env: Mapping[str, str]
+    folder: Path
+    """Where the record is to be; empty when it begins."""
+    limit_s: float
+
+
+Runner = Callable[[Piece], None]
+"""Carries a piece out, here or on the pool. Raises BadRequest with the script's last words."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Outcome:
     """Both runs and what they say."""
@@ -53,34 +75,42 @@ class Outcome:
     """The first operator that differs inside the first diverging module."""
 
 
-def verify(order: Order, folder: Path, say: Callable[[str], object]) -> Outcome:
+def verify(
+    order: Order,
+    folder: Path,
+    say: Callable[[str], object],
+    runners: Mapping[str, Runner] | None = None,
+) -> Outcome:
     """Run everything and compare.
+
+    Args:
+        order: What is to be compared.
+        folder: Where records go, one folder each.
+        say: Told what is being done.
+        runners: For `reference` and `target`: who runs it; left out: this machine.
 
     Raises:
         BadRequest: A script is missing or failed, or a record cannot be read.
     """
     if order.target not in TARGETS:
         raise BadRequest(problem=f"--target is one of {', '.join(TARGETS)}, not {order.target!r}")
+    run = _Runs(order=order, folder=folder, runners=runners or {})
     again: Record | None = None
     given = Path(order.reference)
     if given.is_dir():
         reference = _read(given)
     else:
-        device = "cuda" if order.reference == "cuda" else "cpu"
-        base = order.migrated if order.reference == "migrated" else order.original
-        say(f"the reference on {device}: {base}")
-        reference = _run(
-            order, base, folder / "reference", device, order.reference_words, threads=1
-        )
+        say(f"the reference on {run.reference_device}: {run.reference_base}")
+        reference = run.reference("reference", threads=1)
         say("the same with sums in another order, for its own spread")
-        again = _run(order, base, folder / "again", device, order.reference_words, threads=2)
+        again = run.reference("again", threads=2)
     say(f"the migrated script on {order.target}")
-    target = _run(order, order.migrated, folder / "target", order.target, (), threads=1)
+    target = run.target("target")
     verdict = compare(reference, target, again)
     found = Outcome(order=order, reference=reference, target=target, verdict=verdict)
     if verdict.first is not None and verdict.first.kind == "forward" and not given.is_dir():
         say(f"inside {verdict.first.name}, operator by operator")
-        found.operator = _inside(order, folder, verdict.first.name)
+        found.operator = run.inside(verdict.first.name)
     return found
 
 
@@ -92,74 +122,114 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _inside(order: Order, folder: Path, module: str) -> str:
-    """The first operator whose inputs agree and whose result does not."""
-    records = []
-    base = order.migrated if order.reference == "migrated" else order.original
-    for where, device, words, name in (
-        (base, "cpu", order.reference_words, "inside-reference"),
-        (order.migrated, order.target, (), "inside-target"),
-    ):
-        records.append(
-            _run(order, where, folder / name, device, words, threads=1, inside=module, steps=1)
-        )
-    found = compare(records[0], records[1])
-    for one in found.differences:
-        if one.kind == "operator" and one.begins:
-            return one.name.partition(" ")[2]
-    return ""
-
-
-def _run(  # noqa: PLR0913 - a run has that many sides
-    order: Order, base: Path, folder: Path, device: str, more: Sequence[str], *, threads: int,
-    inside: str = "", steps: int = 0,
-) -> Record:  # fmt: skip
-    script = base / order.words[0] if base.is_dir() else base
-    if not script.is_file():
-        raise BadRequest(
-            problem=f"there is no {script}", fix="Name the script within both folders."
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    said = {
-        "steps": str(steps or order.steps), "threads": str(threads), "seed": "0", "inside": inside,
-        "most": str(1 if inside else order.most), "fault": "",
-    }  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}  # noqa: TID251 - handed on
-    for name in ("KAREZ_EMUNPU", "KAREZ_EMUNPU_FAULTS", "KAREZ_EMUNPU_OPS"):
-        env.pop(name, None)
-    if device == "cpu":
-        env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
-    if folder.name in ("target", "inside-target"):
-        said["fault"] = order.fault
-        env |= {"KAREZ_EMUNPU_FAULTS": order.operator_fault}
-        if order.kernels is not None:
-            env |= {"KAREZ_EMUNPU_OPS": str(order.kernels.resolve())}
-    if device == "emulated":
-        env |= {"KAREZ_EMUNPU": "1"}
-    env |= {ENVIRONMENT[name]: value for name, value in said.items()}
+def here(piece: Piece) -> None:
+    """Run it on this machine."""
+    script = piece.base / piece.script if piece.base.is_dir() else piece.base
+    env = {**os.environ, **piece.env}  # noqa: TID251 - handed on
     words = [
-        sys.executable, "-m", "karez.migration.verify.recorder", str(folder.resolve()), "--",
-        str(script.resolve()), *order.words[1:], *more,
+        sys.executable, "-m", RECORDER, str(piece.folder.resolve()), "--",
+        str(script.resolve()), *piece.words,
     ]  # fmt: skip
-    folder.mkdir(parents=True)
     try:
         done = subprocess.run(  # noqa: S603 - what the user asked for
-            words, cwd=base if base.is_dir() else base.parent, env=env, check=False,
-            capture_output=True, text=True, timeout=order.limit_s, stdin=subprocess.DEVNULL,
+            words, cwd=script.parent if piece.base.is_file() else piece.base, env=env, check=False,
+            capture_output=True, text=True, timeout=piece.limit_s, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BadRequest(
-            problem=f"{script} on {device} took longer than {order.limit_s:.0f} s",
+            problem=f"{script} on {piece.device} took longer than {piece.limit_s:.0f} s",
             fix="Give it fewer steps with its own options, or say --most N.",
         ) from error
-    (folder / "output.txt").write_text(done.stdout + done.stderr)
+    (piece.folder / "output.txt").write_text(done.stdout + done.stderr)
     if done.returncode:
-        words_left = "\n".join(done.stderr.strip().splitlines()[-LAST_WORDS:])
-        raise BadRequest(
-            problem=f"{script} failed on {device}:\n{words_left}",
-            fix=_advice(done.stderr, device),
+        raise failed(piece, done.stderr)
+
+
+def failed(piece: Piece, said: str) -> BadRequest:
+    """What to raise where a script did not end well, with its last words."""
+    last = "\n".join(said.strip().splitlines()[-LAST_WORDS:])
+    script = piece.base / piece.script if piece.base.is_dir() else piece.base
+    return BadRequest(
+        problem=f"{script} failed on {piece.device}:\n{last}", fix=_advice(said, piece.device)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Runs:
+    """The runs of one order."""
+
+    order: Order
+    folder: Path
+    runners: Mapping[str, Runner]
+
+    @property
+    def reference_device(self) -> str:
+        return "cuda" if self.order.reference == "cuda" else "cpu"
+
+    @property
+    def reference_base(self) -> Path:
+        order = self.order
+        return order.migrated if order.reference == "migrated" else order.original
+
+    def reference(self, name: str, *, threads: int, inside: str = "") -> Record:
+        env = self._env(threads=threads, inside=inside)
+        if self.reference_device == "cpu":
+            env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
+        words = (*self.order.words[1:], *self.order.reference_words)
+        return self._run("reference", name, self.reference_base, words, env)
+
+    def target(self, name: str, *, inside: str = "") -> Record:
+        order = self.order
+        env = self._env(threads=1, inside=inside)
+        env[ENVIRONMENT["fault"]] = order.fault
+        env["KAREZ_EMUNPU_FAULTS"] = order.operator_fault
+        if order.kernels is not None:
+            env["KAREZ_EMUNPU_OPS"] = str(order.kernels.resolve())
+        if order.target == "emulated":
+            env["KAREZ_EMUNPU"] = "1"
+        if order.target == "cpu":
+            env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
+        return self._run("target", name, order.migrated, order.words[1:], env)
+
+    def inside(self, module: str) -> str:
+        """The first operator of a module whose inputs agree and whose result does not."""
+        found = compare(
+            self.reference("inside-reference", threads=1, inside=module),
+            self.target("inside-target", inside=module),
         )
-    return _read(folder)
+        for one in found.differences:
+            if one.kind == "operator" and one.begins:
+                return one.name.partition(" ")[2]
+        return ""
+
+    def _env(self, *, threads: int, inside: str) -> dict[str, str]:
+        order = self.order
+        said = {
+            "steps": str(1 if inside else order.steps), "threads": str(threads), "seed": "0",
+            "inside": inside, "most": str(1 if inside else order.most), "fault": "",
+        }  # fmt: skip
+        quiet = dict.fromkeys(("KAREZ_EMUNPU", "KAREZ_EMUNPU_FAULTS", "KAREZ_EMUNPU_OPS"), "")
+        named = {ENVIRONMENT[name]: value for name, value in said.items()}
+        return {**quiet, **named, "OMP_NUM_THREADS": str(threads)}
+
+    def _run(
+        self, side: str, name: str, base: Path, words: Sequence[str], env: Mapping[str, str]
+    ) -> Record:
+        script = base / self.order.words[0] if base.is_dir() else base
+        if not script.is_file():
+            raise BadRequest(
+                problem=f"there is no {script}", fix="Name the script within both folders."
+            )
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        piece = Piece(
+            base=base, script=self.order.words[0], words=words,
+            device=self.reference_device if side == "reference" else self.order.target,
+            env=env, folder=folder, limit_s=self.order.limit_s,
+        )  # fmt: skip
+        self.runners.get(side, here)(piece)
+        return _read(folder)
 
 
 def _read(folder: Path) -> Record:

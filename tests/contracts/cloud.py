@@ -1,0 +1,69 @@
+"""A whole cloud in a folder of its own: `karez up` on free ports."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from karez.client.sdk import Client
+from karez.core.workloads import JobSpec
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.05)
+
+
+@dataclass
+class Cloud:
+    home: Path
+    env: dict[str, str]
+
+    def karez(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "karez.cli.main", *words],
+            env={**os.environ, **self.env}, capture_output=True, text=True, check=check,
+        )  # fmt: skip
+
+    def address(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self.home / "cloud.json").read_text())
+        return found
+
+    def control(self) -> int:
+        return int(self.address()["parts"]["control"])  # type: ignore[index]
+
+    def client(self) -> Client:
+        key = (self.home / "admin.key").read_text()
+        return Client(str(self.address()["url"]), key, patience_s=60.0)
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(int(str(self.address()["pid"]))).children(recursive=True)
+
+
+def make_cloud(home: Path, **more: str) -> Cloud:
+    env = {
+        "KAREZ_HOME": str(home),
+        "KAREZ_PORT": str(free_port()),
+        "KAREZ_GATEWAY_PORT": str(free_port()),
+        "KAREZ_RAY_PORT": str(free_port()),
+        **more,
+    }
+    return Cloud(home=home, env=env)
+
+
+def batch(name: str, *command: str, **more: object) -> JobSpec:
+    return JobSpec(name=name, command=command, **more)  # type: ignore[arg-type]

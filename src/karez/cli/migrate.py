@@ -162,6 +162,35 @@ def verify_command(
         raise typer.Exit(1)
 
 
+@app.command("compare")
+def compare_command(
+    reference: Annotated[Path, typer.Argument(help="A record, or a dump of msprobe.")],
+    target: Annotated[Path, typer.Argument(help="Another, which is judged.")],
+    again: Annotated[
+        Path | None, typer.Option(help="A second one of the reference, for its own spread.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Which process's.", min=0)] = 0,
+    certificate: Annotated[Path | None, typer.Option(help="Write the signed certificate.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge one record by another, without running anything.
+
+    A record is a folder under --keep of `karez migrate verify`, or what msprobe dumped on a GPU or
+    an NPU (modules, functions or both; tensors, statistics or checksums). Ends with code 1 if
+    something differs by more than its type allows.
+
+    Example: karez migrate compare dumps-of-the-gpu dumps-of-the-npu --report compared.html
+    """
+    from karez.cli import proof  # noqa: PLC0415 - only where it is used
+
+    signed = proof.compare(reference, target, again, rank, (certificate, report), quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(signed, indent=1))
+    if not signed["lossless"]:
+        raise typer.Exit(1)
+
+
 @app.command("check")
 def check_command(
     certificate: Annotated[Path, typer.Argument(help="A certificate.")],

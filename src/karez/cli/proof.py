@@ -18,7 +18,7 @@ from karez.cli.offline import write_page
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
 from karez.migration.verify import certificate as papers
-from karez.migration.verify.run import Order, Outcome, Runner, verify
+from karez.migration.verify.run import Order, Outcome, Runner, compare_folders, verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,34 @@ def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
     fresh = tempfile.TemporaryDirectory(prefix="kz-")
     with nullcontext(str(asked.keep)) if asked.keep else fresh as folder:
         found = verify(order, Path(folder), _say_aside, runners)
+    return _finish(found, asked.certificate, asked.report, quiet=quiet)
+
+
+def compare(
+    reference: Path,
+    target: Path,
+    again: Path | None,
+    rank: int,
+    papers_to: tuple[Path | None, Path | None],
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Two records that are there already. Raises BadRequest."""
+    found = compare_folders(reference, target, again, rank)
+    return _finish(found, *papers_to, quiet=quiet)
+
+
+def _finish(
+    found: Outcome, certificate: Path | None, report: Path | None, *, quiet: bool
+) -> dict[str, Any]:
+    """Sign, write, say."""
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")  # noqa: TID251 - a paper's date
     body = papers.certificate(found, now=now, version=karez.__version__)
     signed = papers.sign(body, state_folder() / "migration.key")
-    if asked.certificate is not None:
-        asked.certificate.write_text(json.dumps(signed, indent=1) + "\n")
-        typer.echo(f"certificate: {asked.certificate}", err=True)
-    write_page(asked.report, papers.page(signed, found))
+    if certificate is not None:
+        certificate.write_text(json.dumps(signed, indent=1) + "\n")
+        typer.echo(f"certificate: {certificate}", err=True)
+    write_page(report, papers.page(signed, found))
     if not quiet:
         _say(signed, found)
     return signed
@@ -112,12 +133,14 @@ def _say(signed: dict[str, Any], found: Outcome) -> None:
     compared, verdict = signed["compared"], found.verdict
     typer.echo(
         f"{compared['modules_forward']} forward, {compared['modules_backward']} backward, "
-        f"{compared['optimizer_states']} optimizer states, {compared['losses']} losses"
+        f"{compared['optimizer_states']} optimizer states, {compared['gradients']} gradients of "
+        f"modules, {compared['losses']} losses"
     )
     worst = verdict.worst
     if worst is not None:
         typer.echo(f"largest difference {worst.error:.2e} of {worst.limit:.2e}: {worst.name}")
-    typer.echo(f"losses differ by {verdict.loss_error:.2e} (allowed {verdict.loss_limit:.2e})")
+    if compared["losses"]:
+        typer.echo(f"losses differ by {verdict.loss_error:.2e} (allowed {verdict.loss_limit:.2e})")
     first = signed["first_difference"]
     if first:
         inside = f", in {first['operator']}" if first["operator"] else ""

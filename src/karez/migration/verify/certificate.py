@@ -23,7 +23,7 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
     order, verdict = found.order, found.verdict
     counts = {
         kind: sum(one.kind == kind for one in verdict.differences)
-        for kind in ("forward", "backward", "optimizer")
+        for kind in ("forward", "backward", "optimizer", "gradient")
     }
     first = verdict.first
     return {
@@ -40,6 +40,7 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
             "modules_forward": counts["forward"],
             "modules_backward": counts["backward"],
             "optimizer_states": counts["optimizer"],
+            "gradients": counts["gradient"],
             "steps_in_detail": order.steps,
             "losses": min(map(len, verdict.losses)),
             "weights_sampled": verdict.weights,
@@ -91,7 +92,7 @@ def page(signed: dict[str, Any], found: Outcome) -> str:
     verdict = found.verdict
     word = "lossless" if signed["lossless"] else "NOT lossless"
     parts = [
-        f"<h1>{_e(' '.join(signed['script']))}: {word}</h1>",
+        f"<h1>{_e(' '.join(signed['script']) or found.order.migrated)}: {word}</h1>",
         f"<p>{_e(signed['reference']['device'])} against {_e(signed['target']['device'])}; "
         f"{len(verdict.differences)} results of modules and optimizers in "
         f"{signed['compared']['steps_in_detail']} steps, {signed['compared']['losses']} losses</p>",
@@ -157,6 +158,14 @@ def _curves(losses: tuple[Any, Any]) -> str:
 
 def _not_shown(found: Outcome) -> list[str]:
     lines = []
+    if found.order.target == "record":
+        lines.append(
+            "Only what two records hold was compared; who made them, and how, was not seen."
+        )
+        if found.reference.about.get("task") == "statistics":
+            lines.append("Of each tensor there were the norm, extremes and mean, not its elements.")
+        if not found.verdict.losses[0]:
+            lines.append("There were no losses among it.")
     if found.order.target == "emulated":
         lines.append(
             "The NPU was emulated on a CPU: function was shown, not an Ascend's numerics, "
@@ -165,7 +174,10 @@ def _not_shown(found: Outcome) -> list[str]:
     if found.order.target in ("emulated", "cpu"):
         lines.append("Random numbers came from one generator; on a device of its own they differ.")
     steps = found.order.steps
-    lines.append(f"Modules were recorded in the first {steps} steps; after that only losses were.")
+    if found.order.target != "record":
+        lines.append(
+            f"Modules were recorded in the first {steps} steps; after that only losses were."
+        )
     lines.append(
         "Of large tensors up to 2,048 elements were compared, spread evenly, and the norm."
     )
@@ -180,7 +192,7 @@ def _not_shown(found: Outcome) -> list[str]:
 
 
 def _about(about: dict[str, Any]) -> dict[str, Any]:
-    wanted = ("devices", "torch", "threads", "parameters", "steps")
+    wanted = ("devices", "torch", "threads", "parameters", "steps", "form", "task", "level")
     return {name: about[name] for name in wanted if name in about}
 
 

@@ -25,8 +25,8 @@ from torch.optim.optimizer import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SAMPLE = 2048
-"""Elements of a tensor that are kept."""
+from karez.migration.verify.compare import SAMPLE
+
 ENVIRONMENT = {
     "steps": "KAREZ_VERIFY_STEPS", "threads": "KAREZ_VERIFY_THREADS", "seed": "KAREZ_VERIFY_SEED",
     "inside": "KAREZ_VERIFY_INSIDE", "fault": "KAREZ_VERIFY_FAULT", "most": "KAREZ_VERIFY_MOST",

@@ -12,6 +12,7 @@ from pathlib import Path
 from karez.core.errors import BadRequest
 from karez.migration.verify.compare import Record, Verdict, compare
 from karez.migration.verify.recorder import ENVIRONMENT
+from karez.migration.verify.records import judge, read
 
 TARGETS = ("emulated", "cpu", "cuda", "npu")
 RECORDER = "karez.migration.verify.recorder"
@@ -98,7 +99,7 @@ def verify(
     again: Record | None = None
     given = Path(order.reference)
     if given.is_dir():
-        reference = _read(given)
+        reference = read(given)
     else:
         say(f"the reference on {run.reference_device}: {run.reference_base}")
         reference = run.reference("reference", threads=1)
@@ -106,7 +107,7 @@ def verify(
         again = run.reference("again", threads=2)
     say(f"the migrated script on {order.target}")
     target = run.target("target")
-    verdict = compare(reference, target, again)
+    verdict = judge(reference, target, again)
     found = Outcome(order=order, reference=reference, target=target, verdict=verdict)
     if verdict.first is not None and verdict.first.kind == "forward" and not given.is_dir():
         say(f"inside {verdict.first.name}, operator by operator")
@@ -114,10 +115,34 @@ def verify(
     return found
 
 
+def compare_folders(
+    reference: Path, target: Path, again: Path | None = None, rank: int = 0
+) -> Outcome:
+    """Judge one record by another, without running anything.
+
+    Args:
+        reference: What is right: a record, or a dump of msprobe.
+        target: What is judged.
+        again: A second record of the reference, for its own spread.
+        rank: Which process's.
+
+    Raises:
+        BadRequest: One cannot be read, or they have nothing in common.
+    """
+    left, right = read(reference, rank), read(target, rank)
+    verdict = judge(left, right, read(again, rank) if again else None)
+    order = Order(
+        original=reference, migrated=target, words=(), reference="record", target="record",
+        steps=max((row["step"] for row in left.rows), default=-1) + 1,
+    )  # fmt: skip
+    return Outcome(order=order, reference=left, target=right, verdict=verdict)
+
+
 def digest_of(folder: Path) -> str:
-    """SHA-256 over the Python files of a folder, names included."""
+    """SHA-256 over a folder's Python files, or all where it has none; names included."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in sorted([path for path in files if path.suffix == ".py"] or files):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -229,15 +254,7 @@ class _Runs:
             env=env, folder=folder, limit_s=self.order.limit_s,
         )  # fmt: skip
         self.runners.get(side, here)(piece)
-        return _read(folder)
-
-
-def _read(folder: Path) -> Record:
-    at = folder / "rank-0" if (folder / "rank-0").is_dir() else folder
-    try:
-        return Record.read(at)
-    except (OSError, KeyError, ValueError) as error:
-        raise BadRequest(problem=f"{folder} holds no record: {error}") from error
+        return read(folder)
 
 
 def _advice(said: str, device: str) -> str:

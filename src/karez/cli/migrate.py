@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -252,27 +253,39 @@ def checkpoint_command(
 
 @app.command("advise")
 def advise_command(
-    root: Annotated[Path, typer.Argument(help="A folder or a file.")], as_json: Json = False
+    root: Annotated[Path, typer.Argument(help="A folder or a file.")],
+    profile: Annotated[
+        Path | None, typer.Option(help="What torch_npu's profiler wrote: ..._ascend_pt.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Say what would be slow on an NPU, by the source alone: place, reason, source.
+    """Say what would be slow on an NPU by the source, and what was by a profile.
 
-    Example: karez migrate advise ~/src/nanoGPT
+    Example: karez migrate advise ~/src/nanoGPT --profile prof/host_1_ascend_pt
     """
     from karez.migration import advise  # noqa: PLC0415 - only where it is used
+    from karez.migration import profile as profiles  # noqa: PLC0415 - as above
 
     found = advise.advise(root)
+    slow = profiles.look(profile) if profile is not None else []
     if as_json:
-        keys = ("rule", "path", "line", "code", "reason", "source")
-        typer.echo(
-            json.dumps([{key: getattr(one, key) for key in keys} for one in found], indent=1)
-        )
+        both = {"source": [asdict(one) for one in found], "profile": [asdict(one) for one in slow]}
+        typer.echo(json.dumps(both, indent=1))
         return
+    if profile is not None:
+        table(
+            ("measured", "what", "times", "ms", "share", "what to do", "source"),
+            [(one.rule, one.what, one.count, f"{one.time_us / 1000:.1f}",
+              f"{100 * one.share:.0f}%" if one.share else "", one.reason, one.source)
+             for one in slow],
+            empty="nothing in the profile stands out",
+        )  # fmt: skip
     rows = [(f"{one.path}:{one.line}", one.rule, one.reason, one.source) for one in found]
     table(("place", "rule", "reason", "source"), rows, empty="nothing comes to mind")
-    if rows:
+    if rows or slow:
         typer.echo(
             "Sources: rules of msprof-analyze's advisor, Ascend's documentation, what migrations "
-            "met. Measure on the device before changing anything.",
+            "met. Measure on the device before and after changing anything.",
             err=True,
         )
 

@@ -142,6 +142,8 @@ def disturbed(
         what = chance.choice(FAULTS)
         if what == Harm.NODE and (nodes or chance.random() < 0.5):
             what = Harm.KILL  # two nodes at once are more than one peer can hold
+        if what == Harm.CORRUPT and mode == "fsdp":
+            what = Harm.KILL  # parts that only one rank has: nothing tells that one is wrong
         nodes += what == Harm.NODE
         rank = chance.randrange(ranks)
         at += chance.randint(1, 9)

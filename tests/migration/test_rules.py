@@ -144,3 +144,17 @@ def test_names_that_are_taken_are_not_used() -> None:
     report = examine("a.py", "import torch\n_device = 1\nx.cuda()\n")
     assert report.shim == "_karez_device"
     assert any("_karez_device.type" in e.text for one in report.findings for e in one.edits)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("if torch.cuda.is_available():\n    import my_cuda", Kind.ASSISTED),
+     ("if torch.cuda.is_available():\n    from .triton_ops import f", Kind.ASSISTED),
+     ("if not torch.cuda.is_available():\n    import my_cuda", Kind.AUTOMATIC),
+     ("if torch.cuda.is_available():\n    from torch.cuda import amp", Kind.AUTOMATIC),
+     ("if torch.cuda.is_available():\n    x = x.to(d)", Kind.AUTOMATIC)],
+)  # fmt: skip
+def test_a_question_that_guards_a_kernel_stays_a_question(code: str, kind: Kind) -> None:
+    mine = [one for one in look(code).findings if one.rule == "cuda-is-available"]
+    assert [one.kind for one in mine] == [kind]
+    assert bool(mine[0].question) == (kind == Kind.ASSISTED)

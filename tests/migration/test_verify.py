@@ -20,16 +20,19 @@ from karez.migration.verify.run import Order, Outcome, verify
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ALL = sorted(path.name for path in SCRIPTS.glob("*.py"))
-SHORT = ("gpt.py", "fsdp.py")
+SHORT = ("gpt.py", "fsdp.py", "ddp.py")
 """What every landing runs; `make proof` takes all of them."""
 CHOSEN = ALL if os.environ.get("KAREZ_TEST_SCRIPTS") == "all" else SHORT
 LOSSY = {
-    "convnet.py": "norm", "diffusion.py": "blocks.1.2", "fsdp.py": "1.norm1", "gan.py": "model.1",
+    "convnet.py": "norm", "ddp.py": "module.1", "diffusion.py": "blocks.1.2",
+    "fsdp.py": "1.norm1", "gan.py": "model.1",
     "gpt.py": "h.1.mlp.1", "hf.py": "transformer.h.0.ln_1", "lstm.py": "encoder",
     "reinforce.py": "body.1", "transformer.py": "core.encoder.norm", "unet.py": "down.1",
     "vae.py": "fc3",
 }  # fmt: skip
 """A module of each script that is spoiled by a thousandth."""
+RANKS = {"ddp.py": 2}
+"""What is started by torchrun; the others are one process."""
 
 
 def both(tmp_path: Path, script: str) -> tuple[Path, Path]:
@@ -44,7 +47,10 @@ def both(tmp_path: Path, script: str) -> tuple[Path, Path]:
 
 def prove(tmp_path: Path, script: str, **more: Any) -> Outcome:
     before, after = tmp_path / "before", tmp_path / "after"
-    order = Order(original=before, migrated=after, words=[script], limit_s=300.0, **more)
+    ranks = RANKS.get(script, 1)
+    order = Order(
+        original=before, migrated=after, words=[script], limit_s=300.0, ranks=ranks, **more
+    )
     return verify(order, tmp_path / "work", lambda _: None)
 
 
@@ -59,6 +65,7 @@ def test_migrated_scripts_train_on_the_emulated_npu_with_the_references_losses(
     assert found.target.about["devices"] == ["npu"]
     assert verdict.is_lossless, (verdict.first, verdict.unmatched[:3], verdict.loss_error)
     body = papers.certificate(found, now="now", version="0")
+    assert body["compared"]["ranks"] == RANKS.get(script, 1)
     signed = papers.sign(body, tmp_path / "key")
     assert signed["lossless"]
     assert not papers.check(signed)

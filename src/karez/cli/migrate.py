@@ -113,6 +113,7 @@ def verify_command(
     target: Annotated[str, typer.Option(help="emulated, npu, cuda or cpu.")] = "",
     on: Annotated[str, typer.Option(help="The target as a job on the pool, such as npu:1.")] = "",
     reference_on: Annotated[str, typer.Option(help="The reference as one, such as gpu:1.")] = "",
+    ranks: Annotated[int, typer.Option(help="Processes, by torchrun.", min=1, max=64)] = 1,
     project: ProjectName = "default",
     reference_args: Annotated[
         str, typer.Option(help="Further arguments of the reference, as one text.")
@@ -154,7 +155,7 @@ def verify_command(
         original=original, migrated=migrated, words=words, reference=reference, target=target,
         reference_words=shlex.split(reference_args), steps=steps, most=most, kernels=kernels,
         fault=fault, certificate=certificate, report=report, keep=keep, on=on,
-        reference_on=reference_on, project=project,
+        reference_on=reference_on, project=project, ranks=ranks,
     )  # fmt: skip
     signed = proof.prove(asked, quiet=as_json)
     if as_json:

@@ -11,7 +11,7 @@ from karez.core.errors import BadRequest, Failed
 from karez.core.gangs import make_gang
 from karez.core.resources import DeviceKind
 from karez.core.workloads import JobSpec
-from karez.migration.verify.run import RECORDER, Piece, failed
+from karez.migration.verify.run import Piece, failed
 
 TARGETS = {"npu": "npu", "gpu": "cuda", "cpu": "emulated"}
 """What a target on such a device is, where nothing else is said."""
@@ -38,9 +38,9 @@ class OnPool:
         code = self.client.upload(
             piece.base, name=f"{name}-code", kind=ArtifactKind.CODE, project=self.project
         )
-        words = ("python", "-m", RECORDER, "$KAREZ_OUT/record", "--", piece.script, *piece.words)
+        words = piece.command("python", "$KAREZ_OUT/record", piece.script)
         spec = JobSpec(
-            name=name, project=self.project, command=words, code=code.id,
+            name=name, project=self.project, command=tuple(words), code=code.id,
             gang=make_gang("1", [_each(self.need)]), max_duration_s=piece.limit_s,
             env={key: value for key, value in piece.env.items() if value},
         )  # fmt: skip

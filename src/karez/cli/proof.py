@@ -41,6 +41,7 @@ class Asked:
     on: str
     reference_on: str
     project: str
+    ranks: int
 
 
 def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
         original=asked.original, migrated=asked.migrated, words=asked.words,
         reference=_reference(asked), target=_target(asked), reference_words=asked.reference_words,
         steps=asked.steps, most=asked.most, kernels=asked.kernels, fault=asked.fault,
+        ranks=asked.ranks,
     )  # fmt: skip
     fresh = tempfile.TemporaryDirectory(prefix="kz-")
     with nullcontext(str(asked.keep)) if asked.keep else fresh as folder:

@@ -81,7 +81,8 @@ RULES: tuple[TextRule, ...] = (
     ),
     TextRule(
         id="shell-program", where=lambda p: is_shell(p) or is_docker(p),
-        pattern=re.compile(r"\b(nvidia-smi|nvcc|nsys|ncu|dcgmi)\b"), kind=Kind.ASSISTED, hours=0.25,
+        pattern=re.compile(r"(?<![\w-])(nvidia-smi|nvcc|nsys|ncu|dcgmi)(?![\w-])"),
+        kind=Kind.ASSISTED, hours=0.25,
         reason="A program of NVIDIA's.", question="npu-smi info tells the same for NPUs.",
     ),
     TextRule(

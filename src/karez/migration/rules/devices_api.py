@@ -1,7 +1,11 @@
 """The names of torch.cuda about devices and their generators, one class each."""
 
-from karez.migration.findings import Kind
-from karez.migration.rules.base import AnyRule, Api
+import ast
+from dataclasses import replace
+
+from karez.migration.findings import Finding, Kind
+from karez.migration.rules.base import AnyRule, Api, Site
+from karez.migration.rules.guards import guarded, kernel_behind
 
 
 class CudaIsAvailable(Api):
@@ -10,6 +14,14 @@ class CudaIsAvailable(Api):
     names = ("torch.cuda.is_available",)
     agnostic = "torch.accelerator.is_available"
     npu = "torch.npu.is_available"
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule. What guards a kernel for CUDA is a question."""
+        found = super().find(node, site)
+        kernel = kernel_behind(node, site) if found is not None else ""
+        if found is None or not kernel:
+            return found
+        return replace(found, kind=Kind.ASSISTED, question=guarded(kernel))
 
 
 class CudaDeviceCount(Api):

@@ -236,6 +236,35 @@ class DeviceKey(Rule[ast.AST]):
         return self.found(node, site) if is_key or is_index else None
 
 
+class DeviceMap(Rule[ast.AST]):
+    """A table says where what was saved from one device goes; on a CPU it must find nothing."""
+
+    nodes = (ast.Constant,)
+
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        """See Rule."""
+        named = _DEVICE.match(string(node) or "")
+        table = site.source.parent(node)
+        if named is None or not isinstance(table, ast.Dict) or node not in table.keys:
+            return None
+        value = table.values[table.keys.index(node)]
+        first = value.values[0] if isinstance(value, ast.JoinedStr) and value.values else value
+        first = first.left if isinstance(first, ast.BinOp) else first
+        text = string(first) or ""
+        if not (text == "cpu" or text.startswith("cuda:")):
+            return None
+        edits = [site.swap(node, _compared(node, site))]
+        index = _DEVICE.match(string(value) or "")
+        if index is not None:
+            site.claim(value)
+            edits.append(site.swap(value, _named(index.group(1), site)))
+        needs = site.needs("accelerator", *(("name",) if index else ()))
+        return self.found(
+            node, site, edits, needs=needs,
+            forms=((Target.AGNOSTIC, f'{SHIM}.accelerator + ":0"'), (Target.NPU, '"npu:0"')),
+        )  # fmt: skip
+
+
 class CudaString(Rule[ast.AST]):
     """A string "cuda" whose meaning does not follow from where it stands."""
 
@@ -254,7 +283,7 @@ class CudaString(Rule[ast.AST]):
 
 RULES: tuple[AnyRule, ...] = (
     AutocastDevice, DeviceWithIndex, DeviceComparison, DevicePrefix, DeviceFormat, DeviceLiteral,
-    DeviceChoices, DeviceVariable, DeviceKey, CudaString,
+    DeviceChoices, DeviceVariable, DeviceMap, DeviceKey, CudaString,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import re
 
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, string
+from karez.migration.rules.guards import guarded, kernel_behind
 
 TYPES = {
     "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
@@ -141,11 +142,14 @@ class IsCuda(Rule[ast.Attribute]):
                 kind=Kind.ASSISTED,
                 question="TorchScript knows no functions of modules.",
             )
+        kernel = kernel_behind(node, site)
+        kind = Kind.ASSISTED if kernel else None
+        question = guarded(kernel) if kernel else ""
         end = site.source.end(node)
         if site.is_npu:
             return self.found(
                 node, site, [Edit(start=end - len("is_cuda"), end=end, text="is_npu")],
-                needs=site.needs(),
+                needs=site.needs(), kind=kind, question=question,
             )  # fmt: skip
         start = site.source.start(node)
         edits = [
@@ -153,7 +157,7 @@ class IsCuda(Rule[ast.Attribute]):
             Edit(start=site.source.end(node.value), end=end, text=")"),
         ]
         return self.found(
-            node, site, edits, needs=site.needs("is_accelerated"),
+            node, site, edits, needs=site.needs("is_accelerated"), kind=kind, question=question,
             forms=((Target.AGNOSTIC, f"{SHIM}.is_accelerated(x)"), (Target.NPU, "x.is_npu")),
         )  # fmt: skip
 

@@ -37,6 +37,8 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
         "reference": {"device": order.reference, **_about(found.reference.about)},
         "target": {"device": order.target, **_about(found.target.about)},
         "compared": {
+            "ranks": order.ranks,
+            "rank_of_these_figures": found.rank,
             "modules_forward": counts["forward"],
             "modules_backward": counts["backward"],
             "optimizer_states": counts["optimizer"],

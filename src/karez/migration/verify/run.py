@@ -41,6 +41,8 @@ class Order:
     """An operator of the emulated device to spoil, as aten::name:share; for tests."""
     kernels: Path | None = None
     """Strict mode: a file with the operators that the emulated device has."""
+    ranks: int = 1
+    """Processes; more than one are started by torchrun, on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,15 @@ class Piece:
     folder: Path
     """Where the record is to be; empty when it begins."""
     limit_s: float
+    ranks: int = 1
+
+    def command(self, python: str, folder: str, script: str) -> list[str]:
+        """What to run, by torchrun where there are several ranks."""
+        run = ["-m", RECORDER, folder, "--", script, *self.words]
+        if self.ranks == 1:
+            return [python, *run]
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}"]
+        return [python, *start, *run]
 
 
 Runner = Callable[[Piece], None]
@@ -72,6 +83,8 @@ class Outcome:
     reference: Record
     target: Record
     verdict: Verdict
+    """Of the first rank that is off, or of rank 0."""
+    rank: int = 0
     operator: str = ""
     """The first operator that differs inside the first diverging module."""
 
@@ -96,23 +109,31 @@ def verify(
     if order.target not in TARGETS:
         raise BadRequest(problem=f"--target is one of {', '.join(TARGETS)}, not {order.target!r}")
     run = _Runs(order=order, folder=folder, runners=runners or {})
-    again: Record | None = None
-    given = Path(order.reference)
-    if given.is_dir():
-        reference = read(given)
-    else:
+    again: Path | None = None
+    reference = Path(order.reference)
+    was_given = reference.is_dir()
+    if not was_given:
         say(f"the reference on {run.reference_device}: {run.reference_base}")
         reference = run.reference("reference", threads=1)
         say("the same with sums in another order, for its own spread")
         again = run.reference("again", threads=2)
     say(f"the migrated script on {order.target}")
-    target = run.target("target")
-    verdict = judge(reference, target, again)
-    found = Outcome(order=order, reference=reference, target=target, verdict=verdict)
-    if verdict.first is not None and verdict.first.kind == "forward" and not given.is_dir():
-        say(f"inside {verdict.first.name}, operator by operator")
-        found.operator = run.inside(verdict.first.name)
+    found = _judged(order, reference, run.target("target"), again)
+    first = found.verdict.first
+    if first is not None and first.kind == "forward" and not was_given:
+        say(f"inside {first.name}, operator by operator")
+        found.operator = run.inside(first.name, found.rank)
     return found
+
+
+def _judged(order: Order, reference: Path, target: Path, again: Path | None) -> Outcome:
+    """All ranks, up to the first that is off."""
+    for rank in reversed(range(order.ranks)):
+        left, right = read(reference, rank), read(target, rank)
+        verdict = judge(left, right, read(again, rank) if again else None)
+        if not verdict.is_lossless:
+            break
+    return Outcome(order=order, reference=left, target=right, verdict=verdict, rank=rank)
 
 
 def compare_folders(
@@ -151,10 +172,7 @@ def here(piece: Piece) -> None:
     """Run it on this machine."""
     script = piece.base / piece.script if piece.base.is_dir() else piece.base
     env = {**os.environ, **piece.env}  # noqa: TID251 - handed on
-    words = [
-        sys.executable, "-m", RECORDER, str(piece.folder.resolve()), "--",
-        str(script.resolve()), *piece.words,
-    ]  # fmt: skip
+    words = piece.command(sys.executable, str(piece.folder.resolve()), str(script.resolve()))
     try:
         done = subprocess.run(  # noqa: S603 - what the user asked for
             words, cwd=script.parent if piece.base.is_file() else piece.base, env=env, check=False,
@@ -196,14 +214,14 @@ class _Runs:
         order = self.order
         return order.migrated if order.reference == "migrated" else order.original
 
-    def reference(self, name: str, *, threads: int, inside: str = "") -> Record:
+    def reference(self, name: str, *, threads: int, inside: str = "") -> Path:
         env = self._env(threads=threads, inside=inside)
         if self.reference_device == "cpu":
             env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
         words = (*self.order.words[1:], *self.order.reference_words)
         return self._run("reference", name, self.reference_base, words, env)
 
-    def target(self, name: str, *, inside: str = "") -> Record:
+    def target(self, name: str, *, inside: str = "") -> Path:
         order = self.order
         env = self._env(threads=1, inside=inside)
         env[ENVIRONMENT["fault"]] = order.fault
@@ -216,11 +234,11 @@ class _Runs:
             env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
         return self._run("target", name, order.migrated, order.words[1:], env)
 
-    def inside(self, module: str) -> str:
+    def inside(self, module: str, rank: int) -> str:
         """The first operator of a module whose inputs agree and whose result does not."""
         found = compare(
-            self.reference("inside-reference", threads=1, inside=module),
-            self.target("inside-target", inside=module),
+            read(self.reference("inside-reference", threads=1, inside=module), rank),
+            read(self.target("inside-target", inside=module), rank),
         )
         for one in found.differences:
             if one.kind == "operator" and one.begins:
@@ -239,7 +257,7 @@ class _Runs:
 
     def _run(
         self, side: str, name: str, base: Path, words: Sequence[str], env: Mapping[str, str]
-    ) -> Record:
+    ) -> Path:
         script = base / self.order.words[0] if base.is_dir() else base
         if not script.is_file():
             raise BadRequest(
@@ -251,10 +269,10 @@ class _Runs:
         piece = Piece(
             base=base, script=self.order.words[0], words=words,
             device=self.reference_device if side == "reference" else self.order.target,
-            env=env, folder=folder, limit_s=self.order.limit_s,
+            env=env, folder=folder, limit_s=self.order.limit_s, ranks=self.order.ranks,
         )  # fmt: skip
         self.runners.get(side, here)(piece)
-        return read(folder)
+        return folder
 
 
 def _advice(said: str, device: str) -> str:

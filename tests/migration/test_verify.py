@@ -94,6 +94,12 @@ def test_the_first_module_that_differs_is_named_and_nothing_where_nothing_does()
     assert len(wrong) <= 0.05 * len(faults), wrong
 
 
+def test_a_chip_that_no_table_has_is_refused(tmp_path: Path) -> None:
+    both(tmp_path, "gpt.py")
+    with pytest.raises(BadRequest, match="910X"):
+        prove(tmp_path, "gpt.py", chip="910X")
+
+
 @pytest.mark.slow
 def test_the_suite_gives_the_cpus_numbers_on_the_emulated_npu_and_on_a_strict_one(
     tmp_path: Path,
@@ -116,6 +122,11 @@ def test_the_suite_gives_the_cpus_numbers_on_the_emulated_npu_and_on_a_strict_on
     assert sum(cpu[name] == npu[name] for name in cpu) >= 15  # most to the bit
     listed = tmp_path / "operators"
     listed.write_text(" ".join(support_kernels()))
+    chip = suite("npu", KAREZ_EMUNPU="1", KAREZ_EMUNPU_CHIP="A2")
+    refused = {name: text for name, text in chip.items() if isinstance(text, str)}
+    assert set(refused) == {"mixtral", "grad_scaler", "complex_numbers"}
+    assert "torch.histc is documented with float16, float32, not int32" in refused["mixtral"]
+    assert all(chip[name] == npu[name] for name in chip if name not in refused)
     strict = suite("npu", KAREZ_EMUNPU="1", KAREZ_EMUNPU_OPS=str(listed))
     refused = {name for name, value in strict.items() if isinstance(value, str)}
     assert refused == {"linear_algebra"}  # Ascend has no kernel for Cholesky

@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from karez.cli.connect import Json, ProjectName
 from karez.cli.offline import write_page
+from karez.cli.scanned import plan_json, show_plan, show_scan
 from karez.cli.show import table
 from karez.cli.versions import versions_command
 from karez.core.errors import BadRequest
 
 app = typer.Typer(no_args_is_help=True, help="Move a repository from CUDA to NPUs, with proof.")
 Place = Annotated[str, typer.Argument(help="A folder, a file, or the address of a git repository.")]
-TOP = 20
-"""Rules and questions that are shown; the reports have all."""
 
 
 @app.command("scan")
@@ -49,7 +48,7 @@ def scan_command(
     if as_json:
         typer.echo(json.dumps(reports.as_json(found), indent=1))
     else:
-        _show(reports.as_json(found))
+        show_scan(reports.as_json(found))
 
 
 @app.command("rewrite")
@@ -94,12 +93,12 @@ def rewrite_command(
     if branch and planned.changes:
         rewrite.commit(root, planned.changes, "Move from CUDA to any accelerator (karez migrate)")
     if as_json:
-        typer.echo(json.dumps(_plan_json(planned, list(planned.left), written=writes), indent=1))
+        typer.echo(json.dumps(plan_json(planned, list(planned.left), written=writes), indent=1))
         return
     if diff or not writes:
         for change in planned.changes:
             typer.echo(change.diff(), nl=False)
-    _show_plan(planned, root, written=writes)
+    show_plan(planned, root, written=writes)
 
 
 @app.command("verify", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -123,6 +122,9 @@ def verify_command(
     kernels: Annotated[
         Path | None, typer.Option(help="Strict: only the operators listed in this file exist.")
     ] = None,
+    chip: Annotated[
+        str, typer.Option(help="Strict: A2, A3 or 950DT as documented, types too.")
+    ] = "",
     fault: Annotated[
         str, typer.Option(help="Spoil a module of the migrated run, as NAME=SHARE, as a test.")
     ] = "",
@@ -155,7 +157,7 @@ def verify_command(
         original=original, migrated=migrated, words=words, reference=reference, target=target,
         reference_words=shlex.split(reference_args), steps=steps, most=most, kernels=kernels,
         fault=fault, certificate=certificate, report=report, keep=keep, on=on,
-        reference_on=reference_on, project=project, ranks=ranks,
+        reference_on=reference_on, project=project, ranks=ranks, chip=chip,
     )  # fmt: skip
     signed = proof.prove(asked, quiet=as_json)
     if as_json:
@@ -341,59 +343,6 @@ def _here(place: str) -> Iterator[Path]:
                 fix="Without a network, clone it elsewhere and name the folder.",
             )
         yield Path(folder, "repository")
-
-
-def _show(found: dict[str, Any]) -> None:
-    counts = found["counts"]
-    rows = [
-        ("lines", f"{found['lines']:,} in {found['files']} files"),
-        ("automatic", counts["automatic"]), ("assisted", counts["assisted"]),
-        ("manual", counts["manual"]), ("kept as it is", counts["keep"]),
-        ("rewritten", f"{100 * found['score']:.0f}% of what is bound to CUDA"),
-        ("days", f"{found['days']:.1f} = {found['arithmetic']}"),
-    ]  # fmt: skip
-    table(("", ""), rows, empty="")
-    for one in found["environment"]["stacks"][:1]:
-        typer.echo(
-            f"{found['environment']['note']} Newest that goes together: torch {one['torch']}, "
-            f"torch_npu {one['torch_npu']}, CANN {one['cann']}, driver "
-            f"{' or '.join(one['drivers']) or 'not published'} (karez migrate versions)"
-        )
-    if found["refusal"]:
-        typer.echo(f"not for rewriting: {found['refusal']}")
-    table(
-        ("rule", "class", "places", "hours"),
-        [(r["rule"], r["kind"], r["count"], f"{r['hours']:.1f}") for r in found["rules"][:TOP]],
-        empty="nothing is bound to CUDA",
-    )
-    for one in found["unread"]:
-        typer.echo(f"not read: {one['path']}: {one['why']}")
-
-
-def _show_plan(planned: Any, root: Path, *, written: bool) -> None:
-    done = "rewritten" if written else "would be rewritten"
-    typer.echo(f"{len(planned.changes)} files {done}, {len(planned.made)} constructs", err=True)
-    for path, why in planned.failed:
-        typer.echo(f"left alone: {path}: {why}", err=True)
-    left = list(planned.left)
-    for one in left[:TOP]:
-        typer.echo(f"{one.path}:{one.line}: {one.rule}: {one.question or one.reason}", err=True)
-    if len(left) > TOP:
-        typer.echo(f"and {len(left) - TOP} more: karez migrate scan {root}", err=True)
-
-
-def _plan_json(planned: Any, left: list[Any], *, written: bool) -> dict[str, Any]:
-    return {
-        "written": written,
-        "files": [change.path for change in planned.changes],
-        "rewritten": len(planned.made),
-        "failed": [{"path": path, "why": why} for path, why in planned.failed],
-        "left": [
-            {"path": one.path, "line": one.line, "rule": one.rule, "kind": one.kind.value,
-             "code": one.code, "question": one.question}
-            for one in left
-        ],
-    }  # fmt: skip
 
 
 app.command("versions")(versions_command)

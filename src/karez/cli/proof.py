@@ -42,6 +42,7 @@ class Asked:
     reference_on: str
     project: str
     ranks: int
+    chip: str
 
 
 def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
         original=asked.original, migrated=asked.migrated, words=asked.words,
         reference=_reference(asked), target=_target(asked), reference_words=asked.reference_words,
         steps=asked.steps, most=asked.most, kernels=asked.kernels, fault=asked.fault,
-        ranks=asked.ranks,
+        ranks=asked.ranks, chip=asked.chip,
     )  # fmt: skip
     fresh = tempfile.TemporaryDirectory(prefix="kz-")
     with nullcontext(str(asked.keep)) if asked.keep else fresh as folder:

@@ -73,6 +73,57 @@ def lookup(api: str) -> Support | None:
     )  # fmt: skip
 
 
+DTYPES = {
+    "bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64",
+    "complex64": "complex64", "complex128": "complex128", "bool": "bool", "uint8": "uint8",
+    "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64",
+}  # fmt: skip
+_PLACES = ("torch.", "torch.nn.functional.", "torch.Tensor.", "torch.special.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documented:
+    """What a chip's documentation says of an operator, by all functions of its name."""
+
+    is_there: bool
+    dtypes: frozenset[str]
+    """torch's names; none: no limit is stated."""
+    apis: tuple[str, ...]
+
+    def allows(self, dtype: str) -> bool:
+        """Whether a type is named. bfloat16 counts where float16 is: the tables lag behind."""
+        if not self.dtypes or dtype in self.dtypes:
+            return True
+        return dtype == "bfloat16" and "float16" in self.dtypes
+
+
+@cache
+def documented(operator: str, chip: str) -> Documented | None:
+    """By an operator's name without `aten::`; None: no function of that name is documented.
+
+    Raises:
+        ValueError: A chip that the tables do not have.
+    """
+    chips = _table()["chips"]
+    if chip not in chips:
+        raise ValueError(f"no table has a chip {chip!r}; there are {', '.join(chips)}")
+    at = chips.index(chip)
+    name = operator.partition(".")[0].strip("_")
+    wanted = [f"{place}{name}" for place in _PLACES]
+    if name.startswith(("linalg_", "fft_", "special_")):
+        wanted.append("torch." + name.replace("_", ".", 1))
+    rows = {api: _table()["apis"][api] for api in wanted if api in _table()["apis"]}
+    said = {api: row for api, row in rows.items() if row[0][at] != "-"}
+    if not said:
+        return None
+    listed = [row[1].split() for row in said.values()]
+    dtypes = frozenset(DTYPES[one] for row in listed for one in row) if all(listed) else frozenset()
+    return Documented(
+        is_there=any(row[0][at] == "1" for row in said.values()) or name in _table()["kernels"],
+        dtypes=dtypes, apis=tuple(said),
+    )  # fmt: skip
+
+
 def worth_a_look(apis: Iterable[str]) -> list[Support]:
     """Of the functions that a repository names, those that are not plainly supported."""
     found = [lookup(api) for api in sorted(set(apis))]

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from karez.migration.emunpu import autocast, memory, operators, surface
+from karez.migration.support import documented
 
 _KEPT: list[Any] = []
 """Libraries live as long as they are referred to."""
@@ -141,6 +142,9 @@ def _read_limits() -> None:
     listed = read("KAREZ_EMUNPU_OPS")
     if listed:
         operators.LIMITS.operators = frozenset(Path(listed).read_text().split())
+    operators.LIMITS.chip = read("KAREZ_EMUNPU_CHIP", "")
+    if operators.LIMITS.chip:
+        documented("add", operators.LIMITS.chip)  # an unknown chip is told at once
     operators.LIMITS.dtypes = frozenset(filter(None, read("KAREZ_EMUNPU_NO_DTYPES", "").split(",")))
     faults = (item.rpartition(":") for item in read("KAREZ_EMUNPU_FAULTS", "").split(",") if item)
     operators.LIMITS.faults = {name: float(by) for name, _, by in faults}

@@ -9,6 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from karez.migration.emunpu import memory
+from karez.migration.support import documented
 
 _aten: Any = torch.ops.aten
 
@@ -21,6 +22,8 @@ class Limits:
     """Only these exist, by their names without `aten::`; None: all."""
     dtypes: frozenset[str] = frozenset()
     """These raise, such as float64."""
+    chip: str = ""
+    """As this chip's documentation says; empty: no such limit."""
     faults: Mapping[str, float] = field(default_factory=dict)
     """Operator -> its results are multiplied by 1 + this; for tests of what compares."""
 
@@ -38,12 +41,31 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if is_limited and call.name[6:] not in (LIMITS.operators or ()):
         raise NotImplementedError(f"{op} is not in the NPU's list of kernels (strict mode)")
     plain, named = pytree.tree_map(call.enter, (args, kwargs))
+    if LIMITS.chip and call.is_ours and call.name.startswith("aten::"):
+        _as_documented(call)
     if call.name == "aten::histc" and not plain[0].is_floating_point():
         # devices count integers, the CPU's kernel does not
         return memory.wrap(op(plain[0].float(), *plain[1:], **named).to(plain[0].dtype))
     out = op(*plain, **named)
     call.follow()
     return pytree.tree_map(call.leave, out) if call.is_ours else out
+
+
+def _as_documented(call: "_Call") -> None:
+    """Raises NotImplementedError for what the chip's documentation rules out."""
+    known = documented(call.name[6:], LIMITS.chip)
+    if known is None:
+        return
+    if not known.is_there:
+        raise NotImplementedError(
+            f"{call.name}: {LIMITS.chip} is documented not to have {known.apis[0]} (strict mode)"
+        )
+    for dtype in call.dtypes:
+        if not known.allows(dtype):
+            raise NotImplementedError(
+                f"{call.name}: for {LIMITS.chip} {known.apis[0]} is documented with "
+                f"{', '.join(sorted(known.dtypes))}, not {dtype} (strict mode)"
+            )
 
 
 class _Call:
@@ -54,6 +76,13 @@ class _Call:
         self.is_ours = False
         self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._storages: dict[int, Any] = {}
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Of the first tensor, and of all that are no indices or masks."""
+        values = [value for value, _ in self._seen]
+        counted = values[:1] + [v for v in values[1:] if v.is_floating_point() or v.is_complex()]
+        return [str(value.dtype).removeprefix("torch.") for value in counted]
 
     def enter(self, value: Any) -> Any:
         """An argument, as the CPU takes it."""

@@ -35,7 +35,7 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
         "original_sha256": digest_of(_folder(order.original)),
         "migrated_sha256": digest_of(_folder(order.migrated)),
         "reference": {"device": order.reference, **_about(found.reference.about)},
-        "target": {"device": order.target, **_about(found.target.about)},
+        "target": {"device": order.target, "chip": order.chip, **_about(found.target.about)},
         "compared": {
             "ranks": order.ranks,
             "rank_of_these_figures": found.rank,

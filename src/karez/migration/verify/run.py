@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from karez.core.errors import BadRequest
+from karez.migration.support import documented
 from karez.migration.verify.compare import Record, Verdict, compare
 from karez.migration.verify.recorder import ENVIRONMENT
 from karez.migration.verify.records import judge, read
@@ -17,6 +18,7 @@ from karez.migration.verify.records import judge, read
 TARGETS = ("emulated", "cpu", "cuda", "npu")
 RECORDER = "karez.migration.verify.recorder"
 LAST_WORDS = 12
+_EMULATION = ("KAREZ_EMUNPU", "KAREZ_EMUNPU_FAULTS", "KAREZ_EMUNPU_OPS", "KAREZ_EMUNPU_CHIP")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class Order:
     """An operator of the emulated device to spoil, as aten::name:share; for tests."""
     kernels: Path | None = None
     """Strict mode: a file with the operators that the emulated device has."""
+    chip: str = ""
+    """Strict mode: what this chip is documented not to compute raises, by type too."""
     ranks: int = 1
     """Processes; more than one are started by torchrun, on one machine."""
 
@@ -108,6 +112,11 @@ def verify(
     """
     if order.target not in TARGETS:
         raise BadRequest(problem=f"--target is one of {', '.join(TARGETS)}, not {order.target!r}")
+    if order.chip:
+        try:
+            documented("add", order.chip)
+        except ValueError as error:
+            raise BadRequest(problem=str(error), fix="Leave out --chip, or name one.") from error
     run = _Runs(order=order, folder=folder, runners=runners or {})
     again: Path | None = None
     reference = Path(order.reference)
@@ -229,7 +238,7 @@ class _Runs:
         if order.kernels is not None:
             env["KAREZ_EMUNPU_OPS"] = str(order.kernels.resolve())
         if order.target == "emulated":
-            env["KAREZ_EMUNPU"] = "1"
+            env |= {"KAREZ_EMUNPU": "1", "KAREZ_EMUNPU_CHIP": order.chip}
         if order.target == "cpu":
             env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
         return self._run("target", name, order.migrated, order.words[1:], env)
@@ -251,7 +260,7 @@ class _Runs:
             "steps": str(1 if inside else order.steps), "threads": str(threads), "seed": "0",
             "inside": inside, "most": str(1 if inside else order.most), "fault": "",
         }  # fmt: skip
-        quiet = dict.fromkeys(("KAREZ_EMUNPU", "KAREZ_EMUNPU_FAULTS", "KAREZ_EMUNPU_OPS"), "")
+        quiet = dict.fromkeys(_EMULATION, "")
         named = {ENVIRONMENT[name]: value for name, value in said.items()}
         return {**quiet, **named, "OMP_NUM_THREADS": str(threads)}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -144,26 +144,16 @@ def verify_command(
 
     Example: karez migrate verify nanoGPT nanoGPT-npu --most 20 -- train.py --compile=False
     """
-    import shlex  # noqa: PLC0415 - only where it is used
+    from karez.cli import proof  # noqa: PLC0415 - only where it is used
 
-    from karez.cli import proof  # noqa: PLC0415 - as above
-
-    words = [word for word in context.args if word != "--"]
-    if not words:
-        raise BadRequest(
-            problem="no script was named", fix="Name it behind --, as in -- train.py --epochs 1"
-        )
     asked = proof.Asked(
-        original=original, migrated=migrated, words=words, reference=reference, target=target,
-        reference_words=shlex.split(reference_args), steps=steps, most=most, kernels=kernels,
+        original=original, migrated=migrated, words=context.args, reference=reference,
+        target=target, reference_args=reference_args, steps=steps, most=most, kernels=kernels,
         fault=fault, certificate=certificate, report=report, keep=keep, on=on,
         reference_on=reference_on, project=project, ranks=ranks, chip=chip,
     )  # fmt: skip
     signed = proof.prove(asked, quiet=as_json)
-    if as_json:
-        typer.echo(json.dumps(signed, indent=1))
-    if not signed["lossless"]:
-        raise typer.Exit(1)
+    _end(signed, as_json=as_json)
 
 
 @app.command("compare")
@@ -189,10 +179,7 @@ def compare_command(
     from karez.cli import proof  # noqa: PLC0415 - only where it is used
 
     signed = proof.compare(reference, target, again, rank, (certificate, report), quiet=as_json)
-    if as_json:
-        typer.echo(json.dumps(signed, indent=1))
-    if not signed["lossless"]:
-        raise typer.Exit(1)
+    _end(signed, as_json=as_json)
 
 
 @app.command("check")
@@ -320,6 +307,13 @@ def rules_command(as_json: Json = False) -> None:
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
     else:
         table(("rule", "class", "reason"), rows, empty="")
+
+
+def _end(signed: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(signed, indent=1))
+    if not signed["lossless"]:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shlex
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,9 +29,10 @@ class Asked:
     original: Path
     migrated: Path
     words: Sequence[str]
+    """Script and arguments, as they stand behind --."""
     reference: str
     target: str
-    reference_words: Sequence[str]
+    reference_args: str
     steps: int
     most: int
     kernels: Path | None
@@ -47,10 +49,16 @@ class Asked:
 
 def prove(asked: Asked, *, quiet: bool) -> dict[str, Any]:
     """Compare, sign, write. Raises BadRequest."""
+    words = [word for word in asked.words if word != "--"]
+    if not words:
+        raise BadRequest(
+            problem="no script was named", fix="Name it behind --, as in -- train.py --epochs 1"
+        )
     runners = _runners(asked)
     order = Order(
-        original=asked.original, migrated=asked.migrated, words=asked.words,
-        reference=_reference(asked), target=_target(asked), reference_words=asked.reference_words,
+        original=asked.original, migrated=asked.migrated, words=words,
+        reference=_reference(asked), target=_target(asked),
+        reference_words=shlex.split(asked.reference_args),
         steps=asked.steps, most=asked.most, kernels=asked.kernels, fault=asked.fault,
         ranks=asked.ranks, chip=asked.chip,
     )  # fmt: skip

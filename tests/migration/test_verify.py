@@ -16,7 +16,7 @@ from karez.migration.findings import Target
 from karez.migration.rewrite import plan, write
 from karez.migration.verify import certificate as papers
 from karez.migration.verify.compare import Record, compare, distance
-from karez.migration.verify.run import Order, Outcome, verify
+from karez.migration.verify.run import RECORDER, Order, Outcome, verify
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ALL = sorted(path.name for path in SCRIPTS.glob("*.py"))
@@ -92,6 +92,49 @@ def test_the_first_module_that_differs_is_named_and_nothing_where_nothing_does()
     assert len(faults) >= 60
     wrong = [row for row in faults if row["want"] != row["got"]]
     assert len(wrong) <= 0.05 * len(faults), wrong
+
+
+@pytest.mark.slow
+def test_numbers_beside_tensors_are_what_they_are_on_a_cpu() -> None:
+    words = [sys.executable, "-W", "ignore", "-m", "tests.migration.arithmetic"]
+    said = [
+        subprocess.run(
+            [*words, device], env={**os.environ, "KAREZ_EMUNPU": on}, check=True,
+            capture_output=True, text=True,
+        ).stdout
+        for device, on in (("cpu", "0"), ("npu", "1"))
+    ]  # fmt: skip
+    cpu, npu = (json.loads(text.splitlines()[-1]) for text in said)
+    assert len(cpu) > 300
+    assert [row for row, other in zip(cpu, npu, strict=True) if row != other] == []
+
+
+@pytest.mark.slow
+def test_runs_on_other_data_are_told_apart_from_modules_that_differ(tmp_path: Path) -> None:
+    script = (
+        "import torch\ntorch.manual_seed(0)\nnet = torch.nn.Linear(4, 2)\n"
+        "optimizer = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+        "loss = net(torch.full((3, 4), 1.0)).pow(2).mean()\nloss.backward()\noptimizer.step()\n"
+    )
+    records = []
+    for name, text in (("a", script), ("b", script.replace("1.0", "2.0"))):
+        (tmp_path / f"{name}.py").write_text(text)
+        folder, path = tmp_path / name, str(tmp_path / f"{name}.py")
+        words = [sys.executable, "-m", RECORDER, str(folder), "--", path]
+        subprocess.run(words, check=True, capture_output=True)
+        records.append(Record.read(folder / "rank-0"))
+    first = compare(*records).first
+    assert first is not None
+    assert "other data" in first.problem
+
+
+@pytest.mark.slow
+def test_a_script_that_ends_with_a_code_has_failed(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(BadRequest, match="failed on cpu"):
+        prove(tmp_path, "a.py")
 
 
 def test_a_chip_that_no_table_has_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every operator of the device, by way of the CPU's; with limits and faults where asked for."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,9 +46,26 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if call.name == "aten::histc" and not plain[0].is_floating_point():
         # devices count integers, the CPU's kernel does not
         return memory.wrap(op(plain[0].float(), *plain[1:], **named).to(plain[0].dtype))
-    out = op(*plain, **named)
+    try:
+        out = op(*plain, **named)
+    except RuntimeError as error:
+        if "Expected a value of type 'Tensor'" not in str(error):
+            raise
+        out = op(*_with_tensors(op, plain), **named)
     call.follow()
     return pytree.tree_map(call.leave, out) if call.is_ours else out
+
+
+def _with_tensors(op: Any, values: Sequence[Any]) -> list[Any]:
+    """Numbers as tensors where the operator takes nothing else: `x % 1` comes with the number."""
+    kinds = [argument.type.kind() for argument in op._schema.arguments]
+    kinds = [*kinds[: len(values)], *[""] * (len(values) - len(kinds))]
+    made = []
+    for kind, value in zip(kinds, values, strict=True):
+        is_number = kind == "TensorType" and isinstance(value, (int, float, complex))
+        dtype = torch.get_default_dtype() if isinstance(value, float) else None
+        made.append(torch.tensor(value, dtype=dtype) if is_number else value)
+    return made
 
 
 def _as_documented(call: "_Call") -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ EXACT = 0.0
 SAMPLE = 2048
 """Elements of a tensor that are kept in a record."""
 SMALL = 1e-12
+OTHER_BATCHES = "it was given something else already: other data, order or random numbers"
+"""Where inputs differ although no module made them differ."""
 ROUNDING = 1e-5
 """Of the largest gradient of all parameters in a step: what is below it is rounding."""
 GRADIENT_FLOOR = 1e-2
@@ -138,8 +140,14 @@ def compare(reference: Record, other: Record, again: Record | None = None) -> Ve
 
 def _first(begins: Sequence[Difference], all_of: Sequence[Difference]) -> Difference | None:
     """The earliest; among those nested in one another, the innermost."""
+    earliest = next((one for one in all_of if one.is_off), None)
+    if earliest is None:
+        return None
+    same = [one for one in begins if (one.step, one.kind) == (earliest.step, "forward")]
+    if earliest.kind == "forward" and not same:
+        return replace(earliest, problem=OTHER_BATCHES)
     if not begins:
-        return next((one for one in all_of if one.is_off), None)
+        return earliest
     first = begins[0]
     inner = [
         one for one in begins

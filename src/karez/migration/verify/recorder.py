@@ -290,7 +290,9 @@ def main() -> int:
     except _Enough:
         why = "enough"
     except SystemExit as left:
-        why = "done" if not left.code else f"exit {left.code}"
+        if left.code:
+            why = f"exit {left.code}"
+            raise
     finally:
         recorder.write(why)
         sys.stderr.write(f"recorded {time.perf_counter() - began:.1f} s\n")

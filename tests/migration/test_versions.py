@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -80,6 +80,7 @@ def test_the_least_change_leaves_the_driver_alone_where_it_can() -> None:
     assert versions.nearest({"torch": "9.9", "cann": "99.0"}) is None
 
 
+@settings(max_examples=30)
 @given(installed=st.fixed_dictionaries({part: st.sampled_from(of) for part, of in PARTS.items()}))
 def test_the_least_change_goes_together(installed: dict[str, str]) -> None:
     closest = versions.nearest(installed)

@@ -6,8 +6,10 @@ pulled and nobody is told; RUNS times each (3). Measured from the fault to the f
 on all ranks, by the receipt. Needs root and iproute2.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kz-") as folder, hosts.network(*HOSTS) as net:
         cloud = Cloud(net, Path(folder))
         cloud.up()
-        for what, lose in (("every process killed", cloud.kill), ("cable pulled", net.pull_plug)):
+        for what, lose in (("every process killed", cloud.kill), ("cable pulled", cloud.unplug)):
             found = [cloud.trial(lose) for _ in range(RUNS)]
             rows.append(
                 {
@@ -94,18 +96,28 @@ class Cloud:
         self.running[host] = self.net.run(host, words, env, stdout=subprocess.DEVNULL)
         until(lambda: self.states().get(host) == "ready", within_s=120)
 
-    def kill(self, host: str) -> None:
-        """SIGKILL to the first process of its PID namespace, and so to all."""
+    def kill(self, host: str) -> float:
+        """SIGKILL to the first process of its PID namespace, and so to all; when it was sent."""
         space = f"{hosts.PREFIX}-{host}"
         listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True,
                                 check=True)  # fmt: skip
-        subprocess.run(["kill", "-9", *listed.stdout.split()], check=False, capture_output=True)
+        at = time.time()
+        for pid in map(int, listed.stdout.split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return at
+
+    def unplug(self, host: str) -> float:
+        """Its cable is pulled; when."""
+        at = time.time()
+        self.net.pull_plug(host)
+        return at
 
     def states(self) -> dict[str, str]:
         """Node -> state."""
         return {node["id"]: node["state"] for node in self.ask("pool", "--json") or []}
 
-    def trial(self, lose: Callable[[str], None]) -> dict[str, Any]:
+    def trial(self, lose: Callable[[str], float]) -> dict[str, Any]:
         """One gang, one lost host; then the host is made whole again."""
         self.count += 1
         name = f"gang-{self.count}"
@@ -118,8 +130,7 @@ class Cloud:
         until(lambda: self.job(name)["status"]["step"] >= 40, within_s=180)
         places = {rank["node"] for rank in self.job(name)["status"]["ranks"]}
         victim = max(places)  # never h1: control is there
-        at = time.time()
-        lose(victim)
+        at = lose(victim)
         until(lambda: bool(self.ask("jobs", "receipts", name, "--json")), within_s=60)
         receipt = self.ask("jobs", "receipts", name, "--json")[0]
         self.ask("jobs", "cancel", name)

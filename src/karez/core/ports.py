@@ -141,6 +141,10 @@ class NodeLost(Exception):
     """A node does not answer. Not for users: loops turn it into decisions."""
 
 
+class NodeEnded(NodeLost):
+    """Its agent has ended: the connection closed, and a new one was refused. No doubt is left."""
+
+
 class Fabric(Protocol):
     """The nodes and the processes on them. Every call may raise NodeLost."""
 

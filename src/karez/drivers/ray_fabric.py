@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import StartFailed
-from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import Glimpse, Harm, NodeEnded, NodeLost, Poll, ProcessInfo, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.config import StewardConfig
@@ -114,10 +114,11 @@ class RayFabric:
             _pause(BEAT_S)  # a node that is known to be lost is asked no more than it would beat
         ref = steward.poll.remote(workload, after, wait_s)
         deadline = time.monotonic() + wait_s + self._edge.silence_s / POLLS  # noqa: TID251 - an edge
-        while not ray.wait([ref], timeout=BEAT_S)[0]:
+        while not ray.wait([ref], timeout=BEAT_S / 2)[0]:
             if pulse.is_lost():
                 self._silent.add(node)
-                raise NodeLost(f"{node} has no pulse")
+                lost = NodeEnded if pulse.has_ended else NodeLost
+                raise lost(f"{node} has no pulse")
             if time.monotonic() > deadline:  # noqa: TID251 - as above
                 break
         answer: Poll = self._answer(node, ref, 0.05)

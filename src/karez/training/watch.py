@@ -3,7 +3,7 @@
 import queue
 import threading
 
-from karez.core.ports import Event, Fabric, NodeLost
+from karez.core.ports import Event, Fabric, NodeEnded, NodeLost
 from karez.core.resources import NodeId
 from karez.core.workloads import WorkloadId
 
@@ -40,6 +40,8 @@ class Watch:
         while not self._over.is_set():
             try:
                 answer = self._fabric.poll(node, self._workload, after, 1.0)
+            except NodeEnded:
+                break
             except NodeLost:
                 misses += 1
                 if misses >= MISSES:

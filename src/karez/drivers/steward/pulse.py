@@ -18,6 +18,7 @@ FACTOR = 5.0
 """Silence counts from so many times the 99th percentile of the gaps before it on."""
 KNOWN = 20
 """Gaps that make a limit of their own."""
+RESET_S = 0.01
 DIAL_S = 0.5
 """How long to try to reach a pulse that broke off."""
 
@@ -76,6 +77,11 @@ class Pulse:
         return self._has_ended or _now() - self._heard_at > self.limit_s
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the agent has ended, which is no matter of patience."""
+        return self._has_ended
+
+    @property
     def limit_s(self) -> float:
         """How long it may be silent: the limit given, or more where it was irregular before."""
         if len(self._gaps) < KNOWN:
@@ -94,6 +100,8 @@ class Pulse:
                     self._follow(stream)
             except ConnectionRefusedError:
                 self._has_ended = True
+            except ConnectionResetError:
+                self._is_over.wait(RESET_S)  # it is about to end: dialled again, it refuses
             except OSError:
                 self._is_over.wait(BEAT_S)  # silence is what counts
             if self._has_ended:

@@ -185,10 +185,13 @@ class Gang:
     def ended(self) -> bool:
         return self.job().state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 
-    def kill(self, seat: int) -> None:
+    def kill(self, seat: int) -> bool:
+        """Whether there was something to kill."""
         info = self.processes().get(seat)
-        if info is not None and info.alive and info.pid:
-            os.kill(info.pid, signal.SIGKILL)
+        if info is None or not info.alive or not info.pid:
+            return False
+        os.kill(info.pid, signal.SIGKILL)
+        return True
 
     def finish(self, *, within_s: float = 90.0) -> Job:
         until(

@@ -1,5 +1,6 @@
 """A rank's line to its node's steward, and to the keepers of state."""
 
+import contextlib
 import json
 import os
 import queue
@@ -105,6 +106,11 @@ class KeeperLine:
         wire.send(self._stream, request)
         return wire.receive(self._stream)
 
+    def cut(self) -> None:
+        """Make a request under way on another thread fail at once."""
+        with contextlib.suppress(OSError):
+            self._stream.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Hang up."""
         self._stream.close()
@@ -146,33 +152,50 @@ class Shipper:
         self._place = place
         self._news = threading.Condition()
         self._wanted: tuple[int, tuple[str, ...], int] | None = None
+        self._line: KeeperLine | None = None
+        self._sending_to: tuple[str, ...] = ()
+        """The peers that a request under way waits for."""
         threading.Thread(target=self._work, daemon=True).start()
 
     def ship(self, step: int, peers: tuple[str, ...], only: int) -> None:
-        """Ask for one snapshot to be sent, or only its first bytes; returns at once."""
+        """Ask for one snapshot to be sent, or only its first bytes; returns at once.
+
+        Other peers than before: a request that still waits for one of those is given up, since a
+        peer behind a cut cable would be waited for until the connection times out.
+        """
         with self._news:
             self._wanted = (step, peers, only)
+            if self._line is not None and self._sending_to not in ((), peers):
+                self._line.cut()
             self._news.notify()
 
     def _work(self) -> None:
-        line: KeeperLine | None = None
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._wanted is not None)
                 assert self._wanted is not None
                 asked = self._wanted
-            try:
-                line = line or KeeperLine(self._place.keeper, self._place)
-                answer, _ = line.ask(self._request(*asked))
-                self.full_bytes = int(answer.get("full", 0))
-                done = bool(answer["ok"]) or bool(self.full_bytes)
-            except (OSError, EOFError):
-                line, done = None, False
+            done = self._send(asked)
             with self._news:
                 if done and self._wanted == asked:
                     self._wanted = None
                 elif not done:  # a keeper was lost: it is started anew, or other peers are named
                     self._news.wait_for(lambda: self._wanted != asked, timeout=RETRY_S)  # noqa: B023 - called here
+
+    def _send(self, asked: tuple[int, tuple[str, ...], int]) -> bool:
+        try:
+            line = self._line or KeeperLine(self._place.keeper, self._place)
+            with self._news:
+                self._line, self._sending_to = line, asked[1]
+            answer, _ = line.ask(self._request(*asked))
+        except (OSError, EOFError):
+            with self._news:
+                self._line, self._sending_to = None, ()
+            return False
+        with self._news:
+            self._sending_to = ()
+        self.full_bytes = int(answer.get("full", 0))
+        return bool(answer["ok"]) or bool(self.full_bytes)
 
     def _request(self, step: int, peers: tuple[str, ...], only: int) -> dict[str, Any]:
         place = self._place

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tokenize
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from karez.core.errors import BadRequest
 from karez.migration import rewrite, shim
 from karez.migration.estimate import estimate
-from karez.migration.findings import Edit, Kind, Target
+from karez.migration.findings import Edit, Target
 from karez.migration.reports import as_html, as_json, as_sarif, unread
 from karez.migration.rewrite import check_clean, plan, write
 from karez.migration.scan import MAX_BYTES, scan
@@ -255,7 +256,12 @@ def test_notebooks_keep_their_form(tmp_path: Path) -> None:
          "source": ["!nvidia-smi\n", "x = torch.ones(1).cuda()\n"]},
     ]  # fmt: skip
     body = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}, indent=1) + "\n"
-    put(tmp_path, {"n.ipynb": body, "tight.ipynb": json.dumps({"cells": cells})})
+    odd = json.dumps({"nbformat": 4, "cells": cells}, separators=(" ,", " :"), indent="\t")
+    for cell in cells[1:]:
+        cell["note"] = '\u00e9 \\",'  # where a pattern would lose its way
+    text = {**cells[2], "source": "x = 1  # \u00e9\ny = x.cuda()"}
+    tight = json.dumps({"cells": [*cells, text]})
+    put(tmp_path, {"n.ipynb": body, "tight.ipynb": tight, "odd.ipynb": odd, "none.ipynb": "{}"})
     after = rewritten(tmp_path)
     found = json.loads(after["n.ipynb"])["cells"]
     assert found[1]["source"] == [
@@ -263,10 +269,14 @@ def test_notebooks_keep_their_form(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found[2]["source"][1] == "x = torch.ones(1).to(_device.type)\n"
     assert after["n.ipynb"].count("\n") == body.count("\n") + 1
-    report = scan(tmp_path / "tight.ipynb")
-    kinds = {one.kind for one in report.findings if one.rule == "cuda-method"}
-    assert kinds == {Kind.ASSISTED}  # to write it anew would change every line of it
-    assert "tight.ipynb" not in after
+    for name, before in (("tight.ipynb", tight), ("odd.ipynb", odd)):
+        made = json.loads(after[name])["cells"]
+        assert made[1]["source"] == found[1]["source"]
+        assert made[2]["source"] == found[2]["source"]
+        import_line = re.compile(r'"import _device\\n"\s*,\s*')
+        undone = import_line.sub("", after[name]).replace(".to(_device.type)", ".cuda()")
+        assert undone.replace("= _device.type", "= 'cuda'") == before
+    assert json.loads(after["tight.ipynb"])["cells"][3]["source"].endswith("y = x.to(_device.type)")
 
 
 def test_the_target_npu_speaks_to_torch_npu(tmp_path: Path) -> None:

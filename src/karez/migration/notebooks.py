@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from karez.migration.examine import Asked, apply, examine
-from karez.migration.findings import Edit, FileReport, Finding, Kind
+from karez.migration.findings import Edit, FileReport, Finding
 
 _MAGIC = re.compile(r"^([ \t]*)[%!?]", re.MULTILINE)
+_DECODER = json.JSONDecoder()
 _BODY = 1
 """Cells are told apart by an empty line, so that a cell's last line needs no end."""
 
@@ -21,17 +23,21 @@ def examine_notebook(path: str, text: str, asked: Asked = Asked()) -> FileReport
     joined, starts = _join(cells)
     report = examine(path, joined, asked)
     report.findings = [_placed(one, joined, starts) for one in report.findings]
-    if not _is_written_alike(text):
-        report.findings = [_by_hand(one) for one in report.findings]
     return report
 
 
 def rewrite_notebook(text: str, edits: tuple[Edit, ...], lines: str) -> str:
-    """The notebook with edits made, and `lines` before the first of them."""
-    document = json.loads(text)
-    cells = [cell for cell in document["cells"] if cell.get("cell_type") == "code"]
-    joined, starts = _join(["".join(cell["source"]) for cell in cells])
-    for number, cell in enumerate(cells):
+    """The notebook with edits made, and `lines` before the first of them.
+
+    Only the sources that change are written anew, in the form that they had: everything else stays
+    as it was, byte for byte.
+    """
+    spans = _sources(text)
+    bodies = ["".join(json.loads(text[start:end])) for start, end in spans]
+    joined, starts = _join(bodies)
+    made = text
+    places = []
+    for number, body in enumerate(bodies):
         start = starts[number]
         end = starts[number + 1] - _BODY if number + 1 < len(starts) else len(joined)
         mine = [
@@ -39,16 +45,69 @@ def rewrite_notebook(text: str, edits: tuple[Edit, ...], lines: str) -> str:
             for edit in edits
             if start <= edit.start <= end
         ]
-        body = "".join(cell["source"])
         if lines and mine:
             at = _place(body, min(edit.start for edit in mine))
             gap = "" if not body[:at] or body[:at].endswith("\n") else "\n"
             mine.append(Edit(start=at, end=at, text=gap + lines))
             lines = ""
-        body = apply(body, mine)
-        is_list = isinstance(cell["source"], list)
-        cell["source"] = body.splitlines(keepends=True) if is_list else body
-    return _dump(document, text)
+        if mine:
+            places.append((spans[number], apply(body, mine)))
+    for (start, end), body in reversed(places):
+        made = made[:start] + _written(body, text[start:end]) + made[end:]
+    return made
+
+
+def _written(body: str, like: str) -> str:
+    """A cell's source as JSON, its lists and escapes as in the one before."""
+    is_ascii = "\\u" in like or like.isascii()
+    if not like.startswith("["):
+        return json.dumps(body, ensure_ascii=is_ascii)
+    first = _blank(like, 1)
+    before, after = like[1:first], ""
+    between = f",{before or ' '}"
+    if like[first] != "]":
+        _, end = _DECODER.raw_decode(like, first)
+        comma = _blank(like, end)
+        if like[comma] == ",":
+            between = like[end : _blank(like, comma + 1)]
+        after = like[len(like[:-1].rstrip()) : -1]
+    items = [json.dumps(row, ensure_ascii=is_ascii) for row in body.splitlines(keepends=True)]
+    return "[" + before + between.join(items) + after + "]"
+
+
+def _sources(text: str) -> list[tuple[int, int]]:
+    """Where the sources of the code cells stand in the file. Raises ValueError, KeyError."""
+    found: list[tuple[int, int]] = []
+    cells = dict(_members(text, _blank(text, 0)))["cells"]
+    at = _blank(text, cells[0] + 1)
+    while text[at] != "]":
+        _, end = _DECODER.raw_decode(text, at)
+        parts = dict(_members(text, at))
+        start, stop = parts["cell_type"]
+        if json.loads(text[start:stop]) == "code":
+            found.append(parts["source"])
+        at = _blank(text, end)
+        at = _blank(text, at + 1) if text[at] == "," else at
+    return found
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The members of the object that begins there, each with where its value stands."""
+    at = _blank(text, at + 1)
+    while text[at] == '"':
+        key, at = _DECODER.raw_decode(text, at)
+        start = _blank(text, _blank(text, at) + 1)
+        _, end = _DECODER.raw_decode(text, start)
+        yield str(key), (start, end)
+        at = _blank(text, end)
+        at = _blank(text, at + 1) if text[at] == "," else at
+
+
+def _blank(text: str, at: int) -> int:
+    """The next character that is no white space."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def _place(body: str, first_use: int) -> int:
@@ -87,27 +146,3 @@ def _placed(finding: Finding, joined: str, starts: list[int]) -> Finding:
     cell = max(n for n, start in enumerate(starts) if start <= offset)
     line = finding.line - joined.count("\n", 0, starts[cell])
     return replace(finding, path=f"{finding.path}#cell-{cell + 1}", line=line)
-
-
-def _by_hand(finding: Finding) -> Finding:
-    if finding.kind != Kind.AUTOMATIC:
-        return finding
-    return replace(
-        finding, kind=Kind.ASSISTED, edits=(), needs=frozenset(),
-        question="The notebook's JSON has a form of its own: make this change in an editor.",
-    )  # fmt: skip
-
-
-def _dump(document: Any, like: str) -> str:
-    indent = re.search(r"\n( +|\t+)\"", like)
-    step: int | str = 1
-    if indent:
-        step = len(indent.group(1)) if indent.group(1).startswith(" ") else indent.group(1)
-    ends = "\n" if like.endswith("\n") else ""
-    is_ascii = "\\u" in like
-    return json.dumps(document, indent=step, ensure_ascii=is_ascii) + ends
-
-
-def _is_written_alike(text: str) -> bool:
-    """Whether the file comes out as it went in when nothing is changed."""
-    return _dump(json.loads(text), text) == text

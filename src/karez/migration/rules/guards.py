@@ -10,7 +10,6 @@ _KERNEL = re.compile(
     r"(^|[._])(triton\w*|_?ext|_C|extensions?|cuda_\w+|cupy|pycuda)($|[._])|_cuda($|\.)"
 )
 """Modules by whose names kernels are known: triton_ops, _ext, _C, roi_align_cuda, cuda_ext."""
-_NOT = ast.Not
 
 
 def kernel_behind(node: ast.AST, site: Site) -> str:
@@ -38,7 +37,7 @@ def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
     """What happens for yes: the body of the `if`, or its else where the question is denied."""
     inside, is_denied = node, False
     for around in site.source.above(node):
-        if isinstance(around, ast.UnaryOp) and isinstance(around.op, _NOT):
+        if isinstance(around, ast.UnaryOp) and isinstance(around.op, ast.Not):
             is_denied = not is_denied
         elif isinstance(around, ast.If) and inside is around.test:
             return around.orelse if is_denied else around.body

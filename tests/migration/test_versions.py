@@ -80,7 +80,7 @@ def test_the_least_change_leaves_the_driver_alone_where_it_can() -> None:
     assert versions.nearest({"torch": "9.9", "cann": "99.0"}) is None
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(installed=st.fixed_dictionaries({part: st.sampled_from(of) for part, of in PARTS.items()}))
 def test_the_least_change_goes_together(installed: dict[str, str]) -> None:
     closest = versions.nearest(installed)

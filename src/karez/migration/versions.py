@@ -88,6 +88,7 @@ class Match:
     why: str
 
 
+@cache
 def order(version: str) -> Version:
     """A version that can be compared; CANN's own forms, such as 6.3.RC3.1, too."""
     plain = re.sub(r"(?i)\.?rc(\d+)\.(?:spc)?(\d+)", r"rc\1.post\2", version.strip().lstrip("v"))
@@ -98,17 +99,18 @@ def order(version: str) -> Version:
         return Version(found[0] if found else "0")
 
 
-def stacks() -> list[Stack]:
+@cache
+def stacks() -> tuple[Stack, ...]:
     """All that is published, the newest first, releases before candidates."""
-    found = [*_plain(), *_engines()]
-    return sorted(
-        found,
+    ordered = sorted(
+        (*_plain(), *_engines()),
         key=lambda one: (
             one.is_released, order(one.cann), order(one.torch or "0"),
             order(one.engine_version or "0"),
         ),
         reverse=True,
     )  # fmt: skip
+    return tuple(ordered)
 
 
 def resolve(wanted: Mapping[str, str], engine: str = "") -> list[Stack]:

@@ -45,6 +45,7 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("import torch as t\nt.device('cuda', 0)", "import torch as t\n_device.device(0)"),
     ],
     "device-comparison": [
+        ("import my_cuda\nif x.device.type == 'cuda': my_cuda.g(x)", None),
         ("x.device.type == 'cuda'", "x.device.type == _device.accelerator"),
         ("if 'cuda' in device: pass", "if _device.accelerator in device: pass"),
         ("device != 'cuda'", "device != _device.accelerator"),
@@ -74,16 +75,20 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("known = ['cuda', 'npu']", None),
     ],
     "device-map": [
-        ("m = {'cuda:0': 'cuda:1'}", 'm = {_device.accelerator + ":0": _device.name(1)}'),
         (
-            "m = {'cuda:0': f'cuda:{rank}'}",
-            "m = {_device.accelerator + \":0\": f'{_device.type}:{rank}'}",
+            "torch.load(p, map_location={'cuda:0': 'cuda:1'})",
+            'torch.load(p, map_location={_device.accelerator + ":0": _device.name(1)})',
+        ),
+        (
+            "torch.load(p, map_location={'cuda:0': f'cuda:{rank}'})",
+            "torch.load(p, map_location={_device.accelerator + \":0\": f'{_device.type}:{rank}'})",
         ),
         (
             "torch.load(p, map_location={'cuda:%d' % 0: 'cuda:%d' % r, 'cuda:1': 'cpu'})",
             "torch.load(p, map_location={(_device.type + ':%d') % 0: (_device.type + ':%d') % r, _device.accelerator + \":1\": 'cpu'})",
         ),
-        ("m = {'cuda': 'cpu'}", "m = {_device.accelerator: 'cpu'}"),
+        ("m = {'cuda:0': 'cuda:1'}", None),
+        ("m = {'cuda:0': f'cuda:{rank}'}", None),
     ],
     "device-key": [
         ("t = {'cuda': 1, 'cpu': 2}", None),
@@ -129,6 +134,14 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("from .triton_ops import f\nif x.is_cuda: f(x)", None),
         ("from .._ext import roi\nif not x.is_cuda: g(x)\nelse: roi.go(x)", None),
         ("def dtw_cuda(x):\n    from .triton_ops import k\nif x.is_cuda: dtw_cuda(x)", None),
+        ("from triton_ops import k\nif x.is_cuda: k[(1,)](x)", None),
+        ("from a import triton_softmax\nif x.is_cuda: triton_softmax(x)", None),
+        (
+            "import my_cuda\ndef f(x):\n    if not x.is_cuda: return x\n    return my_cuda.g(x)",
+            None,
+        ),
+        ("import my_cuda\ndef g(x): return my_cuda.g(x)\ny = x.is_cuda and g(x)", None),
+        ("import triton\n@triton.jit\ndef k(x): pass\nif x.is_cuda: k[(1,)](x)", None),
         ("import roi_cuda\ny = roi_cuda.go(x) if x.is_cuda else x", None),
         (
             "from utils import move_to_cuda\nif x.is_cuda: move_to_cuda(y)",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +15,7 @@ from karez.cli.main import app
 from karez.core.errors import BadRequest
 from karez.migration.verify import certificate as papers
 from karez.migration.verify import msprobe
+from karez.migration.verify.compare import distance
 from karez.migration.verify.records import judge, read
 from karez.migration.verify.run import compare_folders
 
@@ -104,6 +106,63 @@ def test_what_is_not_finite_is_a_problem(tmp_path: Path) -> None:
 
     found = compare_folders(DUMPS / "statistics", _changed(tmp_path, spoil))
     assert any("finite" in one.problem for one in found.verdict.differences if one.name == "fc2")
+
+
+def test_statistics_without_a_norm_are_compared_by_what_is_there(tmp_path: Path) -> None:
+    def bare(table: Any) -> None:
+        def strip(value: Any) -> None:
+            if isinstance(value, dict):
+                value.pop("Norm", None)
+                for one in value.values():
+                    strip(one)
+            elif isinstance(value, list):
+                for one in value:
+                    strip(one)
+
+        strip(table)
+
+    same = _changed(tmp_path, bare)
+    other = tmp_path / "other"
+    shutil.copytree(same, other)
+    path = other / "step0/rank0/dump.json"
+    table = json.loads(path.read_text())
+    table["data"]["Module.act.Tanh.forward.0"]["output"][0]["Max"] = 99.0
+    path.write_text(json.dumps(table))
+    assert compare_folders(same, same).verdict.is_lossless
+    verdict = compare_folders(same, other).verdict
+    assert verdict.first is not None
+    assert verdict.first.name == "act"
+
+
+@pytest.mark.parametrize("body", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_tensor_that_cannot_be_read_is_told(tmp_path: Path, body: bytes) -> None:
+    shutil.copytree(DUMPS / "tensors", tmp_path / "dump")
+    place = tmp_path / "dump/step0/rank0/dump_tensor_data"
+    (place / "Module.act.Tanh.forward.0.output.0.pt").write_bytes(body)
+    with pytest.raises(BadRequest, match="cannot be read"):
+        msprobe.read(tmp_path / "dump")
+
+
+def test_no_file_outside_the_dump_is_opened(tmp_path: Path) -> None:
+    shutil.copytree(DUMPS / "tensors", tmp_path / "dump")
+    path = tmp_path / "dump/step0/rank0/dump.json"
+    name = "Module.act.Tanh.forward.0.output.0.pt"
+    path.write_text(path.read_text().replace(name, "../../../../../../etc/passwd"))
+    row = next(row for row in msprobe.read(tmp_path / "dump").rows if row["name"] == "act")
+    assert set(row["out"]) == {"out:norm", "out:range"}
+
+
+def test_one_dump_is_named_and_a_rank_is_not_replaced_by_another() -> None:
+    with pytest.raises(BadRequest, match="more than one dump"):
+        msprobe.read(DUMPS)
+    with pytest.raises(BadRequest, match="no rank 3"):
+        msprobe.read(DUMPS / "tensors", 3)
+
+
+def test_a_mask_of_minus_infinity_is_no_difference() -> None:
+    a = np.array([-np.inf, 1.0, 2.0])
+    assert distance(a, a * (1 + 2e-7)) < 1e-6
+    assert distance(a, np.array([1.0, -np.inf, 2.0])) == float("inf")
 
 
 def test_checksums_are_compared_exactly(tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ def test_memory_does_not_grow_with_a_trace(monkeypatch: pytest.MonkeyPatch, tmp_
     ("files", "word"),
     [({}, "none of"), ({"trace_view_json": "{}"}, "cannot be read"),
      ({"kernel_details_csv": "a,b\n1,2\n"}, "cannot be read"),
-     ({"communication_json": "[1]"}, "cannot be read"), ({"trace_view_json": "[{"}, "cannot be")],
+     ({"communication_json": "[1]"}, "cannot be read"), ({"trace_view_json": "[{"}, "cannot be"),
+     ({"step_trace_time_csv": "Step;Free\n1;2\n"}, "cannot be read"),
+     ({"communication_json": "[" * 100_000}, "cannot be read")],
 )  # fmt: skip
 def test_a_profile_that_cannot_be_read(tmp_path: Path, files: dict[str, str], word: str) -> None:
     with pytest.raises(BadRequest, match=word):

@@ -17,7 +17,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from karez.cli.main import app
 from karez.core.errors import BadRequest
 from karez.migration import rewrite, shim
 from karez.migration.estimate import estimate
@@ -377,3 +379,18 @@ def test_edits_that_do_not_overlap_are_all_made(spans: list[tuple[int, int, str]
         want += [text[at:start], new]
         at = start + size
     assert rewrite.apply(text, edits) == "".join([*want, text[at:]])
+
+
+def test_a_repository_is_scanned_by_its_address_and_a_wrong_one_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "r", {"a.py": CODE})
+    for words in (["init", "-q"], ["add", "."],
+                  ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):  # fmt: skip
+        subprocess.run(["git", *words], cwd=tmp_path / "r", check=True)
+    address = f"file://{tmp_path / 'r'}"
+    done = CliRunner().invoke(app, ["migrate", "scan", address, "--json"])
+    assert json.loads(done.stdout)["root"] == address
+    assert json.loads(done.stdout)["counts"]["automatic"]
+    wrong = CliRunner().invoke(app, ["migrate", "scan", f"{address}-none"])
+    assert isinstance(wrong.exception, BadRequest)
+    assert "could not be cloned: fatal:" in wrong.exception.what()
+    assert "clone it elsewhere" in wrong.exception.hint()

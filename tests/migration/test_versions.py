@@ -52,7 +52,17 @@ def test_what_fits(wanted: dict[str, str], engine: str, first: tuple[str, str, s
 
 
 @pytest.mark.parametrize(
-    ("wanted", "engine"), [({"torch": "new"}, ""), ({"cuda": "12"}, ""), ({}, "triton")]
+    ("wanted", "engine"),
+    [
+        ({"torch": "new"}, ""),
+        ({"cuda": "12"}, ""),
+        ({}, "triton"),
+        ({"torch": "2.9garbage"}, ""),
+        ({"torch": "2..9"}, ""),
+        ({"torch": "9" * 5000}, ""),
+        ({"torch": "2.9 || 2.8"}, ""),
+        ({"torch": "\u0662.\u0669"}, ""),
+    ],
 )
 def test_what_no_table_knows_is_refused(wanted: dict[str, str], engine: str) -> None:
     with pytest.raises(BadRequest):
@@ -69,6 +79,29 @@ def test_pairs_that_clash_are_told_from_pairs_that_no_table_names() -> None:
     }  # fmt: skip
     unknown = versions.judge({"torch": "2.13.0", "torch_npu": "2.14.0", "cann": "9.1.0"})
     assert [one.fine for one in unknown] == [False, None]
+
+
+@pytest.mark.parametrize(
+    ("installed", "change"),
+    [({"cann": "8.5.0", "driver": "25.3.0"}, {"driver": "25.5.0"}),
+     ({"torch": "2.8.1", "torch_npu": "2.8.0.post2", "cann": "8.5.1", "driver": "25.5.0"},
+      {"torch": "2.8.0"}),
+     ({"mindie": "3.1.0", "cann": "9.0.1"}, {}), ({"mindie": "2.2.RC1", "cann": "8.3.RC2"}, {})],
+)  # fmt: skip
+def test_the_least_change(installed: dict[str, str], change: dict[str, str]) -> None:
+    closest = versions.nearest(installed)
+    assert closest is not None
+    assert closest[1] == change
+    if not change:
+        assert [one.fine for one in versions.judge(installed)] == [True]
+
+
+def test_what_is_installed_fits_a_stack_of_its_engine() -> None:
+    plain = {"torch": "2.9.0+cpu", "torch_npu": "2.9.0.post2", "cann": "9.0.0"}
+    assert {one.engine for one in versions.fitting(plain)} == {""}
+    served = {"vllm-ascend": "0.18.0rc1", "torch_npu": "2.9.0", "cann": "8.5.1"}
+    assert {one.engine_version for one in versions.fitting(served)} == {"0.18.0rc1"}
+    assert versions.fitting({"cann": "1.0"}) == []
 
 
 def test_the_least_change_leaves_the_driver_alone_where_it_can() -> None:
@@ -112,9 +145,11 @@ def test_what_a_machine_has(tmp_path: Path) -> None:
     ("text", "specifier"),
     [("torch>=1.8,<2 ; python_version > '3'\n", "<2,>=1.8"),
      ('dependencies = ["numpy", "torch~=2.1.0", "x"]', "~=2.1.0"),
-     ("  - pytorch=1.13=py3_cuda11\n", "==1.13"), ("  - pytorch::pytorch=2.0\n", "==2.0"),
+     ("  - pytorch=1.13=py3_cuda11\n", "==1.13.*"), ("  - pytorch::pytorch=2.0\n", "==2.0.*"),
      ("torch==2.1.0+cu118", "==2.1.0"), ("torchvision==0.3\npytorch-lightning==2.0\n", ""),
-     ("torch\nnumpy==1.26", "")],
+     ("torch\nnumpy==1.26", ""), ("# torch==1.8 is too old\ntorch==2.7.1\n", "==2.7.1"),
+     ('torch = "^2.1"\n', "<3,>=2.1"), ('torch = {version = "2.3.1"}\n', "==2.3.1"),
+     ("my-torch==3\n", ""), ('"torch (>=2.1)"', ">=2.1"), ("Torch===2.1.0\n", "==2.1.0")],
 )  # fmt: skip
 def test_what_a_repository_asks_of_torch(text: str, specifier: str) -> None:
     assert versions.torch_wanted(text) == specifier

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ def export(order: Order, like: Path | None, outtype: str, converter: str) -> dic
         _run(work, outtype, converter)
         made = next((work / "out" / "gguf").glob("*.gguf"))
         facts = json.loads((made.parent / "karez.json").read_text())["facts"]
+        half = order.target.with_name(f".{order.target.name}.part")
         try:
             order.target.parent.mkdir(parents=True, exist_ok=True)
-            half = order.target.with_name(f".{order.target.name}.part")
             shutil.copyfile(made, half)
             half.replace(order.target)
         except OSError as error:
-            half.unlink(missing_ok=True)
+            with suppress(OSError):
+                half.unlink(missing_ok=True)
             wanted = made.stat().st_size
             raise StorageFull(path=str(order.target), wanted_bytes=wanted) from error
     return {**done, **facts, "files": [str(order.target)]}

@@ -331,7 +331,8 @@ def _here(place: str) -> Iterator[Path]:
         except FileNotFoundError as error:
             raise BadRequest(problem="git is not installed", fix="Clone it elsewhere.") from error
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+            lines = done.stderr.strip().splitlines() or ["no reason"]
+            said = next((line for line in lines if line.startswith("fatal:")), lines[-1])
             raise BadRequest(
                 problem=f"{place} could not be cloned: {said}",
                 fix="Without a network, clone it elsewhere and name the folder.",

@@ -27,7 +27,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def write_page(path: Path | None, text: str) -> None:
+def write_page(path: Path | None, text: str, what: str = "report") -> None:
     """Write a report, if one was asked for. Raises BadRequest if it cannot be written."""
     if path is None:
         return
@@ -35,7 +35,7 @@ def write_page(path: Path | None, text: str) -> None:
         path.write_text(text)
     except OSError as error:
         raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"report: {path}", err=True)
+    typer.echo(f"{what}: {path}", err=True)
 
 
 @contextmanager

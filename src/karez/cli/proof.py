@@ -89,9 +89,7 @@ def _finish(
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")  # noqa: TID251 - a paper's date
     body = papers.certificate(found, now=now, version=karez.__version__)
     signed = papers.sign(body, state_folder() / "migration.key")
-    if certificate is not None:
-        certificate.write_text(json.dumps(signed, indent=1) + "\n")
-        typer.echo(f"certificate: {certificate}", err=True)
+    write_page(certificate, json.dumps(signed, indent=1) + "\n", "certificate")
     write_page(report, papers.page(signed, found))
     if not quiet:
         _say(signed, found)

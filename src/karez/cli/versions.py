@@ -31,7 +31,7 @@ def findings(found: dict[str, str]) -> Iterator[tuple[str, bool, str, str]]:
     mend = ""
     if any(match.fine is False for match in matches):
         closest = versions.nearest(found)
-        if closest is not None:
+        if closest is not None and closest[1]:
             _, changes = closest
             mend = "least change: " + ", ".join(f"{part} {v}" for part, v in changes.items())
     for match in matches:
@@ -60,11 +60,8 @@ def versions_command(
         name: pinned,
     }  # fmt: skip
     wanted = {part: text for part, text in asked.items() if text}
-    if not wanted and not name:
-        wanted = {part: f"=={v}" if part != "python" else v for part, v in here().items()}
-        wanted["python"] = wanted.get("python", "").rpartition(".")[0]
-        wanted = {part: text for part, text in wanted.items() if text}
-    found = versions.resolve(wanted, name)
+    is_asked = bool(wanted or name)
+    found = versions.resolve(wanted, name) if is_asked else versions.fitting(here())
     if as_json:
         used = {source: versions.where(source) for one in found for source in one.sources}
         json_out({"stacks": [asdict(one) for one in found], "sources": used})

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,6 +33,10 @@ _MEMORY = {
     "AscendCL@aclrtFree": "the memory is nearly full: a smaller batch, no empty_cache()",
 }
 _CHUNK = 1 << 20
+_BROKEN = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+    csv.Error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +92,9 @@ def look(folder: Path) -> list[Slow]:
         if path.is_file():
             seen += 1
             try:
-                with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
                     slow += reader(file)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+            except _BROKEN as error:
                 raise BadRequest(problem=f"{path} cannot be read: {error}") from error
     if not seen:
         raise BadRequest(
@@ -202,7 +207,7 @@ class _Kernels:
 def _steps(file: TextIO) -> Iterator[Slow]:
     rows = list(csv.DictReader(file))
     spent = {
-        name: sum(_number(row.get(name)) for row in rows)
+        name: sum(_number(row[name]) for row in rows)
         for name in ("Computing", "Communication(Not Overlapped)", "Free")
     }
     total = sum(spent.values())
@@ -364,6 +369,7 @@ def _some(values: Iterable[str], most: int = 4) -> str:
 
 def _number(value: object) -> float:
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
         return 0.0
+    return number if isfinite(number) else 0.0

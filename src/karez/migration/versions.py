@@ -32,8 +32,14 @@ COST = {
 """What a change takes, relative to another torch_npu: a driver wants root and a restart."""
 HOME = Path("/usr/local/Ascend")
 _TORCH = re.compile(
-    r"""(?m)(?:^|["'\s,:\[-])(?:py)?torch\s*(?:\[[^\]]*\])?\s*((?:(?:[=<>!~]=?)\s*\d[\w.*]*\s*,?\s*)+)"""
+    r"""(?im)(?:^|["'\s,:\[(])(?:py)?torch\s*(?:\[[^\]]*\])?\s*\(?\s*((?:[=<>!~]=?=?\s*\d[\w.*]*\s*,?\s*)+)"""
 )
+_POETRY = re.compile(r"""(?m)^torch\s*=\s*(?:\{[^}\n]*version\s*=\s*)?["']([^"']+)["']""")
+_PIECE = re.compile(
+    r"(?ai)(==|~=|!=|<=|>=|<|>)?\s*v?"
+    r"(\d+(?:\.\d+)*(?:\.?(?:a|b|rc|post|dev|beta|spc)\d+(?:\.\d+)*)*(?:\+[\w.]+)?)(\.\*)?"
+)
+MAX_TEXT = 40
 _TOOLKIT = ("ascend-toolkit/latest", "cann", "cann/latest", "latest")
 
 
@@ -91,7 +97,9 @@ class Match:
 @cache
 def order(version: str) -> Version:
     """A version that can be compared; CANN's own forms, such as 6.3.RC3.1, too."""
-    plain = re.sub(r"(?i)\.?rc(\d+)\.(?:spc)?(\d+)", r"rc\1.post\2", version.strip().lstrip("v"))
+    plain = re.sub(r"(?i)\.beta\d+$", "", version.strip().lstrip("v"))
+    plain = re.sub(r"(?i)\.?rc(\d+)\.(?:spc)?(\d+)", r"rc\1.post\2", plain)
+    plain = re.sub(r"(?i)\.spc(\d+)$", r".post\1", plain)
     try:
         return Version(plain)
     except InvalidVersion:
@@ -143,7 +151,7 @@ def judge(installed: Mapping[str, str]) -> list[Match]:
     """Every pair of installed parts that a table could speak of."""
     pairs = (
         ("torch_npu", "torch"), ("torch_npu", "cann"), ("cann", "driver"), ("torch", "python"),
-        *((engine, part) for engine in ENGINES for part in ("cann", "torch_npu")),
+        *((engine, part) for engine in ENGINES for part in ("cann", "torch_npu", "python")),
     )  # fmt: skip
     return [
         _match(one, other, installed)
@@ -155,24 +163,41 @@ def judge(installed: Mapping[str, str]) -> list[Match]:
 def nearest(installed: Mapping[str, str]) -> tuple[Stack, dict[str, str]] | None:
     """The published stack that takes the least change, and the changes: part -> version.
 
-    None where nothing that is installed is in any table.
+    What a stack says nothing of counts as much as a change, since nobody vouches for it. None where
+    nothing that is installed is in any table.
     """
     engine = next((name for name in ENGINES if installed.get(name)), "")
+    seen = {part: version for part, version in installed.items() if version}
     best: tuple[int, Stack, dict[str, str]] | None = None
     for one in stacks():
-        if one.engine != engine:
+        if one.engine != engine and (engine or not one.torch):
             continue
-        changes = {}
-        for part, seen in installed.items():
-            allowed = one.allows(part)
-            if seen and allowed and not any(_same(part, seen, version) for version in allowed):
-                changes[part] = max(allowed, key=order)
-        cost = sum(COST[part] for part in changes)
-        if best is None or cost < best[0]:
+        changes = {
+            part: max(one.allows(part), key=order)
+            for part, version in seen.items()
+            if one.allows(part) and not _has(one, part, version)
+        }
+        unsaid = [part for part in seen if not one.allows(part)]
+        cost = sum(COST[part] for part in (*changes, *unsaid))
+        if len(changes) + len(unsaid) < len(seen) and (best is None or cost < best[0]):
             best = cost, one, changes
-    if best is None or len(best[2]) == len([seen for seen in installed.values() if seen]):
-        return None
-    return best[1], best[2]
+    return None if best is None else (best[1], best[2])
+
+
+def fitting(installed: Mapping[str, str]) -> list[Stack]:
+    """The stacks that are as installed, as far as they say anything, with the installed engine."""
+    engine = next((name for name in ENGINES if installed.get(name)), "")
+    return [
+        one for one in stacks()
+        if one.engine == engine and all(
+            _has(one, part, version) or not one.allows(part)
+            for part, version in installed.items()
+        )
+    ]  # fmt: skip
+
+
+def _has(one: Stack, part: str, version: str) -> bool:
+    return any(_same(part, version, listed) for listed in one.allows(part))
 
 
 def installed(home: Path = HOME, toolkit: str = "") -> dict[str, str]:
@@ -209,14 +234,27 @@ def torch_wanted(text: str) -> str:
 
     A specifier; empty: nothing that can be read.
     """
-    found = _TORCH.search(text)
-    if not found:
+    plain = re.sub(r"(?m)(^|\s)#.*$", "", text)
+    poetry = _POETRY.search(plain)
+    found = _TORCH.search(plain)
+    if poetry is None and found is None:
         return ""
-    parts = [part.strip() for part in found[1].split(",") if part.strip()]
+    parts = (poetry or found)[1].split(",")  # type: ignore[index]
     try:
-        return str(SpecifierSet(",".join(re.sub(r"^=(?!=)", "==", part) for part in parts)))
-    except InvalidSpecifier:
+        return str(SpecifierSet(",".join(_plainly(part.strip()) for part in parts if part.strip())))
+    except (InvalidSpecifier, InvalidVersion):
         return ""
+
+
+def _plainly(part: str) -> str:
+    """Pip's form of a piece: conda's `=2.7` is any 2.7, Poetry's `^2.1` ends before 3."""
+    if part.startswith("^"):
+        version = Version(part[1:])
+        return f">={version},<{version.major + 1}"
+    if part[0].isdigit():
+        return f"=={part}"
+    conda = re.fullmatch(r"=\s*(\d[\w.]*)", part)
+    return f"=={conda[1]}.*" if conda else re.sub(r"^===", "==", part)
 
 
 def _plain() -> Iterator[Stack]:
@@ -240,10 +278,10 @@ def _engines() -> Iterator[Stack]:
             pythons=_within(python), engine=engine, engine_version=version,
             sources=tuple(filter(None, (source, drivers_source))),
         )  # fmt: skip
-        if torch or engine == "mindspore":
+        bases = () if torch or engine == "mindspore" else plain.get(cann, ())
+        if not bases:
             yield own
-            continue
-        for base in plain.get(cann, ()):
+        for base in bases:
             yield Stack(
                 cann=cann, torch=base.torch, torch_npu=base.torch_npu, drivers=drivers,
                 pythons=base.pythons, engine=engine, engine_version=version,
@@ -270,17 +308,23 @@ def _within(specifier: str) -> tuple[str, ...]:
 
 
 def _specifier(part: str, text: str) -> SpecifierSet:
-    plain = text.strip()
-    if re.match(r"v?\d", plain):
-        bare = order(plain).public
-        exact = re.search(r"(?i)rc|post|dev|\.\d+\.\d+", plain) is not None
-        plain = f"=={bare}" if exact else f"=={bare}.*"
-    try:
-        return SpecifierSet(plain, prereleases=True)
-    except InvalidSpecifier as error:
-        raise BadRequest(
-            problem=f"{part} {text!r} is no version", fix="Write 2.9, 2.9.0 or '>=2.7,<2.10'."
-        ) from error
+    asked = []
+    for piece in filter(None, (one.strip() for one in text.split(","))):
+        found = _PIECE.fullmatch(piece) if len(piece) < MAX_TEXT else None
+        if found is None:
+            raise BadRequest(
+                problem=f"{part} {text[:40]!r} is no version",
+                fix="Write 2.9, 2.9.0 or '>=2.7,<2.10'.",
+            )
+        sign, version, star = found[1] or "", found[2], found[3] or ""
+        bare = order(version).public
+        if part == "python":
+            bare = ".".join(bare.split(".")[:2])  # of Python only 3.X counts
+        if not sign:
+            exact = re.search(r"(?i)rc|post|dev|spc|\.\d+\.\d+", version) is not None
+            sign, star = "==", "" if exact else ".*"
+        asked.append(f"{sign}{bare}{star}")
+    return SpecifierSet(",".join(asked), prereleases=True)
 
 
 def _fits(one: Stack, part: str, spec: SpecifierSet) -> bool:
@@ -299,6 +343,12 @@ def _match(one: str, other: str, installed: Mapping[str, str]) -> Match:
     rows = [row for row in stacks() if any(_same(one, mine, v) for v in row.allows(one))]
     rows.sort(key=lambda row: bool(row.engine))
     listed = sorted({v for row in rows for v in row.allows(other)}, key=order)
+    if one == "cann" and not rows:
+        drivers, source = _drivers(mine)
+        listed, rows = (
+            sorted(drivers, key=order),
+            [Stack(cann=mine, drivers=drivers, sources=(source,))],
+        )
     first, second = f"{one} {mine}", f"{other} {its}"
     if any(_same(other, its, version) for version in listed):
         return Match(first=first, second=second, fine=True, why="")

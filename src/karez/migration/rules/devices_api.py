@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Site
-from karez.migration.rules.guards import guarded, kernel_behind
+from karez.migration.rules.guards import asked
 
 
 class CudaIsAvailable(Api):
@@ -18,10 +18,10 @@ class CudaIsAvailable(Api):
     def find(self, node: ast.AST, site: Site) -> Finding | None:
         """See Rule. What guards a kernel for CUDA is a question."""
         found = super().find(node, site)
-        kernel = kernel_behind(node, site) if found is not None else ""
-        if found is None or not kernel:
+        kind, question = asked(node, site) if found is not None else (None, "")
+        if found is None or kind is None:
             return found
-        return replace(found, kind=Kind.ASSISTED, question=guarded(kernel))
+        return replace(found, kind=kind, question=question)
 
 
 class CudaDeviceCount(Api):

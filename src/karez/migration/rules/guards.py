@@ -4,10 +4,12 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
+from karez.migration.findings import Kind
 from karez.migration.rules.base import Site
 
 _KERNEL = re.compile(
-    r"(^|[._])(triton\w*|_?ext|_C|extensions?|cuda_\w+|cupy|pycuda)($|[._])|_cuda($|\.)"
+    r"(^|[._])(triton\w*|_?ext|_C|extensions?|cuda_(ext|ops?|kernels?|lib)\w*|cupy|pycuda)($|[._])"
+    r"|_cuda\.|^\w*_cuda$"
 )
 """Modules by whose names kernels are known: triton_ops, _ext, _C, roi_align_cuda, cuda_ext."""
 
@@ -28,9 +30,15 @@ def kernel_behind(node: ast.AST, site: Site) -> str:
     return ""
 
 
-def guarded(kernel: str) -> str:
-    """The question that is asked then."""
-    return f"It leads to {kernel}, made for CUDA: is there a form of it that an NPU should take?"
+def asked(node: ast.AST, site: Site) -> tuple[Kind | None, str]:
+    """The kind and the question of what leads to a kernel; None and nothing otherwise."""
+    kernel = kernel_behind(node, site)
+    if not kernel:
+        return None, ""
+    return (
+        Kind.ASSISTED,
+        f"It leads to {kernel}, made for CUDA: is there a form of it that an NPU should take?",
+    )
 
 
 def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
@@ -40,7 +48,14 @@ def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
         if isinstance(around, ast.UnaryOp) and isinstance(around.op, ast.Not):
             is_denied = not is_denied
         elif isinstance(around, ast.If) and inside is around.test:
-            return around.orelse if is_denied else around.body
+            if not is_denied:
+                return around.body
+            leaves = isinstance(around.body[-1], (ast.Return, ast.Raise, ast.Continue))
+            return around.orelse or (_after(around, site) if leaves else [])
+        elif isinstance(around, ast.BoolOp) and isinstance(around.op, ast.And):
+            rest = around.values[around.values.index(inside) + 1 :] if not is_denied else []  # type: ignore[arg-type]
+            if any(isinstance(part, ast.Call) for part in rest):
+                return rest
         elif isinstance(around, ast.IfExp) and inside is around.test:
             return [around.orelse if is_denied else around.body]
         elif isinstance(around, ast.stmt):
@@ -49,9 +64,19 @@ def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
     return []
 
 
+def _after(node: ast.stmt, site: Site) -> Sequence[ast.AST]:
+    """The statements that follow in the same block."""
+    around = site.source.parent(node)
+    for block in ("body", "orelse", "finalbody"):
+        found: list[ast.AST] = getattr(around, block, None) or []
+        if isinstance(found, list) and node in found:
+            return found[found.index(node) + 1 :]
+    return []
+
+
 def _called(call: ast.Call, modules: dict[str, str], site: Site) -> str:
     root: ast.AST = call.func
-    while isinstance(root, ast.Attribute):
+    while isinstance(root, (ast.Attribute, ast.Subscript)):  # kernel[grid](...) is Triton's way
         root = root.value
     if not isinstance(root, ast.Name):
         return ""
@@ -59,9 +84,23 @@ def _called(call: ast.Call, modules: dict[str, str], site: Site) -> str:
     if _KERNEL.search(module):
         return module
     own = next((f for f in site.source.nodes if _is_function(f, root.id)), None)
-    imports = _within([own]) if own is not None and root is call.func else iter(())
-    names = (n for f in imports if isinstance(f, (ast.Import, ast.ImportFrom)) for n in _names(f))
-    return next(filter(_KERNEL.search, names), "")
+    return _of_function(own, modules, site) if own is not None else ""
+
+
+def _of_function(own: ast.AST, modules: dict[str, str], site: Site) -> str:
+    """The kernel that a function of this file is, imports, or calls by a module's name."""
+    for found in ast.walk(own):
+        if isinstance(found, (ast.Import, ast.ImportFrom)):
+            name = next(filter(_KERNEL.search, _names(found)), "")
+        elif isinstance(found, ast.Name):
+            name = modules.get(found.id, "")
+        elif isinstance(found, ast.Attribute):
+            name = site.source.dotted(found) or ""
+        else:
+            continue
+        if _KERNEL.search(name):
+            return name
+    return ""
 
 
 def _modules(site: Site) -> dict[str, str]:
@@ -80,7 +119,7 @@ def _names(node: ast.Import | ast.ImportFrom) -> list[str]:
     module = node.module or ""
     if module.partition(".")[0] == "torch":
         return ["" for _ in node.names]
-    return [module or alias.name for alias in node.names]
+    return [f"{module}.{alias.name}" if module else alias.name for alias in node.names]
 
 
 def _within(parts: Sequence[ast.AST]) -> Iterator[ast.AST]:

@@ -5,6 +5,7 @@ import re
 
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, names_in, string
+from karez.migration.rules.guards import asked
 
 _DEVICE = re.compile(r"cuda(?::(\d+))?\Z")
 _DEVICE_CALLS = frozenset(
@@ -130,8 +131,9 @@ class DeviceComparison(Rule[ast.Compare]):
                 question=f"Does {others_code[:60]} name a device, or a way of computing?",
             )  # fmt: skip
         edits = [site.swap(literal, _compared(literal, site)) for literal in literals]
+        kind, question = asked(node, site)
         return self.found(
-            node, site, edits, needs=site.needs("accelerator"),
+            node, site, edits, needs=site.needs("accelerator"), kind=kind, question=question,
             forms=((Target.AGNOSTIC, f"{SHIM}.accelerator"), (Target.NPU, '"npu"')),
         )  # fmt: skip
 
@@ -179,7 +181,7 @@ class DeviceFormat(Rule[ast.AST]):
 
     def _in_fstring(self, node: ast.JoinedStr, site: Site) -> Finding | None:
         first = string(node.values[0]) if node.values else None
-        if first is None or not first.startswith("cuda:") or len(node.values) < _PIECES:
+        if first is None or not first.startswith("cuda:") or len(node.values) < 2:
             return None
         code = site.source.code(node)
         opening = re.match(r"""[fFrR]{1,2}('''|\"\"\"|'|\")cuda:""", code)
@@ -190,9 +192,6 @@ class DeviceFormat(Rule[ast.AST]):
         site.claim(*node.values)
         edit = Edit(start=at, end=at + len("cuda"), text=new)
         return self.found(node, site, [edit], needs=site.needs("type"))
-
-
-_PIECES = 2
 
 
 class DeviceChoices(Rule[ast.AST]):
@@ -237,32 +236,33 @@ class DeviceKey(Rule[ast.AST]):
 
 
 class DeviceMap(Rule[ast.AST]):
-    """A table says where what was saved from one device goes; on a CPU it must find nothing."""
+    """A table of devices: where map_location takes it, on a CPU it must find nothing."""
 
     nodes = (ast.Constant,)
+    question = "Is it a map as torch.load takes it? Then its keys and values change together."
 
     def find(self, node: ast.AST, site: Site) -> Finding | None:
         """See Rule."""
-        named = _DEVICE.match(string(node) or "")
         table = site.source.parent(node)
+        named = _DEVICE.match(string(node) or "")
         if named is None or not isinstance(table, ast.Dict) or node not in table.keys:
             return None
         value = table.values[table.keys.index(node)]
         first = value.values[0] if isinstance(value, ast.JoinedStr) and value.values else value
-        first = first.left if isinstance(first, ast.BinOp) else first
-        text = string(first) or ""
+        text = string(first.left if isinstance(first, ast.BinOp) else first) or ""
         if not (text == "cpu" or text.startswith("cuda:")):
             return None
+        parent = site.source.parent(table)
+        if not (isinstance(parent, ast.keyword) and parent.arg == "map_location"):
+            site.claim_all(value)
+            return self.found(node, site, kind=Kind.ASSISTED)
         edits = [site.swap(node, _compared(node, site))]
         index = _DEVICE.match(string(value) or "")
         if index is not None:
             site.claim(value)
             edits.append(site.swap(value, _named(index.group(1), site)))
-        needs = site.needs("accelerator", *(("name",) if index else ()))
-        return self.found(
-            node, site, edits, needs=needs,
-            forms=((Target.AGNOSTIC, f'{SHIM}.accelerator + ":0"'), (Target.NPU, '"npu:0"')),
-        )  # fmt: skip
+        needs = ("accelerator", "name") if index else ("accelerator",)
+        return self.found(node, site, edits, needs=site.needs(*needs))
 
 
 class CudaString(Rule[ast.AST]):

@@ -5,7 +5,7 @@ import re
 
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, string
-from karez.migration.rules.guards import guarded, kernel_behind
+from karez.migration.rules.guards import asked
 
 TYPES = {
     "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
@@ -142,9 +142,7 @@ class IsCuda(Rule[ast.Attribute]):
                 kind=Kind.ASSISTED,
                 question="TorchScript knows no functions of modules.",
             )
-        kernel = kernel_behind(node, site)
-        kind = Kind.ASSISTED if kernel else None
-        question = guarded(kernel) if kernel else ""
+        kind, question = asked(node, site)
         end = site.source.end(node)
         if site.is_npu:
             return self.found(

@@ -111,7 +111,7 @@ def compare(reference: Record, other: Record, again: Record | None = None) -> Ve
     verdict.unmatched += [_named(key) for key in right if key not in left]
     noise = _Noise(reference)
     for key, number in left.items():
-        if key in right:
+        if key in right and (reference.rows[number]["out"] or other.rows[right[key]]["out"]):
             still = noise.of(number)
             own = 0.0
             if again is not None and key in repeated:
@@ -264,8 +264,10 @@ def distance(a: np.ndarray, b: np.ndarray, least: float = 0.0) -> float:
     with np.errstate(invalid="ignore"):
         gap = np.abs(a - b)
     if not np.isfinite(gap).all():
-        same = np.array_equal(a, b, equal_nan=True)
-        return 0.0 if same else float("inf")
+        finite = np.isfinite(a) & np.isfinite(b)
+        if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+            return float("inf")  # a mask's -inf stands in both; anything else does not
+        return distance(a[finite], b[finite], least)
     scale = max(float(np.abs(a).max()), float(np.abs(b).max()), least)
     return float(gap.max()) / max(scale, SMALL) if scale > SMALL else 0.0
 

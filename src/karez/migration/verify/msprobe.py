@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,18 @@ from karez.migration.verify.compare import SAMPLE, Record
 
 FORM = "msprobe"
 _STEP = re.compile(r"step(\d+)$")
-_RANK = re.compile(r"(?:rank|proc)(\d+)$")
+_RANK = re.compile(r"rank(\d+)$")
+ALONE = -1
+"""The rank of a folder procNNN: a process without a rank, which no two runs share."""
 _NAME = re.compile(
     r"(?P<what>.+?)\.(?:(?P<way>forward|backward|parameters_grad)\.(?P<count>\d+)"
     r"|(?P<calls>\d+)\.(?P<api_way>forward|backward))$"
 )
 _KINDS = {"forward": "forward", "backward": "backward", "parameters_grad": "gradient"}
+_BROKEN = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError,
+    UnpicklingError,
+)  # fmt: skip
 _STATISTICS = ("Max", "Min", "Mean")
 
 
@@ -40,21 +47,25 @@ def read(folder: Path, rank: int = 0) -> Record:
     """
     steps: dict[int, dict[int, Path]] = {}
     for step, its_rank, path in _dumps(folder):
-        steps.setdefault(step, {})[its_rank] = path
+        if its_rank in steps.setdefault(step, {}):
+            raise BadRequest(
+                problem=f"{folder} holds more than one dump of step {step}: {path} and another",
+                fix="Name one dump_path, or one process's folder.",
+            )
+        steps[step][its_rank] = path
     if not steps:
         raise BadRequest(problem=f"{folder} holds no dump of msprobe", fix="Name its dump_path.")
     record = Record(rows=[], samples={}, losses=[], about={})
     reader = _Reader(record)
-    for at, step in enumerate(sorted(steps)):
+    for step in sorted(steps):
         ranks = steps[step]
-        # without torchrun the folder is named by a process, which no two runs share
-        chosen = ranks.get(rank) or (next(iter(ranks.values())) if len(ranks) == 1 else None)
+        chosen = ranks.get(rank, ranks.get(ALONE))
         if chosen is None:
             known = ", ".join(map(str, sorted(ranks)))
             raise BadRequest(problem=f"step {step} has no rank {rank}", fix=f"There are: {known}.")
         try:
-            reader.read(at, chosen)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reader.read(step, chosen)
+        except _BROKEN as error:
             raise BadRequest(
                 problem=f"{chosen} cannot be read: {error}",
                 fix="A dump is whole only after PrecisionDebugger.stop().",
@@ -68,7 +79,11 @@ def _dumps(folder: Path) -> Iterator[tuple[int, int, Path]]:
     for path in sorted(folder.glob("dump.json")) or sorted(folder.glob("**/dump.json")):
         step = _STEP.search(path.parent.parent.name)
         rank = _RANK.search(path.parent.name)
-        yield int(step[1]) if step else 0, int(rank[1]) if rank else 0, path
+        yield int(step[1]) if step else 0, int(rank[1]) if rank else _rank_of(path.parent), path
+
+
+def _rank_of(folder: Path) -> int:
+    return ALONE if folder.name.startswith("proc") else 0
 
 
 class _Reader:
@@ -133,15 +148,18 @@ def _samples(
     value: Mapping[str, Any], tensors: Path, dtype: str
 ) -> Iterator[tuple[str, np.ndarray, str]]:
     """What of a tensor can be compared: elements, or its statistics, or its checksum."""
-    path = tensors / str(value.get("data_name"))
+    path = tensors / Path(str(value.get("data_name"))).name
     if value.get("data_name") and path.is_file():
         flat = _load(path)
         yield "", flat[:: max(1, -(-flat.size // SAMPLE))].copy(), dtype
     elif value.get("md5"):
         yield ":checksum", np.array([float(int(str(value["md5"]), 16))]), "checksum"
-    elif value.get("Norm") is not None:
-        yield ":norm", np.array([float(value["Norm"])]), dtype
-        yield ":range", np.array([float(value[name] or 0.0) for name in _STATISTICS]), dtype
+    else:
+        if value.get("Norm") is not None:
+            yield ":norm", np.array([float(value["Norm"])]), dtype
+        if any(value.get(name) is not None for name in _STATISTICS):
+            seen = [float(value.get(name) or 0.0) for name in _STATISTICS]
+            yield ":range", np.array(seen), dtype
 
 
 def _load(path: Path) -> np.ndarray:

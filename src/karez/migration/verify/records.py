@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 from karez.core.errors import BadRequest
 from karez.migration.verify import msprobe
@@ -14,7 +15,7 @@ def read(folder: Path, rank: int = 0) -> Record:
         if (at / "record.json").is_file():
             try:
                 return Record.read(at)
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
                 raise BadRequest(problem=f"{at} holds no whole record: {error}") from error
     if folder.is_dir() and msprobe.is_dump(folder):
         return msprobe.read(folder, rank)
@@ -33,7 +34,8 @@ def judge(reference: Record, target: Record, again: Record | None = None) -> Ver
     forms = {record.about.get("form", "karez") for record in (reference, target)}
     if len(forms) > 1:
         reference, target = _shared(reference, target), _shared(target, reference)
-    tasks = {record.about["task"] for record in (reference, target) if "task" in record.about}
+    all_of = [one for one in (reference, target, again) if one is not None]
+    tasks = {record.about["task"] for record in all_of if "task" in record.about}
     if len(tasks) > 1 or (len(forms) > 1 and not reference.rows):
         raise BadRequest(
             problem="the two have nothing in common that could be compared",

@@ -127,9 +127,9 @@ def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs(tmp_path: P
     assert put(2, 100, limit=250, epoch=2) == {"ok": True}
     assert put(3, 200, limit=250, epoch=2) == {"ok": False, "full": 300}
     assert put(3, 100, limit=250, epoch=1) == {"ok": False}
-    assert put(3, 100, limit=250, epoch=3) == {"ok": True}
+    assert put(3, 100, limit=250, epoch=3, generation=7) == {"ok": True}
     steps, _ = keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})
-    assert steps == {"steps": [(2, True), (3, True)]}
+    assert steps == {"steps": [(2, True, 0), (3, True, 7)]}
     keeper.answer({"op": "drop", "job": "j"}, b"", {})
     assert put(1, 1, epoch=1) == {"ok": True}
 

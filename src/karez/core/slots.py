@@ -91,6 +91,12 @@ class Slots:
         found = (_SLOT.unpack_from(self._map, 64 + slot * 64)[0] for slot in range(2))
         return tuple(sorted(step for step in found if step >= 0))
 
+    def generation(self, step: int) -> int:
+        """In which generation a step was written; 0, if it is not there."""
+        head = 64 + (step % 2) * 64
+        at_step, _, _, generation = _SLOT.unpack_from(self._map, head)
+        return int(generation) if at_step == step else 0
+
     def read(self, step: int, *, only: int = 0) -> Snapshot | None:
         """A whole snapshot, or None if it is not there or its checksum is wrong.
 

@@ -195,7 +195,8 @@ class HistoryStore(Protocol):
         """Seat -> the parts it starts from, of the newest step that these seats can start from.
 
         A step counts once all ranks that were there have stored it. A seat that stored none of it
-        starts from what the ranks have in common, where a part holds that.
+        starts from what the ranks have in common, where a part holds that; where every part is a
+        shard, other seats than those that stored them get all of them.
         """
         ...
 

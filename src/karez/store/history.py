@@ -159,12 +159,18 @@ def _part(row: Any) -> Part:
 
 
 def _startable(parts: Sequence[Part], seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
-    """What each seat starts from, if all ranks of that time have stored, and all seats can."""
+    """What each seat starts from, if all ranks of that time have stored, and all seats can.
+
+    Shards of other ranks than these are given to each seat, which cuts its own from them.
+    """
     by_rank = {part.rank: part for part in parts}
     world = max(part.world for part in parts)
     whole = next((part for part in parts if part.whole), None)
     if len(parts) < (world or (1 if whole else len(seats))):
         return {}
     if whole is None:
-        return {seat: [by_rank[seat]] for seat in seats} if set(seats) == set(by_rank) else {}
+        if set(seats) == set(by_rank):
+            return {seat: [by_rank[seat]] for seat in seats}
+        is_one_cut = {part.world for part in parts} == {len(parts)}
+        return dict.fromkeys(seats, sorted(parts, key=lambda part: part.rank)) if is_one_cut else {}
     return {seat: list(dict.fromkeys([by_rank.get(seat, whole), whole])) for seat in seats}

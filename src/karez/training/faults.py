@@ -117,7 +117,7 @@ def _merge(gang: Gang, new: Fault, now: float) -> Fault:
 
 def _end_generation(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...]]:
     for number, _ in gang.active:
-        gang = put(gang, number, standing=False, finished=False)
+        gang = put(gang, number, standing=False, finished=False, found=None)
     phase = Phase.PLACING if gang.phase == Phase.PLACING else Phase.QUIESCING
     gang = replace(
         gang,

@@ -54,13 +54,8 @@ class Foreman:
         self.tools = tools
         self._granted = allocation.grants
         self.crew = crew_of(allocation.grants, ())
-        self.hands = Hands(
-            job=job,
-            token=token,
-            tools=tools,
-            crew=self.crew,
-            kit=Kit(job=job, epoch=allocation.epoch),
-        )
+        kit = Kit(job=job, epoch=allocation.epoch)
+        self.hands = Hands(job=job, token=token, tools=tools, crew=self.crew, kit=kit)
         self.record = Record(job, token, tools)
         self.record.held_since = allocation.since
         self._over = threading.Event()
@@ -121,6 +116,7 @@ class Foreman:
             ladder_fixed=spec.ladder_fixed,
             costs=costs(receipts),
             skipped=memo.skipped if memo else (),
+            cuts=memo.cuts if memo else (),
         )
         for seat, grant in self.crew.seats.items():
             self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
@@ -235,6 +231,8 @@ class Foreman:
                 self.hands.tell(self._gang, seat, {"type": "halt", "generation": generation})
             case words.Go():
                 self.hands.go(self._gang, command)
+            case words.Seek():
+                self.hands.seek(self._gang, command)
             case words.Kill(rank=seat, node=node, life=life):
                 self.hands.kill(node, seat, life)
             case words.FindPlaces():
@@ -311,7 +309,7 @@ class Foreman:
             return
         targets.drop(self.job.id)
         if not self._gang.may_resize:
-            return  # a plain script, and one in shards, has the size that it started with
+            return  # a plain script has the size that it started with
         now = {seat: self.crew.seats[seat] for seat, _ in self._gang.active}
         workers = [grant for grant in asked if not grant.role]
         kept = {seat: grant for seat, grant in now.items() if grant in workers}

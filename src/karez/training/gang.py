@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from karez.core.resources import NodeId
 from karez.core.workloads import EndReason
+from karez.training.cuts import Cut
 from karez.training.ladder import PRIOR_S
 
 NOWHERE = NodeId("")
@@ -51,6 +52,8 @@ class Rank:
     steps: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
     """Where each restorable step would come from, beside `steps`."""
+    found: Mapping[int, Mapping[int, int]] | None = None
+    """What can be had of ranks that have left, as in Stood; None: not asked."""
     settled: bool = False
     """Has stood still at least once in this life: it is past its start."""
     committed: int = 0
@@ -102,7 +105,6 @@ class Fault:
     nodes: tuple[NodeId, ...] = ()
     """Where the lost ranks stood."""
     skipped: tuple[int, ...] = ()
-    """Batches that were left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +135,11 @@ class Gang:
     pinned_until: float = 0.0
     """Until then there is no other place for anyone."""
     is_sharded: bool = False
-    """Each rank's state is its own: the gang cannot go on with fewer, or with more."""
+    """Each rank's state is its own: with fewer ranks, or with more, it is cut anew."""
+    is_rigid: bool = False
+    """It is split in a way that cannot be cut anew."""
+    cuts: tuple[Cut, ...] = ()
     skipped: tuple[int, ...] = ()
-    """Batches left out for good."""
     poison: tuple[int, int] = (0, 0)
     """Step whose loss was bad, and how often."""
 
@@ -147,7 +151,7 @@ class Gang:
     @property
     def may_resize(self) -> bool:
         """Whether it can go on with fewer ranks, or with more."""
-        return self.is_session and not self.is_sharded
+        return self.is_session and not self.is_rigid
 
 
 # events
@@ -172,7 +176,10 @@ class Stood:
     steps: Mapping[int, str] = field(default_factory=dict)
     """step -> source."""
     sharded: bool = False
-    """Whether its state is its own and no other rank's."""
+    born: Mapping[int, int] = field(default_factory=dict)
+    """step -> generation in which it was kept, where that is known."""
+    found: Mapping[int, Mapping[int, int]] | None = None
+    """Rank -> step of which its shard can be had -> generation: the answer to Seek."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +188,7 @@ class Resumed:
 
     rank: int
     generation: int
+    rigid: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,8 +309,6 @@ Event = (
     | Exited | NodeGone | Distrusted | Moved | Shrunk | Resized | Tick
 )  # fmt: skip
 
-# commands
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spawn:
@@ -331,6 +337,17 @@ class Go:
     """Batches that are left out."""
     fresh: tuple[int, ...] = ()
     """Ranks that get their state from one that has it."""
+    pieces: tuple[int, ...] = ()
+    """Ranks, then and now, whose shards of that step are cut anew; none: each takes its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seek:
+    """Ask a rank that stands what can be had of others that left; it answers with Stood."""
+
+    rank: int
+    generation: int
+    seats: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,4 +397,4 @@ class End:
     detail: str
 
 
-Command = Spawn | Halt | Go | Kill | FindPlaces | Gasp | Leave | WriteReceipt | End
+Command = Spawn | Halt | Go | Seek | Kill | FindPlaces | Gasp | Leave | WriteReceipt | End

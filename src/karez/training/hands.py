@@ -72,7 +72,8 @@ class Hands:
         seats = [seat for seat, _ in gang.active]
         kept = self.tools.store.history.newest_checkpoint(self.job.id, seats)
         for part in kept.get(command.rank, ()):
-            whose = str(part.rank) if part.rank == command.rank else "whole"
+            is_base = part.whole and part.rank != command.rank
+            whose = "whole" if is_base else str(part.rank)
             restore[f"step-{part.step}-{whose}.kz"] = part.digest
         grant = self.crew.seats[command.rank]
         spec = rank_spec(self.kit, command.rank, command.life, grant, restore=restore)
@@ -141,8 +142,24 @@ class Hands:
                 "alike": self._are_alike(nodes),
                 "skipped": list(go.skipped),
                 "fresh": fresh,
+                "pieces": list(go.pieces),
+                "keepers": self._all_keepers,
             }
             self.tell(gang, seat, message)
+
+    def seek(self, gang: words.Gang, seek: words.Seek) -> None:
+        """Have a rank look for what others left behind."""
+        message = {
+            "type": "seek",
+            "generation": seek.generation,
+            "seats": list(seek.seats),
+            "keepers": self._all_keepers,
+        }
+        self.tell(gang, seek.rank, message)
+
+    @property
+    def _all_keepers(self) -> list[str]:
+        return [*self.kit.keepers, *(address for address, _ in self.kit.memory)]
 
     def _peers(self, number: int, own: NodeId, nodes: Sequence[NodeId]) -> list[str]:
         """The keepers of a rank's snapshots: in memory held for that, else on the next nodes."""

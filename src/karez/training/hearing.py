@@ -21,12 +21,15 @@ def translate(event: Event, seat: int, life: int) -> words.Event | None:
             return words.Started(rank=seat, life=life)
         case "stood":
             steps = {int(step): str(source) for step, source in data["steps"].items()}
-            sharded = bool(data.get("sharded"))
+            sharded, told = bool(data.get("sharded")), data.get("found")
             return words.Stood(
-                rank=seat, life=life, generation=generation, steps=steps, sharded=sharded
-            )
+                rank=seat, life=life, generation=generation, steps=steps, sharded=sharded,
+                born=_by_step(data.get("born", {})),
+                found=None if told is None else {int(n): _by_step(s) for n, s in told.items()},
+            )  # fmt: skip
         case "resumed":
-            return words.Resumed(rank=seat, generation=generation)
+            rigid = bool(data.get("rigid"))
+            return words.Resumed(rank=seat, generation=generation, rigid=rigid)
         case "commit":
             return words.Committed(rank=seat, generation=generation, step=int(data["step"]))
         case "stumbled":
@@ -93,6 +96,7 @@ def gang_from(
         limits=limits,
         is_session=any("stood" in info.said for _, info in found.values()),
         is_sharded=any(info.said.get("stood", {}).get("sharded") for _, info in found.values()),
+        is_rigid=any(info.said.get("resumed", {}).get("rigid") for _, info in found.values()),
     )
 
 
@@ -102,6 +106,10 @@ def work_together(gang: words.Gang, found: Found) -> bool:
         info.said.get("resumed", {}).get("generation") == gang.generation
         for _, info in found.values()
     )
+
+
+def _by_step(told: Mapping[str, Any]) -> dict[int, int]:
+    return {int(step): int(generation) for step, generation in told.items()}
 
 
 def _rank(grant: Grant, life: int, info: ProcessInfo | None) -> words.Rank:

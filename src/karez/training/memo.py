@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from karez.core.resources import NodeId
+from karez.training.cuts import Cut
 from karez.training.gang import Fault, Gang, Phase
 
 
@@ -20,6 +21,7 @@ class Memo:
     poison: tuple[int, int] = (0, 0)
     joining: tuple[int, ...] = ()
     tainted: tuple[int, ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
 
 def memo_of(gang: Gang) -> Memo:

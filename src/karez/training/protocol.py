@@ -9,6 +9,7 @@ message of an older generation is ignored. No rank is special.
 from dataclasses import replace
 
 from karez.core.workloads import EndReason
+from karez.training.cuts import cut_of, resume
 from karez.training.faults import distress, distrusted, fail, kill, lose, node_gone, put
 from karez.training.gang import (
     HEALING,
@@ -35,6 +36,7 @@ from karez.training.gang import (
     Rank,
     Resized,
     Resumed,
+    Seek,
     Shrunk,
     Spawn,
     Started,
@@ -73,7 +75,7 @@ def adopt(
         known = memo.fault if memo.phase in HEALING else None
         gang = replace(
             gang, faults=memo.faults, past=memo.past, skipped=memo.skipped, poison=memo.poison,
-            best=max(best, memo.best), fault=known,
+            best=max(best, memo.best), fault=known, cuts=memo.cuts,
         )  # fmt: skip
     if memo is not None and memo.phase == Phase.DRAINING:
         return replace(gang, phase=Phase.DRAINING), (Leave(),)  # who has left will be heard of
@@ -98,7 +100,7 @@ def advance(gang: Gang, event: Event, now: float) -> tuple[Gang, tuple[Command, 
         case Stood() if _is(gang, event.rank, event.life):
             return _stood(gang, event, now)
         case Resumed(generation=generation) if generation == gang.generation:
-            return _resumed(gang, now), ()
+            return _resumed(gang, event, now), ()
         case Committed(generation=generation) if generation == gang.generation and (
             event.rank < len(gang.ranks)
         ):
@@ -146,46 +148,117 @@ def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, .
         return gang, ()
     if gang.phase not in (Phase.QUIESCING, Phase.PLACING):
         return gang, ()
-    order = sorted(event.steps)
+    seats = _numbers(gang)
+    order = [
+        step
+        for step in sorted(event.steps)
+        if event.born.get(step, gang.generation) >= cut_of(gang.cuts, step, seats).born
+    ]
     sources = tuple(event.steps[step] for step in order)
-    gang = put(gang, event.rank, standing=True, steps=tuple(order), sources=sources)
+    gang = put(
+        gang, event.rank, standing=True, steps=tuple(order), sources=sources, found=event.found
+    )
     return _go_if_ready(gang, now)
 
 
 def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     if gang.phase != Phase.QUIESCING or not all(rank.standing for _, rank in gang.active):
         return gang, ()
-    step = _common_step(gang)
+    gone = _gone(gang)
+    asked = tuple(n for n, rank in gang.active if gone and not set(gone) <= set(rank.found or ()))
+    if asked:
+        for number in asked:
+            gang = put(gang, number, standing=False)
+        return gang, tuple(Seek(rank=n, generation=gang.generation, seats=gone) for n in asked)
+    step, seats = _common_step(gang), _numbers(gang)
+    pieces = seats if _is_stored(gang, step) else _pieces(gang, step)
     fault = gang.fault
     if fault is not None:
-        asked = [rank for n, rank in gang.active if n in fault.ranks] or [gang.active[0][1]]
-        worst = max((_source(rank, step) for rank in asked), key=SOURCES.index)
+        kept = [rank for n, rank in gang.active if n in fault.ranks] or [gang.active[0][1]]
+        origins = [_source(rank, step) for rank in kept if step in rank.steps or pieces == seats]
+        others = ["peer"] if set(pieces) - set(seats) else []
+        worst = max([*origins, *others] or ["shm"], key=SOURCES.index)
         fault = replace(fault, decided_at=now, step_restored=step, source=worst)
-    fresh = tuple(n for n, rank in gang.active if step and _needs_another(rank, step))
+    fresh = tuple(n for n, rank in gang.active if step and _is_fresh(gang, rank, step))
     for number, _ in gang.active:
         gang = put(gang, number, standing=False, committed=step, tainted=False)
-    gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault)
-    go = Go(generation=gang.generation, step=step, skipped=gang.skipped, fresh=fresh)
+    cuts = resume(gang.cuts, step, seats, gang.generation)
+    gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault, cuts=cuts)
+    go = Go(
+        generation=gang.generation, step=step, skipped=gang.skipped, fresh=fresh,
+        pieces=() if pieces == seats else pieces,
+    )  # fmt: skip
     return gang, (go,)
+
+
+def _numbers(gang: Gang) -> tuple[int, ...]:
+    return tuple(number for number, _ in gang.active)
+
+
+def _pieces(gang: Gang, step: int) -> tuple[int, ...]:
+    """The ranks, then and now, whose shards make up a step."""
+    seats = _numbers(gang)
+    return cut_of(gang.cuts, step, seats).seats if gang.is_sharded and step > 0 else seats
+
+
+def _gone(gang: Gang) -> tuple[int, ...]:
+    """Ranks that have left, and whose shards make up a step that may be gone on from."""
+    steps = {at for _, rank in gang.active for step in rank.steps for at in (step, step - 1)}
+    steps |= {cut.after for cut in gang.cuts[-1:]}  # where none of them has a step of its own yet
+    return tuple(sorted({n for s in steps for n in _pieces(gang, s)} - set(_numbers(gang))))
 
 
 def _common_step(gang: Gang) -> int:
     """The newest step that all can restore, and that somebody holds all of."""
+    if gang.is_sharded:
+        steps = {step for _, rank in gang.active for step in rank.steps}
+        told = [rank.found or {} for _, rank in gang.active]
+        steps |= {step for found in told for kept in found.values() for step in kept}
+        return max((s for s in steps if all(_can(gang, r, s) for _, r in gang.active)), default=0)
     knowing = [rank for _, rank in gang.active if not rank.joining]
     common = set.intersection(*(set(rank.steps) for rank in knowing)) if knowing else set()
     whole = {step for step in common if any(not _needs_another(rank, step) for rank in knowing)}
     return max(whole, default=0)
 
 
+def _can(gang: Gang, rank: Rank, step: int) -> bool:
+    """Whether a rank of a sharded gang can restore a step: its own shard, or all pieces of it."""
+    pieces = _pieces(gang, step)
+    if pieces == _numbers(gang) or _is_stored(gang, step):
+        return step in rank.steps
+    return all(_is_there(gang, number, step) for number in pieces)
+
+
+def _is_stored(gang: Gang, step: int) -> bool:
+    """Whether each has a stored checkpoint of it, which says itself how it was split."""
+    return all(_source(rank, step) == "storage" for _, rank in gang.active)
+
+
+def _is_there(gang: Gang, number: int, step: int) -> bool:
+    """Whether a rank's shard of a step can be had by the others."""
+    rank = gang.ranks[number] if number < len(gang.ranks) else None
+    if rank is None or rank.retired:
+        born = cut_of(gang.cuts, step, ()).born
+        told = [(other.found or {}).get(number, {}) for _, other in gang.active]
+        return all(steps.get(step, -1) >= born for steps in told)
+    return step in rank.steps and _source(rank, step) in ("shm", "peer")
+
+
 def _needs_another(rank: Rank, step: int) -> bool:
     return rank.joining or rank.tainted or _source(rank, step) == "replica"
+
+
+def _is_fresh(gang: Gang, rank: Rank, step: int) -> bool:
+    """Whether another rank has to tell it what all have in common."""
+    return step not in rank.steps if gang.is_sharded else _needs_another(rank, step)
 
 
 def _source(rank: Rank, step: int) -> str:
     return rank.sources[rank.steps.index(step)] if step in rank.steps else SOURCES[-1]
 
 
-def _resumed(gang: Gang, now: float) -> Gang:
+def _resumed(gang: Gang, event: Resumed, now: float) -> Gang:
+    gang = replace(gang, is_rigid=gang.is_rigid or event.rigid)
     if gang.fault is None:
         return gang
     return replace(gang, fault=replace(gang.fault, restored_at=now))
@@ -276,7 +349,7 @@ def _resized(gang: Gang, event: Resized, now: float) -> tuple[Gang, tuple[Comman
             ranks.append(Rank(node=NOWHERE, retired=True))  # a number that was never used
         ranks.append(Rank(node=node, joining=True))
     for number, rank in enumerate(ranks):
-        ranks[number] = replace(rank, standing=False, finished=False)
+        ranks[number] = replace(rank, standing=False, finished=False, found=None)
     gang = replace(
         gang, ranks=tuple(ranks), generation=gang.generation + 1, phase=Phase.QUIESCING, since=now,
         suspect=None,

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ KEEP = 2
 """Snapshots kept per rank: Rule R needs the newest and the one before."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    body: bytes
+    whole: bool
+    """Whether it is all of it."""
+    generation: int
+    """In which it was written: of two of one step, the later one counts."""
+
+
 class Keeper:
     """Snapshots by (job, rank) and step. Threads share it under one lock."""
 
@@ -27,8 +37,8 @@ class Keeper:
         """Nothing is held yet; `memory` is where this node's ranks have their own snapshots."""
         self._token = token
         self._memory = memory
-        self._held: dict[tuple[str, int], dict[int, tuple[bytes, bool]]] = {}
-        """(job, rank) -> step -> what was sent, and whether that is all of it."""
+        self._held: dict[tuple[str, int], dict[int, _Kept]] = {}
+        """(job, rank) -> step -> what was sent."""
         self._epochs: dict[str, int] = {}
         """The newest epoch that each job has written with: older ones are fenced off."""
         self._lock = threading.Lock()
@@ -63,9 +73,7 @@ class Keeper:
             case "list":
                 return {"steps": self._steps(name)}, b""
             case "get":
-                with self._lock:
-                    body, _ = self._held.get(name, {}).get(int(request["step"]), (b"", False))
-                body = self._left_here(name, int(request["step"])) or body
+                body = self._body(name, int(request["step"]))
                 return {"ok": bool(body)}, body
             case "drop":
                 with self._lock:
@@ -78,23 +86,29 @@ class Keeper:
             case _:
                 return {"ok": False}, b""
 
-    def _steps(self, name: tuple[str, int]) -> list[tuple[int, bool]]:
-        """What is held of a rank, and whether all of it: sent here, or left here by the rank."""
+    def _steps(self, name: tuple[str, int]) -> list[tuple[int, bool, int]]:
+        """(step, whether all of it, generation) of a rank: sent here, or left here by it."""
         with self._lock:
-            found = {step: whole for step, (_, whole) in self._held.get(name, {}).items()}
+            kept = self._held.get(name, {})
+            found = {step: (step, one.whole, one.generation) for step, one in kept.items()}
         if (slots := self._slots(name)) is not None:
-            found.update(dict.fromkeys(slots.steps(), True))
+            for step in slots.steps():
+                left = (step, True, slots.generation(step))
+                found[step] = max(found.get(step, left), left, key=lambda one: (one[2], one[1]))
             slots.close()
-        return sorted(found.items())
+        return sorted(found.values())
 
-    def _left_here(self, name: tuple[str, int], step: int) -> bytes:
-        """A snapshot that a rank left when it was moved to another node."""
+    def _body(self, name: tuple[str, int], step: int) -> bytes:
+        """A snapshot as it was sent, or as a rank left it that was moved to another node."""
+        with self._lock:
+            kept = self._held.get(name, {}).get(step)
         slots = self._slots(name)
-        if slots is None:
-            return b""
-        snapshot = slots.read(step)
-        slots.close()
-        return b"" if snapshot is None else snapshot.body
+        snapshot = None if slots is None else slots.read(step)
+        if slots is not None:
+            slots.close()
+        if snapshot is None or (kept and kept.whole and kept.generation > snapshot.generation):
+            return b"" if kept is None else kept.body
+        return snapshot.body
 
     def _slots(self, name: tuple[str, int]) -> Slots | None:
         path = (self._memory / name[0] / f"{name[1]}.slots").resolve()
@@ -114,15 +128,18 @@ class Keeper:
                 return {"ok": False}
             self._epochs[name[0]] = epoch
             held = self._held.setdefault(name, {})
-            held[step] = (blob, bool(request.get("whole", True)))
+            held[step] = _Kept(
+                body=blob, whole=bool(request.get("whole", True)),
+                generation=int(request.get("generation", 0)),
+            )  # fmt: skip
             for other in sorted(held):
                 if other > step or other <= step - KEEP:
                     del held[other]  # given up by a recovery, or no longer needed
             used = sum(
-                len(body)
+                len(kept.body)
                 for (job, _), steps in self._held.items()
                 if job == name[0]
-                for body, _ in steps.values()
+                for kept in steps.values()
             )
             if limit and used > limit:
                 del held[step]
@@ -143,6 +160,7 @@ class Keeper:
             body = snapshot.body
             head = {key: request.get(key, 0) for key in ("job", "rank", "epoch")}
             head |= {"op": "put", "step": snapshot.step, "whole": not only}
+            head["generation"] = snapshot.generation
             answer: dict[str, Any] = {"ok": False}
             for to, limit in zip(request["to"], request["limits"], strict=True):
                 if to not in peers:

@@ -34,7 +34,7 @@ class Membership:
     rank: int
     world: int
     store: str
-    """host:port of the rendezvous store."""
+    """host:port of the rendezvous store; none for a group of one."""
 
 
 class Odd(Exception):
@@ -69,15 +69,12 @@ class Group:
             RuntimeError: A member did not come or died meanwhile.
         """
         self.drop()
-        host, _, port = member.store.rpartition(":")
-        limit = datetime.timedelta(seconds=within_s)
         with self._lock:
             if self._is_aborted:
                 raise RuntimeError("the group was aborted")
             self._wire.begin()
         try:
-            store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
-            self._wait_for_all(store, member, within_s)
+            store = self._find_all(member, within_s) if member.store else dist.HashStore()
             self._wire.begin()
             dist.init_process_group(
                 self._wire.backend,
@@ -93,8 +90,11 @@ class Group:
                 self._wire.settle()
         dist.distributed_c10d._set_pg_timeout(_LONG)
 
-    def _wait_for_all(self, store: Any, member: Membership, within_s: float) -> None:
+    def _find_all(self, member: Membership, within_s: float) -> Any:
         """Until all ranks are there: gloo's own waiting for one that has died cannot be aborted."""
+        host, _, port = member.store.rpartition(":")
+        limit = datetime.timedelta(seconds=within_s)
+        store = dist.TCPStore(host, int(port), is_master=False, timeout=limit, use_libuv=False)
         keys = [f"here/{member.generation}/{rank}" for rank in range(member.world)]
         store.set(keys[member.rank], "")
         deadline = time.monotonic() + within_s  # noqa: TID251 - a duration
@@ -102,6 +102,7 @@ class Group:
             if self._is_aborted or time.monotonic() > deadline:  # noqa: TID251 - as above
                 raise RuntimeError("the group was aborted, or a member did not come")
             time.sleep(0.001)  # noqa: TID251 - the store wakes nobody
+        return store
 
     def abort(self) -> None:
         """Make every collective under way fail within milliseconds."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,10 @@ class Keeping:
         with suppress(FileNotFoundError, ValueError):
             self._slots = Slots(Path(place.slots))
         self._shipper = Shipper(place)
+        self._outdated: frozenset[int] = frozenset()
+        """Steps in the own memory of which a peer has a later version."""
+        self._stored_steps: frozenset[int] = frozenset()
+        """Steps that nobody has but in files."""
 
     @property
     def slots(self) -> Slots:
@@ -117,41 +122,93 @@ class Keeping:
             raise StorageFull(path=where, wanted_bytes=self._shipper.full_bytes)
         return False
 
-    def restorable(self, *, is_new: bool) -> dict[int, str]:
-        """Step -> where this rank would take it from."""
-        found: dict[int, str] = {}
+    def restorable(self, *, is_new: bool) -> dict[int, tuple[str, int]]:
+        """Step -> where this rank would take it from, and the generation in which it was kept.
+
+        What is stored has no generation of its own: 0.
+        """
+        found: dict[int, tuple[str, int]] = {}
         for step, paths in self._stored().items():
             if any(is_whole(path.read_bytes()) for path in paths):
-                found[step] = "storage"
+                found[step] = ("storage", 0)
+        for step in self._shards():
+            found[step] = ("storage", 0)
         own = () if self._slots is None else self._slots.steps()
         if is_new or not own:  # what lies here may be from an earlier stay: peers know better
-            for step, (_, whole) in kept_by_peers(self._place).items():
-                found[step] = "peer" if whole else "replica"
+            for step, kept in kept_by_peers(self._place).items():
+                found[step] = ("peer" if kept.whole else "replica", kept.generation)
         for step in own:
-            found[step] = "shm"
+            source, born = found.get(step, ("", 0))
+            is_older = source == "peer" and born > self.slots.generation(step)
+            self._outdated = (self._outdated - {step}) | ({step} if is_older else set())
+            if not is_older:
+                found[step] = ("shm", self.slots.generation(step))
         if is_new:
-            found.setdefault(0, "start")
+            found.setdefault(0, ("start", 0))
+        self._stored_steps = frozenset(s for s, (source, _) in found.items() if source == "storage")
         return found
+
+    def stored_split(self, step: int) -> tuple[int, ...]:
+        """The ranks that stored a step which this one takes from there, if they were others."""
+        others = self._shards().get(step, {})
+        if step not in self._stored_steps or not others:
+            return ()
+        own = Path(self._place.restore) / f"step-{step}-{self._place.seat}.kz"
+        return tuple(sorted({*others, *([self._place.seat] if own.is_file() else [])}))
 
     def find(self, step: int) -> Found | None:
         """The state of a step from the nearest place that has it."""
-        snapshot = None if self._slots is None else self._slots.read(step)
+        is_here = self._slots is not None and step not in self._outdated
+        snapshot = self.slots.read(step) if is_here else None
         if snapshot is not None:
             light, heavy = split(snapshot.body)
             return Found(light=light, heavy=heavy, is_own=True)
         kept = kept_by_peers(self._place).get(step)
         if kept is not None:
-            body = fetch_kept(self._place, kept[0], step)
+            body = fetch_kept(self._place, kept.address, step)
             if body is not None:
                 light, heavy = split(body)
-                return Found(light=light, heavy=heavy if kept[1] else b"", is_own=True)
-        return self._from_files(self._stored().get(step, []))
+                return Found(light=light, heavy=heavy if kept.whole else b"", is_own=True)
+        if (stored := self._from_files(self._stored().get(step, []))) is not None:
+            return stored
+        others = self._shards().get(step)
+        if not others:
+            return None
+        light, _ = split(next(iter(others.values())).read_bytes())
+        return Found(light=light, heavy=b"", is_own=False)
 
-    def settle(self, step: int, stamp: Stamp, *, moved: bool) -> None:
-        """After a restore: the agreed step is the newest, and new peers must hear of it."""
+    def kept_of(self, seats: Sequence[int], keepers: Sequence[str]) -> dict[int, dict[int, int]]:
+        """Rank -> step of which all that was its own can be had -> generation."""
+        found = {}
+        for seat in seats:
+            kept = kept_by_peers(self._place, seat=seat, keepers=keepers)
+            found[seat] = {step: one.generation for step, one in kept.items() if one.whole}
+        return found
+
+    def shard(self, step: int, seat: int, keepers: Sequence[str]) -> bytes:
+        """The heavy part of a rank's shard. Raises RuntimeError: nobody has it any more."""
+        kept = kept_by_peers(self._place, seat=seat, keepers=keepers).get(step)
+        body = None
+        with suppress(OSError, EOFError):
+            body = kept and fetch_kept(self._place, kept.address, step, seat=seat)
+        stored = Path(self._place.restore) / f"step-{step}-{seat}.kz"
+        if not body and stored.is_file():
+            body = stored.read_bytes()
+        if not body:
+            raise RuntimeError(f"nobody has rank {seat}'s shard of step {step}")
+        return split(body)[1]
+
+    def settle(self, step: int, stamp: Stamp, *, moved: bool, is_recut: bool = False) -> None:
+        """After a restore: the agreed step is the newest, and new peers must hear of it.
+
+        Where shards were cut anew, those of before stay until the step after the next is written:
+        as long as somebody has not completed the next one, all go on from them again.
+        """
         self.slots.drop_newer(step)
         self.slots.replicated = -1
-        if moved or step not in self.slots.steps():
+        if is_recut and step not in self.slots.steps():
+            self.slots.replicated = step  # it has nothing of that step that others need
+        elif not is_recut and (moved or step not in self.slots.steps()):
             self.snapshot(step, stamp, pack(self.tracked), None)
         else:
             self.ship(step)
@@ -173,11 +230,24 @@ class Keeping:
     def _stored(self) -> dict[int, list[Path]]:
         """Step -> the files of it: this rank's own first, then what all have in common."""
         found: dict[int, list[Path]] = {}
-        for path in sorted(Path(self._place.restore).glob("step-*.kz")):
-            step = int(path.stem.split("-")[1])
-            found.setdefault(step, []).append(path)
-            found[step].sort(key=lambda path: path.stem.endswith("-whole"))
+        for step, whose, path in self._files():
+            if whose in ("whole", str(self._place.seat)):
+                found.setdefault(step, []).append(path)
+                found[step].sort(key=lambda path: path.stem.endswith("-whole"))
         return found
+
+    def _shards(self) -> dict[int, dict[int, Path]]:
+        """Step -> rank -> the file of its shard; only where there are others' than the own."""
+        found: dict[int, dict[int, Path]] = {}
+        for step, whose, path in self._files():
+            if whose not in ("whole", str(self._place.seat)):
+                found.setdefault(step, {})[int(whose)] = path
+        return found
+
+    def _files(self) -> list[tuple[int, str, Path]]:
+        """(step, whose, path) of all stored files at hand."""
+        named = [(path.stem.split("-"), path) for path in Path(self._place.restore).glob("step-*")]
+        return sorted((int(name[1]), name[2], path) for name, path in named)
 
     def _from_files(self, paths: list[Path]) -> Found | None:
         found: Found | None = None

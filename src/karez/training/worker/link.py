@@ -6,7 +6,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,26 +116,50 @@ class KeeperLine:
         self._stream.close()
 
 
-def kept_by_peers(place: Surroundings) -> dict[int, tuple[str, bool]]:
-    """Step -> address of a keeper that has this rank's snapshot, and whether it has all of it."""
-    found: dict[int, tuple[str, bool]] = {}
-    for address in dict.fromkeys((*place.keepers, *place.memory)):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A snapshot that a keeper has."""
+
+    address: str
+    whole: bool
+    """Whether it is all of it."""
+    generation: int
+    """In which it was written."""
+
+
+def kept_by_peers(
+    place: Surroundings, *, seat: int | None = None, keepers: Sequence[str] = ()
+) -> dict[int, Kept]:
+    """Step -> where a rank's snapshot is: all of it rather than a part, then the newest.
+
+    Args:
+        place: Of the rank that asks.
+        seat: Whose; the own, unless another is named.
+        keepers: Whom to ask besides those that this rank was started with.
+    """
+    found: dict[int, Kept] = {}
+    whose = place.seat if seat is None else seat
+    for address in dict.fromkeys((*keepers, *place.keepers, *place.memory)):
         try:
             line = KeeperLine(address, place)
-            answer, _ = line.ask({"op": "list", "job": place.job, "rank": place.seat})
+            answer, _ = line.ask({"op": "list", "job": place.job, "rank": whose})
             line.close()
         except (OSError, EOFError):
             continue  # that keeper went with its node
-        for step, whole in answer["steps"]:
-            if not found.get(step, ("", False))[1]:
-                found[int(step)] = (address, bool(whole))
+        for step, whole, generation in answer["steps"]:
+            kept = Kept(address=address, whole=bool(whole), generation=int(generation))
+            known = found.get(step, kept)
+            found[int(step)] = max(known, kept, key=lambda one: (one.whole, one.generation))
     return found
 
 
-def fetch_kept(place: Surroundings, address: str, step: int) -> bytes | None:
-    """This rank's snapshot of a step, from a keeper that has it. Raises OSError, EOFError."""
+def fetch_kept(
+    place: Surroundings, address: str, step: int, *, seat: int | None = None
+) -> bytes | None:
+    """A rank's snapshot of a step, from a keeper that has it. Raises OSError, EOFError."""
     line = KeeperLine(address, place)
-    answer, body = line.ask({"op": "get", "job": place.job, "rank": place.seat, "step": step})
+    whose = place.seat if seat is None else seat
+    answer, body = line.ask({"op": "get", "job": place.job, "rank": whose, "step": step})
     line.close()
     return body if answer["ok"] else None
 

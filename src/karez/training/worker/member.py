@@ -1,7 +1,6 @@
 """A rank as a member of its gang: it meets the others, keeps its state, and heals."""
 
 import faulthandler
-import os
 import signal
 import sys
 import time
@@ -17,9 +16,10 @@ from karez.training.worker.averaging import Averager
 from karez.training.worker.group import Group, Membership, Odd, is_torn
 from karez.training.worker.keeping import Keeping, Stamp
 from karez.training.worker.link import StewardLink, Surroundings
+from karez.training.worker.recut import is_rigid
+from karez.training.worker.restore import Agreed, Restorer, start_anew
 from karez.training.worker.shards import ShardedOptimizer
 from karez.training.worker.state import (
-    HEAD,
     History,
     Stateful,
     Tracked,
@@ -28,9 +28,6 @@ from karez.training.worker.state import (
     flip_a_sign,
     give_back,
     pack,
-    split,
-    unpack_heavy,
-    unpack_light,
 )
 
 
@@ -127,10 +124,23 @@ class Member:
         """As `join`, for a state that can only be built within a group."""
         self._make, self._others = make, others
         if self._link is None:
+            self._group.rebuild(Membership(generation=0, rank=0, world=1, store=""))
             self._build()
             return
         self._keeping = Keeping(self._place)
         self._stand(0)
+
+    def may_enter(self) -> bool:
+        """Rule R before a step with collectives of its own; False: begin the step again."""
+        if self._make is None:
+            return True  # the averaging of its gradients waits
+        try:
+            self._wait_for_peers()
+        except RuntimeError as error:
+            self.stumble(error)
+            self.heal_if_needed()
+            return False
+        return True
 
     def complete(self, loss: float) -> None:
         """A step is done: keep it and say so."""
@@ -177,6 +187,7 @@ class Member:
     def finish(self) -> None:
         """Say that all is done and stay at hand until every rank has said so."""
         if self._link is None:
+            self._group.drop()
             return
         self._link.say("done", generation=self.generation)
         self.post(Doing.STANDING)
@@ -191,7 +202,7 @@ class Member:
                 while self.step >= done and not self.all_here():
                     continue
                 if self.step < done:  # its loop is over
-                    _start_anew()
+                    start_anew()
                 self._link.say("done", generation=self.generation)
 
     # inside
@@ -288,33 +299,32 @@ class Member:
             match message["type"]:
                 case "halt":
                     self._say_stood(int(message["generation"]))
+                case "seek" if self._keeping is not None:
+                    found = self._keeping.kept_of(message["seats"], message["keepers"])
+                    self._say_stood(int(message["generation"]), found)
                 case "leave":
                     raise SystemExit(0)
                 case "go" if message["generation"] >= self._wanted:
                     if self._go(message):
                         return
 
-    def _say_stood(self, generation: int) -> None:
+    def _say_stood(
+        self, generation: int, found: Mapping[int, Mapping[int, int]] | None = None
+    ) -> None:
         kept, is_new = self._keeping, not self._has_state
-        steps = {0: "start"} if kept is None else kept.restorable(is_new=is_new)
+        steps = {0: ("start", 0)} if kept is None else kept.restorable(is_new=is_new)
         sharded = self._tracked is not None and self._tracked.is_sharded
         self.say(
             "stood", generation=generation, sharded=sharded or self._make is not None,
-            steps={str(step): source for step, source in steps.items()},
+            steps={str(step): source for step, (source, _) in steps.items()},
+            born={str(step): born for step, (_, born) in steps.items() if born}, found=found,
         )  # fmt: skip
 
     def _go(self, message: dict[str, Any]) -> bool:
         """Form the group and restore; False: stay and wait, something broke again."""
         assert self._link is not None
-        before = self.rank
-        self.generation = int(message["generation"])
-        self._group.arm()
-        self.rank, self.world = int(message["rank"]), int(message["world"])
-        self._skipped = tuple(int(batch) for batch in message.get("skipped", ()))
-        self.is_spoiled, self._began = False, 0.0
-        self._averager.begin()
-        self._compares = bool(message.get("alike"))
-        step = int(message["step"])
+        before, agreed = self.rank, Agreed.from_message(message)
+        self._begin(message)
         try:
             self._meet(message)
             if self._make is not None:
@@ -323,28 +333,50 @@ class Member:
                 peers = tuple(str(peer) for peer in message["peers"])
                 whole = bool(message["whole"]) or self.need_tracked().is_sharded
                 self._keeping.begin(peers, ship_whole=whole, epoch=int(message["epoch"]))
-            moved = self._restore(step, [int(number) for number in message.get("fresh", ())])
-            self._agree(step)
+            self._restorer.restore(agreed, had=self.step)
         except RuntimeError as error:
             self.is_spoiled = True
             text = (str(error).splitlines() or [""])[0][:200]
             self._link.say("stumbled", generation=self.generation, error=text)
             return False
-        self.step, self._has_state = step, True
+        self.step, self._has_state = agreed.step, True
         if self._keeping is not None:
-            self._keeping.settle(step, self._stamp, moved=moved or before != self.rank)
+            moved = self.rank in agreed.fresh or before != self.rank
+            is_recut = bool(agreed.pieces)
+            self._keeping.settle(self.step, self._stamp, moved=moved, is_recut=is_recut)
         losses = list(self._history.losses)
-        self._link.say("resumed", generation=self.generation, step=step, losses=losses)
+        rigid = is_rigid(self.need_tracked().model, self.world)
+        self._link.say(
+            "resumed", generation=self.generation, step=self.step, losses=losses, rigid=rigid
+        )
         return True
+
+    def _begin(self, message: Mapping[str, Any]) -> None:
+        """A new generation, with this place in it."""
+        self.generation = int(message["generation"])
+        self._group.arm()
+        self.rank, self.world = int(message["rank"]), int(message["world"])
+        self._skipped = tuple(int(batch) for batch in message.get("skipped", ()))
+        self.is_spoiled, self._began = False, 0.0
+        self._averager.begin()
+        self._compares = bool(message.get("alike"))
 
     def _meet(self, message: Mapping[str, Any]) -> None:
         if self._is_over:
             raise RuntimeError("the generation is over")
-        if self.world > 1:
+        if self.world > 1 or self._make is not None:
+            store = message["store"] if self.world > 1 else ""
             member = Membership(
-                generation=self.generation, rank=self.rank, world=self.world, store=message["store"]
+                generation=self.generation, rank=self.rank, world=self.world, store=store
             )
             self._group.rebuild(member)
+
+    @property
+    def _restorer(self) -> Restorer:
+        return Restorer(
+            tracked=self.need_tracked(), keeping=self._keeping, group=self._group,
+            rank=self.rank, world=self.world, seed=self._seed, is_built=self._make is not None,
+        )  # fmt: skip
 
     def _build(self) -> None:
         """Make what is bound to the group anew, and keep its state from now on."""
@@ -353,48 +385,3 @@ class Member:
         self._tracked = Tracked(model=model, optimizer=optimizer, others=self._others)
         if self._keeping is not None:
             self._keeping.tracked = self._tracked
-
-    def _agree(self, step: int) -> None:
-        """At the start all take the first rank's model; shards are cut and gathered."""
-        tracked = self.need_tracked()
-        if step == 0 and self.world > 1 and self._make is None:
-            trained = [p.data for p in tracked.model.parameters() if p.requires_grad]
-            self._group.same(trained)
-        if isinstance(tracked.optimizer, ShardedOptimizer):
-            if step == 0:
-                tracked.optimizer.spread(self.rank, self.world)
-            else:
-                tracked.optimizer.gather(self._group.gather)  # not by Rule R: nothing is kept yet
-
-    def _restore(self, step: int, fresh: list[int]) -> bool:
-        """Take the state of a step, from here or from another rank; whether it came from there."""
-        tracked = self.need_tracked()
-        found = None if self._keeping is None else self._keeping.find(step)
-        if found is not None and found.heavy and self.rank not in fresh:
-            unpack_heavy(found.heavy, tracked)
-            unpack_light(found.light, tracked, own=found.is_own)
-            if not found.is_own:
-                torch.manual_seed(
-                    self._seed + 7919 * self.rank + step
-                )  # no other generator is ours
-        elif self.rank not in fresh and (step or self.step):
-            _start_anew()  # nobody has the state any more
-        if fresh:
-            self._share(fresh, found.light if found is not None else b"")
-        tracked.optimizer.zero_grad()
-        return self.rank in fresh
-
-    def _share(self, fresh: list[int], own: bytes) -> None:
-        """Ranks that lack the heavy part take it from the first that has it."""
-        tracked = self.need_tracked()
-        donor = min(set(range(self.world)) - set(fresh))
-        body = b"".join(pack(tracked).parts) if self.rank == donor else HEAD.pack(0, 0)
-        body = self._group.hand_out(body, donor)
-        if self.rank in fresh:
-            light, heavy = split(body)
-            unpack_heavy(heavy, tracked)
-            unpack_light(own or light, tracked, own=bool(own))
-
-
-def _start_anew() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)  # a new process does what this one no longer can

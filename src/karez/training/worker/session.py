@@ -139,6 +139,8 @@ class Run:
                 member.post(Doing.LOADING)
                 batch = source.at(member.batch, member.rank, member.world)
                 member.post(Doing.COMPUTING)
+                if not member.may_enter():
+                    continue
                 self._is_committed = False
                 yield batch
                 if not self._is_committed and before == (member.step, member.generation):

@@ -187,8 +187,18 @@ def give_back(light: bytes, name: str, other: Stateful) -> None:
 
 
 def unpack_heavy(heavy: bytes, tracked: Tracked) -> None:
+    """As `put_back`, from bytes."""
+    put_back(heavy_tree(heavy), tracked)
+
+
+def heavy_tree(heavy: bytes) -> dict[str, Any]:
+    """The state of the model and of its optimizer, by these names."""
+    tree: dict[str, Any] = _thaw(heavy)
+    return tree
+
+
+def put_back(tree: Mapping[str, Any], tracked: Tracked) -> None:
     """Put the model and its optimizer back. A sharded optimizer is gathered by the caller."""
-    tree = _thaw(heavy)
     mine = _own(tracked, _moving(tracked.model))
     with torch.no_grad():
         for name, value in tree["model"].items():

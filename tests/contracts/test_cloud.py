@@ -262,6 +262,10 @@ def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
             assert cloud.address()["parts"]["ray"] != before  # type: ignore[index]
             steps = {row.step for row in client.call(calls.metrics(job.id, -1)) if row.rank == 0}
             assert steps == set(range(1, 601))
+            (receipt,) = client.call(calls.receipts(job.id))
+            assert (receipt.rung, receipt.code) == ("restart", "control")
+            assert receipt.recovery_s > receipt.resumed_at - receipt.confirmed_at  # also unwatched
+            assert receipt.steps_lost <= 100
     finally:
         cloud.karez("down")
 

@@ -157,6 +157,9 @@ def test_a_job_that_lost_everything_restarts_from_its_stored_checkpoint(tmp_path
         assert min(resumed) >= stored[0][0].step
         assert gang.finish().state == State.SUCCEEDED
         assert len(gang.losses()) == 800
+        (receipt,) = bench.store.history.receipts(gang.id)
+        assert (receipt.rung, receipt.source, receipt.code) == ("restart", "storage", "node")
+        assert receipt.step_restored == stored[0][0].step
     finally:
         bench.close()
 

@@ -85,6 +85,10 @@ def test_goodput_is_what_is_left_of_the_time() -> None:
     assert (found.interruptions, found.restarts, found.steps_lost) == (3, 1, 2)
     assert found.longest_run_s == 700.0
     assert [(r.rung, r.count) for r in found.rungs] == [("in-place", 2)]
+    told = replace(made(3), rung="restart", detected_at=299.0, resumed_at=401.0)
+    once = goodput([told], began_at=0.0, until=1000.0, step_s=2.0, waited=[(300.0, 400.0)])
+    assert (once.interruptions, once.restarts) == (1, 1)
+    assert once.lost_s == pytest.approx(102.0 + 2.0)  # the wait is within it
     nothing = goodput([], began_at=0.0, until=0.0, step_s=0.0)
     assert (nothing.goodput, nothing.interruptions) == (1.0, 0)
 

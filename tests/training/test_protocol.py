@@ -8,7 +8,7 @@ import pytest
 from karez.core.resources import NodeId
 from karez.core.workloads import EndReason
 from karez.training import gang as w
-from karez.training.memo import memo_of
+from karez.training.memo import inherited, memo_of
 from karez.training.protocol import adopt, advance, begin
 
 A, B = NodeId("a"), NodeId("b")
@@ -378,3 +378,79 @@ def test_a_node_is_not_left_by_a_gang_that_may_go_nowhere_else() -> None:
         ranks=ranks, is_session=True, phase=w.Phase.RUNNING, ladder=("in-place", "restart")
     )
     assert advance(gang, w.Distrusted(node=A, why="xid"), 1.0) == (gang, ())
+
+
+def test_a_plain_script_may_run_for_as_long_as_it_likes() -> None:
+    """It never stands: nothing but its exit says that it is done."""
+    gang = w.Gang(ranks=(w.Rank(node=A), w.Rank(node=A)))
+    gang, _ = advance(gang, w.Started(rank=0, life=1), 0.0)
+    waiting, commands = advance(gang, w.Tick(), 400.0)
+    assert [c.reason for c in commands if isinstance(c, w.End)] == [EndReason.START_FAILED]
+    assert waiting.fault is not None
+    assert "rank 1 was not ready" in waiting.fault.cause
+    gang, _ = advance(gang, w.Started(rank=1, life=1), 10.0)
+    assert advance(gang, w.Tick(), 1e6) == (gang, ())
+
+
+def test_ranks_of_a_session_have_their_time_from_when_the_first_stands() -> None:
+    gang = w.Gang(ranks=(w.Rank(node=A), w.Rank(node=A)))
+    for rank in (0, 1):
+        gang, _ = advance(gang, w.Started(rank=rank, life=1), 0.0)
+    stood = w.Stood(rank=0, life=1, generation=0, steps={0: "start"})
+    gang, _ = advance(gang, stood, 1000.0)  # a large model takes its time
+    same, commands = advance(gang, w.Tick(), 1290.0)
+    assert (same, commands) == (gang, ())
+    late, commands = advance(gang, w.Tick(), 1000.0 + 2 * 1000.0 + 1.0)
+    assert late.phase == w.Phase.FAILED
+    gang, commands = advance(gang, replace(stood, rank=1), 1300.0)
+    assert isinstance(commands[0], w.Go)
+    for rank in (0, 1):
+        gang, _ = advance(gang, w.Resumed(rank=rank, generation=1), 1301.0)
+    assert advance(gang, w.Tick(), 1e6) == (gang, ())  # how long a step takes is judged elsewhere
+
+
+def test_a_job_that_starts_over_has_a_receipt_for_it() -> None:
+    world = World([A, B])
+    for _ in range(3):
+        world.work(0)
+        world.work(1)
+    lost, _ = advance(world.gang, w.NodeGone(node=B), 5.0)
+    failed, commands = advance(lost, w.Moved(nodes={}), 6.0)
+    assert [c.reason for c in commands if isinstance(c, w.End)] == [EndReason.NODE_LOST]
+    fault = inherited(memo_of(failed), 9.0, 3, 4.0)
+    assert fault is not None
+    assert (fault.rung, fault.code, fault.step_before) == ("restart", "node", 3)
+    assert fault.cause.startswith("node b was lost; no devices are left")
+
+    again = World([A, A])
+    assert again.gang.phase == w.Phase.RESUMING
+    again.gang = replace(again.gang, fault=fault)
+    finish(again)
+    (receipt,) = again.receipts()
+    assert receipt.fault.rung == "restart"
+
+
+def test_what_was_stopped_on_purpose_has_nothing_to_recover_from() -> None:
+    world = World([A])
+    world.work(0)
+    stopped = memo_of(replace(world.gang, phase=w.Phase.DONE))
+    assert inherited(stopped, 9.0, 1, 4.0) is None
+    assert inherited(None, 9.0, 0, 9.0) is None
+    gone = inherited(memo_of(world.gang), 9.0, 1, 4.0)
+    assert gone is not None
+    assert (gone.code, gone.step_before, gone.detected_at) == ("control", 1, 4.0)
+
+
+def test_a_plain_script_that_started_over_has_its_receipt_once_it_runs() -> None:
+    gang = w.Gang(ranks=(w.Rank(node=A),))
+    gang, _ = advance(gang, w.Started(rank=0, life=1), 0.0)
+    failed, _ = advance(gang, w.NodeGone(node=A), 50.0)
+    fault = inherited(memo_of(failed), 60.0, 0, 60.0)
+    again = w.Gang(ranks=(w.Rank(node=B),), generation=2, since=70.0, fault=fault)
+    again, _ = advance(again, w.Started(rank=0, life=1), 71.0)
+    assert advance(again, w.Tick(), 80.0) == (again, ())
+    again, commands = advance(again, w.Tick(), 371.0)
+    (receipt,) = commands
+    assert isinstance(receipt, w.WriteReceipt)
+    assert (receipt.fault.rung, receipt.fault.detected_at) == ("restart", 50.0)
+    assert receipt.resumed_at == 70.0

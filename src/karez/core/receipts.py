@@ -166,11 +166,13 @@ def goodput(
         began_at: When the job first ran, UTC epoch seconds.
         until: Its end, or now.
         step_s: Median time of one step.
-        waited: From when to when it held nothing, or was not at work, after a restart.
+        waited: From when to when it held nothing, or was not at work, after a restart. What a
+            receipt covers counts once.
     """
     found = sorted(receipts, key=lambda receipt: receipt.detected_at)
     steps = sum(receipt.steps_lost for receipt in found)
-    idle_s = sum(max(0.0, end - start) for start, end in waited)
+    bare = [(start, end) for start, end in waited if not _is_told(start, end, found)]
+    idle_s = sum(max(0.0, end - start) for start, end in bare)
     lost_s = sum(receipt.recovery_s for receipt in found) + steps * step_s + idle_s
     elapsed_s = max(0.0, until - began_at)
     cuts = [began_at, *(start for start, _ in waited), until]
@@ -182,7 +184,7 @@ def goodput(
         elapsed_s=elapsed_s,
         lost_s=min(lost_s, elapsed_s),
         goodput=max(0.0, 1.0 - lost_s / elapsed_s) if elapsed_s else 1.0,
-        interruptions=len(found) + len(waited),
+        interruptions=len(found) + len(bare),
         restarts=len(waited),
         steps_lost=steps,
         mean_recovery_s=fmean([r.recovery_s for r in found]) if found else 0.0,
@@ -198,6 +200,11 @@ def goodput(
             for rung, seconds in sorted(by_rung.items())
         ),
     )
+
+
+def _is_told(start: float, end: float, receipts: Iterable[Receipt]) -> bool:
+    return any(one.rung == "restart" and one.detected_at <= end and one.resumed_at >= start
+               for one in receipts)  # fmt: skip
 
 
 def chained(receipt: Receipt, before: Receipt | None) -> Receipt:

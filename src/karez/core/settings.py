@@ -50,7 +50,8 @@ class Settings:
     quiesce_s: float = 5.0
     """How long a rank may take to leave its step when a generation ends, before it is killed."""
     start_s: float = 300.0
-    """How long a process may take from its start until it reports ready."""
+    """How long a rank may take until its process runs, and how long the others of a session wait
+    for it after the first of them is ready (twice as long as a start took before, if longer)."""
     fault_limit: int = 20
     """Recoveries without a new step after which a job is failed."""
     preload: bool = True

@@ -19,6 +19,7 @@ from karez.simulation.rates import RACK_NODES, REPAIR_S, FaultClass, Hit
 from karez.training import gang as words
 from karez.training import ladder, protocol
 from karez.training.interval import best_interval
+from karez.training.limits import Limits
 
 DAY_S = 86_400.0
 PER_NODE = 8
@@ -155,7 +156,7 @@ class Scene:
         )
         self.gang = words.Gang(
             ranks=ranks, phase=words.Phase.RUNNING, is_session=True, best=10, past=past,
-            costs=costs, ladder=LADDER, limits=words.Limits(start_s=3600.0, quiesce_s=600.0),
+            costs=costs, ladder=LADDER, limits=Limits(start_s=3600.0, quiesce_s=600.0),
         )  # fmt: skip
         self._queue: list[tuple[float, int, words.Event]] = []
         self._order = count()

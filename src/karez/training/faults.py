@@ -45,9 +45,10 @@ def lose(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...
     fault = _merge(gang, fault, now)
     if gang.faults >= gang.limits.faults:
         detail = f"{gang.faults} recoveries without a new step; the last: {fault.cause}"
-        return fail(gang, EndReason.TOO_MANY_FAULTS, detail)
+        return fail(replace(gang, fault=fault), EndReason.TOO_MANY_FAULTS, detail, now)
     if not numbers and "retry" not in gang.ladder:
-        return fail(gang, EndReason.CRASHED, f"{fault.cause}; its ladder has no `retry`")
+        detail = f"{fault.cause}; its ladder has no `retry`"
+        return fail(replace(gang, fault=fault), EndReason.CRASHED, detail, now)
     gang, rungs = _climb(gang, numbers, now)
     gang, halts = _end_generation(gang, fault, now)
     ranks = gang.ranks
@@ -143,7 +144,7 @@ def node_gone(gang: Gang, node: NodeId, now: float) -> tuple[Gang, tuple[Command
     if not lost:
         return gang, ()
     if not gang.is_session:
-        return fail(gang, EndReason.NODE_LOST, f"node {node} was lost")
+        return fail(gang, EndReason.NODE_LOST, f"node {node} was lost", now, code="node")
     for number in lost:
         gang = put(gang, number, node=NOWHERE, alive=False)
     fault = Fault(
@@ -211,7 +212,7 @@ def _bad_loss(gang: Gang, event: Poisoned, now: float) -> tuple[Gang, tuple[Comm
     replays = gang.limits.replays if event.replays is None else event.replays
     if count > replays + gang.limits.skips:
         detail = f"{event.error} at step {event.step}, also without {gang.limits.skips} batches"
-        return fail(gang, EndReason.USER_ERROR, detail)
+        return fail(gang, EndReason.USER_ERROR, detail, now)
     skipped = (event.batch,) if count > replays else ()
     what = f"batch {event.batch} is left out" if skipped else "the step is done again"
     fault = Fault(
@@ -224,9 +225,21 @@ def _bad_loss(gang: Gang, event: Poisoned, now: float) -> tuple[Gang, tuple[Comm
     return lose(gang, fault, now)
 
 
-def fail(gang: Gang, reason: EndReason, detail: str) -> tuple[Gang, tuple[Command, ...]]:
-    """End it; those that live store what they hold first."""
+def fail(
+    gang: Gang, reason: EndReason, detail: str, now: float, *, code: str = "exit"
+) -> tuple[Gang, tuple[Command, ...]]:
+    """End it; those that live store what they hold first. A start over heals the fault."""
     alive = tuple(n for n, rank in gang.active if rank.alive and rank.settled)
     gasps = (Gasp(ranks=alive),) if alive and gang.is_session and gang.best else ()
     kills = tuple(kill(gang, n, "the gang is over") for n, rank in gang.active if not rank.left)
-    return replace(gang, phase=Phase.FAILED), (*gasps, *kills, End(reason=reason, detail=detail))
+    last = Fault(
+        cause=detail, ranks=(), rung="restart", code=code, detected_at=now, confirmed_at=now,
+        step_before=max((rank.committed for _, rank in gang.active), default=0),
+    )  # fmt: skip
+    if (old := gang.fault) is not None:
+        cause = (
+            old.cause if detail in old.cause or old.cause in detail else f"{old.cause}; {detail}"
+        )
+        last = replace(old, cause=cause, rung="restart")
+    gang = replace(gang, phase=Phase.FAILED, fault=last)
+    return gang, (*gasps, *kills, End(reason=reason, detail=detail))

@@ -16,6 +16,7 @@ from karez.training import gang as words
 from karez.training import protocol
 from karez.training.aides import Aides
 from karez.training.crew import crew_of
+from karez.training.faults import fail
 from karez.training.hands import Hands
 from karez.training.hearing import (
     Found,
@@ -29,8 +30,9 @@ from karez.training.interval import Pace
 from karez.training.kit import Refused, devices_of, gather_kit
 from karez.training.ladder import costs
 from karez.training.launch import Kit, parse_key
+from karez.training.limits import Limits
 from karez.training.lookout import Lookout
-from karez.training.memo import Memo
+from karez.training.memo import Memo, inherited
 from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
 from karez.training.sentry import Sentry
@@ -92,7 +94,7 @@ class Foreman:
 
     def _begin_or_adopt(self) -> None:
         now, settings = self.tools.clock.now(), self.tools.settings
-        limits = words.Limits(
+        limits = Limits(
             quiesce_s=settings.quiesce_s, start_s=settings.start_s, faults=settings.fault_limit
         )
         receipts = self.tools.store.history.receipts(self.job.id)
@@ -102,22 +104,14 @@ class Foreman:
         found = {seat: one for seat, one in known if seat in seats}  # not who was let go
         memo = self.record.memo()
         before = max(self.record.status.generation, memo.generation if memo else 0)
-        self._gang = gang_from(
-            self.crew.seats,
-            found,
-            generation=before if found else before + 1,
-            limits=limits,
-            now=now,
-        )
-        spec = self.job.spec
+        born = before if found else before + 1
+        gang = gang_from(seats, found, generation=born, limits=limits, now=now)
+        spec, last = self.job.spec, self.record.last_step()
         self._gang = replace(
-            self._gang,
-            ladder=spec.ladder,
-            ladder_fixed=spec.ladder_fixed,
-            costs=costs(receipts),
-            skipped=memo.skipped if memo else (),
-            cuts=memo.cuts if memo else (),
-        )
+            gang, ladder=spec.ladder, ladder_fixed=spec.ladder_fixed, costs=costs(receipts),
+            skipped=memo.skipped if memo else (), cuts=memo.cuts if memo else (),
+            fault=None if found else inherited(memo, now, *last),
+        )  # fmt: skip
         for seat, grant in self.crew.seats.items():
             self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
         self._aides = Aides(kit=self.hands.kit, start=self.hands.start)
@@ -192,12 +186,12 @@ class Foreman:
         self._apply(words.NodeGone(node=node))
         if roles and self._ended is None:
             detail = f"node {node} was lost, and with it {', '.join(sorted(roles))}"
-            self._stop(words.End(reason=EndReason.NODE_LOST, detail=detail))
+            self._fail(EndReason.NODE_LOST, detail, code="node")
 
     def _hear_store(self, event: Event) -> None:
         failed = self._aides.hear(event, self.crew.of_role)
         if failed and self._ended is None:
-            self._stop(words.End(reason=EndReason.USER_ERROR, detail=failed))
+            self._fail(EndReason.USER_ERROR, failed)
         self.hands.hear_store(event, self._gang)
 
     def _apply(self, event: words.Event) -> None:
@@ -374,10 +368,19 @@ class Foreman:
 
     # the end
 
+    def _fail(self, reason: EndReason, detail: str, *, code: str = "exit") -> None:
+        now = self.tools.clock.now()
+        self._gang, commands = fail(self._gang, reason, detail, now, code=code)
+        self.record.log(self._gang)
+        self._do(commands)
+
     def _stop(self, end: words.End) -> None:
+        """On purpose: what starts over after it has nothing to recover from."""
         for seat, rank in self._gang.active:
             self.hands.kill(rank.node, seat, rank.life, STOP_GRACE_S)
         self.hands.wait_until_gone(set(self.crew.seats), 2 * STOP_GRACE_S)
+        self._gang = replace(self._gang, phase=words.Phase.DONE)
+        self.record.log(self._gang)
         self._ended = end
 
     def _close(self, end: words.End) -> None:

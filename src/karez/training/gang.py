@@ -8,6 +8,7 @@ from karez.core.resources import NodeId
 from karez.core.workloads import EndReason
 from karez.training.cuts import Cut
 from karez.training.ladder import PRIOR_S
+from karez.training.limits import Limits
 
 NOWHERE = NodeId("")
 RUNGS = ("retry", "in-place", "replace", "shrink", "restart")
@@ -65,25 +66,8 @@ class Rank:
     """New in the gang: it has no state of its own until its first step."""
     tainted: bool = False
     """Its state is not to be trusted: it takes that of another."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Deadlines and limits."""
-
-    quiesce_s: float = 30.0
-    start_s: float = 300.0
-    faults: int = 20
-    suspect_s: float = 0.3
-    """How long a broken collective waits for a better explanation, such as an exit."""
-    leave_s: float = 5.0
-    """How long ranks may take to leave before they are told again."""
-    pin_s: float = 60.0
-    """How long nobody looks for other places after there were none."""
-    replays: int = 1
-    """How often a step whose loss was bad is done again with its batch before it is left out."""
-    skips: int = 3
-    """How many batches in a row may be left out."""
+    resumed: bool = False
+    """Has its group and its state in this generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +104,9 @@ class Gang:
     """Recoveries since the last new step."""
     best: int = 0
     """Highest step ever complete on all ranks."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
+    slowest_start_s: float = 0.0
+    """How long a process took at most until it stood for the first time."""
     is_session: bool = False
     """False until a rank has stood: a plain script, which only a full restart heals."""
     suspect: "Stumbled | None" = None

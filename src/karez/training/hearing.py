@@ -7,6 +7,7 @@ from karez.core.ports import Event, ProcessInfo
 from karez.core.resources import Grant, NodeId
 from karez.training import gang as words
 from karez.training.launch import parse_key
+from karez.training.limits import Limits
 
 Found = Mapping[int, tuple[int, ProcessInfo]]
 """seat -> (life, process) of the newest process of each seat."""
@@ -83,7 +84,7 @@ def newest(processes: Iterable[ProcessInfo]) -> Found:
 
 
 def gang_from(
-    grants: Mapping[int, Grant], found: Found, *, generation: int, limits: words.Limits, now: float
+    grants: Mapping[int, Grant], found: Found, *, generation: int, limits: Limits, now: float
 ) -> words.Gang:
     """The gang as its processes last described themselves."""
     known = {seat: _rank(grant, *found.get(seat, (1, None))) for seat, grant in grants.items()}

@@ -1,6 +1,6 @@
 """What one foreman writes down for the next."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from karez.core.resources import NodeId
 from karez.training.cuts import Cut
@@ -22,6 +22,7 @@ class Memo:
     joining: tuple[int, ...] = ()
     tainted: tuple[int, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    slowest_start_s: float = 0.0
 
 
 def memo_of(gang: Gang) -> Memo:
@@ -30,3 +31,24 @@ def memo_of(gang: Gang) -> Memo:
     joining = tuple(number for number, rank in gang.active if rank.joining)
     tainted = tuple(number for number, rank in gang.active if rank.tainted)
     return Memo(**own, joining=joining, tainted=tainted)
+
+
+def inherited(memo: Memo | None, now: float, step: int, heard_at: float) -> Fault | None:
+    """What a job that starts over recovers from; None: it was stopped on purpose, or is new.
+
+    Args:
+        memo: What the foreman before wrote down last.
+        now: UTC epoch seconds.
+        step: The last step that it was known to have completed.
+        heard_at: When that was.
+    """
+    if memo is None or memo.phase in (Phase.DRAINING, Phase.DONE):
+        return None
+    if memo.fault is not None:
+        return replace(memo.fault, rung="restart")
+    if not step:
+        return None
+    return Fault(
+        cause="all of its processes were gone when control came back", ranks=(), rung="restart",
+        code="control", detected_at=min(now, heard_at), confirmed_at=now, step_before=step,
+    )  # fmt: skip

@@ -9,12 +9,20 @@ message of an older generation is ignored. No rank is special.
 from dataclasses import replace
 
 from karez.core.workloads import EndReason
+from karez.training.agreed import (
+    common_step,
+    departed,
+    is_fresh,
+    is_stored,
+    members,
+    origin,
+    split_over,
+)
 from karez.training.cuts import cut_of, resume
 from karez.training.faults import distress, distrusted, fail, kill, lose, node_gone, put
 from karez.training.gang import (
     HEALING,
     NOWHERE,
-    SOURCES,
     Command,
     Committed,
     Corrupt,
@@ -140,15 +148,18 @@ def _is(gang: Gang, number: int, life: int) -> bool:
 def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, ...]]:
     if event.generation == 0 and gang.ranks[event.rank].settled:
         return gang, ()  # what it said when it was new, heard again by a new foreman
+    took_s = now - gang.since if event.generation == 0 else 0.0
+    is_first = not gang.is_session
     gang = replace(
         put(gang, event.rank, alive=True, settled=True), is_session=True,
-        is_sharded=gang.is_sharded or event.sharded,
+        is_sharded=gang.is_sharded or event.sharded, since=now if is_first else gang.since,
+        slowest_start_s=max(gang.slowest_start_s, took_s),
     )  # fmt: skip
     if event.generation not in (0, gang.generation):
         return gang, ()
     if gang.phase not in (Phase.QUIESCING, Phase.PLACING):
         return gang, ()
-    seats = _numbers(gang)
+    seats = members(gang)
     order = [
         step
         for step in sorted(event.steps)
@@ -164,24 +175,21 @@ def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, .
 def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     if gang.phase != Phase.QUIESCING or not all(rank.standing for _, rank in gang.active):
         return gang, ()
-    gone = _gone(gang)
-    asked = tuple(n for n, rank in gang.active if gone and not set(gone) <= set(rank.found or ()))
+    left = departed(gang)
+    asked = tuple(n for n, rank in gang.active if left and not set(left) <= set(rank.found or ()))
     if asked:
         for number in asked:
             gang = put(gang, number, standing=False)
-        return gang, tuple(Seek(rank=n, generation=gang.generation, seats=gone) for n in asked)
-    step, seats = _common_step(gang), _numbers(gang)
-    pieces = seats if _is_stored(gang, step) else _pieces(gang, step)
+        return gang, tuple(Seek(rank=n, generation=gang.generation, seats=left) for n in asked)
+    step, seats = common_step(gang), members(gang)
+    pieces = seats if is_stored(gang, step) else split_over(gang, step)
     fault = gang.fault
     if fault is not None:
-        kept = [rank for n, rank in gang.active if n in fault.ranks] or [gang.active[0][1]]
-        origins = [_source(rank, step) for rank in kept if step in rank.steps or pieces == seats]
-        others = ["peer"] if set(pieces) - set(seats) else []
-        worst = max([*origins, *others] or ["shm"], key=SOURCES.index)
-        fault = replace(fault, decided_at=now, step_restored=step, source=worst)
-    fresh = tuple(n for n, rank in gang.active if step and _is_fresh(gang, rank, step))
+        source = origin(gang, fault.ranks, step)
+        fault = replace(fault, decided_at=now, step_restored=step, source=source)
+    fresh = tuple(n for n, rank in gang.active if step and is_fresh(gang, rank, step))
     for number, _ in gang.active:
-        gang = put(gang, number, standing=False, committed=step, tainted=False)
+        gang = put(gang, number, standing=False, committed=step, tainted=False, resumed=False)
     cuts = resume(gang.cuts, step, seats, gang.generation)
     gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault, cuts=cuts)
     go = Go(
@@ -191,73 +199,9 @@ def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     return gang, (go,)
 
 
-def _numbers(gang: Gang) -> tuple[int, ...]:
-    return tuple(number for number, _ in gang.active)
-
-
-def _pieces(gang: Gang, step: int) -> tuple[int, ...]:
-    """The ranks, then and now, whose shards make up a step."""
-    seats = _numbers(gang)
-    return cut_of(gang.cuts, step, seats).seats if gang.is_sharded and step > 0 else seats
-
-
-def _gone(gang: Gang) -> tuple[int, ...]:
-    """Ranks that have left, and whose shards make up a step that may be gone on from."""
-    steps = {at for _, rank in gang.active for step in rank.steps for at in (step, step - 1)}
-    steps |= {cut.after for cut in gang.cuts[-1:]}  # where none of them has a step of its own yet
-    return tuple(sorted({n for s in steps for n in _pieces(gang, s)} - set(_numbers(gang))))
-
-
-def _common_step(gang: Gang) -> int:
-    """The newest step that all can restore, and that somebody holds all of."""
-    if gang.is_sharded:
-        steps = {step for _, rank in gang.active for step in rank.steps}
-        told = [rank.found or {} for _, rank in gang.active]
-        steps |= {step for found in told for kept in found.values() for step in kept}
-        return max((s for s in steps if all(_can(gang, r, s) for _, r in gang.active)), default=0)
-    knowing = [rank for _, rank in gang.active if not rank.joining]
-    common = set.intersection(*(set(rank.steps) for rank in knowing)) if knowing else set()
-    whole = {step for step in common if any(not _needs_another(rank, step) for rank in knowing)}
-    return max(whole, default=0)
-
-
-def _can(gang: Gang, rank: Rank, step: int) -> bool:
-    """Whether a rank of a sharded gang can restore a step: its own shard, or all pieces of it."""
-    pieces = _pieces(gang, step)
-    if pieces == _numbers(gang) or _is_stored(gang, step):
-        return step in rank.steps
-    return all(_is_there(gang, number, step) for number in pieces)
-
-
-def _is_stored(gang: Gang, step: int) -> bool:
-    """Whether each has a stored checkpoint of it, which says itself how it was split."""
-    return all(_source(rank, step) == "storage" for _, rank in gang.active)
-
-
-def _is_there(gang: Gang, number: int, step: int) -> bool:
-    """Whether a rank's shard of a step can be had by the others."""
-    rank = gang.ranks[number] if number < len(gang.ranks) else None
-    if rank is None or rank.retired:
-        born = cut_of(gang.cuts, step, ()).born
-        told = [(other.found or {}).get(number, {}) for _, other in gang.active]
-        return all(steps.get(step, -1) >= born for steps in told)
-    return step in rank.steps and _source(rank, step) in ("shm", "peer")
-
-
-def _needs_another(rank: Rank, step: int) -> bool:
-    return rank.joining or rank.tainted or _source(rank, step) == "replica"
-
-
-def _is_fresh(gang: Gang, rank: Rank, step: int) -> bool:
-    """Whether another rank has to tell it what all have in common."""
-    return step not in rank.steps if gang.is_sharded else _needs_another(rank, step)
-
-
-def _source(rank: Rank, step: int) -> str:
-    return rank.sources[rank.steps.index(step)] if step in rank.steps else SOURCES[-1]
-
-
 def _resumed(gang: Gang, event: Resumed, now: float) -> Gang:
+    if event.rank < len(gang.ranks):
+        gang = put(gang, event.rank, resumed=True)
     gang = replace(gang, is_rigid=gang.is_rigid or event.rigid)
     if gang.fault is None:
         return gang
@@ -308,17 +252,17 @@ def _exited(gang: Gang, event: Exited, now: float) -> tuple[Gang, tuple[Command,
     cause = f"rank {event.rank} {event.error or why}"
     if not gang.is_session:
         reason = EndReason.CRASHED if event.code < 0 else EndReason.USER_ERROR
-        return fail(gang, reason, cause)
+        return fail(gang, reason, cause, now)
     repeated = gang.fault is not None and event.rank in gang.fault.ranks
     if event.code >= 0 and (repeated or not rank.settled or gang.best == 0):
-        return fail(gang, EndReason.USER_ERROR, cause)
+        return fail(gang, EndReason.USER_ERROR, cause, now)
     fault = Fault(cause=cause, ranks=(event.rank,), rung="in-place", detected_at=now, step_before=0)
     return lose(gang, fault, now)
 
 
 def _moved(gang: Gang, event: Moved, now: float) -> tuple[Gang, tuple[Command, ...]]:
     if any(not rank.node and number not in event.nodes for number, rank in gang.active):
-        return fail(gang, EndReason.NODE_LOST, "no devices are left for the lost ranks")
+        return fail(gang, EndReason.NODE_LOST, "no devices are left for the lost ranks", now)
     spawns = []
     for number, node in event.nodes.items():
         gang = put(gang, number, node=node)
@@ -376,6 +320,32 @@ def _tick(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
         if stuck:
             why = "did not leave its step in time"
             return replace(gang, since=now), tuple(kill(gang, n, why) for n in stuck)
-    if gang.phase in (Phase.QUIESCING, Phase.RESUMING) and late_s > gang.limits.start_s:
-        return fail(gang, EndReason.START_FAILED, f"not ready after {late_s:.0f} s")
-    return gang, ()
+    if (waits := _waits_for(gang)) and late_s > max(gang.limits.start_s, 2 * gang.slowest_start_s):
+        detail = f"{waits} not ready after {late_s:.0f} s"
+        return fail(gang, EndReason.START_FAILED, detail, now)
+    return _plain_is_back(gang, now)
+
+
+def _waits_for(gang: Gang) -> str:
+    """Whom a gang waits for, that should be there within the time for a start."""
+    absent = [n for n, rank in gang.active if not rank.alive]
+    if gang.phase == Phase.QUIESCING and gang.is_session:
+        absent = [n for n, rank in gang.active if not rank.standing]
+    elif gang.phase == Phase.RESUMING:  # a first step may take long: the lookout judges that
+        absent = [n for n, rank in gang.active if not rank.resumed]
+    elif gang.phase != Phase.QUIESCING:
+        return ""
+    return f"rank {', '.join(map(str, absent))} was" if absent else ""
+
+
+def _plain_is_back(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
+    """A script without a session that was started over: nobody says which step it is at."""
+    runs = gang.phase == Phase.QUIESCING and all(rank.alive for _, rank in gang.active)
+    if gang.fault is None or gang.is_session or not runs:
+        return gang, ()
+    if now - gang.since <= gang.limits.start_s:
+        return gang, ()  # it may be a session that has not begun
+    began = gang.since
+    fault = replace(gang.fault, source="start", decided_at=began, restored_at=began)
+    receipt = WriteReceipt(fault=fault, generation=gang.generation, resumed_at=began)
+    return replace(gang, fault=None), (receipt,)

@@ -103,6 +103,12 @@ class Record:
         newest = self._tools.store.history.transitions(self.job.id, newest=1)
         return from_text(Memo, newest[0].body) if newest else None
 
+    def last_step(self) -> tuple[int, float]:
+        """The last step that the store knows of, and when it was complete: now, if none is."""
+        rows = self._tools.store.history.metrics(self.job.id, after=max(-1, self.status.step - 1))
+        newest = max(((row.step, row.at) for row in rows), default=None)
+        return newest or (self.status.step, self._tools.clock.now())
+
     def log(self, gang: words.Gang) -> None:
         """Write a transition down before anybody is told of it: no generation is used twice."""
         self.status = replace(self.status, generation=gang.generation)

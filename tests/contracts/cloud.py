@@ -21,11 +21,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 60.0, every_s: float = 0.05) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, condition
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 @dataclass

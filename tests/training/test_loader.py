@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from karez.training.worker.loader import Replay
+from karez.training.worker.loader import Listed, Replay
 
 
 class Rows(Dataset):
@@ -85,3 +85,22 @@ def test_a_source_with_a_state_is_set_to_its_place_and_not_read_from_the_start()
     again.load_state_dict(first.state_dict())
     assert again.at(5, 0, 1) == 6
     assert again.at(6, 0, 1) == 7
+
+
+def test_a_list_is_gone_to_at_once_and_gives_what_reading_it_again_and_again_would() -> None:
+    rows = [torch.tensor([n]) for n in range(7)]
+    read, listed = Replay(Again(rows)), Listed(batches=rows)
+    for step in (0, 1, 6, 7, 13, 14, 20, 20, 19):
+        assert torch.equal(listed.at(step, 0, 1), read.at(step, 0, 1))
+    with pytest.raises(ValueError, match="no batches"):
+        Listed(batches=[])
+
+
+class Again:
+    """Any iterable."""
+
+    def __init__(self, rows: list[torch.Tensor]) -> None:
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)

@@ -28,7 +28,7 @@ from karez.core.board import Doing
 from karez.core.errors import BadRequest
 from karez.training.worker.group import Group
 from karez.training.worker.link import Surroundings, surroundings
-from karez.training.worker.loader import Replay, StepLoader
+from karez.training.worker.loader import Listed, Replay, StepLoader
 from karez.training.worker.member import Member
 from karez.training.worker.state import History, Stateful, Tracked
 from karez.training.worker.wires import wire
@@ -127,8 +127,11 @@ class Run:
         """
         member = self._member
         member.need_tracked()
+        source: StepLoader
         if isinstance(loader, StepLoader):
-            source: StepLoader = loader
+            source = loader
+        elif isinstance(loader, (list, tuple, range)):
+            source = Listed(batches=loader)
         else:
             source = Replay(loader, seed=self._seed)
             member.also_keep("karez-loader", source)

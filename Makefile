@@ -47,6 +47,7 @@ bench: setup ## Benchmarks, side by side with named peers: a table and JSON each
 chaos: setup ## 216 schedules of faults, 50 kills of a live gang, 100 kills of control: an hour
 	KAREZ_TEST_SCHEDULES=216 $(BIN)/pytest -q -m slow tests/contracts/test_fuzz.py
 	$(BIN)/karez chaos run --ranks 4 --faults kill:50 --seed 1
+	KAREZ_TEST_TRANSITIONS=1,2,3,4,5,6,7,8 $(BIN)/pytest -q -m slow tests/contracts/test_transitions.py
 	KAREZ_TEST_KILLS=50 $(BIN)/pytest -q -m slow tests/contracts/test_control.py
 
 proof: setup ## All migrated scripts on the emulated NPU, and a fault in each

@@ -8,9 +8,11 @@ lost it takes it from another; where it is sharded, each rank's is its own too.
 import pickle
 import random
 import struct
+from array import array
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,8 @@ from karez.training.worker.shards import ShardedOptimizer, is_sharded_tensor, lo
 
 HEAD = struct.Struct("<qq")  # bytes of the light part, bytes of the heavy part
 _LENGTH = struct.Struct("<q")
+_NUMPYS = frozenset((torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8))
+"""Types that NumPy has too."""
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 Bytes = bytes | memoryview
 DIGEST_BYTES = 64 << 20
@@ -72,11 +76,12 @@ class History:
 
     def state_dict(self) -> Mapping[str, Any]:
         """See Stateful."""
-        return {"losses": list(self.losses)}
+        steps, losses = zip(*self.losses, strict=True) if self.losses else ((), ())
+        return {"steps": steps, "losses": losses}  # two rows of numbers are kept much sooner
 
     def load_state_dict(self, state: Any, /) -> object:
         """See Stateful."""
-        self.losses = deque(state["losses"], maxlen=64)
+        self.losses = deque(zip(state["steps"], state["losses"], strict=True), maxlen=64)
         return None
 
 
@@ -141,12 +146,28 @@ def pack_light(tracked: Tracked) -> list[Bytes]:
         "buffers": _buffers(tracked.model),
         "others": {name: item.state_dict() for name, item in tracked.others.items()},
         "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
+        "python": _python_state(),
+        "numpy": _numpy_state(),
     }
-    if torch.cuda.is_available():
+    if _has_cuda():
         tree["cuda"] = torch.cuda.get_rng_state()
     return _freeze(tree)
+
+
+def _python_state() -> tuple[Any, ...]:
+    """With bytes for its 625 words: each would be looked at and pickled alone."""
+    version, words, gauss = random.getstate()
+    return version, array("I", words).tobytes(), gauss
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    name, words, *rest = np.random.get_state()
+    return name, np.asarray(words).tobytes(), *rest
+
+
+@cache
+def _has_cuda() -> bool:
+    return bool(torch.cuda.is_available())
 
 
 def split(body: bytes) -> tuple[bytes, bytes]:
@@ -173,9 +194,11 @@ def unpack_light(light: bytes, tracked: Tracked, *, own: bool = True) -> None:
     if not own:
         return
     torch.set_rng_state(tree["torch"])
-    random.setstate(tree["python"])
-    np.random.set_state(tree["numpy"])
-    if "cuda" in tree and torch.cuda.is_available():
+    version, words, gauss = tree["python"]
+    random.setstate((version, tuple(array("I", words)), gauss))
+    name, words, *rest = tree["numpy"]
+    np.random.set_state((name, np.frombuffer(words, dtype=np.uint32), *rest))
+    if "cuda" in tree and _has_cuda():
         torch.cuda.set_rng_state(tree["cuda"])
 
 
@@ -238,6 +261,8 @@ def _own(tracked: Tracked, moving: Mapping[str, torch.Tensor]) -> dict[str, torc
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
     near = tensor.detach() if tensor.is_cpu else tensor.detach().cpu()
+    if near.dtype in _NUMPYS and near.is_contiguous() and near.numel():
+        return memoryview(near.numpy()).cast("B")  # a fifth of what the general way takes
     flat = near.reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
@@ -277,7 +302,7 @@ def _lift(value: Any, tensors: list[torch.Tensor]) -> Any:
         tensors.append(local_of(value))
         return _Tensor(len(tensors) - 1)
     if kind in (list, tuple):
-        if _PLAIN.issuperset(map(type, value)):  # the 625 numbers of a random generator
+        if _PLAIN.issuperset(map(type, value)):  # a row of numbers, such as losses
             return value
         return kind(_lift(item, tensors) for item in value)
     if isinstance(value, Mapping):

@@ -65,6 +65,8 @@ def test_it_grows_and_shrinks_on_demand(bench: Bench, more: Mapping[str, float])
     gang.reach(max(gang.progress()) + 3)
     bench.store.targets.ask(gang.id, gpus("b", 2))  # the only one that was not there at first
     until(lambda: gang.alive() == [2], what="one rank")
+    memory = [steward.memory / gang.id for steward in bench.fabric.stewards.values()]
+    until(lambda: [p.name for at in memory for p in at.glob("*.slots")] == ["2.slots"])
     check(bench, gang, more)
     (receipt,) = bench.store.history.receipts(gang.id)
     assert (receipt.ranks, receipt.rung) == ((1,), "in-place")

@@ -130,7 +130,12 @@ def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs(tmp_path: P
     assert put(3, 100, limit=250, epoch=3, generation=7) == {"ok": True}
     steps, _ = keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})
     assert steps == {"steps": [(2, True, 0), (3, True, 7)]}
-    keeper.answer({"op": "drop", "job": "j"}, b"", {})
+    keeper.answer({"op": "put", "job": "j", "rank": 1, "step": 3, "epoch": 3}, b"x", {})
+    keeper.answer({"op": "forget", "job": "j", "rank": 1}, b"", {})
+    assert keeper.answer({"op": "list", "job": "j", "rank": 1}, b"", {})[0] == {"steps": []}
+    assert keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})[0] == steps
+    keeper.answer({"op": "drop", "job": "j", "rank": 0}, b"", {})
+    assert keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})[0] == {"steps": []}
     assert put(1, 1, epoch=1) == {"ok": True}
 
 

@@ -48,7 +48,7 @@ class Ranks:
         self.gang, commands = advance(self.gang, event, self.at)
         self.do(commands)
 
-    def do(self, commands: tuple[w.Command, ...]) -> None:
+    def do(self, commands: tuple[w.Command, ...]) -> None:  # noqa: C901 - one row per command
         for command in commands:
             match command:
                 case w.Spawn(rank=rank, life=life, node=node):
@@ -67,6 +67,10 @@ class Ranks:
                     self.stand(rank, generation, found)
                 case w.Go():
                     self.go(command)
+                case w.Clear(seats=seats):
+                    for seat in seats:
+                        self.own.pop(seat, None)
+                        self.sent.pop(seat, None)
                 case w.Kill(rank=rank):
                     self.die(rank)
                 case w.FindPlaces(ranks=ranks, rungs=rungs):
@@ -219,6 +223,8 @@ def test_a_sharded_gang_goes_on_from_shards_that_are_there(seed: int) -> None:
             ranks.work(chance.choice(sorted(ranks.group)), ships=chance.random() < 0.5)
     assert [end.reason for end in ranks.ends] == [EndReason.DONE]
     assert ranks.gone_back <= 1
+    left = [n for n, rank in enumerate(ranks.gang.ranks) if rank.retired and n in ranks.own]
+    assert not left or ranks.gang.cuts[-1].after > ranks.total - 2  # all others were cleared away
 
 
 def _resize(ranks: Ranks, chance: Random) -> None:

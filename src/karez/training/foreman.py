@@ -225,8 +225,8 @@ class Foreman:
                 self.hands.tell(self._gang, seat, {"type": "halt", "generation": generation})
             case words.Go():
                 self.hands.go(self._gang, command)
-            case words.Seek():
-                self.hands.seek(self._gang, command)
+            case words.Seek() | words.Clear():
+                self.hands.ask(self._gang, command)
             case words.Kill(rank=seat, node=node, life=life):
                 self.hands.kill(node, seat, life)
             case words.FindPlaces():

@@ -62,6 +62,8 @@ class Rank:
     left: bool = False
     retired: bool = False
     """Given up when the gang shrank; its number is not used again."""
+    cleared: bool = False
+    """Retired, and nobody needs its snapshots any more."""
     joining: bool = False
     """New in the gang: it has no state of its own until its first step."""
     tainted: bool = False
@@ -337,6 +339,13 @@ class Seek:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clear:
+    """Have keepers forget what they hold of ranks that have left."""
+
+    seats: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
     """End a rank's process: this life of it, on this node."""
 
@@ -383,4 +392,4 @@ class End:
     detail: str
 
 
-Command = Spawn | Halt | Go | Seek | Kill | FindPlaces | Gasp | Leave | WriteReceipt | End
+Command = Spawn | Halt | Go | Seek | Clear | Kill | FindPlaces | Gasp | Leave | WriteReceipt | End

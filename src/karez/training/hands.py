@@ -147,15 +147,14 @@ class Hands:
             }
             self.tell(gang, seat, message)
 
-    def seek(self, gang: words.Gang, seek: words.Seek) -> None:
-        """Have a rank look for what others left behind."""
-        message = {
-            "type": "seek",
-            "generation": seek.generation,
-            "seats": list(seek.seats),
-            "keepers": self._all_keepers,
-        }
-        self.tell(gang, seek.rank, message)
+    def ask(self, gang: words.Gang, asked: words.Seek | words.Clear) -> None:
+        """Have a rank look for what others left behind, or have that forgotten."""
+        message = {"seats": list(asked.seats), "keepers": self._all_keepers}
+        if isinstance(asked, words.Seek):
+            born = {"type": "seek", "generation": asked.generation}
+            self.tell(gang, asked.rank, {**message, **born})
+        else:
+            self.tell(gang, gang.active[0][0], {**message, "type": "clear"})
 
     @property
     def _all_keepers(self) -> list[str]:

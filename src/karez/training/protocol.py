@@ -23,6 +23,7 @@ from karez.training.faults import distress, distrusted, fail, kill, lose, node_g
 from karez.training.gang import (
     HEALING,
     NOWHERE,
+    Clear,
     Command,
     Committed,
     Corrupt,
@@ -214,10 +215,22 @@ def _committed(gang: Gang, event: Committed, now: float) -> tuple[Gang, tuple[Co
     everywhere = min(rank.committed for _, rank in gang.active)
     if everywhere > gang.best:
         gang = replace(gang, best=everywhere, faults=0)
+    gang, clears = _clear(gang, everywhere)
     restored = 0 if gang.fault is None else gang.fault.step_restored
     if gang.phase == Phase.RESUMING and everywhere > restored:
-        return _healed(gang, Phase.RUNNING, now)
-    return gang, ()
+        gang, commands = _healed(gang, Phase.RUNNING, now)
+        return gang, (*commands, *clears)
+    return gang, clears
+
+
+def _clear(gang: Gang, everywhere: int) -> tuple[Gang, tuple[Clear, ...]]:
+    """Two steps after a change of size nobody goes back beyond it: see Rule R."""
+    left = tuple(n for n, rank in enumerate(gang.ranks) if rank.retired and not rank.cleared)
+    if not left or (gang.cuts and everywhere < gang.cuts[-1].after + 2):
+        return gang, ()
+    for number in left:
+        gang = put(gang, number, cleared=True)
+    return gang, (Clear(seats=left),)
 
 
 def _healed(gang: Gang, phase: Phase, now: float) -> tuple[Gang, tuple[Command, ...]]:

@@ -75,6 +75,8 @@ class Keeper:
             case "get":
                 body = self._body(name, int(request["step"]))
                 return {"ok": bool(body)}, body
+            case "forget":
+                return self._forget(name), b""
             case "drop":
                 with self._lock:
                     for key in [key for key in self._held if key[0] == name[0]]:
@@ -109,6 +111,15 @@ class Keeper:
         if snapshot is None or (kept and kept.whole and kept.generation > snapshot.generation):
             return b"" if kept is None else kept.body
         return snapshot.body
+
+    def _forget(self, name: tuple[str, int]) -> dict[str, Any]:
+        """Forget one rank that its gang has given up, and the memory that it left here."""
+        with self._lock:
+            self._held.pop(name, None)
+        if (slots := self._slots(name)) is not None:
+            slots.close()
+            slots.path.unlink(missing_ok=True)
+        return {"ok": True}
 
     def _slots(self, name: tuple[str, int]) -> Slots | None:
         path = (self._memory / name[0] / f"{name[1]}.slots").resolve()

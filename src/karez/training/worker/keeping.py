@@ -14,6 +14,7 @@ from karez.training.worker.link import (
     StewardLink,
     Surroundings,
     fetch_kept,
+    forget_kept,
     kept_by_peers,
 )
 from karez.training.worker.state import (
@@ -184,6 +185,12 @@ class Keeping:
             kept = kept_by_peers(self._place, seat=seat, keepers=keepers)
             found[seat] = {step: one.generation for step, one in kept.items() if one.whole}
         return found
+
+    def clear(self, seats: Sequence[int], keepers: Sequence[str]) -> None:
+        """Have all keepers forget these ranks, on a thread of its own."""
+        threading.Thread(
+            target=forget_kept, args=(self._place, seats, keepers), daemon=True
+        ).start()
 
     def shard(self, step: int, seat: int, keepers: Sequence[str]) -> bytes:
         """The heavy part of a rank's shard. Raises RuntimeError: nobody has it any more."""

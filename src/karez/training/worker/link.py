@@ -164,6 +164,16 @@ def fetch_kept(
     return body if answer["ok"] else None
 
 
+def forget_kept(place: Surroundings, seats: Sequence[int], keepers: Sequence[str]) -> None:
+    """Have keepers forget these ranks of the own job; one that is gone has forgotten already."""
+    for address in dict.fromkeys((*keepers, *place.keepers)):
+        with contextlib.suppress(OSError, EOFError):
+            line = KeeperLine(address, place)
+            for seat in seats:
+                line.ask({"op": "forget", "job": place.job, "rank": seat})
+            line.close()
+
+
 class Shipper:
     """Has this node's keeper send the newest snapshot to the peers, off the training thread."""
 

@@ -217,6 +217,8 @@ class Member:
                 self._keeping.store_at = int(message["step"])
             case "gasp" if self._keeping is not None and self._link is not None:
                 self._keeping.gasp(self._stamp, self._link)
+            case "clear" if self._keeping is not None:
+                self._keeping.clear(message["seats"], message["keepers"])
             case "cut":
                 self._group.abort()  # as if the network had failed: nobody is told
             case "corrupt" if self._tracked is not None:

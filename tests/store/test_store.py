@@ -259,6 +259,8 @@ def test_a_checkpoint_counts_once_every_rank_has_stored_it(store: SqlStore) -> N
     assert newest("j", [0, 1, 2]) == dict.fromkeys([0, 1, 2], old)  # each cuts its own from these
     add(7, 0, world=3), add(7, 1), add(7, 2)  # of two sizes: no step can be made of them
     assert newest("j", [0, 1]) == {0: [old[0]], 1: [old[1]]}
+    add(8, 0, world=4), add(8, 1, world=4)  # two of four shards, stored as their gang ended
+    assert newest("j", [0, 1]) == {0: [old[0]], 1: [old[1]]}
     first, second = add(12, 0, whole=True), add(12, 1)
     assert newest("j", [0, 1]) == {0: [first], 1: [second, first]}
     assert newest("j", [0, 1, 2])[2] == [first]  # any number of ranks can start from it

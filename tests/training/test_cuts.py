@@ -37,6 +37,9 @@ class Ranks:
     reached: int = 0
     gone_back: int = 0
     may_return: bool = True
+    started: set[int] = field(default_factory=set)
+    """Ranks whose process has had a state."""
+    again: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         ranks = tuple(w.Rank(node=NodeId(node)) for node in self.nodes)
@@ -54,6 +57,8 @@ class Ranks:
                 case w.Spawn(rank=rank, life=life, node=node):
                     self.lives[rank], self.where[rank] = life, node
                     self.group.pop(rank, None)
+                    self.started.discard(rank)
+                    self.again.discard(rank)
                     self.tell(w.Started(rank=rank, life=life))
                     self.stand(rank, 0)
                 case w.Halt(rank=rank, generation=generation) if rank in self.lives:
@@ -110,23 +115,33 @@ class Ranks:
 
     def go(self, go: w.Go) -> None:
         self.now = tuple(n for n, _ in self.gang.active)
-        for rank in (go.pieces or self.now) if go.step else ():
+        begins = go.step == 0 and set(go.fresh) == set(self.now)
+        for rank in () if begins else go.pieces or self.now:
             split, _ = self.kept(rank).get(go.step, ((), 0))
-            assert split == (go.pieces or self.now), f"{go} {rank} {self.kept(rank)}"
+            is_first = go.step == 0 and not split
+            assert is_first or split == (go.pieces or self.now), f"{go} {rank} {self.kept(rank)}"
         for rank in self.now:
-            if go.step and rank not in go.fresh:
-                assert go.step in self.kept(rank)
+            assert begins or rank in go.fresh or not go.step or go.step in self.kept(rank)
         self.gone_back = max(self.gone_back, self.reached - go.step)
         self.reached = go.step
         for rank in self.now:
+            if begins and rank in self.started:
+                self.again.add(rank)  # a new process begins with a model that never stepped
+                continue
             mine = self.kept(rank) if not self.own.get(rank) else self.own[rank]
             self.own[rank] = {s: cut for s, cut in mine.items() if s <= go.step}
+            if not go.pieces and (begins or go.step not in self.own[rank]):
+                self.own[rank] = {**self.own[rank], go.step: (self.now, go.generation)}
             self.group[rank] = go.step
+            self.started.add(rank)
             if go.step in self.own[rank]:
                 self.ship(rank)
+        for rank in set(self.now) & set(self.group):
             self.tell(w.Resumed(rank=rank, generation=go.generation))
         for rank in self.now if go.step == self.total else ():
             self.tell(w.Finished(rank=rank, life=self.lives[rank], generation=go.generation))
+        while self.again & set(self.lives):
+            self.die(min(self.again & set(self.lives)))
 
     def ship(self, rank: int) -> None:
         """Rule R: the peer has it before the next step."""
@@ -210,7 +225,7 @@ def test_a_sharded_gang_goes_on_from_shards_that_are_there(seed: int) -> None:
         elif draw < 0.02 and faults < 6 and ranks.lives:
             faults += 1
             ranks.die(chance.choice(sorted(ranks.lives)))
-        elif draw < 0.025 and not losses and phase == w.Phase.RUNNING:
+        elif draw < 0.025 and not losses and phase in (w.Phase.RUNNING, w.Phase.RESUMING):
             nodes = sorted({ranks.where[n] for n in ranks.now})
             if len(nodes) > 1:
                 losses += 1

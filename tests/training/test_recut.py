@@ -102,6 +102,7 @@ def _split(rank: int, world: int, *, dims: tuple[int, ...] = ()) -> Tracked:
     names = ("replicate", "shard")[-len(dims) or 1 :]
     mesh = init_device_mesh("cpu", dims or (world,), mesh_dim_names=names)
     model = _network()
+    model[0].bias.requires_grad_(False)  # type: ignore[index]  # as with LoRA: not kept
     fully_shard(model, mesh=mesh)
     return Tracked(model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), others={})
 
@@ -109,7 +110,7 @@ def _split(rank: int, world: int, *, dims: tuple[int, ...] = ()) -> Tracked:
 def _stepped(tracked: Tracked, rank: int, world: int) -> Tracked:
     """Three steps with gradients that follow from the row alone."""
     for step in range(3):
-        for parameter in tracked.model.parameters():
+        for parameter in (p for p in tracked.model.parameters() if p.requires_grad):
             whole = torch.arange(float(parameter.numel())).reshape(parameter.shape) + step
             size = -(-len(whole) // world)
             parameter.grad = type(parameter).from_local(

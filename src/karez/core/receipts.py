@@ -175,7 +175,8 @@ def goodput(
     idle_s = sum(max(0.0, end - start) for start, end in bare)
     lost_s = sum(receipt.recovery_s for receipt in found) + steps * step_s + idle_s
     elapsed_s = max(0.0, until - began_at)
-    cuts = [began_at, *(start for start, _ in waited), until]
+    over = [one.detected_at for one in found if one.rung == "restart"]
+    cuts = [began_at, *sorted([*over, *(start for start, _ in bare)]), until]
     runs = [late - early for early, late in pairwise(cuts)]
     by_rung: dict[str, list[float]] = {}
     for receipt in found:
@@ -185,7 +186,7 @@ def goodput(
         lost_s=min(lost_s, elapsed_s),
         goodput=max(0.0, 1.0 - lost_s / elapsed_s) if elapsed_s else 1.0,
         interruptions=len(found) + len(bare),
-        restarts=len(waited),
+        restarts=len(over) + len(bare),
         steps_lost=steps,
         mean_recovery_s=fmean([r.recovery_s for r in found]) if found else 0.0,
         longest_run_s=max(runs, default=0.0),

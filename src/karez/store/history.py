@@ -169,8 +169,9 @@ def _startable(parts: Sequence[Part], seats: Sequence[int]) -> Mapping[int, Sequ
     if len(parts) < (world or (1 if whole else len(seats))):
         return {}
     if whole is None:
+        if {part.world for part in parts} != {len(parts)}:
+            return {}  # shards of several sizes, or not all of them
         if set(seats) == set(by_rank):
             return {seat: [by_rank[seat]] for seat in seats}
-        is_one_cut = {part.world for part in parts} == {len(parts)}
-        return dict.fromkeys(seats, sorted(parts, key=lambda part: part.rank)) if is_one_cut else {}
+        return dict.fromkeys(seats, sorted(parts, key=lambda part: part.rank))
     return {seat: list(dict.fromkeys([by_rank.get(seat, whole), whole])) for seat in seats}

@@ -12,14 +12,19 @@ def members(gang: Gang) -> tuple[int, ...]:
 def split_over(gang: Gang, step: int) -> tuple[int, ...]:
     """The ranks, then and now, whose shards make up a step."""
     seats = members(gang)
-    return cut_of(gang.cuts, step, seats).seats if gang.is_sharded and step > 0 else seats
+    return cut_of(gang.cuts, step, seats).seats if gang.is_sharded else seats
 
 
 def departed(gang: Gang) -> tuple[int, ...]:
     """Ranks that have left, and whose shards make up a step that may be gone on from."""
     steps = {at for _, rank in gang.active for step in rank.steps for at in (step, step - 1)}
     steps |= {cut.after for cut in gang.cuts[-1:]}  # where none of them has a step of its own yet
-    return tuple(sorted({n for s in steps for n in split_over(gang, s)} - set(members(gang))))
+    found = {n for step in steps if step >= 0 for n in split_over(gang, step)}
+    return tuple(sorted(n for n in found - set(members(gang)) if not _is_cleared(gang, n)))
+
+
+def _is_cleared(gang: Gang, number: int) -> bool:
+    return number >= len(gang.ranks) or gang.ranks[number].cleared
 
 
 def common_step(gang: Gang) -> int:
@@ -28,11 +33,18 @@ def common_step(gang: Gang) -> int:
         steps = {step for _, rank in gang.active for step in rank.steps}
         told = [rank.found or {} for _, rank in gang.active]
         steps |= {step for found in told for kept in found.values() for step in kept}
-        return max((s for s in steps if all(_can(gang, r, s) for _, r in gang.active)), default=0)
-    knowing = [rank for _, rank in gang.active if not rank.joining]
+        return max((step for step in steps if can_all(gang, step)), default=0)
+    knowing = [rank for _, rank in gang.active if not rank.joining] or [
+        rank for _, rank in gang.active if any(rank.steps)
+    ]
     common = set.intersection(*(set(rank.steps) for rank in knowing)) if knowing else set()
     whole = {step for step in common if any(not _needs_another(rank, step) for rank in knowing)}
     return max(whole, default=0)
+
+
+def can_all(gang: Gang, step: int) -> bool:
+    """Whether every rank of a sharded gang can restore a step."""
+    return all(_can(gang, rank, step) for _, rank in gang.active)
 
 
 def _can(gang: Gang, rank: Rank, step: int) -> bool:
@@ -59,7 +71,8 @@ def _is_there(gang: Gang, number: int, step: int) -> bool:
 
 
 def _needs_another(rank: Rank, step: int) -> bool:
-    return rank.joining or rank.tainted or source_of(rank, step) == "replica"
+    is_new = rank.joining and step not in rank.steps
+    return is_new or rank.tainted or source_of(rank, step) == "replica"
 
 
 def is_fresh(gang: Gang, rank: Rank, step: int) -> bool:

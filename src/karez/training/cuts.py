@@ -22,9 +22,21 @@ def cut_of(cuts: tuple[Cut, ...], step: int, now: tuple[int, ...]) -> Cut:
     return known[-1] if known else Cut(after=0, seats=now)
 
 
-def resume(cuts: tuple[Cut, ...], step: int, now: tuple[int, ...], born: int) -> tuple[Cut, ...]:
-    """The history once the ranks `now` go on from a step: what came after it is given up."""
-    kept = tuple(cut for cut in cuts if cut.after < step)
-    if kept and kept[-1].seats == now and kept[-1] == cuts[-1]:
+def resume(
+    cuts: tuple[Cut, ...], step: int, now: tuple[int, ...], born: int, *, is_anew: bool = False
+) -> tuple[Cut, ...]:
+    """The history once the ranks `now` go on from a step: what came after it is given up.
+
+    Args:
+        cuts: The history so far.
+        step: From which they go on.
+        now: The ranks, in the order of their places in the group.
+        born: Their generation.
+        is_anew: The step itself is kept as these ranks split it: it came from storage, or is the
+            beginning.
+    """
+    base = step - 1 if is_anew else step
+    kept = tuple(cut for cut in cuts if cut.after < base)
+    if not is_anew and kept and kept[-1].seats == now and kept[-1] == cuts[-1]:
         return kept
-    return (*kept, Cut(after=step, seats=now, born=born))
+    return (*kept, Cut(after=base, seats=now, born=born))

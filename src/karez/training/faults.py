@@ -42,6 +42,7 @@ def put(gang: Gang, number: int, **changes: object) -> Gang:
 def lose(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...]]:
     """End the generation; the ranks that a fault names start their next lives, or are replaced."""
     numbers = fault.ranks
+    counts = not _is_same_wave(gang, numbers)
     fault = _merge(gang, fault, now)
     if gang.faults >= gang.limits.faults:
         detail = f"{gang.faults} recoveries without a new step; the last: {fault.cause}"
@@ -51,6 +52,7 @@ def lose(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...
         return fail(replace(gang, fault=fault), EndReason.CRASHED, detail, now)
     gang, rungs = _climb(gang, numbers, now)
     gang, halts = _end_generation(gang, fault, now)
+    gang = replace(gang, faults=gang.faults + counts)
     ranks = gang.ranks
     spawns = tuple(
         Spawn(rank=n, node=ranks[n].node, life=ranks[n].life) for n in numbers if ranks[n].node
@@ -60,6 +62,13 @@ def lose(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...
         return gang, (*spawns, *halts)
     gang = replace(gang, phase=Phase.PLACING)
     return gang, (*spawns, *halts, FindPlaces(ranks=homeless, rungs=rungs))
+
+
+def _is_same_wave(gang: Gang, numbers: tuple[int, ...]) -> bool:
+    """Whether more ranks fell before the gang stood again: a hundred that die at once are one."""
+    if gang.fault is None or gang.phase not in (Phase.QUIESCING, Phase.PLACING):
+        return False
+    return bool(numbers) and not set(numbers) & set(gang.fault.ranks)
 
 
 def _climb(gang: Gang, numbers: tuple[int, ...], now: float) -> tuple[Gang, tuple[str, ...]]:
@@ -118,7 +127,7 @@ def _merge(gang: Gang, new: Fault, now: float) -> Fault:
 
 def _end_generation(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[Command, ...]]:
     for number, _ in gang.active:
-        gang = put(gang, number, standing=False, finished=False, found=None)
+        gang = put(gang, number, standing=False, finished=False, found=None, sought=False)
     phase = Phase.PLACING if gang.phase == Phase.PLACING else Phase.QUIESCING
     gang = replace(
         gang,
@@ -126,7 +135,6 @@ def _end_generation(gang: Gang, fault: Fault, now: float) -> tuple[Gang, tuple[C
         phase=phase,
         since=now,
         fault=fault,
-        faults=gang.faults + 1,
         suspect=None,
     )
     halts = tuple(

@@ -32,7 +32,7 @@ from karez.training.ladder import costs
 from karez.training.launch import Kit, parse_key
 from karez.training.limits import Limits
 from karez.training.lookout import Lookout
-from karez.training.memo import Memo, inherited
+from karez.training.memo import Memo, inherited, numbers_in, remember
 from karez.training.record import Record, Tools
 from karez.training.results import register_outputs
 from karez.training.sentry import Sentry
@@ -100,17 +100,17 @@ class Foreman:
         receipts = self.tools.store.history.receipts(self.job.id)
         self._pace.faults = len(receipts)
         seats = self.crew.seats
-        known = newest(self.hands.processes()).items()
-        found = {seat: one for seat, one in known if seat in seats}  # not who was let go
+        known = newest(self.hands.processes())
+        found = {n: one for n, one in known.items() if n in seats}  # not who was let go
         memo = self.record.memo()
         before = max(self.record.status.generation, memo.generation if memo else 0)
         born = before if found else before + 1
-        gang = gang_from(seats, found, generation=born, limits=limits, now=now)
+        used = {*known, *numbers_in(memo)}
+        gang = gang_from(seats, found, generation=born, limits=limits, now=now, used=used)
         spec, last = self.job.spec, self.record.last_step()
         self._gang = replace(
-            gang, ladder=spec.ladder, ladder_fixed=spec.ladder_fixed, costs=costs(receipts),
-            skipped=memo.skipped if memo else (), cuts=memo.cuts if memo else (),
-            fault=None if found else inherited(memo, now, *last),
+            remember(gang, memo), ladder=spec.ladder, ladder_fixed=spec.ladder_fixed,
+            costs=costs(receipts), fault=None if found else inherited(memo, now, *last),
         )  # fmt: skip
         for seat, grant in self.crew.seats.items():
             self.record.view(seat, node=grant.node, state="starting", devices=devices_of(grant))
@@ -201,8 +201,7 @@ class Foreman:
         for command in commands:
             if isinstance(command, words.WriteReceipt):  # before the fault is forgotten
                 self._learn(command)
-        has_changed = (self._gang.generation, self._gang.phase) != (before.generation, before.phase)
-        if has_changed:
+        if (self._gang.generation, self._gang.phase) != (before.generation, before.phase):
             self.record.log(self._gang)
         if commands:
             self._do(commands)
@@ -277,6 +276,7 @@ class Foreman:
                 return
             if rung == "shrink" and len(kept) >= self.job.spec.gang.min:
                 if self._regrant(kept):
+                    self._watch_over(())  # what was lost keeps nothing any more
                     self._apply(words.Shrunk(keep=tuple(kept)))
                 return
             if rung == "restart":

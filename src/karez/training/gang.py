@@ -55,6 +55,8 @@ class Rank:
     """Where each restorable step would come from, beside `steps`."""
     found: Mapping[int, Mapping[int, int]] | None = None
     """What can be had of ranks that have left, as in Stood; None: not asked."""
+    sought: bool = False
+    """Was asked by Seek, and has not answered yet."""
     settled: bool = False
     """Has stood still at least once in this life: it is past its start."""
     committed: int = 0
@@ -106,6 +108,8 @@ class Gang:
     """Recoveries since the last new step."""
     best: int = 0
     """Highest step ever complete on all ranks."""
+    agreed: int = 0
+    """The step that this generation went on from."""
     limits: Limits = field(default_factory=Limits)
     slowest_start_s: float = 0.0
     """How long a process took at most until it stood for the first time."""
@@ -128,8 +132,7 @@ class Gang:
     """It is split in a way that cannot be cut anew."""
     cuts: tuple[Cut, ...] = ()
     skipped: tuple[int, ...] = ()
-    poison: tuple[int, int] = (0, 0)
-    """Step whose loss was bad, and how often."""
+    poison: tuple[int, int] = (0, 0)  # step whose loss was bad, and how often
 
     @property
     def active(self) -> tuple[tuple[int, Rank], ...]:
@@ -327,6 +330,8 @@ class Go:
     """Ranks that get their state from one that has it."""
     pieces: tuple[int, ...] = ()
     """Ranks, then and now, whose shards of that step are cut anew; none: each takes its own."""
+    born: int = 0
+    """The generation before which those shards do not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,7 @@ class Hands:
                 "skipped": list(go.skipped),
                 "fresh": fresh,
                 "pieces": list(go.pieces),
+                "born": go.born,
                 "keepers": self._all_keepers,
             }
             self.tell(gang, seat, message)

@@ -84,12 +84,21 @@ def newest(processes: Iterable[ProcessInfo]) -> Found:
 
 
 def gang_from(
-    grants: Mapping[int, Grant], found: Found, *, generation: int, limits: Limits, now: float
+    grants: Mapping[int, Grant],
+    found: Found,
+    *,
+    generation: int,
+    limits: Limits,
+    now: float,
+    used: Iterable[int] = (),
 ) -> words.Gang:
-    """The gang as its processes last described themselves."""
+    """The gang as its processes last described themselves.
+
+    Numbers in `used` are those of ranks that have left: none is given again.
+    """
     known = {seat: _rank(grant, *found.get(seat, (1, None))) for seat, grant in grants.items()}
     given_up = words.Rank(node=NodeId(""), retired=True)
-    ranks = tuple(known.get(seat, given_up) for seat in range(max(known, default=-1) + 1))
+    ranks = tuple(known.get(seat, given_up) for seat in range(max([*known, *used], default=-1) + 1))
     return words.Gang(
         ranks=ranks,
         generation=max([generation, 1, *(_generation(info) for _, info in found.values())]),

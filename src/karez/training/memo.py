@@ -33,6 +33,19 @@ def memo_of(gang: Gang) -> Memo:
     return Memo(**own, joining=joining, tainted=tainted)
 
 
+def remember(gang: Gang, memo: Memo | None) -> Gang:
+    """A gang that starts, with what counts beyond the lives of its processes."""
+    if memo is None:
+        return gang
+    slowest = memo.slowest_start_s
+    return replace(gang, skipped=memo.skipped, cuts=memo.cuts, slowest_start_s=slowest)
+
+
+def numbers_in(memo: Memo | None) -> set[int]:
+    """The numbers of ranks that had a part of the state once."""
+    return {seat for cut in memo.cuts for seat in cut.seats} if memo is not None else set()
+
+
 def inherited(memo: Memo | None, now: float, step: int, heard_at: float) -> Fault | None:
     """What a job that starts over recovers from; None: it was stopped on purpose, or is new.
 
@@ -42,11 +55,11 @@ def inherited(memo: Memo | None, now: float, step: int, heard_at: float) -> Faul
         step: The last step that it was known to have completed.
         heard_at: When that was.
     """
-    if memo is None or memo.phase in (Phase.DRAINING, Phase.DONE):
+    if memo is None or memo.phase == Phase.DRAINING:
         return None
     if memo.fault is not None:
         return replace(memo.fault, rung="restart")
-    if not step:
+    if memo.phase == Phase.DONE or not step:
         return None
     return Fault(
         cause="all of its processes were gone when control came back", ranks=(), rung="restart",

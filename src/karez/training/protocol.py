@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from karez.core.workloads import EndReason
 from karez.training.agreed import (
+    can_all,
     common_step,
     departed,
     is_fresh,
@@ -85,10 +86,13 @@ def adopt(
         gang = replace(
             gang, faults=memo.faults, past=memo.past, skipped=memo.skipped, poison=memo.poison,
             best=max(best, memo.best), fault=known, cuts=memo.cuts,
+            slowest_start_s=memo.slowest_start_s,
         )  # fmt: skip
     if memo is not None and memo.phase == Phase.DRAINING:
         return replace(gang, phase=Phase.DRAINING), (Leave(),)  # who has left will be heard of
-    if not gang.is_session or (together and not dead):
+    if not gang.is_session:
+        return replace(gang, phase=Phase.QUIESCING), ()  # a plain script, or one that starts yet
+    if together and not dead:
         phase = Phase.RESUMING if gang.fault is not None else Phase.RUNNING
         return replace(gang, phase=phase), ()
     cause = f"rank {dead[0]} ended while no control was there" if dead else "control was restarted"
@@ -168,8 +172,9 @@ def _stood(gang: Gang, event: Stood, now: float) -> tuple[Gang, tuple[Command, .
     ]
     sources = tuple(event.steps[step] for step in order)
     gang = put(
-        gang, event.rank, standing=True, steps=tuple(order), sources=sources, found=event.found
-    )
+        gang, event.rank, standing=True, steps=tuple(order), sources=sources, found=event.found,
+        sought=False,
+    )  # fmt: skip
     return _go_if_ready(gang, now)
 
 
@@ -180,22 +185,27 @@ def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     asked = tuple(n for n, rank in gang.active if left and not set(left) <= set(rank.found or ()))
     if asked:
         for number in asked:
-            gang = put(gang, number, standing=False)
+            gang = put(gang, number, standing=False, sought=True)
         return gang, tuple(Seek(rank=n, generation=gang.generation, seats=left) for n in asked)
     step, seats = common_step(gang), members(gang)
-    pieces = seats if is_stored(gang, step) else split_over(gang, step)
+    begins = gang.is_sharded and not step and not can_all(gang, 0)
+    is_anew = begins or is_stored(gang, step)
+    pieces = seats if is_anew else split_over(gang, step)
     fault = gang.fault
     if fault is not None:
         source = origin(gang, fault.ranks, step)
         fault = replace(fault, decided_at=now, step_restored=step, source=source)
-    fresh = tuple(n for n, rank in gang.active if step and is_fresh(gang, rank, step))
+    fresh = tuple(n for n, rank in gang.active if begins or (step and is_fresh(gang, rank, step)))
     for number, _ in gang.active:
         gang = put(gang, number, standing=False, committed=step, tainted=False, resumed=False)
-    cuts = resume(gang.cuts, step, seats, gang.generation)
-    gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault, cuts=cuts)
+    born = cut_of(gang.cuts, step, seats).born
+    cuts = resume(
+        gang.cuts, step, seats, gang.generation, is_anew=is_anew or not (gang.cuts or step)
+    )
+    gang = replace(gang, phase=Phase.RESUMING, since=now, fault=fault, cuts=cuts, agreed=step)
     go = Go(
         generation=gang.generation, step=step, skipped=gang.skipped, fresh=fresh,
-        pieces=() if pieces == seats else pieces,
+        pieces=() if pieces == seats else pieces, born=born if pieces != seats else 0,
     )  # fmt: skip
     return gang, (go,)
 
@@ -203,7 +213,8 @@ def _go_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
 def _resumed(gang: Gang, event: Resumed, now: float) -> Gang:
     if event.rank < len(gang.ranks):
         gang = put(gang, event.rank, resumed=True)
-    gang = replace(gang, is_rigid=gang.is_rigid or event.rigid)
+    took_s = max(gang.slowest_start_s, now - gang.since)
+    gang = replace(gang, is_rigid=gang.is_rigid or event.rigid, slowest_start_s=took_s)
     if gang.fault is None:
         return gang
     return replace(gang, fault=replace(gang.fault, restored_at=now))
@@ -217,7 +228,7 @@ def _committed(gang: Gang, event: Committed, now: float) -> tuple[Gang, tuple[Co
         gang = replace(gang, best=everywhere, faults=0)
     gang, clears = _clear(gang, everywhere)
     restored = 0 if gang.fault is None else gang.fault.step_restored
-    if gang.phase == Phase.RESUMING and everywhere > restored:
+    if gang.phase == Phase.RESUMING and everywhere > max(restored, gang.agreed):
         gang, commands = _healed(gang, Phase.RUNNING, now)
         return gang, (*commands, *clears)
     return gang, clears
@@ -306,7 +317,7 @@ def _resized(gang: Gang, event: Resized, now: float) -> tuple[Gang, tuple[Comman
             ranks.append(Rank(node=NOWHERE, retired=True))  # a number that was never used
         ranks.append(Rank(node=node, joining=True))
     for number, rank in enumerate(ranks):
-        ranks[number] = replace(rank, standing=False, finished=False, found=None)
+        ranks[number] = replace(rank, standing=False, finished=False, found=None, sought=False)
     gang = replace(
         gang, ranks=tuple(ranks), generation=gang.generation + 1, phase=Phase.QUIESCING, since=now,
         suspect=None,
@@ -329,7 +340,7 @@ def _tick(gang: Gang, now: float) -> tuple[Gang, tuple[Command, ...]]:
     if gang.phase == Phase.DRAINING and late_s > gang.limits.leave_s:
         return replace(gang, since=now), (Leave(),)  # whom it did not reach hears it now
     if gang.phase == Phase.QUIESCING and late_s > gang.limits.quiesce_s:
-        stuck = [n for n, rank in gang.active if rank.settled and not rank.standing]
+        stuck = [n for n, r in gang.active if r.settled and not (r.standing or r.sought)]
         if stuck:
             why = "did not leave its step in time"
             return replace(gang, since=now), tuple(kill(gang, n, why) for n in stuck)

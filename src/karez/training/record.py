@@ -106,8 +106,10 @@ class Record:
     def last_step(self) -> tuple[int, float]:
         """The last step that the store knows of, and when it was complete: now, if none is."""
         rows = self._tools.store.history.metrics(self.job.id, after=max(-1, self.status.step - 1))
-        newest = max(((row.step, row.at) for row in rows), default=None)
-        return newest or (self.status.step, self._tools.clock.now())
+        newest = max(rows, key=lambda row: (row.generation, row.step), default=None)
+        if newest is None:
+            return self.status.step, self._tools.clock.now()
+        return newest.step, newest.at  # steps of an earlier generation may have been given up
 
     def log(self, gang: words.Gang) -> None:
         """Write a transition down before anybody is told of it: no generation is used twice."""

@@ -192,18 +192,24 @@ class Keeping:
             target=forget_kept, args=(self._place, seats, keepers), daemon=True
         ).start()
 
-    def shard(self, step: int, seat: int, keepers: Sequence[str]) -> bytes:
-        """The heavy part of a rank's shard. Raises RuntimeError: nobody has it any more."""
+    def shard(self, step: int, seat: int, keepers: Sequence[str], born: int) -> tuple[bytes, bytes]:
+        """A rank's shard of a step, light and heavy, if it is of this generation or a later one.
+
+        Raises:
+            RuntimeError: Nobody has it any more, or who has it does not answer.
+        """
         kept = kept_by_peers(self._place, seat=seat, keepers=keepers).get(step)
         body = None
-        with suppress(OSError, EOFError):
-            body = kept and fetch_kept(self._place, kept.address, step, seat=seat)
-        stored = Path(self._place.restore) / f"step-{step}-{seat}.kz"
-        if not body and stored.is_file():
-            body = stored.read_bytes()
+        if kept is not None and kept.generation >= born:
+            with suppress(OSError, EOFError):
+                body = fetch_kept(self._place, kept.address, step, seat=seat)
         if not body:
             raise RuntimeError(f"nobody has rank {seat}'s shard of step {step}")
-        return split(body)[1]
+        return split(body)
+
+    def stored_shard(self, step: int, seat: int) -> tuple[bytes, bytes]:
+        """As `shard`, from a file that was stored."""
+        return split((Path(self._place.restore) / f"step-{step}-{seat}.kz").read_bytes())
 
     def settle(self, step: int, stamp: Stamp, *, moved: bool, is_recut: bool = False) -> None:
         """After a restore: the agreed step is the newest, and new peers must hear of it.
@@ -213,9 +219,10 @@ class Keeping:
         """
         self.slots.drop_newer(step)
         self.slots.replicated = -1
-        if is_recut and step not in self.slots.steps():
+        is_here = step in self.slots.steps() and step not in self._outdated
+        if is_recut and not is_here:
             self.slots.replicated = step  # it has nothing of that step that others need
-        elif not is_recut and (moved or step not in self.slots.steps()):
+        elif not is_recut and (moved or not is_here):
             self.snapshot(step, stamp, pack(self.tracked), None)
         else:
             self.ship(step)
@@ -225,7 +232,8 @@ class Keeping:
         steps = self.slots.steps()
         snapshot = self.slots.read(steps[-1]) if steps else None
         if snapshot is not None:
-            alone = Stamp(generation=stamp.generation, rank=stamp.rank, world=0)
+            world = stamp.world if self.tracked.is_sharded else 0
+            alone = Stamp(generation=stamp.generation, rank=stamp.rank, world=world)
             self._write(snapshot.step, alone, snapshot.body, link, 0.0)
 
     def _make(self, capacity: int) -> Slots:

@@ -7,12 +7,15 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from karez.core import wire
 
 MEMORY = "KAREZ_POOLED_MEMORY"
+ASK_S = 1.0
+"""How long a keeper may take to say what it has: one that is cut off must hold nobody up."""
 RETRY_S = 0.05
 """Pause before a snapshot is sent again after a keeper did not take it."""
 
@@ -94,10 +97,10 @@ class StewardLink:
 class KeeperLine:
     """A connection to one keeper. Not for several threads."""
 
-    def __init__(self, address: str, place: Surroundings) -> None:
+    def __init__(self, address: str, place: Surroundings, *, timeout_s: float = 5.0) -> None:
         """Connect. Raises OSError."""
         host, _, port = address.rpartition(":")
-        self._stream = socket.create_connection((host, int(port)), timeout=5.0)
+        self._stream = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.send(self._stream, {"token": place.keeper_token, "job": place.job})
 
@@ -138,18 +141,26 @@ def kept_by_peers(
         keepers: Whom to ask besides those that this rank was started with.
     """
     found: dict[int, Kept] = {}
-    whose = place.seat if seat is None else seat
-    for address in dict.fromkeys((*keepers, *place.keepers, *place.memory)):
+    request = {"op": "list", "job": place.job, "rank": place.seat if seat is None else seat}
+    asked = list(dict.fromkeys((*keepers, *place.keepers, *place.memory)))
+
+    def ask(address: str) -> list[tuple[int, Kept]]:
         try:
-            line = KeeperLine(address, place)
-            answer, _ = line.ask({"op": "list", "job": place.job, "rank": whose})
+            line = KeeperLine(address, place, timeout_s=ASK_S)
+            answer, _ = line.ask(request)
             line.close()
         except (OSError, EOFError):
-            continue  # that keeper went with its node
-        for step, whole, generation in answer["steps"]:
-            kept = Kept(address=address, whole=bool(whole), generation=int(generation))
-            known = found.get(step, kept)
-            found[int(step)] = max(known, kept, key=lambda one: (one.whole, one.generation))
+            return []  # that keeper went with its node
+        return [
+            (int(step), Kept(address=address, whole=bool(whole), generation=int(generation)))
+            for step, whole, generation in answer["steps"]
+        ]
+
+    with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:  # some may be cut off
+        answers = list(pool.map(ask, asked))
+    for step, kept in (one for answer in answers for one in answer):
+        known = found.get(step, kept)
+        found[step] = max(known, kept, key=lambda one: (one.whole, one.generation))
     return found
 
 

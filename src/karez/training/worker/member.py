@@ -335,7 +335,8 @@ class Member:
                 peers = tuple(str(peer) for peer in message["peers"])
                 whole = bool(message["whole"]) or self.need_tracked().is_sharded
                 self._keeping.begin(peers, ship_whole=whole, epoch=int(message["epoch"]))
-            self._restorer.restore(agreed, had=self.step)
+            had = self.step if self._has_state else None
+            self._restorer.restore(agreed, had=had)
         except RuntimeError as error:
             self.is_spoiled = True
             text = (str(error).splitlines() or [""])[0][:200]

@@ -88,7 +88,11 @@ def _recut_tensors(
         if p.requires_grad
     }
     numbers = {id(p): n for n, p in enumerate(_parameters(tracked.optimizer))}
-    names = {numbers[id(p)]: n for n, p in tracked.model.named_parameters() if id(p) in numbers}
+    names = {
+        numbers[id(p)]: name
+        for name, p in tracked.model.named_parameters()
+        if id(p) in numbers and name in wanted
+    }
     model = {name: _Rows() for name in wanted}
     moments = {number: _Rows() for number in names}
     optimizer: Mapping[str, Any] = {}

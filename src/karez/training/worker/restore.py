@@ -35,6 +35,8 @@ class Agreed:
     pieces: tuple[int, ...]
     """Ranks whose shards are cut anew; none: each takes its own."""
     keepers: tuple[str, ...]
+    born: int = 0
+    """The generation before which those shards do not count."""
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "Agreed":
@@ -44,6 +46,7 @@ class Agreed:
             fresh=frozenset(int(number) for number in message.get("fresh", ())),
             pieces=tuple(int(seat) for seat in message.get("pieces", ())),
             keepers=tuple(str(address) for address in message.get("keepers", ())),
+            born=int(message.get("born", 0)),
         )
 
 
@@ -60,29 +63,34 @@ class Restorer:
     is_built: bool
     """Whether the model was made within the group: then its ranks need not begin alike."""
 
-    def restore(self, agreed: Agreed, *, had: int) -> None:
+    def restore(self, agreed: Agreed, *, had: int | None) -> None:
         """Take the agreed state, from here, from another rank, or from shards.
 
         Args:
             agreed: The foreman's word.
-            had: The step that this process had reached.
+            had: The step that this process had reached; None: it had no state yet.
 
         Raises:
             RuntimeError: A peer was lost meanwhile, or nobody has a shard any more.
         """
         is_fresh = self.rank in agreed.fresh
+        if agreed.step == 0 and is_fresh:
+            if had is not None:
+                start_anew()  # all begin again, with another number of ranks
+            self._complete(0)
+            return
         found = None if self.keeping is None else self.keeping.find(agreed.step)
         stored = () if self.keeping is None else self.keeping.stored_split(agreed.step)
-        if pieces := agreed.pieces or stored:
-            self._recut(agreed, pieces)
+        if agreed.pieces or stored:
+            self._recut(agreed, stored)
         elif found is not None and found.heavy and not is_fresh:
             unpack_heavy(found.heavy, self.tracked)
         elif not is_fresh and (agreed.step or had):
             start_anew()  # nobody has the state any more
-        if found is not None and not is_fresh and agreed.step:
+        if found is not None and not is_fresh and (found.heavy or agreed.step):
             self._take_light(found, agreed.step)
         if agreed.fresh:
-            self._share(agreed.fresh, found.light if found is not None else b"")
+            self._share(agreed, found.light if found is not None else b"")
         self.tracked.optimizer.zero_grad()
         self._complete(agreed.step)
 
@@ -91,31 +99,44 @@ class Restorer:
         if not found.is_own:  # no other generator is ours
             torch.manual_seed(self.seed + 7919 * self.rank + step)
 
-    def _recut(self, agreed: Agreed, pieces: tuple[int, ...]) -> None:
-        assert self.keeping is not None
-        keeping = self.keeping
+    def _recut(self, agreed: Agreed, stored: tuple[int, ...]) -> None:
+        seats = agreed.pieces or stored
 
         def piece(number: int) -> dict[str, Any]:
-            return heavy_tree(keeping.shard(agreed.step, pieces[number], agreed.keepers))
+            return heavy_tree(self._shard(agreed, seats[number])[1])
 
-        tree = recut(self.tracked, piece, before=len(pieces), rank=self.rank, world=self.world)
+        tree = recut(self.tracked, piece, before=len(seats), rank=self.rank, world=self.world)
         put_back(tree, self.tracked)
 
-    def _share(self, fresh: frozenset[int], own: bytes) -> None:
-        """Ranks that lack what all have in common take it from the first that has it."""
-        donor = min(set(range(self.world)) - fresh)
+    def _shard(self, agreed: Agreed, seat: int) -> tuple[bytes, bytes]:
+        assert self.keeping is not None
+        if not agreed.pieces:
+            return self.keeping.stored_shard(agreed.step, seat)
+        return self.keeping.shard(agreed.step, seat, agreed.keepers, agreed.born)
+
+    def _share(self, agreed: Agreed, own: bytes) -> None:
+        """Ranks that lack what all have in common take it from the first that has it.
+
+        Where none of those that were there is left, all take it from a shard.
+        """
+        having = set(range(self.world)) - agreed.fresh
+        if not having:
+            light, _ = self._shard(agreed, agreed.pieces[0])
+            unpack_light(light, self.tracked, own=False)
+            return
+        donor = min(having)
         body = HEAD.pack(0, 0)
         if self.rank == donor and self.tracked.is_sharded:
-            light = pack_light(self.tracked)
-            body = b"".join([HEAD.pack(size_of(light), 0), *light])
+            parts = pack_light(self.tracked)
+            body = b"".join([HEAD.pack(size_of(parts), 0), *parts])
         elif self.rank == donor:
             body = b"".join(pack(self.tracked).parts)
         body = self.group.hand_out(body, donor)
-        if self.rank in fresh:
-            light_part, heavy = split(body)
+        if self.rank in agreed.fresh:
+            light, heavy = split(body)
             if heavy:
                 unpack_heavy(heavy, self.tracked)
-            unpack_light(own or light_part, self.tracked, own=bool(own))
+            unpack_light(own or light, self.tracked, own=bool(own))
 
     def _complete(self, step: int) -> None:
         """At the start all take the first rank's model; shards are cut and gathered."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import structlog
 
 from karez.core.ports import Fabric, NodeLost
-from karez.core.resources import NodeState
+from karez.core.resources import NodeId, NodeState
 from karez.core.workloads import ACTIVE, Job, WorkloadId
 from karez.server.cloud import Cloud
 from karez.server.scheduler import Scheduler
+from karez.server.strays import Strays
 from karez.server.trust import Trust
 from karez.serving.replicas import ReplicaKeeper, ServingTools
 from karez.training.foreman import Foreman
@@ -58,7 +59,7 @@ class Loops:
         self._hands: dict[WorkloadId, tuple[threading.Thread, Foreman | ReplicaKeeper]] = {}
         self._seen: dict[str, str] = {}
         self._tokens: dict[WorkloadId, str] = {}
-        self._strays: set[tuple[str, str]] = set()
+        self._strays = Strays(start_s=cloud.settings.start_s)
 
     def start(self) -> None:
         """Start them all."""
@@ -140,26 +141,17 @@ class Loops:
                 self._seen[node.id] = node.engine_id
                 log.info("node.seen", node=node.id, devices=len(node.devices))
                 self.wake()
-            self._sweep(node.id)
+            self._sweep(node.id, now)
 
-    def _sweep(self, node: str) -> None:
-        """End what runs on a node and is not held there: left over from an epoch that passed."""
+    def _sweep(self, node: NodeId, now: float) -> None:
+        """End what runs on a node and is not held there."""
         assert self._bench is not None
         fabric = self._bench.fabric
         try:
-            running = {info.workload for info in fabric.processes(node)}  # type: ignore[arg-type]  # a NodeId
             held = self._cloud.store.workloads.allocations()
-            for workload in running:
-                grants = held[workload].grants if workload in held else ()
-                if any(grant.node == node for grant in grants):
-                    self._strays.discard((node, workload))
-                elif (node, workload) not in self._strays:
-                    # a rank that has just been moved may still fetch its state from here
-                    self._strays.add((node, workload))
-                else:
-                    self._strays.discard((node, workload))
-                    fabric.forget(node, workload)  # type: ignore[arg-type]  # a NodeId
-                    log.info("node.swept", node=node, workload=workload)
+            for workload in self._strays.over(node, fabric.processes(node), held, now):
+                fabric.forget(node, workload)
+                log.info("node.swept", node=node, workload=workload)
         except NodeLost:
             return
 

@@ -63,6 +63,8 @@ class Keeping:
         self._shipper = Shipper(place)
         self._outdated: frozenset[int] = frozenset()
         """Steps in the own memory of which a peer has a later version."""
+        self._recut_at = -1
+        """What is kept up to this step is split as it was before the last change of size."""
         self._stored_steps: frozenset[int] = frozenset()
         """Steps that nobody has but in files."""
 
@@ -219,6 +221,7 @@ class Keeping:
         """
         self.slots.drop_newer(step)
         self.slots.replicated = -1
+        self._recut_at = step if is_recut else min(self._recut_at, step - 1)
         is_here = step in self.slots.steps() and step not in self._outdated
         if is_recut and not is_here:
             self.slots.replicated = step  # it has nothing of that step that others need
@@ -231,7 +234,7 @@ class Keeping:
         """Store the newest step at once: the gang is about to end."""
         steps = self.slots.steps()
         snapshot = self.slots.read(steps[-1]) if steps else None
-        if snapshot is not None:
+        if snapshot is not None and snapshot.step > self._recut_at:
             world = stamp.world if self.tracked.is_sharded else 0
             alone = Stamp(generation=stamp.generation, rank=stamp.rank, world=world)
             self._write(snapshot.step, alone, snapshot.body, link, 0.0)

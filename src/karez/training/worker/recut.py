@@ -54,7 +54,7 @@ def recut(tracked: Tracked, piece: Piece, *, before: int, rank: int, world: int)
     if is_rigid(tracked.model, world):
         raise BadRequest(
             problem="this model is split over a mesh that cannot be cut anew for another size",
-            fix="Give the gang one size (--ranks N), or split the model over all ranks alike.",
+            fix="Give the gang one size (--workers N), or split the model over all ranks alike.",
         )
     return _recut_tensors(tracked, piece, before=before, rank=rank, world=world)
 
@@ -88,25 +88,22 @@ def _recut_tensors(
         if p.requires_grad
     }
     numbers = {id(p): n for n, p in enumerate(_parameters(tracked.optimizer))}
-    names = {
-        numbers[id(p)]: name
-        for name, p in tracked.model.named_parameters()
-        if id(p) in numbers and name in wanted
+    number_of = {
+        name: numbers[id(p)] for name, p in tracked.model.named_parameters() if id(p) in numbers
     }
     model = {name: _Rows() for name in wanted}
-    moments = {number: _Rows() for number in names}
+    moments = {name: _Rows() for name in wanted if name in number_of}
     optimizer: Mapping[str, Any] = {}
     for at in sorted({number for _, found in wanted.values() for number, _, _ in found}):
         state = piece(at)
         optimizer = state["optimizer"]
         for name, (dim, first, end) in _of_piece(wanted, at):
-            model[name].add("", state["model"][name], first, end, dim=dim)
-        for number, name in names.items():
-            for dim, first, end in (span for n, span in _of_piece(wanted, at) if n == name):
-                for key, value in optimizer["state"].get(number, {}).items():
-                    like = state["model"][name]
-                    moments[number].add(key, value, first, end, dim=dim, like=like)
-    kept = {n: rows.joined(wanted[names[n]][0]) for n, rows in moments.items()}
+            like = state["model"][name]
+            model[name].add("", like, first, end, dim=dim)
+            own = optimizer["state"].get(number_of.get(name, -1), {})
+            for key, value in own.items():
+                moments[name].add(key, value, first, end, dim=dim, like=like)
+    kept = {number_of[name]: rows.joined(wanted[name][0]) for name, rows in moments.items()}
     return {
         "model": {name: rows.joined(wanted[name][0])[""] for name, rows in model.items()},
         "optimizer": {**optimizer, "state": {n: state for n, state in kept.items() if state}},

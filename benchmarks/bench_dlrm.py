@@ -9,10 +9,10 @@ import time
 
 from report import report, traces
 
-from karez.scheduling.desk import Desk
-from karez.scheduling.finder import Finder
-from karez.scheduling.mix import mix_of
-from karez.scheduling.scores import Policy
+from karez.scheduling.engine import SchedulingEngine
+from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.request_mix import request_mix
+from karez.scheduling.placement.scores import Policy
 from karez.simulation import inventories, workloads
 from karez.simulation.queueing import kinds_used, rules_of
 from karez.simulation.replay import Hooks, replay_of
@@ -56,19 +56,19 @@ def run(nodes: list, jobs: list, policy: Policy) -> dict[str, object]:
     before = time.process_time()
     overdrawn = 0
 
-    def look(desk: Desk, _at: float) -> None:
+    def look(engine: SchedulingEngine, _at: float) -> None:
         nonlocal overdrawn
-        arrays = desk.floor.pool.inventory.arrays
+        arrays = engine.cluster.pool.inventory.arrays
         overdrawn += int((arrays.bulk < 0).sum() + (arrays.free < 0).sum())
 
-    def finder(desk: Desk) -> Finder:
-        pool = desk.floor.pool
+    def selector(engine: SchedulingEngine) -> NodeSelector:
+        pool = engine.cluster.pool
         asked = [pool.shape(job.gang.each[0]) for job in jobs]
-        return Finder(inventory=pool.inventory, mix=mix_of(asked), policy=policy)
+        return NodeSelector(inventory=pool.inventory, mix=request_mix(asked), policy=policy)
 
     rules = rules_of("fifo", known=False)
     replay, left_out = replay_of(nodes, jobs, rules, Hooks(on_end=int), known=False)
-    replay.recorder.finder = finder
+    replay.engine_log.make_selector = selector
     replay.on_step = look
     outcomes = replay.run()
     last = max(job.arrives_s + job.runs_s for job in jobs)

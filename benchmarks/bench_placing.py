@@ -12,15 +12,15 @@ from report import report, traces
 
 from karez.core.resources import Device, DeviceKind, Need, Node, NodeId
 from karez.core.workloads import GangSpec, Topology, WorkloadId
-from karez.scheduling.explain import explain_all
-from karez.scheduling.finder import Finder
-from karez.scheduling.inventory import Inventory, Row, Shape, build
-from karez.scheduling.line import Waiting
-from karez.scheduling.mix import mix_of
-from karez.scheduling.place import seat
-from karez.scheduling.plan import Snapshot
-from karez.scheduling.pool import Pool, free_pool
-from karez.scheduling.scores import Policy
+from karez.scheduling.explain.explain import explain_all
+from karez.scheduling.placement.capacity import Pool, free_pool
+from karez.scheduling.placement.inventory import Inventory, Row, Shape, build
+from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.placement import place_gang
+from karez.scheduling.placement.request_mix import request_mix
+from karez.scheduling.placement.scores import Policy
+from karez.scheduling.queue.order import PendingWorkload
+from karez.scheduling.snapshot import Snapshot
 from karez.simulation import openb
 
 NODES, WIDTH, SUPERNODE = 12_500, 8, 48
@@ -39,12 +39,12 @@ def churn(policy: Policy, shapes: list[Shape], chance: np.random.Generator) -> d
         for n in range(NODES)
     ]
     inventory = build(rows)
-    finder = Finder(inventory=inventory, mix=mix_of(shapes), policy=policy)
+    selector = NodeSelector(inventory=inventory, mix=request_mix(shapes), policy=policy)
     live: list[tuple[int, Shape, int]] = []
     asked = [shapes[i] for i in chance.integers(len(shapes), size=400_000)]
     while inventory.free_milli > 0.12 * inventory.capacity_milli:
         for _ in range(500):
-            step(finder, inventory, asked.pop(), live)
+            step(selector, inventory, asked.pop(), live)
     leaving = chance.random(STEPS)
     before = time.process_time()
     failed = 0
@@ -52,7 +52,7 @@ def churn(policy: Policy, shapes: list[Shape], chance: np.random.Generator) -> d
         gone = int(leaving[index] * len(live))
         live[gone], live[-1] = live[-1], live[gone]
         inventory.release(*live.pop())
-        failed += not step(finder, inventory, asked[index], live)
+        failed += not step(selector, inventory, asked[index], live)
     spent_s = time.process_time() - before
     bar = {Policy.BEST_FIT: 40_000}.get(policy, 15_000)
     return {
@@ -63,13 +63,13 @@ def churn(policy: Policy, shapes: list[Shape], chance: np.random.Generator) -> d
 
 
 def step(
-    finder: Finder, inventory: Inventory, shape: Shape, live: list[tuple[int, Shape, int]]
+    selector: NodeSelector, inventory: Inventory, shape: Shape, live: list[tuple[int, Shape, int]]
 ) -> bool:
     """Place one if it fits."""
-    found = finder.find(shape)
+    found = selector.select(shape)
     if found is None:
         return False
-    live.append((found[0], shape, inventory.take(found[0], shape, found[1])))
+    live.append((found[0], shape, inventory.allocate(found[0], shape, found[1])))
     return True
 
 
@@ -105,10 +105,10 @@ def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
         forked = pool.fork()
         forks.append(time.perf_counter() - before)
         before = time.perf_counter()
-        grants = seat(gang, forked)
+        grants = place_gang(gang, forked)
         times.append(time.perf_counter() - before)
         assert grants is not None
-        used = {int(domain[pool.numbers[grant.node]]) for grant in grants}
+        used = {int(domain[pool.number_of[grant.node]]) for grant in grants}
         optimal += len(used) == (cp_sat(per_domain.tolist(), 128) or best)
     judge = "CP-SAT" if cp_sat([1], 1) else "counting; OR-Tools is absent"
     ms = sorted(1000 * value for value in times)
@@ -155,7 +155,7 @@ def explaining() -> dict[str, object]:
         for n in range(100)
     ]
     line = [
-        Waiting(
+        PendingWorkload(
             id=WorkloadId(f"j{n}"),
             project=f"p{n % 3}",
             gang=GangSpec(

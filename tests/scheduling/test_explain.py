@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState, Window
 from karez.core.workloads import Allocation, Among, GangSpec, Role, Topology, WorkloadId
-from karez.scheduling.changes import apply
-from karez.scheduling.desk import Start
-from karez.scheduling.explain import explain, explain_all
-from karez.scheduling.line import Rules, Waiting
-from karez.scheduling.plan import Running, Snapshot, plan
+from karez.scheduling.engine import Start
+from karez.scheduling.explain.explain import explain, explain_all
+from karez.scheduling.explain.hypothetical import apply_change
+from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, plan
 from tests.fakes import cpu_node
-from tests.scheduling.test_plan import gang, node, waiting
+from tests.scheduling.test_snapshot import gang, node, waiting
 
 NPU = DeviceKind.NPU
 NOW = 1e6
@@ -24,7 +24,7 @@ def run_all(snapshot: Snapshot) -> Snapshot:
     specs = {one.id: one for one in snapshot.waiting}
     started = [d for d in plan(snapshot, now=0.0) if isinstance(d, Start)]
     running = [
-        Running(
+        AllocatedWorkload(
             allocation=Allocation(workload=d.id, epoch=1, grants=d.grants, since=0.0),
             project=specs[d.id].project,
         )
@@ -117,7 +117,7 @@ def test_every_proposed_change_starts_the_workload(
         assert why.changes, why
         for change in why.changes:
             assert change.what
-            after = plan(apply(snapshot, ident, change), now=NOW)
+            after = plan(apply_change(snapshot, ident, change), now=NOW)
             assert ident in {d.id for d in after if isinstance(d, Start)}, change
 
 
@@ -170,7 +170,7 @@ def test_a_start_is_estimated_from_what_is_known_and_from_what_has_run() -> None
 
 
 def test_a_kind_that_nobody_has_is_said_and_another_or_a_new_node_proposed() -> None:
-    asked = Waiting(id=WorkloadId("j"), project="p", gang=gang(2), priority=0, since=0.0)
+    asked = PendingWorkload(id=WorkloadId("j"), project="p", gang=gang(2), priority=0, since=0.0)
     why = explain(Snapshot(nodes=[cpu_node("c", 4)], waiting=[asked]), asked.id, now=NOW)
     assert why is not None
     assert "no node has npu devices" in why.reason
@@ -197,20 +197,22 @@ def test_maintenance_and_node_sets_are_reasons_with_a_way_out() -> None:
     assert "karez pool maintenance a --none" in called_off.what
     elsewhere = next(change for change in answers[WorkloadId("there")].changes if change.anywhere)
     for ident, change in (("long", called_off), ("there", elsewhere)):
-        after = apply(snapshot, WorkloadId(ident), change)
+        after = apply_change(snapshot, WorkloadId(ident), change)
         assert ident in {d.id for d in plan(after, now=NOW) if isinstance(d, Start)}
 
 
 def test_why_says_who_makes_room_already() -> None:
     held = plan(Snapshot(nodes=[node("a", 4)], waiting=[waiting("low", gang(1, 4))]), now=0.0)
     (start,) = (one for one in held if isinstance(one, Start))
-    low = Running(
+    low = AllocatedWorkload(
         allocation=Allocation(workload=start.id, epoch=1, grants=start.grants, since=0.0),
         project="p",
         waiting=waiting("low", gang(1, 4)),
     )
     high = waiting("high", gang(1, 4), since=1.0, priority=5)
     snapshot = Snapshot(nodes=[node("a", 4)], waiting=[high], running=[low])
-    why = explain_all(snapshot, now=10.0, rules=Rules(preempts=True))[WorkloadId("high")]
+    why = explain_all(snapshot, now=10.0, policy=SchedulingPolicy(preempts=True))[
+        WorkloadId("high")
+    ]
     assert why.reason == "it starts as soon as low made room for it"
     assert "low" not in explain_all(snapshot, now=10.0)[WorkloadId("high")].reason

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from karez.scheduling.finder import Finder
-from karez.scheduling.inventory import Inventory, Row, Shape, build
-from karez.scheduling.mix import mix_of
-from karez.scheduling.scores import Policy
+from karez.scheduling.placement.inventory import Inventory, Row, Shape, build
+from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.request_mix import request_mix
+from karez.scheduling.placement.scores import Policy
 
 rows = st.builds(
     lambda index, gpus, model, cpu, block: Row(
@@ -36,15 +36,15 @@ shapes = st.builds(
 asked = st.lists(shapes, min_size=1, max_size=40)
 
 
-def fill(inventory: Inventory, finder: Finder, all_shapes: list[Shape]) -> list[object]:
+def fill(inventory: Inventory, selector: NodeSelector, all_shapes: list[Shape]) -> list[object]:
     """Take what fits, give every third back: the decisions in order."""
     log: list[object] = []
     taken: list[tuple[int, Shape, int]] = []
     for number, shape in enumerate(all_shapes):
-        found = finder.find(shape)
+        found = selector.select(shape)
         log.append(found)
         if found is not None:
-            taken.append((found[0], shape, inventory.take(found[0], shape, found[1])))
+            taken.append((found[0], shape, inventory.allocate(found[0], shape, found[1])))
         if number % 3 == 2 and taken:
             inventory.release(*taken.pop(0))
     return log
@@ -55,13 +55,15 @@ def test_taking_never_overdraws_and_giving_back_restores(
     pool: list[Row], wanted: list[Shape], policy: Policy
 ) -> None:
     inventory = build(pool)
-    finder = Finder(inventory=inventory, mix=mix_of(wanted), policy=policy, compiled=False)
+    selector = NodeSelector(
+        inventory=inventory, mix=request_mix(wanted), policy=policy, compiled=False
+    )
     taken = []
     for shape in wanted:
-        found = finder.find(shape)
+        found = selector.select(shape)
         if found is None:
             continue
-        mask = inventory.take(found[0], shape, found[1])
+        mask = inventory.allocate(found[0], shape, found[1])
         assert mask.bit_count() == shape.devices
         taken.append((found[0], shape, mask))
         assert (inventory.arrays.free >= 0).all()
@@ -77,20 +79,20 @@ def test_taking_never_overdraws_and_giving_back_restores(
 def test_remembered_scores_decide_as_fresh_ones_do(
     pool: list[Row], wanted: list[Shape], policy: Policy
 ) -> None:
-    mix = mix_of(wanted)
+    mix = request_mix(wanted)
     kept = build(pool)
-    finder = Finder(inventory=kept, mix=mix, policy=policy, compiled=False)
+    selector = NodeSelector(inventory=kept, mix=mix, policy=policy, compiled=False)
     for shape in wanted:
-        fresh = Finder(inventory=kept.fork(), mix=mix, policy=policy, compiled=False)
-        found = finder.find(shape)
-        assert found == fresh.find(shape)
+        fresh = NodeSelector(inventory=kept.fork(), mix=mix, policy=policy, compiled=False)
+        found = selector.select(shape)
+        assert found == fresh.select(shape)
         if found is not None:
-            kept.take(found[0], shape, found[1])
+            kept.allocate(found[0], shape, found[1])
 
 
 def test_a_fork_is_a_world_of_its_own() -> None:
     inventory = build([Row(name="a", devices=(("gpu:A", 1000),) * 2, bulk=(1000, 1, 0, 0))])
-    inventory.fork().take(0, Shape(devices=2), 0)
+    inventory.fork().allocate(0, Shape(devices=2), 0)
     assert inventory.free_milli == 2000
     assert inventory.changes == 0
 
@@ -99,12 +101,12 @@ def test_a_fork_is_a_world_of_its_own() -> None:
 @settings(deadline=None, max_examples=150)
 @given(pool=pools, wanted=asked, policy=st.sampled_from(Policy))
 def test_numba_and_numpy_decide_alike(pool: list[Row], wanted: list[Shape], policy: Policy) -> None:
-    mix = mix_of(wanted)
+    mix = request_mix(wanted)
     logs = []
     for compiled in (True, False):
         inventory = build(pool)
-        finder = Finder(inventory=inventory, mix=mix, policy=policy, compiled=compiled)
-        logs.append(fill(inventory, finder, wanted))
+        selector = NodeSelector(inventory=inventory, mix=mix, policy=policy, compiled=compiled)
+        logs.append(fill(inventory, selector, wanted))
     assert logs[0] == logs[1]
 
 
@@ -126,6 +128,6 @@ def test_numba_and_numpy_decide_alike_on_a_large_pool() -> None:
     logs = []
     for compiled in (True, False):
         inventory = build(pool)
-        finder = Finder(inventory=inventory, mix=mix_of(wanted), compiled=compiled)
-        logs.append(fill(inventory, finder, wanted))
+        selector = NodeSelector(inventory=inventory, mix=request_mix(wanted), compiled=compiled)
+        logs.append(fill(inventory, selector, wanted))
     assert logs[0] == logs[1]

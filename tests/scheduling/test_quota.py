@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from karez.core.identity import Project
 from karez.core.resources import DeviceKind
-from karez.scheduling.line import Rules
-from karez.scheduling.plan import Snapshot, desk_of
-from karez.scheduling.quota import share_of
-from tests.scheduling.test_desk import job
-from tests.scheduling.test_plan import gang, node
+from karez.scheduling.queue.order import SchedulingPolicy
+from karez.scheduling.queue.quota import share_of
+from karez.scheduling.snapshot import Snapshot, engine_from
+from tests.scheduling.test_engine import job
+from tests.scheduling.test_snapshot import gang, node
 
 NPU = DeviceKind.NPU
 
@@ -45,14 +45,16 @@ def test_quotas_and_lending_limits_hold_after_every_decision(
 ) -> None:
     teams = [team(f"p{number}", *share) for number, share in enumerate(shares)]
     nodes = [node("a", 8), node("b", 8)]
-    desk = desk_of(Snapshot(nodes=nodes, projects={p.name: p for p in teams}), Rules())
+    engine = engine_from(
+        Snapshot(nodes=nodes, projects={p.name: p for p in teams}), SchedulingPolicy()
+    )
     for number, (owner, devices, ends) in enumerate(arrivals):
-        desk.add(job(number, gang(1, devices), float(number), project=f"p{owner}"))
-        if ends and desk.floor.running:
-            desk.finish(min(desk.floor.running))
-        desk.decide(float(number))
+        engine.add(job(number, gang(1, devices), float(number), project=f"p{owner}"))
+        if ends and engine.cluster.running:
+            engine.finish(min(engine.cluster.running))
+        engine.decide(float(number))
         held: Counter[str] = Counter()
-        for run in desk.floor.running.values():
+        for run in engine.cluster.running.values():
             held[run.project] += sum(grant.milli for grant in run.grants) // 1000
         assert sum(held.values()) <= sum(guarantee for guarantee, _, _ in shares)
         lent = sum(lend for _, lend, _ in shares)
@@ -75,14 +77,16 @@ def test_what_is_not_used_is_lent_up_to_the_limit() -> None:
 
 def test_an_idle_owner_is_served_from_its_reserve_at_once() -> None:
     projects = {"lab": team("lab", 8, 4, 16), "shop": team("shop", 8, 8, 100)}
-    desk = desk_of(Snapshot(nodes=[node("a", 8), node("b", 8)], projects=projects), Rules())
+    engine = engine_from(
+        Snapshot(nodes=[node("a", 8), node("b", 8)], projects=projects), SchedulingPolicy()
+    )
     for number in range(16):
-        desk.add(job(number, gang(1, 1), 0.0, project="shop"))
-    assert len(desk.decide(0.0)) == 12
+        engine.add(job(number, gang(1, 1), 0.0, project="shop"))
+    assert len(engine.decide(0.0)) == 12
     for number in range(16, 24):
-        desk.add(job(number, gang(1, 1), 1.0, project="lab"))
-    assert len(desk.decide(1.0)) == 4
-    assert "guaranteed" in desk.reasons()[job(23, gang(1, 1), 1.0).id]
+        engine.add(job(number, gang(1, 1), 1.0, project="lab"))
+    assert len(engine.decide(1.0)) == 4
+    assert "guaranteed" in engine.reasons()[job(23, gang(1, 1), 1.0).id]
 
 
 @pytest.mark.parametrize(

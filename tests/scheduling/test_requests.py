@@ -21,11 +21,11 @@ from karez.core.resources import (
     parse_need,
 )
 from karez.core.workloads import Among, GangSpec, Role
-from karez.scheduling.place import refuse, seat
-from karez.scheduling.pool import free_pool
-from karez.scheduling.possible import empty_pool, impossible
-from karez.scheduling.quota import is_within, within_quota
-from tests.scheduling.test_plan import waiting
+from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
+from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.placement.placement import explain_unplaced, place_gang
+from karez.scheduling.queue.quota import is_within, within_quota
+from tests.scheduling.test_snapshot import waiting
 
 GIB = 1 << 30
 NPU, CPU, DPU = DeviceKind.NPU, DeviceKind.CPU, DeviceKind.DPU
@@ -118,14 +118,14 @@ def test_contradictions_are_refused(change: str, complaint: str) -> None:
 )
 def test_what_no_node_could_ever_hold_is_named(each: str, says: str) -> None:
     empty = empty_pool([rich("a"), rich("b")])
-    assert says in impossible(GangSpec(each=(parse_need(each),)), empty)
+    assert says in infeasible_reason(GangSpec(each=(parse_need(each),)), empty)
 
 
 def test_what_some_node_holds_or_may_join_is_possible() -> None:
     empty = empty_pool([rich("a")])
     for each in ("npu=4", "npu=1,model=910B,cpu=8", "gpu=8", "memory=64GiB", "dpu=1,cpu=1"):
         gang = GangSpec(each=(Need(),), roles=(Role(name="r", each=(parse_need(each),)),))
-        assert impossible(gang, empty) == ""
+        assert infeasible_reason(gang, empty) == ""
 
 
 def test_a_gang_has_all_its_roles_or_nothing() -> None:
@@ -137,28 +137,28 @@ def test_a_gang_has_all_its_roles_or_nothing() -> None:
             Role(name="store", each=(parse_need("memory=32GiB"),), among=Among(on=("b",))),
         ),
     )  # fmt: skip
-    grants = seat(gang, pool)
+    grants = place_gang(gang, pool)
     assert grants is not None
     roles = Counter(grant.role for grant in grants)
     assert roles == {"": 4, "loader": 2, "store": 1}
     assert {grant.node for grant in grants if grant.role == "loader"} == {"b"}
     pinned = [core for grant in grants if not grant.role for core, _ in grant.cores]
     assert sorted(pinned) == [0, 1, 2, 3]
-    pool.give_back(grants)
+    pool.release(grants)
     before = pool.inventory.arrays.bulk.copy()
     short = GangSpec(
         each=gang.each, roles=(*gang.roles, Role(name="x", each=(Need(milli=99_000),)))
     )
-    assert seat(short, pool) is None
+    assert place_gang(short, pool) is None
     assert (pool.inventory.arrays.bulk == before).all()
     assert (pool.inventory.arrays.free[0] == 1000).all()
-    assert "cpu" in refuse(short, pool)
+    assert "cpu" in explain_unplaced(short, pool)
 
 
 def test_spares_stand_on_other_nodes_where_there_are_any() -> None:
     pool = free_pool([rich("a"), rich("b")], ())
     gang = GangSpec(min=3, want=3, each=(parse_need("npu=1"),), spares=2)
-    grants = seat(gang, pool)
+    grants = place_gang(gang, pool)
     assert grants is not None
     assert [(g.node, g.role) for g in grants[3:]] == [("b", "spare"), ("b", "spare")]
 
@@ -170,7 +170,7 @@ def test_models_and_node_sets_hold_for_single_workers_too() -> None:
     def places(each: str, **among: tuple[str, ...]) -> set[str]:
         found = set()
         for _ in range(12):
-            grants = seat(GangSpec(each=(parse_need(each),), among=Among(**among)), pool)
+            grants = place_gang(GangSpec(each=(parse_need(each),), among=Among(**among)), pool)
             if grants is None:
                 break
             found.add(str(grants[0].node))
@@ -179,7 +179,7 @@ def test_models_and_node_sets_hold_for_single_workers_too() -> None:
     assert places("npu=1,model=910C") == {"b"}
     assert places("npu=1", on=("zone=y",), off=("b",)) == {"c"}
     assert places("npu=1", on=("a",)) == {"a"}
-    why = refuse(GangSpec(each=(parse_need("npu=1"),), among=Among(on=("zone=z",))), pool)
+    why = explain_unplaced(GangSpec(each=(parse_need("npu=1"),), among=Among(on=("zone=z",))), pool)
     assert "not on zone=z" in why
 
 
@@ -189,12 +189,12 @@ def test_nothing_is_placed_that_would_run_into_maintenance() -> None:
     nodes[0] = Node(id=nodes[0].id, address="", devices=nodes[0].devices, windows=(window,))
     pool = free_pool(nodes, (), now=0.0)
     gang = GangSpec(min=8, want=8, each=(parse_need("npu=1"),))
-    assert seat(gang, pool.fork(), until=999.0) is not None
-    assert seat(gang, pool.fork(), until=1001.0) is None
-    assert "maintenance" in refuse(gang, pool, until=1001.0)
-    assert seat(gang, pool.fork()) is not None  # what can be stopped may use it until then
-    assert not free_pool(nodes[:1], (), now=1500.0).places
-    assert free_pool(nodes[:1], (), now=2000.0).closes is None
+    assert place_gang(gang, pool.fork(), until=999.0) is not None
+    assert place_gang(gang, pool.fork(), until=1001.0) is None
+    assert "maintenance" in explain_unplaced(gang, pool, until=1001.0)
+    assert place_gang(gang, pool.fork()) is not None  # what can be stopped may use it until then
+    assert not free_pool(nodes[:1], (), now=1500.0).nodes
+    assert free_pool(nodes[:1], (), now=2000.0).next_maintenance_at is None
 
 
 needs = st.builds(
@@ -244,7 +244,7 @@ def test_no_resource_of_a_node_is_given_twice_and_what_is_given_back_is_free(
     fresh = pool.inventory.arrays.bulk.copy(), pool.inventory.arrays.free.copy()
     given_out: list[Grant] = []
     for gang in asked:
-        grants = seat(gang, pool)
+        grants = place_gang(gang, pool)
         if grants is None:
             continue
         given_out += grants
@@ -262,7 +262,7 @@ def test_no_resource_of_a_node_is_given_twice_and_what_is_given_back_is_free(
             cores[grant.node, core] += milli
     assert all(milli <= 1000 for milli in cores.values())
     assert not (pool.inventory.arrays.bulk < 0).any()
-    pool.give_back(given_out)
+    pool.release(given_out)
     assert (pool.inventory.arrays.bulk == fresh[0]).all()
     assert (pool.inventory.arrays.free == fresh[1]).all()
 
@@ -279,7 +279,7 @@ def test_quotas_hold_for_every_kind_roles_and_spares_counted(
     projects = {"p": Project(name="p", quota=caps)}
     allowed, barred = within_quota(waiting("w", gang), projects, {})
     pool = free_pool([rich("a"), rich("b"), rich("c")], ())
-    grants = None if barred else seat(allowed, pool)
+    grants = None if barred else place_gang(allowed, pool)
     used: dict[tuple[str, DeviceKind], int] = {}
     for grant in grants or ():
         for kind, amount in grant.amounts.items():

@@ -9,7 +9,7 @@ import pytest
 
 from karez.cli.offline import parse_seeds
 from karez.core.errors import BadRequest
-from karez.scheduling.scores import Policy
+from karez.scheduling.placement.scores import Policy
 from karez.simulation import inventories, openb, workloads
 from karez.simulation.charts import ticks
 from karez.simulation.packing import pack, packing

@@ -11,10 +11,10 @@ import pytest
 from karez.cli.simulate import kept_inventory, lines_of
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest, NotFound
-from karez.core.reasons import WhatIf
+from karez.core.explanations import WhatIf
 from karez.core.resources import DeviceKind, Need, NodeId
 from karez.core.workloads import GangSpec
-from karez.scheduling.desk import Desk
+from karez.scheduling.engine import SchedulingEngine
 from karez.simulation import inventories, workloads
 from karez.simulation.failures import parse_failures
 from karez.simulation.outlook import trace_what_if
@@ -77,8 +77,8 @@ def test_instances_with_shares_of_a_network_card_are_never_given_more_than_there
     replay, left_out = replay_of(nodes, jobs, rules_of("fifo", known=False), HOOKS, known=False)
     seen = []
 
-    def look(desk: Desk, at: float) -> None:
-        arrays = desk.floor.pool.inventory.arrays
+    def look(engine: SchedulingEngine, at: float) -> None:
+        arrays = engine.cluster.pool.inventory.arrays
         assert (arrays.bulk >= 0).all()
         assert (arrays.free >= 0).all()
         seen.append(at)

@@ -7,7 +7,7 @@ import typer
 from karez.cli.connect import Json, client
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
-from karez.core.reasons import Estimate, Why
+from karez.core.explanations import Estimate, Explanation
 from karez.core.workloads import State
 
 app = typer.Typer()
@@ -31,7 +31,7 @@ def why(
         _tell(answer)
 
 
-def _tell(answer: Why) -> None:
+def _tell(answer: Explanation) -> None:
     if answer.ahead:
         typer.echo(f"{answer.ahead} stand before it in line")
     for hurdle in answer.hurdles:

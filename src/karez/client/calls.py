@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.chaos import Caused, HarmSpec
 from karez.core.codec import to_json
+from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.identity import KeySpec, Principal, Project
-from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
 from karez.core.receipts import Goodput
 from karez.core.recovery import FaultReport, Transition
 from karez.core.resources import Mark, Node, Window
@@ -184,15 +184,15 @@ def allocations() -> Call[dict[str, Allocation]]:
     return Call(answer=dict[str, Allocation], method="GET", path="/pool/allocations")
 
 
-def why(ident: str) -> Call[Why]:
+def why(ident: str) -> Call[Explanation]:
     """Why a job or service waits."""
-    return Call(answer=Why, method="GET", path=f"/pool/why/{ident}")
+    return Call(answer=Explanation, method="GET", path=f"/pool/why/{ident}")
 
 
-def what_if(question: WhatIf) -> Call[Outlook]:
+def what_if(question: WhatIf) -> Call[WhatIfResult]:
     """What a change would do."""
     body = to_json(question)
-    return Call(answer=Outlook, method="POST", path="/pool/what-if", body=body, once="same")
+    return Call(answer=WhatIfResult, method="POST", path="/pool/what-if", body=body, once="same")
 
 
 def cordon(node: str, *, closed: bool) -> Call[dict[str, str]]:
@@ -225,10 +225,10 @@ def mark(node: str, said: Mark) -> Call[Mark]:
     return Call(answer=Mark, method="PUT", path=path, body=to_json(said), once="same")
 
 
-def regroup(*, carry_out: bool) -> Call[Regrouped]:
+def regroup(*, carry_out: bool) -> Call[DefragResult]:
     """What could be moved together; with `carry_out`, it is."""
     method = "POST" if carry_out else "GET"
-    return Call(answer=Regrouped, method=method, path="/pool/regroup", once="same")
+    return Call(answer=DefragResult, method=method, path="/pool/regroup", once="same")
 
 
 def projects() -> Call[list[Project]]:

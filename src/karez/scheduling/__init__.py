@@ -1,5 +1,6 @@
 """Pure decisions: which workload starts where, which waits and why.
 
-A snapshot goes in, decisions come out. No clock, no chance, no I/O: the same function serves the
-live cloud, the simulator and what-if. It never acts.
+`engine.py` keeps the state of one pool, is told what changed (`decision_log.ClusterDelta`) and
+decides; `snapshot.plan` does the same from nothing. No clock, no chance, no I/O: the same code
+serves the live cloud, the simulator and what-if. It never acts.
 """

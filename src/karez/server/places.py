@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from karez.core.errors import BadRequest, NotFound
+from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
 from karez.core.identity import EVERYWHERE, Principal
 from karez.core.ports import Clock
-from karez.core.reasons import Change, Outlook, Regrouped, WhatIf, Why
 from karez.core.resources import Mark, NodeId, NodeState, Window
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
-from karez.scheduling.pool import Pool
-from karez.scheduling.possible import empty_pool, impossible
+from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
+from karez.scheduling.placement.capacity import Pool
 from karez.server.scheduler import Scheduler
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
@@ -31,7 +31,7 @@ class Places:
     """Have the scheduler look at once."""
     _empty: tuple[float, Pool] | None = field(default=None)
 
-    def why(self, who: Principal, ident: str) -> Why:
+    def why(self, who: Principal, ident: str) -> Explanation:
         """Why a job or service is where it is. Raises NotFound.
 
         What other projects run is counted, but not named to those who may not see it.
@@ -45,7 +45,7 @@ class Places:
             said = status.reason or (status.end or "")
             if item.state == State.QUEUED:
                 said = "it starts with the next pass of the scheduler"
-            return Why(id=item.id, name=item.spec.name, state=item.state, reason=said)
+            return Explanation(id=item.id, name=item.spec.name, state=item.state, reason=said)
         shown = [holder for holder in why.holders if who.sees(holder.project)]
         return replace(
             why,
@@ -55,11 +55,11 @@ class Places:
             changes=tuple(self._named(c) for c in why.changes if not self._hides(who, c)),
         )
 
-    def what_if(self, question: WhatIf) -> Outlook:
+    def what_if(self, question: WhatIf) -> WhatIfResult:
         """What a change would do. Raises NotFound."""
         return self.scheduler.what_if(question)
 
-    def regroup(self, *, carry_out: bool) -> Regrouped:
+    def regroup(self, *, carry_out: bool) -> DefragResult:
         """What could be moved together; with `carry_out`, it is."""
         answer = self.scheduler.regroup(carry_out=carry_out)
         if carry_out:
@@ -100,7 +100,7 @@ class Places:
         now = self.clock.now()
         if self._empty is None or not 0 <= now - self._empty[0] < KNOWN_S:
             self._empty = (now, empty_pool(self.store.pool.nodes()))
-        problem = impossible(gang, self._empty[1])
+        problem = infeasible_reason(gang, self._empty[1])
         if problem:
             raise BadRequest(
                 problem=f"this could never start here: {problem}",
@@ -114,7 +114,7 @@ class Places:
         item = self._work(ident)
         return item.spec.name if item else ident
 
-    def _named(self, change: Change) -> Change:
+    def _named(self, change: SuggestedChange) -> SuggestedChange:
         """With the names of what would be stopped beside their ids."""
         said = change.what
         for ident in change.stop:
@@ -131,7 +131,7 @@ class Places:
 
         return IDENT.sub(said, text)
 
-    def _hides(self, who: Principal, change: Change) -> bool:
+    def _hides(self, who: Principal, change: SuggestedChange) -> bool:
         """Whether a change names what this key may not see."""
         if who.project == EVERYWHERE:
             return False

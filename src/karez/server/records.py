@@ -13,11 +13,11 @@ from karez.core.workloads import (
     WorkloadId,
     WorkloadKind,
 )
-from karez.scheduling.fair import HALF_LIFE_S, FairShare
-from karez.scheduling.floor import capacity_of
-from karez.scheduling.line import Waiting
-from karez.scheduling.plan import Running
-from karez.scheduling.pool import free_pool
+from karez.scheduling.cluster_state import capacity_of
+from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.queue.fair_share import HALF_LIFE_S, FairShare
+from karez.scheduling.queue.order import PendingWorkload
+from karez.scheduling.snapshot import AllocatedWorkload
 
 MOST_WAITING = 1_000_000
 MANY = 20
@@ -32,17 +32,17 @@ class Records:
     def __init__(self, store: Store) -> None:
         """Nothing is known yet."""
         self._store = store
-        self._waiting: dict[WorkloadId, Waiting] = {}
-        self._running: dict[tuple[WorkloadId, int], Running] = {}
+        self._waiting: dict[WorkloadId, PendingWorkload] = {}
+        self._running: dict[tuple[WorkloadId, int], AllocatedWorkload] = {}
 
     def waiting(
         self, queued: Sequence[tuple[WorkloadId, str, str]]
-    ) -> Mapping[WorkloadId, Waiting]:
+    ) -> Mapping[WorkloadId, PendingWorkload]:
         """Those in the queue, in order of their submission."""
         unknown = [pair for pair in queued if pair[0] not in self._waiting]
         if len(unknown) > MANY:
             self._read_all()
-        known: dict[WorkloadId, Waiting] = {}
+        known: dict[WorkloadId, PendingWorkload] = {}
         for ident, sort, _ in queued:
             found = self._waiting.get(ident) or self._read(ident, sort)
             if found is not None:
@@ -50,9 +50,11 @@ class Records:
         self._waiting = known
         return known
 
-    def running(self, allocations: Mapping[WorkloadId, Allocation]) -> Mapping[WorkloadId, Running]:
+    def running(
+        self, allocations: Mapping[WorkloadId, Allocation]
+    ) -> Mapping[WorkloadId, AllocatedWorkload]:
         """What holds devices; each allocation is looked up once."""
-        known: dict[tuple[WorkloadId, int], Running] = {}
+        known: dict[tuple[WorkloadId, int], AllocatedWorkload] = {}
         for ident, allocation in allocations.items():
             key = (ident, allocation.epoch)
             found = self._running.get(key)
@@ -79,7 +81,7 @@ class Records:
                 for kind, amount in grant.amounts.items():
                     used[project, kind] = used.get((project, kind), 0) + sign * amount
         shares.advance(now, used)
-        return shares.had
+        return shares.usage_s
 
     def _read_all(self) -> None:
         """Everything that waits in two queries: after a start, or when many came at once."""
@@ -90,7 +92,7 @@ class Records:
         ]
         self._waiting.update({item.id: as_waiting(item) for item in items})
 
-    def _read(self, ident: WorkloadId, sort: str) -> Waiting | None:
+    def _read(self, ident: WorkloadId, sort: str) -> PendingWorkload | None:
         found: Job | Service | None = (
             self._store.workloads.job(ident)
             if sort == "job"
@@ -102,22 +104,22 @@ class Records:
         return self._store.workloads.job(ident) or self._store.workloads.service(ident)
 
 
-def _running(item: Job | Service, allocation: Allocation) -> Running:
+def _running(item: Job | Service, allocation: Allocation) -> AllocatedWorkload:
     waiting, ends_by = as_waiting(item), None
     if isinstance(item, Job):
         runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
         began_at = item.started_at or allocation.since
         ends_by = began_at + runs_s if runs_s else None
-    return Running(
+    return AllocatedWorkload(
         allocation=allocation, project=item.spec.project, ends_by=ends_by, waiting=waiting
     )
 
 
-def as_waiting(item: Job | Service) -> Waiting:
+def as_waiting(item: Job | Service) -> PendingWorkload:
     """A workload as it stands in line."""
     if not isinstance(item, Job):
         replicas = item.spec.replicas
-        return Waiting(
+        return PendingWorkload(
             id=item.id,
             project=item.spec.project,
             gang=GangSpec(min=replicas, want=replicas, each=item.spec.each),
@@ -127,7 +129,7 @@ def as_waiting(item: Job | Service) -> Waiting:
             preemptible=False,
         )
     spec = item.spec
-    return Waiting(
+    return PendingWorkload(
         id=item.id,
         project=spec.project,
         gang=spec.gang,

@@ -5,25 +5,31 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.explanations import (
+    DefragResult,
+    Explanation,
+    RelocatedWorkload,
+    WhatIf,
+    WhatIfResult,
+)
 from karez.core.identity import Project
 from karez.core.ports import Clock
-from karez.core.reasons import Moved, Outlook, Regrouped, WhatIf, Why
 from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.stores import Store
 from karez.core.units import MILLI
 from karez.core.workloads import ANYWHERE, Among, State, WorkloadId
-from karez.scheduling.desk import Act, Preempt, Resize, Start
-from karez.scheduling.explain import explain
-from karez.scheduling.floor import Run
-from karez.scheduling.journal import Recorder, Step
-from karez.scheduling.line import Rules, Waiting
-from karez.scheduling.moves import regroup
-from karez.scheduling.place import extend
-from karez.scheduling.plan import Running, Snapshot, desk_of, run_of
-from karez.scheduling.whatif import what_if
+from karez.scheduling.cluster_state import RunningWorkload
+from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
+from karez.scheduling.engine import Action, Preempt, Resize, Start
+from karez.scheduling.explain.explain import explain
+from karez.scheduling.explain.what_if import what_if
+from karez.scheduling.placement.placement import place_more
+from karez.scheduling.preemption.defragment import plan_defrag
+from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, engine_from, to_running
 from karez.server.records import Records
 
-LIVE = Rules(preempts=True, fair=True, moves=True, elastic=True)
+LIVE = SchedulingPolicy(preempts=True, fair=True, defragments=True, elastic=True)
 PAUSE_S = 5.0
 """While nothing changes, the desk is asked no oftener: only patience and maintenance go on."""
 FRESH_STEPS = 50_000
@@ -48,8 +54,8 @@ class _Seen:
     """The cloud as the store has it now."""
 
     queued: Sequence[tuple[WorkloadId, str, str]]
-    waiting: Mapping[WorkloadId, Waiting]
-    running: Mapping[WorkloadId, Running]
+    waiting: Mapping[WorkloadId, PendingWorkload]
+    running: Mapping[WorkloadId, AllocatedWorkload]
 
 
 @dataclass(slots=True)
@@ -61,7 +67,7 @@ class Scheduler:
     write: Callable[[str], object] | None = None
     """Takes the lines of the journal."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _recorder: Recorder | None = None
+    _recorder: RecordedEngine | None = None
     _told: tuple[tuple[Node, ...], tuple[Project, ...]] = ((), ())
     """The nodes and projects that the desk was told last."""
     _owed: dict[WorkloadId, _Owed] = field(default_factory=dict)
@@ -87,14 +93,14 @@ class Scheduler:
             if self._steps > FRESH_STEPS and not self._is_underway():
                 self._recorder, self._steps = None, 0
             step = self._step(seen, now)
-            is_news = step != Step(at=now)
+            is_news = step != ClusterDelta(at=now)
             if not is_news and (now - self._asked_at < PAUSE_S or not self._is_busy(seen)):
                 return self._see_through(seen, now)
             self._asked_at = now
             self._steps += 1
-            recorder, self._recorder = self._recorder or Recorder(write=self.write), None
-            acts = recorder.advance(step)
-            self._recorder = recorder  # had it failed, the next pass would state all anew
+            engine_log, self._recorder = self._recorder or RecordedEngine(write=self.write), None
+            acts = engine_log.advance(step)
+            self._recorder = engine_log  # had it failed, the next pass would state all anew
             self._note(acts)
             started = self._see_through(seen, now)
             self._say_why(seen)
@@ -109,56 +115,63 @@ class Scheduler:
         """
         with self._lock:
             now = self.clock.now()
-            recorder = self._recorder
-            if recorder is None:
+            engine_log = self._recorder
+            if engine_log is None:
                 self.tick()
-                recorder = self._recorder
-            if recorder is None:
+                engine_log = self._recorder
+            if engine_log is None:
                 return ()
-            found = extend(need, count, recorder.desk.floor.pool, avoid=avoid, among=among)
-            recorder.took(found)
+            found = place_more(
+                need, count, engine_log.engine.cluster.pool, avoid=avoid, among=among
+            )
+            engine_log.note_reserved(found)
             if found:
                 self._lent.append((now + LENT_S, found))
             return found
 
-    def explain(self, ident: WorkloadId) -> Why | None:
+    def explain(self, ident: WorkloadId) -> Explanation | None:
         """Why a workload waits; None if it does not, or starts with the next pass."""
         with self._lock:
             owed = self._owed.get(ident)
-            why = explain(self._whole(), ident, now=self.clock.now(), rules=LIVE)
+            why = explain(self._whole(), ident, now=self.clock.now(), policy=LIVE)
         if owed is None:
             return why
-        why = why or Why(id=ident, name=ident, state=State.QUEUED, reason="")
+        why = why or Explanation(id=ident, name=ident, state=State.QUEUED, reason="")
         return replace(why, reason=owed.reason)
 
-    def what_if(self, question: WhatIf) -> Outlook:
+    def what_if(self, question: WhatIf) -> WhatIfResult:
         """What a change would do. Raises NotFound."""
         with self._lock:
-            return what_if(self._whole(), question, now=self.clock.now(), rules=LIVE)
+            return what_if(self._whole(), question, now=self.clock.now(), policy=LIVE)
 
-    def regroup(self, *, carry_out: bool) -> Regrouped:
+    def regroup(self, *, carry_out: bool) -> DefragResult:
         """What could be moved to free whole nodes; with `carry_out`, these are asked to move."""
         with self._lock:
             now = self.clock.now()
-            recorder = self._recorder
-            floor = (
-                desk_of(self._whole(), LIVE, now).floor if recorder is None else recorder.desk.floor
+            engine_log = self._recorder
+            cluster = (
+                engine_from(self._whole(), LIVE, now).cluster
+                if engine_log is None
+                else engine_log.engine.cluster
             )
-            plan = regroup(floor, now)
-            if carry_out and recorder is not None:
-                self._note(recorder.move(plan.moves, now))
+            plan = plan_defrag(cluster, now)
+            if carry_out and engine_log is not None:
+                self._note(engine_log.relocate(plan.relocations, now))
         moves = tuple(
-            Moved(
+            RelocatedWorkload(
                 id=move.id,
                 project=move.project,
                 leaves=tuple(dict.fromkeys(grant.node for grant in move.leaves)),
                 takes=tuple(dict.fromkeys(grant.node for grant in move.takes)),
-                lost_device_s=move.price,
+                lost_device_s=move.cost_device_s,
             )
-            for move in plan.moves
+            for move in plan.relocations
         )
-        return Regrouped(
-            moves=moves, freed=plan.freed, lost_device_s=plan.price, carried_out=carry_out
+        return DefragResult(
+            moves=moves,
+            freed=plan.freed_nodes,
+            lost_device_s=plan.cost_device_s,
+            carried_out=carry_out,
         )
 
     # looking
@@ -185,7 +198,7 @@ class Scheduler:
         nodes, _ = self._told
         return any(node.windows or node.state == NodeState.DRAINING for node in nodes)
 
-    def _step(self, seen: _Seen, now: float) -> Step:
+    def _step(self, seen: _Seen, now: float) -> ClusterDelta:
         """What has changed since the desk was told last."""
         nodes = tuple(replace(node, seen_at=0.0) for node in self.store.pool.nodes())
         projects = tuple(self.store.people.projects())
@@ -193,11 +206,11 @@ class Scheduler:
             self._told = (nodes, projects)
             for underway in (self._owed, self._leaving, self._resizing, self._lent):
                 underway.clear()
-            return Step(
-                at=now, fresh=True, nodes=nodes, projects=projects, rules=LIVE,
-                had=self._records.had(now, nodes),
-                holds=tuple(map(run_of, seen.running.values())),
-                came=tuple(seen.waiting.values()),
+            return ClusterDelta(
+                at=now, is_reset=True, nodes=nodes, projects=projects, policy=LIVE,
+                usage_s=self._records.had(now, nodes),
+                running=tuple(map(to_running, seen.running.values())),
+                arrived=tuple(seen.waiting.values()),
             )  # fmt: skip
         told, self._told = self._told, (nodes, projects)
         back = self._leaving - seen.running.keys()
@@ -205,15 +218,15 @@ class Scheduler:
         given, ended = self._returned(seen, now), self._ended(seen)
         holds = self._held(seen, ended)
         left, came = self._line(seen, ended, {run.id for run in holds}, back)
-        return Step(
+        return ClusterDelta(
             at=now,
             nodes=None if nodes == told[0] else nodes,
             projects=None if projects == told[1] else projects,
-            given=given,
+            released=given,
             ended=ended,
-            left=left,
-            holds=holds,
-            came=came,
+            withdrawn=left,
+            running=holds,
+            arrived=came,
         )
 
     def _ended(self, seen: _Seen) -> tuple[WorkloadId, ...]:
@@ -221,7 +234,7 @@ class Scheduler:
         assert self._recorder is not None, "asked after the first step"
         ended = []
         here = seen.waiting.keys() | self._leaving
-        for ident, run in self._recorder.desk.floor.running.items():
+        for ident, run in self._recorder.engine.cluster.running.items():
             actual = seen.running.get(ident)
             if actual is None:
                 self._resizing.pop(ident, None)
@@ -232,12 +245,12 @@ class Scheduler:
                 ended.append(ident)
         return tuple(ended)
 
-    def _held(self, seen: _Seen, ended: tuple[WorkloadId, ...]) -> tuple[Run, ...]:
+    def _held(self, seen: _Seen, ended: tuple[WorkloadId, ...]) -> tuple[RunningWorkload, ...]:
         """What runs and the desk does not count, or not like this."""
         assert self._recorder is not None, "asked after the first step"
-        counted = self._recorder.desk.floor.running.keys() - set(ended)
+        counted = self._recorder.engine.cluster.running.keys() - set(ended)
         return tuple(
-            _stiff(run_of(actual)) if ident in self._stiff else run_of(actual)
+            _stiff(to_running(actual)) if ident in self._stiff else to_running(actual)
             for ident, actual in seen.running.items()
             if ident not in counted and ident not in self._leaving
         )
@@ -248,10 +261,10 @@ class Scheduler:
         ended: tuple[WorkloadId, ...],
         holds: set[WorkloadId],
         back: set[WorkloadId],
-    ) -> tuple[tuple[WorkloadId, ...], tuple[Waiting, ...]]:
+    ) -> tuple[tuple[WorkloadId, ...], tuple[PendingWorkload, ...]]:
         """(who is in the desk's line and should not be, who should be)."""
         assert self._recorder is not None, "asked after the first step"
-        line, running = self._recorder.desk.line, self._recorder.desk.floor.running
+        line, running = self._recorder.engine.pending, self._recorder.engine.cluster.running
         left = [
             ident
             for ident, known in line.items()
@@ -267,7 +280,9 @@ class Scheduler:
         ]
         return tuple(left), tuple(came)
 
-    def _as_decided(self, ident: WorkloadId, actual: Running, run: Run) -> bool:
+    def _as_decided(
+        self, ident: WorkloadId, actual: AllocatedWorkload, run: RunningWorkload
+    ) -> bool:
         grants = actual.allocation.grants
         if grants == run.grants:
             self._resizing.pop(ident, None)
@@ -294,7 +309,7 @@ class Scheduler:
 
     # carrying out
 
-    def _note(self, acts: Sequence[Act]) -> None:
+    def _note(self, acts: Sequence[Action]) -> None:
         """Ask for what was decided; starts are owed until those before them are gone."""
         before: dict[WorkloadId, set[WorkloadId]] = {}
         for act in acts:
@@ -340,7 +355,7 @@ class Scheduler:
         """Record why workloads wait, where that has changed."""
         assert self._recorder is not None, "there was a pass"
         reasons = {ident: owed.reason for ident, owed in self._owed.items()}
-        reasons = {**self._recorder.desk.reasons(), **reasons}
+        reasons = {**self._recorder.engine.reasons(), **reasons}
         before = {ident: reason for ident, _, reason in seen.queued}
         self.store.workloads.explain(
             {i: reason for i, reason in reasons.items() if before.get(i, reason) != reason}
@@ -350,14 +365,16 @@ class Scheduler:
         """The cloud as the store has it, for questions."""
         seen = self._look()
         now, nodes = self.clock.now(), self.store.pool.nodes()
-        desk = None if self._recorder is None else self._recorder.desk
+        engine = None if self._recorder is None else self._recorder.engine
         return Snapshot(
             nodes=nodes,
             waiting=list(seen.waiting.values()),
             running=list(seen.running.values()),
             projects={project.name: project for project in self.store.people.projects()},
-            had=self._records.had(now, nodes) if desk is None else dict(desk.floor.fair.had),
-            had_at=now if desk is None else desk.floor.fair.at,
+            usage_s=self._records.had(now, nodes)
+            if engine is None
+            else dict(engine.cluster.fair_share.usage_s),
+            usage_at=now if engine is None else engine.cluster.fair_share.at,
         )
 
 
@@ -375,13 +392,13 @@ def _are_free(grants: Sequence[Grant], held: Counter[tuple[NodeId, str, int]]) -
     return all(held[device] + milli <= MILLI for device, milli in asked.items())
 
 
-def _stiff(run: Run) -> Run:
+def _stiff(run: RunningWorkload) -> RunningWorkload:
     """As one that never changes its size."""
-    waiting = run.as_waiting
+    waiting = run.as_pending
     return replace(run, waiting=replace(waiting, gang=replace(waiting.gang, max=None)))
 
 
-def _is_as_thought(waiting: Waiting, known: Waiting) -> bool:
+def _is_as_thought(waiting: PendingWorkload, known: PendingWorkload) -> bool:
     """Whether a workload came back as the desk has it: how long it ran, to the second."""
     near = abs(waiting.done_s - known.done_s) < 1.0
     return near and replace(waiting, done_s=0.0, order=0) == replace(known, done_s=0.0, order=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from karez.core.errors import BadRequest
 from karez.core.units import MILLI
-from karez.scheduling.inventory import ANY_MODEL, Inventory, Row, Shape
+from karez.scheduling.placement.inventory import ANY_MODEL, Inventory, Row, Shape
 from karez.simulation.tables import Line, read_table
 
 MIB = 1 << 20

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from karez.core.errors import NotFound
+from karez.core.explanations import WhatIf
 from karez.core.identity import Project
-from karez.core.reasons import WhatIf
 from karez.core.resources import Node, NodeId, NodeState
 from karez.core.units import MILLI
 from karez.simulation.queueing import Extras, QueueReport, queueing

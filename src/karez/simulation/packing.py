@@ -11,10 +11,10 @@ from statistics import fmean, pstdev
 import numpy as np
 
 from karez.core.errors import BadRequest
-from karez.scheduling.finder import Finder
-from karez.scheduling.inventory import CPU, Inventory, Row, Shape, build
-from karez.scheduling.mix import PPM, mix_of
-from karez.scheduling.scores import Policy, fragmentation
+from karez.scheduling.placement.inventory import CPU, Inventory, Row, Shape, build
+from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.request_mix import PPM, request_mix
+from karez.scheduling.placement.scores import Policy, fragmentation
 from karez.simulation.openb import Asked
 
 MOST_MISSES = 1000
@@ -93,20 +93,20 @@ def pack(
     base = [pod.shape(inventory) for pod in pods]
     if not capacity or not any(shape.devices for shape in base):
         raise BadRequest(problem="packing needs nodes with devices and workers that ask for some")
-    finder = Finder(inventory=inventory, mix=mix_of(base), policy=policy)
+    selector = NodeSelector(inventory=inventory, mix=request_mix(base), policy=policy)
     points: list[Point] = []
     arrived = allocated = placed = refused = 0
     for shape in arrivals(base, capacity, seed, load):
         arrived += shape.device_milli
-        found = finder.find(shape)
+        found = selector.select(shape)
         if found is None:
             refused += 1
         else:
             placed += 1
             allocated += shape.device_milli
-            inventory.take(found[0], shape, found[1])
+            inventory.allocate(found[0], shape, found[1])
         if arrived * 100 // capacity > (points[-1].arrived_pct if points else 0):
-            wasted = _fragmented(inventory, finder)
+            wasted = _fragmented(inventory, selector)
             pct = arrived * 100 // capacity
             points += [
                 Point(
@@ -180,10 +180,10 @@ def packing(
     )
 
 
-def _fragmented(inventory: Inventory, finder: Finder) -> float:
+def _fragmented(inventory: Inventory, selector: NodeSelector) -> float:
     """Thousandths of free accelerators that a usual worker could not use."""
     arrays = inventory.arrays
-    wasted = fragmentation(arrays.free, arrays.model, arrays.bulk[:, CPU], finder.mix)
+    wasted = fragmentation(arrays.free, arrays.model, arrays.bulk[:, CPU], selector.mix)
     return int(wasted.sum()) / PPM
 
 

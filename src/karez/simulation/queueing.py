@@ -12,12 +12,12 @@ from karez.core.errors import BadRequest
 from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Node
 from karez.core.units import MILLI
-from karez.scheduling.desk import Desk
-from karez.scheduling.explain import in_units
-from karez.scheduling.floor import capacity_of
-from karez.scheduling.line import AGE_S, Order, Rules
-from karez.scheduling.pool import SLOTS
-from karez.scheduling.possible import empty_pool
+from karez.scheduling.cluster_state import capacity_of
+from karez.scheduling.engine import SchedulingEngine
+from karez.scheduling.explain.explain import in_units
+from karez.scheduling.explain.feasibility import empty_pool
+from karez.scheduling.placement.capacity import SLOTS
+from karez.scheduling.queue.order import AGING_S_PER_DOUBLING, QueueOrder, SchedulingPolicy
 from karez.simulation.failures import Failures, outages
 from karez.simulation.replay import Hooks, Outcome, Replay, partitions, replay_of
 from karez.simulation.workloads import TraceJob
@@ -92,23 +92,28 @@ class QueueReport:
     """Why jobs waited: (reason, share of those that were asked), the commonest first."""
 
 
-def rules_of(policy: str, *, known: bool) -> Rules:
+def rules_of(policy: str, *, known: bool) -> SchedulingPolicy:
     """A policy by name.
 
     Raises:
         BadRequest: It needs to know how long jobs run and is not told.
     """
-    order = Order(policy)
-    if order in (Order.SJF, Order.BACKFILL) and not known:
+    order = QueueOrder(policy)
+    if order in (QueueOrder.SJF, QueueOrder.BACKFILL) and not known:
         raise BadRequest(
             problem=f"policy {policy} orders by how long jobs run",
             fix="Say --durations known, or take --policy karez, which needs none.",
         )
-    if order == Order.KAREZ:
-        return Rules(
-            order=order, preempts=True, elastic=True, moves=True, fair=True, patience_s=AGE_S
+    if order == QueueOrder.KAREZ:
+        return SchedulingPolicy(
+            order=order,
+            preempts=True,
+            elastic=True,
+            defragments=True,
+            fair=True,
+            reserve_after_s=AGING_S_PER_DOUBLING,
         )
-    return Rules(order=order, patience_s=0.0)
+    return SchedulingPolicy(order=order, reserve_after_s=0.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,12 +131,12 @@ class _Watch:
         if self.done % 100 == 0:
             self.progress(self.done)
 
-    def look(self, desk: Desk, every: int) -> None:
+    def look(self, engine: SchedulingEngine, every: int) -> None:
         """Ask for reasons once in so many ends."""
-        if self.done < self._next or not desk.waiting:
+        if self.done < self._next or not engine.pending_count:
             return
         self._next = self.done + every
-        for reason in desk.reasons().values():
+        for reason in engine.reasons().values():
             self.asked[_kind_of(reason)] += 1
 
 
@@ -191,7 +196,7 @@ def queueing(
         down = outages(own, more.failures, span_s) if more.failures is not None else ()
         hooks = Hooks(on_end=watch.count, outages=down, write=more.write, projects=more.projects)
         replay, too_large = replay_of(own, theirs, rules, hooks, known=known)
-        replay.on_step = lambda desk, _at: watch.look(desk, every)
+        replay.on_step = lambda engine, _at: watch.look(engine, every)
         outcomes += replay.run()
         digest.update("\n".join([*replay.decisions, ""]).encode())
         replays.append(replay)

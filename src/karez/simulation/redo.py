@@ -3,8 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from karez.core.codec import from_text
-from karez.scheduling.journal import Recorder, Step, said
+from karez.scheduling.decision_log import (
+    RecordedEngine,
+    format_decision,
+    normalize_decision,
+    parse_delta,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,25 +31,25 @@ def redo(lines: Iterable[str]) -> Redone:
     Raises:
         ValueError: A line is no step; the message has its number.
     """
-    recorder, steps, decisions, number = Recorder(), 0, 0, 0
+    engine_log, steps, decisions, number = RecordedEngine(), 0, 0, 0
     made: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.rstrip("\n")
         if not text.startswith("{"):
             decisions += 1
             expected = made.pop(0) if made else ""
-            if text != expected:
+            if normalize_decision(text) != expected:
                 return Redone(steps=steps, decisions=decisions, line=number, was=text, now=expected)
             continue
         if made:
             return Redone(steps=steps, decisions=decisions, line=number, now=made[0])
         try:
-            step = from_text(Step, text)
+            step = parse_delta(text)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
         steps += 1
         try:
-            made = [said(step.at, act) for act in recorder.advance(step)]
+            made = [format_decision(step.at, act) for act in engine_log.advance(step)]
         except (KeyError, ValueError, IndexError) as error:
             raise ValueError(f"line {number}: it tells of what was never there: {error}") from error
     last = made[0] if made else ""

@@ -14,15 +14,15 @@ from karez.core.identity import Project
 from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
-from karez.scheduling.desk import LOOK_S, Act, Desk, Preempt, Resize, Start
-from karez.scheduling.finder import Finder
-from karez.scheduling.journal import Recorder, Step, said
-from karez.scheduling.line import RESTART_S, Order, Rules, Waiting
-from karez.scheduling.mix import mix_of
-from karez.scheduling.place import seat
-from karez.scheduling.pool import SLOTS, Pool
-from karez.scheduling.possible import empty_pool, impossible
-from karez.scheduling.scores import Policy
+from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
+from karez.scheduling.engine import RESCAN_S, Action, Preempt, Resize, SchedulingEngine, Start
+from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
+from karez.scheduling.placement.capacity import SLOTS, Pool
+from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.placement import place_gang
+from karez.scheduling.placement.request_mix import request_mix
+from karez.scheduling.placement.scores import Policy
+from karez.scheduling.queue.order import RESTART_S, PendingWorkload, QueueOrder, SchedulingPolicy
 from karez.simulation.failures import Outage
 from karez.simulation.inventories import PROJECT
 from karez.simulation.workloads import TraceJob
@@ -68,7 +68,7 @@ class _Job:
     """A job under way."""
 
     job: TraceJob
-    waiting: Waiting
+    waiting: PendingWorkload
     left_s: float
     """Work to do, in seconds with all the workers it wants, at speed 1."""
     pace: float = 1.0
@@ -94,7 +94,7 @@ class _Job:
 class Replay:
     """One partition of the pool and the jobs that go there."""
 
-    recorder: Recorder
+    engine_log: RecordedEngine
     nodes: Sequence[Node]
     jobs: Sequence[TraceJob]
     known: bool
@@ -102,9 +102,9 @@ class Replay:
     kinds: tuple[DeviceKind, ...]
     """What jobs run on that do not say: the kinds of accelerators that the nodes have."""
     outages: Sequence[Outage] = ()
-    on_step: Callable[[Desk, float], object] | None = None
+    on_step: Callable[[SchedulingEngine, float], object] | None = None
     """Sees the desk after every step."""
-    first: Step = field(default_factory=lambda: Step(at=0.0, fresh=True))
+    first: ClusterDelta = field(default_factory=lambda: ClusterDelta(at=0.0, is_reset=True))
     use: list[Use] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
     """Their lines: the log of a live cloud that was told the same is the same."""
@@ -116,9 +116,9 @@ class Replay:
     _down: dict[NodeId, int] = field(default_factory=dict)
 
     @property
-    def desk(self) -> Desk:
+    def engine(self) -> SchedulingEngine:
         """It changes when nodes do."""
-        return self.recorder.desk
+        return self.engine_log.engine
 
     def run(self) -> list[Outcome]:
         """Until every job has ended."""
@@ -139,17 +139,17 @@ class Replay:
             while arrived < len(self.jobs) and self.jobs[arrived].arrives_s <= now:
                 came.append(self._arrive(arrived))
                 arrived += 1
-            step = replace(self.first, at=now, ended=tuple(done), came=tuple(came))
-            self.first = Step(at=0.0)
+            step = replace(self.first, at=now, ended=tuple(done), arrived=tuple(came))
+            self.first = ClusterDelta(at=0.0)
             if fails <= now:
                 while out < len(edges) and edges[out][0] <= now:
                     self._edge(edges[out][1], NodeId(edges[out][2]))
                     out += 1
                 step = self._without_nodes(step, now)
             self._advance(step)
-            is_watching = self.desk.rules.preempts and self.desk.waiting
-            look_at = now + LOOK_S if is_watching and self.desk.floor.running else math.inf
-            look_at = min(look_at, now + LOOK_S if self._may_grow() else math.inf)
+            is_watching = self.engine.policy.preempts and self.engine.pending_count
+            look_at = now + RESCAN_S if is_watching and self.engine.cluster.running else math.inf
+            look_at = min(look_at, now + RESCAN_S if self._may_grow() else math.inf)
         return outcomes
 
     def _next_end(self) -> float:
@@ -163,15 +163,15 @@ class Replay:
         return math.inf
 
     def _may_grow(self) -> bool:
-        floor = self.desk.floor
-        return self.desk.rules.elastic and any(
-            len(floor.running[ident].workers) < floor.running[ident].as_waiting.gang.most
-            for ident in floor.elastic
+        cluster = self.engine.cluster
+        return self.engine.policy.elastic and any(
+            len(cluster.running[ident].workers) < cluster.running[ident].as_pending.gang.most
+            for ident in cluster.elastic
         )
 
-    def _arrive(self, number: int) -> Waiting:
+    def _arrive(self, number: int) -> PendingWorkload:
         job = self.jobs[number]
-        waiting = Waiting(
+        waiting = PendingWorkload(
             id=WorkloadId(str(number)),
             project=job.project,
             gang=job.gang or gang_of(job.devices, self.kinds),
@@ -209,14 +209,14 @@ class Replay:
     def _edge(self, is_end: bool, node: NodeId) -> None:
         self._down[node] = self._down.get(node, 0) + (-1 if is_end else 1)
 
-    def _without_nodes(self, step: Step, now: float) -> Step:
+    def _without_nodes(self, step: ClusterDelta, now: float) -> ClusterDelta:
         """Nodes failed or came back: what ran on those that failed stands in line again."""
         down = {node for node, count in self._down.items() if count > 0}
         lost: list[WorkloadId] = []
-        again: list[Waiting] = []
+        again: list[PendingWorkload] = []
         for ident, found in self._under_way.items():
             if any(grant.node in down for grant in found.grants):
-                run = self.desk.floor.running[ident]
+                run = self.engine.cluster.running[ident]
                 done_s = run.done_s(now) if found.job.resumes else 0.0
                 self._book(found.grants, -1)
                 found.stop(now)
@@ -226,19 +226,21 @@ class Replay:
         nodes = tuple(
             replace(node, state=NodeState.LOST) if node.id in down else node for node in self.nodes
         )
-        return replace(step, nodes=nodes, ended=(*step.ended, *lost), came=(*again, *step.came))
+        return replace(
+            step, nodes=nodes, ended=(*step.ended, *lost), arrived=(*again, *step.arrived)
+        )
 
-    def _advance(self, step: Step) -> None:
+    def _advance(self, step: ClusterDelta) -> None:
         now = step.at
-        acts = self.recorder.advance(step)
+        acts = self.engine_log.advance(step)
         for act in acts:
-            self.decisions.append(said(now, act))
+            self.decisions.append(format_decision(now, act))
             self._carry_out(act, now)
         self.use.append(Use(at_s=now, held=dict(self._held)))
         if self.on_step is not None:
-            self.on_step(self.desk, now)
+            self.on_step(self.engine, now)
 
-    def _carry_out(self, act: Act, now: float) -> None:
+    def _carry_out(self, act: Action, now: float) -> None:
         found = self._under_way[act.id]
         match act:
             case Start(grants=grants):
@@ -258,8 +260,8 @@ class Replay:
                 self._go(found, grants, now, pause_s=RESIZE_S)
 
     def _go(self, found: _Job, grants: tuple[Grant, ...], now: float, pause_s: float = 0.0) -> None:
-        run = self.desk.floor.running.get(found.waiting.id)
-        found.pace = run.pace if run is not None else 1.0
+        run = self.engine.cluster.running.get(found.waiting.id)
+        found.pace = run.work_rate if run is not None else 1.0
         found.started_at, found.grants = now + pause_s, grants
         self._book(grants, 1)
         ends = now + pause_s + found.left_s / found.pace
@@ -310,7 +312,7 @@ class Hooks:
 def replay_of(
     nodes: Sequence[Node],
     jobs: Sequence[TraceJob],
-    rules: Rules,
+    rules: SchedulingPolicy,
     hooks: Hooks,
     *,
     known: bool,
@@ -318,22 +320,22 @@ def replay_of(
     """A replay of one partition, and how many jobs were left out: no empty pool would hold them."""
     there = {device.kind for node in nodes for device in node.devices}
     kinds = tuple(kind for kind in SLOTS if kind in there)
-    policy = Policy.KAREZ if rules.order == Order.KAREZ else Policy.BEST_FIT
+    policy = Policy.KAREZ if rules.order == QueueOrder.KAREZ else Policy.BEST_FIT
     fitting = _fitting(nodes, jobs, kinds)
     shapes = [job.gang for job in fitting if job.gang is not None]
 
-    def finder(desk: Desk) -> Finder:
-        pool = desk.floor.pool
+    def selector(engine: SchedulingEngine) -> NodeSelector:
+        pool = engine.cluster.pool
         asked = [pool.shape(gang.each[0]) for gang in shapes]
-        return Finder(inventory=pool.inventory, mix=mix_of(asked), policy=policy)
+        return NodeSelector(inventory=pool.inventory, mix=request_mix(asked), policy=policy)
 
-    first = Step(
-        at=0.0, fresh=True, nodes=tuple(nodes), rules=rules,
+    first = ClusterDelta(
+        at=0.0, is_reset=True, nodes=tuple(nodes), policy=rules,
         projects=tuple(hooks.projects.values()) or None,
     )  # fmt: skip
-    recorder = Recorder(write=hooks.write, finder=finder)
+    engine_log = RecordedEngine(write=hooks.write, make_selector=selector)
     replay = Replay(
-        recorder=recorder, nodes=nodes, jobs=fitting, known=known, on_end=hooks.on_end,
+        engine_log=engine_log, nodes=nodes, jobs=fitting, known=known, on_end=hooks.on_end,
         kinds=kinds, outages=hooks.outages, first=first,
     )  # fmt: skip
     return replay, len(jobs) - len(fitting)
@@ -354,11 +356,11 @@ def _fitting(
         except ValueError:
             continue  # more workers than a gang may have
         if gang not in verdicts:
-            verdicts[gang] = not impossible(gang, empty) and _ever_fits(gang, empty)
+            verdicts[gang] = not infeasible_reason(gang, empty) and _ever_fits(gang, empty)
         if verdicts[gang]:
             found.append(job)
     return found
 
 
 def _ever_fits(gang: GangSpec, empty: Pool) -> bool:
-    return seat(gang, empty.fork()) is not None
+    return place_gang(gang, empty.fork()) is not None

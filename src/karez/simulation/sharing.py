@@ -14,12 +14,12 @@ import numpy as np
 from karez.core.errors import BadRequest
 from karez.core.resources import Need, Node
 from karez.core.workloads import MOST_SECONDS, MOST_WORKERS, GangSpec, WorkloadId
-from karez.scheduling.desk import Resize, Start
-from karez.scheduling.floor import devices_of
-from karez.scheduling.journal import Recorder, Step, said
-from karez.scheduling.line import Rules, Waiting
-from karez.scheduling.place import fits, seat
-from karez.scheduling.possible import empty_pool
+from karez.scheduling.cluster_state import devices_of
+from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
+from karez.scheduling.engine import Resize, Start
+from karez.scheduling.explain.feasibility import empty_pool
+from karez.scheduling.placement.placement import fits, place_gang
+from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.simulation.replay import RESIZE_S
 from karez.simulation.tables import Line, read_table
 from karez.simulation.workloads import instant
@@ -195,7 +195,7 @@ def share(
         )
     empty = empty_pool(nodes)
     replicas = GangSpec(min=peak, want=peak, each=(sharing.replica,))
-    if seat(replicas, empty) is None or not fits(sharing.training, empty):
+    if place_gang(replicas, empty) is None or not fits(sharing.training, empty):
         raise BadRequest(
             problem=f"the pool does not hold {peak} replicas for the peak beside "
             f"{sharing.training.min} training workers",
@@ -224,11 +224,11 @@ def _split(
 ) -> Arrangement:
     """Replicas for the peak at all times, and the gang on what is left."""
     pool, peak = empty_pool(nodes), max(counts)
-    seat(GangSpec(min=peak, want=peak, each=(sharing.replica,)), pool)
+    place_gang(GangSpec(min=peak, want=peak, each=(sharing.replica,)), pool)
     most = GangSpec(
         min=sharing.training.min, want=sharing.training.most, each=sharing.training.each
     )
-    grants = seat(most, pool) or ()
+    grants = place_gang(most, pool) or ()
     hours = len(demand.load) * demand.window_s / 3600
     capacity = peak * sharing.replica_rate
     unserved = sum(max(0.0, load - capacity) for load in demand.load)
@@ -285,19 +285,19 @@ class _Shared:
         self.resizes = 0
         self.replica_windows = 0
         self._lines: list[str] = []
-        self._recorder = Recorder()
+        self._recorder = RecordedEngine()
         self._gang = WorkloadId("training")
         self._made = 0
         self._pending: list[WorkloadId] = []
         self._serves_at: dict[WorkloadId, float] = {}
         self._paused_s = 0.0
-        self._first = Step(
+        self._first = ClusterDelta(
             at=0.0,
-            fresh=True,
+            is_reset=True,
             nodes=tuple(nodes),
-            rules=Rules(preempts=True, elastic=True),
-            came=(
-                Waiting(
+            policy=SchedulingPolicy(preempts=True, elastic=True),
+            arrived=(
+                PendingWorkload(
                     id=self._gang, project="training", gang=sharing.training, priority=TRAINS,
                     since=0.0, preemptible=True,
                 ),
@@ -307,7 +307,7 @@ class _Shared:
     @property
     def training_devices(self) -> float:
         """Devices that train now."""
-        run = self._recorder.desk.floor.running.get(self._gang)
+        run = self._recorder.engine.cluster.running.get(self._gang)
         return devices_of(run.workers) if run is not None else 0.0
 
     def ready(self, at: float, window_s: float) -> float:
@@ -322,17 +322,17 @@ class _Shared:
         gone: list[WorkloadId] = []
         while len(self.replicas) > count:
             gone.append(self.replicas.pop())
-        step = Step(
+        step = ClusterDelta(
             at=at,
-            fresh=self._first.fresh,
+            is_reset=self._first.is_reset,
             nodes=self._first.nodes,
-            rules=self._first.rules,
+            policy=self._first.policy,
             ended=tuple(gone),
-            came=(*came, *self._first.came),
+            arrived=(*came, *self._first.arrived),
         )
-        self._first = Step(at=0.0)
+        self._first = ClusterDelta(at=0.0)
         for act in self._recorder.advance(step):
-            self._lines.append(said(at, act))
+            self._lines.append(format_decision(at, act))
             if isinstance(act, Start) and act.id != self._gang:
                 self._pending.remove(act.id)
                 self.replicas.append(act.id)
@@ -342,11 +342,11 @@ class _Shared:
                 self._paused_s += RESIZE_S
         self.replica_windows += len(self.replicas)
 
-    def _replica(self, at: float) -> Waiting:
+    def _replica(self, at: float) -> PendingWorkload:
         self._made += 1
         ident = WorkloadId(f"replica-{self._made}")
         self._pending.append(ident)
-        return Waiting(
+        return PendingWorkload(
             id=ident, project="serving", gang=GangSpec(each=(self.sharing.replica,)),
             priority=SERVES, since=at, order=self._made, preemptible=False,
         )  # fmt: skip

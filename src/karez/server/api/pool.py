@@ -5,8 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.identity import Role
-from karez.core.reasons import Outlook, Regrouped, WhatIf, Why
 from karez.core.resources import Mark, Node, NodeState, Window
 from karez.core.workloads import Allocation
 from karez.server.api.guard import CloudDep, Who, allow
@@ -27,13 +27,13 @@ def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
 
 
 @router.get("/why/{workload}", **allow(Role.VIEWER))
-def why_workload(workload: str, cloud: CloudDep, who: Who) -> Why:
+def why_workload(workload: str, cloud: CloudDep, who: Who) -> Explanation:
     """Why a job or service waits: counts, quota, holders, an estimate, and what would start it."""
     return cloud.places.why(who, workload)
 
 
 @router.post("/what-if", **allow(Role.ADMIN))
-def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> Outlook:
+def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> WhatIfResult:
     """What would change, and for whom. Nothing is changed; an admin of all projects may ask."""
     cloud.need_everywhere(who)
     return cloud.places.what_if(question)
@@ -85,14 +85,14 @@ def mark_node(node: str, mark: Mark, cloud: CloudDep) -> Mark:
 
 
 @router.get("/regroup", **allow(Role.ADMIN))
-def plan_regrouping(cloud: CloudDep, who: Who) -> Regrouped:
+def plan_regrouping(cloud: CloudDep, who: Who) -> DefragResult:
     """Moves that would free whole nodes, and their price; for an admin of all projects."""
     cloud.need_everywhere(who)
     return cloud.places.regroup(carry_out=False)
 
 
 @router.post("/regroup", **allow(Role.ADMIN))
-def regroup(cloud: CloudDep, who: Who) -> Regrouped:
+def regroup(cloud: CloudDep, who: Who) -> DefragResult:
     """Make these moves: each job stores a step, and goes on from there at its new places."""
     cloud.need_everywhere(who)
     return cloud.places.regroup(carry_out=True)

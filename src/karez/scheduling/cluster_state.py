@@ -1,0 +1,160 @@
+"""What runs on the pool, and what each project holds of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from karez.core.identity import Project
+from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.units import MILLI
+from karez.core.workloads import GangSpec, WorkloadId
+from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
+from karez.scheduling.placement.placement import need_of
+from karez.scheduling.queue.fair_share import FairShare
+from karez.scheduling.queue.order import RESTART_S, PendingWorkload, SchedulingPolicy, SortKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningWorkload:
+    """A workload that holds devices."""
+
+    id: WorkloadId
+    project: str
+    grants: tuple[Grant, ...]
+    ends_by: float | None = None
+    started_at: float = 0.0
+    """With these grants."""
+    waiting: PendingWorkload | None = None
+    """As it stood in line, where that is known."""
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether it may be stopped for others."""
+        return self.waiting is not None and self.waiting.preemptible
+
+    @property
+    def as_pending(self) -> PendingWorkload:
+        """As it stood in line; only what did is ever stopped or moved."""
+        if self.waiting is None:
+            raise ValueError(f"{self.id} never stood in line")
+        return self.waiting
+
+    @property
+    def workers(self) -> tuple[Grant, ...]:
+        """The grants of its workers, without its roles' and spares'."""
+        return tuple(grant for grant in self.grants if not grant.role)
+
+    @property
+    def work_rate(self) -> float:
+        """Work it does per second, of what it would with all its workers at speed 1.
+
+        As if twice the workers did twice the work: what a gang really gains by more is not known.
+        """
+        if self.waiting is None or not self.workers:
+            return 1.0
+        gang = self.waiting.gang
+        return work_rate(gang, self.workers)
+
+    def done_s(self, now: float) -> float:
+        """How much of its work it has behind it, in seconds with all its workers at speed 1."""
+        before = self.waiting.done_s if self.waiting else 0.0
+        return before + (now - self.started_at) * self.work_rate
+
+    def stop_cost_s(self, now: float) -> float:
+        """Seconds of all its devices that a stop would cost."""
+        lost = now - self.started_at if self.waiting and not self.waiting.resumes else 0.0
+        return RESTART_S + lost
+
+    def stop_cost_device_s(self, now: float) -> float:
+        """Device-seconds that a stop would cost."""
+        return self.stop_cost_s(now) * devices_of(self.grants)
+
+
+def work_rate(gang: GangSpec, workers: Sequence[Grant]) -> float:
+    """Work per second with these workers, of what all that are wanted do at speed 1."""
+    return need_of(gang, workers[0]).speed * len(workers) / gang.want
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterState:
+    """The pool, what runs on it, and the books about it."""
+
+    pool: Pool
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    running: dict[WorkloadId, RunningWorkload] = field(default_factory=dict)
+    elastic: set[WorkloadId] = field(default_factory=set)
+    """Those that may change their size while they run."""
+    used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
+    """What each project holds of each kind, in the kind's unit."""
+    just_started: set[WorkloadId] = field(default_factory=set)
+    """What was started in the decision under way: nobody stops that again in the same breath."""
+    draining: frozenset[NodeId] = frozenset()
+    """Nodes that what can be moved is moved away from."""
+    fair_share: FairShare = field(default_factory=FairShare)
+    penalty_s: Mapping[str, float] = field(default_factory=dict)
+    """How far back in line each project's workloads stand for what it had."""
+
+    def __post_init__(self) -> None:
+        if not self.fair_share.capacity:
+            self.fair_share.capacity = capacity_of(self.pool)
+
+    def sort_key(
+        self, waiting: PendingWorkload, policy: SchedulingPolicy, done_s: float | None = None
+    ) -> SortKey:
+        """A workload's place in line: its own, and what its project had."""
+        priority, place, since, order = waiting.sort_key(policy, done_s)
+        return (priority, place + self.penalty_s.get(waiting.project, 0.0), since, order)
+
+    def add(self, run: RunningWorkload) -> None:
+        """Count what runs; the pool holds its grants already."""
+        self.running[run.id] = run
+        if run.waiting is not None and run.waiting.gang.max is not None:
+            self.elastic.add(run.id)
+        self.charge(run.project, run.grants, 1)
+
+    def remove(self, ident: WorkloadId) -> RunningWorkload:
+        """Take something off the books; its devices are still held."""
+        run = self.running.pop(ident)
+        self.elastic.discard(ident)
+        self.charge(run.project, run.grants, -1)
+        return run
+
+    def resize(self, ident: WorkloadId, grants: tuple[Grant, ...], now: float) -> RunningWorkload:
+        """Other grants for something that runs; the pool holds them already."""
+        run = self.remove(ident)
+        waiting = replace(run.waiting, done_s=run.done_s(now)) if run.waiting else None
+        changed = replace(run, grants=grants, started_at=now, waiting=waiting)
+        if waiting is not None and waiting.expected_s is not None:
+            ends_by = now + waiting.remaining_s(waiting.done_s) / changed.work_rate
+            changed = replace(changed, ends_by=ends_by)
+        self.add(changed)
+        return changed
+
+    def charge(self, project: str, grants: Sequence[Grant], sign: int) -> None:
+        """Book grants to a project, or back."""
+        for grant in grants:
+            for kind, amount in grant.amounts.items():
+                key = (project, kind)
+                self.used[key] = self.used.get(key, 0) + sign * amount
+
+    def pool_after(self, at: float) -> Pool:
+        """The pool once everything has ended that will have by then."""
+        pool = self.pool.fork()
+        for run in self.running.values():
+            if run.ends_by is not None and run.ends_by <= at:
+                pool.release(run.grants)
+        return pool
+
+
+def devices_of(grants: Sequence[Grant]) -> float:
+    """Numbered devices of all grants together."""
+    return sum(grant.milli for grant in grants) / MILLI
+
+
+def capacity_of(pool: Pool) -> dict[DeviceKind, int]:
+    """What a pool has of each kind, in the kind's unit."""
+    inventory = pool.inventory
+    sizes = {kind: int(inventory.bulk_size[:, at].sum()) for at, kind in enumerate(AMOUNTS)}
+    for kind in SLOTS:
+        of_kind = (pool.masks.get(kind, 0) >> inventory.arrays.model) & 1 == 1
+        sizes[kind] = int((inventory.size * of_kind).sum())
+    return {kind: size for kind, size in sizes.items() if size}

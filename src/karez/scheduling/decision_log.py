@@ -1,0 +1,227 @@
+"""What a desk was told and what it decided, line by line: anyone can redo the decisions from it.
+
+The live cloud and a replay keep the same journal. A line that starts with `{` is what was told,
+one step of time; any other is a decision.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from karez.core.codec import from_json, to_brief_text
+from karez.core.identity import Project
+from karez.core.resources import Grant, Node
+from karez.core.units import MILLI
+from karez.core.workloads import WorkloadId
+from karez.scheduling.cluster_state import ClusterState, RunningWorkload
+from karez.scheduling.engine import Action, Preempt, SchedulingEngine, Start
+from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.preemption.defragment import Relocation
+from karez.scheduling.queue.fair_share import FairShare
+from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+from karez.scheduling.snapshot import DRAIN_S, should_drain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relocate:
+    """New places for something that runs."""
+
+    id: WorkloadId
+    to: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterDelta:
+    """What has changed since the step before. Absent nodes, projects and rules stay as they are."""
+
+    at: float
+    is_reset: bool = False
+    """The desk is new and knows nothing."""
+    nodes: tuple[Node, ...] | None = None
+    projects: tuple[Project, ...] | None = None
+    policy: SchedulingPolicy | None = None
+    usage_s: Mapping[str, float] | None = None
+    """What each project had so far; see karez.scheduling.queue.fair_share."""
+    released: tuple[Grant, ...] = ()
+    """Back from those who took devices without standing in line: replacements of lost ranks."""
+    ended: tuple[WorkloadId, ...] = ()
+    withdrawn: tuple[WorkloadId, ...] = ()
+    """Gone from the line without having started."""
+    reserved: tuple[Grant, ...] = ()
+    running: tuple[RunningWorkload, ...] = ()
+    """Found running."""
+    arrived: tuple[PendingWorkload, ...] = ()
+    relocations: tuple[Relocate, ...] = ()
+    """Running work that is to go elsewhere."""
+
+
+_OLD_KEYS: Final = {
+    "fresh": "is_reset", "had": "usage_s", "given": "released", "left": "withdrawn",
+    "taken": "reserved", "holds": "running", "came": "arrived", "moves": "relocations",
+    "rules": "policy",
+}  # fmt: skip
+_OLD_POLICY_KEYS: Final = {"moves": "defragments", "patience_s": "reserve_after_s"}
+
+
+def parse_delta(line: str) -> ClusterDelta:
+    """Read a line that starts with `{`, also one that karez 0.1 wrote with its older keys.
+
+    Raises:
+        ValueError: The line is not a delta.
+    """
+    fields = json.loads(line)
+    if isinstance(fields, dict):
+        fields = {_OLD_KEYS.get(key, key): value for key, value in fields.items()}
+        if isinstance(policy := fields.get("policy"), dict):
+            fields["policy"] = {_OLD_POLICY_KEYS.get(k, k): v for k, v in policy.items()}
+    return from_json(ClusterDelta, fields)
+
+
+def normalize_decision(line: str) -> str:
+    """A decision line in today's words: karez 0.1 wrote `stop` for `preempt`."""
+    at, word, rest = [*line.split(" ", 2), "", ""][:3]
+    return f"{at} preempt {rest}" if word == "stop" else line
+
+
+def format_decision(at: float, act: Action) -> str:
+    """A decision as its line."""
+    match act:
+        case Start(id=ident, grants=grants):
+            return f"{at!r} start {ident} on {_places(grants)}"
+        case Preempt(id=ident, by=by):
+            return f"{at!r} preempt {ident} for {by or 'its node'}"
+        case _:
+            reason = f" for {act.by}" if act.by else ""
+            return f"{at!r} resize {act.id} to {_places(act.grants)}{reason}"
+
+
+def _places(grants: Sequence[Grant]) -> str:
+    return " ".join(_place(grant) for grant in grants)
+
+
+def _place(grant: Grant) -> str:
+    words = [_numbers(grant.kind, grant.devices)] if grant.devices else []
+    words += [_numbers("cpu", grant.cores)] if grant.cores else []
+    for name, amount in (
+        ("dpu", grant.dpu_milli), ("memory", grant.memory_bytes), ("storage", grant.storage_bytes),
+    ):  # fmt: skip
+        words += [f"{name}={amount}"] if amount else []
+    role = f"({grant.role})" if grant.role else ""
+    return f"{grant.node}{role}/{'+'.join(words)}"
+
+
+def _numbers(kind: str, devices: Sequence[tuple[int, int]]) -> str:
+    numbers = (f"{i}" if milli == MILLI else f"{i}*{milli}" for i, milli in devices)
+    return f"{kind}:{','.join(numbers)}"
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordedEngine:
+    """A desk that is told step by step, and writes down what it was told and what it decided."""
+
+    write: Callable[[str], object] | None = None
+    make_selector: Callable[[SchedulingEngine], NodeSelector] | None = None
+    """How single workers find their node; None: as live."""
+    engine: SchedulingEngine = field(default_factory=lambda: _empty_engine())
+    _nodes: tuple[Node, ...] = ()
+    _reserved: list[Grant] = field(default_factory=list)
+    _unreported: list[Grant] = field(default_factory=list)
+    """Of these, what the next step has to tell of."""
+    _recheck_at: float = float("inf")
+    """When a maintenance window next begins to matter, or ends."""
+
+    def advance(self, step: ClusterDelta) -> list[Action]:
+        """Bring the desk up to a step, and have it decide."""
+        if self.write is not None:
+            self.write(to_brief_text(replace(step, reserved=(*self._unreported, *step.reserved))))
+        self._unreported.clear()
+        self._apply(step)
+        acts = self.engine.relocate({one.id: one.to for one in step.relocations}, step.at)
+        acts += self.engine.decide(step.at)
+        if self.write is not None:
+            for act in acts:
+                self.write(format_decision(step.at, act))
+        return acts
+
+    def relocate(self, moves: Sequence[Relocation], at: float) -> list[Action]:
+        """Have running work go elsewhere because an operator says so."""
+        step = ClusterDelta(
+            at=at, relocations=tuple(Relocate(id=move.id, to=move.takes) for move in moves)
+        )
+        return self.advance(step)
+
+    def note_reserved(self, grants: Sequence[Grant]) -> None:
+        """Note what was taken out of the desk's pool between two steps."""
+        self._reserved += grants
+        self._unreported += grants
+
+    def _apply(self, step: ClusterDelta) -> None:
+        if step.is_reset:
+            self.engine, self._nodes, self._reserved = _empty_engine(), (), []
+        self._apply_limits(step)
+        engine = self.engine
+        if step.released:
+            for grant in step.released:
+                self._reserved.remove(grant)
+            engine.cluster.pool.release(step.released)
+            engine.invalidate()
+        for ident in step.ended:
+            engine.finish(ident)
+        for ident in step.withdrawn:
+            engine.remove(ident)
+        if step.nodes is not None or step.at >= self._recheck_at:
+            self._nodes = self._nodes if step.nodes is None else step.nodes
+            self._rebuild(step.at)
+        self._apply_running(step)
+        for waiting in step.arrived:
+            self.engine.add(waiting)
+
+    def _apply_limits(self, step: ClusterDelta) -> None:
+        engine = self.engine
+        if step.policy is not None and step.policy != engine.policy:
+            engine.policy = step.policy
+            engine.invalidate()
+        if step.projects is not None:
+            engine.cluster.projects = {project.name: project for project in step.projects}
+            engine.invalidate()
+
+    def _apply_running(self, step: ClusterDelta) -> None:
+        cluster = self.engine.cluster
+        if step.usage_s is not None:
+            cluster.fair_share.usage_s, cluster.fair_share.at = dict(step.usage_s), step.at
+        cluster.pool.reserve(step.reserved)
+        self._reserved += step.reserved
+        for run in step.running:
+            cluster.pool.reserve(run.grants)
+            cluster.add(run)
+
+    def _rebuild(self, now: float) -> None:
+        """The same line and the same work on other nodes."""
+        before = self.engine
+        held = [grant for run in before.cluster.running.values() for grant in run.grants]
+        cluster = ClusterState(
+            pool=free_pool(self._nodes, [*held, *self._reserved], now=now),
+            projects=before.cluster.projects,
+            draining=frozenset(node.id for node in self._nodes if should_drain(node, now)),
+        )
+        cluster.fair_share = FairShare(
+            capacity=cluster.fair_share.capacity,
+            usage_s=before.cluster.fair_share.usage_s,
+            at=before.cluster.fair_share.at,
+        )
+        self.engine = SchedulingEngine(cluster=cluster, policy=before.policy)
+        if self.make_selector is not None:
+            cluster.pool.selector = self.make_selector(self.engine)
+        for run in before.cluster.running.values():
+            cluster.add(run)
+        for waiting in before.pending.values():
+            self.engine.add(waiting)
+        edges = [edge for node in self._nodes for w in node.windows
+                 for edge in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)]  # fmt: skip
+        self._recheck_at = min((edge for edge in edges if edge > now), default=float("inf"))
+
+
+def _empty_engine() -> SchedulingEngine:
+    return SchedulingEngine(cluster=ClusterState(pool=free_pool((), ())))

@@ -1,0 +1,66 @@
+"""A cloud with something changed: what `why` proposes and `what-if` asks about."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from karez.core.explanations import SuggestedChange
+from karez.core.identity import Project
+from karez.core.resources import Node, NodeState
+from karez.core.workloads import ANYWHERE, GangSpec, WorkloadId
+from karez.scheduling.queue.order import PendingWorkload
+from karez.scheduling.snapshot import Snapshot
+
+
+def apply_change(snapshot: Snapshot, ident: WorkloadId, change: SuggestedChange) -> Snapshot:
+    """The snapshot as it would be after a change for one of those that wait."""
+    waiting = [workload_after(one, change) if one.id == ident else one for one in snapshot.waiting]
+    project = next((one.project for one in snapshot.waiting if one.id == ident), "")
+    projects = dict(snapshot.projects)
+    if project in projects:
+        projects[project] = project_after(projects[project], change)
+    return replace(
+        snapshot,
+        nodes=nodes_after(snapshot.nodes, change),
+        waiting=waiting,
+        running=[run for run in snapshot.running if run.allocation.workload not in change.stop],
+        projects=projects,
+    )
+
+
+def project_after(project: Project, change: SuggestedChange) -> Project:
+    """A project after a change of its limits."""
+    return replace(
+        project,
+        quota={**project.quota, **change.quota},
+        guarantee={**project.guarantee, **change.guarantee},
+    )
+
+
+def nodes_after(nodes: Sequence[Node], change: SuggestedChange) -> list[Node]:
+    """The nodes after a change."""
+    opened = [
+        replace(node, state=NodeState.READY) if node.id in change.uncordon else node
+        for node in nodes
+    ]
+    opened = [replace(node, windows=()) if node.id in change.unplan else node for node in opened]
+    return [*opened, *change.add]
+
+
+def workload_after(waiting: PendingWorkload, change: SuggestedChange) -> PendingWorkload:
+    """A workload in line after a change."""
+    priority = waiting.priority if change.priority is None else change.priority
+    return replace(waiting, gang=gang_after(waiting.gang, change), priority=priority)
+
+
+def gang_after(gang: GangSpec, change: SuggestedChange) -> GangSpec:
+    """A gang after a change of its workers, kind or topology."""
+    if change.workers is not None:
+        gang = replace(gang, min=change.workers, want=max(change.workers, gang.min))
+    if change.kind is not None:
+        gang = replace(gang, each=tuple(replace(n, kind=change.kind) for n in gang.each))
+    if change.anywhere:
+        roles = tuple(replace(role, among=ANYWHERE) for role in gang.roles)
+        gang = replace(gang, among=ANYWHERE, roles=roles)
+    if change.topology is not None:
+        gang = replace(gang, topology=change.topology)
+    return gang

@@ -1,0 +1,205 @@
+"""Bringing together what is scattered: which running work to move, where to, and at what price."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from karez.core.resources import Grant, NodeId
+from karez.core.units import MILLI
+from karez.core.workloads import Among, GangSpec, WorkloadId
+from karez.scheduling.cluster_state import ClusterState, RunningWorkload, devices_of
+from karez.scheduling.placement.capacity import Pool
+from karez.scheduling.placement.inventory import CPU, Ints
+from karez.scheduling.placement.placement import need_of, place_gang
+
+MAX_RELOCATIONS: Final = 16
+"""More workloads than this to move is no small plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relocation:
+    """One workload goes from one set of places to another."""
+
+    id: WorkloadId
+    project: str
+    leaves: tuple[Grant, ...]
+    takes: tuple[Grant, ...]
+    cost_device_s: float
+    """Device-seconds that it loses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefragPlan:
+    """Moves that together make room: all of them or none."""
+
+    relocations: tuple[Relocation, ...]
+    grants: tuple[Grant, ...] = ()
+    """The places that the gang gets that they were made for."""
+    freed_nodes: tuple[NodeId, ...] = ()
+    """Nodes that nobody holds anything of afterwards."""
+
+    @property
+    def cost_device_s(self) -> float:
+        """Device-seconds lost in all."""
+        return sum(move.cost_device_s for move in self.relocations)
+
+
+def plan_defrag_for(
+    cluster: ClusterState, gang: GangSpec, until: float | None, now: float
+) -> DefragPlan | None:
+    """The moves that let a gang start now: nodes that are cheapest to clear are cleared first.
+
+    Only what may be stopped and goes on from there is moved. The floor is not touched.
+    """
+    pool = cluster.pool.fork()
+    movable = {run.id: run for run in cluster.running.values() if _can_relocate(run)}
+    displaced: list[RunningWorkload] = []
+    grants: tuple[Grant, ...] | None = None
+    for ident in _by_node(movable.values(), pool, now):
+        pool.release(movable[ident].grants)
+        displaced.append(movable[ident])
+        grants = place_gang(gang, pool, until)
+        if grants is not None or len(displaced) == MAX_RELOCATIONS:
+            break
+    if grants is None:
+        return None
+    moves = _place_displaced(displaced, pool, now)
+    return None if moves is None else DefragPlan(relocations=moves, grants=grants)
+
+
+def _can_relocate(run: RunningWorkload) -> bool:
+    return run.can_stop and run.waiting is not None and run.waiting.resumes
+
+
+def _by_node(runs: Iterable[RunningWorkload], pool: Pool, now: float) -> list[WorkloadId]:
+    """Node by node, the cheapest to clear for what is gained there first."""
+    on_node: dict[NodeId, list[RunningWorkload]] = {}
+    for run in runs:
+        for node in {grant.node for grant in run.grants if grant.node in pool.number_of}:
+            on_node.setdefault(node, []).append(run)
+    total = pool.inventory.arrays.total
+
+    def cost(node: NodeId) -> tuple[float, NodeId]:
+        gained = sum(
+            grant.milli for run in on_node[node] for grant in run.grants if grant.node == node
+        ) + int(total[pool.number_of[node]])
+        return (sum(run.stop_cost_device_s(now) for run in on_node[node]) / max(1, gained), node)
+
+    order = [run.id for node in sorted(on_node, key=cost) for run in on_node[node]]
+    return list(dict.fromkeys(order))
+
+
+def _place_displaced(
+    displaced: Sequence[RunningWorkload], pool: Pool, now: float
+) -> tuple[Relocation, ...] | None:
+    """Places for what was lifted: its own if they are still free; None if one finds none."""
+    away = []
+    for run in displaced:
+        if pool.is_free(run.grants):
+            pool.reserve(run.grants)
+        else:
+            away.append(run)
+    moves = []
+    for run in sorted(away, key=lambda one: (-devices_of(one.grants), one.id)):
+        takes = _place_elsewhere(run, pool)
+        if takes is None:
+            return None
+        moves.append(_relocation(run, takes, now))
+    return tuple(moves)
+
+
+def _relocation(run: RunningWorkload, takes: tuple[Grant, ...], now: float) -> Relocation:
+    return Relocation(
+        id=run.id,
+        project=run.project,
+        leaves=run.grants,
+        takes=takes,
+        cost_device_s=run.stop_cost_device_s(now),
+    )
+
+
+def _place_elsewhere(
+    run: RunningWorkload, pool: Pool, off: tuple[str, ...] = ()
+) -> tuple[Grant, ...] | None:
+    """Places for as many workers as it has now."""
+    if run.waiting is None:
+        return None
+    gang, count = run.waiting.gang, len(run.workers)
+    on = tuple(word for word in gang.among.on if word not in off)
+    if gang.among.on and not on:
+        return None
+    among = Among(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
+    same = (need_of(gang, run.workers[0]),)  # another kind could be over its quota
+    return place_gang(replace(gang, min=count, want=count, max=count, among=among, each=same), pool)
+
+
+def plan_defrag(cluster: ClusterState, now: float) -> DefragPlan:
+    """Clear nodes that are little used, where what runs there finds room on others in use.
+
+    Its price is stated, not weighed: that is for who asks.
+    """
+    pool = cluster.pool.fork()
+    runs = {run.id: run for run in cluster.running.values()}
+    moves: list[Relocation] = []
+    freed: list[NodeId] = []
+    for node in _least_used(pool):
+        here = [run for run in runs.values() if any(grant.node == node for grant in run.grants)]
+        if not here or not all(_can_relocate(run) for run in here):
+            continue
+        if len(moves) + len(here) > MAX_RELOCATIONS:
+            break
+        trial = pool.fork()
+        made = _clear(node, here, trial, (*freed, node), now)
+        if made is None:
+            continue
+        pool = trial
+        freed.append(node)
+        moves += made
+        for move in made:
+            runs[move.id] = replace(runs[move.id], grants=move.takes)
+    return DefragPlan(relocations=_merged(moves), freed_nodes=tuple(freed))
+
+
+def _least_used(pool: Pool) -> list[NodeId]:
+    """Nodes in part use, the emptiest first: a full node is best left full."""
+    held, left = _in_use(pool)
+    order = sorted(range(len(pool.nodes)), key=lambda number: (int(held[number]), number))
+    return [pool.nodes[n].id for n in order if held[n] > 0 and left[n] >= MILLI]
+
+
+def _in_use(pool: Pool) -> tuple[Ints, Ints]:
+    """(N,) thousandths held and left of each node's accelerators; of its cores if it has none."""
+    inventory = pool.inventory
+    size, left = inventory.size.sum(1), inventory.arrays.total
+    cores, free = inventory.bulk_size[:, CPU], inventory.arrays.bulk[:, CPU]
+    has = size > 0
+    return np.where(has, size - left, cores - free), np.where(has, left, free)
+
+
+def _clear(
+    node: NodeId, here: Sequence[RunningWorkload], pool: Pool, off: tuple[str, ...], now: float
+) -> list[Relocation] | None:
+    """Move all that is on a node to nodes that are in use already."""
+    for run in here:
+        pool.release(run.grants)
+    held, _ = _in_use(pool)
+    used = {pool.nodes[n].id for n in range(len(pool.nodes)) if held[n] > 0}
+    empty = tuple(str(place.id) for place in pool.nodes if place.id not in used)
+    moves = []
+    for run in sorted(here, key=lambda one: (-devices_of(one.grants), one.id)):
+        takes = _place_elsewhere(run, pool, tuple(dict.fromkeys((*off, *empty, str(node)))))
+        if takes is None:
+            return None
+        moves.append(_relocation(run, takes, now))
+    return moves
+
+
+def _merged(moves: Sequence[Relocation]) -> tuple[Relocation, ...]:
+    """A workload that is moved twice is moved once."""
+    found: dict[WorkloadId, Relocation] = {}
+    for move in moves:
+        before = found.get(move.id)
+        found[move.id] = move if before is None else replace(before, takes=move.takes)
+    return tuple(found.values())

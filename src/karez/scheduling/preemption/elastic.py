@@ -1,0 +1,76 @@
+"""Elastic gangs take what nobody needs, worker by worker, and give it back when asked."""
+
+import math
+from typing import Final
+
+from karez.core.resources import Grant, NodeId
+from karez.core.workloads import Topology, WorkloadId
+from karez.scheduling.cluster_state import ClusterState, RunningWorkload
+from karez.scheduling.placement.placement import need_of, place_more
+from karez.scheduling.queue.quota import more_workers
+
+RESIZE_COOLDOWN_S: Final = 600.0
+"""A gang that has just changed its size is left alone for so long: a change costs it a pause."""
+
+
+def scale_up(cluster: ClusterState, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
+    """New grants of those that get more workers: who has least of what it could comes first."""
+    sized = (cluster.running[ident] for ident in cluster.elastic)
+    growing = [run for run in sized if _may_scale_up(run, now)]
+    changed: dict[WorkloadId, tuple[Grant, ...]] = {}
+    for run in sorted(growing, key=_fill_ratio):
+        more = _more_grants(cluster, run)
+        if more:
+            grants = (*run.workers, *more, *(grant for grant in run.grants if grant.role))
+            cluster.resize(run.id, grants, now)
+            changed[run.id] = grants
+    return list(changed.items())
+
+
+def _may_scale_up(run: RunningWorkload, now: float) -> bool:
+    if (
+        run.waiting is None
+        or run.waiting.gang.max is None
+        or now - run.started_at < RESIZE_COOLDOWN_S
+    ):
+        return False
+    return len(run.workers) < run.waiting.gang.most
+
+
+def _fill_ratio(run: RunningWorkload) -> tuple[float, WorkloadId]:
+    most = run.waiting.gang.most if run.waiting else 1
+    return (len(run.workers) / most, run.id)
+
+
+def _more_grants(cluster: ClusterState, run: RunningWorkload) -> tuple[Grant, ...]:
+    if run.waiting is None:
+        return ()
+    gang = run.waiting.gang
+    need = need_of(gang, run.workers[0])
+    missing = gang.most - len(run.workers)
+    count = max(0, more_workers(run.project, need, missing, cluster.projects, cluster.used))
+    until = None if run.waiting.can_stop else run.ends_by or math.inf
+    held = frozenset(grant.node for grant in run.workers)
+    if gang.topology == Topology.SPREAD:
+        found: tuple[Grant, ...] = ()
+        for _ in range(count):
+            avoid = held | {grant.node for grant in found}
+            more = place_more(need, 1, cluster.pool, avoid=avoid, among=gang.among, until=until)
+            if not more:
+                break
+            found += more
+        return found
+    outside = (
+        _other_supernodes(cluster, held)
+        if gang.topology == Topology.REQUIRE_SUPERNODE
+        else frozenset()
+    )
+    return place_more(need, count, cluster.pool, avoid=outside, among=gang.among, until=until)
+
+
+def _other_supernodes(cluster: ClusterState, held: frozenset[NodeId]) -> frozenset[NodeId]:
+    """Nodes of other supernodes than those that it stands in."""
+    pool = cluster.pool
+    domain = pool.inventory.arrays.domain
+    own = {int(domain[pool.number_of[node]]) for node in held if node in pool.number_of}
+    return frozenset(place.id for n, place in enumerate(pool.nodes) if int(domain[n]) not in own)

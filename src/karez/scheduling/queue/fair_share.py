@@ -1,0 +1,70 @@
+"""Who had how much: each project's dominant share, added up and forgotten again with time.
+
+A project's dominant share is the largest part it holds of any one kind (A. Ghodsi et al.,
+"Dominant Resource Fairness", NSDI 2011); what it had counts half after HALF_LIFE_S.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from karez.core.identity import Project
+from karez.core.resources import DeviceKind
+from karez.scheduling.queue.order import AGING_S_PER_DOUBLING
+
+HALF_LIFE_S: Final = 7 * 86_400.0
+"""Slurm's default for PriorityDecayHalfLife (slurm.conf)."""
+MAX_DOUBLINGS: Final = 2.0
+"""How far a project's share can move its workloads in line, in doublings of AGE_S: so the bound on
+waiting stands."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FairShare:
+    """What every project had, in seconds of the whole pool."""
+
+    capacity: Mapping[DeviceKind, int] = field(default_factory=dict)
+    """Of the pool, in each kind's unit."""
+    usage_s: dict[str, float] = field(default_factory=dict)
+    """Project -> seconds of the whole pool, as of `at`."""
+    at: float = 0.0
+
+    def advance(self, now: float, used: Mapping[tuple[str, DeviceKind], int]) -> None:
+        """Count what has been held since the last call, and forget some of what was before."""
+        span = now - self.at
+        if span <= 0:
+            return
+        kept = 0.5 ** (span / HALF_LIFE_S)
+        counts = HALF_LIFE_S / math.log(2) * (1 - kept)
+        for name in self.usage_s:
+            self.usage_s[name] *= kept
+        for name, share in dominant_shares(used, self.capacity).items():
+            self.usage_s[name] = self.usage_s.get(name, 0.0) + share * counts
+        self.at = now
+
+    def penalty_s(self, projects: Mapping[str, Project], active: Iterable[str]) -> dict[str, float]:
+        """How far back in line each active project's workloads stand; forward where negative."""
+        names = sorted(set(active))
+        total = sum(self.usage_s.get(name, 0.0) for name in names)
+        if len(names) < 2 or total <= 0:
+            return {}
+        weights = {name: projects[name].weight if name in projects else 1 for name in names}
+        whole = sum(weights.values())
+        found = {}
+        for name in names:
+            part, due = self.usage_s.get(name, 0.0) / total, weights[name] / whole
+            doublings = math.log2(part / due) if part > 0 else -MAX_DOUBLINGS
+            found[name] = AGING_S_PER_DOUBLING * min(MAX_DOUBLINGS, max(-MAX_DOUBLINGS, doublings))
+        return found
+
+
+def dominant_shares(
+    used: Mapping[tuple[str, DeviceKind], int], capacity: Mapping[DeviceKind, int]
+) -> dict[str, float]:
+    """Each project's largest share of any kind."""
+    best: dict[str, float] = {}
+    for (name, kind), amount in used.items():
+        size = capacity.get(kind, 0)
+        best[name] = max(best.get(name, 0.0), amount / size if size else 0.0)
+    return best

@@ -1,0 +1,125 @@
+"""Who is next: the order of the line, as one number per workload that time does not change."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from karez.core.units import MILLI
+from karez.core.workloads import GangSpec, WorkloadId
+
+AGING_S_PER_DOUBLING: Final = 4 * 86_400.0
+"""How much longer a workload with twice the work waits before it is equal to one without. Measured
+on Philly at a quarter of its nodes: one day gives an average completion time of 0.29 of FIFO's,
+four days 0.22, and the longest wait is shorter too (docs/scheduling.md)."""
+WORK_FLOOR: Final = 600.0
+"""Device-seconds below which all work counts as small: ten minutes of one device."""
+DEADLINE_LEAD_S: Final = 3600.0
+"""How long before its last chance to start in time a workload with a deadline is ahead of all that
+comes from then on."""
+RESTART_S: Final = 60.0
+"""What it costs a gang to be stopped and started again, where nothing better is known."""
+
+
+class QueueOrder(StrEnum):
+    """Ways to stand in line."""
+
+    FIFO = "fifo"
+    SJF = "sjf"
+    BACKFILL = "backfill"
+    KAREZ = "karez"
+
+
+SortKey = tuple[int, float, float, int]
+"""Smaller goes first: priority, place, arrival, number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulingPolicy:
+    """How a desk works."""
+
+    order: QueueOrder = QueueOrder.KAREZ
+    preempts: bool = False
+    """Whether running work may be stopped for what is far ahead of it in line."""
+    elastic: bool = False
+    """Whether running gangs may be made larger and smaller within their range."""
+    defragments: bool = False
+    """Whether running work may be moved together for a gang that would fit then."""
+    fair: bool = False
+    """Whether projects that had more than their share stand further back."""
+    reserve_after_s: float = 60.0
+    """How long the first in line lets others pass before it holds a reservation."""
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether nobody passes the first in line."""
+        return self.order in (QueueOrder.FIFO, QueueOrder.SJF)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingWorkload:
+    """A workload in the queue."""
+
+    id: WorkloadId
+    project: str
+    gang: GangSpec
+    priority: int
+    since: float
+    order: int = 0
+    max_duration_s: float | None = None
+    expected_s: float | None = None
+    """How long it runs from start to end with the workers it wants, at speed 1, if known."""
+    done_s: float = 0.0
+    """How much of that it has behind it, or how long it has run so far."""
+    preemptible: bool = True
+    resumes: bool = True
+    """Whether it goes on from where it was stopped; else what it did is lost."""
+    deadline_at: float | None = None
+
+    @property
+    def devices(self) -> float:
+        """Devices of its first alternative, all workers together."""
+        return self.gang.want * self.gang.each[0].milli / MILLI
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether a node that it runs on may be taken from it."""
+        return self.preemptible and self.resumes
+
+    @property
+    def needs_s(self) -> float | None:
+        """How long it needs its nodes without a break; None: it can leave them."""
+        ends_by = self.ends_by(0.0)
+        return None if self.can_stop else math.inf if ends_by is None else ends_by
+
+    def remaining_s(self, done_s: float) -> float:
+        """Seconds it will probably run on after `done_s`.
+
+        Where nothing is known, as long again as it has run: for the heavy-tailed durations of
+        training jobs that is the rule which needs no knowledge (J. Gu et al., "Tiresias", NSDI
+        2019, serve by least attained service).
+        """
+        if self.expected_s is None:
+            return done_s
+        return max(0.0, self.expected_s - done_s)
+
+    def sort_key(self, policy: SchedulingPolicy, done_s: float | None = None) -> SortKey:
+        """Smaller goes first: priority, then place in line."""
+        done = self.done_s if done_s is None else done_s
+        place = self.since
+        if policy.order == QueueOrder.SJF:
+            place = self.remaining_s(done)
+        elif policy.order == QueueOrder.KAREZ:
+            work = self.remaining_s(done) * self.devices
+            place = self.since + AGING_S_PER_DOUBLING * math.log2(
+                max(work, WORK_FLOOR) / WORK_FLOOR
+            )
+            if self.deadline_at is not None:
+                place = min(place, self.deadline_at - self.remaining_s(done) - DEADLINE_LEAD_S)
+        return (-self.priority, place, self.since, self.order)
+
+    def ends_by(self, now: float) -> float | None:
+        """When it has surely or expectedly ended if it starts now with all the workers it wants."""
+        if self.expected_s is not None:
+            return now + self.remaining_s(self.done_s)
+        return None if self.max_duration_s is None else now + self.max_duration_s

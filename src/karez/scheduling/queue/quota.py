@@ -1,0 +1,150 @@
+"""What a project may still take: its cap, its guarantee, and what its cohort lends.
+
+The words are Kueue's and Volcano's: projects of a cohort lend each other what of their guarantee
+they do not use, up to a lending limit; nobody holds more than its cap.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from karez.core.identity import Project
+from karez.core.resources import DeviceKind, Need, show_amount
+from karez.core.workloads import GangSpec
+from karez.scheduling.queue.order import PendingWorkload
+
+Used = Mapping[tuple[str, DeviceKind], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A project's standing for one kind, in the kind's unit; None: no limit."""
+
+    held: int
+    cap: int | None
+    guarantee: int | None
+    """None where it is in no cohort, or nobody there has a guarantee for the kind."""
+    room: int | None
+    """What it may still take."""
+
+
+def share_of(name: str, kind: DeviceKind, projects: Mapping[str, Project], used: Used) -> Share:
+    """How a project stands. A project that is not known has no limits."""
+    project = projects.get(name)
+    held = used.get((name, kind), 0)
+    if project is None:
+        return Share(held=held, cap=None, guarantee=None, room=None)
+    cap = project.quota.get(kind)
+    rooms = [] if cap is None else [cap - held]
+    others = [p for p in projects.values() if project.cohort and p.cohort == project.cohort]
+    guarantee = None
+    if any(kind in other.guarantee for other in others):
+        guarantee = project.guarantee.get(kind, 0)
+        rooms.append(_from_cohort(project, kind, others, used))
+    return Share(held=held, cap=cap, guarantee=guarantee, room=min(rooms) if rooms else None)
+
+
+def _from_cohort(project: Project, kind: DeviceKind, others: Sequence[Project], used: Used) -> int:
+    """What is left of its own reserve, and of what the whole cohort lends."""
+    own = max(0, _reserve(project, kind) - used.get((project.name, kind), 0))
+    return own + max(0, _spare(kind, others, used))
+
+
+def _spare(kind: DeviceKind, others: Sequence[Project], used: Used) -> int:
+    """What a cohort lends and nobody has; negative if more is out than it lends now."""
+    lent = sum(_lendable(other, kind) for other in others)
+    taken = sum(max(0, used.get((p.name, kind), 0) - _reserve(p, kind)) for p in others)
+    return lent - taken
+
+
+def _lendable(project: Project, kind: DeviceKind) -> int:
+    guarantee = project.guarantee.get(kind, 0)
+    return min(guarantee, project.lend.get(kind, guarantee))
+
+
+def _reserve(project: Project, kind: DeviceKind) -> int:
+    """What it never lends."""
+    return project.guarantee.get(kind, 0) - _lendable(project, kind)
+
+
+def is_within(name: str, kind: DeviceKind, projects: Mapping[str, Project], used: Used) -> bool:
+    """Whether a project holds no more of a kind than it may, and its cohort lends no more."""
+    project = projects.get(name)
+    if project is None:
+        return True
+    if used.get((name, kind), 0) > project.quota.get(kind, 1 << 62):
+        return False
+    others = [p for p in projects.values() if project.cohort and p.cohort == project.cohort]
+    if not any(kind in other.guarantee for other in others):
+        return True
+    return _spare(kind, others, used) >= 0
+
+
+def within_quota(
+    waiting: PendingWorkload, projects: Mapping[str, Project], used: Used
+) -> tuple[GangSpec, str]:
+    """The gang with only what its project may still hold, or why there is nothing.
+
+    A gang whose wanted size is over the quota is offered fewer workers, down to its minimum.
+    """
+    gang = waiting.gang
+    kinds = {kind for each in (gang.each, *(r.each for r in gang.roles)) for need in each
+             for kind in need.amounts}  # fmt: skip
+    shares = {kind: share_of(waiting.project, kind, projects, used) for kind in sorted(kinds)}
+    left = {kind: share.room for kind, share in shares.items() if share.room is not None}
+    if not left:
+        return gang, ""
+    roles = []
+    for role in gang.roles:
+        chosen = next((need for need in role.each if _most(need, left) >= role.workers), None)
+        if chosen is None:
+            return gang, _say(waiting.project, role.each[0], role.workers, shares)
+        for kind, amount in chosen.amounts.items():
+            if kind in left:
+                left[kind] -= amount * role.workers
+        roles.append(replace(role, each=(chosen,)))
+    rooms = [(min(gang.want + gang.spares, _most(need, left)), need) for need in gang.each]
+    allowed = [(room, need) for room, need in rooms if room >= gang.min]
+    if not allowed:
+        said = [_say(waiting.project, need, gang.min, shares) for need in gang.each]
+        return gang, "; or ".join(said)
+    room = min(room for room, _ in allowed)  # whichever it gets, it is not too much
+    want = min(gang.want, room)
+    each = tuple(need for _, need in allowed)
+    spares = min(gang.spares, room - want)
+    return replace(
+        gang, each=each, want=want, roles=tuple(roles), spares=spares,
+        max=max(want, gang.most),
+    ), ""  # fmt: skip
+
+
+def more_workers(
+    project: str, need: Need, count: int, projects: Mapping[str, Project], used: Used
+) -> int:
+    """Of so many more workers, how many its project may have."""
+    rooms = {kind: share_of(project, kind, projects, used).room for kind in need.amounts}
+    return min(count, _most(need, {k: room for k, room in rooms.items() if room is not None}))
+
+
+def _most(need: Need, left: Mapping[DeviceKind, int]) -> int:
+    """Workers of a need that what is left would do for; no limit is a very large number."""
+    rooms = (left[kind] // amount for kind, amount in need.amounts.items() if kind in left)
+    return min(rooms, default=1 << 40)
+
+
+def _say(project: str, need: Need, workers: int, shares: Mapping[DeviceKind, Share]) -> str:
+    """The kind that is short, with its arithmetic."""
+    for kind, amount in need.amounts.items():
+        share, asked = shares[kind], amount * workers
+        if share.room is None or share.room >= asked:
+            continue
+        more = f"{show_amount(kind, asked)} more asked"
+        held = show_amount(kind, share.held)
+        if share.cap is not None and share.cap - share.held < asked:
+            cap = show_amount(kind, share.cap)
+            return f"quota of project {project}: {held} of {cap} {kind} held, {more}"
+        return (
+            f"quota of project {project}: {held} {kind} held, "
+            f"{show_amount(kind, share.guarantee or 0)} guaranteed, "
+            f"{show_amount(kind, share.room)} left with what its cohort lends, {more}"
+        )
+    return f"quota of project {project}: its roles and workers together are more than it may hold"

@@ -1,0 +1,95 @@
+"""From a snapshot of the cloud to the next decisions. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from karez.core.identity import Project
+from karez.core.resources import Node, NodeState
+from karez.core.workloads import Allocation
+from karez.scheduling.cluster_state import ClusterState, RunningWorkload
+from karez.scheduling.engine import Decision, SchedulingEngine, Wait
+from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.queue.fair_share import FairShare
+from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocatedWorkload:
+    """A workload that holds devices."""
+
+    allocation: Allocation
+    project: str
+    ends_by: float | None = None
+    waiting: PendingWorkload | None = None
+    """As it stood in line, if that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The cloud at one moment: nothing in it changes."""
+
+    nodes: Sequence[Node] = ()
+    waiting: Sequence[PendingWorkload] = ()
+    running: Sequence[AllocatedWorkload] = ()
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    usage_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the whole pool that each project had, as `karez.scheduling.queue.fair_share` counts them."""
+    usage_at: float = 0.0
+
+
+def plan(
+    snapshot: Snapshot, *, now: float, policy: SchedulingPolicy | None = None
+) -> tuple[Decision, ...]:
+    """Start what fits, in the order of the line; say of everything else why it waits.
+
+    The first that does not fit holds a reservation: once its patience is over, a later one passes
+    only if the first then still starts as early as it could.
+    """
+    engine = engine_from(snapshot, policy or SchedulingPolicy(), now)
+    decisions = engine.decide(now)
+    waits = [Wait(id=ident, reason=reason) for ident, reason in engine.reasons().items()]
+    return (*decisions, *waits)
+
+
+DRAIN_S = 120.0
+"""How long before its maintenance a node is cleared: a job that yields has 30 s for its step."""
+
+
+def engine_from(snapshot: Snapshot, policy: SchedulingPolicy, now: float = 0.0) -> SchedulingEngine:
+    """A desk that stands where the cloud stands."""
+    held = [grant for run in snapshot.running for grant in run.allocation.grants]
+    cluster = ClusterState(
+        pool=free_pool(snapshot.nodes, held, now=now),
+        projects=dict(snapshot.projects),
+        draining=frozenset(node.id for node in snapshot.nodes if should_drain(node, now)),
+    )
+    cluster.fair_share = FairShare(
+        capacity=cluster.fair_share.capacity,
+        usage_s=dict(snapshot.usage_s),
+        at=snapshot.usage_at or now,
+    )
+    engine = SchedulingEngine(cluster=cluster, policy=policy)
+    for run in snapshot.running:
+        cluster.add(to_running(run))
+    for waiting in snapshot.waiting:
+        engine.add(waiting)
+    return engine
+
+
+def to_running(run: AllocatedWorkload) -> RunningWorkload:
+    """As a floor knows it."""
+    return RunningWorkload(
+        id=run.allocation.workload,
+        project=run.project,
+        grants=run.allocation.grants,
+        ends_by=run.ends_by,
+        started_at=run.allocation.since,
+        waiting=run.waiting,
+    )
+
+
+def should_drain(node: Node, now: float) -> bool:
+    """Whether what can be moved is moved away from a node now."""
+    if node.state != NodeState.READY:
+        return node.state == NodeState.DRAINING
+    return any(w.starts_at - DRAIN_S <= now < w.ends_at for w in node.windows)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from karez import training
-from karez.training.worker.shards import ShardedOptimizer
-from karez.training.worker.state import pack, size_of
+from karez.runtime.shards import ShardedOptimizer
+from karez.runtime.training_state import pack, size_of
 
 
 def main() -> None:

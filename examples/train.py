@@ -6,7 +6,7 @@ karez jobs submit --kind train --workers 2 --code examples -- python train.py
 import torch
 
 from karez import training
-from karez.training.worker.loader import ShuffledBatches
+from karez.runtime.loader import ShuffledBatches
 
 
 def main() -> None:

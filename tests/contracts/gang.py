@@ -24,9 +24,9 @@ from karez.core.workloads import (
 )
 from karez.drivers.blobs import FsspecBlobs
 from karez.store.sql import SqlStore
-from karez.training.foreman import Foreman
-from karez.training.launch import parse_key
-from karez.training.record import Tools
+from karez.training.controller.job_controller import JobController
+from karez.training.controller.process_specs import parse_key
+from karez.training.controller.status_writer import ControllerDeps
 from tests.fakes import DirectFabric, MemoryLogs
 
 SCRIPT = Path(__file__).parent / "gang_job.py"
@@ -57,7 +57,7 @@ class Bench:
         self.fabric = DirectFabric(self.folder, self.nodes, preload="tests.contracts.warm")
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
         self.logs = MemoryLogs()
-        self.tools = Tools(
+        self.tools = ControllerDeps(
             store=self.store,
             fabric=self.fabric,
             blobs=FsspecBlobs(str(self.folder / "blobs")),
@@ -118,7 +118,7 @@ class Gang:
             for n, node in enumerate(nodes)
         ] + list(self.extra)
         self.place()
-        self.foreman: Foreman | None = None
+        self.foreman: JobController | None = None
         self.thread: threading.Thread | None = None
 
     def place(self) -> None:
@@ -134,7 +134,7 @@ class Gang:
         job = store.workloads.job(self.id)
         assert job is not None
         allocation = store.workloads.allocations()[self.id]
-        self.foreman = Foreman(job, allocation, tokens[self.id], self.bench.tools)
+        self.foreman = JobController(job, allocation, tokens[self.id], self.bench.tools)
         self.thread = threading.Thread(target=self.foreman.run, daemon=True)
         if begin:
             self.thread.start()

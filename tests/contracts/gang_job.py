@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from karez import training
-from karez.training.worker.loader import ShuffledBatches
+from karez.runtime.loader import ShuffledBatches
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from karez import training
-from karez.training.worker.trainer import attach
+from karez.runtime.trainer import attach
 
 
 class Tokens(torch.utils.data.Dataset):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from karez import training
-from karez.training.worker.loader import ShuffledBatches
-from karez.training.worker.shards import ShardedOptimizer
+from karez.runtime.loader import ShuffledBatches
+from karez.runtime.shards import ShardedOptimizer
 
 STEPPING = {"lr": 0.05, "momentum": 0.9}
 

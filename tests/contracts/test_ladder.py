@@ -11,8 +11,8 @@ import pytest
 from karez.core.resources import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
-from karez.training import gang as words
-from karez.training.foreman import Foreman
+from karez.training.controller.job_controller import JobController
+from karez.training.recovery.state import Gang as GangState
 from tests.contracts.gang import Bench, Gang, until
 from tests.contracts.test_recovery import assert_nothing_left, gpus, undisturbed
 
@@ -33,11 +33,11 @@ class Killed(Exception):
     """What stands for SIGKILL to a foreman: nothing after it is done."""
 
 
-def mortal(foreman: Foreman, at: int, *, after: bool) -> None:
+def mortal(foreman: JobController, at: int, *, after: bool) -> None:
     """Have a foreman die at a transition, before it is written down or right after."""
-    write, seen = foreman.record.log, 0
+    write, seen = foreman.status.log, 0
 
-    def log(gang: words.Gang) -> None:
+    def log(gang: GangState) -> None:
         nonlocal seen
         seen += 1
         if seen == at and not after:
@@ -46,7 +46,7 @@ def mortal(foreman: Foreman, at: int, *, after: bool) -> None:
         if seen == at:
             raise Killed
 
-    foreman.record.log = log  # type: ignore[method-assign]
+    foreman.status.log = log  # type: ignore[method-assign]
 
 
 def start_mortal(gang: Gang, at: int, *, after: bool) -> threading.Thread:

@@ -7,6 +7,6 @@ for _name in (
     "torch.distributed.device_mesh",
     "torch.distributed.fsdp",
     "karez.studio.recipes.proving_ground",
-    "karez.training.worker.session",
+    "karez.runtime.session",
 ):
     importlib.import_module(_name)

@@ -9,7 +9,7 @@ from karez.core.recovery import Transition
 from karez.core.resources import NodeState
 from karez.server.recovery import waits
 from karez.server.trust import Trust
-from karez.training.trust import FIRST_REST_S
+from karez.training.recovery.node_health import FIRST_REST_S
 from tests.fakes import FakeClock, cpu_node
 from tests.server.test_api import Api, api  # noqa: F401 - a fixture
 

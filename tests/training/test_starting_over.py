@@ -3,40 +3,50 @@
 from dataclasses import replace
 
 from karez.core.workloads import EndReason
-from karez.training import gang as w
-from karez.training.cuts import Cut
-from karez.training.memo import inherited, memo_of
-from karez.training.protocol import adopt, advance
-from tests.training.test_protocol import A, B, World, finish
+from karez.training.recovery.commands import EndGang, QueryShards, StartGeneration, WriteReceipt
+from karez.training.recovery.controller_state import capture, inherited_fault
+from karez.training.recovery.events import (
+    Exited,
+    NodeGone,
+    PlacesFound,
+    ReadyToRestore,
+    Resumed,
+    Started,
+    Tick,
+)
+from karez.training.recovery.shard_layouts import ShardLayout
+from karez.training.recovery.state import Fault, Gang, Phase, Rank
+from karez.training.recovery.transitions import adopt, advance
+from tests.training.test_transitions import A, B, World, finish
 
 
 def test_a_plain_script_may_run_for_as_long_as_it_likes() -> None:
     """It never stands: nothing but its exit says that it is done."""
-    gang = w.Gang(ranks=(w.Rank(node=A), w.Rank(node=A)))
-    gang, _ = advance(gang, w.Started(rank=0, life=1), 0.0)
-    waiting, commands = advance(gang, w.Tick(), 400.0)
-    assert [c.reason for c in commands if isinstance(c, w.End)] == [EndReason.START_FAILED]
+    gang = Gang(ranks=(Rank(node=A), Rank(node=A)))
+    gang, _ = advance(gang, Started(rank=0, attempt=1), 0.0)
+    waiting, commands = advance(gang, Tick(), 400.0)
+    assert [c.reason for c in commands if isinstance(c, EndGang)] == [EndReason.START_FAILED]
     assert waiting.fault is not None
     assert "rank 1 was not ready" in waiting.fault.cause
-    gang, _ = advance(gang, w.Started(rank=1, life=1), 10.0)
-    assert advance(gang, w.Tick(), 1e6) == (gang, ())
+    gang, _ = advance(gang, Started(rank=1, attempt=1), 10.0)
+    assert advance(gang, Tick(), 1e6) == (gang, ())
 
 
 def test_ranks_of_a_session_have_their_time_from_when_the_first_stands() -> None:
-    gang = w.Gang(ranks=(w.Rank(node=A), w.Rank(node=A)))
+    gang = Gang(ranks=(Rank(node=A), Rank(node=A)))
     for rank in (0, 1):
-        gang, _ = advance(gang, w.Started(rank=rank, life=1), 0.0)
-    stood = w.Stood(rank=0, life=1, generation=0, steps={0: "start"})
+        gang, _ = advance(gang, Started(rank=rank, attempt=1), 0.0)
+    stood = ReadyToRestore(rank=0, attempt=1, generation=0, steps={0: "start"})
     gang, _ = advance(gang, stood, 1000.0)  # a large model takes its time
-    same, commands = advance(gang, w.Tick(), 1290.0)
+    same, commands = advance(gang, Tick(), 1290.0)
     assert (same, commands) == (gang, ())
-    late, commands = advance(gang, w.Tick(), 1000.0 + 2 * 1000.0 + 1.0)
-    assert late.phase == w.Phase.FAILED
+    late, commands = advance(gang, Tick(), 1000.0 + 2 * 1000.0 + 1.0)
+    assert late.phase == Phase.FAILED
     gang, commands = advance(gang, replace(stood, rank=1), 1300.0)
-    assert isinstance(commands[0], w.Go)
+    assert isinstance(commands[0], StartGeneration)
     for rank in (0, 1):
-        gang, _ = advance(gang, w.Resumed(rank=rank, generation=1), 1301.0)
-    assert advance(gang, w.Tick(), 1e6) == (gang, ())  # how long a step takes is judged elsewhere
+        gang, _ = advance(gang, Resumed(rank=rank, generation=1), 1301.0)
+    assert advance(gang, Tick(), 1e6) == (gang, ())  # how long a step takes is judged elsewhere
 
 
 def test_a_job_that_starts_over_has_a_receipt_for_it() -> None:
@@ -44,16 +54,16 @@ def test_a_job_that_starts_over_has_a_receipt_for_it() -> None:
     for _ in range(3):
         world.work(0)
         world.work(1)
-    lost, _ = advance(world.gang, w.NodeGone(node=B), 5.0)
-    failed, commands = advance(lost, w.Moved(nodes={}), 6.0)
-    assert [c.reason for c in commands if isinstance(c, w.End)] == [EndReason.NODE_LOST]
-    fault = inherited(memo_of(failed), 9.0, 3, 4.0)
+    lost, _ = advance(world.gang, NodeGone(node=B), 5.0)
+    failed, commands = advance(lost, PlacesFound(nodes={}), 6.0)
+    assert [c.reason for c in commands if isinstance(c, EndGang)] == [EndReason.NODE_LOST]
+    fault = inherited_fault(capture(failed), 9.0, 3, 4.0)
     assert fault is not None
     assert (fault.rung, fault.code, fault.step_before) == ("restart", "node", 3)
     assert fault.cause.startswith("node b was lost; no devices are left")
 
     again = World([A, A])
-    assert again.gang.phase == w.Phase.RESUMING
+    assert again.gang.phase == Phase.RESUMING
     again.gang = replace(again.gang, fault=fault)
     finish(again)
     (receipt,) = again.receipts()
@@ -63,25 +73,25 @@ def test_a_job_that_starts_over_has_a_receipt_for_it() -> None:
 def test_what_was_stopped_on_purpose_has_nothing_to_recover_from() -> None:
     world = World([A])
     world.work(0)
-    stopped = memo_of(replace(world.gang, phase=w.Phase.DONE))
-    assert inherited(stopped, 9.0, 1, 4.0) is None
-    assert inherited(None, 9.0, 0, 9.0) is None
-    gone = inherited(memo_of(world.gang), 9.0, 1, 4.0)
+    stopped = capture(replace(world.gang, phase=Phase.DONE))
+    assert inherited_fault(stopped, 9.0, 1, 4.0) is None
+    assert inherited_fault(None, 9.0, 0, 9.0) is None
+    gone = inherited_fault(capture(world.gang), 9.0, 1, 4.0)
     assert gone is not None
     assert (gone.code, gone.step_before, gone.detected_at) == ("control", 1, 4.0)
 
 
 def test_a_plain_script_that_started_over_has_its_receipt_once_it_runs() -> None:
-    gang = w.Gang(ranks=(w.Rank(node=A),))
-    gang, _ = advance(gang, w.Started(rank=0, life=1), 0.0)
-    failed, _ = advance(gang, w.NodeGone(node=A), 50.0)
-    fault = inherited(memo_of(failed), 60.0, 0, 60.0)
-    again = w.Gang(ranks=(w.Rank(node=B),), generation=2, since=70.0, fault=fault)
-    again, _ = advance(again, w.Started(rank=0, life=1), 71.0)
-    assert advance(again, w.Tick(), 80.0) == (again, ())
-    again, commands = advance(again, w.Tick(), 371.0)
+    gang = Gang(ranks=(Rank(node=A),))
+    gang, _ = advance(gang, Started(rank=0, attempt=1), 0.0)
+    failed, _ = advance(gang, NodeGone(node=A), 50.0)
+    fault = inherited_fault(capture(failed), 60.0, 0, 60.0)
+    again = Gang(ranks=(Rank(node=B),), generation=2, since=70.0, fault=fault)
+    again, _ = advance(again, Started(rank=0, attempt=1), 71.0)
+    assert advance(again, Tick(), 80.0) == (again, ())
+    again, commands = advance(again, Tick(), 371.0)
     (receipt,) = commands
-    assert isinstance(receipt, w.WriteReceipt)
+    assert isinstance(receipt, WriteReceipt)
     assert (receipt.fault.rung, receipt.fault.detected_at) == ("restart", 50.0)
     assert receipt.resumed_at == 70.0
 
@@ -91,75 +101,80 @@ def test_a_hundred_ranks_that_die_at_once_are_one_fault() -> None:
     for rank in range(120):
         world.work(rank)
     for rank in range(100):
-        life = world.lives[rank]
-        world.gang, _ = advance(world.gang, w.Exited(rank=rank, life=life, code=-9), 1.0)
-    assert world.gang.phase in (w.Phase.QUIESCING, w.Phase.PLACING)
+        attempt = world.lives[rank]
+        world.gang, _ = advance(world.gang, Exited(rank=rank, attempt=attempt, code=-9), 1.0)
+    assert world.gang.phase in (Phase.QUIESCING, Phase.PLACING)
     assert world.gang.faults == 1
 
 
 def test_a_gang_that_starts_over_with_fewer_and_is_hit_again_keeps_what_it_restored() -> None:
-    before = (Cut(after=-1, seats=(0, 1, 2, 3), born=1),)
-    gang = w.Gang(ranks=tuple(w.Rank(node=A) for _ in range(3)), generation=5, cuts=before)
+    before = (ShardLayout(after=-1, ranks=(0, 1, 2, 3), created_generation=1),)
+    gang = Gang(ranks=tuple(Rank(node=A) for _ in range(3)), generation=5, shard_layouts=before)
     for rank in range(3):
-        gang, _ = advance(gang, w.Started(rank=rank, life=1), 0.0)
+        gang, _ = advance(gang, Started(rank=rank, attempt=1), 0.0)
     for rank in range(3):
-        stood = w.Stood(
-            rank=rank, life=1, generation=0, steps={150: "storage", 0: "start"}, sharded=True
+        stood = ReadyToRestore(
+            rank=rank, attempt=1, generation=0, steps={150: "storage", 0: "start"}, sharded=True
         )
         gang, commands = advance(gang, stood, 1.0)
-    assert commands == (w.Go(generation=5, step=150),)
+    assert commands == (StartGeneration(generation=5, step=150),)
     for rank in range(3):
-        gang, _ = advance(gang, w.Resumed(rank=rank, generation=5), 2.0)
-    gang, _ = advance(gang, w.Exited(rank=1, life=1, code=-9), 3.0)
-    for rank, life, generation in ((0, 1, 6), (2, 1, 6), (1, 2, 0)):
+        gang, _ = advance(gang, Resumed(rank=rank, generation=5), 2.0)
+    gang, _ = advance(gang, Exited(rank=1, attempt=1, code=-9), 3.0)
+    for rank, attempt, generation in ((0, 1, 6), (2, 1, 6), (1, 2, 0)):
         source = "storage" if rank == 1 else "shm"
-        stood = w.Stood(
-            rank=rank, life=life, generation=generation, steps={150: source}, sharded=True,
-            born={} if rank == 1 else {150: 5},
+        stood = ReadyToRestore(
+            rank=rank, attempt=attempt, generation=generation, steps={150: source}, sharded=True,
+            created_generation={} if rank == 1 else {150: 5},
         )  # fmt: skip
         gang, commands = advance(gang, stood, 4.0)
-    assert commands == (w.Go(generation=6, step=150),)
+    assert commands == (StartGeneration(generation=6, step=150),)
 
 
 def test_who_was_asked_for_others_shards_is_not_stuck() -> None:
-    cuts = (Cut(after=-1, seats=(0, 1, 2), born=1), Cut(after=10, seats=(0, 1), born=2))
-    ranks = (w.Rank(node=A, settled=True), w.Rank(node=A), w.Rank(node=A, retired=True))
-    gang = w.Gang(
-        ranks=ranks, generation=3, cuts=cuts, is_session=True, is_sharded=True, since=0.0,
-        phase=w.Phase.QUIESCING,
+    cuts = (
+        ShardLayout(after=-1, ranks=(0, 1, 2), created_generation=1),
+        ShardLayout(after=10, ranks=(0, 1), created_generation=2),
+    )
+    ranks = (Rank(node=A, started_once=True), Rank(node=A), Rank(node=A, retired=True))
+    gang = Gang(
+        ranks=ranks, generation=3, shard_layouts=cuts, is_session=True, is_sharded=True, since=0.0,
+        phase=Phase.QUIESCING,
     )  # fmt: skip
     own = {"steps": {10: "shm", 11: "shm"}, "born": {10: 1, 11: 2}, "sharded": True}
-    gang, _ = advance(gang, w.Stood(rank=0, life=1, generation=3, **own), 1.0)
-    gang, commands = advance(gang, w.Stood(rank=1, life=1, generation=0, **own), 8.0)
-    assert [c.seats for c in commands if isinstance(c, w.Seek)] == [(2,), (2,)]
-    assert advance(gang, w.Tick(), 100.0) == (gang, ())
-    cleared = replace(gang.ranks[2], cleared=True)
+    gang, _ = advance(gang, ReadyToRestore(rank=0, attempt=1, generation=3, **own), 1.0)
+    gang, commands = advance(gang, ReadyToRestore(rank=1, attempt=1, generation=0, **own), 8.0)
+    assert [c.departed for c in commands if isinstance(c, QueryShards)] == [(2,), (2,)]
+    assert advance(gang, Tick(), 100.0) == (gang, ())
+    cleared = replace(gang.ranks[2], replicas_dropped=True)
     gang = replace(gang, ranks=(*gang.ranks[:2], cleared))
-    gang, _ = advance(gang, w.Stood(rank=0, life=1, generation=3, **own), 9.0)
-    gang, commands = advance(gang, w.Stood(rank=1, life=1, generation=3, **own), 9.0)
-    assert commands == (w.Go(generation=3, step=11),)  # nobody is asked for what was cleared
+    gang, _ = advance(gang, ReadyToRestore(rank=0, attempt=1, generation=3, **own), 9.0)
+    gang, commands = advance(gang, ReadyToRestore(rank=1, attempt=1, generation=3, **own), 9.0)
+    assert commands == (
+        StartGeneration(generation=3, step=11),
+    )  # nobody is asked for what was cleared
 
 
 def test_control_is_replaced_while_a_job_starts() -> None:
-    starting = w.Gang(ranks=(w.Rank(node=A, alive=True),), generation=2)
-    fault = w.Fault(cause="x", ranks=(), rung="restart", detected_at=0.0, step_before=0)
-    memo = replace(memo_of(starting), fault=fault, phase=w.Phase.QUIESCING, slowest_start_s=900.0)
-    gang, commands = adopt(starting, together=True, now=10.0, memo=memo)
-    assert (gang.phase, gang.slowest_start_s, commands) == (w.Phase.QUIESCING, 900.0, ())
-    stood = w.Stood(rank=0, life=1, generation=0, steps={0: "start"})
+    starting = Gang(ranks=(Rank(node=A, alive=True),), generation=2)
+    fault = Fault(cause="x", ranks=(), rung="restart", detected_at=0.0, step_before=0)
+    saved = replace(capture(starting), fault=fault, phase=Phase.QUIESCING, slowest_start_s=900.0)
+    gang, commands = adopt(starting, together=True, now=10.0, saved=saved)
+    assert (gang.phase, gang.slowest_start_s, commands) == (Phase.QUIESCING, 900.0, ())
+    stood = ReadyToRestore(rank=0, attempt=1, generation=0, steps={0: "start"})
     _, commands = advance(gang, stood, 20.0)
-    assert isinstance(commands[0], w.Go)
-    plain, commands = advance(gang, w.Tick(), 400.0)
-    assert [type(c) for c in commands] == [w.WriteReceipt]
+    assert isinstance(commands[0], StartGeneration)
+    plain, commands = advance(gang, Tick(), 400.0)
+    assert [type(c) for c in commands] == [WriteReceipt]
     assert plain.fault is None
 
 
 def test_those_that_joined_go_on_where_none_of_the_others_is_left() -> None:
     ranks = (
-        w.Rank(node=A, retired=True),
-        w.Rank(node=B, joining=True, settled=True, alive=True),
+        Rank(node=A, retired=True),
+        Rank(node=B, joining=True, started_once=True, alive=True),
     )
-    gang = w.Gang(ranks=ranks, is_session=True, generation=4)
-    stood = w.Stood(rank=1, life=1, generation=4, steps={40: "shm", 30: "storage"})
+    gang = Gang(ranks=ranks, is_session=True, generation=4)
+    stood = ReadyToRestore(rank=1, attempt=1, generation=4, steps={40: "shm", 30: "storage"})
     _, commands = advance(gang, stood, 1.0)
-    assert commands == (w.Go(generation=4, step=40),)
+    assert commands == (StartGeneration(generation=4, step=40),)

@@ -17,8 +17,8 @@ from karez.server.scheduler import Scheduler
 from karez.server.strays import Strays
 from karez.server.trust import Trust
 from karez.serving.replicas import ReplicaKeeper, ServingTools
-from karez.training.foreman import Foreman
-from karez.training.record import Tools
+from karez.training.controller.job_controller import JobController
+from karez.training.controller.status_writer import ControllerDeps
 
 log = structlog.get_logger()
 WORK_S = 1.0
@@ -35,7 +35,7 @@ class Bench:
     """What the loops work with once the fabric is there."""
 
     fabric: Fabric
-    tools: Tools
+    tools: ControllerDeps
     serving: ServingTools
     trust: Trust
 
@@ -56,7 +56,7 @@ class Loops:
         self._wake = threading.Event()
         self._placed = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._hands: dict[WorkloadId, tuple[threading.Thread, Foreman | ReplicaKeeper]] = {}
+        self._hands: dict[WorkloadId, tuple[threading.Thread, JobController | ReplicaKeeper]] = {}
         self._seen: dict[str, str] = {}
         self._tokens: dict[WorkloadId, str] = {}
         self._strays = Strays(start_s=cloud.settings.start_s)
@@ -186,9 +186,9 @@ class Loops:
         if allocation is None or item is None:
             log.error("workload.without-allocation", workload=ident)
             return
-        hand: Foreman | ReplicaKeeper
+        hand: JobController | ReplicaKeeper
         if isinstance(item, Job):
-            hand = Foreman(item, allocation, token, self._bench.tools)
+            hand = JobController(item, allocation, token, self._bench.tools)
         else:
             hand = ReplicaKeeper(item, allocation, token, self._bench.serving)
         log.info("workload.taken", workload=ident, state=item.state, epoch=allocation.epoch)
@@ -197,7 +197,7 @@ class Loops:
         self._tokens[ident] = token
         thread.start()
 
-    def _run(self, ident: WorkloadId, hand: Foreman | ReplicaKeeper) -> None:
+    def _run(self, ident: WorkloadId, hand: JobController | ReplicaKeeper) -> None:
         try:
             hand.run()
         except Exception:

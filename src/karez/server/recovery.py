@@ -14,7 +14,7 @@ from karez.core.stores import Store
 from karez.core.views import PublicKey, ReceiptView
 from karez.core.workloads import Job
 from karez.server.injector import Injector
-from karez.training.trust import EVICTED
+from karez.training.recovery.node_health import EVICTED
 
 AHEAD_S = 60.0
 """How far a monitor's clock may be ahead."""

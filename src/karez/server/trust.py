@@ -10,7 +10,7 @@ from karez.core.ports import Clock
 from karez.core.recovery import FaultReport, Level
 from karez.core.resources import Health, Node, NodeId, NodeState
 from karez.core.stores import Store
-from karez.training.trust import EVICTED, judge
+from karez.training.recovery.node_health import EVICTED, judge_nodes
 
 log = structlog.get_logger()
 MEMORY_S = 7 * 86_400.0
@@ -45,7 +45,7 @@ class Trust:
         well = frozenset(
             node.id for node in seen if all(d.health != Health.SEPARATED for d in node.devices)
         )
-        found = judge(nodes, incidents, well, now)
+        found = judge_nodes(nodes, incidents, well, now)
         for node, why in found.evict.items():
             self.store.pool.set_node(node, NodeState.EVICTED)
             self.store.history.add_incident(

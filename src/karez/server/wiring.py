@@ -25,7 +25,7 @@ from karez.server.scheduler import Scheduler
 from karez.server.trust import Trust
 from karez.serving.replicas import ServingTools
 from karez.store.sql import SqlStore
-from karez.training.record import Tools
+from karez.training.controller.status_writer import ControllerDeps
 from karez.vault.keys import Pepper, read_or_make, write_private, write_public
 from karez.vault.signing import CloudKey
 
@@ -137,7 +137,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
 
     def connect() -> Bench:
         fabric = _fabric(settings, home, blobs.folder)
-        tools = Tools(
+        tools = ControllerDeps(
             store=store,
             fabric=fabric,
             blobs=blobs,
@@ -147,7 +147,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
             find=scheduler.find,
             secrets=cloud.open_secrets,
             sign=signer.sign,
-            leave=trust.leave,
+            nodes_to_avoid=trust.leave,
         )
         serving = ServingTools(
             store=store,

@@ -1,6 +1,6 @@
 """Training at a scale that no laptop has: the recovery protocol itself, over simulated faults.
 
-Each fault is dealt with by `karez.training.protocol`, the state machine that runs real gangs, and
+Each fault is dealt with by `karez.training.recovery.transitions`, the state machine that runs real gangs, and
 by its ladder (simulation.scene).
 """
 
@@ -21,7 +21,7 @@ from karez.simulation.rates import (
     Hit,
 )
 from karez.simulation.scene import DAY_S, Fault, Plan, Scene, Yard
-from karez.training import ladder
+from karez.training.recovery import ladder
 
 PLANNED = FaultClass(name="planned maintenance", hit=Hit.PLANNED, weight=0)
 
@@ -82,7 +82,7 @@ def live(plan: Plan, seed: int) -> Life:
             begun = replace(begun, at=free_at)  # it hit what was not at work: it shows when it is
         scene = Scene(plan, chance, yard, past, costs)
         number, end = scene.play(faults, number, begun.at)
-        past = scene.gang.past
+        past = scene.gang.recent_failures
         seconds = end - begun.at
         partial_s = float(chance.uniform(0, plan.phases.step_s))
         life.mended.append(

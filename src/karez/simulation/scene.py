@@ -16,10 +16,32 @@ import numpy as np
 from karez.core.resources import NodeId
 from karez.core.workloads import LADDER
 from karez.simulation.rates import RACK_NODES, REPAIR_S, FaultClass, Hit
-from karez.training import gang as words
-from karez.training import ladder, protocol
-from karez.training.interval import best_interval
-from karez.training.limits import Limits
+from karez.training.recovery import ladder, transitions
+from karez.training.recovery.checkpoint_interval import best_interval
+from karez.training.recovery.commands import (
+    EndGang,
+    FindPlaces,
+    Quiesce,
+    RecoveryCommand,
+    StartGeneration,
+    StartRank,
+    WriteReceipt,
+)
+from karez.training.recovery.events import (
+    CollectiveFailed,
+    Committed,
+    Exited,
+    Hung,
+    NodeGone,
+    PlacesFound,
+    ReadyToRestore,
+    RecoveryEvent,
+    Resumed,
+    Shrunk,
+    Tick,
+)
+from karez.training.recovery.limits import Limits
+from karez.training.recovery.state import Gang, Phase, Rank
 
 DAY_S = 86_400.0
 PER_NODE = 8
@@ -151,14 +173,14 @@ class Scene:
         self.plan, self.chance, self.yard = plan, chance, yard
         self.rung, self.redone_s, self.is_simple = "", 0.0, True
         ranks = tuple(
-            words.Rank(node=NodeId(f"slot-{n}"), alive=True, settled=True, committed=10, steps=())
+            Rank(node=NodeId(f"slot-{n}"), alive=True, started_once=True, committed=10, steps=())
             for n in range(FEW)
         )
-        self.gang = words.Gang(
-            ranks=ranks, phase=words.Phase.RUNNING, is_session=True, best=10, past=past,
+        self.gang = Gang(
+            ranks=ranks, phase=Phase.RUNNING, is_session=True, max_committed_step=10, recent_failures=past,
             costs=costs, ladder=LADDER, limits=Limits(start_s=3600.0, quiesce_s=600.0),
         )  # fmt: skip
-        self._queue: list[tuple[float, int, words.Event]] = []
+        self._queue: list[tuple[float, int, RecoveryEvent]] = []
         self._order = count()
         self._broken: set[int] = set()
         """Ranks whose device will fail again."""
@@ -179,15 +201,15 @@ class Scene:
                 number += 1
                 continue
             now = at
-            if not isinstance(event, words.Tick):
-                self.gang, commands = protocol.advance(self.gang, event, now)
+            if not isinstance(event, Tick):
+                self.gang, commands = transitions.advance(self.gang, event, now)
                 for command in commands:
                     self._do(command, now)
             elif not self._queue:
                 raise AssertionError(f"the protocol waits for nothing: {self.gang}")
         return number, self._done_at
 
-    def _later(self, at: float, event: words.Event) -> None:
+    def _later(self, at: float, event: RecoveryEvent) -> None:
         heapq.heappush(self._queue, (at, next(self._order), event))
 
     def _between(self, pair: tuple[float, float]) -> float:
@@ -200,11 +222,11 @@ class Scene:
         place = NodeId(f"node-{fault.node}")
         self._put(rank, node=place)
         if hit == Hit.FLAP:
-            stumbled = words.Stumbled(rank=0, generation=self.gang.generation, error="reset")
+            stumbled = CollectiveFailed(rank=0, generation=self.gang.generation, error="reset")
             self._later(now + phases.exit_s, stumbled)
-            self._later(now + phases.exit_s + 0.31, words.Tick())
+            self._later(now + phases.exit_s + 0.31, Tick())
             suspect_s = self.gang.limits.suspect_s
-            self._later(now + phases.exit_s + suspect_s + 0.02, words.Hung(
+            self._later(now + phases.exit_s + suspect_s + 0.02, Hung(
                 ranks=(), why="the collective broke", since=now, code="link"
             ))  # fmt: skip
         elif hit in (Hit.NODE, Hit.NETWORK, Hit.PLANNED):
@@ -216,10 +238,10 @@ class Scene:
                 self._put(one, node=place)
                 self._gone.add(one)
             notice_s = 0.0 if hit == Hit.PLANNED else self._between(phases.silence_s)
-            self._later(now + notice_s, words.NodeGone(node=place))
+            self._later(now + notice_s, NodeGone(node=place))
         elif hit in (Hit.HANG, Hit.SILENT):
             steps = phases.hang_steps if hit == Hit.HANG else 1.5
-            hung = words.Hung(ranks=(rank,), why=fault.what.name, since=now, code=hit.value)
+            hung = Hung(ranks=(rank,), why=fault.what.name, since=now, code=hit.value)
             self._later(now + steps * phases.step_s, hung)
             if hit == Hit.SILENT:
                 self._broken.add(rank)
@@ -228,35 +250,39 @@ class Scene:
                 self._broken.add(rank)
                 if not fault.is_masked:  # an error code says that the device is broken
                     self.gang = replace(
-                        self.gang, past=(*self.gang.past, *[(place, now)] * ladder.CONDEMNED)
+                        self.gang,
+                        recent_failures=(
+                            *self.gang.recent_failures,
+                            *[(place, now)] * ladder.CONDEMNED,
+                        ),
                     )
             self._later(
-                now + phases.exit_s, words.Exited(rank=rank, life=self._life(rank), code=SIGKILL)
+                now + phases.exit_s, Exited(rank=rank, attempt=self._life(rank), code=SIGKILL)
             )
 
-    def _do(self, command: words.Command, now: float) -> None:
+    def _do(self, command: RecoveryCommand, now: float) -> None:
         phases = self.plan.phases
         match command:
-            case words.Halt(rank=rank, generation=generation):
+            case Quiesce(rank=rank, generation=generation):
                 leave_s = self._between((0.0, phases.step_s)) if rank == 0 else 0.01
                 self._stand(rank, now + leave_s, generation)
-            case words.Spawn(rank=rank):
+            case StartRank(rank=rank):
                 self._spawn(rank, now)
-            case words.FindPlaces(ranks=ranks, rungs=rungs):
+            case FindPlaces(ranks=ranks, rungs=rungs):
                 self._find(ranks, rungs, now)
-            case words.Go(generation=generation, fresh=fresh):
+            case StartGeneration(generation=generation, need_state=fresh):
                 wide = (self.plan.devices / 10_000) ** 0.5
                 ready = now + self._between(phases.rebuild_s) * wide
                 ready += phases.peer_s if fresh or self._gone else phases.shm_s
                 for rank, _ in self.gang.active:
-                    self._later(ready, words.Resumed(rank=rank, generation=generation))
+                    self._later(ready, Resumed(rank=rank, generation=generation))
                 for rank, _ in self.gang.active:
-                    done = words.Committed(rank=rank, generation=generation, step=command.step + 1)
+                    done = Committed(rank=rank, generation=generation, step=command.step + 1)
                     self._later(ready + phases.step_s, done)
-            case words.WriteReceipt(fault=fault):
+            case WriteReceipt(fault=fault):
                 self.rung, self.is_simple = fault.rung, "; then " not in fault.cause
                 self._done_at = now
-            case words.End():
+            case EndGang():
                 self._restart(now)
             case _:
                 return
@@ -267,7 +293,7 @@ class Scene:
         ready = now + self._between(phases.fork_s)
         ready += self._between(phases.spare_s if moved else phases.device_s)
         if rank in self._broken and not moved:
-            died = words.Exited(rank=rank, life=self._life(rank), code=SIGKILL)
+            died = Exited(rank=rank, attempt=self._life(rank), code=SIGKILL)
             self._later(ready, died)
             return
         self._stand(rank, ready, 0)
@@ -275,7 +301,9 @@ class Scene:
     def _stand(self, rank: int, at: float, generation: int) -> None:
         source = "replica" if rank in self._gone else "shm"
         steps = {10: source, 9: source}
-        event = words.Stood(rank=rank, life=self._life(rank), generation=generation, steps=steps)
+        event = ReadyToRestore(
+            rank=rank, attempt=self._life(rank), generation=generation, steps=steps
+        )
         self._later(at, event)
 
     def _find(self, ranks: tuple[int, ...], rungs: tuple[str, ...], now: float) -> None:
@@ -288,18 +316,18 @@ class Scene:
                     self.yard.mend(now + (PROBE_S if is_well else self._between(REPAIR_S)))
                     self._gone.add(n)
                 nodes = {n: NodeId(f"spare-{n}-{now}") for n in ranks}
-                self._later(now, words.Moved(nodes=nodes))
+                self._later(now, PlacesFound(nodes=nodes))
                 return
             if rung == "in-place" and all(homes.values()):
-                self._later(now, words.Moved(nodes=homes, rung=rung))
+                self._later(now, PlacesFound(nodes=homes, rung=rung))
                 return
             if rung == "shrink" and len(ranks) <= self.plan.elastic * self.plan.nodes:
                 rest = tuple(n for n, _ in self.gang.active if n not in ranks)
                 for _ in ranks:
                     self.yard.mend(now + self._between(REPAIR_S))
-                self._later(now, words.Shrunk(keep=rest))
+                self._later(now, Shrunk(keep=rest))
                 return
-        self._later(now, words.Moved(nodes={}))
+        self._later(now, PlacesFound(nodes={}))
 
     def _restart(self, now: float) -> None:
         """Nothing was left but to start over, once there are enough nodes again."""
@@ -319,7 +347,7 @@ class Scene:
         return self._hit
 
     def _life(self, rank: int) -> int:
-        return self.gang.ranks[rank].life
+        return self.gang.ranks[rank].attempt
 
     def _put(self, rank: int, *, node: NodeId) -> None:
         ranks = list(self.gang.ranks)

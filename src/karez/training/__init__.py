@@ -11,7 +11,7 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     """`training.session`, imported only where torch is."""
     if name in ("session", "Run"):
-        from karez.training.worker import session  # noqa: PLC0415 - needs torch
+        from karez.runtime import session  # noqa: PLC0415 - needs torch
 
         return getattr(session, name)
     raise AttributeError(name)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from karez import training
+from karez.runtime.loader import ShuffledBatches
+from karez.runtime.shards import ShardedOptimizer
 from karez.studio.recipes.desk import settings_of, write_card
 from karez.studio.settings import ProvingGround
-from karez.training.worker.loader import ShuffledBatches
-from karez.training.worker.shards import ShardedOptimizer
 
 INPUTS = 32
 

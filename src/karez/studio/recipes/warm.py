@@ -5,8 +5,8 @@ import pkgutil
 
 import torch
 
+import karez.runtime.preload
 import karez.studio.recipes
-import karez.training.worker.preload
 from karez.core.codec import from_json
 from karez.studio.settings import RECIPES
 

@@ -1,0 +1,166 @@
+"""Shards for another number of ranks: each takes the rows that are its own now from those before.
+
+A dimension of `length` rows is split into even parts of ceil(length / parts) rows, the last ones
+shorter or empty. So do `torch.chunk`, FSDP2 and the sharded optimizer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from karez.core.errors import BadRequest
+from karez.runtime.shards import ShardedOptimizer, is_sharded_tensor
+from karez.runtime.training_state import Tracked
+
+Piece = Callable[[int], Mapping[str, Any]]
+"""The model's and the optimizer's state as the n-th rank of then had it."""
+Span = tuple[int, int, int]
+"""Number of a piece, and the first row in it and the one after the last (-1: it has no rows)."""
+
+
+def row_spans(length: int, *, before: int, rank: int, world: int) -> list[Span]:
+    """Where the rows of one of `world` ranks were when there were `before`; in order."""
+    size, piece = -(-length // world), -(-length // before)
+    at, end = min(rank * size, length), min((rank + 1) * size, length)
+    found: list[Span] = []
+    while at < end:
+        number = at // piece
+        stop = min(end, (number + 1) * piece)
+        found.append((number, at - number * piece, stop - number * piece))
+        at = stop
+    return found or [(0, 0, 0)]
+
+
+def is_fixed_size(model: torch.nn.Module, world: int) -> bool:
+    """Whether its tensors are split over a mesh of several dimensions, or of fewer ranks."""
+    split = [p for p in model.parameters() if is_sharded_tensor(p)]
+    return any(
+        p.device_mesh.ndim != 1 or p.device_mesh.size() != world or p.placements[0].is_partial()
+        for p in split
+    )
+
+
+def reshard(
+    tracked: Tracked, piece: Piece, *, before: int, rank: int, world: int
+) -> dict[str, Any]:
+    """The model's and the optimizer's state for one of `world` ranks, from those of `before`.
+
+    No more than one piece is held at a time, and only those are asked for that have rows of it.
+
+    Raises:
+        BadRequest: It is split in a way that cannot be cut anew.
+    """
+    if isinstance(tracked.optimizer, ShardedOptimizer):
+        return _reshard_flat(tracked.optimizer, piece, before=before, rank=rank, world=world)
+    if is_fixed_size(tracked.model, world):
+        raise BadRequest(
+            problem="this model is split over a mesh that cannot be cut anew for another size",
+            fix="Give the gang one size (--workers N), or split the model over all ranks alike.",
+        )
+    return _reshard_tensors(tracked, piece, before=before, rank=rank, world=world)
+
+
+def _reshard_flat(
+    optimizer: ShardedOptimizer, piece: Piece, *, before: int, rank: int, world: int
+) -> dict[str, Any]:
+    length = sum(parameter.numel() for parameter in optimizer.parameters)
+    rows = _Rows()
+    state: Mapping[str, Any] = {}
+    for number, first, end in row_spans(length, before=before, rank=rank, world=world):
+        state = piece(number)["optimizer"]
+        rows.add("slice", state["slice"], first, end)
+        for name, value in state["inner"]["state"].get(0, {}).items():
+            rows.add(name, value, first, end, like=state["slice"])
+    whole = rows.joined(0, pad_to=-(-length // world))
+    own = whole.pop("slice")
+    inner = {**state["inner"], "state": {0: whole} if whole else {}}
+    return {
+        "model": {},
+        "optimizer": {**state, "slice": own, "inner": inner, "shape": (rank, world)},
+    }
+
+
+def _reshard_tensors(
+    tracked: Tracked, piece: Piece, *, before: int, rank: int, world: int
+) -> dict[str, Any]:
+    wanted = {
+        name: (_dim_of(p), _spans_of(p, before=before, rank=rank, world=world))
+        for name, p in tracked.model.named_parameters()
+        if p.requires_grad
+    }
+    numbers = {id(p): n for n, p in enumerate(_parameters(tracked.optimizer))}
+    number_of = {
+        name: numbers[id(p)] for name, p in tracked.model.named_parameters() if id(p) in numbers
+    }
+    model = {name: _Rows() for name in wanted}
+    moments = {name: _Rows() for name in wanted if name in number_of}
+    optimizer: Mapping[str, Any] = {}
+    for at in sorted({number for _, found in wanted.values() for number, _, _ in found}):
+        state = piece(at)
+        optimizer = state["optimizer"]
+        for name, (dim, first, end) in _of_piece(wanted, at):
+            like = state["model"][name]
+            model[name].add("", like, first, end, dim=dim)
+            own = optimizer["state"].get(number_of.get(name, -1), {})
+            for key, value in own.items():
+                moments[name].add(key, value, first, end, dim=dim, like=like)
+    kept = {number_of[name]: rows.joined(wanted[name][0]) for name, rows in moments.items()}
+    return {
+        "model": {name: rows.joined(wanted[name][0])[""] for name, rows in model.items()},
+        "optimizer": {**optimizer, "state": {n: state for n, state in kept.items() if state}},
+    }
+
+
+class _Rows:
+    """Rows of tensors by name, in the order in which they come; other values as they last were."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[torch.Tensor]] = {}
+        self._others: dict[str, Any] = {}
+
+    def add(
+        self, name: str, value: Any, first: int, end: int, *,
+        dim: int = 0, like: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Rows of a tensor, or with `like` of one that is split as that is."""
+        is_split = isinstance(value, torch.Tensor) and (
+            like is None or (value.dim() > 0 and value.shape == like.shape)
+        )
+        if is_split and end >= 0:
+            self._parts.setdefault(name, []).append(value.narrow(dim, first, end - first).clone())
+        else:
+            self._others[name] = value
+
+    def joined(self, dim: int, *, pad_to: int = 0) -> dict[str, Any]:
+        """All rows of each name in one; padded with zeros at the end."""
+        whole = {name: torch.cat(parts, dim) for name, parts in self._parts.items()}
+        for name, value in whole.items():
+            if len(value) < pad_to:
+                whole[name] = torch.nn.functional.pad(value, (0, pad_to - len(value)))
+        return {**self._others, **whole}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _dim_of(parameter: Any) -> int:
+    is_split = is_sharded_tensor(parameter) and parameter.placements[0].is_shard()
+    return int(parameter.placements[0].dim) if is_split else 0
+
+
+def _spans_of(parameter: Any, *, before: int, rank: int, world: int) -> list[Span]:
+    if is_sharded_tensor(parameter) and parameter.placements[0].is_shard():
+        length = parameter.shape[_dim_of(parameter)]
+        return row_spans(length, before=before, rank=rank, world=world)
+    return [(0, 0, len(parameter))] if parameter.dim() else [(0, 0, -1)]
+
+
+def _of_piece(
+    wanted: Mapping[str, tuple[int, list[Span]]], number: int
+) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    for name, (dim, found) in wanted.items():
+        for at, first, end in found:
+            if at == number:
+                yield name, (dim, first, end)

@@ -1,0 +1,97 @@
+"""What a job leaves behind, registered as artifacts with their lineage."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from karez.core.artifacts import (
+    Artifact,
+    ArtifactKind,
+    ArtifactSpec,
+    FileEntry,
+    Lineage,
+    artifact_id,
+)
+from karez.core.codec import from_text
+from karez.core.ports import Blobs, Clock
+from karez.core.stores import Store
+from karez.core.workloads import Job
+
+CARD = "karez.json"
+"""A file in an output folder that says what the folder is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputManifest:
+    """What an output says of itself; all of it may be left out."""
+
+    kind: ArtifactKind = ArtifactKind.REPORT
+    name: str = ""
+    format: str = ""
+    source: str = ""
+    licence: str = ""
+    facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+class OutputStores(Protocol):
+    """Where results go."""
+
+    @property
+    def store(self) -> Store:
+        """The truth."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs:
+        """The bytes."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+
+def register_outputs(
+    shelf: OutputStores, job: Job, files: Sequence[tuple[str, FileEntry]]
+) -> Mapping[str, str]:
+    """Output name -> artifact id. Registering the same outputs again changes nothing."""
+    outputs: dict[str, list[FileEntry]] = {}
+    for name, entry in files:
+        outputs.setdefault(name, []).append(entry)
+    receipts = tuple(receipt.id for receipt in shelf.store.history.receipts(job.id))
+    ids: dict[str, str] = {}
+    for name, entries in outputs.items():
+        card = _card(shelf, entries)
+        inputs: dict[str, Any] = dict(job.spec.inputs)
+        if job.spec.code:
+            inputs["code"] = job.spec.code
+        spec = ArtifactSpec(
+            name=card.name or f"{job.spec.name}-{name}",
+            kind=card.kind,
+            project=job.spec.project,
+            format=card.format,
+            files=tuple(entry for entry in entries if entry.path != CARD),
+            lineage=Lineage(
+                job=job.id,
+                inputs=inputs,
+                receipts=receipts,
+                source=card.source,
+                licence=card.licence,
+            ),
+            facts=card.facts,
+        )
+        artifact = Artifact(
+            id=artifact_id(spec), spec=spec, owner=job.owner, created_at=shelf.clock.now()
+        )
+        ids[name] = shelf.store.artifacts.add(artifact).id
+    return ids
+
+
+def _card(shelf: OutputStores, entries: Sequence[FileEntry]) -> OutputManifest:
+    for entry in entries:
+        if entry.path == CARD:
+            with shelf.blobs.open(entry.sha256) as file:
+                return from_text(OutputManifest, json.dumps(json.load(file)))
+    return OutputManifest()

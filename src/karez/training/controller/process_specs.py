@@ -1,0 +1,142 @@
+"""What a rank's process is given: its command, environment, inputs. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from karez.core.artifacts import FileEntry
+from karez.core.ports import ProcessSpec, Staged
+from karez.core.resources import Grant
+from karez.core.workloads import Job, Role, WorkloadKind
+
+RECIPES = "karez.studio.recipes"
+_SCRIPT = "karez.runtime.script:main"
+_STORE = "karez.runtime.rendezvous:main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchContext:
+    """All that the ranks of one job share."""
+
+    job: Job
+    epoch: int
+    inputs: tuple[Staged, ...] = ()
+    code: tuple[FileEntry, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    replica_servers: Sequence[str] = ()
+    world: int = 1
+    master_address: str = ""
+    """host:port for scripts that build their own process group."""
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Role -> addresses of the nodes that its workers stand on."""
+    memory: Sequence[tuple[str, int]] = ()
+    """(keeper's host:port, bytes) of the memory on other nodes that the gang holds."""
+
+
+def rank_key(job: str, index: int, attempt: int) -> str:
+    """The name of a rank's process."""
+    return f"{job}.{index}.{attempt}"
+
+
+def parse_key(key: str) -> tuple[int, int] | None:
+    """(seat, life) of a rank's process; None for others, such as the store."""
+    parts = key.split(".")
+    if len(parts) != 3 or not parts[1].isdigit() or not parts[2].isdigit():
+        return None
+    return int(parts[1]), int(parts[2])
+
+
+def rank_spec(
+    context: LaunchContext, index: int, attempt: int, grant: Grant, *, restore: Mapping[str, str]
+) -> ProcessSpec:
+    """The process of one rank."""
+    spec = context.job.spec
+    command, warm = _command(context.job)
+    host, _, port = context.master_address.rpartition(":")
+    env = {
+        "RANK": str(index),
+        "LOCAL_RANK": str(index),
+        "WORLD_SIZE": str(context.world),
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+        "KAREZ_KEEPERS": ",".join(context.replica_servers),
+        **_shared(context),
+        "KAREZ_INPUT_IDS": json.dumps({s.folder: s.artifact for s in context.inputs}),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return ProcessSpec(
+        key=rank_key(context.job.id, index, attempt),
+        workload=context.job.id,
+        rank=index,
+        epoch=context.epoch,
+        command=command,
+        warm=warm,
+        grant=grant,
+        env={**env, **spec.env, **context.secrets},
+        inputs=context.inputs,
+        code=context.code,
+        restore=restore,
+    )
+
+
+def sidecar_spec(
+    context: LaunchContext, role: Role, number: int, attempt: int, grant: Grant, count: int
+) -> ProcessSpec:
+    """A process of a role beside the ranks."""
+    spec = context.job.spec
+    command = role.command or spec.command
+    return ProcessSpec(
+        key=f"{context.job.id}.role.{role.name}.{number}.{attempt}",
+        workload=context.job.id,
+        rank=-1,
+        epoch=context.epoch,
+        command=command,
+        grant=grant,
+        env={
+            "KAREZ_ROLE": role.name,
+            "KAREZ_ROLE_RANK": str(number),
+            "KAREZ_ROLE_SIZE": str(count),
+            **_shared(context),
+            **spec.env,
+            **context.secrets,
+        },
+        inputs=context.inputs,
+        code=context.code,
+    )
+
+
+def _shared(context: LaunchContext) -> dict[str, str]:
+    """What every process of a gang is told of the others."""
+    return {
+        "KAREZ_SETTINGS": json.dumps(dict(context.job.spec.settings)),
+        "KAREZ_ROLES": json.dumps({name: list(at) for name, at in context.roles.items()}),
+        "KAREZ_POOLED_MEMORY": json.dumps(
+            [{"keeper": address, "bytes": size} for address, size in context.memory]
+        ),
+    }
+
+
+def store_spec(context: LaunchContext, generation: int, mark: str) -> ProcessSpec:
+    """A rendezvous store; `mark` tells it from those before it."""
+    return ProcessSpec(
+        key=f"{context.job.id}.store.{generation}.{mark}",
+        workload=context.job.id,
+        rank=-1,
+        epoch=context.epoch,
+        command=(_STORE,),
+        warm=True,
+        env={"KAREZ_GENERATION": str(generation)},
+    )
+
+
+def _command(job: Job) -> tuple[tuple[str, ...], bool]:
+    """The command, and whether a warm fork can run it."""
+    spec = job.spec
+    if spec.recipe:
+        return (f"{RECIPES}.{spec.recipe.replace('-', '_')}:main",), True
+    program, *rest = spec.command
+    is_script = bool(rest) and rest[0].endswith(".py")
+    if spec.kind == WorkloadKind.TRAIN and program in ("python", "python3") and is_script:
+        return (_SCRIPT, *rest), True
+    return spec.command, False

@@ -1,0 +1,5 @@
+"""The recovery protocol of a training gang, as pure functions: state and event in, commands out.
+
+`transitions.advance` is the entry; `state`, `events` and `commands` are its nouns. No clock, no
+I/O, no threads: karez.training.controller carries commands out, and simulation runs the same code.
+"""

@@ -1,0 +1,104 @@
+"""What one foreman writes down for the next."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from typing import Final
+
+from karez.core.codec import from_json
+from karez.core.resources import NodeId
+from karez.training.recovery.shard_layouts import ShardLayout
+from karez.training.recovery.state import Fault, Gang, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerState:
+    """What a foreman must not forget: all that its gang's processes cannot tell the next one."""
+
+    generation: int
+    phase: Phase
+    faults: int = 0
+    max_committed_step: int = 0
+    fault: Fault | None = None
+    recent_failures: tuple[tuple[NodeId, float], ...] = ()
+    skipped: tuple[int, ...] = ()
+    bad_loss_repeats: tuple[int, int] = (0, 0)
+    joining: tuple[int, ...] = ()
+    state_corrupt: tuple[int, ...] = ()
+    shard_layouts: tuple[ShardLayout, ...] = ()
+    slowest_start_s: float = 0.0
+
+
+_OLD_KEYS: Final = {
+    "best": "max_committed_step",
+    "past": "recent_failures",
+    "poison": "bad_loss_repeats",
+    "tainted": "state_corrupt",
+    "cuts": "shard_layouts",
+}
+_OLD_LAYOUT_KEYS: Final = {"seats": "ranks", "born": "created_generation"}
+
+
+def parse_state(text: str) -> ControllerState:
+    """Read what a controller stored, also one of karez 0.1 with its older keys.
+
+    Raises:
+        ValueError: The text is not a stored controller state.
+    """
+    stored = json.loads(text)
+    if isinstance(stored, dict):
+        stored = {_OLD_KEYS.get(key, key): value for key, value in stored.items()}
+        stored["shard_layouts"] = [
+            {_OLD_LAYOUT_KEYS.get(key, key): value for key, value in layout.items()}
+            for layout in stored.get("shard_layouts", ())
+        ]
+    return from_json(ControllerState, stored)
+
+
+def capture(gang: Gang) -> ControllerState:
+    """What is to be remembered of a gang."""
+    own = {f.name: getattr(gang, f.name) for f in fields(ControllerState) if hasattr(gang, f.name)}
+    joining = tuple(number for number, rank in gang.active if rank.joining)
+    tainted = tuple(number for number, rank in gang.active if rank.state_corrupt)
+    return ControllerState(**own, joining=joining, state_corrupt=tainted)
+
+
+def restore(gang: Gang, saved: ControllerState | None) -> Gang:
+    """A gang that starts, with what counts beyond the lives of its processes."""
+    if saved is None:
+        return gang
+    slowest = saved.slowest_start_s
+    return replace(
+        gang, skipped=saved.skipped, shard_layouts=saved.shard_layouts, slowest_start_s=slowest
+    )
+
+
+def indices_used(saved: ControllerState | None) -> set[int]:
+    """The numbers of ranks that had a part of the state once."""
+    return (
+        {index for cut in saved.shard_layouts for index in cut.ranks}
+        if saved is not None
+        else set()
+    )
+
+
+def inherited_fault(
+    saved: ControllerState | None, now: float, step: int, heard_at: float
+) -> Fault | None:
+    """What a job that starts over recovers from; None: it was stopped on purpose, or is new.
+
+    Args:
+        saved: What the foreman before wrote down last.
+        now: UTC epoch seconds.
+        step: The last step that it was known to have completed.
+        heard_at: When that was.
+    """
+    if saved is None or saved.phase == Phase.DRAINING:
+        return None
+    if saved.fault is not None:
+        return replace(saved.fault, rung="restart")
+    if saved.phase == Phase.DONE or not step:
+        return None
+    return Fault(
+        cause="all of its processes were gone when control came back", ranks=(), rung="restart",
+        code="control", detected_at=min(now, heard_at), confirmed_at=now, step_before=step,
+    )  # fmt: skip

@@ -1,0 +1,201 @@
+"""What decides in a recovery: the ladder's order, who hangs, when to store, whom to trust."""
+
+from dataclasses import replace
+
+import pytest
+
+from karez.core.ports import Glimpse
+from karez.core.receipts import Receipt
+from karez.core.recovery import FaultReport, Level, Occasion
+from karez.core.resources import Node, NodeId, NodeState
+from karez.core.workloads import LADDER
+from karez.training.recovery import ladder
+from karez.training.recovery.checkpoint_interval import (
+    CheckpointCadence,
+    best_interval,
+    mean_time_between_failures,
+)
+from karez.training.recovery.events import Hung
+from karez.training.recovery.hang_detector import (
+    KNOWN,
+    HangDetector,
+    Stalled,
+    diagnose,
+    find_stopped,
+)
+from karez.training.recovery.node_health import EVICTED, FIRST_REST_S
+from karez.training.recovery.node_health import judge_nodes as trust
+from tests.fakes import cpu_node
+
+A = NodeId("a")
+
+
+def receipt(rung: str, seconds: float, cause: str = "rank 1 killed by signal 9") -> Receipt:
+    return Receipt(
+        id=f"r-{rung}-{seconds}", job="j", generation=1, cause=cause, ranks=(1,), rung=rung,
+        source="shm", detected_at=100.0, decided_at=100.1, restored_at=100.2,
+        resumed_at=100.0 + seconds, step_before=5, step_restored=5,
+    )  # fmt: skip
+
+
+def test_the_first_rung_is_in_place_and_after_a_second_fault_of_its_node_another_place() -> None:
+    costs = ladder.expected_costs([])
+    first = [ladder.order_rungs(LADDER, costs, again=again, world=4)[0] for again in (0, 1, 5)]
+    assert first == ["in-place", "replace", "replace"]
+    assert ladder.order_rungs(LADDER, costs, again=0, world=4)[-1] == "restart"
+
+
+def test_what_a_rung_really_took_changes_the_order() -> None:
+    slow = [receipt("in-place", 9.0), receipt("in-place", 11.0)]
+    assert ladder.order_rungs(LADDER, ladder.expected_costs(slow), again=0, world=4)[0] == "replace"
+    mixed = [receipt("replace", 500.0, "rank 1 killed; then rank 1 killed")]
+    assert ladder.expected_costs(mixed) == ladder.PRIOR_S  # more went wrong: it teaches nothing
+
+
+def test_a_users_order_is_kept_and_what_is_not_allowed_is_not_tried() -> None:
+    given = ("restart", "in-place")
+    assert ladder.order_rungs(given, ladder.PRIOR_S, again=0, world=4, is_fixed=True) == given
+    assert ladder.order_rungs(given, ladder.PRIOR_S, again=0, world=4) == ("in-place", "restart")
+
+
+def test_a_node_that_was_condemned_is_left_whatever_another_place_costs() -> None:
+    costs = {**ladder.PRIOR_S, "replace": 100.0}
+    assert ladder.order_rungs(LADDER, costs, again=0, world=4)[0] == "in-place"
+    assert ladder.order_rungs(LADDER, costs, again=ladder.CONDEMNED, world=4)[0] == "replace"
+
+
+def steady(step_s: float, steps: int = 50, ranks: int = 2) -> HangDetector:
+    lookout = HangDetector(floor_s=1.0)
+    lookout.begin(range(ranks), 0.0)
+    for step in range(1, steps + 1):
+        for rank in range(ranks):
+            lookout.record_event(rank, 0.5 * step_s, step * step_s)
+    return lookout
+
+
+def test_a_limit_follows_from_the_steps_before_and_never_falls_below_its_floor() -> None:
+    assert steady(0.01).limit_s == 1.0
+    assert steady(2.0).limit_s == pytest.approx(10.0)
+    assert steady(2.0, steps=KNOWN - 2).limit_s >= 60.0  # too few are known
+
+
+def test_a_verdict_doubles_the_limit_until_a_step_is_heard_of() -> None:
+    lookout = steady(2.0)
+    lookout.record_verdict()
+    lookout.record_verdict()
+    assert lookout.limit_s == pytest.approx(40.0)
+    lookout.record_event(0, 1.0, 102.0)
+    assert lookout.limit_s == pytest.approx(10.0)
+
+
+def look(doing: str, *, step: int = 7, state: str = "sleeping", cpu_s: float = 1.0) -> Glimpse:
+    return Glimpse(key="k", state=state, cpu_s=cpu_s, doing=doing, step=step)
+
+
+def verdict(first: list[Glimpse], second: list[Glimpse], late_s: float = 6.0) -> object:
+    return diagnose(
+        dict(enumerate(first)), dict(enumerate(second)), apart_s=0.2, late_s=late_s, limit_s=5.0,
+        since=0.0,
+    )  # fmt: skip
+
+
+def test_who_is_not_in_the_collective_is_the_one_that_hangs() -> None:
+    looks = [look("meeting"), look("computing"), look("meeting")]
+    found = verdict(looks, looks)
+    assert isinstance(found, Hung)
+    assert found.ranks == (1,)
+
+
+def test_one_that_computes_has_patience_and_one_that_waits_for_a_processor_too() -> None:
+    first = [look("meeting"), look("computing", cpu_s=1.0)]
+    busy = [look("meeting"), look("computing", cpu_s=1.1)]
+    starved = [look("meeting"), look("computing", state="running")]
+    assert verdict(first, busy) is None
+    assert verdict(first, starved) is None
+    assert isinstance(verdict(first, busy, late_s=21.0), Hung)  # but not for ever
+
+
+def test_a_stalled_loader_is_no_hang() -> None:
+    looks = [look("meeting"), look("loading")]
+    assert verdict(looks, looks) == Stalled(ranks=(1,), for_s=6.0)
+    assert isinstance(verdict(looks, looks, late_s=601.0), Hung)
+
+
+def test_all_in_one_collective_is_nobodys_fault_and_a_stopped_process_is_proof() -> None:
+    looks = [look("meeting"), look("meeting")]
+    found = verdict(looks, looks)
+    assert isinstance(found, Hung)
+    assert found.ranks == ()
+    stopped = find_stopped({0: look("meeting"), 1: look("meeting", state="stopped")}, 3.0)
+    assert stopped is not None
+    assert (stopped.ranks, stopped.code, stopped.since) == ((1,), "frozen", 3.0)
+
+
+def test_who_gets_on_between_two_looks_is_not_judged() -> None:
+    assert verdict([look("meeting"), look("computing")], [look("meeting", step=8)] * 2) is None
+
+
+def test_a_straggler_is_named_after_three_windows_and_a_noisy_rank_is_not() -> None:
+    lookout = HangDetector()
+    lookout.begin(range(4), 0.0)
+    named = []
+    for step in range(200):
+        for rank in range(4):
+            noise = 0.01 * ((step * 7 + rank) % 5)
+            slow = 0.5 if rank == 2 else 0.0
+            lookout.record_event(rank, 1.0 + noise + slow, float(step))
+            if (found := lookout.straggler()) is not None:
+                named.append((found.rank, step))
+    assert [rank for rank, _ in named] == [2]
+    assert named[0][1] >= 3 * 20 - 1
+
+
+def test_checkpoints_come_as_young_and_daly_say() -> None:
+    assert best_interval(1.0, 10_000.0) == pytest.approx((2 * 10_000.0) ** 0.5, rel=0.02)
+    assert best_interval(0.1, 60.0) == 10.0  # never more often
+    assert best_interval(100.0, 1e9) == 1800.0  # never more seldom
+    pace = CheckpointCadence(began_at=0.0)
+    pace.note(2.0)
+    calm = pace.every_s(1000, 3600.0)
+    pace.faults = 50
+    assert pace.every_s(1000, 3600.0) < calm
+    assert CheckpointCadence(fixed_s=42.0).every_s(9, 5.0) == 42.0
+    assert mean_time_between_failures(0, 1, 0.0) == pytest.approx(86_400 / 4e-3)
+
+
+def report(node: str, at: float, level: Level = Level.MAJOR, **more: object) -> FaultReport:
+    fields = {"sender": "dcgm", "code": "xid-79", "level": level, "at": at, **more}
+    return FaultReport(node=node, **fields)  # type: ignore[arg-type]
+
+
+def pool(count: int) -> list[Node]:
+    return [cpu_node(f"n{number}") for number in range(count)]
+
+
+def test_repeat_offenders_are_evicted_and_never_too_many_at_once() -> None:
+    nodes, here = pool(20), frozenset(NodeId(f"n{n}") for n in range(20))
+    once = [report("n3", 10.0), report("n3", 20.0)]
+    assert not trust(nodes, once, here, 30.0).evict
+    assert list(trust(nodes, [*once, report("n3", 25.0)], here, 30.0).evict) == ["n3"]
+    fatal = [report(f"n{n}", 10.0, Level.FATAL) for n in range(20)]
+    assert len(trust(nodes, fatal, here, 30.0).evict) == 2  # a tenth
+    assert not trust(pool(1), fatal, here, 30.0).evict  # never the last
+
+
+def test_what_is_over_does_not_count_and_what_lasts_counts_for_ever() -> None:
+    nodes, here = pool(20), frozenset([NodeId("n3")])
+    began = report("n3", 10.0, Level.FATAL, occasion=Occasion.OCCUR)
+    over = report("n3", 20.0, occasion=Occasion.RECOVER)
+    assert trust(nodes, [began], here, 1e6).evict
+    assert not trust(nodes, [began, over], here, 30.0).evict
+
+
+def test_an_evicted_node_rests_is_probed_and_comes_back_later_each_time() -> None:
+    nodes = [replace(pool(1)[0], state=NodeState.EVICTED), *pool(5)[1:]]
+    here = frozenset([NodeId("n0")])
+    once = [report("n0", 0.0, Level.MINOR, code=EVICTED, sender="karez")]
+    twice = [*once, report("n0", 100.0, Level.MINOR, code=EVICTED, sender="karez")]
+    assert trust(nodes, once, here, FIRST_REST_S + 1).release == ("n0",)
+    assert trust(nodes, once, frozenset(), FIRST_REST_S + 1).release == ()  # it does not answer
+    assert trust(nodes, twice, here, FIRST_REST_S + 101).release == ()
+    assert trust(nodes, twice, here, 2 * FIRST_REST_S + 101).release == ("n0",)

@@ -16,9 +16,9 @@ from report import report
 
 from karez.client import calls
 from karez.client.sdk import Client
-from karez.core.chaos import HarmSpec
-from karez.core.gangs import make_gang
-from karez.core.ports import Harm
+from karez.core.chaos import FaultSpec
+from karez.core.gang_syntax import make_gang
+from karez.core.ports import FaultKind
 from karez.core.workloads import Job, JobSpec, State, WorkloadKind
 
 KILLS, STEPS = int(os.environ.get("KILLS", "5")), int(os.environ.get("STEPS", "40"))
@@ -65,7 +65,7 @@ def compare(client: Client) -> list[dict[str, object]]:
         at = (kill + 1) * STEPS // (KILLS + 1)
         while (now := client.job(job.id)).status.step < at or now.state != State.RUNNING:
             time.sleep(0.1)
-        client.call(calls.harm(job.id, [HarmSpec(what=Harm.KILL, rank=chance.randrange(2))]))
+        client.call(calls.harm(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))]))
         while len(client.call(calls.receipts(job.id))) <= kill:
             time.sleep(0.1)
     done = client.wait(job.id)

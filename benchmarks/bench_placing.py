@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from report import report, traces
 
-from karez.core.resources import Device, DeviceKind, Need, Node, NodeId
+from karez.core.resources import Device, DeviceKind, Node, NodeId, ResourceRequest
 from karez.core.workloads import GangSpec, Topology, WorkloadId
 from karez.scheduling.explain.explain import explain_all
 from karez.scheduling.placement.capacity import Pool, free_pool
@@ -88,7 +88,7 @@ def big_pool(chance: np.random.Generator) -> Pool:
 def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
     """A gang of 1,024 devices; its supernodes against the optimum; the fork of the pool."""
     gang = GangSpec(
-        min=128, want=128, each=(Need(kind=DeviceKind.NPU, milli=8000),),
+        min=128, want=128, each=(ResourceRequest(kind=DeviceKind.NPU, milli=8000),),
         topology=Topology.PREFER_SUPERNODE,
     )  # fmt: skip
     pool = big_pool(chance)
@@ -159,7 +159,9 @@ def explaining() -> dict[str, object]:
             id=WorkloadId(f"j{n}"),
             project=f"p{n % 3}",
             gang=GangSpec(
-                min=101 + n % 40, want=101 + n % 40, each=(Need(kind=DeviceKind.NPU, milli=8000),)
+                min=101 + n % 40,
+                want=101 + n % 40,
+                each=(ResourceRequest(kind=DeviceKind.NPU, milli=8000),),
             ),
             priority=0,
             since=float(n),

@@ -52,7 +52,7 @@ def main() -> None:
         # full nodes: everything waits, which is the costly case
         devices = tuple(Device(kind=DeviceKind.NPU, index=index, milli=1) for index in range(8))
         nodes = [Node(id=NodeId(f"n{n}"), address="", devices=devices) for n in range(100)]
-        store.pool.see_nodes(nodes, now=clock.now())
+        store.pool.record_nodes(nodes, now=clock.now())
         with TestClient(app) as http:
             submits = []
             for number in range(JOBS):

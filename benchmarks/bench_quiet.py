@@ -19,7 +19,7 @@ from report import report
 
 from karez.client import calls
 from karez.client.sdk import Client
-from karez.core.gangs import make_gang
+from karez.core.gang_syntax import make_gang
 from karez.core.workloads import JobSpec, State, WorkloadKind
 
 MINUTES, LOAD = float(os.environ.get("MINUTES", "30")), int(os.environ.get("LOAD", "8"))

@@ -9,13 +9,13 @@ import gzip
 
 from report import report, traces
 
-from karez.core.resources import DeviceKind, Need
+from karez.core.resources import DeviceKind, ResourceRequest
 from karez.core.workloads import GangSpec
 from karez.simulation import inventories
 from karez.simulation.sharing import Sharing, read_demand, share
 
 POOL = "[[nodes]]\ncount = {nodes}\ngpu = 8\n"
-GPU = Need(kind=DeviceKind.GPU)
+GPU = ResourceRequest(kind=DeviceKind.GPU)
 
 
 def main() -> None:

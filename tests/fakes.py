@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from karez.core.artifacts import FileEntry
-from karez.core.ports import Glimpse, Harm, NodeLost, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import FaultKind, NodeLost, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.resources import Device, DeviceKind, Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.config import StewardConfig
-from karez.drivers.steward.files import BlobSource
+from karez.drivers.steward.staging import BlobSource
 from karez.drivers.steward.steward import Steward
 
 
@@ -75,14 +75,14 @@ class DirectFabric:
     def start(self, node: NodeId, spec: ProcessSpec) -> None:
         self._of(node).start(spec)
 
-    def tell(self, node: NodeId, key: str, message: Mapping[str, object]) -> None:
-        self._of(node).tell(key, message)
+    def send(self, node: NodeId, key: str, message: Mapping[str, object]) -> None:
+        self._of(node).send(key, message)
 
     def kill(self, node: NodeId, key: str, *, grace_s: float = 0.0) -> None:
         self._of(node).kill(key, grace_s)
 
-    def forget(self, node: NodeId, workload: WorkloadId) -> None:
-        self._of(node).forget(workload)
+    def purge(self, node: NodeId, workload: WorkloadId) -> None:
+        self._of(node).purge(workload)
 
     def processes(self, node: NodeId) -> Sequence[ProcessInfo]:
         return self._of(node).processes()
@@ -92,11 +92,13 @@ class DirectFabric:
         self._of(node)
         return answer
 
-    def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
-        return self._of(node).glimpse(workload, stacks)
+    def sample(
+        self, node: NodeId, workload: WorkloadId, *, stacks: bool
+    ) -> Sequence[ProcessSample]:
+        return self._of(node).sample(workload, stacks)
 
-    def harm(self, node: NodeId, workload: WorkloadId, key: str, what: Harm) -> None:
-        self._of(node).harm(workload, key, what)
+    def inject_fault(self, node: NodeId, workload: WorkloadId, key: str, what: FaultKind) -> None:
+        self._of(node).inject_fault(workload, key, what)
 
     def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
         return self._of(node).read_log(key, offset, limit)
@@ -107,8 +109,8 @@ class DirectFabric:
     def save(self, node: NodeId, path: str) -> FileEntry:
         return self._of(node).save(path)
 
-    def keeper(self, node: NodeId) -> str:
-        return self._of(node).keeper()
+    def replica_server(self, node: NodeId) -> str:
+        return self._of(node).replica_server()
 
 
 def cpu_node(name: str, cpus: int = 2, **more: object) -> Node:

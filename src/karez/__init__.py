@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
 
         return JobSpec
     if name == "gang":
-        from karez.core.gangs import make_gang  # noqa: PLC0415 - as above
+        from karez.core.gang_syntax import make_gang  # noqa: PLC0415 - as above
 
         return make_gang
     if name == "__version__":

@@ -7,15 +7,15 @@ from random import Random
 
 import psutil
 
-from karez.core.ports import Harm, NodeLost
+from karez.core.ports import FaultKind, NodeLost
 from karez.core.receipts import Receipt
-from karez.core.resources import DeviceKind, Grant, Need, NodeId
+from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
 from karez.core.settings import Settings
 from karez.core.workloads import (
-    Among,
     GangSpec,
     Job,
     JobSpec,
+    NodeAffinity,
     State,
     WorkloadId,
     WorkloadKind,
@@ -24,8 +24,8 @@ from tests.contracts.gang import Bench, Gang, until
 
 STEPS = 60
 FAULTS = (
-    Harm.KILL, Harm.KILL, Harm.KILL, Harm.STOP, Harm.LINK, Harm.CORRUPT, Harm.NODE, Harm.KEEPER,
-    Harm.FOREMAN,
+    FaultKind.KILL, FaultKind.KILL, FaultKind.KILL, FaultKind.STOP, FaultKind.LINK, FaultKind.CORRUPT, FaultKind.NODE, FaultKind.KEEPER,
+    FaultKind.FOREMAN,
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ class Ground(Bench):
     given: int = 100
 
     def find(
-        self, need: Need, count: int, avoid: frozenset[NodeId], among: Among
+        self, need: ResourceRequest, count: int, avoid: frozenset[NodeId], among: NodeAffinity
     ) -> Sequence[Grant]:
         node = next((name for name in ("c", "b", "a") if NodeId(name) not in avoid), None)
         if node is None:
@@ -91,9 +91,9 @@ class Trial(Gang):
     def receipts(self) -> Sequence[Receipt]:
         return self.bench.store.history.receipts(self.id)
 
-    def harm(self, what: Harm, rank: int) -> None:
+    def harm(self, what: FaultKind, rank: int) -> None:
         """Cause a fault, wherever the rank is right now."""
-        if what == Harm.FOREMAN:
+        if what == FaultKind.FOREMAN:
             self.abandon()
             self.start()
             return
@@ -103,7 +103,7 @@ class Trial(Gang):
         for node, steward in list(self.bench.fabric.stewards.items()):
             if any(known.key == info.key for known in steward.processes()):
                 try:
-                    self.bench.fabric.harm(node, self.id, info.key, what)
+                    self.bench.fabric.inject_fault(node, self.id, info.key, what)
                 except NodeLost:
                     return
 
@@ -137,21 +137,21 @@ def disturbed(
     told: list[str] = []
     at = 1
     nodes = 0
-    under_way: set[Harm] = set()
+    under_way: set[FaultKind] = set()
     for _ in range(chance.randint(3, 5)):
         what = chance.choice(FAULTS)
-        if what == Harm.NODE and (nodes or chance.random() < 0.5):
-            what = Harm.KILL  # two nodes at once are more than one peer can hold
-        if what == Harm.CORRUPT and mode == "fsdp":
-            what = Harm.KILL  # parts that only one rank has: nothing tells that one is wrong
-        nodes += what == Harm.NODE
+        if what == FaultKind.NODE and (nodes or chance.random() < 0.5):
+            what = FaultKind.KILL  # two nodes at once are more than one peer can hold
+        if what == FaultKind.CORRUPT and mode == "fsdp":
+            what = FaultKind.KILL  # parts that only one rank has: nothing tells that one is wrong
+        nodes += what == FaultKind.NODE
         rank = chance.randrange(ranks)
         at += chance.randint(1, 9)
         if chance.random() < 0.7 or not told:
             trial.reach(min(at, STEPS - 5))
             under_way.clear()
-        if {*under_way, what} >= {Harm.NODE, Harm.KEEPER}:
-            what = Harm.KILL  # a node and its peer's copy at once: two losses, and one peer
+        if {*under_way, what} >= {FaultKind.NODE, FaultKind.KEEPER}:
+            what = FaultKind.KILL  # a node and its peer's copy at once: two losses, and one peer
         under_way.add(what)
         told.append(f"{what.value}@{trial.step()}:{rank}")
         trial.harm(what, rank)
@@ -184,7 +184,7 @@ def nothing_left(bench: Ground) -> None:
 def ground(folder: Path) -> Ground:
     """A bench whose nurseries have imported what the proving ground needs."""
     made = Ground(folder, ["a", "b", "c"])
-    made.store.pool.see_nodes(made.fabric.nodes(), now=1.0)
+    made.store.pool.record_nodes(made.fabric.nodes(), now=1.0)
     return made
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from karez.core.ports import ProcessInfo
-from karez.core.resources import DeviceKind, Grant, Need, NodeId
+from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
 from karez.core.settings import Settings
 from karez.core.workloads import (
     LADDER,
-    Among,
+    GangRole,
     GangSpec,
     Job,
     JobSpec,
-    Role,
+    NodeAffinity,
     State,
     WorkloadId,
     WorkloadKind,
@@ -70,7 +70,7 @@ class Bench:
         self.count = 0
 
     def find(
-        self, need: Need, count: int, avoid: frozenset[NodeId], among: Among
+        self, need: ResourceRequest, count: int, avoid: frozenset[NodeId], among: NodeAffinity
     ) -> Sequence[Grant]:
         return [grant for grant in self.spare if grant.node not in avoid][:count]
 
@@ -88,7 +88,7 @@ class Gang:
     steps: int = 30
     work: int = 10
     low: int = 0
-    roles: tuple[Role, ...] = ()
+    roles: tuple[GangRole, ...] = ()
     extra: Sequence[Grant] = ()
     """What spares and roles hold."""
     script: Path = SCRIPT
@@ -171,7 +171,7 @@ class Gang:
 
     def progress(self) -> list[int]:
         living = [info for info in self.processes().values() if info.alive]
-        return [info.said.get("commit", {}).get("step", 0) for info in living]
+        return [info.last_messages.get("commit", {}).get("step", 0) for info in living]
 
     def step(self) -> int:
         return min(self.progress(), default=0)

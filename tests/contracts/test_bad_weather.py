@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from karez.core.errors import StorageFull
-from karez.core.slots import Slots
 from karez.core.workloads import EndReason, Job, JobSpec, State, WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.store.sql import SqlStore
+from karez.transport.snapshot_file import SnapshotFile
 from tests.contracts.cloud import make_cloud
 from tests.contracts.gang import Bench, Gang
 from tests.disks import fill, needs_root, small_disk
@@ -61,7 +61,7 @@ def test_full_shared_memory_ends_a_job_with_the_reason_in_its_log(tmp_path: Path
     (steward,) = bench.fabric.stewards.values()
     with small_disk(steward.memory / gang.id, 1 << 16):
         with pytest.raises(OSError, match="No space left"):
-            Slots.create(steward.memory / gang.id / "mine", 1 << 20)
+            SnapshotFile.create(steward.memory / gang.id / "mine", 1 << 20)
         done = gang.start().finish()
     bench.close()
     assert done.state == State.FAILED

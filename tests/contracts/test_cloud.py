@@ -17,7 +17,7 @@ from karez.client import calls
 from karez.client.sdk import AsyncClient
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, Remote
-from karez.core.resources import Need
+from karez.core.resources import ResourceRequest
 from karez.core.workloads import (
     ENDED,
     EndReason,
@@ -249,7 +249,7 @@ def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
             ground = {"steps": 600, "width": 64, "batch": 8, "pause_ms": 20.0}
             spec = JobSpec(
                 name="g", kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=ground,
-                gang=GangSpec(min=2, want=2, each=(Need(milli=500),)),
+                gang=GangSpec(min=2, want=2, each=(ResourceRequest(milli=500),)),
             )  # fmt: skip
             job = client.submit(spec)
             until(lambda: client.job(job.id).status.step >= 150)

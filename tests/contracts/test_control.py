@@ -13,7 +13,7 @@ import pytest
 
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
-from karez.core.resources import Need
+from karez.core.resources import ResourceRequest
 from karez.core.workloads import (
     Job,
     Service,
@@ -73,7 +73,7 @@ def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
             jobs.append(client.submit(batch(f"n{number}", "sh", "-c", line)))
             if number % 3 == 2:
                 if killed % SERVICE_EVERY == 0:
-                    each = (Need(milli=100),)
+                    each = (ResourceRequest(milli=100),)
                     spec = ServiceSpec(name=f"s{number}", model="tiny", each=each)
                     deployed.append(client.deploy(spec))
                     for old in deployed[-2:-1]:

@@ -7,9 +7,9 @@ from random import Random
 import psutil
 import pytest
 
-from karez.core.resources import DeviceKind, Grant, Need, NodeId
+from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
 from karez.core.settings import Settings
-from karez.core.workloads import EndReason, Role, State
+from karez.core.workloads import EndReason, GangRole, State
 from tests.contracts.gang import Bench, Gang, until
 
 pytestmark = pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_job_that_lost_everything_restarts_from_its_stored_checkpoint(tmp_path
         bench.store.workloads.place(gang.id, grants, now=1.0)
         gang.start()
         gang.reach(stored[0][0].step + 1)
-        resumed = [i.said["resumed"]["step"] for i in gang.processes().values()]
+        resumed = [i.last_messages["resumed"]["step"] for i in gang.processes().values()]
         assert min(resumed) >= stored[0][0].step
         assert gang.finish().state == State.SUCCEEDED
         assert len(gang.losses()) == 800
@@ -190,7 +190,7 @@ def test_a_job_that_yields_goes_on_from_the_step_it_stored(bench: Bench) -> None
     gang = Gang(bench, steps=40).start()
     gang.reach(10)
     work = bench.store.workloads
-    assert work.request_yield(gang.id)
+    assert work.request_preemption(gang.id)
     until(lambda: gang.job().state == State.QUEUED, what="making room")
     assert work.allocations() == {}
     assert gang.processes() == {}
@@ -219,17 +219,17 @@ def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) 
     """New ranks take the state of one that has it; the global batch is the same for any size."""
     gang = Gang(bench, ranks=2, steps=120, low=1).start()
     gang.reach(10)
-    targets, work = bench.store.targets, bench.store.workloads
+    targets, work = bench.store.resize_requests, bench.store.workloads
     four = gpus("a", 0, 1, 2, 3)
-    targets.ask(gang.id, four)
+    targets.request(gang.id, four)
     until(lambda: len(gang.alive()) == 4, what="four ranks")
     assert work.allocations()[gang.id].grants == tuple(four)
     step = max(gang.progress())
     until(lambda: min(gang.progress()) > step, what="a step of all four")
-    targets.ask(gang.id, four[2:])
+    targets.request(gang.id, four[2:])
     until(lambda: len(gang.alive()) == 2, what="two ranks")
     until(lambda: work.allocations()[gang.id].grants == tuple(four[2:]), what="devices back")
-    assert targets.asked(gang.id) is None
+    assert targets.requested(gang.id) is None
     assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
     assert bench.store.history.receipts(gang.id) == []  # nothing was wrong
     steps = sorted({step for step, _ in gang.losses()})
@@ -241,7 +241,9 @@ def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) 
 def test_a_grown_gang_recovers_like_any_other_and_is_adopted_with_its_seats(bench: Bench) -> None:
     gang = Gang(bench, ranks=2, steps=150, low=1).start()
     gang.reach(5)
-    bench.store.targets.ask(gang.id, gpus("a", 1, 2, 3))  # without the first, with two more
+    bench.store.resize_requests.request(
+        gang.id, gpus("a", 1, 2, 3)
+    )  # without the first, with two more
     until(lambda: sorted(gang.alive()) == [1, 2, 3], what="seats 1, 2 and 3")
     gang.reach(max(gang.progress()) + 3)
     gang.kill(2)
@@ -283,8 +285,8 @@ def test_snapshots_are_kept_in_memory_held_on_another_node(tmp_path: Path) -> No
             node=NodeId("m"), kind=DeviceKind.MEMORY, devices=(), memory_bytes=64 << 20,
             role="pool",
         )  # fmt: skip
-        need = Need(kind=DeviceKind.MEMORY, milli=0, memory_bytes=64 << 20)
-        gang = Gang(bench, extra=[pooled], roles=(Role(name="pool", each=(need,)),)).start()
+        need = ResourceRequest(kind=DeviceKind.MEMORY, milli=0, memory_bytes=64 << 20)
+        gang = Gang(bench, extra=[pooled], roles=(GangRole(name="pool", each=(need,)),)).start()
         gang.reach(8)
         bench.fabric.lose("a")
         assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
@@ -304,8 +306,8 @@ def test_too_little_pooled_memory_is_said_and_nothing_hangs(tmp_path: Path) -> N
         pooled = Grant(
             node=NodeId("m"), kind=DeviceKind.MEMORY, devices=(), memory_bytes=1000, role="pool"
         )
-        need = Need(kind=DeviceKind.MEMORY, milli=0, memory_bytes=1000)
-        gang = Gang(bench, extra=[pooled], roles=(Role(name="pool", each=(need,)),)).start()
+        need = ResourceRequest(kind=DeviceKind.MEMORY, milli=0, memory_bytes=1000)
+        gang = Gang(bench, extra=[pooled], roles=(GangRole(name="pool", each=(need,)),)).start()
         done = gang.finish()
         assert (done.state, done.status.end) == (State.FAILED, EndReason.USER_ERROR)
         assert "memory that this job holds" in bench.logs.text()
@@ -316,7 +318,7 @@ def test_too_little_pooled_memory_is_said_and_nothing_hangs(tmp_path: Path) -> N
 def test_a_roles_processes_start_and_end_with_the_gang_and_know_each_other(bench: Bench) -> None:
     script = 'echo "$KAREZ_ROLE $KAREZ_ROLE_RANK of $KAREZ_ROLE_SIZE" >> "$0"; sleep 1000'
     words = bench.folder / "words"
-    role = Role(name="loader", workers=2, command=("sh", "-c", script, str(words)))
+    role = GangRole(name="loader", workers=2, command=("sh", "-c", script, str(words)))
     gang = Gang(bench, extra=gpus("a", 4, 5, role="loader"), roles=(role,)).start()
     gang.reach(5)
     until(words.exists, what="the loaders")
@@ -327,7 +329,7 @@ def test_a_roles_processes_start_and_end_with_the_gang_and_know_each_other(bench
 
 
 def test_a_role_that_fails_again_and_again_fails_its_gang(bench: Bench) -> None:
-    role = Role(name="loader", command=("sh", "-c", "exit 7"))
+    role = GangRole(name="loader", command=("sh", "-c", "exit 7"))
     gang = Gang(bench, steps=100_000, extra=gpus("a", 4, role="loader"), roles=(role,)).start()
     done = gang.finish()
     assert (done.state, done.status.end) == (State.FAILED, EndReason.USER_ERROR)

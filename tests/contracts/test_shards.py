@@ -58,12 +58,14 @@ def test_it_grows_and_shrinks_on_demand(bench: Bench, more: Mapping[str, float])
     bench.nodes = ["a"]
     gang = gang_of(bench, 2, more).start()
     gang.reach(10)
-    bench.store.targets.ask(gang.id, [*gpus("a", 0, 1), *gpus("b", 2)])
+    bench.store.resize_requests.request(gang.id, [*gpus("a", 0, 1), *gpus("b", 2)])
     until(lambda: len(gang.alive()) == 3, what="three ranks")
     gang.reach(max(gang.progress()) + 3)
     gang.kill(1)
     gang.reach(max(gang.progress()) + 3)
-    bench.store.targets.ask(gang.id, gpus("b", 2))  # the only one that was not there at first
+    bench.store.resize_requests.request(
+        gang.id, gpus("b", 2)
+    )  # the only one that was not there at first
     until(lambda: gang.alive() == [2], what="one rank")
     memory = [steward.memory / gang.id for steward in bench.fabric.stewards.values()]
     until(lambda: [p.name for at in memory for p in at.glob("*.slots")] == ["2.slots"])
@@ -100,6 +102,6 @@ def test_it_starts_over_with_fewer_ranks_from_what_was_stored(
     gang.place()
     gang.start()
     gang.reach(stored[0][0].step + 1)
-    resumed = [info.said["resumed"]["step"] for info in gang.processes().values()]
+    resumed = [info.last_messages["resumed"]["step"] for info in gang.processes().values()]
     assert min(resumed) >= stored[0][0].step
     check(bench, gang, more)

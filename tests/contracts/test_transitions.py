@@ -11,7 +11,7 @@ import pytest
 
 from karez.client import calls
 from karez.client.sdk import Client
-from karez.core.gangs import make_gang
+from karez.core.gang_syntax import make_gang
 from karez.core.workloads import Job, JobSpec, State, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 

@@ -9,7 +9,7 @@ from karez.core.codec import from_json, from_text, to_json, to_text
 from karez.core.errors import KarezError, QuotaExceeded, every_error
 from karez.core.identity import Role, includes
 from karez.core.jobfile import parse_job
-from karez.core.resources import DeviceKind, Need, parse_need
+from karez.core.resources import DeviceKind, ResourceRequest, parse_resource_request
 from karez.core.settings import Settings, resolve
 from karez.core.units import parse_bytes, parse_seconds, show_bytes
 from karez.core.workloads import GangSpec, JobSpec
@@ -31,7 +31,9 @@ ladder = ["in-place", "restart"]
 def test_a_workload_file_reads_as_the_design_writes_it() -> None:
     spec = parse_job(JOB)
     assert spec.gang.want == 4
-    assert spec.gang.each[0] == Need(kind=DeviceKind.NPU, milli=1000, memory_bytes=32 << 30)
+    assert spec.gang.each[0] == ResourceRequest(
+        kind=DeviceKind.NPU, milli=1000, memory_bytes=32 << 30
+    )
     assert spec.max_duration_s == 7200
     assert spec.ladder == ("in-place", "restart")
 
@@ -61,7 +63,7 @@ def test_a_wrong_workload_file_is_refused_with_the_place(text: str, complaint: s
 
 
 def test_alternatives_read_from_the_command_line() -> None:
-    assert parse_need("cpu=0.5,memory=2GiB").milli == 500
+    assert parse_resource_request("cpu=0.5,memory=2GiB").milli == 500
     for bad in (
         "cpu",
         "npu=1,gpu=1",
@@ -75,7 +77,7 @@ def test_alternatives_read_from_the_command_line() -> None:
         "cpu=x",
     ):
         with pytest.raises(ValueError, match=r"\w"):
-            parse_need(bad)
+            parse_resource_request(bad)
 
 
 @given(st.integers(0, 2**60))
@@ -95,7 +97,7 @@ gangs = st.builds(
     st.integers(1, 4),
     st.integers(0, 4),
     st.builds(
-        Need,
+        ResourceRequest,
         kind=st.sampled_from([DeviceKind.NPU, DeviceKind.CPU, DeviceKind.DPU]),
         milli=st.sampled_from([250, 1000, 2000]),
         memory_bytes=st.integers(0, 1 << 40),

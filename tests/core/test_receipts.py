@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from karez.cli.main import app
-from karez.core.chaos import HEALED, parse_faults, plan
-from karez.core.ports import Harm
+from karez.core.chaos import HEALED, parse_faults, plan_faults
+from karez.core.ports import FaultKind
 from karez.core.receipts import Receipt, chained, check, goodput
 from karez.vault.signing import CloudKey
 
@@ -95,9 +95,9 @@ def test_goodput_is_what_is_left_of_the_time() -> None:
 
 def test_faults_are_read_and_planned_the_same_for_the_same_seed() -> None:
     faults = parse_faults("kill:40, stop:5,control")
-    assert (len(faults), faults.count(Harm.STOP), faults[-1]) == (46, 5, Harm.CONTROL)
-    first, again = plan(faults, ranks=4, seed=3), plan(faults, ranks=4, seed=3)
-    assert first == again != plan(faults, ranks=4, seed=4)
+    assert (len(faults), faults.count(FaultKind.STOP), faults[-1]) == (46, 5, FaultKind.CONTROL)
+    first, again = plan_faults(faults, ranks=4, seed=3), plan_faults(faults, ranks=4, seed=3)
+    assert first == again != plan_faults(faults, ranks=4, seed=4)
     assert sum(map(len, first)) == 46
     pairs = [group for group in first if len(group) > 1]
     assert pairs

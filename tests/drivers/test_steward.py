@@ -15,7 +15,7 @@ from karez.core.resources import DeviceKind, Grant, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.probes import cpu_devices, parse_npu_smi
-from karez.drivers.steward.files import BlobSource
+from karez.drivers.steward.staging import BlobSource
 from tests.fakes import DirectFabric
 
 JOB = WorkloadId("job-1")
@@ -66,7 +66,7 @@ def test_a_process_runs_with_its_devices_inputs_and_outputs(
     assert log == "datanpu=3,5 gpu=\n"
     ((name, output),) = fabric.collect(A, "job-1.0.1")
     assert (name, output.path) == ("o", "f")
-    fabric.forget(A, JOB)
+    fabric.purge(A, JOB)
     assert not fabric.processes(A)
     assert not (tmp_path / "a" / "work" / JOB).exists()
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Need
+from karez.core.resources import DeviceKind, ResourceRequest
 from karez.core.workloads import (
     GangSpec,
     Job,
@@ -66,7 +66,7 @@ def test_a_journal_that_is_redone_comes_out_the_same(
     )
     for number, (pause, low, more, milli, project, stops, sized, beside) in enumerate(told):
         at += pause
-        need = Need(kind=NPU, milli=milli)
+        need = ResourceRequest(kind=NPU, milli=milli)
         most = low + more + 2 if sized else None
         came = PendingWorkload(
             id=WorkloadId(f"j{number}"),
@@ -116,9 +116,9 @@ class Live:
         self.lines: list[str] = []
         self.scheduler = Scheduler(self.store, self.clock, self.lines.append)
         self.replay = replay
-        self.store.pool.see_nodes(list(replay.nodes), now=0.0)
-        self.store.people.add_project(Project(name="p"))
-        self.store.people.add_project(Project(name="q"))
+        self.store.pool.record_nodes(list(replay.nodes), now=0.0)
+        self.store.access.add_project(Project(name="p"))
+        self.store.access.add_project(Project(name="q"))
         self.ends: list[tuple[float, WorkloadId, int]] = []
         self.left: dict[WorkloadId, float] = {}
         self.began: dict[WorkloadId, tuple[float, int]] = {}
@@ -180,7 +180,9 @@ jobs = st.lists(
                 devices=0,
                 project=project,
                 priority=priority,
-                gang=GangSpec(min=workers, want=workers, each=(Need(milli=1000 * cores),)),
+                gang=GangSpec(
+                    min=workers, want=workers, each=(ResourceRequest(milli=1000 * cores),)
+                ),
                 preemptible=stops,
             ),
         ),
@@ -239,7 +241,7 @@ def test_live_and_simulated_decisions_are_the_same_byte_for_byte(
 def test_every_kind_of_decision_has_a_line_of_its_own() -> None:
     lines: list[str] = []
     engine_log = RecordedEngine(write=lines.append)
-    elastic = GangSpec(min=1, want=2, max=4, each=(Need(kind=NPU),))
+    elastic = GangSpec(min=1, want=2, max=4, each=(ResourceRequest(kind=NPU),))
     came = PendingWorkload(id=WorkloadId("big"), project="p", gang=elastic, priority=0, since=0.0)
     engine_log.advance(
         ClusterDelta(at=0.0, is_reset=True, nodes=(node("a", 4),), policy=LIVE, arrived=(came,))
@@ -247,7 +249,7 @@ def test_every_kind_of_decision_has_a_line_of_its_own() -> None:
     (grown,) = engine_log.advance(ClusterDelta(at=HOUR_S))
     assert isinstance(grown, Resize)
     urgent = PendingWorkload(
-        id=WorkloadId("now"), project="p", gang=GangSpec(each=(Need(kind=NPU, milli=4000),)),
+        id=WorkloadId("now"), project="p", gang=GangSpec(each=(ResourceRequest(kind=NPU, milli=4000),)),
         priority=9, since=HOUR_S + 1,
     )  # fmt: skip
     stop, start = engine_log.advance(ClusterDelta(at=HOUR_S + 1, arrived=(urgent,)))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Need
+from karez.core.resources import DeviceKind, ResourceRequest
 from karez.core.workloads import GangSpec, WorkloadId
 from karez.scheduling.engine import Preempt, SchedulingEngine, Start
 from karez.scheduling.queue.order import (
@@ -138,7 +138,7 @@ def test_nobody_starves_while_small_work_keeps_coming() -> None:
     """A full-size gang against an endless stream of small work: it starts within the bound."""
     policy = SchedulingPolicy(preempts=True, reserve_after_s=AGING_S_PER_DOUBLING)
     engine = engine_from(Snapshot(nodes=[node("a", 8)]), policy)
-    engine.add(job(0, GangSpec(min=1, want=1, each=(Need(kind=NPU, milli=8000),)), 0.0))
+    engine.add(job(0, GangSpec(min=1, want=1, each=(ResourceRequest(kind=NPU, milli=8000),)), 0.0))
     now, number = 0.0, 1
     for _ in range(8):
         engine.add(job(number, gang(1, 1), -1.0, preemptible=False))

@@ -5,8 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState, Window
-from karez.core.workloads import Allocation, Among, GangSpec, Role, Topology, WorkloadId
+from karez.core.resources import (
+    DeviceKind,
+    MaintenanceWindow,
+    Node,
+    NodeId,
+    NodeState,
+    ResourceRequest,
+)
+from karez.core.workloads import Allocation, GangRole, GangSpec, NodeAffinity, Topology, WorkloadId
 from karez.scheduling.engine import Start
 from karez.scheduling.explain.explain import explain, explain_all
 from karez.scheduling.explain.hypothetical import apply_change
@@ -35,7 +42,7 @@ def run_all(snapshot: Snapshot) -> Snapshot:
 
 
 needs = st.builds(
-    Need,
+    ResourceRequest,
     kind=st.sampled_from([NPU, NPU, DeviceKind.CPU]),
     milli=st.sampled_from([250, 500, 1000, 2000, 8000]),
     memory_bytes=st.sampled_from([0, 16 << 30]),
@@ -48,8 +55,16 @@ gangs = st.builds(
     st.integers(0, 2),
     st.lists(needs, min_size=1, max_size=2),
     st.sampled_from(Topology),
-    st.sampled_from([Among(), Among(), Among(), Among(on=("n1",)), Among(off=("n1", "n2"))]),
-    st.sampled_from([(), (), (Role(name="r", each=(Need(kind=NPU, milli=500),)),)]),
+    st.sampled_from(
+        [
+            NodeAffinity(),
+            NodeAffinity(),
+            NodeAffinity(),
+            NodeAffinity(on=("n1",)),
+            NodeAffinity(off=("n1", "n2")),
+        ]
+    ),
+    st.sampled_from([(), (), (GangRole(name="r", each=(ResourceRequest(kind=NPU, milli=500),)),)]),
 )
 jobs = st.builds(
     lambda asked, project, priority: (asked, project, priority),
@@ -179,13 +194,16 @@ def test_a_kind_that_nobody_has_is_said_and_another_or_a_new_node_proposed() -> 
 
 
 def test_maintenance_and_node_sets_are_reasons_with_a_way_out() -> None:
-    window = Window(starts_at=NOW + 100.0, ends_at=NOW + 200.0)
+    window = MaintenanceWindow(starts_at=NOW + 100.0, ends_at=NOW + 200.0)
     nodes = [node("a", 4, windows=(window,)), node("b", 1)]
     long = waiting(
         "long", gang(1, 2), since=0.0, expected_s=1000.0, preemptible=False, order=0
     )  # fmt: skip
     there = waiting(
-        "there", GangSpec(each=(Need(kind=NPU),), among=Among(on=("c",))), since=1.0, order=1
+        "there",
+        GangSpec(each=(ResourceRequest(kind=NPU),), among=NodeAffinity(on=("c",))),
+        since=1.0,
+        order=1,
     )
     snapshot = Snapshot(nodes=nodes, waiting=[long, there])
     answers = explain_all(snapshot, now=NOW)

@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Need, Node, NodeId, NodeState, Window
-from karez.core.workloads import Among, GangSpec, Topology, WorkloadId
+from karez.core.resources import (
+    DeviceKind,
+    MaintenanceWindow,
+    Node,
+    NodeId,
+    NodeState,
+    ResourceRequest,
+)
+from karez.core.workloads import GangSpec, NodeAffinity, Topology, WorkloadId
 from karez.scheduling.engine import Action, Preempt, Resize, SchedulingEngine, Start
 from karez.scheduling.preemption.defragment import plan_defrag
 from karez.scheduling.queue.fair_share import HALF_LIFE_S, MAX_DOUBLINGS, FairShare
@@ -32,7 +39,7 @@ def job(name: str, asked: GangSpec, since: float = 0.0, **more: object) -> Pendi
 
 
 def elastic(low: int, want: int, most: int) -> GangSpec:
-    return GangSpec(min=low, want=want, max=most, each=(Need(kind=NPU),))
+    return GangSpec(min=low, want=want, max=most, each=(ResourceRequest(kind=NPU),))
 
 
 def desk_with(
@@ -195,7 +202,12 @@ def test_it_waits_for_a_faster_alternative_only_if_it_then_ends_sooner() -> None
     fast = node("f", 4)
     slow = Node(id=NodeId("s"), address="", devices=tuple(
         type(d)(kind=GPU, index=d.index) for d in fast.devices))  # fmt: skip
-    either = GangSpec(each=(Need(kind=NPU, milli=4000), Need(kind=GPU, milli=4000, speed=0.25)))
+    either = GangSpec(
+        each=(
+            ResourceRequest(kind=NPU, milli=4000),
+            ResourceRequest(kind=GPU, milli=4000, speed=0.25),
+        )
+    )
     for busy_s, starts_now in ((100.0, False), (5000.0, True)):
         engine = desk_with([fast, slow], policy=SchedulingPolicy())
         decide(engine, 0.0, job("b", gang(1, 4), expected_s=busy_s))
@@ -287,7 +299,7 @@ def test_a_draining_node_is_left_by_what_may_be_stopped() -> None:
 
 
 def test_work_before_maintenance_is_what_ends_in_time() -> None:
-    window = Window(starts_at=HOUR_S, ends_at=2 * HOUR_S)
+    window = MaintenanceWindow(starts_at=HOUR_S, ends_at=2 * HOUR_S)
     engine = desk_with([node("a", 4, windows=(window,))])
     acts = decide(
         engine, 0.0, job("short", gang(1, 1), expected_s=600.0, preemptible=False),
@@ -358,7 +370,7 @@ def test_whatever_makes_room_sizes_quotas_and_devices_hold(
 
 def test_who_takes_back_what_it_lent_does_not_become_a_borrower() -> None:
     engine = desk_with([node("a", 8)], *lenders())
-    whole = GangSpec(min=1, want=8, each=(Need(kind=NPU),))
+    whole = GangSpec(min=1, want=8, each=(ResourceRequest(kind=NPU),))
     decide(engine, 0.0, job("s", whole, project="shop"))
     acts = decide(engine, 10.0, job("l", whole, 10.0, project="lab"))
     assert sorted(starts(acts)) == ["l", "s"]
@@ -369,27 +381,31 @@ def test_who_takes_back_what_it_lent_does_not_become_a_borrower() -> None:
 
 def test_growth_keeps_topology_and_maintenance() -> None:
     bound = GangSpec(
-        min=2, want=4, max=8, each=(Need(kind=NPU),), topology=Topology.REQUIRE_SUPERNODE
+        min=2, want=4, max=8, each=(ResourceRequest(kind=NPU),), topology=Topology.REQUIRE_SUPERNODE
     )
     engine = desk_with([node("a", 6, "s"), node("b", 6, "t")])
     decide(engine, 0.0, job("g", bound))
     (grown,) = engine.decide(HOUR_S)
     assert isinstance(grown, Resize)
     assert {grant.node for grant in grown.grants} == {"a"}
-    spread = GangSpec(min=1, want=2, max=8, each=(Need(kind=NPU),), topology=Topology.SPREAD)
+    spread = GangSpec(
+        min=1, want=2, max=8, each=(ResourceRequest(kind=NPU),), topology=Topology.SPREAD
+    )
     engine = desk_with([node("a", 4), node("b", 4), node("c", 4)])
     decide(engine, 0.0, job("g", spread))
     (grown,) = engine.decide(HOUR_S)
     assert isinstance(grown, Resize)
     assert sorted(grant.node for grant in grown.grants) == ["a", "b", "c"]
-    window = Window(starts_at=5000.0, ends_at=9000.0)
+    window = MaintenanceWindow(starts_at=5000.0, ends_at=9000.0)
     engine = desk_with([node("a", 4), node("b", 4, windows=(window,))])
     decide(engine, 0.0, job("g", elastic(2, 4, 8), preemptible=False))
     assert engine.decide(HOUR_S) == []
 
 
 def test_a_move_takes_no_other_kind_and_nobody_is_stopped_for_an_older_debt() -> None:
-    either = GangSpec(each=(Need(kind=NPU, milli=2000), Need(kind=GPU, milli=2000)))
+    either = GangSpec(
+        each=(ResourceRequest(kind=NPU, milli=2000), ResourceRequest(kind=GPU, milli=2000))
+    )
     gpus = Node(id=NodeId("g"), address="", devices=tuple(
         type(d)(kind=GPU, index=d.index) for d in node("g", 4).devices))  # fmt: skip
     p = Project(name="p", quota={GPU: 0})
@@ -403,7 +419,7 @@ def test_a_move_takes_no_other_kind_and_nobody_is_stopped_for_an_older_debt() ->
     engine = desk_with([node("a", 1), node("b", 1)])
     decide(engine, 0.0, job("a1", gang(1, 1), project="q"), job("b1", gang(1, 1), project="q"))
     engine.cluster.projects = {"q": Project(name="q", quota={NPU: 1000})}
-    on_a = GangSpec(each=(Need(kind=NPU),), among=Among(on=("a",)))
+    on_a = GangSpec(each=(ResourceRequest(kind=NPU),), among=NodeAffinity(on=("a",)))
     acts = decide(engine, 10.0, job("h", on_a, 10.0, priority=9))
     assert sum(isinstance(act, Preempt) for act in acts) == 1
 

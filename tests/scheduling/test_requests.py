@@ -13,14 +13,14 @@ from karez.core.resources import (
     Device,
     DeviceKind,
     Grant,
-    Need,
+    MaintenanceWindow,
     Node,
     NodeId,
-    Window,
-    need_from,
-    parse_need,
+    ResourceRequest,
+    parse_resource_request,
+    resource_request_from,
 )
-from karez.core.workloads import Among, GangSpec, Role
+from karez.core.workloads import GangRole, GangSpec, NodeAffinity
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import free_pool
 from karez.scheduling.placement.placement import explain_unplaced, place_gang
@@ -74,11 +74,11 @@ def test_one_grammar_says_it_all() -> None:
     spec = parse_job(FILE)
     gang = spec.gang
     assert (gang.min, gang.want, gang.max, gang.spares) == (2, 4, 8, 1)
-    assert gang.each[0] == parse_need(
+    assert gang.each[0] == parse_resource_request(
         "npu=1,cpu=2,memory=8GiB,dpu=0.25,storage=10GiB,model=910B|910C"
     )
     assert gang.each[1].speed == 0.8
-    assert gang.among == Among(on=("zone=a", "n7"), off=("n3",))
+    assert gang.among == NodeAffinity(on=("zone=a", "n7"), off=("n3",))
     loader, pooled = gang.roles
     assert loader.command == ("python", "load.py")
     assert dict(pooled.each[0].amounts) == {MEMORY: 16 * GIB}
@@ -118,23 +118,26 @@ def test_contradictions_are_refused(change: str, complaint: str) -> None:
 )
 def test_what_no_node_could_ever_hold_is_named(each: str, says: str) -> None:
     empty = empty_pool([rich("a"), rich("b")])
-    assert says in infeasible_reason(GangSpec(each=(parse_need(each),)), empty)
+    assert says in infeasible_reason(GangSpec(each=(parse_resource_request(each),)), empty)
 
 
 def test_what_some_node_holds_or_may_join_is_possible() -> None:
     empty = empty_pool([rich("a")])
     for each in ("npu=4", "npu=1,model=910B,cpu=8", "gpu=8", "memory=64GiB", "dpu=1,cpu=1"):
-        gang = GangSpec(each=(Need(),), roles=(Role(name="r", each=(parse_need(each),)),))
+        gang = GangSpec(
+            each=(ResourceRequest(),),
+            roles=(GangRole(name="r", each=(parse_resource_request(each),)),),
+        )
         assert infeasible_reason(gang, empty) == ""
 
 
 def test_a_gang_has_all_its_roles_or_nothing() -> None:
     pool = free_pool([rich("a"), rich("b", npus=0, cores=16)], ())
     gang = GangSpec(
-        min=4, want=4, each=(parse_need("npu=1,cpu=1"),),
+        min=4, want=4, each=(parse_resource_request("npu=1,cpu=1"),),
         roles=(
-            Role(name="loader", workers=2, each=(parse_need("cpu=4"),), among=Among(off=("a",))),
-            Role(name="store", each=(parse_need("memory=32GiB"),), among=Among(on=("b",))),
+            GangRole(name="loader", workers=2, each=(parse_resource_request("cpu=4"),), among=NodeAffinity(off=("a",))),
+            GangRole(name="store", each=(parse_resource_request("memory=32GiB"),), among=NodeAffinity(on=("b",))),
         ),
     )  # fmt: skip
     grants = place_gang(gang, pool)
@@ -147,7 +150,8 @@ def test_a_gang_has_all_its_roles_or_nothing() -> None:
     pool.release(grants)
     before = pool.inventory.arrays.bulk.copy()
     short = GangSpec(
-        each=gang.each, roles=(*gang.roles, Role(name="x", each=(Need(milli=99_000),)))
+        each=gang.each,
+        roles=(*gang.roles, GangRole(name="x", each=(ResourceRequest(milli=99_000),))),
     )
     assert place_gang(short, pool) is None
     assert (pool.inventory.arrays.bulk == before).all()
@@ -157,7 +161,7 @@ def test_a_gang_has_all_its_roles_or_nothing() -> None:
 
 def test_spares_stand_on_other_nodes_where_there_are_any() -> None:
     pool = free_pool([rich("a"), rich("b")], ())
-    gang = GangSpec(min=3, want=3, each=(parse_need("npu=1"),), spares=2)
+    gang = GangSpec(min=3, want=3, each=(parse_resource_request("npu=1"),), spares=2)
     grants = place_gang(gang, pool)
     assert grants is not None
     assert [(g.node, g.role) for g in grants[3:]] == [("b", "spare"), ("b", "spare")]
@@ -170,7 +174,9 @@ def test_models_and_node_sets_hold_for_single_workers_too() -> None:
     def places(each: str, **among: tuple[str, ...]) -> set[str]:
         found = set()
         for _ in range(12):
-            grants = place_gang(GangSpec(each=(parse_need(each),), among=Among(**among)), pool)
+            grants = place_gang(
+                GangSpec(each=(parse_resource_request(each),), among=NodeAffinity(**among)), pool
+            )
             if grants is None:
                 break
             found.add(str(grants[0].node))
@@ -179,16 +185,18 @@ def test_models_and_node_sets_hold_for_single_workers_too() -> None:
     assert places("npu=1,model=910C") == {"b"}
     assert places("npu=1", on=("zone=y",), off=("b",)) == {"c"}
     assert places("npu=1", on=("a",)) == {"a"}
-    why = explain_unplaced(GangSpec(each=(parse_need("npu=1"),), among=Among(on=("zone=z",))), pool)
+    why = explain_unplaced(
+        GangSpec(each=(parse_resource_request("npu=1"),), among=NodeAffinity(on=("zone=z",))), pool
+    )
     assert "not on zone=z" in why
 
 
 def test_nothing_is_placed_that_would_run_into_maintenance() -> None:
-    window = Window(starts_at=1000.0, ends_at=2000.0)
+    window = MaintenanceWindow(starts_at=1000.0, ends_at=2000.0)
     nodes = [rich("a"), rich("b")]
     nodes[0] = Node(id=nodes[0].id, address="", devices=nodes[0].devices, windows=(window,))
     pool = free_pool(nodes, (), now=0.0)
-    gang = GangSpec(min=8, want=8, each=(parse_need("npu=1"),))
+    gang = GangSpec(min=8, want=8, each=(parse_resource_request("npu=1"),))
     assert place_gang(gang, pool.fork(), until=999.0) is not None
     assert place_gang(gang, pool.fork(), until=1001.0) is None
     assert "maintenance" in explain_unplaced(gang, pool, until=1001.0)
@@ -198,7 +206,7 @@ def test_nothing_is_placed_that_would_run_into_maintenance() -> None:
 
 
 needs = st.builds(
-    lambda npu, cpu, memory, dpu, storage: need_from(
+    lambda npu, cpu, memory, dpu, storage: resource_request_from(
         {
             **({"npu": npu} if npu else {}),
             "cpu": cpu,
@@ -219,7 +227,7 @@ gangs = st.builds(
         want=workers + 1,
         each=(need,),
         spares=spares,
-        roles=(Role(name="r", workers=loaders, each=(other,)),) if loaders else (),
+        roles=(GangRole(name="r", workers=loaders, each=(other,)),) if loaders else (),
     ),
     st.integers(1, 3),
     needs,

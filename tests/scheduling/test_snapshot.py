@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.identity import Project
-from karez.core.resources import Device, DeviceKind, Grant, Health, Need, Node, NodeId, NodeState
+from karez.core.resources import (
+    Device,
+    DeviceKind,
+    Grant,
+    Health,
+    Node,
+    NodeId,
+    NodeState,
+    ResourceRequest,
+)
 from karez.core.workloads import Allocation, GangSpec, Topology, WorkloadId
 from karez.scheduling.engine import Decision, Start, Wait
 from karez.scheduling.placement.capacity import Pool, free_pool
@@ -24,7 +33,7 @@ def node(name: str, npus: int, supernode: str = "", **more: object) -> Node:
 
 
 def gang(workers: int, npus: float = 1, *, low: int = 0, **more: object) -> GangSpec:
-    need = Need(kind=NPU, milli=round(npus * 1000))
+    need = ResourceRequest(kind=NPU, milli=round(npus * 1000))
     return GangSpec(min=low or workers, want=workers, each=(need,), **more)  # type: ignore[arg-type]
 
 
@@ -52,7 +61,7 @@ nodes = st.lists(
     max_size=6,
 )
 needs = st.builds(
-    Need, kind=st.just(NPU), milli=st.sampled_from([250, 500, 1000, 2000, 3000]),
+    ResourceRequest, kind=st.just(NPU), milli=st.sampled_from([250, 500, 1000, 2000, 3000]),
     memory_bytes=st.sampled_from([0, 16 << 30]),
 )  # fmt: skip
 gangs = st.builds(
@@ -139,7 +148,7 @@ def test_a_gang_stays_in_one_supernode_where_it_fits() -> None:
 
 
 def test_the_faster_alternative_wins() -> None:
-    each = (Need(kind=DeviceKind.CPU, speed=0.1), Need(kind=NPU, speed=1.0))
+    each = (ResourceRequest(kind=DeviceKind.CPU, speed=0.1), ResourceRequest(kind=NPU, speed=1.0))
     asked = GangSpec(min=1, want=2, each=each)
     answer = place(asked, free_pool([cpu_node("c", 8), node("n", 2)], ()))
     assert not isinstance(answer, str)
@@ -208,5 +217,6 @@ def test_a_project_stays_within_its_quota_and_shrinks_to_fit_it() -> None:
 def test_more_workers_are_found_off_the_lost_node() -> None:
     pool = free_pool([node("a", 8), node("b", 1)], ())
     assert [
-        g.node for g in place_more(Need(kind=NPU), 2, pool, avoid=frozenset({NodeId("a")}))
+        g.node
+        for g in place_more(ResourceRequest(kind=NPU), 2, pool, avoid=frozenset({NodeId("a")}))
     ] == ["b"]

@@ -213,7 +213,7 @@ def test_secrets_go_in_and_never_come_out(api: Api) -> None:
         api.ask("PUT", "/projects/default/secrets/token", json={"text": "hush"}).status_code == 204
     )
     assert api.ask("GET", "/projects/default/secrets").json() == ["token"]
-    assert b"hush" not in api.cloud.store.people.secrets("default")["token"]
+    assert b"hush" not in api.cloud.store.access.secrets("default")["token"]
     assert api.cloud.open_secrets("default", ["token"]) == {"token": "hush"}
     assert api.ask("GET", "/projects/default/secrets", api.key(Role.VIEWER)).status_code == 403
 
@@ -234,7 +234,7 @@ def test_every_change_is_written_down_refused_ones_too(api: Api) -> None:
 
 def test_readiness_status_and_metrics(api: Api) -> None:
     assert api.http.get("/api/v1/ready").status_code == 503
-    api.cloud.store.pool.see_nodes([cpu_node("a")], now=1.0)
+    api.cloud.store.pool.record_nodes([cpu_node("a")], now=1.0)
     assert api.http.get("/api/v1/ready").status_code == 200
     api.ask("POST", "/jobs", json=BATCH)
     assert api.ask("GET", "/status").json()["jobs"] == {State.QUEUED: 1}
@@ -242,14 +242,14 @@ def test_readiness_status_and_metrics(api: Api) -> None:
 
 
 def test_nodes_are_closed_and_opened(api: Api) -> None:
-    api.cloud.store.pool.see_nodes([cpu_node("a")], now=1.0)
+    api.cloud.store.pool.record_nodes([cpu_node("a")], now=1.0)
     assert api.ask("POST", "/pool/nodes/a/cordon").status_code == 200
     assert api.ask("GET", "/pool").json()[0]["state"] == "cordoned"
     assert api.ask("POST", "/pool/nodes/none/cordon").status_code == 404
 
 
 def test_why_tells_what_waits_and_hides_what_a_key_may_not_see(api: Api) -> None:
-    api.cloud.store.pool.see_nodes([cpu_node("a", 4)], now=1.0)
+    api.cloud.store.pool.record_nodes([cpu_node("a", 4)], now=1.0)
     api.ask("POST", "/projects", json={"name": "other"})
     big = {"name": "big", "project": "other", "command": ["true"], "gang": {"min": 3, "want": 3}}
     ident = api.ask("POST", "/jobs", json=big).json()["id"]
@@ -273,7 +273,7 @@ def test_why_tells_what_waits_and_hides_what_a_key_may_not_see(api: Api) -> None
 
 
 def test_what_if_says_who_would_be_touched_and_changes_nothing(api: Api) -> None:
-    api.cloud.store.pool.see_nodes([cpu_node("a", 4)], now=1.0)
+    api.cloud.store.pool.record_nodes([cpu_node("a", 4)], now=1.0)
     running = {"name": "runs", "command": ["true"], "gang": {"min": 3, "want": 3}}
     ident = api.ask("POST", "/jobs", json=running).json()["id"]
     scheduler = Scheduler(api.cloud.store, FakeClock())
@@ -311,7 +311,7 @@ def test_the_api_describes_itself_with_examples(api: Api) -> None:
 
 
 def test_a_node_is_marked_drained_and_planned_for(api: Api) -> None:
-    api.cloud.store.pool.see_nodes([cpu_node("n", 2)], now=1.0)
+    api.cloud.store.pool.record_nodes([cpu_node("n", 2)], now=1.0)
     admin = {"authorization": f"Bearer {api.admin}"}
     pool = f"{PREFIX}/pool"
 
@@ -336,7 +336,7 @@ def test_a_node_is_marked_drained_and_planned_for(api: Api) -> None:
 
 
 def test_what_no_node_could_hold_is_refused_at_the_door(api: Api) -> None:
-    api.cloud.store.pool.see_nodes([cpu_node("n", 2)], now=1.0)
+    api.cloud.store.pool.record_nodes([cpu_node("n", 2)], now=1.0)
     admin = {"authorization": f"Bearer {api.admin}"}
 
     def submit(**each: object) -> tuple[int, str]:

@@ -19,7 +19,7 @@ REPORT = {"sender": "dcgm", "node": "n1", "code": "xid-79", "level": "fatal"}
 @pytest.fixture
 def pooled(api: Api) -> Api:  # noqa: F811 - the fixture
     nodes = [cpu_node(f"n{number}") for number in range(3)]
-    api.cloud.store.pool.see_nodes(nodes, now=api.cloud.clock.now())
+    api.cloud.store.pool.record_nodes(nodes, now=api.cloud.clock.now())
     return api
 
 

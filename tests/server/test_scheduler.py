@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from karez.core.resources import Need, NodeId, NodeState, Window
+from karez.core.resources import MaintenanceWindow, NodeId, NodeState, ResourceRequest
 from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
 from karez.server.scheduler import LENT_S, RESIZE_S, Scheduler
 from karez.simulation.redo import redo
@@ -20,14 +20,14 @@ HOUR_S = 3600.0
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
     made = SqlStore(f"sqlite:///{tmp_path / 'k.db'}")
-    made.pool.see_nodes([cpu_node("a", 4)], now=1.0)
+    made.pool.record_nodes([cpu_node("a", 4)], now=1.0)
     yield made
     made.close()
 
 
 def submit(store: SqlStore, name: str, cores: int, at: float, **more: object) -> None:
     spec = JobSpec(
-        name=name, command=("true",), gang=GangSpec(each=(Need(milli=1000 * cores),)), **more  # type: ignore[arg-type]
+        name=name, command=("true",), gang=GangSpec(each=(ResourceRequest(milli=1000 * cores),)), **more  # type: ignore[arg-type]
     )  # fmt: skip
     store.workloads.add_job(Job(id=WorkloadId(name), spec=spec, owner="me", created_at=at))
 
@@ -99,7 +99,7 @@ def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStor
     submit(store, "stays", 1, 1000.0)
     assert scheduler.tick() == 2
     token = run(store, "moves", 1000.0)
-    store.pool.see_nodes([cpu_node("b", 4)], now=1.0)
+    store.pool.record_nodes([cpu_node("b", 4)], now=1.0)
     assert store.pool.set_node(NodeId("a"), NodeState.DRAINING)
     clock.at += 10.0
     assert scheduler.tick() == 0
@@ -115,7 +115,7 @@ def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStor
 def test_maintenance_is_kept_free_and_then_over(store: SqlStore) -> None:
     clock = FakeClock(at=1000.0)
     scheduler = Scheduler(store, clock)
-    window = Window(starts_at=2000.0, ends_at=3000.0, reason="firmware")
+    window = MaintenanceWindow(starts_at=2000.0, ends_at=3000.0, reason="firmware")
     assert store.pool.set_windows(NodeId("a"), [window])
     assert not store.pool.set_windows(NodeId("x"), [window])
     submit(store, "short", 1, 1000.0, expected_duration_s=500.0)
@@ -140,23 +140,23 @@ def test_devices_offered_for_a_lost_rank_are_given_to_nobody_else(store: SqlStor
     submit(store, "gang", 2, 1000.0)
     assert scheduler.tick() == 1
     token = run(store, "gang", 1000.0)
-    found = scheduler.find(Need(milli=2000), 1, frozenset())
+    found = scheduler.find(ResourceRequest(milli=2000), 1, frozenset())
     assert len(found) == 1
-    assert scheduler.find(Need(milli=2000), 1, frozenset()) == ()
+    assert scheduler.find(ResourceRequest(milli=2000), 1, frozenset()) == ()
     submit(store, "other", 2, 1001.0)
     assert scheduler.tick() == 0
     assert store.workloads.regrant(WorkloadId("gang"), token, found, now=1002.0)
     assert scheduler.tick() == 1  # what the gang left is free now
     clock.at += LENT_S + 1
     scheduler.tick()
-    free = scheduler.find(Need(milli=1000), 4, frozenset())
+    free = scheduler.find(ResourceRequest(milli=1000), 4, frozenset())
     assert free == ()
 
 
 def test_what_was_offered_and_not_taken_is_free_again(store: SqlStore) -> None:
     clock = FakeClock(at=1000.0)
     scheduler = Scheduler(store, clock)
-    assert len(scheduler.find(Need(milli=4000), 1, frozenset())) == 1
+    assert len(scheduler.find(ResourceRequest(milli=4000), 1, frozenset())) == 1
     submit(store, "next", 4, 1000.0)
     assert scheduler.tick() == 0
     clock.at += LENT_S + 1
@@ -196,7 +196,7 @@ def test_an_elastic_job_is_asked_to_grow_and_what_it_does_not_do_is_forgotten(
     token = run(store, "e", 1000.0)
     clock.at += HOUR_S
     scheduler.tick()
-    asked = store.targets.asked(WorkloadId("e"))
+    asked = store.resize_requests.requested(WorkloadId("e"))
     assert asked is not None
     assert len(asked) == 4
     clock.at += RESIZE_S + 1  # it has not done so
@@ -205,14 +205,14 @@ def test_an_elastic_job_is_asked_to_grow_and_what_it_does_not_do_is_forgotten(
     assert scheduler.tick() == 1
     assert store.workloads.regrant(WorkloadId("e"), token, asked[:1], now=clock.at)
     scheduler.tick()
-    assert scheduler.find(Need(), 4, frozenset()) == ()
+    assert scheduler.find(ResourceRequest(), 4, frozenset()) == ()
 
 
 def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
     clock = FakeClock(at=1000.0)
     lines: list[str] = []
     scheduler = Scheduler(store, clock, lines.append)
-    store.pool.see_nodes([cpu_node("b", 4)], now=1.0)
+    store.pool.record_nodes([cpu_node("b", 4)], now=1.0)
     for name in ("w1", "w2", "w3", "w4"):
         submit(store, name, 2, 1000.0, preemptible=True, kind=WorkloadKind.TRAIN)
     assert scheduler.tick() == 4
@@ -246,7 +246,7 @@ def test_a_node_that_flaps_costs_nobody_a_device_twice(store: SqlStore) -> None:
     clock = FakeClock(at=1000.0)
     lines: list[str] = []
     scheduler = Scheduler(store, clock, lines.append)
-    store.pool.see_nodes([cpu_node("b", 4)], now=1.0)
+    store.pool.record_nodes([cpu_node("b", 4)], now=1.0)
     chance = Random(5)
     tokens: dict[str, str] = {}
     for number in range(40):

@@ -12,7 +12,7 @@ from karez.cli.simulate import kept_inventory, lines_of
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import WhatIf
-from karez.core.resources import DeviceKind, Need, NodeId
+from karez.core.resources import DeviceKind, NodeId, ResourceRequest
 from karez.core.workloads import GangSpec
 from karez.scheduling.engine import SchedulingEngine
 from karez.simulation import inventories, workloads
@@ -127,9 +127,9 @@ def test_training_fills_the_valleys_of_the_requests() -> None:
     rows = "".join(f"{minute * 60},{100 if minute % 120 < 20 else 10}\n" for minute in range(600))
     demand = read_demand(lines("at,load\n" + rows), "r")
     sharing = Sharing(
-        replica=Need(kind=DeviceKind.GPU),
+        replica=ResourceRequest(kind=DeviceKind.GPU),
         replica_rate=10.0,
-        training=GangSpec(min=1, want=1, max=16, each=(Need(kind=DeviceKind.GPU),)),
+        training=GangSpec(min=1, want=1, max=16, each=(ResourceRequest(kind=DeviceKind.GPU),)),
     )
     nodes = inventories.read_inventory(POOL, "i")
     report = share(nodes, demand, sharing)
@@ -236,7 +236,7 @@ def test_what_if_asks_about_a_trace_with_the_same_decisions() -> None:
     (only,) = limited.projects  # no job of the other could ever start
     assert only.project == "b"
     assert only.queued_after_s < only.queued_before_s
-    gang = GangSpec(min=2, want=2, each=(Need(kind=DeviceKind.GPU, milli=8000),))
+    gang = GangSpec(min=2, want=2, each=(ResourceRequest(kind=DeviceKind.GPU, milli=8000),))
     asked = trace_what_if(nodes, jobs, WhatIf(submit=gang, project="a"), runs_s=60.0)
     assert asked.asked_jct_s is not None
     assert asked.asked_jct_s >= 60.0
@@ -293,15 +293,17 @@ def test_an_inventory_of_absurd_amounts_is_refused(text: str) -> None:
 )
 def test_a_sharing_that_makes_no_sense_is_refused(change: dict[str, float]) -> None:
     fine = {"replica_rate": 1.0, "headroom": 1.2, "start_s": 30.0}
-    training = GangSpec(each=(Need(kind=DeviceKind.GPU),))
+    training = GangSpec(each=(ResourceRequest(kind=DeviceKind.GPU),))
     with pytest.raises(ValueError, match=r"\w"):
-        Sharing(replica=Need(kind=DeviceKind.GPU), training=training, **{**fine, **change})
+        Sharing(
+            replica=ResourceRequest(kind=DeviceKind.GPU), training=training, **{**fine, **change}
+        )
 
 
 def test_a_replica_that_starts_slowly_serves_late() -> None:
     demand = read_demand(lines("at,load\n" + "".join(f"{n * 60},10\n" for n in range(20))), "r")
     nodes = inventories.read_inventory(POOL, "i")
-    gpu = Need(kind=DeviceKind.GPU)
+    gpu = ResourceRequest(kind=DeviceKind.GPU)
     unserved = [
         share(
             nodes, demand,

@@ -11,15 +11,15 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.errors import AlreadyExists, StartFailed
 from karez.core.identity import Key, Project, Role
 from karez.core.receipts import Receipt
-from karez.core.recovery import FaultReport, Part, Transition
+from karez.core.recovery import CheckpointPart, FaultReport, Transition
 from karez.core.resources import (
     DeviceKind,
     Grant,
     Health,
-    Mark,
+    MaintenanceWindow,
     NodeId,
+    NodeOverride,
     NodeState,
-    Window,
 )
 from karez.core.usage import AuditRow, Call, MetricRow
 from karez.core.workloads import (
@@ -177,10 +177,10 @@ def test_who_is_asked_to_yield_waits_again_and_a_stop_wins(store: SqlStore) -> N
     token = placed(store, "a")
     work = store.workloads
     ident = WorkloadId("a")
-    assert not work.request_yield(ident)  # it has not begun
+    assert not work.request_preemption(ident)  # it has not begun
     assert work.update(ident, token=token, state=State.RUNNING, at=4.0)
-    assert work.request_yield(ident)
-    assert not work.request_yield(ident)
+    assert work.request_preemption(ident)
+    assert not work.request_preemption(ident)
     assert not work.update(ident, token=token, state=State.RECOVERING, at=5.0)
     assert work.update(ident, token=token, status=Status(step=3), at=5.0)
     found = work.job("a")
@@ -190,7 +190,7 @@ def test_who_is_asked_to_yield_waits_again_and_a_stop_wins(store: SqlStore) -> N
     assert work.allocations() == {}
     token = placed_again(store, ident)
     assert work.update(ident, token=token, state=State.RUNNING, at=7.0)
-    assert work.request_yield(ident)
+    assert work.request_preemption(ident)
     assert work.request_stop(ident, at=8.0) == State.STOPPING
     assert not work.requeue(ident, token, Status(), now=9.0)
 
@@ -224,10 +224,10 @@ def test_a_live_services_name_is_taken(store: SqlStore) -> None:
 
 
 def test_nodes_come_back_but_a_cordon_stays(store: SqlStore) -> None:
-    store.pool.see_nodes([cpu_node("a"), cpu_node("b")], now=1.0)
+    store.pool.record_nodes([cpu_node("a"), cpu_node("b")], now=1.0)
     store.pool.set_node(NodeId("a"), NodeState.LOST)
     store.pool.set_node(NodeId("b"), NodeState.CORDONED)
-    store.pool.see_nodes([cpu_node("a"), cpu_node("b")], now=2.0)
+    store.pool.record_nodes([cpu_node("a"), cpu_node("b")], now=2.0)
     assert [(n.id, n.state, n.seen_at) for n in store.pool.nodes()] == [
         ("a", NodeState.READY, 2.0),
         ("b", NodeState.CORDONED, 2.0),
@@ -247,8 +247,10 @@ def test_a_step_done_again_replaces_the_older_one_and_never_the_newer(store: Sql
 
 
 def test_a_checkpoint_counts_once_every_rank_has_stored_it(store: SqlStore) -> None:
-    def add(step: int, rank: int, *, world: int = 2, whole: bool = False) -> Part:
-        part = Part(step=step, rank=rank, digest=f"d{step}{rank}", world=world, whole=whole)
+    def add(step: int, rank: int, *, world: int = 2, whole: bool = False) -> CheckpointPart:
+        part = CheckpointPart(
+            step=step, rank=rank, digest=f"d{step}{rank}", world=world, whole=whole
+        )
         store.history.add_checkpoint("j", part)
         return part
 
@@ -295,21 +297,21 @@ def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:
     assert store.artifacts.find("m") == artifact
     assert store.artifacts.list(projects=["default"], kinds=[ArtifactKind.DATASET]) == []
     assert store.artifacts.remove(artifact.id)
-    store.people.add_project(Project(name="p"))
+    store.access.add_project(Project(name="p"))
     with pytest.raises(AlreadyExists):
-        store.people.add_project(Project(name="p"))
+        store.access.add_project(Project(name="p"))
     limited = Project(name="p", quota={DeviceKind.NPU: 8000})
-    assert store.people.set_quota(limited)
-    assert store.people.projects() == [limited]
+    assert store.access.set_quota(limited)
+    assert store.access.projects() == [limited]
     key = Key(id="k", name="n", project="p", role=Role.MEMBER, digest="d", created_at=1.0)
-    store.people.add_key(key)
-    assert store.people.key("k") == key
-    assert store.people.revoke_key("k", at=2.0)
-    assert not store.people.revoke_key("k", at=3.0)
-    store.people.put_secret("p", "s", b"1")
-    store.people.put_secret("p", "s", b"2")
-    assert store.people.secrets("p") == {"s": b"2"}
-    assert store.people.drop_secret("p", "s")
+    store.access.add_key(key)
+    assert store.access.key("k") == key
+    assert store.access.revoke_key("k", at=2.0)
+    assert not store.access.revoke_key("k", at=3.0)
+    store.access.put_secret("p", "s", b"1")
+    store.access.put_secret("p", "s", b"2")
+    assert store.access.secrets("p") == {"s": b"2"}
+    assert store.access.drop_secret("p", "s")
 
 
 def test_calls_are_counted_once_and_device_time_adds_up(store: SqlStore) -> None:
@@ -317,22 +319,22 @@ def test_calls_are_counted_once_and_device_time_adds_up(store: SqlStore) -> None
         id="c", at=1.0, project="default", key_id="k", service="s",
         prompt_tokens=5, completion_tokens=7, status=200, duration_s=0.1,
     )  # fmt: skip
-    store.books.add_calls([call])
-    store.books.add_calls([call])
+    store.usage.add_calls([call])
+    store.usage.add_calls([call])
     token = placed(store, "a")
     store.workloads.end(WorkloadId("a"), token, State.SUCCEEDED, Status(), now=12.0)
-    tokens, devices = store.books.usage(projects=None, now=99.0)
+    tokens, devices = store.usage.summary(projects=None, now=99.0)
     assert (tokens.requests, tokens.prompt_tokens, tokens.completion_tokens) == (1, 5, 7)
     assert (devices.what, devices.device_seconds, devices.device_kind) == ("j", 10.0, "cpu")
-    assert store.books.usage(projects=["other"], now=99.0) == []
+    assert store.usage.summary(projects=["other"], now=99.0) == []
 
 
 def test_the_audit_log_keeps_its_order(store: SqlStore) -> None:
     for number in range(3):
-        store.books.add_audit(
+        store.usage.add_audit(
             AuditRow(id=0, at=1.0, actor="me", action=str(number), subject="s", outcome="200")
         )
-    assert [row.action for row in store.books.audit(limit=2)] == ["2", "1"]
+    assert [row.action for row in store.usage.audit(limit=2)] == ["2", "1"]
 
 
 def test_migrating_twice_is_harmless(tmp_path: Path) -> None:
@@ -352,24 +354,24 @@ def test_a_database_that_does_not_answer_is_a_typed_error() -> None:
 
 def test_what_operators_say_and_plan_stays_whatever_nodes_report(store: SqlStore) -> None:
     node = cpu_node("a", 2)
-    store.pool.see_nodes([node], now=1.0)
-    said = Mark(
+    store.pool.record_nodes([node], now=1.0)
+    said = NodeOverride(
         supernode="s1", site="north", labels={"zone": "a"}, health={"cpu:1": Health.SEPARATED}
     )
-    assert store.pool.mark(NodeId("a"), said)
-    assert not store.pool.mark(NodeId("x"), said)
+    assert store.pool.set_override(NodeId("a"), said)
+    assert not store.pool.set_override(NodeId("x"), said)
     windows = [
-        Window(starts_at=20.0, ends_at=30.0),
-        Window(starts_at=5.0, ends_at=6.0, reason="firmware"),
+        MaintenanceWindow(starts_at=20.0, ends_at=30.0),
+        MaintenanceWindow(starts_at=5.0, ends_at=6.0, reason="firmware"),
     ]
     assert store.pool.set_windows(NodeId("a"), windows)
-    store.pool.see_nodes([node], now=2.0)
+    store.pool.record_nodes([node], now=2.0)
     (seen,) = store.pool.nodes()
     assert (seen.supernode, seen.site, seen.labels) == ("s1", "north", {"zone": "a"})
     assert [device.health for device in seen.devices] == [Health.HEALTHY, Health.SEPARATED]
     assert [window.starts_at for window in seen.windows] == [5.0, 20.0]
-    assert store.pool.marks() == {NodeId("a"): said}
-    assert store.pool.mark(NodeId("a"), Mark())
+    assert store.pool.overrides() == {NodeId("a"): said}
+    assert store.pool.set_override(NodeId("a"), NodeOverride())
     assert store.pool.set_windows(NodeId("a"), [])
     (seen,) = store.pool.nodes()
     assert (seen.supernode, seen.windows) == (node.supernode, ())
@@ -377,18 +379,18 @@ def test_what_operators_say_and_plan_stays_whatever_nodes_report(store: SqlStore
 
 def test_sizes_that_were_asked_for_are_kept_until_dropped(store: SqlStore) -> None:
     ident = WorkloadId("j")
-    assert store.targets.asked(ident) is None
-    store.targets.ask(ident, [grant(0)])
-    store.targets.ask(ident, [grant(0), grant(1)])
-    assert store.targets.asked(ident) == (grant(0), grant(1))
-    store.targets.drop(ident)
-    assert store.targets.asked(ident) is None
+    assert store.resize_requests.requested(ident) is None
+    store.resize_requests.request(ident, [grant(0)])
+    store.resize_requests.request(ident, [grant(0), grant(1)])
+    assert store.resize_requests.requested(ident) == (grant(0), grant(1))
+    store.resize_requests.drop(ident)
+    assert store.resize_requests.requested(ident) is None
 
 
 def test_what_was_held_is_told_with_its_times(store: SqlStore) -> None:
     store.workloads.add_job(job("j1"))
     assert store.workloads.place(WorkloadId("j1"), [grant(0)], now=10.0)
-    assert list(store.books.held(0.0)) == [("default", (grant(0),), 10.0, None)]
+    assert list(store.usage.held(0.0)) == [("default", (grant(0),), 10.0, None)]
 
 
 def test_limits_of_an_older_cloud_are_read_under_their_new_names(tmp_path: Path) -> None:
@@ -402,7 +404,7 @@ def test_limits_of_an_older_cloud_are_read_under_their_new_names(tmp_path: Path)
             tx.execute(text(f"DROP TABLE {table}"))
     store.close()
     again = SqlStore(url)
-    (lab,) = (one for one in again.people.projects() if one.name == "lab")
+    (lab,) = (one for one in again.access.projects() if one.name == "lab")
     assert lab.quota == {DeviceKind.NPU: 4000}
     assert again.pool.nodes() == []
     again.close()

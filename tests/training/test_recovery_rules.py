@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from karez.core.ports import Glimpse
+from karez.core.ports import ProcessSample
 from karez.core.receipts import Receipt
-from karez.core.recovery import FaultReport, Level, Occasion
+from karez.core.recovery import FaultPhase, FaultReport, Severity
 from karez.core.resources import Node, NodeId, NodeState
 from karez.core.workloads import LADDER
 from karez.training.recovery import ladder
@@ -88,11 +88,13 @@ def test_a_verdict_doubles_the_limit_until_a_step_is_heard_of() -> None:
     assert lookout.limit_s == pytest.approx(10.0)
 
 
-def look(doing: str, *, step: int = 7, state: str = "sleeping", cpu_s: float = 1.0) -> Glimpse:
-    return Glimpse(key="k", state=state, cpu_s=cpu_s, doing=doing, step=step)
+def look(
+    doing: str, *, step: int = 7, state: str = "sleeping", cpu_s: float = 1.0
+) -> ProcessSample:
+    return ProcessSample(key="k", state=state, cpu_s=cpu_s, activity=doing, step=step)
 
 
-def verdict(first: list[Glimpse], second: list[Glimpse], late_s: float = 6.0) -> object:
+def verdict(first: list[ProcessSample], second: list[ProcessSample], late_s: float = 6.0) -> object:
     return diagnose(
         dict(enumerate(first)), dict(enumerate(second)), apart_s=0.2, late_s=late_s, limit_s=5.0,
         since=0.0,
@@ -163,7 +165,7 @@ def test_checkpoints_come_as_young_and_daly_say() -> None:
     assert mean_time_between_failures(0, 1, 0.0) == pytest.approx(86_400 / 4e-3)
 
 
-def report(node: str, at: float, level: Level = Level.MAJOR, **more: object) -> FaultReport:
+def report(node: str, at: float, level: Severity = Severity.MAJOR, **more: object) -> FaultReport:
     fields = {"sender": "dcgm", "code": "xid-79", "level": level, "at": at, **more}
     return FaultReport(node=node, **fields)  # type: ignore[arg-type]
 
@@ -177,15 +179,15 @@ def test_repeat_offenders_are_evicted_and_never_too_many_at_once() -> None:
     once = [report("n3", 10.0), report("n3", 20.0)]
     assert not trust(nodes, once, here, 30.0).evict
     assert list(trust(nodes, [*once, report("n3", 25.0)], here, 30.0).evict) == ["n3"]
-    fatal = [report(f"n{n}", 10.0, Level.FATAL) for n in range(20)]
+    fatal = [report(f"n{n}", 10.0, Severity.FATAL) for n in range(20)]
     assert len(trust(nodes, fatal, here, 30.0).evict) == 2  # a tenth
     assert not trust(pool(1), fatal, here, 30.0).evict  # never the last
 
 
 def test_what_is_over_does_not_count_and_what_lasts_counts_for_ever() -> None:
     nodes, here = pool(20), frozenset([NodeId("n3")])
-    began = report("n3", 10.0, Level.FATAL, occasion=Occasion.OCCUR)
-    over = report("n3", 20.0, occasion=Occasion.RECOVER)
+    began = report("n3", 10.0, Severity.FATAL, occasion=FaultPhase.OCCUR)
+    over = report("n3", 20.0, occasion=FaultPhase.RECOVER)
     assert trust(nodes, [began], here, 1e6).evict
     assert not trust(nodes, [began, over], here, 30.0).evict
 
@@ -193,8 +195,8 @@ def test_what_is_over_does_not_count_and_what_lasts_counts_for_ever() -> None:
 def test_an_evicted_node_rests_is_probed_and_comes_back_later_each_time() -> None:
     nodes = [replace(pool(1)[0], state=NodeState.EVICTED), *pool(5)[1:]]
     here = frozenset([NodeId("n0")])
-    once = [report("n0", 0.0, Level.MINOR, code=EVICTED, sender="karez")]
-    twice = [*once, report("n0", 100.0, Level.MINOR, code=EVICTED, sender="karez")]
+    once = [report("n0", 0.0, Severity.MINOR, code=EVICTED, sender="karez")]
+    twice = [*once, report("n0", 100.0, Severity.MINOR, code=EVICTED, sender="karez")]
     assert trust(nodes, once, here, FIRST_REST_S + 1).release == ("n0",)
     assert trust(nodes, once, frozenset(), FIRST_REST_S + 1).release == ()  # it does not answer
     assert trust(nodes, twice, here, FIRST_REST_S + 101).release == ()

@@ -141,7 +141,7 @@ def test_who_was_asked_for_others_shards_is_not_stuck() -> None:
         ranks=ranks, generation=3, shard_layouts=cuts, is_session=True, is_sharded=True, since=0.0,
         phase=Phase.QUIESCING,
     )  # fmt: skip
-    own = {"steps": {10: "shm", 11: "shm"}, "born": {10: 1, 11: 2}, "sharded": True}
+    own = {"steps": {10: "shm", 11: "shm"}, "created_generation": {10: 1, 11: 2}, "sharded": True}
     gang, _ = advance(gang, ReadyToRestore(rank=0, attempt=1, generation=3, **own), 1.0)
     gang, commands = advance(gang, ReadyToRestore(rank=1, attempt=1, generation=0, **own), 8.0)
     assert [c.departed for c in commands if isinstance(c, QueryShards)] == [(2,), (2,)]

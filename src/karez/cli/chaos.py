@@ -20,13 +20,13 @@ from karez.cli.show import table
 from karez.client import calls
 from karez.client.address import find_address
 from karez.client.sdk import Client
-from karez.core.chaos import HEALED, Caused, HarmSpec, parse_faults, plan
+from karez.core.api_models import ReceiptView
+from karez.core.chaos import HEALED, FaultSpec, InjectedFault, parse_faults, plan_faults
 from karez.core.errors import BadRequest, Failed
-from karez.core.gangs import make_gang
-from karez.core.ports import Harm
+from karez.core.gang_syntax import make_gang
+from karez.core.ports import FaultKind
 from karez.core.resources import DeviceKind, NodeState
 from karez.core.units import show_seconds
-from karez.core.views import ReceiptView
 from karez.core.workloads import ENDED, Job, JobSpec, State, WorkloadKind
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ STEPS_EACH = 40
 class _Run:
     """What happened so far."""
 
-    caused: list[tuple[Caused, ReceiptView | None]] = field(default_factory=list)
+    caused: list[tuple[InjectedFault, ReceiptView | None]] = field(default_factory=list)
     """Each fault with the receipt of its recovery, where it needs one."""
     seconds: list[float] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class _Run:
 def run(
     ranks: Annotated[int, typer.Option(help="Ranks of the gang.", min=1, max=64)] = 4,
     faults: Annotated[
-        str, typer.Option(help="FAULT:COUNT,...: " + ", ".join(h.value for h in Harm))
+        str, typer.Option(help="FAULT:COUNT,...: " + ", ".join(h.value for h in FaultKind))
     ] = "kill:10",
     seed: Annotated[int, typer.Option(help="Decides order, ranks and moments.", min=0)] = 0,
     mode: Annotated[str, typer.Option(help="ddp, sharded (optimizer) or fsdp.")] = "ddp",
@@ -76,7 +76,7 @@ def run(
         raise BadRequest(problem=str(error)) from error
     if mode not in ("ddp", "sharded", "fsdp"):
         raise BadRequest(problem=f"--mode is ddp, sharded or fsdp, not {mode!r}")
-    if mode == "fsdp" and any(harm == Harm.CORRUPT for harm in wanted):
+    if mode == "fsdp" and any(harm == FaultKind.CORRUPT for harm in wanted):
         raise BadRequest(
             problem="with fsdp each rank alone has its part: no other shows that it is wrong",
             fix="Leave corrupt out, or take --mode ddp or sharded.",
@@ -92,7 +92,7 @@ def run(
             name="chaos", kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=ground,
             gang=gang, chaos=True,
         )  # fmt: skip
-        figures = _compare(client, spec, plan(wanted, ranks=ranks, seed=seed), say)
+        figures = _compare(client, spec, plan_faults(wanted, ranks=ranks, seed=seed), say)
     figures |= {"asked": len(wanted), "ranks": ranks, "faults": faults, "seed": seed, "mode": mode}
     if report is not None:
         report.write_text(json.dumps(figures, indent=2) + "\n")
@@ -107,7 +107,7 @@ def run(
 @app.command("cause")
 def cause(
     job: Annotated[str, typer.Argument(help="A job that was submitted with --chaos.")],
-    fault: Annotated[Harm, typer.Option(help="What to do to it.")] = Harm.KILL,
+    fault: Annotated[FaultKind, typer.Option(help="What to do to it.")] = FaultKind.KILL,
     rank: Annotated[int, typer.Option(help="To which rank, or where it stands.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +116,7 @@ def cause(
     Example: karez chaos cause my-job --fault stop --rank 2
     """
     with Client() as client:
-        (caused,) = client.call(calls.harm(job, [HarmSpec(what=fault, rank=rank)]))
+        (caused,) = client.call(calls.harm(job, [FaultSpec(what=fault, rank=rank)]))
     if as_json:
         typer.echo(json.dumps({"what": caused.what, "rank": caused.rank, "at": caused.at}))
     else:
@@ -124,7 +124,7 @@ def cause(
 
 
 def _compare(
-    client: Client, spec: JobSpec, groups: Sequence[Sequence[HarmSpec]], say: Say
+    client: Client, spec: JobSpec, groups: Sequence[Sequence[FaultSpec]], say: Say
 ) -> dict[str, Any]:
     """One run in peace, one with faults; their figures."""
     say(f"{spec.gang.want} ranks, {spec.settings['steps']} steps, undisturbed")
@@ -145,7 +145,7 @@ def _mute(_: str) -> None:
 
 
 def _disturb(
-    client: Client, job: Job, groups: Sequence[Sequence[HarmSpec]], told: _Run, say: Say
+    client: Client, job: Job, groups: Sequence[Sequence[FaultSpec]], told: _Run, say: Say
 ) -> None:
     """Cause one group of faults after another, each once the gang has got over the one before."""
     number = 0

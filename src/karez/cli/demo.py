@@ -19,10 +19,10 @@ from karez.cli.cloud import start_cloud, stop_cloud
 from karez.cli.curve import watch_job
 from karez.client import calls
 from karez.client.sdk import Client
+from karez.core.api_models import ReceiptView
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, MissingPart
 from karez.core.units import show_seconds
-from karez.core.views import ReceiptView
 from karez.core.workloads import ACTIVE, Job, JobSpec
 
 app = typer.Typer()

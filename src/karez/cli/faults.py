@@ -8,7 +8,7 @@ from karez.cli.connect import Json, client
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.errors import BadRequest
-from karez.core.recovery import FaultReport, Level, Occasion
+from karez.core.recovery import FaultPhase, FaultReport, Severity
 
 app = typer.Typer(no_args_is_help=True, help="Faults of nodes: report and list them.")
 
@@ -17,9 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="Faults of nodes: report and list t
 def report(
     node: Annotated[str, typer.Argument(help="Name of the node.")],
     code: Annotated[str, typer.Argument(help="The monitor's own code, such as xid-79.")],
-    level: Annotated[Level, typer.Option(help="How bad it is.")] = Level.MAJOR,
-    occasion: Annotated[Occasion, typer.Option(help="Begun, over, or came and went.")] = (
-        Occasion.ONCE
+    level: Annotated[Severity, typer.Option(help="How bad it is.")] = Severity.MAJOR,
+    occasion: Annotated[FaultPhase, typer.Option(help="Begun, over, or came and went.")] = (
+        FaultPhase.ONCE
     ),
     device: Annotated[int | None, typer.Option(help="Index of the device.")] = None,
     sender: Annotated[str, typer.Option(help="Who says so.")] = "operator",

@@ -1,4 +1,4 @@
-"""The options that describe a gang; karez.core.gangs reads them."""
+"""The options that describe a gang; karez.core.gang_syntax reads them."""
 
 from typing import Annotated
 

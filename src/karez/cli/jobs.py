@@ -14,7 +14,7 @@ from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
-from karez.core.gangs import make_gang
+from karez.core.gang_syntax import make_gang
 from karez.core.jobfile import parse_job
 from karez.core.units import parse_seconds, show_seconds
 from karez.core.workloads import (

@@ -21,10 +21,10 @@ from karez.core.resources import (
     IN_BYTES,
     DeviceKind,
     Health,
-    Mark,
+    MaintenanceWindow,
     Node,
     NodeId,
-    Window,
+    NodeOverride,
     show_amount,
 )
 from karez.core.units import parse_seconds, show_bytes
@@ -116,7 +116,7 @@ def maintenance(
         return
     try:
         begins = _when(starts)
-        window = Window(
+        window = MaintenanceWindow(
             starts_at=begins, ends_at=begins + parse_seconds(length or "1h"), reason=reason
         )
     except ValueError as error:
@@ -155,10 +155,10 @@ def mark(
     Healthy and sub-healthy devices take work, pre-separated and separated ones do not. What was
     said before stays, unless it is said anew. Example: karez pool mark n3 --label zone=a
     """
-    before = Mark() if none else client().call(calls.marks()).get(node, Mark())
+    before = NodeOverride() if none else client().call(calls.marks()).get(node, NodeOverride())
     try:
         levels = {name: Health(level) for name, level in pairs(health).items()}
-        said = Mark(
+        said = NodeOverride(
             site=site or before.site,
             cluster=cluster or before.cluster,
             supernode=supernode or before.supernode,

@@ -8,7 +8,7 @@ from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest, Failed
-from karez.core.gangs import make_gang
+from karez.core.gang_syntax import make_gang
 from karez.core.resources import DeviceKind
 from karez.core.workloads import JobSpec
 from karez.migration.verify.run import Piece, failed

@@ -10,11 +10,11 @@ from karez.cli.connect import Json, client
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.client.address import state_folder
+from karez.core.api_models import ReceiptView
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest, BrokenArtifact
 from karez.core.receipts import Receipt, check, fingerprint
 from karez.core.units import show_seconds
-from karez.core.views import ReceiptView
 
 app = typer.Typer(no_args_is_help=True, help="Check receipts of recoveries, offline.")
 WIDTH = 56

@@ -8,7 +8,7 @@ from karez.cli.connect import Json, ProjectName, Yes, client, sure
 from karez.cli.show import clock, json_out, table
 from karez.client import calls
 from karez.core.errors import BadRequest
-from karez.core.resources import parse_need
+from karez.core.resources import parse_resource_request
 from karez.core.workloads import ServiceSpec
 
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
@@ -36,7 +36,7 @@ def deploy(
             project=project,
             engine=engine,
             replicas=replicas,
-            each=tuple(parse_need(text) for text in each or ("cpu=1",)),
+            each=tuple(parse_resource_request(text) for text in each or ("cpu=1",)),
             context_tokens=context,
         )
     except ValueError as error:

@@ -203,14 +203,14 @@ def share(
 
     Example: karez simulate share --requests azure.csv --inventory pool.toml --replica-rate 2500
     """
-    from karez.core.gangs import make_gang  # noqa: PLC0415 - only here
-    from karez.core.resources import parse_need  # noqa: PLC0415 - as above
+    from karez.core.gang_syntax import make_gang  # noqa: PLC0415 - only here
+    from karez.core.resources import parse_resource_request  # noqa: PLC0415 - as above
     from karez.simulation import pages, sharing  # noqa: PLC0415 - NumPy, only here
 
     nodes = nodes_of(inventory)
     try:
         how = sharing.Sharing(
-            replica=parse_need(replica),
+            replica=parse_resource_request(replica),
             replica_rate=replica_rate,
             training=make_gang(train, [train_each]),
             headroom=headroom,

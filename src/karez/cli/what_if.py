@@ -12,7 +12,7 @@ from karez.cli.simulate import lines_of, nodes_of
 from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.explanations import WhatIf
-from karez.core.gangs import make_gang
+from karez.core.gang_syntax import make_gang
 from karez.core.resources import DeviceKind, NodeId, parse_amount
 from karez.core.units import parse_seconds, show_seconds
 from karez.core.workloads import Topology

@@ -4,16 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from karez.core.api_models import (
+    JoinConfig,
+    KeyView,
+    LogPiece,
+    NewKey,
+    PublicKey,
+    ReceiptView,
+    Summary,
+)
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
-from karez.core.chaos import Caused, HarmSpec
+from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.codec import to_json
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.identity import KeySpec, Principal, Project
 from karez.core.receipts import Goodput
 from karez.core.recovery import FaultReport, Transition
-from karez.core.resources import Mark, Node, Window
+from karez.core.resources import MaintenanceWindow, Node, NodeOverride
 from karez.core.usage import AuditRow, MetricRow, UsageRow
-from karez.core.views import JoinPaper, KeyView, LogPiece, NewKey, PublicKey, ReceiptView, Summary
 from karez.core.workloads import Allocation, Job, JobSpec, Service, ServiceSpec, State
 
 T = TypeVar("T")
@@ -84,10 +92,10 @@ def transitions(ident: str) -> Call[list[Transition]]:
     return Call(answer=list[Transition], method="GET", path=f"/jobs/{ident}/transitions")
 
 
-def harm(ident: str, specs: Sequence[HarmSpec]) -> Call[list[Caused]]:
+def harm(ident: str, specs: Sequence[FaultSpec]) -> Call[list[InjectedFault]]:
     """Break a job on purpose."""
     body = [to_json(spec) for spec in specs]
-    return Call(answer=list[Caused], method="POST", path=f"/jobs/{ident}/harm", body=body)
+    return Call(answer=list[InjectedFault], method="POST", path=f"/jobs/{ident}/harm", body=body)
 
 
 def report_fault(report: FaultReport) -> Call[FaultReport]:
@@ -208,21 +216,21 @@ def drain(node: str) -> Call[dict[str, str]]:
     return Call(answer=dict[str, str], method="POST", path=path, once="same")
 
 
-def maintenance(node: str, windows: Sequence[Window]) -> Call[list[Window]]:
+def maintenance(node: str, windows: Sequence[MaintenanceWindow]) -> Call[list[MaintenanceWindow]]:
     """Plan a node's maintenance anew."""
     body, path = [to_json(window) for window in windows], f"/pool/nodes/{node}/maintenance"
-    return Call(answer=list[Window], method="PUT", path=path, body=body, once="same")
+    return Call(answer=list[MaintenanceWindow], method="PUT", path=path, body=body, once="same")
 
 
-def marks() -> Call[dict[str, Mark]]:
+def marks() -> Call[dict[str, NodeOverride]]:
     """What operators said of nodes."""
-    return Call(answer=dict[str, Mark], method="GET", path="/pool/marks")
+    return Call(answer=dict[str, NodeOverride], method="GET", path="/pool/marks")
 
 
-def mark(node: str, said: Mark) -> Call[Mark]:
+def mark(node: str, said: NodeOverride) -> Call[NodeOverride]:
     """Say something of a node, in place of what was said before."""
     path = f"/pool/nodes/{node}/mark"
-    return Call(answer=Mark, method="PUT", path=path, body=to_json(said), once="same")
+    return Call(answer=NodeOverride, method="PUT", path=path, body=to_json(said), once="same")
 
 
 def regroup(*, carry_out: bool) -> Call[DefragResult]:
@@ -283,6 +291,6 @@ def audit(limit: int) -> Call[list[AuditRow]]:
     return Call(answer=list[AuditRow], method="GET", path="/audit", params={"limit": limit})
 
 
-def join_paper() -> Call[JoinPaper]:
+def join_paper() -> Call[JoinConfig]:
     """How a host joins; needs a node key."""
-    return Call(answer=JoinPaper, method="GET", path="/node/join")
+    return Call(answer=JoinConfig, method="GET", path="/node/join")

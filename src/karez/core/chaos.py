@@ -6,84 +6,86 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from karez.core.ports import Harm
+from karez.core.ports import FaultKind
 from karez.core.resources import FORBID
 
-MOST_FAULTS = 10_000
-MOST_DELAY_S = 60.0
-HEALED = frozenset({Harm.KILL, Harm.STOP, Harm.CORRUPT, Harm.LINK, Harm.NODE})
+MAX_FAULTS = 10_000
+MAX_DELAY_S = 60.0
+HEALED = frozenset(
+    {FaultKind.KILL, FaultKind.STOP, FaultKind.CORRUPT, FaultKind.LINK, FaultKind.NODE}
+)
 """Faults that a gang recovers from, and writes a receipt; the others it must not notice."""
-SHARED = frozenset({Harm.KEEPER, Harm.FOREMAN, Harm.CONTROL})
+SHARED = frozenset({FaultKind.KEEPER, FaultKind.FOREMAN, FaultKind.CONTROL})
 """Faults of what other jobs use too: for admins of all projects."""
-MOST_AT_ONCE = 64
+MAX_AT_ONCE = 64
 TOGETHER = 0.15
 """Share of faults that hit while the recovery from the one before is under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HarmSpec:
+class FaultSpec:
     """One fault to be caused."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
-    what: Harm
+    what: FaultKind
     rank: int = 0
     after_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rank < 0:
             raise ValueError(f"a rank is 0 or more, not {self.rank}")
-        if not 0.0 <= self.after_s <= MOST_DELAY_S:
-            raise ValueError(f"after_s is 0 to {MOST_DELAY_S:.0f} seconds, not {self.after_s}")
+        if not 0.0 <= self.after_s <= MAX_DELAY_S:
+            raise ValueError(f"after_s is 0 to {MAX_DELAY_S:.0f} seconds, not {self.after_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caused:
+class InjectedFault:
     """When a fault was caused, by control's clock."""
 
-    what: Harm
+    what: FaultKind
     rank: int
     at: float
 
 
-def parse_faults(text: str) -> list[Harm]:
+def parse_faults(text: str) -> list[FaultKind]:
     """`kill:50,stop:3` as a list of faults, one by one.
 
     Raises:
         ValueError: An unknown fault, or a count that is none.
     """
-    found: list[Harm] = []
+    found: list[FaultKind] = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, _, count = word.partition(":")
         try:
-            what = Harm(name)
+            what = FaultKind(name)
         except ValueError:
-            names = ", ".join(harm.value for harm in Harm)
+            names = ", ".join(harm.value for harm in FaultKind)
             raise ValueError(f"there is no fault {name!r}; there are {names}") from None
         if count and not count.isdecimal():
             raise ValueError(f"{word!r} should read FAULT:COUNT, such as kill:50")
         found += [what] * int(count or 1)
-        if len(found) > MOST_FAULTS:
-            raise ValueError(f"more than {MOST_FAULTS:,} faults")
+        if len(found) > MAX_FAULTS:
+            raise ValueError(f"more than {MAX_FAULTS:,} faults")
     if not found:
         raise ValueError("name at least one fault, such as kill:50")
     return found
 
 
-def plan(faults: Sequence[Harm], *, ranks: int, seed: int) -> list[list[HarmSpec]]:
+def plan_faults(faults: Sequence[FaultKind], *, ranks: int, seed: int) -> list[list[FaultSpec]]:
     """Shuffle faults over ranks: groups to be caused one after another has been recovered from.
 
     Some groups have a second fault that comes while the first is being dealt with.
     """
     chance = np.random.Generator(np.random.PCG64(seed))
     order = [faults[i] for i in chance.permutation(len(faults))]
-    groups: list[list[HarmSpec]] = []
+    groups: list[list[FaultSpec]] = []
     for what in order:
         rank = int(chance.integers(ranks))
         joins = chance.random() < TOGETHER and what in HEALED
         if joins and groups and groups[-1][0].what in HEALED and len(groups[-1]) == 1:
             delay_s = float(chance.uniform(0.0, 0.1))
-            groups[-1].append(HarmSpec(what=what, rank=rank, after_s=round(delay_s, 4)))
+            groups[-1].append(FaultSpec(what=what, rank=rank, after_s=round(delay_s, 4)))
         else:
-            groups.append([HarmSpec(what=what, rank=rank)])
+            groups.append([FaultSpec(what=what, rank=rank)])
     return groups

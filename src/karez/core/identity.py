@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from karez.core.resources import FORBID, DeviceKind
 from karez.core.workloads import check_name
 
-MOST_WEIGHT = 1_000_000
+MAX_WEIGHT = 1_000_000
 EVERYWHERE = "*"
 """The project of a key that is good for all projects."""
 
@@ -103,8 +103,8 @@ class Project:
                 raise ValueError(f"a quota cannot be negative: {dict(limits)}")
         if (self.guarantee or self.lend) and not self.cohort:
             raise ValueError("a guarantee and a lending limit need a cohort")
-        if not 1 <= self.weight <= MOST_WEIGHT:
-            raise ValueError(f"a weight is a whole number from 1 to {MOST_WEIGHT}")
+        if not 1 <= self.weight <= MAX_WEIGHT:
+            raise ValueError(f"a weight is a whole number from 1 to {MAX_WEIGHT}")
         for kind, amount in self.guarantee.items():
             if amount > self.quota.get(kind, amount):
                 raise ValueError(f"the guarantee of {kind} is larger than the cap")

@@ -4,15 +4,15 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from karez.core.resources import Need, need_from, parse_need
+from karez.core.resources import ResourceRequest, parse_resource_request, resource_request_from
 from karez.core.units import parse_seconds
 from karez.core.workloads import (
-    Among,
     EndReason,
+    GangRole,
     GangSpec,
     JobSpec,
+    NodeAffinity,
     Retry,
-    Role,
     Topology,
     WorkloadKind,
 )
@@ -107,11 +107,11 @@ def _workers(workers: Any) -> tuple[int, int, int | None]:
     return low, want, None if most is None else int(most)
 
 
-def _role(table: Mapping[str, Any]) -> Role:
+def _role(table: Mapping[str, Any]) -> GangRole:
     _only(table, {"name", "workers", "each", "command", "on", "off"}, "[[gang.roles]]")
     if "name" not in table:
         raise ValueError("each of [[gang.roles]] needs a name")
-    return Role(
+    return GangRole(
         name=str(table["name"]),
         workers=int(table.get("workers", 1)),
         each=_each(table),
@@ -120,19 +120,22 @@ def _role(table: Mapping[str, Any]) -> Role:
     )
 
 
-def _each(table: Mapping[str, Any]) -> tuple[Need, ...]:
+def _each(table: Mapping[str, Any]) -> tuple[ResourceRequest, ...]:
     needs = table.get("each", ({"cpu": 1},))
     if isinstance(needs, dict):
         needs = (needs,)
-    return tuple(need_from(need) if isinstance(need, dict) else parse_need(need) for need in needs)
+    return tuple(
+        resource_request_from(need) if isinstance(need, dict) else parse_resource_request(need)
+        for need in needs
+    )
 
 
-def _among(table: Mapping[str, Any]) -> Among:
+def _among(table: Mapping[str, Any]) -> NodeAffinity:
     def names(key: str) -> tuple[str, ...]:
         value = table.get(key, ())
         return (value,) if isinstance(value, str) else tuple(str(name) for name in value)
 
-    return Among(on=names("on"), off=names("off"))
+    return NodeAffinity(on=names("on"), off=names("off"))
 
 
 def _retry(table: Mapping[str, Any]) -> Retry:

@@ -71,7 +71,7 @@ class ProcessInfo:
     error: str = ""
     grant: Grant | None = None
     """What it was started with."""
-    said: Mapping[str, Any] = field(default_factory=dict)
+    last_messages: Mapping[str, Any] = field(default_factory=dict)
     """The newest message of each type it sent."""
 
 
@@ -93,12 +93,12 @@ class Poll:
 
     events: tuple[Event, ...]
     seq: int
-    boot: str
+    agent_boot_id: str
     """Changes when the node's agent started anew and forgot everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
+class ProcessSample:
     """A look at one process from outside: it need not answer."""
 
     key: str
@@ -106,15 +106,15 @@ class Glimpse:
     """As the kernel has it: `running`, `sleeping`, `stopped`, `disk-sleep`, ..."""
     cpu_s: float
     """Processor time that it has used."""
-    doing: str = ""
+    activity: str = ""
     """What it wrote on its board, in lower case; empty if it has none."""
     step: int = 0
     generation: int = 0
-    for_s: float = 0.0
+    activity_s: float = 0.0
     """How long it has been at that."""
 
 
-class Harm(StrEnum):
+class FaultKind(StrEnum):
     """What can be done to a job on purpose, to see that it goes on."""
 
     KILL = "kill"
@@ -156,7 +156,7 @@ class Fabric(Protocol):
         """Start a process; returns before it runs. Trouble comes as an `exit` event."""
         ...
 
-    def tell(self, node: NodeId, key: str, message: Mapping[str, Any]) -> None:
+    def send(self, node: NodeId, key: str, message: Mapping[str, Any]) -> None:
         """Send a message to a process; dropped if it is gone."""
         ...
 
@@ -164,7 +164,7 @@ class Fabric(Protocol):
         """End a process and its children. Repeatable."""
         ...
 
-    def forget(self, node: NodeId, workload: WorkloadId) -> None:
+    def purge(self, node: NodeId, workload: WorkloadId) -> None:
         """Kill what is left of a workload and drop its memory, folders and records."""
         ...
 
@@ -176,11 +176,13 @@ class Fabric(Protocol):
         """Events of a workload after `after`, waiting up to `wait_s` for one."""
         ...
 
-    def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
+    def sample(
+        self, node: NodeId, workload: WorkloadId, *, stacks: bool
+    ) -> Sequence[ProcessSample]:
         """What the living processes of a workload are at; `stacks` go to their output."""
         ...
 
-    def harm(self, node: NodeId, workload: WorkloadId, key: str, what: Harm) -> None:
+    def inject_fault(self, node: NodeId, workload: WorkloadId, key: str, what: FaultKind) -> None:
         """Break something of one workload on purpose."""
         ...
 
@@ -196,7 +198,7 @@ class Fabric(Protocol):
         """Put one file of a node into the blob store."""
         ...
 
-    def keeper(self, node: NodeId) -> str:
+    def replica_server(self, node: NodeId) -> str:
         """host:port of the node's keeper."""
         ...
 

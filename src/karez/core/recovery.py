@@ -8,7 +8,7 @@ from karez.core.resources import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class CheckpointPart:
     """One rank's part of a stored checkpoint."""
 
     step: int
@@ -31,7 +31,7 @@ class Transition:
     """What the next foreman must know, as JSON."""
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     """How bad a reported fault is."""
 
     MINOR = "minor"
@@ -42,7 +42,7 @@ class Level(StrEnum):
     """Nothing goes on there: jobs leave, and nothing new is placed."""
 
 
-class Occasion(StrEnum):
+class FaultPhase(StrEnum):
     """Whether a fault has begun, is over, or came and went."""
 
     OCCUR = "occur"
@@ -63,8 +63,8 @@ class FaultReport:
     sender: str
     node: str
     code: str
-    level: Level = Level.MAJOR
-    occasion: Occasion = Occasion.ONCE
+    level: Severity = Severity.MAJOR
+    occasion: FaultPhase = FaultPhase.ONCE
     device: int | None = None
     """Index on the node; none: the node itself."""
     detail: str = ""

@@ -11,12 +11,12 @@ from karez.core.units import MILLI, parse_bytes, show_bytes, show_devices, show_
 NodeId = NewType("NodeId", str)
 """The host label of a node; it outlives the engine's own id when a host rejoins."""
 
-MOST_DEVICES = 1024
+MAX_DEVICES = 1024
 """Devices of one worker, cores included: no node has more."""
 
-MOST_BYTES = 1 << 50
+MAX_BYTES = 1 << 50
 """A pebibyte of memory or storage on one node: no node has more."""
-MOST_SPEED = 1e6
+MAX_SPEED = 1e6
 """Beyond this a speed is a slip of the pen."""
 
 FORBID: dict[str, Any] = {"extra": "forbid"}
@@ -75,7 +75,7 @@ class NodeState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class MaintenanceWindow:
     """A time in which a node is needed for something else. UTC epoch seconds."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
@@ -111,12 +111,12 @@ class Node:
     """Resource -> how a grant of it is enforced here, or that it is not and why."""
     state: NodeState = NodeState.READY
     seen_at: float = 0.0
-    windows: tuple[Window, ...] = ()
+    windows: tuple[MaintenanceWindow, ...] = ()
     """Maintenance to come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class NodeOverride:
     """What an operator says of a node, beside what the node says of itself."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
@@ -156,7 +156,7 @@ _LEVELS = list(Health)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class ResourceRequest:
     """What one worker needs: an amount of one kind, and what must come with it from the same node.
 
     `speed` is the work it gets done per second, relative to the other alternatives.
@@ -179,14 +179,14 @@ class Need:
 
     def __post_init__(self) -> None:
         amounts = (self.memory_bytes, self.storage_bytes, self.cpu_milli, self.dpu_milli)
-        if min(amounts) < 0 or not 0 < self.speed <= MOST_SPEED:
+        if min(amounts) < 0 or not 0 < self.speed <= MAX_SPEED:
             raise ValueError(
-                f"no amount can be negative, and speed is above 0 and up to {MOST_SPEED:g}: "
+                f"no amount can be negative, and speed is above 0 and up to {MAX_SPEED:g}: "
                 f"{self.show()}"
             )
-        if max(self.memory_bytes, self.storage_bytes) > MOST_BYTES:
+        if max(self.memory_bytes, self.storage_bytes) > MAX_BYTES:
             raise ValueError(f"{self.show()}: no node has so many bytes")
-        if max(self.cpu_milli, self.dpu_milli) > MOST_DEVICES * MILLI:
+        if max(self.cpu_milli, self.dpu_milli) > MAX_DEVICES * MILLI:
             raise ValueError(f"{self.show()}: no node has so many")
         if self.kind in IN_BYTES:
             self._check_bytes()
@@ -202,7 +202,7 @@ class Need:
     def _check_devices(self) -> None:
         if self.milli < 1:
             raise ValueError(f"a worker needs some of a device, got {self.milli / MILLI:g}")
-        if self.milli > MOST_DEVICES * MILLI:
+        if self.milli > MAX_DEVICES * MILLI:
             raise ValueError(f"{self.milli / MILLI:g} devices are more than any node has")
         if self.kind != DeviceKind.DPU and self.milli > MILLI and self.milli % MILLI:
             raise ValueError(
@@ -241,7 +241,7 @@ class Need:
         return " + ".join(parts)
 
 
-def parse_need(text: str) -> Need:
+def parse_resource_request(text: str) -> ResourceRequest:
     """`npu=1,cpu=8,memory=4GiB,model=910B|910C,speed=0.5` as one alternative.
 
     Raises:
@@ -255,10 +255,10 @@ def parse_need(text: str) -> Need:
         if key.strip() in fields:
             raise ValueError(f"{key.strip()!r} is there twice in {text!r}")
         fields[key.strip()] = value.strip()
-    return need_from(fields)
+    return resource_request_from(fields)
 
 
-def need_from(fields: Mapping[str, str | float | int]) -> Need:
+def resource_request_from(fields: Mapping[str, str | float | int]) -> ResourceRequest:
     """One alternative from a TOML table such as `{ npu = 1, cpu = 8, memory = "32GiB" }`.
 
     The device is the npu or gpu; without either, the cpu, the dpu, the memory or the storage, in
@@ -271,7 +271,7 @@ def need_from(fields: Mapping[str, str | float | int]) -> Need:
     unknown = sorted(set(fields) - {*words, "speed", "model"})
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is no device kind; say {', '.join(words_in_order())}, model or speed"
+            f"{unknown[0]!r} is no device kind; say {', '.join(kinds_in_order())}, model or speed"
         )
     named = [kind for kind in _FIRST if kind.value in fields]
     if not named:
@@ -283,7 +283,7 @@ def need_from(fields: Mapping[str, str | float | int]) -> Need:
     memory = parse_bytes(_whole(fields.get("memory", 0)))
     storage = parse_bytes(_whole(fields.get("storage", 0)))
     models = str(fields["model"]).split("|") if "model" in fields else []
-    return Need(
+    return ResourceRequest(
         kind=kind,
         milli=0 if kind in IN_BYTES else _milli(fields, kind),
         memory_bytes=memory,
@@ -301,7 +301,7 @@ _FIRST: Final = (
 )  # fmt: skip
 
 
-def words_in_order() -> list[str]:
+def kinds_in_order() -> list[str]:
     """The kinds as people write them, accelerators first."""
     return [kind.value for kind in _FIRST]
 
@@ -375,7 +375,7 @@ class Grant:
             found[self.kind] = self.milli
         return {kind: amount for kind, amount in found.items() if amount}
 
-    def meets(self, need: Need) -> bool:
+    def meets(self, need: ResourceRequest) -> bool:
         """Whether this is what a need asks for, its model left aside."""
         return self.kind == need.kind and dict(self.amounts) == dict(need.amounts)
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.identity import Key, Project
 from karez.core.receipts import Receipt
-from karez.core.recovery import FaultReport, Part, Transition
-from karez.core.resources import Grant, Mark, Node, NodeId, NodeState, Window
+from karez.core.recovery import CheckpointPart, FaultReport, Transition
+from karez.core.resources import Grant, MaintenanceWindow, Node, NodeId, NodeOverride, NodeState
 from karez.core.usage import AuditRow, Call, MetricRow, UsageRow
 from karez.core.workloads import Allocation, Job, Service, State, Status, WorkloadId
 
@@ -69,7 +69,7 @@ class WorkloadStore(Protocol):
         """Ask for an end: a queued one ends at once, an active one becomes STOPPING."""
         ...
 
-    def request_yield(self, ident: WorkloadId) -> bool:
+    def request_preemption(self, ident: WorkloadId) -> bool:
         """Ask an active workload to keep its state and wait again. False: it is not active."""
         ...
 
@@ -127,7 +127,7 @@ class WorkloadStore(Protocol):
 class NodeStore(Protocol):
     """The nodes ever seen."""
 
-    def see_nodes(self, nodes: Sequence[Node], *, now: float) -> None:
+    def record_nodes(self, nodes: Sequence[Node], *, now: float) -> None:
         """Record nodes as seen now; a cordon stays."""
         ...
 
@@ -135,15 +135,15 @@ class NodeStore(Protocol):
         """Cordon, uncordon or mark lost. False: no such node."""
         ...
 
-    def set_windows(self, node: NodeId, windows: Sequence[Window]) -> bool:
+    def set_windows(self, node: NodeId, windows: Sequence[MaintenanceWindow]) -> bool:
         """Plan a node's maintenance anew. False: no such node."""
         ...
 
-    def mark(self, node: NodeId, mark: Mark) -> bool:
+    def set_override(self, node: NodeId, mark: NodeOverride) -> bool:
         """Keep what an operator says of a node. False: no such node."""
         ...
 
-    def marks(self) -> Mapping[NodeId, Mark]:
+    def overrides(self) -> Mapping[NodeId, NodeOverride]:
         """What operators said."""
         ...
 
@@ -152,14 +152,14 @@ class NodeStore(Protocol):
         ...
 
 
-class TargetStore(Protocol):
+class ResizeRequestStore(Protocol):
     """Sizes that running gangs were asked to take."""
 
-    def ask(self, ident: WorkloadId, grants: Sequence[Grant]) -> None:
+    def request(self, ident: WorkloadId, grants: Sequence[Grant]) -> None:
         """Ask a gang to go on with these grants; the newest word stands."""
         ...
 
-    def asked(self, ident: WorkloadId) -> Sequence[Grant] | None:
+    def requested(self, ident: WorkloadId) -> Sequence[Grant] | None:
         """What it was asked for, if anything."""
         ...
 
@@ -187,11 +187,13 @@ class HistoryStore(Protocol):
         """Steps after `after`, in order of step and rank."""
         ...
 
-    def add_checkpoint(self, job: str, part: Part) -> None:
+    def add_checkpoint(self, job: str, part: CheckpointPart) -> None:
         """Record one rank's part of a stored checkpoint."""
         ...
 
-    def newest_checkpoint(self, job: str, seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
+    def newest_checkpoint(
+        self, job: str, seats: Sequence[int]
+    ) -> Mapping[int, Sequence[CheckpointPart]]:
         """Seat -> the parts it starts from, of the newest step that these seats can start from.
 
         A step counts once all ranks that were there have stored it. A seat that stored none of it
@@ -239,7 +241,7 @@ class ArtifactStore(Protocol):
         ...
 
 
-class PeopleStore(Protocol):
+class AccessStore(Protocol):
     """Projects, keys and secrets."""
 
     def add_project(self, project: Project) -> None:
@@ -283,14 +285,14 @@ class PeopleStore(Protocol):
         ...
 
 
-class BookStore(Protocol):
+class UsageStore(Protocol):
     """Calls, usage and the audit log."""
 
     def add_calls(self, calls: Sequence[Call]) -> None:
         """Record gateway calls; one recorded before is left as it is."""
         ...
 
-    def usage(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
+    def summary(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
         """Tokens per service and device-seconds per workload."""
         ...
 
@@ -321,7 +323,7 @@ class Store(Protocol):
         ...
 
     @property
-    def targets(self) -> TargetStore:
+    def resize_requests(self) -> ResizeRequestStore:
         """Sizes that were asked for."""
         ...
 
@@ -336,12 +338,12 @@ class Store(Protocol):
         ...
 
     @property
-    def people(self) -> PeopleStore:
+    def access(self) -> AccessStore:
         """Projects, keys, secrets."""
         ...
 
     @property
-    def books(self) -> BookStore:
+    def usage(self) -> UsageStore:
         """Usage and audit."""
         ...
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, NewType
 
-from karez.core.resources import FORBID, IN_BYTES, Grant, Need, NodeId
+from karez.core.resources import FORBID, IN_BYTES, Grant, NodeId, ResourceRequest
 from karez.core.units import MILLI, show_seconds
 
 WorkloadId = NewType("WorkloadId", str)
@@ -29,8 +29,8 @@ def check_name(name: str) -> None:
         )
 
 
-MOST_SECONDS = 100 * 365.25 * 86_400
-MOST_WORKERS = 100_000
+MAX_SECONDS = 100 * 365.25 * 86_400
+MAX_WORKERS = 100_000
 """Workers of one gang: the design goes to 100,000 devices."""
 
 
@@ -88,19 +88,19 @@ class Topology(StrEnum):
 
 LADDER = ("retry", "in-place", "replace", "shrink", "restart")
 """The recovery rungs that exist, from the gentlest to the hardest."""
-MOST_PEERS = 8
+MAX_PEERS = 8
 """Copies of a rank's state beside its own: each costs its size in memory and traffic."""
 
 
 SPARE = "spare"
 """The role of what a gang holds in reserve."""
-MOST_ROLES = 16
+MAX_ROLES = 16
 """Roles of one gang; each has needs of its own."""
-MOST_SPARES = 1000
+MAX_SPARES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Among:
+class NodeAffinity:
     """Which nodes will do, each said as a node's name or as `label=value`."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
@@ -123,11 +123,11 @@ class Among:
         return " and ".join([*words, *([f"not on {' or '.join(self.off)}"] if self.off else [])])
 
 
-ANYWHERE = Among()
+ANYWHERE = NodeAffinity()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+class GangRole:
     """More workers of a gang, with needs of their own: loaders, or memory on other nodes.
 
     They start and end with the gang. A role that asks for memory or storage alone is held for
@@ -138,17 +138,17 @@ class Role:
 
     name: str
     workers: int = 1
-    each: tuple[Need, ...] = (Need(),)
+    each: tuple[ResourceRequest, ...] = (ResourceRequest(),)
     command: tuple[str, ...] = ()
     """What they run; empty: the gang's own command."""
-    among: Among = ANYWHERE
+    among: NodeAffinity = ANYWHERE
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.name in (SPARE, "worker"):
             raise ValueError(f"a role cannot be called {self.name!r}; the gang has these already")
-        if not 1 <= self.workers <= MOST_WORKERS:
-            raise ValueError(f"role {self.name} needs 1 to {MOST_WORKERS} workers")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"role {self.name} needs 1 to {MAX_WORKERS} workers")
         if not self.each:
             raise ValueError(f"role {self.name} needs at least one alternative in `each`")
 
@@ -166,10 +166,10 @@ class GangSpec:
     min: int = 1
     want: int = 1
     max: int | None = None
-    each: tuple[Need, ...] = (Need(),)
+    each: tuple[ResourceRequest, ...] = (ResourceRequest(),)
     topology: Topology = Topology.ANY
-    among: Among = ANYWHERE
-    roles: tuple[Role, ...] = ()
+    among: NodeAffinity = ANYWHERE
+    roles: tuple[GangRole, ...] = ()
     spares: int = 0
     """Workers' places held in reserve, on other nodes where there are any: as many as fit."""
 
@@ -178,15 +178,15 @@ class GangSpec:
             raise ValueError(f"workers need 1 <= min <= want, got min={self.min} want={self.want}")
         if self.max is not None and self.max < self.want:
             raise ValueError(f"workers need want <= max, got want={self.want} max={self.max}")
-        if self.most > MOST_WORKERS:
-            raise ValueError(f"{self.most} workers are more than {MOST_WORKERS}")
+        if self.most > MAX_WORKERS:
+            raise ValueError(f"{self.most} workers are more than {MAX_WORKERS}")
         if not self.each:
             raise ValueError("a worker needs at least one alternative in `each`")
-        if not 0 <= self.spares <= MOST_SPARES:
-            raise ValueError(f"spares are between 0 and {MOST_SPARES}, not {self.spares}")
+        if not 0 <= self.spares <= MAX_SPARES:
+            raise ValueError(f"spares are between 0 and {MAX_SPARES}, not {self.spares}")
         names = [role.name for role in self.roles]
-        if len(set(names)) != len(names) or len(names) > MOST_ROLES:
-            raise ValueError(f"a gang has up to {MOST_ROLES} roles, each with a name of its own")
+        if len(set(names)) != len(names) or len(names) > MAX_ROLES:
+            raise ValueError(f"a gang has up to {MAX_ROLES} roles, each with a name of its own")
 
     @property
     def most(self) -> int:
@@ -258,14 +258,14 @@ class JobSpec:
             raise ValueError(f"no recovery rung {unknown[0]!r}; there are {', '.join(LADDER)}")
         if len(set(self.ladder)) != len(self.ladder):
             raise ValueError("a recovery rung is named twice")
-        if not 0 <= self.peers <= MOST_PEERS:
-            raise ValueError(f"peers are between 0 and {MOST_PEERS}, not {self.peers}")
+        if not 0 <= self.peers <= MAX_PEERS:
+            raise ValueError(f"peers are between 0 and {MAX_PEERS}, not {self.peers}")
 
     def _check_times(self) -> None:
         expected, limit, deadline = self.expected_duration_s, self.max_duration_s, self.deadline_s
         times = {"max_duration": limit, "expected_duration": expected, "deadline": deadline}
         for name, seconds in times.items():
-            if seconds is not None and not 0 < seconds <= MOST_SECONDS:
+            if seconds is not None and not 0 < seconds <= MAX_SECONDS:
                 raise ValueError(f"{name} must be positive and up to 100 years, got {seconds:g} s")
         if expected and limit and expected > limit:
             raise ValueError("expected_duration is longer than max_duration, which would end it")
@@ -336,7 +336,7 @@ class ServiceSpec:
     project: str = "default"
     engine: str = "llamacpp"
     replicas: int = 1
-    each: tuple[Need, ...] = (Need(milli=MILLI),)
+    each: tuple[ResourceRequest, ...] = (ResourceRequest(milli=MILLI),)
     context_tokens: int = 2048
     parallel: int = 4
     priority: int = 10

@@ -14,11 +14,19 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import StartFailed
-from karez.core.ports import Glimpse, Harm, NodeEnded, NodeLost, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import (
+    FaultKind,
+    NodeEnded,
+    NodeLost,
+    Poll,
+    ProcessInfo,
+    ProcessSample,
+    ProcessSpec,
+)
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.config import StewardConfig
-from karez.drivers.steward.pulse import BEAT_S, Pulse
+from karez.drivers.steward.heartbeat import BEAT_S, Heartbeat
 from karez.drivers.steward.steward import Steward
 
 HOST_LABEL = "karez-host"
@@ -49,7 +57,7 @@ class RayFabric:
         self._edge = edge
         self._stewards: dict[NodeId, Any] = {}
         self._silent: set[NodeId] = set()
-        self._pulses: dict[NodeId, Pulse] = {}
+        self._pulses: dict[NodeId, Heartbeat] = {}
         self._lock = threading.Lock()
         _wait_for_port(edge.address)
         try:
@@ -87,7 +95,7 @@ class RayFabric:
         """See Fabric."""
         self._call(node, "start", spec)
 
-    def tell(self, node: NodeId, key: str, message: Mapping[str, Any]) -> None:
+    def send(self, node: NodeId, key: str, message: Mapping[str, Any]) -> None:
         """See Fabric."""
         self._call(node, "tell", key, message)
 
@@ -95,7 +103,7 @@ class RayFabric:
         """See Fabric."""
         self._call(node, "kill", key, grace_s)
 
-    def forget(self, node: NodeId, workload: WorkloadId) -> None:
+    def purge(self, node: NodeId, workload: WorkloadId) -> None:
         """See Fabric."""
         self._call(node, "forget", workload, timeout_s=20.0)
 
@@ -109,7 +117,7 @@ class RayFabric:
         steward = self._stewards.get(node)
         if steward is None:
             raise NodeLost(f"{node} has no steward")
-        pulse = self._pulse_of(node)
+        pulse = self._heartbeat_of(node)
         if pulse.is_lost() and node in self._silent:
             _pause(BEAT_S)  # a node that is known to be lost is asked no more than it would beat
         ref = steward.poll.remote(workload, after, wait_s)
@@ -124,22 +132,24 @@ class RayFabric:
         answer: Poll = self._answer(node, ref, 0.05)
         return answer
 
-    def _pulse_of(self, node: NodeId) -> Pulse:
+    def _heartbeat_of(self, node: NodeId) -> Heartbeat:
         with self._lock:
             known = self._pulses.get(node)
         if known is None:
             address = str(self._call(node, "pulse"))
-            known = Pulse(address, self._edge.steward.token, self._edge.heartbeat_s)
+            known = Heartbeat(address, self._edge.steward.token, self._edge.heartbeat_s)
             with self._lock:
                 self._pulses[node] = known
         return known
 
-    def glimpse(self, node: NodeId, workload: WorkloadId, *, stacks: bool) -> Sequence[Glimpse]:
+    def sample(
+        self, node: NodeId, workload: WorkloadId, *, stacks: bool
+    ) -> Sequence[ProcessSample]:
         """See Fabric."""
-        found: Sequence[Glimpse] = self._call(node, "glimpse", workload, stacks)
+        found: Sequence[ProcessSample] = self._call(node, "glimpse", workload, stacks)
         return found
 
-    def harm(self, node: NodeId, workload: WorkloadId, key: str, what: Harm) -> None:
+    def inject_fault(self, node: NodeId, workload: WorkloadId, key: str, what: FaultKind) -> None:
         """See Fabric."""
         self._call(node, "harm", workload, key, what, timeout_s=20.0)
 
@@ -157,7 +167,7 @@ class RayFabric:
         entry: FileEntry = self._call(node, "save", path, timeout_s=600.0)
         return entry
 
-    def keeper(self, node: NodeId) -> str:
+    def replica_server(self, node: NodeId) -> str:
         """See Fabric."""
         return str(self._call(node, "keeper"))
 
@@ -220,7 +230,7 @@ class RayFabric:
                 self._silent.add(node)
                 raise NodeLost(f"{node} has no pulse")
 
-    def _forget_pulse(self, node: NodeId) -> None:
+    def _drop_heartbeat(self, node: NodeId) -> None:
         with self._lock:
             pulse = self._pulses.pop(node, None)
         if pulse is not None:
@@ -237,7 +247,7 @@ class RayFabric:
             raise NodeLost(f"{node} is silent for {limit_s} s") from error
         except RayError as error:
             self._stewards.pop(node, None)
-            self._forget_pulse(node)
+            self._drop_heartbeat(node)
             raise NodeLost(f"{node}: {type(error).__name__}") from error
         self._silent.discard(node)
         return answer

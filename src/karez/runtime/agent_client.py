@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from karez.core import wire
+from karez.transport import framing
 
 MEMORY = "KAREZ_POOLED_MEMORY"
 ASK_S = 1.0
@@ -76,18 +76,18 @@ class AgentClient:
         self._lock = threading.Lock()
         self._stream = socket.socket(socket.AF_UNIX)
         self._stream.connect(path)
-        wire.send(self._stream, {"key": key})
+        framing.send(self._stream, {"key": key})
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, kind: str, **data: object) -> None:
         """Send a message."""
         with self._lock:
-            wire.send(self._stream, {"type": kind, **data})
+            framing.send(self._stream, {"type": kind, **data})
 
     def _listen(self) -> None:
         try:
             while True:
-                message, _ = wire.receive(self._stream)
+                message, _ = framing.receive(self._stream)
                 self._hear(message)
                 self.inbox.put(message)
         except (EOFError, OSError):
@@ -102,12 +102,12 @@ class ReplicaClient:
         host, _, port = address.rpartition(":")
         self._stream = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire.send(self._stream, {"token": place.replica_token, "job": place.job})
+        framing.send(self._stream, {"token": place.replica_token, "job": place.job})
 
     def ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """One request. Raises OSError or EOFError."""
-        wire.send(self._stream, request)
-        return wire.receive(self._stream)
+        framing.send(self._stream, request)
+        return framing.receive(self._stream)
 
     def cut(self) -> None:
         """Make a request under way on another thread fail at once."""

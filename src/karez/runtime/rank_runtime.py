@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from karez.core.board import Board, Doing, Posted
 from karez.core.errors import BadRequest
 from karez.runtime.agent_client import AgentClient, RankEnvironment
 from karez.runtime.gradient_allreduce import GradientAllReduce
@@ -29,6 +28,7 @@ from karez.runtime.training_state import (
     pack,
     restore_extra,
 )
+from karez.transport.rank_status import Activity, RankStatus, RankStatusFile
 
 
 class RankRuntime:
@@ -59,11 +59,11 @@ class RankRuntime:
         self._averager = GradientAllReduce(
             group=self._group, together=self._together, bad=self._bad_grads, digest=self._digest
         )
-        self._board: Board | None = None
+        self._board: RankStatusFile | None = None
         self._link: AgentClient | None = None
         if environment.steward:
             faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True)
-            self._board = Board(Path(environment.snapshot_folder).with_suffix(".board"))
+            self._board = RankStatusFile(Path(environment.snapshot_folder).with_suffix(".board"))
             self._link = AgentClient(environment.steward, environment.key, self._hear)
 
     # what the session asks
@@ -89,11 +89,13 @@ class RankRuntime:
         if self._link is not None:
             self._link.send(kind, **data)
 
-    def post(self, doing: Doing) -> None:
+    def post(self, doing: Activity) -> None:
         """Write on the board what is being done."""
         if self._board is not None:
             now = time.monotonic()  # noqa: TID251 - the host's own clock, which the steward reads
-            posted = Posted(generation=self.generation, step=self.step, doing=doing, since=now)
+            posted = RankStatus(
+                generation=self.generation, step=self.step, activity=doing, since=now
+            )
             self._board.post(posted)
 
     def also_keep(self, name: str, other: Stateful) -> None:
@@ -192,7 +194,7 @@ class RankRuntime:
             self._group.shutdown()
             return
         self._link.send("done", generation=self.generation)
-        self.post(Doing.STANDING)
+        self.post(Activity.QUIESCED)
         while True:
             message = self._link.inbox.get()
             if message["type"] == "leave":
@@ -248,7 +250,7 @@ class RankRuntime:
     def _together(self, collective: Callable[[], None]) -> bool:
         """Do something with all ranks; False, and the step is spoiled, if one was lost."""
         began = time.monotonic()  # noqa: TID251 - a duration
-        self.post(Doing.MEETING)
+        self.post(Activity.COLLECTIVE)
         try:
             self._wait_for_peers()
             collective()
@@ -260,14 +262,14 @@ class RankRuntime:
             return False
         finally:
             self._waited_s += time.monotonic() - began  # noqa: TID251 - as above
-            self.post(Doing.COMPUTING)
+            self.post(Activity.COMPUTING)
         return True
 
     def _report_odd(self, odd: ReplicaMismatch) -> None:
         """Replicas differ: the step is given up, and where nobody is right, the one before too."""
         self.is_spoiled = True
         if self._keeping is not None and not odd.ranks and not self.need_tracked().is_sharded:
-            self._keeping.slots.drop_newer(self.step - 1)
+            self._keeping.slots.drop_newer_than(self.step - 1)
         self.say("corrupt", generation=self.generation, step=self.step, ranks=list(odd.ranks))
 
     def _wait_for_peers(self) -> None:
@@ -296,7 +298,7 @@ class RankRuntime:
         """Leave the group, say what can be restored, and wait for the word to go on."""
         assert self._link is not None
         self._group.shutdown()
-        self.post(Doing.STANDING)
+        self.post(Activity.QUIESCED)
         self._say_stood(generation)
         while True:
             message = self._link.inbox.get()

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from karez.core.board import Doing
 from karez.core.errors import BadRequest
 from karez.runtime.agent_client import RankEnvironment, rank_environment
 from karez.runtime.collective_backends import collective_backend
@@ -32,6 +31,7 @@ from karez.runtime.loader import Listed, Replay, StepLoader
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_runtime import RankRuntime
 from karez.runtime.training_state import History, Stateful, Tracked
+from karez.transport.rank_status import Activity
 
 SPIKE_AFTER = 20
 """Losses that must be known before one can be called a spike."""
@@ -145,9 +145,9 @@ class Run:
         while True:
             while member.step < total:
                 before = (member.step, member.generation)
-                member.post(Doing.LOADING)
+                member.post(Activity.LOADING)
                 batch = source.at(member.batch, member.rank, member.world)
-                member.post(Doing.COMPUTING)
+                member.post(Activity.COMPUTING)
                 if not member.may_enter():
                     continue
                 self._is_committed = False

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from karez.core.errors import StorageFull
-from karez.core.slots import Slots
 from karez.runtime.agent_client import (
     AgentClient,
     RankEnvironment,
@@ -26,6 +25,7 @@ from karez.runtime.training_state import (
     size_of,
     split,
 )
+from karez.transport.snapshot_file import SnapshotFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +57,9 @@ class SnapshotStore:
         self.ship_whole = True
         """Whether peers need the heavy part: no other rank on another node has it."""
         self.store_at: int | None = None
-        self._slots: Slots | None = None
+        self._slots: SnapshotFile | None = None
         with suppress(FileNotFoundError, ValueError):
-            self._slots = Slots(Path(place.snapshot_folder))
+            self._slots = SnapshotFile(Path(place.snapshot_folder))
         self._shipper = SnapshotReplicator(place)
         self._outdated: frozenset[int] = frozenset()
         """Steps in the own memory of which a peer has a later version."""
@@ -69,7 +69,7 @@ class SnapshotStore:
         """Steps that nobody has but in files."""
 
     @property
-    def slots(self) -> Slots:
+    def slots(self) -> SnapshotFile:
         """The own shared memory, made if there is none. Raises StorageFull."""
         if self._slots is None:
             self._slots = self._make(capacity_for(self.tracked))
@@ -225,7 +225,7 @@ class SnapshotStore:
         Where shards were cut anew, those of before stay until the step after the next is written:
         as long as somebody has not completed the next one, all go on from them again.
         """
-        self.slots.drop_newer(step)
+        self.slots.drop_newer_than(step)
         self.slots.replicated = -1
         self._recut_at = step if is_recut else min(self._recut_at, step - 1)
         is_here = step in self.slots.steps() and step not in self._outdated
@@ -245,9 +245,9 @@ class SnapshotStore:
             alone = SnapshotTag(generation=stamp.generation, rank=stamp.rank, world=world)
             self._write(snapshot.step, alone, snapshot.body, link, 0.0)
 
-    def _make(self, capacity: int) -> Slots:
+    def _make(self, capacity: int) -> SnapshotFile:
         try:
-            return Slots.create(Path(self._place.snapshot_folder), capacity)
+            return SnapshotFile.create(Path(self._place.snapshot_folder), capacity)
         except OSError as error:
             raise StorageFull(path="/dev/shm", wanted_bytes=2 * capacity) from error  # noqa: S108
 

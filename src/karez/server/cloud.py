@@ -71,7 +71,7 @@ class Cloud:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
         inputs = {name: self.artifact(who, ref).id for name, ref in spec.inputs.items()}
         code = self.artifact(who, spec.code).id if spec.code else ""
-        missing = sorted(set(spec.secrets) - set(self.store.people.secrets(spec.project)))
+        missing = sorted(set(spec.secrets) - set(self.store.access.secrets(spec.project)))
         if missing:
             raise NotFound(noun="secret", name=missing[0])
         job = Job(
@@ -202,7 +202,7 @@ class Cloud:
     def principal(self, text: str) -> Principal | None:
         """Who a key's text belongs to; None if it is no good."""
         parts = split_key(text)
-        key = self.store.people.key(parts[0]) if parts else None
+        key = self.store.access.key(parts[0]) if parts else None
         if key is None or parts is None or key.revoked_at is not None:
             return None
         if not self.pepper.matches(parts[1], key.digest):
@@ -213,7 +213,7 @@ class Cloud:
         """Raises NotAllowed unless the key has this role in this project."""
         if not who.sees(project) or not includes(who.role, role):
             raise NotAllowed(needed=role, held=who.role, project=project)
-        if project not in {known.name for known in self.store.people.projects()}:
+        if project not in {known.name for known in self.store.access.projects()}:
             raise NotFound(noun="project", name=project)
 
     def need_everywhere(self, who: Principal) -> None:
@@ -240,28 +240,28 @@ class Cloud:
             digest=self.pepper.digest(secret),
             created_at=self.clock.now(),
         )
-        self.store.people.add_key(key)
+        self.store.access.add_key(key)
         return key, full_key(ident, secret)
 
     def keys(self, who: Principal) -> Sequence[Key]:
         """Those of the projects this admin may see."""
-        return [key for key in self.store.people.keys() if who.sees(key.project)]
+        return [key for key in self.store.access.keys() if who.sees(key.project)]
 
     def revoke(self, who: Principal, ident: str) -> None:
         """Refuse a key from now on. Raises NotFound."""
-        key = self.store.people.key(ident)
+        key = self.store.access.key(ident)
         if key is None or not who.sees(key.project):
             raise NotFound(noun="key", name=ident)
-        self.store.people.revoke_key(ident, at=self.clock.now())
+        self.store.access.revoke_key(ident, at=self.clock.now())
 
     def add_project(self, project: Project) -> Project:
         """Raises AlreadyExists."""
-        self.store.people.add_project(project)
+        self.store.access.add_project(project)
         return project
 
     def set_quota(self, project: Project) -> Project:
         """Raises NotFound."""
-        if not self.store.people.set_quota(project):
+        if not self.store.access.set_quota(project):
             raise NotFound(noun="project", name=project.name)
         self.wake()
         return project
@@ -269,17 +269,17 @@ class Cloud:
     def put_secret(self, who: Principal, project: str, name: str, text: str) -> None:
         """Seal and keep a secret."""
         self.need(who, project, Role.MEMBER)
-        self.store.people.put_secret(project, name, self.pepper.seal(f"{project}/{name}", text))
+        self.store.access.put_secret(project, name, self.pepper.seal(f"{project}/{name}", text))
 
     def drop_secret(self, who: Principal, project: str, name: str) -> None:
         """Forget a secret. Raises NotFound."""
         self.need(who, project, Role.MEMBER)
-        if not self.store.people.drop_secret(project, name):
+        if not self.store.access.drop_secret(project, name):
             raise NotFound(noun="secret", name=name)
 
     def open_secrets(self, project: str, names: Sequence[str]) -> Mapping[str, str]:
         """Secrets for a process, by name."""
-        sealed = self.store.people.secrets(project)
+        sealed = self.store.access.secrets(project)
         return {
             name: self.pepper.open(f"{project}/{name}", sealed[name])
             for name in names
@@ -292,7 +292,7 @@ class Cloud:
         """Keys that may call models, and where ready replicas listen."""
         keys = tuple(
             GatewayKey(id=key.id, project=key.project, role=key.role, digest=key.digest)
-            for key in self.store.people.keys()
+            for key in self.store.access.keys()
             if key.revoked_at is None and key.role in (Role.VIEWER, Role.MEMBER, Role.ADMIN)
         )
         services = self.store.workloads.services(projects=None, states=tuple(ACTIVE))
@@ -309,7 +309,7 @@ class Cloud:
 
     def _check_gang(self, project: str, gang: GangSpec) -> None:
         """Refuse what its project may never hold, or no node. Raises QuotaExceeded, BadRequest."""
-        quotas = {known.name: known for known in self.store.people.projects()}[project].quota
+        quotas = {known.name: known for known in self.store.access.projects()}[project].quota
         asked = [
             {kind: amount * gang.min for kind, amount in need.amounts.items()} for need in gang.each
         ]
@@ -331,8 +331,8 @@ class Cloud:
 def first_start(cloud: Cloud) -> str:
     """Make the default project and the first admin key; empty if there were keys already."""
     with contextlib.suppress(AlreadyExists):  # not the first start
-        cloud.store.people.add_project(Project(name="default"))
-    if any(key.role == Role.ADMIN for key in cloud.store.people.keys()):
+        cloud.store.access.add_project(Project(name="default"))
+    if any(key.role == Role.ADMIN for key in cloud.store.access.keys()):
         return ""
     return cloud.new_key(KeySpec(name="admin", project=EVERYWHERE, role=Role.ADMIN))[1]
 

@@ -5,8 +5,8 @@ import signal
 
 import uvicorn
 
+from karez.core.api_models import JoinConfig
 from karez.core.settings import Settings
-from karez.core.views import JoinPaper
 from karez.server.api.app import create_app
 from karez.server.wiring import Home, build_cloud
 
@@ -22,7 +22,7 @@ def run_control(settings: Settings) -> None:
     cloud, loops = build_cloud(settings, home)
     app = create_app(cloud)
     app.state.loops_alive = loops.alive
-    app.state.join_paper = JoinPaper(
+    app.state.join_paper = JoinConfig(
         ray_address=settings.ray_address or f"{settings.host}:{settings.ray_port}",
         ray_token=home.ray_token.read_text() if home.ray_token.exists() else "",
     )

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from karez.core.chaos import MOST_AT_ONCE, Caused, HarmSpec
+from karez.core.chaos import MAX_AT_ONCE, FaultSpec, InjectedFault
 from karez.core.errors import BadRequest
-from karez.core.ports import Clock, Fabric, Harm, NodeLost
+from karez.core.ports import Clock, Fabric, FaultKind, NodeLost
 from karez.core.workloads import ACTIVE, Job, WorkloadId
 
 
@@ -22,7 +22,7 @@ class Injector:
     drop: Callable[[WorkloadId], None]
     """Have the foreman of a job forget it."""
 
-    def cause(self, job: Job, specs: Sequence[HarmSpec]) -> list[Caused]:
+    def cause(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
         """Cause faults, the later ones after their delay; when, by this clock.
 
         Raises:
@@ -33,15 +33,15 @@ class Injector:
                 problem=f"{job.spec.name} does not allow chaos",
                 fix="Submit it with --chaos, or with [recovery] chaos = true in its file.",
             )
-        if not 1 <= len(specs) <= MOST_AT_ONCE:
-            raise BadRequest(problem=f"name 1 to {MOST_AT_ONCE} faults at once, not {len(specs)}")
+        if not 1 <= len(specs) <= MAX_AT_ONCE:
+            raise BadRequest(problem=f"name 1 to {MAX_AT_ONCE} faults at once, not {len(specs)}")
         if job.state not in ACTIVE:
             raise BadRequest(problem=f"{job.spec.name} is {job.state}", fix="It must be running.")
         known = {view.rank for view in job.status.ranks}
         missing = sorted({spec.rank for spec in specs} - known)
         if missing:
             raise BadRequest(problem=f"{job.spec.name} has no rank {missing[0]}")
-        caused: list[Caused] = []
+        caused: list[InjectedFault] = []
         for spec in specs:
             if spec.after_s:
                 later = threading.Timer(spec.after_s, self._one, args=(job, spec))
@@ -51,20 +51,20 @@ class Injector:
             else:
                 at = self.clock.now()
                 self._one(job, spec)
-            caused.append(Caused(what=spec.what, rank=spec.rank, at=at))
+            caused.append(InjectedFault(what=spec.what, rank=spec.rank, at=at))
         return caused
 
-    def _one(self, job: Job, spec: HarmSpec) -> None:
-        if spec.what == Harm.FOREMAN:
+    def _one(self, job: Job, spec: FaultSpec) -> None:
+        if spec.what == FaultKind.FOREMAN:
             self.drop(job.id)
-        elif spec.what == Harm.CONTROL:
+        elif spec.what == FaultKind.CONTROL:
             end = threading.Timer(0.05, os.kill, args=(os.getpid(), signal.SIGKILL))
             end.daemon = True
             end.start()  # after the answer
         else:
             self._on_node(job, spec)
 
-    def _on_node(self, job: Job, spec: HarmSpec) -> None:
+    def _on_node(self, job: Job, spec: FaultSpec) -> None:
         fabric = self.fabric()
         if fabric is None:
             raise BadRequest(problem="no node is connected yet", fix="Try again in a moment.")
@@ -72,7 +72,7 @@ class Injector:
             for node in sorted({view.node for view in job.status.ranks}):
                 for info in fabric.processes(node):
                     if info.workload == job.id and info.rank == spec.rank and info.alive:
-                        fabric.harm(node, job.id, info.key, spec.what)
+                        fabric.inject_fault(node, job.id, info.key, spec.what)
                         return
         except NodeLost:
             return  # it is gone already

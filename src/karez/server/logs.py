@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from karez.core.views import LogPiece
+from karez.core.api_models import LogPiece
 
 JOURNAL_BYTES = 64 * 2**20
 """The journal of decisions starts anew at this size; the one before it is kept."""

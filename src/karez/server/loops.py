@@ -127,7 +127,7 @@ class Loops:
             log.info("fabric.connected")
         fabric, store, now = self._bench.fabric, self._cloud.store, self._cloud.clock.now()
         nodes = fabric.nodes()
-        store.pool.see_nodes(nodes, now=now)
+        store.pool.record_nodes(nodes, now=now)
         here = {node.id for node in nodes}
         for node in store.pool.nodes():
             silent_s = now - node.seen_at
@@ -150,7 +150,7 @@ class Loops:
         try:
             held = self._cloud.store.workloads.allocations()
             for workload in self._strays.over(node, fabric.processes(node), held, now):
-                fabric.forget(node, workload)
+                fabric.purge(node, workload)
                 log.info("node.swept", node=node, workload=workload)
         except NodeLost:
             return

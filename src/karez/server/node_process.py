@@ -13,9 +13,9 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
 from karez.core.errors import NotSignedIn, Unreachable
-from karez.core.views import JoinPaper
 from karez.server.supervisor import end_descendants
 from karez.server.wiring import joined_ray_env
 from karez.vault.keys import write_private
@@ -81,13 +81,13 @@ def run_node(order: JoinOrder) -> int:
     return code
 
 
-def _ask(order: JoinOrder) -> JoinPaper:
+def _ask(order: JoinOrder) -> JoinConfig:
     request = urllib.request.Request(  # noqa: S310 - the user's own cloud
         f"{order.url}/api/v1/node/join", headers={"Authorization": f"Bearer {order.token}"}
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
-            return from_json(JoinPaper, json.load(answer))
+            return from_json(JoinConfig, json.load(answer))
     except urllib.error.HTTPError as error:
         raise NotSignedIn from error
     except (urllib.error.URLError, OSError) as error:

@@ -8,7 +8,7 @@ from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
 from karez.core.identity import EVERYWHERE, Principal
 from karez.core.ports import Clock
-from karez.core.resources import Mark, NodeId, NodeState, Window
+from karez.core.resources import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
@@ -72,7 +72,7 @@ class Places:
             raise NotFound(noun="node", name=node)
         self.wake()
 
-    def plan_maintenance(self, node: str, windows: Sequence[Window]) -> None:
+    def plan_maintenance(self, node: str, windows: Sequence[MaintenanceWindow]) -> None:
         """Say when a node is needed for something else; none at all forgets what was planned.
 
         Raises:
@@ -88,9 +88,9 @@ class Places:
             raise NotFound(noun="node", name=node)
         self.wake()
 
-    def mark(self, node: str, mark: Mark) -> None:
+    def mark(self, node: str, mark: NodeOverride) -> None:
         """Keep what an operator says of a node. Raises NotFound."""
-        if not self.store.pool.mark(NodeId(node), mark):
+        if not self.store.pool.set_override(NodeId(node), mark):
             raise NotFound(noun="node", name=node)
         self._empty = None
         self.wake()

@@ -71,7 +71,7 @@ class Records:
         capacity = capacity_of(free_pool(nodes, ()))
         shares = FairShare(capacity=capacity, at=now - REMEMBERED)
         edges: list[tuple[float, int, str, tuple[Grant, ...]]] = []
-        for project, grants, since, until in self._store.books.held(now - REMEMBERED):
+        for project, grants, since, until in self._store.usage.held(now - REMEMBERED):
             edges.append((since, 1, project, grants))
             edges.append((now if until is None else until, -1, project, grants))
         used: dict[tuple[str, DeviceKind], int] = {}

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from karez.core.chaos import Caused, HarmSpec
+from karez.core.api_models import PublicKey, ReceiptView
+from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.errors import BadRequest, NotFound
 from karez.core.ports import Clock
 from karez.core.receipts import Goodput, fingerprint, goodput
 from karez.core.recovery import FaultReport, Transition
 from karez.core.stores import Store
-from karez.core.views import PublicKey, ReceiptView
 from karez.core.workloads import Job
 from karez.server.injector import Injector
 from karez.training.recovery.node_health import EVICTED
@@ -76,7 +76,7 @@ class Recovery:
         """What was reported."""
         return self.store.history.incidents(since=since, node=node)
 
-    def cause(self, job: Job, specs: Sequence[HarmSpec]) -> list[Caused]:
+    def cause(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
         """Break a job on purpose. Raises BadRequest."""
         return self.injector.cause(job, specs)
 

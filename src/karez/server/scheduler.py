@@ -14,10 +14,10 @@ from karez.core.explanations import (
 )
 from karez.core.identity import Project
 from karez.core.ports import Clock
-from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
+from karez.core.resources import DeviceKind, Grant, Node, NodeId, NodeState, ResourceRequest
 from karez.core.stores import Store
 from karez.core.units import MILLI
-from karez.core.workloads import ANYWHERE, Among, State, WorkloadId
+from karez.core.workloads import ANYWHERE, NodeAffinity, State, WorkloadId
 from karez.scheduling.cluster_state import RunningWorkload
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
 from karez.scheduling.engine import Action, Preempt, Resize, Start
@@ -107,7 +107,11 @@ class Scheduler:
             return started
 
     def find(
-        self, need: Need, count: int, avoid: frozenset[NodeId], among: Among = ANYWHERE
+        self,
+        need: ResourceRequest,
+        count: int,
+        avoid: frozenset[NodeId],
+        among: NodeAffinity = ANYWHERE,
     ) -> tuple[Grant, ...]:
         """Free devices right now for more workers of something that runs already.
 
@@ -201,7 +205,7 @@ class Scheduler:
     def _step(self, seen: _Seen, now: float) -> ClusterDelta:
         """What has changed since the desk was told last."""
         nodes = tuple(replace(node, seen_at=0.0) for node in self.store.pool.nodes())
-        projects = tuple(self.store.people.projects())
+        projects = tuple(self.store.access.projects())
         if self._recorder is None:
             self._told = (nodes, projects)
             for underway in (self._owed, self._leaving, self._resizing, self._lent):
@@ -319,11 +323,11 @@ class Scheduler:
                     dropped = self._owed.pop(ident)
                     before.setdefault(by or ident, set()).update(dropped.after)
                 case Preempt(id=ident, by=by):
-                    self.store.workloads.request_yield(ident)
+                    self.store.workloads.request_preemption(ident)
                     self._leaving.add(ident)
                     before.setdefault(by or ident, set()).add(ident)
                 case Resize(id=ident, grants=grants, by=by):
-                    self.store.targets.ask(ident, grants)
+                    self.store.resize_requests.request(ident, grants)
                     self._resizing[ident] = (self.clock.now() + RESIZE_S, grants)
                     if by is not None:
                         before.setdefault(by, set()).add(ident)
@@ -337,7 +341,7 @@ class Scheduler:
         """Start what is owed and has its room; how many."""
         started = 0
         for ident in self._leaving:
-            self.store.workloads.request_yield(ident)  # it may not have been ready to hear
+            self.store.workloads.request_preemption(ident)  # it may not have been ready to hear
         held: Counter[tuple[NodeId, str, int]] = Counter()
         for running in seen.running.values():
             _hold(running.allocation.grants, held)
@@ -370,7 +374,7 @@ class Scheduler:
             nodes=nodes,
             waiting=list(seen.waiting.values()),
             running=list(seen.running.values()),
-            projects={project.name: project for project in self.store.people.projects()},
+            projects={project.name: project for project in self.store.access.projects()},
             usage_s=self._records.had(now, nodes)
             if engine is None
             else dict(engine.cluster.fair_share.usage_s),

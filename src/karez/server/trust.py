@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from karez.core.ports import Clock
-from karez.core.recovery import FaultReport, Level
+from karez.core.recovery import FaultReport, Severity
 from karez.core.resources import Health, Node, NodeId, NodeState
 from karez.core.stores import Store
 from karez.training.recovery.node_health import EVICTED, judge_nodes
@@ -50,7 +50,12 @@ class Trust:
             self.store.pool.set_node(node, NodeState.EVICTED)
             self.store.history.add_incident(
                 FaultReport(
-                    sender="karez", node=node, code=EVICTED, level=Level.MINOR, detail=why, at=now
+                    sender="karez",
+                    node=node,
+                    code=EVICTED,
+                    level=Severity.MINOR,
+                    detail=why,
+                    at=now,
                 )
             )
             log.warning("node.evicted", node=node, why=why)

@@ -188,7 +188,7 @@ def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
     os.environ.update(ray_env(settings, home))  # noqa: TID251 - Ray's only way in
     from karez.drivers.ray_fabric import RayEdge, RayFabric  # noqa: PLC0415 - 0.3 s, not at start
     from karez.drivers.steward.config import StewardConfig  # noqa: PLC0415 - as above
-    from karez.drivers.steward.files import BlobSource  # noqa: PLC0415 - as above
+    from karez.drivers.steward.staging import BlobSource  # noqa: PLC0415 - as above
 
     source = BlobSource(
         folder=blobs_folder,

@@ -170,7 +170,7 @@ class ReplicaKeeper:
         self._quietly(lambda: self.tools.fabric.start(replica.grant.node, process))
 
     def _look_ready(self, replica: _Replica, info: ProcessInfo) -> None:
-        url = str(info.said.get("listening", {}).get("url", ""))
+        url = str(info.last_messages.get("listening", {}).get("url", ""))
         if url and _answers(url + self.tools.engines[self.service.spec.engine].ready_path):
             replica.crashes = 0
             replica.view = replace(replica.view, pid=info.pid, state="ready", url=url)
@@ -199,7 +199,7 @@ class ReplicaKeeper:
         self._over.set()
         for other in self._replicas:
             self._quietly(
-                lambda other=other: self.tools.fabric.forget(other.grant.node, self.service.id)  # type: ignore[misc]  # bound now
+                lambda other=other: self.tools.fabric.purge(other.grant.node, self.service.id)  # type: ignore[misc]  # bound now
             )
         now = self.tools.clock.now()
         self.tools.store.workloads.requeue(self.service.id, self.token, self._status, now=now)
@@ -231,7 +231,7 @@ class ReplicaKeeper:
         for replica in self._replicas:
             self._keep_log(replica)
             self._quietly(
-                lambda replica=replica: self.tools.fabric.forget(  # type: ignore[misc]  # bound now
+                lambda replica=replica: self.tools.fabric.purge(  # type: ignore[misc]  # bound now
                     replica.grant.node, self.service.id
                 )
             )

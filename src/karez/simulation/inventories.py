@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest
-from karez.core.resources import MOST_BYTES, Device, DeviceKind, Node, NodeId
+from karez.core.resources import MAX_BYTES, Device, DeviceKind, Node, NodeId
 from karez.core.units import MILLI, parse_bytes
 from karez.simulation.openb import read_nodes
 
@@ -76,7 +76,7 @@ def _check(node: Node, file: str) -> None:
         raise BadRequest(problem=f"in {file}, node {node.id}: a device is there twice")
     sizes = [node.memory_bytes, *(device.memory_bytes for device in node.devices)]
     fine = all(0 < device.milli <= MILLI for device in node.devices)
-    if not fine or not all(0 <= size <= MOST_BYTES for size in sizes):
+    if not fine or not all(0 <= size <= MAX_BYTES for size in sizes):
         raise BadRequest(problem=f"in {file}, node {node.id}: an amount is out of bounds")
 
 
@@ -177,7 +177,7 @@ def _bytes(group: Mapping[str, Any], key: str, where: str) -> int:
         amount = parse_bytes(group.get(key, 0))
     except (ValueError, TypeError) as error:
         raise BadRequest(problem=f"in {where}, {key}: {error}") from error
-    if not 0 <= amount <= MOST_BYTES:
+    if not 0 <= amount <= MAX_BYTES:
         raise BadRequest(problem=f"in {where}, {key}: {amount} bytes are out of bounds")
     return amount
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Grant, Need, Node, NodeId, NodeState
+from karez.core.resources import DeviceKind, Grant, Node, NodeId, NodeState, ResourceRequest
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
@@ -280,7 +280,7 @@ NODE_DEVICES = 8
 def gang_of(devices: int, kinds: Sequence[DeviceKind]) -> GangSpec:
     """A trace's job as a gang: one worker up to a node's devices, else several of equal size."""
     each = devices if devices <= NODE_DEVICES else math.gcd(devices, NODE_DEVICES)
-    needs = tuple(Need(kind=kind, milli=each * MILLI) for kind in kinds)
+    needs = tuple(ResourceRequest(kind=kind, milli=each * MILLI) for kind in kinds)
     return GangSpec(min=devices // each, want=devices // each, each=needs)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from karez.core.errors import BadRequest
-from karez.core.resources import Need, Node
-from karez.core.workloads import MOST_SECONDS, MOST_WORKERS, GangSpec, WorkloadId
+from karez.core.resources import Node, ResourceRequest
+from karez.core.workloads import MAX_SECONDS, MAX_WORKERS, GangSpec, WorkloadId
 from karez.scheduling.cluster_state import devices_of
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
 from karez.scheduling.engine import Resize, Start
@@ -47,7 +47,7 @@ class Demand:
 class Sharing:
     """How a service and a training gang share a pool."""
 
-    replica: Need
+    replica: ResourceRequest
     replica_rate: float
     """Load that one replica serves, per second, in the demand's unit."""
     training: GangSpec
@@ -61,7 +61,7 @@ class Sharing:
             raise ValueError(f"a replica's rate must be positive, not {self.replica_rate:g}")
         if not 0.01 <= self.headroom <= MOST_HEADROOM:
             raise ValueError(f"headroom is between 0.01 and {MOST_HEADROOM}, not {self.headroom:g}")
-        if not 0 <= self.start_s <= MOST_SECONDS:
+        if not 0 <= self.start_s <= MAX_SECONDS:
             raise ValueError(f"a replica cannot take {self.start_s:g} s to start")
 
 
@@ -189,7 +189,7 @@ def share(
     """
     counts = wanted(demand, sharing)
     peak = max(counts)
-    if peak > MOST_WORKERS:
+    if peak > MAX_WORKERS:
         raise BadRequest(
             problem=f"the peak would take {peak} replicas", fix="Give a larger --replica-rate."
         )

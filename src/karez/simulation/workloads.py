@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from karez.core.errors import BadRequest
-from karez.core.resources import DeviceKind, Need, parse_need
+from karez.core.resources import DeviceKind, ResourceRequest, parse_resource_request
 from karez.core.units import MILLI
-from karez.core.workloads import Among, GangSpec, Role, Topology
+from karez.core.workloads import GangRole, GangSpec, NodeAffinity, Topology
 from karez.simulation.tables import Line, read_table
 
 MOST_DEVICES = 1_000_000
@@ -114,7 +114,7 @@ def _dlrm(line: Line) -> list[TraceJob]:
     gpus = line.whole("gpu_request", high=64)
     cpu = round(line.number_in("cpu_request", high=1024) * MILLI)
     try:
-        need = Need(
+        need = ResourceRequest(
             kind=DeviceKind.GPU if gpus else DeviceKind.CPU,
             milli=gpus * MILLI if gpus else cpu,
             cpu_milli=cpu if gpus else 0,
@@ -163,9 +163,11 @@ def _gang(line: Line) -> GangSpec:
             raise line.problem(column, str(error)) from error
 
     low, want, most = part("workers", _workers, "1")
-    each = part("each", lambda text: tuple(parse_need(one) for one in text.split(";")), "cpu=1")
+    each = part(
+        "each", lambda text: tuple(parse_resource_request(one) for one in text.split(";")), "cpu=1"
+    )
     roles = part("roles", lambda text: tuple(_role(one) for one in text.split(";") if one))
-    among = part("on", lambda text: Among(on=_names(text), off=_names(line.text("off"))))
+    among = part("on", lambda text: NodeAffinity(on=_names(text), off=_names(line.text("off"))))
     topology = part("topology", Topology, "any")
 
     def gang(_: str) -> GangSpec:
@@ -188,10 +190,10 @@ def _workers(text: str) -> tuple[int, int, int | None]:
     return counts[0], counts[min(1, len(counts) - 1)], counts[2] if len(counts) > 2 else None
 
 
-def _role(text: str) -> Role:
+def _role(text: str) -> GangRole:
     name, _, rest = text.strip().partition(":")
     count, _, need = rest.partition(":")
-    return Role(name=name, workers=int(count), each=(parse_need(need),))
+    return GangRole(name=name, workers=int(count), each=(parse_resource_request(need),))
 
 
 def _yes(line: Line, column: str) -> bool:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from karez.core.codec import from_text, to_text
 from karez.core.receipts import Receipt
-from karez.core.recovery import FaultReport, Part, Transition
+from karez.core.recovery import CheckpointPart, FaultReport, Transition
 from karez.core.usage import MetricRow
 from karez.store import schema
 from karez.store.database import Database
@@ -92,13 +92,15 @@ class History:
                 for row in tx.execute(query)
             ]
 
-    def add_checkpoint(self, job: str, part: Part) -> None:
+    def add_checkpoint(self, job: str, part: CheckpointPart) -> None:
         """See the contract."""
         values = {"job": job, "step": part.step, "rank": part.rank, "digest": part.digest}
         more = {"world": part.world, "whole": int(part.whole)}
         self._db.once(schema.checkpoints, [{**values, **more}])
 
-    def newest_checkpoint(self, job: str, seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
+    def newest_checkpoint(
+        self, job: str, seats: Sequence[int]
+    ) -> Mapping[int, Sequence[CheckpointPart]]:
         """See the contract."""
         table = schema.checkpoints
         newest = (
@@ -148,8 +150,8 @@ class History:
             return [from_text(FaultReport, body) for (body,) in tx.execute(query)]
 
 
-def _part(row: Any) -> Part:
-    return Part(
+def _part(row: Any) -> CheckpointPart:
+    return CheckpointPart(
         step=int(row.step),
         rank=int(row.rank),
         digest=row.digest,
@@ -158,7 +160,9 @@ def _part(row: Any) -> Part:
     )
 
 
-def _startable(parts: Sequence[Part], seats: Sequence[int]) -> Mapping[int, Sequence[Part]]:
+def _startable(
+    parts: Sequence[CheckpointPart], seats: Sequence[int]
+) -> Mapping[int, Sequence[CheckpointPart]]:
     """What each seat starts from, if all ranks of that time have stored, and all seats can.
 
     Shards of other ranks than these are given to each seat, which cuts its own from them.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from sqlalchemy import delete, insert, select, update
 
 from karez.core.codec import from_text, to_text
-from karez.core.resources import Mark, Node, NodeId, NodeState, Window
+from karez.core.resources import MaintenanceWindow, Node, NodeId, NodeOverride, NodeState
 from karez.store import schema
 from karez.store.database import Database
 
@@ -14,7 +14,7 @@ MOST_KEPT = 20_000
 """Nodes whose text is remembered as read: more than the largest pool has."""
 
 
-class Pool:
+class Nodes:
     """See core.stores.NodeStore."""
 
     def __init__(self, db: Database) -> None:
@@ -22,7 +22,7 @@ class Pool:
         self._db = db
         self._read: dict[str, Node] = {}
 
-    def see_nodes(self, nodes: Sequence[Node], *, now: float) -> None:
+    def record_nodes(self, nodes: Sequence[Node], *, now: float) -> None:
         """See the contract."""
         table = schema.nodes
         with self._db.write() as tx:
@@ -44,7 +44,7 @@ class Pool:
             done = tx.execute(update(table).where(table.c.id == node).values(state=state.value))
             return done.rowcount == 1
 
-    def set_windows(self, node: NodeId, windows: Sequence[Window]) -> bool:
+    def set_windows(self, node: NodeId, windows: Sequence[MaintenanceWindow]) -> bool:
         """See the contract."""
         table = schema.windows
         with self._db.write() as tx:
@@ -63,7 +63,7 @@ class Pool:
                 )
         return True
 
-    def mark(self, node: NodeId, mark: Mark) -> bool:
+    def set_override(self, node: NodeId, mark: NodeOverride) -> bool:
         """See the contract."""
         table = schema.marks
         query = self._db.into(table).values(node=node, body=to_text(mark))
@@ -76,21 +76,23 @@ class Pool:
                 tx.execute(query)
             return known is not None
 
-    def marks(self) -> Mapping[NodeId, Mark]:
+    def overrides(self) -> Mapping[NodeId, NodeOverride]:
         """See the contract."""
         with self._db.read() as tx:
             rows = tx.execute(select(schema.marks)).all()
-        return {NodeId(row.node): from_text(Mark, row.body) for row in rows}
+        return {NodeId(row.node): from_text(NodeOverride, row.body) for row in rows}
 
     def nodes(self) -> Sequence[Node]:
         """See the contract."""
-        table, marks = schema.windows, self.marks()
+        table, marks = schema.windows, self.overrides()
         with self._db.read() as tx:
             rows = tx.execute(select(schema.nodes).order_by(schema.nodes.c.id)).all()
             planned = tx.execute(select(table).order_by(table.c.node, table.c.starts_at)).all()
-        windows: dict[str, tuple[Window, ...]] = {}
+        windows: dict[str, tuple[MaintenanceWindow, ...]] = {}
         for row in planned:
-            window = Window(starts_at=row.starts_at, ends_at=row.ends_at, reason=row.reason)
+            window = MaintenanceWindow(
+                starts_at=row.starts_at, ends_at=row.ends_at, reason=row.reason
+            )
             windows[row.node] = (*windows.get(row.node, ()), window)
         return [
             replace(
@@ -102,7 +104,7 @@ class Pool:
             for row in rows
         ]
 
-    def _node(self, body: str, mark: Mark | None) -> Node:
+    def _node(self, body: str, mark: NodeOverride | None) -> Node:
         """Read once: what a node says of itself rarely changes."""
         if body not in self._read:
             if len(self._read) > MOST_KEPT:

@@ -2,13 +2,13 @@
 
 from sqlalchemy import text
 
+from karez.store.access import Access
 from karez.store.artifacts import Artifacts
-from karez.store.books import Books
 from karez.store.database import Database
 from karez.store.history import History
-from karez.store.people import People
-from karez.store.pool import Pool
-from karez.store.targets import Targets
+from karez.store.pool import Nodes
+from karez.store.resize_requests import ResizeRequests
+from karez.store.usage import Usage
 from karez.store.workloads import Workloads
 
 
@@ -20,12 +20,12 @@ class SqlStore:
         self.db = Database(url)
         self.db.migrate()
         self.workloads = Workloads(self.db)
-        self.pool = Pool(self.db)
+        self.pool = Nodes(self.db)
         self.history = History(self.db)
         self.artifacts = Artifacts(self.db)
-        self.people = People(self.db)
-        self.books = Books(self.db)
-        self.targets = Targets(self.db)
+        self.access = Access(self.db)
+        self.usage = Usage(self.db)
+        self.resize_requests = ResizeRequests(self.db)
 
     def ping(self) -> None:
         """See the contract."""

@@ -170,7 +170,7 @@ class Workloads:
             tx.execute(update(table).where(table.c.id == ident).values(**values))
             return State(str(values["state"]))
 
-    def request_yield(self, ident: WorkloadId) -> bool:
+    def request_preemption(self, ident: WorkloadId) -> bool:
         """See the contract."""
         change = (
             update(table)

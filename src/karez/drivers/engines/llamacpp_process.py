@@ -6,7 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
-from karez.core import wire
+from karez.transport import framing
 
 
 def main() -> int:
@@ -37,8 +37,8 @@ def main() -> int:
     server = xllamacpp.Server(params)
     with socket.socket(socket.AF_UNIX) as stream:
         stream.connect(env["KAREZ_STEWARD"])
-        wire.send(stream, {"key": env["KAREZ_KEY_NAME"]})
-        wire.send(stream, {"type": "listening", "url": f"http://{address}:{port}"})
+        framing.send(stream, {"key": env["KAREZ_KEY_NAME"]})
+        framing.send(stream, {"type": "listening", "url": f"http://{address}:{port}"})
         signal.pause()
     del server
     return 0

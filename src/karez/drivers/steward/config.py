@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.drivers.probes import interface_of
-from karez.drivers.steward.files import BlobSource
+from karez.drivers.steward.staging import BlobSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

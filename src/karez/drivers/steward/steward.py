@@ -15,21 +15,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from karez.core import wire
 from karez.core.artifacts import FileEntry
 from karez.core.errors import KarezError
-from karez.core.ports import Event, Glimpse, Harm, Poll, ProcessInfo, ProcessSpec
+from karez.core.ports import Event, FaultKind, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.resources import Node, NodeId
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
-from karez.drivers.steward.children import KeeperChild, NurseryLine, inherited
+from karez.drivers.steward.child_processes import ForkServerClient, ReplicaServerProcess, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
-from karez.drivers.steward.files import gather, lay_out
-from karez.drivers.steward.keeper import token_of
-from karez.drivers.steward.limits import LOOK_S, OVER_CODE, over_limit
-from karez.drivers.steward.looks import hurt, look_at
-from karez.drivers.steward.pulse import PulseServer
+from karez.drivers.steward.heartbeat import HeartbeatServer
+from karez.drivers.steward.process_inspector import inject_fault, sample_process
+from karez.drivers.steward.replica_server import token_of
+from karez.drivers.steward.resource_limits import LOOK_S, OVER_CODE, over_limit
+from karez.drivers.steward.staging import gather, lay_out
+from karez.transport import framing
 
 EVENT_LIMIT = 20_000
 """Events remembered per workload; a control that falls further behind looks at `processes`."""
@@ -70,10 +70,10 @@ class Steward:
         (self.home / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "memory.path").write_text(str(self.memory))
         log = self.home / "nursery.log"
-        self._cold = NurseryLine(log, "", self._hear_nursery)
-        self._warm = NurseryLine(log, config.preload, self._hear_nursery)
-        self._keeper = KeeperChild(config.address, config.token, self.memory)
-        self._pulse = PulseServer(config.address, config.token)
+        self._cold = ForkServerClient(log, "", self._on_fork_server_message)
+        self._warm = ForkServerClient(log, config.preload, self._on_fork_server_message)
+        self._keeper = ReplicaServerProcess(config.address, config.token, self.memory)
+        self._pulse = HeartbeatServer(config.address, config.token)
         self.socket_path = str(self.memory / "steward.sock")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.socket_path)
@@ -96,7 +96,7 @@ class Steward:
             if known is not None and known.spec.epoch >= spec.epoch:
                 return
         if known is not None:
-            self.forget(spec.workload)  # left over from an epoch that has passed
+            self.purge(spec.workload)  # left over from an epoch that has passed
         with self._lock:
             info = ProcessInfo(
                 key=spec.key,
@@ -111,7 +111,7 @@ class Steward:
             self._processes[spec.key] = _Process(spec=spec, folder=folder, info=info)
         threading.Thread(target=self._launch, args=(spec, folder), daemon=True).start()
 
-    def tell(self, key: str, message: Mapping[str, Any]) -> None:
+    def send(self, key: str, message: Mapping[str, Any]) -> None:
         """See Fabric. A process that has not connected yet gets it when it does."""
         self._touch()
         with self._lock:
@@ -123,7 +123,7 @@ class Steward:
                 return
             stream = process.stream
         try:
-            wire.send(stream, message)
+            framing.send(stream, message)
         except OSError:
             return  # it has just died; its exit is on the way
 
@@ -131,14 +131,14 @@ class Steward:
         """See Fabric."""
         self._touch()
         if grace_s > 0:
-            self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGTERM)})
+            self._to_fork_server({"op": "kill", "key": key, "signal": int(signal.SIGTERM)})
             again = threading.Timer(grace_s, self.kill, args=(key,))
             again.daemon = True
             again.start()
         else:
-            self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
+            self._to_fork_server({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
 
-    def forget(self, workload: WorkloadId) -> None:
+    def purge(self, workload: WorkloadId) -> None:
         """See Fabric."""
         self._touch()
         with self._lock:
@@ -171,29 +171,34 @@ class Steward:
         with self._news:
             self._news.wait_for(lambda: self._after(workload, after), timeout=wait_s)
             boot = self._boots.get(workload, self.boot)
-            return Poll(events=tuple(self._after(workload, after)), seq=self._seq, boot=boot)
+            return Poll(
+                events=tuple(self._after(workload, after)), seq=self._seq, agent_boot_id=boot
+            )
 
-    def glimpse(self, workload: WorkloadId, stacks: bool) -> Sequence[Glimpse]:
+    def sample(self, workload: WorkloadId, stacks: bool) -> Sequence[ProcessSample]:
         """See Fabric."""
         self._touch()
-        return [look_at(info, self.slots(info), stacks=stacks) for info in self._alive(workload)]
+        return [
+            sample_process(info, self.snapshot_folder(info), stacks=stacks)
+            for info in self._alive(workload)
+        ]
 
-    def harm(self, workload: WorkloadId, key: str, what: Harm) -> None:
+    def inject_fault(self, workload: WorkloadId, key: str, what: FaultKind) -> None:
         """See Fabric. What only the ranks can do to themselves, they are told."""
         self._touch()
-        if what == Harm.NODE:
+        if what == FaultKind.NODE:
             with self._news:  # first: whoever listens must not take it for ranks that died
                 self._boots[workload] = secrets.token_hex(4)
                 self._news.notify_all()
-            self.forget(workload)
-        elif what == Harm.KEEPER:
+            self.purge(workload)
+        elif what == FaultKind.KEEPER:
             self._keeper.kill()
-        elif what in (Harm.CORRUPT, Harm.LINK):
-            self.tell(key, {"type": "corrupt" if what == Harm.CORRUPT else "cut"})
+        elif what in (FaultKind.CORRUPT, FaultKind.LINK):
+            self.send(key, {"type": "corrupt" if what == FaultKind.CORRUPT else "cut"})
         else:
-            hurt([info for info in self._alive(workload) if info.key == key], what)
+            inject_fault([info for info in self._alive(workload) if info.key == key], what)
 
-    def slots(self, info: ProcessInfo) -> Path:
+    def snapshot_folder(self, info: ProcessInfo) -> Path:
         """Where a rank's snapshots are."""
         return self.memory / info.workload / f"{info.rank}.slots"
 
@@ -223,11 +228,11 @@ class Steward:
         file.unlink()
         return entry
 
-    def keeper(self) -> str:
+    def replica_server(self) -> str:
         """See Fabric."""
         return f"{self.config.address}:{self._keeper.port}"
 
-    def pulse(self) -> str:
+    def heartbeat(self) -> str:
         """host:port of this node's pulse."""
         return self._pulse.address
 
@@ -251,7 +256,7 @@ class Steward:
         except (KarezError, OSError) as error:
             self._ended(spec.key, 127, str(error))
             return
-        self._to_nursery(
+        self._to_fork_server(
             {
                 "op": "start",
                 "key": spec.key,
@@ -269,12 +274,12 @@ class Steward:
             **inherited(),
             **self.config.environment(),
             "KAREZ_STEWARD": self.socket_path,
-            "KAREZ_KEEPER": self.keeper(),
+            "KAREZ_KEEPER": self.replica_server(),
             "KAREZ_KEEPER_TOKEN": token_of(self.config.token, spec.workload),
             "KAREZ_SLOTS": str(self.memory / spec.workload / f"{spec.rank}.slots"),
         }
 
-    def _to_nursery(self, request: Mapping[str, Any]) -> None:
+    def _to_fork_server(self, request: Mapping[str, Any]) -> None:
         """Starts go to the warm or the cold one; a kill goes to both, one of which knows it."""
         is_start = request["op"] == "start"
         for line in (self._warm, self._cold):
@@ -286,7 +291,7 @@ class Steward:
                 if is_start:
                     self._ended(request["key"], 127, "the nursery of this node has ended")
 
-    def _hear_nursery(self, report: Mapping[str, Any] | None) -> None:
+    def _on_fork_server_message(self, report: Mapping[str, Any] | None) -> None:
         if report is None:
             with self._lock:
                 alive = [key for key, p in self._processes.items() if p.info.alive]
@@ -301,20 +306,20 @@ class Steward:
     def _accept(self) -> None:
         while True:
             stream, _ = self._server.accept()
-            threading.Thread(target=self._hear, args=(stream,), daemon=True).start()
+            threading.Thread(target=self._on_message, args=(stream,), daemon=True).start()
 
-    def _hear(self, stream: socket.socket) -> None:
+    def _on_message(self, stream: socket.socket) -> None:
         try:
-            hello, _ = wire.receive(stream)
+            hello, _ = framing.receive(stream)
             key = str(hello["key"])
             with self._lock:
                 process = self._processes[key]
                 process.stream = stream
                 for message in process.pending:
-                    wire.send(stream, message)
+                    framing.send(stream, message)
                 process.pending.clear()
             while True:
-                message, _ = wire.receive(stream)
+                message, _ = framing.receive(stream)
                 self._publish(key, str(message.pop("type")), message)
         except (EOFError, OSError, KeyError, ValueError):
             stream.close()
@@ -324,8 +329,8 @@ class Steward:
             process = self._processes.get(key)
             if process is None:
                 return
-            said = {**process.info.said, kind: data}
-            process.info = replace(process.info, said=said)
+            said = {**process.info.last_messages, kind: data}
+            process.info = replace(process.info, last_messages=said)
             self._seq += 1
             events = self._events.setdefault(process.spec.workload, [])
             at = time.time()  # noqa: TID251 - the agent stamps what it sees
@@ -345,7 +350,7 @@ class Steward:
                 process.over = over_limit(grant, process.info.pid, process.folder)
                 if process.over:
                     request = {"op": "kill", "key": process.spec.key}
-                    self._to_nursery({**request, "signal": int(signal.SIGKILL)})
+                    self._to_fork_server({**request, "signal": int(signal.SIGKILL)})
             threading.Event().wait(LOOK_S)
 
     def _ended(self, key: str, code: int, error: str) -> None:
@@ -385,5 +390,5 @@ class Steward:
                 with self._lock:
                     alive = [key for key, p in self._processes.items() if p.info.alive]
                 for key in alive:
-                    self._to_nursery({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
+                    self._to_fork_server({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
             threading.Event().wait(min(5.0, self.config.fence_s / 4))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from karez.core.resources import Need, Node, NodeState, show_amount
+from karez.core.resources import Node, NodeState, ResourceRequest, show_amount
 from karez.core.workloads import GangSpec
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool, free_pool
 
@@ -27,7 +27,7 @@ def infeasible_reason(gang: GangSpec, empty: Pool) -> str:
     return ""
 
 
-def _problem(need: Need, empty: Pool) -> str:
+def _problem(need: ResourceRequest, empty: Pool) -> str:
     inventory = empty.inventory
     if need.kind in SLOTS:
         of_kind = (empty.masks.get(need.kind, 0) >> inventory.arrays.model) & 1 == 1
@@ -57,5 +57,5 @@ def _problem(need: Need, empty: Pool) -> str:
     return ""
 
 
-def _asked(need: Need) -> str:
+def _asked(need: ResourceRequest) -> str:
     return f"it needs {show_amount(need.kind, need.milli)} {need.kind} on one node"

@@ -10,10 +10,10 @@ from karez.core.resources import (
     IN_BYTES,
     Device,
     DeviceKind,
-    Need,
     Node,
     NodeId,
     NodeState,
+    ResourceRequest,
     write_amount,
 )
 from karez.core.units import MILLI, show_bytes
@@ -297,12 +297,14 @@ class _NodeTemplate:
     """A node to add more of."""
 
     node: Node
-    need: Need
+    need: ResourceRequest
     model: NodeId
     per_node: int
 
     @classmethod
-    def of(cls, situation: SuggestionContext, need: Need, supernode: str) -> "_NodeTemplate":
+    def of(
+        cls, situation: SuggestionContext, need: ResourceRequest, supernode: str
+    ) -> "_NodeTemplate":
         """The best there is for a need, or one made to measure."""
         model = _model_node(situation, need)
         node = replace(model, state=NodeState.READY, supernode=supernode, windows=())
@@ -320,7 +322,7 @@ class _NodeTemplate:
 _MEASURE = NodeId("made-to-measure")
 
 
-def _model_node(situation: SuggestionContext, need: Need) -> Node:
+def _model_node(situation: SuggestionContext, need: ResourceRequest) -> Node:
     """The node that would hold most of its workers when empty, or one that holds one."""
     best, room = None, 0
     for node in {(n.devices, n.memory_bytes): n for n in situation.snapshot.nodes}.values():

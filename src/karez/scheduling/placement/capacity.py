@@ -14,13 +14,13 @@ from karez.core.resources import (
     DeviceKind,
     Grant,
     Health,
-    Need,
     Node,
     NodeId,
     NodeState,
+    ResourceRequest,
 )
 from karez.core.units import MILLI
-from karez.core.workloads import ANYWHERE, Among
+from karez.core.workloads import ANYWHERE, NodeAffinity
 from karez.scheduling.placement.inventory import BULK, CPU, Ints, Inventory, Row, Shape, build
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import request_mix
@@ -64,10 +64,10 @@ class Pool:
     """Made when first asked for, or given."""
     _cores: dict[int, Ints] = field(default_factory=dict)
     """Free thousandths of each core, where some are held. Rows are replaced, never changed."""
-    _allowed: dict[Among, Bools] = field(default_factory=dict)
-    _shapes: dict[Need, Shape] = field(default_factory=dict)
+    _allowed: dict[NodeAffinity, Bools] = field(default_factory=dict)
+    _shapes: dict[ResourceRequest, Shape] = field(default_factory=dict)
 
-    def shape(self, need: Need) -> Shape:
+    def shape(self, need: ResourceRequest) -> Shape:
         """A need as the inventory knows it."""
         found = self._shapes.get(need)
         if found is None:
@@ -85,12 +85,12 @@ class Pool:
             self._shapes[need] = found
         return found
 
-    def _models(self, need: Need) -> int:
+    def _models(self, need: ResourceRequest) -> int:
         if not need.models:
             return self.masks.get(need.kind, 0)
         return self.inventory.models_mask([f"{need.kind}:{name}" for name in need.models])
 
-    def matching(self, among: Among) -> Bools | None:
+    def matching(self, among: NodeAffinity) -> Bools | None:
         """(N,) which nodes will do; None: all."""
         if among == ANYWHERE:
             return None
@@ -104,7 +104,7 @@ class Pool:
             self._allowed[among] = found
         return found
 
-    def usable(self, among: Among, until: float | None) -> Bools | None:
+    def usable(self, among: NodeAffinity, until: float | None) -> Bools | None:
         """(N,) which nodes will do for work that runs until then; None: all.
 
         `until` None is work that can be stopped, or that has no need of the node to its end.
@@ -115,7 +115,9 @@ class Pool:
         stays: Bools = self.next_maintenance_at >= until
         return stays if mask is None else mask & stays
 
-    def room(self, need: Need, among: Among = ANYWHERE, until: float | None = None) -> Ints:
+    def room(
+        self, need: ResourceRequest, among: NodeAffinity = ANYWHERE, until: float | None = None
+    ) -> Ints:
         """(N,) how many workers of this need fit on each node now."""
         arrays, shape = self.inventory.arrays, self.shape(need)
         count: Any = None
@@ -133,7 +135,7 @@ class Pool:
         return np.asarray(count if mask is None else count * mask, np.int64)
 
     def best_node(
-        self, need: Need, among: Among = ANYWHERE, until: float | None = None
+        self, need: ResourceRequest, among: NodeAffinity = ANYWHERE, until: float | None = None
     ) -> tuple[int, int] | None:
         """Where one worker does the least harm: node number and slot."""
         if self.selector is None:
@@ -145,7 +147,9 @@ class Pool:
             return self.selector.select(self.shape(need))
         return self.selector.select_from(self.shape(need), np.flatnonzero(mask))
 
-    def allocate(self, number: int, need: Need, slot: int | None = None, role: str = "") -> Grant:
+    def allocate(
+        self, number: int, need: ResourceRequest, slot: int | None = None, role: str = ""
+    ) -> Grant:
         """Grant one worker on a node that has room; a fraction goes to the tightest device."""
         shape, place = self.shape(need), self.nodes[number]
         devices: tuple[tuple[int, int], ...] = ()

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from karez.core.resources import DeviceKind, Grant, Need, NodeId
-from karez.core.workloads import ANYWHERE, SPARE, Among, GangSpec, Topology
+from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
+from karez.core.workloads import ANYWHERE, SPARE, GangSpec, NodeAffinity, Topology
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Bools, Pool
 from karez.scheduling.placement.inventory import Ints
 
@@ -15,7 +15,7 @@ from karez.scheduling.placement.inventory import Ints
 class FitReport:
     """How far the pool could go along with one alternative."""
 
-    need: Need
+    need: ResourceRequest
     workers: int
     """The most that fit at once."""
     nodes: Mapping[str, int] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def place_spares(
     return _grant(need, first + rest, pool, SPARE)
 
 
-def need_of(gang: GangSpec, grant: Grant) -> Need:
+def need_of(gang: GangSpec, grant: Grant) -> ResourceRequest:
     """The alternative that a grant was made for."""
     same = (need for need in gang.each if grant.meets(need))
     return next(same, gang.each[0])
@@ -99,7 +99,7 @@ def need_of(gang: GangSpec, grant: Grant) -> Need:
 def _place_workers(
     gang: GangSpec, pool: Pool, until: float | None, role: str = ""
 ) -> tuple[Grant, ...] | None:
-    best: tuple[float, Need, Ints] | None = None
+    best: tuple[float, ResourceRequest, Ints] | None = None
     for need in gang.each:
         shares = _shares(gang, need, pool, until)
         count = 0 if shares is None else int(shares.sum())
@@ -134,12 +134,12 @@ def fits(gang: GangSpec, pool: Pool, until: float | None = None) -> bool:
 
 
 def place_more(
-    need: Need,
+    need: ResourceRequest,
     count: int,
     pool: Pool,
     *,
     avoid: frozenset[NodeId] = frozenset(),
-    among: Among = ANYWHERE,
+    among: NodeAffinity = ANYWHERE,
     until: float | None = None,
 ) -> tuple[Grant, ...]:
     """Up to `count` more workers of one alternative, anywhere but on the nodes to avoid."""
@@ -150,7 +150,7 @@ def place_more(
     return _grant(need, _fill(count, room, np.arange(len(room))), pool)
 
 
-def _grant(need: Need, shares: Ints, pool: Pool, role: str = "") -> tuple[Grant, ...]:
+def _grant(need: ResourceRequest, shares: Ints, pool: Pool, role: str = "") -> tuple[Grant, ...]:
     nodes = np.flatnonzero(shares)
     order = nodes[np.argsort(-shares[nodes], kind="stable")]
     return tuple(
@@ -160,7 +160,9 @@ def _grant(need: Need, shares: Ints, pool: Pool, role: str = "") -> tuple[Grant,
     )
 
 
-def _shares(gang: GangSpec, need: Need, pool: Pool, until: float | None = None) -> Ints | None:
+def _shares(
+    gang: GangSpec, need: ResourceRequest, pool: Pool, until: float | None = None
+) -> Ints | None:
     """(N,) how many workers each node would get of this alternative; None if too few fit at all.
 
     Fewest supernodes, the tightest last; in each, fewest nodes, the tightest last. Filling the
@@ -233,7 +235,9 @@ def fit_reports(gang: GangSpec, pool: Pool, until: float | None = None) -> tuple
     return found
 
 
-def fit_report(gang: GangSpec, need: Need, pool: Pool, until: float | None = None) -> FitReport:
+def fit_report(
+    gang: GangSpec, need: ResourceRequest, pool: Pool, until: float | None = None
+) -> FitReport:
     """How far the pool goes along with one alternative."""
     shares = _shares(replace(gang, min=1), need, pool, until)
     left: Bools = np.ones(len(pool.nodes), np.bool_)
@@ -252,7 +256,7 @@ def fit_report(gang: GangSpec, need: Need, pool: Pool, until: float | None = Non
 
 
 def _filter_nodes(
-    gang: GangSpec, need: Need, pool: Pool, until: float | None
+    gang: GangSpec, need: ResourceRequest, pool: Pool, until: float | None
 ) -> Iterator[tuple[str, Bools]]:
     """(reason, the nodes that it rules out), what cannot be helped first."""
     arrays, shape = pool.inventory.arrays, pool.shape(need)
@@ -267,7 +271,7 @@ def _filter_nodes(
         if need.models:
             right = of_kind & ((shape.models >> arrays.model) & 1 == 1)
             yield f"no {need.kind} of model {' or '.join(need.models)}", ~right.any(1)
-        bare = Need(kind=need.kind, milli=need.milli, models=need.models)
+        bare = ResourceRequest(kind=need.kind, milli=need.milli, models=need.models)
         yield f"too few free {need.kind}", pool.room(bare) == 0
     else:
         at = AMOUNTS.index(need.kind)

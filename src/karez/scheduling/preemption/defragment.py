@@ -8,7 +8,7 @@ import numpy as np
 
 from karez.core.resources import Grant, NodeId
 from karez.core.units import MILLI
-from karez.core.workloads import Among, GangSpec, WorkloadId
+from karez.core.workloads import GangSpec, NodeAffinity, WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload, devices_of
 from karez.scheduling.placement.capacity import Pool
 from karez.scheduling.placement.inventory import CPU, Ints
@@ -130,7 +130,7 @@ def _place_elsewhere(
     on = tuple(word for word in gang.among.on if word not in off)
     if gang.among.on and not on:
         return None
-    among = Among(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
+    among = NodeAffinity(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
     same = (need_of(gang, run.workers[0]),)  # another kind could be over its quota
     return place_gang(replace(gang, min=count, want=count, max=count, among=among, each=same), pool)
 

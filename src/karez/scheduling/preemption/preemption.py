@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from karez.core.resources import DeviceKind, Grant, Need
+from karez.core.resources import DeviceKind, Grant, ResourceRequest
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.capacity import SLOTS
@@ -135,7 +135,7 @@ def reclaimable(cluster: ClusterState, waiting: PendingWorkload) -> PendingWorkl
 
     So whoever takes back what it lent never becomes a borrower by that.
     """
-    found: list[tuple[int, Need]] = []
+    found: list[tuple[int, ResourceRequest]] = []
     for need in waiting.gang.each:
         rooms = []
         for kind, amount in need.amounts.items():

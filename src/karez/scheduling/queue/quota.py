@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Need, show_amount
+from karez.core.resources import DeviceKind, ResourceRequest, show_amount
 from karez.core.workloads import GangSpec
 from karez.scheduling.queue.order import PendingWorkload
 
@@ -118,20 +118,22 @@ def within_quota(
 
 
 def more_workers(
-    project: str, need: Need, count: int, projects: Mapping[str, Project], used: Used
+    project: str, need: ResourceRequest, count: int, projects: Mapping[str, Project], used: Used
 ) -> int:
     """Of so many more workers, how many its project may have."""
     rooms = {kind: share_of(project, kind, projects, used).room for kind in need.amounts}
     return min(count, _most(need, {k: room for k, room in rooms.items() if room is not None}))
 
 
-def _most(need: Need, left: Mapping[DeviceKind, int]) -> int:
+def _most(need: ResourceRequest, left: Mapping[DeviceKind, int]) -> int:
     """Workers of a need that what is left would do for; no limit is a very large number."""
     rooms = (left[kind] // amount for kind, amount in need.amounts.items() if kind in left)
     return min(rooms, default=1 << 40)
 
 
-def _say(project: str, need: Need, workers: int, shares: Mapping[DeviceKind, Share]) -> str:
+def _say(
+    project: str, need: ResourceRequest, workers: int, shares: Mapping[DeviceKind, Share]
+) -> str:
     """The kind that is short, with its arithmetic."""
     for kind, amount in need.amounts.items():
         share, asked = shares[kind], amount * workers

@@ -125,7 +125,7 @@ class _Audit:
         path = scope["path"].removeprefix(PREFIX)
         if path.startswith(("/node/", "/gateway/")):
             return  # the cloud's own traffic; its effects are recorded where they belong
-        self.cloud.store.books.add_audit(
+        self.cloud.store.usage.add_audit(
             AuditRow(
                 id=0,
                 at=self.cloud.clock.now(),

@@ -16,7 +16,7 @@ router = APIRouter(tags=["books"])
 def show_usage(cloud: CloudDep, who: Who) -> Sequence[UsageRow]:
     """Tokens per service and device-seconds per workload."""
     projects = None if who.project == EVERYWHERE else (who.project,)
-    return cloud.store.books.usage(projects=projects, now=cloud.clock.now())
+    return cloud.store.usage.summary(projects=projects, now=cloud.clock.now())
 
 
 @router.get("/audit", **allow(Role.ADMIN))
@@ -25,4 +25,4 @@ def show_audit(
 ) -> Sequence[AuditRow]:
     """Who changed what, newest first."""
     cloud.need_everywhere(who)
-    return cloud.store.books.audit(limit=limit)
+    return cloud.store.usage.audit(limit=limit)

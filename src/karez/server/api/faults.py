@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
+from karez.core.api_models import PublicKey
 from karez.core.identity import Role
 from karez.core.recovery import FaultReport
-from karez.core.views import PublicKey
 from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(tags=["faults"])

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 import karez
+from karez.core.api_models import Summary
 from karez.core.identity import Role
 from karez.core.resources import NodeState
 from karez.core.units import MILLI
-from karez.core.views import Summary
 from karez.server.api.guard import CloudDep, allow, public
 
 router = APIRouter(tags=["health"])

@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query
 
-from karez.core.chaos import SHARED, Caused, HarmSpec
+from karez.core.api_models import LogPiece, ReceiptView
+from karez.core.chaos import SHARED, FaultSpec, InjectedFault
 from karez.core.identity import Role
 from karez.core.receipts import Goodput
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
-from karez.core.views import LogPiece, ReceiptView
 from karez.core.workloads import Job, JobSpec, State
 from karez.server.api.guard import CloudDep, Who, allow
 
@@ -88,7 +88,7 @@ def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]
 
 
 @router.post("/{job}/harm", **allow(Role.ADMIN))
-def harm_job(job: str, specs: list[HarmSpec], cloud: CloudDep, who: Who) -> list[Caused]:
+def harm_job(job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who) -> list[InjectedFault]:
     """Break a job on purpose, if it allows that; when each fault is caused, by control's clock."""
     found = cloud.job(who, job)
     cloud.need(who, found.spec.project, Role.ADMIN)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from karez.core.api_models import JoinConfig
 from karez.core.artifacts import FileEntry
 from karez.core.identity import Role
 from karez.core.routing import Table
 from karez.core.usage import Call
-from karez.core.views import JoinPaper
 from karez.server.api.artifacts import receive_blob, send_blob
 from karez.server.api.guard import CloudDep, allow
 
@@ -17,9 +17,9 @@ router = APIRouter(tags=["internal"])
 
 
 @router.get("/node/join", **allow(Role.NODE))
-def join_paper(request: Request) -> JoinPaper:
+def join_paper(request: Request) -> JoinConfig:
     """How a host with a node key joins the pool."""
-    paper: JoinPaper = request.app.state.join_paper
+    paper: JoinConfig = request.app.state.join_paper
     return paper
 
 
@@ -44,4 +44,4 @@ def gateway_table(cloud: CloudDep) -> Table:
 @router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))
 def record_calls(calls: Sequence[Call], cloud: CloudDep) -> None:
     """Calls for the books; recording one twice is harmless."""
-    cloud.store.books.add_calls(calls)
+    cloud.store.usage.add_calls(calls)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from fastapi import APIRouter
 
+from karez.core.api_models import KeyView, NewKey
 from karez.core.identity import KeySpec, Principal, Project, Role
 from karez.core.resources import FORBID
-from karez.core.views import KeyView, NewKey
 from karez.server.api.guard import CloudDep, Who, allow
 
 router = APIRouter(tags=["people"])
@@ -32,7 +32,7 @@ def whoami(who: Who) -> Principal:
 @router.get("/projects", **allow(Role.VIEWER))
 def list_projects(cloud: CloudDep, who: Who) -> Sequence[Project]:
     """The projects you may see."""
-    return [project for project in cloud.store.people.projects() if who.sees(project.name)]
+    return [project for project in cloud.store.access.projects() if who.sees(project.name)]
 
 
 @router.post("/projects", status_code=201, **allow(Role.ADMIN))
@@ -84,7 +84,7 @@ def revoke_key(key: str, cloud: CloudDep, who: Who) -> None:
 def list_secrets(project: str, cloud: CloudDep, who: Who) -> list[str]:
     """The names of a project's secrets, never their texts."""
     cloud.need(who, project, Role.MEMBER)
-    return sorted(cloud.store.people.secrets(project))
+    return sorted(cloud.store.access.secrets(project))
 
 
 @router.put("/projects/{project}/secrets/{name}", status_code=204, **allow(Role.MEMBER))

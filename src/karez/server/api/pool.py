@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.identity import Role
-from karez.core.resources import Mark, Node, NodeState, Window
+from karez.core.resources import MaintenanceWindow, Node, NodeOverride, NodeState
 from karez.core.workloads import Allocation
 from karez.server.api.guard import CloudDep, Who, allow
 
@@ -61,7 +61,9 @@ def drain_node(node: str, cloud: CloudDep) -> dict[str, Any]:
 
 
 @router.put("/nodes/{node}/maintenance", **allow(Role.ADMIN))
-def plan_maintenance(node: str, windows: list[Window], cloud: CloudDep) -> list[Window]:
+def plan_maintenance(
+    node: str, windows: list[MaintenanceWindow], cloud: CloudDep
+) -> list[MaintenanceWindow]:
     """Plan when a node is needed for something else; an empty list plans nothing.
 
     Nothing is placed there that would not be over by then, unless it can be moved; what can be
@@ -72,13 +74,13 @@ def plan_maintenance(node: str, windows: list[Window], cloud: CloudDep) -> list[
 
 
 @router.get("/marks", **allow(Role.ADMIN))
-def show_marks(cloud: CloudDep) -> Mapping[str, Mark]:
+def show_marks(cloud: CloudDep) -> Mapping[str, NodeOverride]:
     """What operators said of nodes, by node."""
-    return {str(node): mark for node, mark in cloud.store.pool.marks().items()}
+    return {str(node): mark for node, mark in cloud.store.pool.overrides().items()}
 
 
 @router.put("/nodes/{node}/mark", **allow(Role.ADMIN))
-def mark_node(node: str, mark: Mark, cloud: CloudDep) -> Mark:
+def mark_node(node: str, mark: NodeOverride, cloud: CloudDep) -> NodeOverride:
     """Say where a node stands, its labels, and which of its devices are not to be trusted."""
     cloud.places.mark(node, mark)
     return mark

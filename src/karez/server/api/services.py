@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query
 
+from karez.core.api_models import LogPiece
 from karez.core.identity import Role
-from karez.core.views import LogPiece
 from karez.core.workloads import Service, ServiceSpec
 from karez.server.api.guard import CloudDep, Who, allow
 

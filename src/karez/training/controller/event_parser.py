@@ -118,16 +118,20 @@ def gang_from(
         generation=max([generation, 1, *(_generation(info) for _, info in found.values())]),
         since=now,
         limits=limits,
-        is_session=any("stood" in info.said for _, info in found.values()),
-        is_sharded=any(info.said.get("stood", {}).get("sharded") for _, info in found.values()),
-        is_rigid=any(info.said.get("resumed", {}).get("rigid") for _, info in found.values()),
+        is_session=any("stood" in info.last_messages for _, info in found.values()),
+        is_sharded=any(
+            info.last_messages.get("stood", {}).get("sharded") for _, info in found.values()
+        ),
+        is_rigid=any(
+            info.last_messages.get("resumed", {}).get("rigid") for _, info in found.values()
+        ),
     )
 
 
 def in_same_generation(gang: Gang, found: NewestProcesses) -> bool:
     """Whether every rank has said that it is in the gang's generation."""
     return all(
-        info.said.get("resumed", {}).get("generation") == gang.generation
+        info.last_messages.get("resumed", {}).get("generation") == gang.generation
         for _, info in found.values()
     )
 
@@ -139,7 +143,7 @@ def _by_step(told: Mapping[str, Any]) -> dict[int, int]:
 def _rank(grant: Grant, attempt: int, info: ProcessInfo | None) -> Rank:
     if info is None:
         return Rank(node=grant.node, attempt=attempt)
-    said = info.said
+    said = info.last_messages
     committed = int(said.get("commit", {}).get("step", said.get("resumed", {}).get("step", 0)))
     return Rank(
         node=grant.node,
@@ -151,4 +155,6 @@ def _rank(grant: Grant, attempt: int, info: ProcessInfo | None) -> Rank:
 
 
 def _generation(info: ProcessInfo) -> int:
-    return max([int(heard.get("generation", 0)) for heard in info.said.values()], default=0)
+    return max(
+        [int(heard.get("generation", 0)) for heard in info.last_messages.values()], default=0
+    )

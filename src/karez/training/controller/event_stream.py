@@ -47,9 +47,9 @@ class NodeEventStream:
                 if misses >= MISSES:
                     break
                 continue
-            if boot and answer.boot != boot:
+            if boot and answer.agent_boot_id != boot:
                 break  # its agent started anew and has lost every process
-            boot, misses, after = answer.boot, 0, answer.seq
+            boot, misses, after = answer.agent_boot_id, 0, answer.seq
             for event in answer.events:
                 self._news.put((node, event))
         self._nodes.discard(node)

@@ -10,7 +10,7 @@ from typing import Any
 
 from karez.core.errors import KarezError
 from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
-from karez.core.recovery import Part
+from karez.core.recovery import CheckpointPart
 from karez.core.resources import DeviceKind, Grant, NodeId, NodeState
 from karez.core.workloads import SPARE, Job, WorkloadKind
 from karez.training.controller.gang_allocation import GangAllocation
@@ -66,7 +66,7 @@ class GangExecutor:
         """Send a rank a message."""
         rank = gang.ranks[index]
         key = rank_key(self.job.id, index, rank.attempt)
-        self.on_node(rank.node, lambda node: self.deps.fabric.tell(node, key, message))
+        self.on_node(rank.node, lambda node: self.deps.fabric.send(node, key, message))
 
     def send_all(self, gang: Gang, message: Mapping[str, Any]) -> None:
         """Send all ranks a message."""
@@ -124,7 +124,7 @@ class GangExecutor:
         for node in self.allocation.nodes:
             with suppress(NodeLost):
                 for info in self.deps.fabric.processes(node):
-                    said = info.said.get("store")
+                    said = info.last_messages.get("store")
                     if said and info.alive and info.workload == self.job.id:
                         self._store = (node, info.key, str(said["address"]))
 
@@ -189,7 +189,7 @@ class GangExecutor:
 
     def _keeper(self, node: NodeId) -> str:
         if node not in self._keepers:
-            self._keepers[node] = self.deps.fabric.keeper(node)
+            self._keepers[node] = self.deps.fabric.replica_server(node)
         return self._keepers[node]
 
     def _compute_alike(self, nodes: Sequence[NodeId]) -> bool:
@@ -253,7 +253,7 @@ class GangExecutor:
     def save(self, index: int, said: Mapping[str, Any]) -> None:
         """Keep a part of a checkpoint, off the foreman's thread; it counts once it is read back."""
         node = self.allocation.workers[index].node
-        part = Part(
+        part = CheckpointPart(
             step=int(said["step"]), rank=index, digest="", world=int(said["world"]),
             whole=bool(said["whole"]),
         )  # fmt: skip
@@ -319,4 +319,4 @@ class GangExecutor:
     def purge(self) -> None:
         """Clear all its nodes of it, also those that it has left."""
         for node in self.allocation.nodes | self._left:
-            self.on_node(node, lambda node: self.deps.fabric.forget(node, self.job.id))
+            self.on_node(node, lambda node: self.deps.fabric.purge(node, self.job.id))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from karez.core.ports import Glimpse, NodeLost
-from karez.core.recovery import FaultReport, Level
+from karez.core.ports import NodeLost, ProcessSample
+from karez.core.recovery import FaultReport, Severity
 from karez.core.workloads import Job
 from karez.training.controller.process_specs import parse_key
 from karez.training.controller.status_writer import ControllerDeps
@@ -33,7 +33,7 @@ class HangMonitor:
     detector: HangDetector = field(default_factory=HangDetector)
     note: str = ""
     """What holds the gang up although nothing is wrong with it."""
-    _first: Mapping[int, Glimpse] = field(default_factory=dict)
+    _first: Mapping[int, ProcessSample] = field(default_factory=dict)
     _first_at: float = 0.0
     _looked_at: float = 0.0
     _generation: int = 0
@@ -94,13 +94,15 @@ class HangMonitor:
             self._samples(gang, now, stacks=True)
         return verdict
 
-    def _samples(self, gang: Gang, now: float, *, stacks: bool = False) -> Mapping[int, Glimpse]:
+    def _samples(
+        self, gang: Gang, now: float, *, stacks: bool = False
+    ) -> Mapping[int, ProcessSample]:
         self._looked_at = now
         lives = {(number, rank.attempt): number for number, rank in gang.active}
-        found: dict[int, Glimpse] = {}
+        found: dict[int, ProcessSample] = {}
         for node in sorted({rank.node for _, rank in gang.active if rank.node}):
             try:
-                looks = self.deps.fabric.glimpse(node, self.job.id, stacks=stacks)
+                looks = self.deps.fabric.sample(node, self.job.id, stacks=stacks)
             except NodeLost:
                 continue  # its watcher says so
             for look in looks:
@@ -115,7 +117,7 @@ class HangMonitor:
                 sender="karez",
                 node=gang.ranks[slow.rank].node,
                 code="straggler",
-                level=Level.MINOR,
+                level=Severity.MINOR,
                 detail=f"rank {slow.rank} of {self.job.id} took {slow.factor:.2f} x the others",
                 at=now,
             )

@@ -336,8 +336,8 @@ class JobController:
 
     def _resize(self) -> None:
         """Take the size that was asked for, if the gang can: else it stays as it is."""
-        targets = self.deps.store.targets
-        asked = targets.asked(self.job.id)
+        targets = self.deps.store.resize_requests
+        asked = targets.requested(self.job.id)
         if asked is None or self._gang.phase != Phase.RUNNING:
             return
         targets.drop(self.job.id)

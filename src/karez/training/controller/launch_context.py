@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from karez.core.ports import NodeLost, Staged
-from karez.core.resources import DeviceKind, Grant, Need, NodeId
+from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
 from karez.core.workloads import EndReason, Job
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext
@@ -59,7 +59,7 @@ def replica_servers_of(nodes: Iterable[NodeId], deps: ControllerDeps) -> list[st
 
 def _replica_server(node: NodeId, deps: ControllerDeps) -> str:
     try:
-        return deps.fabric.keeper(node)
+        return deps.fabric.replica_server(node)
     except NodeLost:
         return ""  # its poller says so to the foreman
 
@@ -80,7 +80,7 @@ def _memory(allocation: GangAllocation, deps: ControllerDeps) -> list[tuple[str,
     return [(address, size) for address, size in found if address]
 
 
-def need_of(grant: Grant, each: Sequence[Need]) -> Need:
+def need_of(grant: Grant, each: Sequence[ResourceRequest]) -> ResourceRequest:
     """The alternative that a grant was made for."""
     return next((need for need in each if grant.meets(need)), each[0])
 

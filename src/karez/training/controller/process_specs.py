@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from karez.core.artifacts import FileEntry
 from karez.core.ports import ProcessSpec, Staged
 from karez.core.resources import Grant
-from karez.core.workloads import Job, Role, WorkloadKind
+from karez.core.workloads import GangRole, Job, WorkloadKind
 
 RECIPES = "karez.studio.recipes"
 _SCRIPT = "karez.runtime.script:main"
@@ -81,7 +81,7 @@ def rank_spec(
 
 
 def sidecar_spec(
-    context: LaunchContext, role: Role, number: int, attempt: int, grant: Grant, count: int
+    context: LaunchContext, role: GangRole, number: int, attempt: int, grant: Grant, count: int
 ) -> ProcessSpec:
     """A process of a role beside the ranks."""
     spec = context.job.spec

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from karez.core.ports import Event, ProcessInfo, ProcessSpec
 from karez.core.resources import IN_BYTES, Grant, NodeId
-from karez.core.workloads import Role
+from karez.core.workloads import GangRole
 from karez.training.controller.process_specs import LaunchContext, sidecar_spec
 
 MAX_STARTS = 5
@@ -29,7 +29,7 @@ class Sidecars:
     def adopt(
         self,
         known: Iterable[ProcessInfo],
-        roles: Sequence[Role],
+        roles: Sequence[GangRole],
         grants: Callable[[str], list[Grant]],
     ) -> None:
         """Go on with the roles' processes that are there, and start those that are not."""
@@ -41,7 +41,7 @@ class Sidecars:
             if not any(name == role.name for name, _ in self.attempts):
                 self.start_all(role, grants(role.name))
 
-    def start_all(self, role: Role, grants: list[Grant]) -> None:
+    def start_all(self, role: GangRole, grants: list[Grant]) -> None:
         """Start a role's processes; what is memory or storage alone runs nothing."""
         for number, grant in enumerate(grants):
             if grant.kind not in IN_BYTES:
@@ -63,7 +63,7 @@ class Sidecars:
         self._start(role, number, held[number], len(held))
         return ""
 
-    def _start(self, role: Role, number: int, grant: Grant, count: int) -> None:
+    def _start(self, role: GangRole, number: int, grant: Grant, count: int) -> None:
         attempt = self.attempts.get((role.name, number), 0) + 1
         self.attempts[role.name, number] = attempt
         self.start(grant.node, sidecar_spec(self.context, role, number, attempt, grant, count))

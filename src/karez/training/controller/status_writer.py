@@ -8,11 +8,11 @@ from karez.core.codec import to_text
 from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost
 from karez.core.receipts import Receipt, chained
 from karez.core.recovery import Transition
-from karez.core.resources import Grant, Need, NodeId
+from karez.core.resources import Grant, NodeId, ResourceRequest
 from karez.core.settings import Settings
 from karez.core.stores import Store
 from karez.core.usage import MetricRow
-from karez.core.workloads import Among, EndReason, Job, RankView, State, Status, WorkloadKind
+from karez.core.workloads import EndReason, Job, NodeAffinity, RankView, State, Status, WorkloadKind
 from karez.training.controller.process_specs import rank_key
 from karez.training.recovery.commands import EndGang, WriteReceipt
 from karez.training.recovery.controller_state import ControllerState, capture, parse_state
@@ -34,7 +34,7 @@ class ControllerDeps:
     clock: Clock
     settings: Settings
     logs: LogSink
-    find: Callable[[Need, int, frozenset[NodeId], Among], Sequence[Grant]]
+    find: Callable[[ResourceRequest, int, frozenset[NodeId], NodeAffinity], Sequence[Grant]]
     """Free devices for more workers, off these nodes, where the gang may stand."""
     secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
     sign: Callable[[Receipt], Receipt] = lambda receipt: receipt

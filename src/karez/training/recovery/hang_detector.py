@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median, pstdev
 
-from karez.core.ports import Glimpse
+from karez.core.ports import ProcessSample
 from karez.training.recovery.events import Hung
 
 FACTOR = 5.0
@@ -133,7 +133,7 @@ class HangDetector:
         return found
 
 
-def find_stopped(looks: Mapping[int, Glimpse], since: float) -> Hung | None:
+def find_stopped(looks: Mapping[int, ProcessSample], since: float) -> Hung | None:
     """Ranks whose process does not run at all: one look proves it."""
     stopped = tuple(rank for rank, look in looks.items() if look.state == "stopped")
     if not stopped:
@@ -143,8 +143,8 @@ def find_stopped(looks: Mapping[int, Glimpse], since: float) -> Hung | None:
 
 
 def diagnose(
-    first: Mapping[int, Glimpse],
-    second: Mapping[int, Glimpse],
+    first: Mapping[int, ProcessSample],
+    second: Mapping[int, ProcessSample],
     *,
     apart_s: float,
     late_s: float,
@@ -170,14 +170,15 @@ def diagnose(
     behind = {
         rank: look
         for rank, look in second.items()
-        if look.doing in ("loading", "computing") or (look.doing == "meeting" and look.step < front)
+        if look.activity in ("loading", "computing")
+        or (look.activity == "meeting" and look.step < front)
     }
     if not behind:
-        if all(look.doing == "meeting" for look in second.values()):
+        if all(look.activity == "meeting" for look in second.values()):
             why = "no rank left the collective"
             return Hung(ranks=(), why=why, since=since)
         return None
-    loading = tuple(rank for rank, look in behind.items() if look.doing == "loading")
+    loading = tuple(rank for rank, look in behind.items() if look.activity == "loading")
     if len(loading) == len(behind) and late_s < DATA_S:
         return Stalled(ranks=loading, for_s=late_s)
     hung = tuple(
@@ -192,7 +193,7 @@ def diagnose(
     return Hung(ranks=hung, why=f"rank {named} did not come to the collective", since=since)
 
 
-def _is_busy(before: Glimpse | None, now: Glimpse, apart_s: float) -> bool:
+def _is_busy(before: ProcessSample | None, now: ProcessSample, apart_s: float) -> bool:
     if before is None:
         return True
     return now.state == "running" or now.cpu_s - before.cpu_s > BUSY * apart_s

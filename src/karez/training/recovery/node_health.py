@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.recovery import FaultReport, Level, Occasion
+from karez.core.recovery import FaultPhase, FaultReport, Severity
 from karez.core.resources import Node, NodeId, NodeState
 
-POINTS: Mapping[Level, float] = {Level.MINOR: 0.34, Level.MAJOR: 1.0, Level.FATAL: 3.0}
+POINTS: Mapping[Severity, float] = {Severity.MINOR: 0.34, Severity.MAJOR: 1.0, Severity.FATAL: 3.0}
 EVICTION_POINTS = 3.0
 """Points within the window that make a node a lemon: one fatal report, or three that are major."""
 WINDOW_S = 3600.0
@@ -60,7 +60,7 @@ def open_reports(reports: Iterable[FaultReport]) -> list[FaultReport]:
     kept: dict[tuple[str, str, int | None, int], FaultReport] = {}
     for number, report in enumerate(reports):
         what = (report.sender, report.code, report.device)
-        if report.occasion == Occasion.RECOVER:
+        if report.occasion == FaultPhase.RECOVER:
             kept = {key: old for key, old in kept.items() if key[:3] != what}
         elif report.code != EVICTED:
             kept[*what, number] = report
@@ -73,7 +73,7 @@ def _recent(reports: Sequence[FaultReport], now: float) -> list[FaultReport]:
     return [
         report
         for report in open_reports(reports)
-        if report.at > since and (now - report.at < WINDOW_S or report.occasion == Occasion.OCCUR)
+        if report.at > since and (now - report.at < WINDOW_S or report.occasion == FaultPhase.OCCUR)
     ]
 
 
@@ -92,6 +92,6 @@ def _has_rested(reports: Sequence[FaultReport], now: float) -> bool:
     evictions = [report.at for report in reports if report.code == EVICTED]
     if not evictions:
         return True
-    open_faults = [r for r in open_reports(reports) if r.occasion == Occasion.OCCUR]
+    open_faults = [r for r in open_reports(reports) if r.occasion == FaultPhase.OCCUR]
     rest_s = FIRST_REST_S * 2 ** (len(evictions) - 1)
     return not open_faults and now - evictions[-1] > rest_s

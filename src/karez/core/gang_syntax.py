@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from karez.core.resources import parse_need
-from karez.core.workloads import Among, GangSpec, Role, Topology
+from karez.core.resources import parse_resource_request
+from karez.core.workloads import GangRole, GangSpec, NodeAffinity, Topology
 
 
 def make_gang(  # noqa: PLR0913 - the words of a gang
@@ -38,17 +38,17 @@ def make_gang(  # noqa: PLR0913 - the words of a gang
         min=counts[0],
         want=counts[1] if len(counts) > 1 else counts[0],
         max=counts[2] if len(counts) > 2 else None,
-        each=tuple(parse_need(text) for text in each or ("cpu=1",)),
+        each=tuple(parse_resource_request(text) for text in each or ("cpu=1",)),
         topology=topology,
-        among=Among(on=tuple(on or ()), off=tuple(off or ())),
+        among=NodeAffinity(on=tuple(on or ()), off=tuple(off or ())),
         roles=tuple(_role(text) for text in roles or ()),
         spares=spares,
     )
 
 
-def _role(text: str) -> Role:
+def _role(text: str) -> GangRole:
     name, colon, rest = text.partition(":")
     count, second, need = rest.partition(":")
     if not colon or not second or not count.isdigit():
         raise ValueError(f"role {text!r} should read like loader:2:cpu=4,memory=8GiB")
-    return Role(name=name, workers=int(count), each=(parse_need(need),))
+    return GangRole(name=name, workers=int(count), each=(parse_resource_request(need),))

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from karez.core import wire
-from karez.drivers.steward.keeper import dial
+from karez.drivers.steward.replica_server import dial
+from karez.transport import framing
 
 KEEP_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
 """What processes inherit of the agent's environment; above all not Ray's token."""
 
 
-class NurseryLine:
+class ForkServerClient:
     """A nursery and the line to it."""
 
     def __init__(
@@ -26,7 +26,7 @@ class NurseryLine:
         self._hear = hear
         self._lock = threading.Lock()
         self._line, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "karez.drivers.steward.nursery", str(theirs.fileno())]
+        command = [sys.executable, "-m", "karez.drivers.steward.fork_server", str(theirs.fileno())]
         if preload:
             command.append(preload)
         env = inherited()
@@ -43,7 +43,7 @@ class NurseryLine:
     def ask(self, request: Mapping[str, Any]) -> None:
         """Send a request. Raises OSError if the nursery has ended."""
         with self._lock:
-            wire.send(self._line, request)
+            framing.send(self._line, request)
 
     def stop(self) -> None:
         """Hang up: it kills what it bore and ends."""
@@ -53,13 +53,13 @@ class NurseryLine:
     def _listen(self) -> None:
         try:
             while True:
-                report, _ = wire.receive(self._line)
+                report, _ = framing.receive(self._line)
                 self._hear(report)
         except (EOFError, OSError):
             self._hear(None)
 
 
-class KeeperChild:
+class ReplicaServerProcess:
     """This node's keeper. One that ends is started anew at its port; ranks send again."""
 
     def __init__(self, address: str, token: str, memory: Path) -> None:
@@ -78,8 +78,8 @@ class KeeperChild:
         """Have it forget what it keeps of a job."""
         try:
             with dial(f"{self._address}:{self.port}", self._token) as peer:
-                wire.send(peer, {"op": "drop", "job": job, "rank": 0})
-                wire.receive(peer)
+                framing.send(peer, {"op": "drop", "job": job, "rank": 0})
+                framing.receive(peer)
         except (OSError, EOFError):
             return  # a keeper that has gone holds nothing
 
@@ -93,7 +93,7 @@ class KeeperChild:
     def _start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(  # noqa: S603 - our own program
             [
-                sys.executable, "-m", "karez.drivers.steward.keeper",
+                sys.executable, "-m", "karez.drivers.steward.replica_server",
                 self._address, str(self.port), str(self._memory),
             ],
             env={**inherited(), "KAREZ_KEEPER_TOKEN": self._token},

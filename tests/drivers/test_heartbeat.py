@@ -2,20 +2,20 @@
 
 import socket
 
-from karez.drivers.steward.pulse import Pulse, PulseServer
+from karez.drivers.steward.heartbeat import Heartbeat, HeartbeatServer
 from tests.contracts.gang import until
 
 
 def test_a_pulse_is_heard_and_its_end_is_noticed_at_once() -> None:
-    server = PulseServer("127.0.0.1", "t")
-    pulse = Pulse(server.address, "t", 30.0)
+    server = HeartbeatServer("127.0.0.1", "t")
+    pulse = Heartbeat(server.address, "t", 30.0)
     until(lambda: len(pulse._gaps) > 5, within_s=10)
     assert not pulse.is_lost()
     pulse.close()
     gone = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{gone.getsockname()[1]}"
     gone.close()
-    refused = Pulse(address, "t", 30.0)
+    refused = Heartbeat(address, "t", 30.0)
     until(refused.is_lost, within_s=10)  # long before it would count as silent
     refused.close()
     server.stop()
@@ -23,7 +23,7 @@ def test_a_pulse_is_heard_and_its_end_is_noticed_at_once() -> None:
 
 def test_a_node_that_says_nothing_is_lost_after_the_limit() -> None:
     silent = socket.create_server(("127.0.0.1", 0))  # its kernel answers, and nobody else
-    pulse = Pulse(f"127.0.0.1:{silent.getsockname()[1]}", "t", 0.2)
+    pulse = Heartbeat(f"127.0.0.1:{silent.getsockname()[1]}", "t", 0.2)
     assert not pulse.is_lost()
     until(pulse.is_lost, within_s=10)
     pulse.close()
@@ -31,8 +31,8 @@ def test_a_node_that_says_nothing_is_lost_after_the_limit() -> None:
 
 
 def test_who_does_not_know_the_token_hears_nothing() -> None:
-    server = PulseServer("127.0.0.1", "t")
-    pulse = Pulse(server.address, "wrong", 0.5)
+    server = HeartbeatServer("127.0.0.1", "t")
+    pulse = Heartbeat(server.address, "wrong", 0.5)
     until(pulse.is_lost, within_s=10)
     assert not pulse._gaps
     pulse.close()

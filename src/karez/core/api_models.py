@@ -93,7 +93,7 @@ class PublicKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinPaper:
+class JoinConfig:
     """What a host needs to join."""
 
     ray_address: str

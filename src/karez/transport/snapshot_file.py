@@ -29,7 +29,7 @@ class Snapshot:
     body: bytes
 
 
-class Slots:
+class SnapshotFile:
     """The two slots of one rank. One writer; readers may look at any time."""
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Slots:
             raise ValueError(f"{path} is no snapshot file")
 
     @classmethod
-    def create(cls, path: Path, capacity: int) -> "Slots":
+    def create(cls, path: Path, capacity: int) -> "SnapshotFile":
         """Make a file with room for two snapshots of `capacity` bytes.
 
         Raises:
@@ -113,7 +113,7 @@ class Slots:
             return None
         return Snapshot(step=step, generation=generation, body=body)
 
-    def drop_newer(self, step: int) -> None:
+    def drop_newer_than(self, step: int) -> None:
         """Forget snapshots after `step`: they belong to a past that was given up."""
         for slot in range(2):
             head = 64 + slot * 64

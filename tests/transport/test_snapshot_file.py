@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from karez.core.slots import Slots
+from karez.transport.snapshot_file import SnapshotFile
 
 
 def test_the_step_before_survives_while_the_newest_is_written(tmp_path: Path) -> None:
-    slots = Slots.create(tmp_path / "0.slots", 100)
+    slots = SnapshotFile.create(tmp_path / "0.slots", 100)
     for step in range(5):
         slots.write(step, 1, [b"state", str(step).encode()])
     assert slots.steps() == (3, 4)
-    again = Slots(tmp_path / "0.slots")
+    again = SnapshotFile(tmp_path / "0.slots")
     found = again.read(3)
     assert found is not None
     assert (found.body, found.generation) == (b"state3", 1)
@@ -22,26 +22,26 @@ def test_the_step_before_survives_while_the_newest_is_written(tmp_path: Path) ->
 
 def test_a_snapshot_with_a_flipped_bit_is_no_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "0.slots"
-    slots = Slots.create(path, 64)
+    slots = SnapshotFile.create(path, 64)
     slots.write(1, 1, [b"x" * 64])
     data = bytearray(path.read_bytes())
     data[4096 + 64 + 3] ^= 1
     path.write_bytes(data)
-    assert Slots(path).read(1) is None
+    assert SnapshotFile(path).read(1) is None
 
 
 def test_what_was_given_up_is_forgotten(tmp_path: Path) -> None:
-    slots = Slots.create(tmp_path / "0.slots", 8)
+    slots = SnapshotFile.create(tmp_path / "0.slots", 8)
     slots.write(6, 1, [b"a"])
     slots.write(7, 1, [b"b"])
-    slots.drop_newer(6)
+    slots.drop_newer_than(6)
     assert slots.steps() == (6,)
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0" * 9000)
     with pytest.raises(ValueError, match="no snapshot file"):
-        Slots(tmp_path / "x")
+        SnapshotFile(tmp_path / "x")
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=12))
@@ -49,7 +49,7 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
 def test_the_last_two_steps_can_always_be_read(
     tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes]
 ) -> None:
-    slots = Slots.create(tmp_path_factory.mktemp("s") / "f", 50)
+    slots = SnapshotFile.create(tmp_path_factory.mktemp("s") / "f", 50)
     for step, body in enumerate(bodies):
         slots.write(step, 3, [body[:10], body[10:]])
         for known in range(max(0, step - 1), step + 1):

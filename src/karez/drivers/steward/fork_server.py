@@ -1,6 +1,6 @@
 """The process that bears all others of a node: single-threaded, warm, and never left alone.
 
-Run as `python -m karez.drivers.steward.nursery FD [PRELOAD]`. It forks on request, so that a rank
+Run as `python -m karez.drivers.steward.fork_server FD [PRELOAD]`. It forks on request, so that a rank
 starts with torch already imported, and reports every exit. When its socket closes it kills what
 it bore and ends: a steward that dies leaves nobody behind.
 """
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from karez.core import wire
+from karez.transport import framing
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -32,8 +32,8 @@ def main() -> None:
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal
-    nursery = _Nursery(steward, (wake_read, wake_write))
-    wire.send(steward, {"event": "ready"})
+    nursery = _ForkServer(steward, (wake_read, wake_write))
+    framing.send(steward, {"event": "ready"})
     while True:
         readable, _, _ = select.select([steward.fileno(), wake_read], [], [])
         if wake_read in readable:
@@ -41,13 +41,13 @@ def main() -> None:
             nursery.reap()
         if steward.fileno() in readable:
             try:
-                request, _ = wire.receive(steward)
+                request, _ = framing.receive(steward)
             except (EOFError, OSError):
                 nursery.end()
             nursery.serve(request)
 
 
-class _Nursery:
+class _ForkServer:
     """The children, by key."""
 
     def __init__(self, steward: socket.socket, pipe: tuple[int, int]) -> None:
@@ -61,7 +61,7 @@ class _Nursery:
             if pid == 0:
                 self._become(request)
             self.pids[pid] = request["key"]
-            wire.send(self.steward, {"event": "started", "key": request["key"], "pid": pid})
+            framing.send(self.steward, {"event": "started", "key": request["key"], "pid": pid})
         elif request["op"] == "kill":
             for pid in [pid for pid, key in self.pids.items() if key == request["key"]]:
                 _signal_group(pid, int(request["signal"]))
@@ -78,7 +78,7 @@ class _Nursery:
             if key is not None:
                 _signal_group(pid, signal.SIGKILL)  # what it started goes with it
                 code = os.waitstatus_to_exitcode(status)
-                wire.send(self.steward, {"event": "exit", "key": key, "pid": pid, "code": code})
+                framing.send(self.steward, {"event": "exit", "key": key, "pid": pid, "code": code})
 
     def end(self) -> NoReturn:
         for pid in self.pids:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 
-from karez.core import wire
+from karez.transport import framing
 
 BEAT_S = 0.1
 FACTOR = 5.0
@@ -23,7 +23,7 @@ DIAL_S = 0.5
 """How long to try to reach a pulse that broke off."""
 
 
-class PulseServer:
+class HeartbeatServer:
     """Beats for whoever knows the token."""
 
     def __init__(self, address: str, token: str) -> None:
@@ -50,7 +50,7 @@ class PulseServer:
         with peer:
             try:
                 peer.settimeout(5.0)
-                hello, _ = wire.receive(peer)
+                hello, _ = framing.receive(peer)
                 if not hmac.compare_digest(str(hello.get("token")), self._token):
                     return
                 while True:
@@ -60,7 +60,7 @@ class PulseServer:
                 return  # nobody listens any more
 
 
-class Pulse:
+class Heartbeat:
     """Listens to one node's pulse, on a thread of its own, until closed."""
 
     def __init__(self, address: str, token: str, limit_s: float) -> None:
@@ -110,7 +110,7 @@ class Pulse:
     def _dial(self) -> socket.socket:
         host, _, port = self._address.rpartition(":")
         stream = socket.create_connection((host, int(port)), timeout=DIAL_S)
-        wire.send(stream, {"token": self._token})
+        framing.send(stream, {"token": self._token})
         return stream
 
     def _follow(self, stream: socket.socket) -> None:

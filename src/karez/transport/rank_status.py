@@ -16,31 +16,31 @@ SIZE: Final = 64
 _LAYOUT: Final = struct.Struct("<qqqd")  # generation, step, doing, since (CLOCK_MONOTONIC)
 
 
-class Doing(IntEnum):
+class Activity(IntEnum):
     """What a rank is at."""
 
-    STANDING = 0
+    QUIESCED = 0
     """It has no group and waits for the foreman's word."""
     LOADING = 1
     """It waits for its batch."""
     COMPUTING = 2
     """It runs the user's code."""
-    MEETING = 3
+    COLLECTIVE = 3
     """It is in a collective, or waits for its peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Posted:
+class RankStatus:
     """What a board says."""
 
     generation: int
     step: int
-    doing: Doing
+    activity: Activity
     since: float
     """CLOCK_MONOTONIC seconds of the host."""
 
 
-class Board:
+class RankStatusFile:
     """One rank's board. One writer; anyone may read."""
 
     def __init__(self, path: Path) -> None:
@@ -53,12 +53,14 @@ class Board:
         finally:
             os.close(fd)
 
-    def post(self, posted: Posted) -> None:
+    def post(self, posted: RankStatus) -> None:
         """Say what is being done."""
-        _LAYOUT.pack_into(self._map, 0, posted.generation, posted.step, posted.doing, posted.since)
+        _LAYOUT.pack_into(
+            self._map, 0, posted.generation, posted.step, posted.activity, posted.since
+        )
 
 
-def read_board(path: Path) -> Posted | None:
+def read_rank_status(path: Path) -> RankStatus | None:
     """What a board says; None if there is none."""
     try:
         raw = path.read_bytes()
@@ -67,6 +69,6 @@ def read_board(path: Path) -> Posted | None:
     if len(raw) < _LAYOUT.size:
         return None
     generation, step, doing, since = _LAYOUT.unpack_from(raw, 0)
-    if doing not in Doing.__members__.values():
+    if doing not in Activity.__members__.values():
         return None
-    return Posted(generation=generation, step=step, doing=Doing(doing), since=since)
+    return RankStatus(generation=generation, step=step, activity=Activity(doing), since=since)

@@ -11,14 +11,14 @@ from karez.store.database import Database
 from karez.store.schema import targets as table
 
 
-class Targets:
+class ResizeRequests:
     """See core.stores.TargetStore."""
 
     def __init__(self, db: Database) -> None:
         """Over an open database."""
         self._db = db
 
-    def ask(self, ident: WorkloadId, grants: Sequence[Grant]) -> None:
+    def request(self, ident: WorkloadId, grants: Sequence[Grant]) -> None:
         """See the contract."""
         body = "[" + ",".join(to_text(grant) for grant in grants) + "]"
         query = self._db.into(table).values(workload=ident, grants=body)
@@ -28,7 +28,7 @@ class Targets:
         with self._db.write() as tx:
             tx.execute(query)
 
-    def asked(self, ident: WorkloadId) -> Sequence[Grant] | None:
+    def requested(self, ident: WorkloadId) -> Sequence[Grant] | None:
         """See the contract."""
         with self._db.read() as tx:
             body = tx.execute(select(table.c.grants).where(table.c.workload == ident)).scalar()

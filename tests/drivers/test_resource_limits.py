@@ -7,8 +7,8 @@ import pytest
 
 from karez.core.resources import DeviceKind, Grant, Health
 from karez.drivers.probes import LIMITS, davinci_devices, disk_devices, network_devices, probe_node
-from karez.drivers.steward.keeper import Keeper
-from karez.drivers.steward.limits import OVER_CODE, memory_of, storage_of
+from karez.drivers.steward.replica_server import ReplicaServer
+from karez.drivers.steward.resource_limits import OVER_CODE, memory_of, storage_of
 from tests.drivers.test_steward import JOB, A, exit_of, spec
 from tests.fakes import DirectFabric
 
@@ -61,7 +61,7 @@ def test_cores_beside_an_accelerator_are_held_to(fabric: DirectFabric) -> None:
     exit_of(fabric)
     assert fabric.read_log(A, "job-1.0.1", 0, 1000).decode().split() == ["1", "1", "3"]
     assert fabric.processes(A)[0].grant == grant
-    fabric.forget(A, JOB)
+    fabric.purge(A, JOB)
 
 
 def test_measures_survive_what_goes_away_meanwhile(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_node_says_how_it_enforces_what_it_grants(tmp_path: Path) -> None:
 
 
 def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs(tmp_path: Path) -> None:
-    keeper = Keeper("t", tmp_path)
+    keeper = ReplicaServer("t", tmp_path)
 
     def put(step: int, size: int, **more: int) -> dict[str, object]:
         request = {"op": "put", "job": "j", "rank": 0, "step": step, **more}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from karez.core.board import read_board
-from karez.core.ports import Glimpse, Harm, ProcessInfo
+from karez.core.ports import FaultKind, ProcessInfo, ProcessSample
+from karez.transport.rank_status import read_rank_status
 
 SLOW_S = 3.0
 """How long a process is slowed down."""
@@ -18,10 +18,10 @@ TURN_S = 0.02
 """Half a period of a slowed process: so long it runs, so long it is stopped."""
 
 
-def look_at(info: ProcessInfo, slots: Path, *, stacks: bool) -> Glimpse:
+def sample_process(info: ProcessInfo, slots: Path, *, stacks: bool) -> ProcessSample:
     """One process as the kernel and its board have it; it need not answer."""
     board = slots.with_suffix(".board")
-    posted = read_board(board)
+    posted = read_rank_status(board)
     try:
         process = psutil.Process(info.pid)
         state: str = process.status()
@@ -32,25 +32,25 @@ def look_at(info: ProcessInfo, slots: Path, *, stacks: bool) -> Glimpse:
     except psutil.Error:
         state, cpu_s = "gone", 0.0
     if posted is None:
-        return Glimpse(key=info.key, state=state, cpu_s=cpu_s)
-    return Glimpse(
+        return ProcessSample(key=info.key, state=state, cpu_s=cpu_s)
+    return ProcessSample(
         key=info.key,
         state=state,
         cpu_s=cpu_s,
-        doing=posted.doing.name.lower(),
+        activity=posted.activity.name.lower(),
         step=posted.step,
         generation=posted.generation,
-        for_s=time.monotonic() - posted.since,  # noqa: TID251 - the host's clock, as the board's
+        activity_s=time.monotonic() - posted.since,  # noqa: TID251 - the host's clock, as the board's
     )
 
 
-def hurt(processes: Sequence[ProcessInfo], what: Harm) -> None:
+def inject_fault(processes: Sequence[ProcessInfo], what: FaultKind) -> None:
     """Kill, stop or slow processes."""
     for info in processes:
-        if what == Harm.SLOW:
+        if what == FaultKind.SLOW:
             threading.Thread(target=_slow, args=(info.pid,), daemon=True).start()
         else:
-            _send(info.pid, signal.SIGKILL if what == Harm.KILL else signal.SIGSTOP)
+            _send(info.pid, signal.SIGKILL if what == FaultKind.KILL else signal.SIGSTOP)
 
 
 def _slow(pid: int) -> None:

@@ -1,6 +1,6 @@
 """The process that holds peers' training state in memory and ships this node's to a peer.
 
-Run as `python -m karez.drivers.steward.keeper HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in its
+Run as `python -m karez.drivers.steward.replica_server HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in its
 environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
 the peers' keepers, and marks it replicated. It never unpickles anything.
 """
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from karez.core import wire
-from karez.core.slots import Slots
+from karez.transport import framing
+from karez.transport.snapshot_file import SnapshotFile
 
-KEEP = 2
+MAX_KEPT_STEPS = 2
 """Snapshots kept per rank: Rule R needs the newest and the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
+class _Replica:
     body: bytes
     whole: bool
     """Whether it is all of it."""
@@ -30,14 +30,14 @@ class _Kept:
     """In which it was written: of two of one step, the later one counts."""
 
 
-class Keeper:
+class ReplicaServer:
     """Snapshots by (job, rank) and step. Threads share it under one lock."""
 
     def __init__(self, token: str, memory: Path) -> None:
         """Nothing is held yet; `memory` is where this node's ranks have their own snapshots."""
         self._token = token
         self._memory = memory
-        self._held: dict[tuple[str, int], dict[int, _Kept]] = {}
+        self._held: dict[tuple[str, int], dict[int, _Replica]] = {}
         """(job, rank) -> step -> what was sent."""
         self._epochs: dict[str, int] = {}
         """The newest epoch that each job has written with: older ones are fenced off."""
@@ -47,18 +47,18 @@ class Keeper:
         """Answer one connection until it closes."""
         with peer:
             try:
-                hello, _ = wire.receive(peer)
+                hello, _ = framing.receive(peer)
                 job = str(hello.get("job", ""))
                 known = token_of(self._token, job) if job else self._token
                 if not hmac.compare_digest(str(hello.get("token")), known):
                     return
                 peers: dict[str, socket.socket] = {}
                 while True:
-                    request, blob = wire.receive(peer)
+                    request, blob = framing.receive(peer)
                     if job and request.get("job") != job:
                         return  # a job's token is good for that job alone
                     answer, body = self.answer(request, blob, peers)
-                    wire.send(peer, answer, body)
+                    framing.send(peer, answer, body)
             except (EOFError, OSError, ValueError, KeyError):
                 return  # a peer that breaks off or talks nonsense is simply let go
 
@@ -121,12 +121,12 @@ class Keeper:
             slots.path.unlink(missing_ok=True)
         return {"ok": True}
 
-    def _slots(self, name: tuple[str, int]) -> Slots | None:
+    def _slots(self, name: tuple[str, int]) -> SnapshotFile | None:
         path = (self._memory / name[0] / f"{name[1]}.slots").resolve()
         if not path.is_relative_to(self._memory.resolve()):
             return None
         try:
-            return Slots(path)
+            return SnapshotFile(path)
         except (OSError, ValueError):
             return None
 
@@ -139,12 +139,12 @@ class Keeper:
                 return {"ok": False}
             self._epochs[name[0]] = epoch
             held = self._held.setdefault(name, {})
-            held[step] = _Kept(
+            held[step] = _Replica(
                 body=blob, whole=bool(request.get("whole", True)),
                 generation=int(request.get("generation", 0)),
             )  # fmt: skip
             for other in sorted(held):
-                if other > step or other <= step - KEEP:
+                if other > step or other <= step - MAX_KEPT_STEPS:
                     del held[other]  # given up by a recovery, or no longer needed
             used = sum(
                 len(kept.body)
@@ -176,8 +176,8 @@ class Keeper:
             for to, limit in zip(request["to"], request["limits"], strict=True):
                 if to not in peers:
                     peers[to] = dial(to, self._token)
-                wire.send(peers[to], {**head, "limit": limit}, body)
-                answer, _ = wire.receive(peers[to])
+                framing.send(peers[to], {**head, "limit": limit}, body)
+                answer, _ = framing.receive(peers[to])
                 if not answer["ok"]:
                     return answer
             slots.replicated = max(slots.replicated, snapshot.step)
@@ -199,14 +199,14 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
     host, _, port = address.rpartition(":")
     peer = socket.create_connection((host, int(port)), timeout=timeout_s)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    wire.send(peer, {"token": token})
+    framing.send(peer, {"token": token})
     return peer
 
 
 def main() -> None:
     """Listen, print the port, serve until standard input closes."""
     token = os.environ["KAREZ_KEEPER_TOKEN"]  # noqa: TID251 - this process's own main
-    keeper = Keeper(token, Path(sys.argv[3]))
+    keeper = ReplicaServer(token, Path(sys.argv[3]))
     server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 
     def accept() -> None:

@@ -12,7 +12,7 @@ from karez.store import schema
 from karez.store.database import Database
 
 
-class Books:
+class Usage:
     """See core.stores.BookStore."""
 
     def __init__(self, db: Database) -> None:
@@ -28,7 +28,7 @@ class Books:
             schema.calls, [{name: getattr(call, name) for name in names} for call in calls]
         )
 
-    def usage(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
+    def summary(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
         """See the contract."""
         calls, held, work = schema.calls, schema.allocations, schema.workloads
         tokens = select(

@@ -13,7 +13,7 @@ from karez.store import schema
 from karez.store.database import Database
 
 
-class People:
+class Access:
     """See core.stores.PeopleStore."""
 
     def __init__(self, db: Database) -> None:

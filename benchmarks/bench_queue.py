@@ -19,10 +19,10 @@ from karez.core.workloads import Job, JobSpec, WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import create_app
 from karez.server.clock import SteadyClock
-from karez.server.cloud import Cloud, first_start
+from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
-from karez.server.places import Places
-from karez.server.scheduler import Scheduler
+from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.pool_service import PoolService
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
 
@@ -44,7 +44,7 @@ def main() -> None:
             settings=Settings(),
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
-            places=Places(store=store, clock=clock, scheduler=asked, wake=lambda: None),
+            places=PoolService(store=store, clock=clock, scheduler=asked, wake=lambda: None),
         )
         headers = {"authorization": f"Bearer {first_start(cloud)}"}
         app = create_app(cloud)

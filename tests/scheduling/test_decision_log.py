@@ -22,7 +22,7 @@ from karez.core.workloads import (
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
 from karez.scheduling.engine import Preempt, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload
-from karez.server.scheduler import LIVE, Scheduler
+from karez.server.controllers.scheduler import LIVE_POLICY, Scheduler
 from karez.simulation.redo import redo
 from karez.simulation.replay import Hooks, Replay, replay_of
 from karez.simulation.workloads import TraceJob
@@ -62,7 +62,7 @@ def test_a_journal_that_is_redone_comes_out_the_same(
     )
     at = 0.0
     engine_log.advance(
-        ClusterDelta(at=at, is_reset=True, nodes=nodes, projects=projects, policy=LIVE)
+        ClusterDelta(at=at, is_reset=True, nodes=nodes, projects=projects, policy=LIVE_POLICY)
     )
     for number, (pause, low, more, milli, project, stops, sized, beside) in enumerate(told):
         at += pause
@@ -220,7 +220,7 @@ def test_live_and_simulated_decisions_are_the_same_byte_for_byte(
             )
         )  # fmt: skip
     nodes = [cpu_node("a", 4), cpu_node("b", 4)]
-    simulated, left_out = replay_of(nodes, trace, LIVE, Hooks(on_end=int), known=False)
+    simulated, left_out = replay_of(nodes, trace, LIVE_POLICY, Hooks(on_end=int), known=False)
     simulated.engine_log.make_selector = (
         None  # as live: single workers are placed for the usual mix
     )
@@ -244,7 +244,9 @@ def test_every_kind_of_decision_has_a_line_of_its_own() -> None:
     elastic = GangSpec(min=1, want=2, max=4, each=(ResourceRequest(kind=NPU),))
     came = PendingWorkload(id=WorkloadId("big"), project="p", gang=elastic, priority=0, since=0.0)
     engine_log.advance(
-        ClusterDelta(at=0.0, is_reset=True, nodes=(node("a", 4),), policy=LIVE, arrived=(came,))
+        ClusterDelta(
+            at=0.0, is_reset=True, nodes=(node("a", 4),), policy=LIVE_POLICY, arrived=(came,)
+        )
     )
     (grown,) = engine_log.advance(ClusterDelta(at=HOUR_S))
     assert isinstance(grown, Resize)

@@ -15,13 +15,13 @@ from karez.core.settings import Settings
 from karez.core.workloads import State
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import PREFIX, ROUTERS, create_app
-from karez.server.api.guard import roles
-from karez.server.cloud import Cloud, first_start
-from karez.server.injector import Injector
+from karez.server.api.authorization import roles
+from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
-from karez.server.places import Places
-from karez.server.recovery import Recovery
-from karez.server.scheduler import Scheduler
+from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.fault_injector import FaultInjector
+from karez.server.services.pool_service import PoolService
+from karez.server.services.recovery_service import RecoveryService
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
 from karez.vault.signing import CloudKey
@@ -58,14 +58,14 @@ def api(tmp_path: Path) -> Iterator[Api]:
         settings=Settings(),
         logs=FileLogs(tmp_path / "logs"),
         wake=lambda: None,
-        places=Places(
+        places=PoolService(
             store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
         ),
-        recovery=Recovery(
+        recovery=RecoveryService(
             store=store,
             clock=clock,
             public=CloudKey(tmp_path / "receipts.key").public,
-            injector=Injector(clock=clock, fabric=lambda: None, drop=lambda ident: None),
+            injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda ident: None),
             reported=lambda: None,
         ),
     )

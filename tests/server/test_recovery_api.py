@@ -7,8 +7,8 @@ import pytest
 from karez.core.identity import EVERYWHERE, Role
 from karez.core.recovery import Transition
 from karez.core.resources import NodeState
-from karez.server.recovery import waits
-from karez.server.trust import Trust
+from karez.server.controllers.node_eviction import NodeEviction
+from karez.server.services.recovery_service import waits
 from karez.training.recovery.node_health import FIRST_REST_S
 from tests.fakes import FakeClock, cpu_node
 from tests.server.test_api import Api, api  # noqa: F401 - a fixture
@@ -61,21 +61,21 @@ def test_a_report_that_makes_no_sense_is_refused(
 def test_a_fatal_fault_evicts_a_node_and_rest_brings_it_back(pooled: Api) -> None:
     store, clock = pooled.cloud.store, pooled.cloud.clock
     assert isinstance(clock, FakeClock)
-    trust = Trust(store=store, clock=clock)
-    trust.consider(store.pool.nodes())
-    assert trust.leave() == {}
+    trust = NodeEviction(store=store, clock=clock)
+    trust.evaluate(store.pool.nodes())
+    assert trust.nodes_to_avoid() == {}
     pooled.ask("POST", "/faults", json=REPORT)
-    trust.consider(store.pool.nodes())
-    assert list(trust.leave()) == ["n1"]
-    assert "xid-79" in trust.leave()["n1"]  # type: ignore[index]  # a NodeId
+    trust.evaluate(store.pool.nodes())
+    assert list(trust.nodes_to_avoid()) == ["n1"]
+    assert "xid-79" in trust.nodes_to_avoid()["n1"]  # type: ignore[index]  # a NodeId
     states = {node.id: node.state for node in store.pool.nodes()}
     assert states == {"n0": NodeState.READY, "n1": NodeState.EVICTED, "n2": NodeState.READY}
     clock.at += FIRST_REST_S + 1
-    trust.consider([node for node in store.pool.nodes() if node.id != "n1"])
-    assert list(trust.leave()) == ["n1"]  # it did not answer
-    trust.consider(store.pool.nodes())
-    trust.consider(store.pool.nodes())
-    assert trust.leave() == {}
+    trust.evaluate([node for node in store.pool.nodes() if node.id != "n1"])
+    assert list(trust.nodes_to_avoid()) == ["n1"]  # it did not answer
+    trust.evaluate(store.pool.nodes())
+    trust.evaluate(store.pool.nodes())
+    assert trust.nodes_to_avoid() == {}
 
 
 def test_chaos_needs_an_admin_and_a_job_that_allows_it(pooled: Api) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from karez.core.resources import MaintenanceWindow, NodeId, NodeState, ResourceRequest
 from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
-from karez.server.scheduler import LENT_S, RESIZE_S, Scheduler
+from karez.server.controllers.scheduler import LENT_S, RESIZE_S, Scheduler
 from karez.simulation.redo import redo
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
@@ -140,23 +140,23 @@ def test_devices_offered_for_a_lost_rank_are_given_to_nobody_else(store: SqlStor
     submit(store, "gang", 2, 1000.0)
     assert scheduler.tick() == 1
     token = run(store, "gang", 1000.0)
-    found = scheduler.find(ResourceRequest(milli=2000), 1, frozenset())
+    found = scheduler.find_grants(ResourceRequest(milli=2000), 1, frozenset())
     assert len(found) == 1
-    assert scheduler.find(ResourceRequest(milli=2000), 1, frozenset()) == ()
+    assert scheduler.find_grants(ResourceRequest(milli=2000), 1, frozenset()) == ()
     submit(store, "other", 2, 1001.0)
     assert scheduler.tick() == 0
     assert store.workloads.regrant(WorkloadId("gang"), token, found, now=1002.0)
     assert scheduler.tick() == 1  # what the gang left is free now
     clock.at += LENT_S + 1
     scheduler.tick()
-    free = scheduler.find(ResourceRequest(milli=1000), 4, frozenset())
+    free = scheduler.find_grants(ResourceRequest(milli=1000), 4, frozenset())
     assert free == ()
 
 
 def test_what_was_offered_and_not_taken_is_free_again(store: SqlStore) -> None:
     clock = FakeClock(at=1000.0)
     scheduler = Scheduler(store, clock)
-    assert len(scheduler.find(ResourceRequest(milli=4000), 1, frozenset())) == 1
+    assert len(scheduler.find_grants(ResourceRequest(milli=4000), 1, frozenset())) == 1
     submit(store, "next", 4, 1000.0)
     assert scheduler.tick() == 0
     clock.at += LENT_S + 1
@@ -205,7 +205,7 @@ def test_an_elastic_job_is_asked_to_grow_and_what_it_does_not_do_is_forgotten(
     assert scheduler.tick() == 1
     assert store.workloads.regrant(WorkloadId("e"), token, asked[:1], now=clock.at)
     scheduler.tick()
-    assert scheduler.find(ResourceRequest(), 4, frozenset()) == ()
+    assert scheduler.find_grants(ResourceRequest(), 4, frozenset()) == ()
 
 
 def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
@@ -228,9 +228,9 @@ def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
         store.workloads.end(WorkloadId(name), tokens[name], State.SUCCEEDED, Status(), now=1001.0)
     clock.at = 1010.0
     scheduler.tick()
-    plan = scheduler.regroup(carry_out=False)
+    plan = scheduler.defragment(carry_out=False)
     assert (len(plan.moves), len(plan.freed), plan.carried_out) == (1, 1, False)
-    done = scheduler.regroup(carry_out=True)
+    done = scheduler.defragment(carry_out=True)
     assert done.carried_out
     moved = done.moves[0].id
     assert state(store, moved) == State.YIELDING

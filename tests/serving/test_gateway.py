@@ -15,7 +15,7 @@ from karez.core.identity import EVERYWHERE, Role
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.usage import Call
 from karez.serving.gateway import Gateway
-from karez.serving.ledger import Spool
+from karez.serving.usage_spool import UsageSpool
 from tests.fakes import FakeClock
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -59,7 +59,10 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         return next((key for key in table.keys if key.id == text), None)
 
     made = Gateway(
-        spool=Spool(tmp_path / "calls"), clock=FakeClock(), check=check, engine_key="engine-key"
+        spool=UsageSpool(tmp_path / "calls"),
+        clock=FakeClock(),
+        check=check,
+        engine_key="engine-key",
     )
     made.session = aiohttp.ClientSession()
     yield made
@@ -157,11 +160,11 @@ def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
             prompt_tokens=1, completion_tokens=1, status=200, duration_s=0.1,
         )  # fmt: skip
 
-    spool = Spool(tmp_path / "calls")
+    spool = UsageSpool(tmp_path / "calls")
     spool.add(call("a"))
     assert [c.id for c in spool.take()] == ["a"]
     spool.add(call("b"))  # control did not answer; the gateway died here
-    again = Spool(tmp_path / "calls")
+    again = UsageSpool(tmp_path / "calls")
     assert [c.id for c in again.take()] == ["a"]
     again.done()
     assert [c.id for c in again.take()] == ["b"]

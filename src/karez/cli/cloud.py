@@ -70,7 +70,7 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
     (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
     with (home / "logs" / "supervisor.log").open("a") as log:  # it outlives this terminal
         process = subprocess.Popen(
-            [sys.executable, "-m", "karez.server.main", "supervise"],
+            [sys.executable, "-m", "karez.server.processes.main", "supervise"],
             env={**os.environ, **env},  # noqa: TID251 - handed on
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -148,7 +148,9 @@ def join(
         "KAREZ_JOIN_NAME": name, "KAREZ_NODE_CPUS": str(cpus),
         "KAREZ_NODE_HOME": str(Path(home).expanduser().absolute()),
     }  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "karez.server.main", "node"], env=env, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "karez.server.processes.main", "node"], env=env, check=False
+    )
     raise typer.Exit(done.returncode)
 
 

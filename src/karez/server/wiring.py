@@ -15,15 +15,15 @@ from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.ray_environment import ray_environment
 from karez.server.clock import SteadyClock
-from karez.server.cloud import Cloud, first_start
-from karez.server.injector import Injector
+from karez.server.controllers.manager import ControllerManager, Edges
+from karez.server.controllers.node_eviction import NodeEviction
+from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs, JournalFile
-from karez.server.loops import Bench, Loops
-from karez.server.places import Places
-from karez.server.recovery import Recovery
-from karez.server.scheduler import Scheduler
-from karez.server.trust import Trust
-from karez.serving.replicas import ServingTools
+from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.fault_injector import FaultInjector
+from karez.server.services.pool_service import PoolService
+from karez.server.services.recovery_service import RecoveryService
+from karez.serving.replica_controller import ServingDeps
 from karez.store.sql import SqlStore
 from karez.training.controller.status_writer import ControllerDeps
 from karez.vault.keys import Pepper, read_or_make, write_private, write_public
@@ -111,7 +111,7 @@ def node_name(settings: Settings) -> str:
     return settings.node or socket.gethostname()
 
 
-def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
+def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManager]:
     """Control's services and loops over the real edges."""
     clock = SteadyClock()
     store = SqlStore(settings.database or f"sqlite:///{home.path / 'karez.db'}")
@@ -119,9 +119,9 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     journal = JournalFile(home.path / "logs" / "decisions.log")
     scheduler = Scheduler(store, clock, journal.write)
     logs = FileLogs(home.path / "logs" / "workloads")
-    wake: list[Loops] = []
+    wake: list[ControllerManager] = []
     signer, trust, recovery = _recovery(home, store, clock, wake)
-    places = Places(store=store, clock=clock, scheduler=scheduler, wake=lambda: wake[0].wake())
+    places = PoolService(store=store, clock=clock, scheduler=scheduler, wake=lambda: wake[0].wake())
     cloud = Cloud(
         store=store,
         blobs=blobs,
@@ -135,7 +135,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
     )
     engine_key = read_or_make(home.engine_key).hex()
 
-    def connect() -> Bench:
+    def connect() -> Edges:
         fabric = _fabric(settings, home, blobs.folder)
         tools = ControllerDeps(
             store=store,
@@ -144,12 +144,12 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
             clock=clock,
             settings=settings,
             logs=logs,
-            find=scheduler.find,
+            find=scheduler.find_grants,
             secrets=cloud.open_secrets,
             sign=signer.sign,
-            nodes_to_avoid=trust.leave,
+            nodes_to_avoid=trust.nodes_to_avoid,
         )
-        serving = ServingTools(
+        serving = ServingDeps(
             store=store,
             fabric=fabric,
             clock=clock,
@@ -158,9 +158,9 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, Loops]:
             engines=engines(),
             engine_key=engine_key,
         )
-        return Bench(fabric=fabric, tools=tools, serving=serving, trust=trust)
+        return Edges(fabric=fabric, tools=tools, serving=serving, trust=trust)
 
-    loops = Loops(cloud, connect, f"{node_name(settings)}:{home.path}", scheduler)
+    loops = ControllerManager(cloud, connect, f"{node_name(settings)}:{home.path}", scheduler)
     wake.append(loops)
     _first_keys(cloud, home)
     return cloud, loops
@@ -217,21 +217,23 @@ def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
 
 
 def _recovery(
-    home: Home, store: SqlStore, clock: SteadyClock, loops: list[Loops]
-) -> tuple[CloudKey, Trust, Recovery]:
+    home: Home, store: SqlStore, clock: SteadyClock, loops: list[ControllerManager]
+) -> tuple[CloudKey, NodeEviction, RecoveryService]:
     """Who signs receipts, who judges nodes, and who answers for both."""
     signer = CloudKey(home.receipts_key)
     write_public(home.receipts_public, signer.public.hex())
-    trust = Trust(store=store, clock=clock)
-    injector = Injector(
-        clock=clock, fabric=lambda: loops[0].fabric, drop=lambda ident: loops[0].drop(ident)
+    trust = NodeEviction(store=store, clock=clock)
+    injector = FaultInjector(
+        clock=clock,
+        fabric=lambda: loops[0].fabric,
+        drop=lambda ident: loops[0].drop_controller(ident),
     )
-    recovery = Recovery(
+    recovery = RecoveryService(
         store=store,
         clock=clock,
         public=signer.public,
         injector=injector,
-        reported=lambda: trust.consider(()),
+        reported=lambda: trust.evaluate(()),
     )
     return signer, trust, recovery
 

@@ -16,7 +16,7 @@ import orjson
 from karez.core.ports import Clock
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.usage import Call
-from karez.serving.ledger import Spool
+from karez.serving.usage_spool import UsageSpool
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,7 +39,7 @@ class Refusal(Exception):
 
 
 @dataclass(slots=True, kw_only=True)
-class Counts:
+class TokenUsage:
     """Tokens of one answer, as the engine reports them."""
 
     prompt: int = 0
@@ -58,7 +58,7 @@ class Counts:
 class Gateway:
     """The ASGI application."""
 
-    spool: Spool
+    spool: UsageSpool
     clock: Clock
     check: Callable[[str, Table], GatewayKey | None]
     """The key of an Authorization header, if it is good."""
@@ -131,7 +131,7 @@ class Gateway:
             options = {**(request.get("stream_options") or {}), "include_usage": True}
             request["stream_options"] = options
         data = orjson.dumps(request)
-        started, counts = self.clock.now(), Counts()
+        started, counts = self.clock.now(), TokenUsage()
         status = 502
         try:
             status = await self._relay(route, path, data, send, counts, wants_usage)
@@ -170,7 +170,7 @@ class Gateway:
         path: str,
         data: bytes,
         send: Send,
-        counts: Counts,
+        counts: TokenUsage,
         wants_usage: bool,
     ) -> int:
         assert self.session is not None
@@ -206,7 +206,7 @@ class Gateway:
 
 
 async def _pass_on(
-    answer: aiohttp.ClientResponse, send: Send, counts: Counts, wants_usage: bool
+    answer: aiohttp.ClientResponse, send: Send, counts: TokenUsage, wants_usage: bool
 ) -> None:
     kind = answer.headers.get("content-type", "application/json")
     if not kind.startswith("text/event-stream"):
@@ -229,7 +229,7 @@ async def _pass_on(
     await send({"type": "http.response.body", "body": b""})
 
 
-def _event(line: bytes, counts: Counts, wants_usage: bool) -> bytes:
+def _event(line: bytes, counts: TokenUsage, wants_usage: bool) -> bytes:
     """The line to pass on; empty for the usage event that the caller did not ask for."""
     if b'"usage"' not in line or not line.startswith(b"data:"):
         return line

@@ -11,24 +11,14 @@ from starlette.exceptions import HTTPException
 import karez
 from karez.core.errors import BadRequest, KarezError
 from karez.core.usage import AuditRow
-from karez.server.api import (
-    artifacts,
-    books,
-    faults,
-    health,
-    jobs,
-    node,
-    people,
-    pool,
-    services,
-)
-from karez.server.api.guard import UNGUARDED, roles
-from karez.server.cloud import Cloud
+from karez.server.api import access, artifacts, faults, health, jobs, node, pool, services, usage
+from karez.server.api.authorization import UNGUARDED, roles
+from karez.server.services.cloud import Cloud
 
 PREFIX = "/api/v1"
 ROUTERS = tuple(
     module.router
-    for module in (health, jobs, services, artifacts, pool, people, books, node, faults)
+    for module in (health, jobs, services, artifacts, pool, access, usage, node, faults)
 )
 _PROBLEM = "application/problem+json"
 _Message = MutableMapping[str, Any]

@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.errors import NotFound
 from karez.core.identity import Role
-from karez.server.api.guard import CloudDep, Who, allow
-from karez.server.cloud import Cloud
+from karez.server.api.authorization import CloudDep, Who, allow
+from karez.server.services.cloud import Cloud
 
 router = APIRouter(tags=["artifacts"])
 _CHUNK = 1 << 20

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from karez.core.api_models import PublicKey
 from karez.core.identity import Role
 from karez.core.recovery import FaultReport
-from karez.server.api.guard import CloudDep, Who, allow
+from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(tags=["faults"])
 

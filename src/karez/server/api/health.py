@@ -10,7 +10,7 @@ from karez.core.api_models import Summary
 from karez.core.identity import Role
 from karez.core.resources import NodeState
 from karez.core.units import MILLI
-from karez.server.api.guard import CloudDep, allow, public
+from karez.server.api.authorization import CloudDep, allow, public
 
 router = APIRouter(tags=["health"])
 

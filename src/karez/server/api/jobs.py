@@ -12,7 +12,7 @@ from karez.core.receipts import Goodput
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
 from karez.core.workloads import Job, JobSpec, State
-from karez.server.api.guard import CloudDep, Who, allow
+from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -88,13 +88,15 @@ def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]
 
 
 @router.post("/{job}/harm", **allow(Role.ADMIN))
-def harm_job(job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who) -> list[InjectedFault]:
+def inject_faults(
+    job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
+) -> list[InjectedFault]:
     """Break a job on purpose, if it allows that; when each fault is caused, by control's clock."""
     found = cloud.job(who, job)
     cloud.need(who, found.spec.project, Role.ADMIN)
     if any(spec.what in SHARED for spec in specs):
         cloud.need_everywhere(who)  # others have work there too
-    return cloud.recovery.cause(found, specs)
+    return cloud.recovery.inject(found, specs)
 
 
 @router.get("/{job}/logs", **allow(Role.VIEWER))

@@ -11,13 +11,13 @@ from karez.core.identity import Role
 from karez.core.routing import Table
 from karez.core.usage import Call
 from karez.server.api.artifacts import receive_blob, send_blob
-from karez.server.api.guard import CloudDep, allow
+from karez.server.api.authorization import CloudDep, allow
 
 router = APIRouter(tags=["internal"])
 
 
 @router.get("/node/join", **allow(Role.NODE))
-def join_paper(request: Request) -> JoinConfig:
+def join_config(request: Request) -> JoinConfig:
     """How a host with a node key joins the pool."""
     paper: JoinConfig = request.app.state.join_paper
     return paper

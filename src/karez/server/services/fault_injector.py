@@ -13,7 +13,7 @@ from karez.core.workloads import ACTIVE, Job, WorkloadId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Injector:
+class FaultInjector:
     """Causes faults through the fabric."""
 
     clock: Clock
@@ -22,7 +22,7 @@ class Injector:
     drop: Callable[[WorkloadId], None]
     """Have the foreman of a job forget it."""
 
-    def cause(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
+    def inject(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
         """Cause faults, the later ones after their delay; when, by this clock.
 
         Raises:

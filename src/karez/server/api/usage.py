@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 
 from karez.core.identity import EVERYWHERE, Role
 from karez.core.usage import AuditRow, UsageRow
-from karez.server.api.guard import CloudDep, Who, allow
+from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(tags=["books"])
 

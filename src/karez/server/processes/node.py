@@ -16,7 +16,7 @@ from pathlib import Path
 from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
 from karez.core.errors import NotSignedIn, Unreachable
-from karez.server.supervisor import end_descendants
+from karez.server.processes.supervisor import end_descendants
 from karez.server.wiring import joined_ray_env
 from karez.vault.keys import write_private
 
@@ -24,7 +24,7 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinOrder:
+class JoinRequest:
     """What the user asked for."""
 
     url: str
@@ -35,10 +35,10 @@ class JoinOrder:
     object_store_bytes: int = 100_000_000
 
 
-def join_order() -> JoinOrder:
+def join_request() -> JoinRequest:
     """From the environment that `karez join` sets."""
     env = os.environ  # noqa: TID251 - this program's own door
-    return JoinOrder(
+    return JoinRequest(
         url=env["KAREZ_JOIN_URL"].rstrip("/"),
         token=env["KAREZ_JOIN_TOKEN"],
         address=env["KAREZ_JOIN_ADDRESS"],
@@ -47,7 +47,7 @@ def join_order() -> JoinOrder:
     )
 
 
-def run_node(order: JoinOrder) -> int:
+def run_node(order: JoinRequest) -> int:
     """Be a node until SIGTERM, Ctrl-C, or the cluster has been out of reach for too long.
 
     Raises:
@@ -81,7 +81,7 @@ def run_node(order: JoinOrder) -> int:
     return code
 
 
-def _ask(order: JoinOrder) -> JoinConfig:
+def _ask(order: JoinRequest) -> JoinConfig:
     request = urllib.request.Request(  # noqa: S310 - the user's own cloud
         f"{order.url}/api/v1/node/join", headers={"Authorization": f"Bearer {order.token}"}
     )

@@ -19,14 +19,14 @@ from karez.scheduling.queue.fair_share import HALF_LIFE_S, FairShare
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.snapshot import AllocatedWorkload
 
-MOST_WAITING = 1_000_000
+MAX_WAITING = 1_000_000
 MANY = 20
 """Unknown specs beyond which one query for all is cheaper than one for each."""
 REMEMBERED = 10 * HALF_LIFE_S
 """After ten half-lives less than a thousandth counts."""
 
 
-class Records:
+class WorkloadCache:
     """Waiting and running workloads as the desk knows them."""
 
     def __init__(self, store: Store) -> None:
@@ -66,7 +66,7 @@ class Records:
         self._running = known
         return {ident: found for (ident, _), found in known.items()}
 
-    def had(self, now: float, nodes: Sequence[Node]) -> dict[str, float]:
+    def usage_s(self, now: float, nodes: Sequence[Node]) -> dict[str, float]:
         """What each project had of the pool so far, from what was held and when."""
         capacity = capacity_of(free_pool(nodes, ()))
         shares = FairShare(capacity=capacity, at=now - REMEMBERED)
@@ -87,7 +87,7 @@ class Records:
         """Everything that waits in two queries: after a start, or when many came at once."""
         waits = (State.QUEUED,)
         items: list[Job | Service] = [
-            *self._store.workloads.jobs(projects=None, states=waits, limit=MOST_WAITING),
+            *self._store.workloads.jobs(projects=None, states=waits, limit=MAX_WAITING),
             *self._store.workloads.services(projects=None, states=waits),
         ]
         self._waiting.update({item.id: as_waiting(item) for item in items})

@@ -3,7 +3,7 @@
 from karez.core.ports import ProcessInfo
 from karez.core.resources import DeviceKind, Grant, NodeId
 from karez.core.workloads import Allocation, WorkloadId
-from karez.server.strays import Strays
+from karez.server.controllers.orphan_collector import OrphanCollector
 
 A, B, JOB = NodeId("a"), NodeId("b"), WorkloadId("job-1")
 
@@ -18,27 +18,27 @@ def held_on(node: NodeId) -> dict[WorkloadId, Allocation]:
 
 
 def test_what_is_held_is_left_alone() -> None:
-    strays = Strays(start_s=300.0)
+    strays = OrphanCollector(start_s=300.0)
     for now in (1.0, 2.0, 1000.0):
-        assert strays.over(A, [process(alive=True)], held_on(A), now) == []
+        assert strays.overdue(A, [process(alive=True)], held_on(A), now) == []
 
 
 def test_a_process_that_is_not_held_is_ended_at_the_second_look() -> None:
-    strays = Strays(start_s=300.0)
-    assert strays.over(A, [process(alive=True)], held_on(B), 1.0) == []
-    assert strays.over(A, [process(alive=True)], held_on(B), 2.0) == [JOB]
+    strays = OrphanCollector(start_s=300.0)
+    assert strays.overdue(A, [process(alive=True)], held_on(B), 1.0) == []
+    assert strays.overdue(A, [process(alive=True)], held_on(B), 2.0) == [JOB]
 
 
 def test_what_a_job_left_elsewhere_stays_as_long_as_a_start_may_take() -> None:
-    strays = Strays(start_s=300.0)
+    strays = OrphanCollector(start_s=300.0)
     for now in (1.0, 2.0, 300.0):
-        assert strays.over(A, [process(alive=False)], held_on(B), now) == []
-    assert strays.over(A, [process(alive=False)], held_on(B), 302.0) == [JOB]
-    assert strays.over(A, [process(alive=False)], {}, 302.5) == [JOB]  # it is over: at once
+        assert strays.overdue(A, [process(alive=False)], held_on(B), now) == []
+    assert strays.overdue(A, [process(alive=False)], held_on(B), 302.0) == [JOB]
+    assert strays.overdue(A, [process(alive=False)], {}, 302.5) == [JOB]  # it is over: at once
 
 
 def test_who_was_gone_in_between_has_its_time_again() -> None:
-    strays = Strays(start_s=300.0)
-    assert strays.over(A, [process(alive=True)], held_on(B), 1.0) == []
-    assert strays.over(A, [], held_on(B), 2.0) == []
-    assert strays.over(A, [process(alive=True)], held_on(B), 3.0) == []
+    strays = OrphanCollector(start_s=300.0)
+    assert strays.overdue(A, [process(alive=True)], held_on(B), 1.0) == []
+    assert strays.overdue(A, [], held_on(B), 2.0) == []
+    assert strays.overdue(A, [process(alive=True)], held_on(B), 3.0) == []

@@ -13,7 +13,7 @@ from karez.core.receipts import Goodput, fingerprint, goodput
 from karez.core.recovery import FaultReport, Transition
 from karez.core.stores import Store
 from karez.core.workloads import Job
-from karez.server.injector import Injector
+from karez.server.services.fault_injector import FaultInjector
 from karez.training.recovery.node_health import EVICTED
 
 AHEAD_S = 60.0
@@ -23,13 +23,13 @@ STEPS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
+class RecoveryService:
     """Reads what foremen wrote."""
 
     store: Store
     clock: Clock
     public: bytes
-    injector: Injector
+    injector: FaultInjector
     reported: Callable[[], None]
     """Have reports of faults judged at once."""
 
@@ -76,9 +76,9 @@ class Recovery:
         """What was reported."""
         return self.store.history.incidents(since=since, node=node)
 
-    def cause(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
+    def inject(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
         """Break a job on purpose. Raises BadRequest."""
-        return self.injector.cause(job, specs)
+        return self.injector.inject(job, specs)
 
 
 def waits(log: Sequence[Transition]) -> list[tuple[float, float]]:

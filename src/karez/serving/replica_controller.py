@@ -29,7 +29,7 @@ CRASH_LIMIT = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServingTools:
+class ServingDeps:
     """What replica keepers work with."""
 
     store: Store
@@ -55,11 +55,11 @@ class _Replica:
     view: RankView = field(default_factory=lambda: RankView(rank=0, node="", state="waiting"))  # type: ignore[arg-type]  # no node yet
 
 
-class ReplicaKeeper:
+class ReplicaController:
     """One service's keeper; `run` lives in a thread of its own."""
 
     def __init__(
-        self, service: Service, allocation: Allocation, token: str, tools: ServingTools
+        self, service: Service, allocation: Allocation, token: str, tools: ServingDeps
     ) -> None:
         """Take a service under a lease."""
         self.service = service

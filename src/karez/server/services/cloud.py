@@ -32,8 +32,8 @@ from karez.core.workloads import (
     WorkloadId,
 )
 from karez.server.logs import FileLogs
-from karez.server.places import Places
-from karez.server.recovery import Recovery
+from karez.server.services.pool_service import PoolService
+from karez.server.services.recovery_service import RecoveryService
 from karez.studio.settings import check_recipe
 from karez.vault.keys import Pepper, full_key, make_key, split_key
 
@@ -52,9 +52,9 @@ class Cloud:
     logs: FileLogs
     wake: Callable[[], None]
     """Have the scheduler look at once."""
-    places: Places
+    places: PoolService
     """The pool for those who ask."""
-    recovery: Recovery
+    recovery: RecoveryService
     """Recoveries for those who ask."""
 
     # jobs

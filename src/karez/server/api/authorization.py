@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 
 from karez.core.errors import NotAllowed, NotSignedIn
 from karez.core.identity import Principal, Role, includes
-from karez.server.cloud import Cloud
+from karez.server.services.cloud import Cloud
 
 PUBLIC = "public"
 UNGUARDED = "UNGUARDED"

@@ -9,7 +9,7 @@ from karez.core.workloads import Allocation, WorkloadId
 
 
 @dataclass(slots=True, kw_only=True)
-class Strays:
+class OrphanCollector:
     """Remembers since when.
 
     What nobody runs any more, of a job that is at work elsewhere, stays for as long as a rank may
@@ -19,7 +19,7 @@ class Strays:
     start_s: float
     _since: dict[tuple[NodeId, WorkloadId], float] = field(default_factory=dict)
 
-    def over(
+    def overdue(
         self,
         node: NodeId,
         here: Iterable[ProcessInfo],

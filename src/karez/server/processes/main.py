@@ -39,21 +39,21 @@ def main() -> int:
 def _run(program: str, settings: Settings) -> int:
     match program:
         case "supervise":
-            from karez.server.supervisor import Supervisor  # noqa: PLC0415 - only what is needed
+            from karez.server.processes.supervisor import Supervisor  # noqa: PLC0415 - only what is needed
 
             return Supervisor(settings, _report).run()
         case "control":
-            from karez.server.control_process import run_control  # noqa: PLC0415 - as above
+            from karez.server.processes.control import run_control  # noqa: PLC0415 - as above
 
             run_control(settings)
         case "gateway":
-            from karez.server.gateway_process import run_gateway  # noqa: PLC0415 - as above
+            from karez.server.processes.gateway import run_gateway  # noqa: PLC0415 - as above
 
             run_gateway(settings)
         case "node":
-            from karez.server.node_process import join_order, run_node  # noqa: PLC0415 - as above
+            from karez.server.processes.node import join_request, run_node  # noqa: PLC0415 - as above
 
-            return run_node(join_order())
+            return run_node(join_request())
         case _:
             sys.stderr.write(USAGE + "\n")
             return 2

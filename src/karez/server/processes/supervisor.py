@@ -114,7 +114,7 @@ class Supervisor:
 
     def _start_all(self) -> None:
         read_or_make(self.home.ray_token)
-        python = [sys.executable, "-m", "karez.server.main"]
+        python = [sys.executable, "-m", "karez.server.processes.main"]
         env = {**os.environ, **_as_environment(self.settings)}  # noqa: TID251 - handed on
         if not self.settings.ray_address:
             self._ray_folder = tempfile.mkdtemp(prefix="kz-")

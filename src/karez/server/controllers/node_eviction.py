@@ -18,7 +18,7 @@ MEMORY_S = 7 * 86_400.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Trust:
+class NodeEviction:
     """The one who looks at incidents; foremen ask it which nodes to leave."""
 
     store: Store
@@ -26,11 +26,11 @@ class Trust:
     _out: Mapping[NodeId, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def leave(self) -> Mapping[NodeId, str]:
+    def nodes_to_avoid(self) -> Mapping[NodeId, str]:
         """Nodes that are not trusted any more -> why."""
         return self._out
 
-    def consider(self, seen: Sequence[Node]) -> None:
+    def evaluate(self, seen: Sequence[Node]) -> None:
         """Judge all nodes anew, given those that have just answered. Also called by the API."""
         with self._lock:
             self._consider(seen)

@@ -13,7 +13,7 @@ from karez.core.stores import Store
 from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import Pool
-from karez.server.scheduler import Scheduler
+from karez.server.controllers.scheduler import Scheduler
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
 KNOWN_S = 5.0
@@ -21,7 +21,7 @@ KNOWN_S = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Places:
+class PoolService:
     """The pool for those who ask."""
 
     store: Store
@@ -50,18 +50,18 @@ class Places:
         return replace(
             why,
             name=item.spec.name,
-            reason=self._veil(who, why.reason),
+            reason=self._redact(who, why.reason),
             holders=tuple(replace(holder, name=self._name(holder.id)) for holder in shown),
-            changes=tuple(self._named(c) for c in why.changes if not self._hides(who, c)),
+            changes=tuple(self._named(c) for c in why.changes if not self._is_hidden(who, c)),
         )
 
     def what_if(self, question: WhatIf) -> WhatIfResult:
         """What a change would do. Raises NotFound."""
         return self.scheduler.what_if(question)
 
-    def regroup(self, *, carry_out: bool) -> DefragResult:
+    def defragment(self, *, carry_out: bool) -> DefragResult:
         """What could be moved together; with `carry_out`, it is."""
-        answer = self.scheduler.regroup(carry_out=carry_out)
+        answer = self.scheduler.defragment(carry_out=carry_out)
         if carry_out:
             self.wake()
         return answer
@@ -88,7 +88,7 @@ class Places:
             raise NotFound(noun="node", name=node)
         self.wake()
 
-    def mark(self, node: str, mark: NodeOverride) -> None:
+    def set_override(self, node: str, mark: NodeOverride) -> None:
         """Keep what an operator says of a node. Raises NotFound."""
         if not self.store.pool.set_override(NodeId(node), mark):
             raise NotFound(noun="node", name=node)
@@ -121,7 +121,7 @@ class Places:
             said = said.replace(ident, f"{self._name(ident)} ({ident})")
         return replace(change, what=said)
 
-    def _veil(self, who: Principal, text: str) -> str:
+    def _redact(self, who: Principal, text: str) -> str:
         """Without the ids of what this key may not see."""
 
         def said(match: re.Match[str]) -> str:
@@ -131,7 +131,7 @@ class Places:
 
         return IDENT.sub(said, text)
 
-    def _hides(self, who: Principal, change: SuggestedChange) -> bool:
+    def _is_hidden(self, who: Principal, change: SuggestedChange) -> bool:
         """Whether a change names what this key may not see."""
         if who.project == EVERYWHERE:
             return False

@@ -17,7 +17,7 @@ from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
 from karez.server.wiring import Home
 from karez.serving.gateway import Gateway
-from karez.serving.ledger import Spool
+from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM."""
     home = Home.of(settings)
     gateway = Gateway(
-        spool=Spool(home.path / "calls.spool"),
+        spool=UsageSpool(home.path / "calls.spool"),
         clock=SteadyClock(),
         check=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),

@@ -9,7 +9,7 @@ from karez.core.codec import from_text, to_text
 from karez.core.usage import Call
 
 
-class Spool:
+class UsageSpool:
     """An append-only file of calls. One process writes it."""
 
     def __init__(self, path: Path) -> None:

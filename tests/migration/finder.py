@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from karez.migration.emunpu import operators
-from karez.migration.verify.compare import Record, Verdict, compare
-from karez.migration.verify.recorder import Recorder
+from karez.emulated_npu import operators
+from karez.equivalence.compare import Record, Verdict, compare
+from karez.equivalence.recorder import Recorder
 
 SHARE = 1e-3
 

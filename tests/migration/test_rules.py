@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from karez.migration.examine import Asked, apply, examine
+from karez.migration.analyze import Asked, apply, examine
 from karez.migration.findings import FileReport, Kind, Target
 from karez.migration.rules import APIS, CATALOGUE
 from karez.migration.rules.base import Api

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from karez.checkpoints.convert import Order, convert
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest, StorageFull
-from karez.migration.checkpoint.convert import Order, convert
 
 RECIPE = "karez.studio.recipes.convert_gguf"
 _LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".index.json")

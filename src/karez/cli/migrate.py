@@ -225,7 +225,7 @@ def checkpoint_command(
 
     Example: karez migrate checkpoint model.pt model.ckpt --mindspore-names
     """
-    from karez.migration.checkpoint.convert import Order, convert  # noqa: PLC0415 - only here
+    from karez.checkpoints.convert import Order, convert  # noqa: PLC0415 - only here
 
     kinds: dict[str, str] | None = {} if mindspore_names or kind else None
     for word in kind or []:
@@ -266,10 +266,10 @@ def advise_command(
 
     Example: karez migrate advise ~/src/nanoGPT --profile prof/host_1_ascend_pt
     """
-    from karez.migration import advise  # noqa: PLC0415 - only where it is used
-    from karez.migration import profile as profiles  # noqa: PLC0415 - as above
+    from karez.tuning import advice  # noqa: PLC0415 - only where it is used
+    from karez.tuning import profile_analysis as profiles  # noqa: PLC0415 - as above
 
-    found = advise.advise(root)
+    found = advice.advise(root)
     slow = profiles.look(profile) if profile is not None else []
     if as_json:
         both = {"source": [asdict(one) for one in found], "profile": [asdict(one) for one in slow]}

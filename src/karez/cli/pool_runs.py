@@ -11,7 +11,7 @@ from karez.core.errors import BadRequest, Failed
 from karez.core.gang_syntax import make_gang
 from karez.core.resources import DeviceKind
 from karez.core.workloads import JobSpec
-from karez.migration.verify.run import Piece, failed
+from karez.equivalence.run import Piece, failed
 
 TARGETS = {"npu": "npu", "gpu": "cuda", "cpu": "emulated"}
 """What a target on such a device is, where nothing else is said."""

@@ -18,8 +18,8 @@ from karez.cli.connect import client
 from karez.cli.offline import write_page
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
-from karez.migration.verify import certificate as papers
-from karez.migration.verify.run import Order, Outcome, Runner, compare_folders, verify
+from karez.equivalence import certificate as papers
+from karez.equivalence.run import Order, Outcome, Runner, compare_folders, verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from karez.ascend import version_matrix
 from karez.cli.connect import Json
 from karez.cli.show import json_out, table
-from karez.migration import versions
 
 MOST = 8
 Wanted = Annotated[str, typer.Option(help="A version, or a specifier such as '>=2.7,<2.10'.")]
@@ -19,7 +19,7 @@ Wanted = Annotated[str, typer.Option(help="A version, or a specifier such as '>=
 def here() -> dict[str, str]:
     """What this machine has; empty where nothing of Ascend's is installed."""
     toolkit = os.environ.get("ASCEND_HOME_PATH", "")  # noqa: TID251 - CANN's own variable
-    found = versions.installed(toolkit=toolkit)
+    found = version_matrix.installed(toolkit=toolkit)
     if not set(found) - {"torch"}:
         return {}
     return {**found, "python": ".".join(map(str, sys.version_info[:3]))}
@@ -27,10 +27,10 @@ def here() -> dict[str, str]:
 
 def findings(found: dict[str, str]) -> Iterator[tuple[str, bool, str, str]]:
     """For each pair: what, whether it is fine, what was seen, what to do."""
-    matches = versions.judge(found)
+    matches = version_matrix.judge(found)
     mend = ""
     if any(match.fine is False for match in matches):
-        closest = versions.nearest(found)
+        closest = version_matrix.nearest(found)
         if closest is not None and closest[1]:
             _, changes = closest
             mend = "least change: " + ", ".join(f"{part} {v}" for part, v in changes.items())
@@ -61,9 +61,9 @@ def versions_command(
     }  # fmt: skip
     wanted = {part: text for part, text in asked.items() if text}
     is_asked = bool(wanted or name)
-    found = versions.resolve(wanted, name) if is_asked else versions.fitting(here())
+    found = version_matrix.resolve(wanted, name) if is_asked else version_matrix.fitting(here())
     if as_json:
-        used = {source: versions.where(source) for one in found for source in one.sources}
+        used = {source: version_matrix.where(source) for one in found for source in one.sources}
         json_out({"stacks": [asdict(one) for one in found], "sources": used})
     else:
         _show(found)
@@ -71,7 +71,7 @@ def versions_command(
         raise typer.Exit(1)
 
 
-def _show(found: list[versions.Stack]) -> None:
+def _show(found: list[version_matrix.Stack]) -> None:
     rows = [
         (f"{one.engine} {one.engine_version}".strip() or "-", one.torch or "-",
          one.torch_npu or "-", one.cann, " or ".join(one.drivers) or "not published",
@@ -83,4 +83,4 @@ def _show(found: list[versions.Stack]) -> None:
     if len(found) > MOST:
         typer.echo(f"and {len(found) - MOST} older ones: --json has all", err=True)
     for source in dict.fromkeys(source for one in found[:MOST] for source in one.sources):
-        typer.echo(f"source: {versions.where(source)}", err=True)
+        typer.echo(f"source: {version_matrix.where(source)}", err=True)

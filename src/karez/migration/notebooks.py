@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from karez.migration.examine import Asked, apply, examine
+from karez.migration.analyze import Asked, apply, examine
 from karez.migration.findings import Edit, FileReport, Finding
 
 _MAGIC = re.compile(r"^([ \t]*)[%!?]", re.MULTILINE)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from karez.migration import support, versions
+from karez.ascend import operator_support, version_matrix
 from karez.migration.estimate import Estimate, estimate
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules import CATALOGUE
@@ -45,7 +45,7 @@ def as_json(report: RepoReport) -> dict[str, Any]:
         "rules": [asdict(row) for row in sums.rows],
         "findings": [_finding(one) for one in report.findings],
         "operators": [_support(one) for one in _operators(report)],
-        "operator_sources": support.SOURCES,
+        "operator_sources": operator_support.SOURCES,
         "environment": _environment(report),
         "unread": [{"path": path, "why": why} for path, why in unread(report)],
     }
@@ -115,7 +115,7 @@ def as_html(report: RepoReport) -> str:
         parts.append(
             "<h2>Operators to look at</h2>"
             + _table(("function", "verdict", "has a kernel", "types"), rows, numbers=9)
-            + f"<p>Sources: {_e('; '.join(support.SOURCES.values()))}. Where they disagree the "
+            + f"<p>Sources: {_e('; '.join(operator_support.SOURCES.values()))}. Where they disagree the "
             "verdict is contradictory; try it on the device.</p>"
         )
     parts.append("<h2>What to install</h2>" + _stacks(report))
@@ -138,17 +138,17 @@ def _environment(report: RepoReport) -> dict[str, Any]:
         "torch": report.torch,
         "note": note,
         "stacks": [asdict(one) for one in fitting],
-        "sources": {name: versions.where(name) for one in fitting for name in one.sources},
+        "sources": {name: version_matrix.where(name) for one in fitting for name in one.sources},
     }
 
 
-def _fitting(report: RepoReport) -> tuple[list[versions.Stack], str]:
+def _fitting(report: RepoReport) -> tuple[list[version_matrix.Stack], str]:
     """The newest stacks for what the repository asks of torch, one for each CANN."""
-    found = versions.resolve({"torch": report.torch} if report.torch else {})
+    found = version_matrix.resolve({"torch": report.torch} if report.torch else {})
     asked = f"torch{report.torch}" if report.torch else "any torch"
     note = f"It asks for {asked}."
     if not found:
-        found = versions.resolve({})
+        found = version_matrix.resolve({})
         note = f"It asks for {asked}, for which no torch_npu is published: it has to be lifted."
     first = {one.cann: one for one in reversed(found)}
     return list(reversed(first.values()))[:STACKS], note
@@ -161,7 +161,7 @@ def _stacks(report: RepoReport) -> str:
          ", ".join(one.pythons))
         for one in fitting
     ]  # fmt: skip
-    named = dict.fromkeys(versions.where(name) for one in fitting for name in one.sources)
+    named = dict.fromkeys(version_matrix.where(name) for one in fitting for name in one.sources)
     return (
         f"<p>{_e(note)} Published as going together, the newest first:</p>"
         + _table(("torch", "torch_npu", "CANN", "driver", "Python"), rows, numbers=9)
@@ -230,11 +230,11 @@ def _finding(one: Finding) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _operators(report: RepoReport) -> list[support.Support]:
-    return support.worth_a_look(api for file in report.files for api in file.apis)
+def _operators(report: RepoReport) -> list[operator_support.Support]:
+    return operator_support.worth_a_look(api for file in report.files for api in file.apis)
 
 
-def _support(one: support.Support) -> dict[str, Any]:
+def _support(one: operator_support.Support) -> dict[str, Any]:
     return {
         "api": one.api, "verdict": one.verdict, "docs": dict(one.docs), "kernel": one.kernel,
         "dtypes": list(one.dtypes),

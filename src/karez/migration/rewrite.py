@@ -17,13 +17,13 @@ from pathlib import Path
 
 from karez.core.errors import BadRequest
 from karez.migration import shim
-from karez.migration.examine import GENERATED, Asked, apply, examine
+from karez.migration.analyze import GENERATED, Asked, apply, examine
 from karez.migration.findings import Edit, FileReport, Finding, Kind, Target
-from karez.migration.layout import Home, Layout, own_modules, place_of_import
+from karez.migration.import_layout import Home, Layout, own_modules, place_of_import
 from karez.migration.notebooks import examine_notebook, rewrite_notebook
 from karez.migration.rules.base import SHIM
 from karez.migration.scan import RepoReport, read, scan
-from karez.migration.texts import examine_text
+from karez.migration.text_files import examine_text
 
 _BOM = "\ufeff"
 

@@ -7,13 +7,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from karez.ascend.version_matrix import torch_wanted
 from karez.core.errors import BadRequest
-from karez.migration import notebooks, texts
-from karez.migration.examine import Asked, examine
+from karez.migration import notebooks, text_files
+from karez.migration.analyze import Asked, examine
 from karez.migration.findings import FileReport, Finding, Kind
-from karez.migration.layout import own_modules
+from karez.migration.import_layout import own_modules
 from karez.migration.rules.base import SHIM
-from karez.migration.versions import torch_wanted
 
 SKIPPED = frozenset(
     (".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache",
@@ -21,7 +21,13 @@ SKIPPED = frozenset(
 )  # fmt: skip
 MAX_BYTES = 4 << 20
 """Larger files are data or generated."""
-_TEXTS = texts.SHELL | texts.SETTINGS | texts.KERNELS | texts.NATIVE | {".txt", ".in", ".def"}
+_TEXTS = (
+    text_files.SHELL
+    | text_files.SETTINGS
+    | text_files.KERNELS
+    | text_files.NATIVE
+    | {".txt", ".in", ".def"}
+)
 _REQUIREMENTS = frozenset(("pyproject.toml", "setup.py", "setup.cfg"))
 PARALLEL_FROM = 60
 """Files from which other processes are worth their start."""
@@ -165,7 +171,7 @@ def look(base: str, name: str, asked: Asked) -> FileReport | tuple[str, str]:
         return examine(name, text.removeprefix("\ufeff"), asked)
     if name.endswith(".ipynb"):
         return notebooks.examine_notebook(name, text, asked)
-    return texts.examine_text(name, text)
+    return text_files.examine_text(name, text)
 
 
 def _run(
@@ -198,7 +204,7 @@ def _files(root: Path) -> Iterator[Path]:
 def _torch(base: Path, name: str) -> str:
     path = PurePosixPath(name)
     named = path.name in _REQUIREMENTS or path.name.startswith("environment")
-    if len(path.parts) > 2 or not (named or texts.is_requirements(path)):
+    if len(path.parts) > 2 or not (named or text_files.is_requirements(path)):
         return ""
     try:
         return torch_wanted(read(base / name))
@@ -208,12 +214,12 @@ def _torch(base: Path, name: str) -> str:
 
 def _is_wanted(path: PurePosixPath) -> bool:
     return path.suffix in {".py", ".pyi", ".ipynb"} | _TEXTS or (
-        texts.is_shell(path) or texts.is_docker(path) or texts.is_requirements(path)
+        text_files.is_shell(path) or text_files.is_docker(path) or text_files.is_requirements(path)
     )
 
 
 def _is_code(path: str) -> bool:
-    return path.endswith((".py", *texts.KERNELS, *texts.NATIVE))
+    return path.endswith((".py", *text_files.KERNELS, *text_files.NATIVE))
 
 
 def _is_bound(report: FileReport) -> bool:

@@ -7,7 +7,7 @@ script may still choose its devices by environment variables after the import.
 import re
 from collections.abc import Iterable
 
-from karez.migration.examine import GENERATED
+from karez.migration.analyze import GENERATED
 from karez.migration.rules.tensors import TYPES
 
 _HEAD = '''{generated} Edit it freely: it is yours.

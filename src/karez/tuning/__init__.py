@@ -1,4 +1,4 @@
-"""Profiles, fused operators, autotuning.
+"""Performance on NPUs: what a profile shows to be slow, and what the source says will be.
 
-Empty until tuning arrives. It will stand alone: no server needed.
+Reads files only; it neither runs nor rewrites code.
 """

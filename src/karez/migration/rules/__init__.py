@@ -9,12 +9,12 @@ from karez.migration.rules import (
     compiled,
     devices_api,
     environment,
+    fallback,
     imports,
     libraries,
     literals,
     memory_api,
     precision,
-    rest,
     streams_api,
     tensors,
     types_api,
@@ -27,7 +27,7 @@ APIS: tuple[AnyRule, ...] = (
 SYNTAX: tuple[AnyRule, ...] = (
     *tensors.RULES, *literals.RULES[:5], *collectives.RULES,
     *environment.RULES, *literals.RULES[5:], *precision.RULES, *compiled.RULES,
-    *libraries.RULES, *rest.RULES,
+    *libraries.RULES, *fallback.RULES,
 )  # fmt: skip
 """In the order in which they are asked; what one claims, the next never sees."""
 CATALOGUE: tuple[AnyRule, ...] = (*APIS, *SYNTAX, *imports.RULES)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Site
-from karez.migration.rules.guards import asked
+from karez.migration.rules.kernel_guards import asked
 
 
 class CudaIsAvailable(Api):

@@ -5,7 +5,7 @@ import re
 
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, names_in, string
-from karez.migration.rules.guards import asked
+from karez.migration.rules.kernel_guards import asked
 
 _DEVICE = re.compile(r"cuda(?::(\d+))?\Z")
 _DEVICE_CALLS = frozenset(

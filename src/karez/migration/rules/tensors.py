@@ -5,7 +5,7 @@ import re
 
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, string
-from karez.migration.rules.guards import asked
+from karez.migration.rules.kernel_guards import asked
 
 TYPES = {
     "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",

@@ -1,0 +1,183 @@
+"""Every operator of the device, by way of the CPU's; with limits and faults where asked for."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from karez.ascend.operator_support import documented
+from karez.emulated_npu import memory
+
+_aten: Any = torch.ops.aten
+
+
+@dataclass(slots=True)
+class Limits:
+    """What the emulation pretends to lack, and what it gets wrong on purpose."""
+
+    operators: frozenset[str] | None = None
+    """Only these exist, by their names without `aten::`; None: all."""
+    dtypes: frozenset[str] = frozenset()
+    """These raise, such as float64."""
+    chip: str = ""
+    """As this chip's documentation says; empty: no such limit."""
+    faults: Mapping[str, float] = field(default_factory=dict)
+    """Operator -> its results are multiplied by 1 + this; for tests of what compares."""
+
+
+LIMITS = Limits()
+CALLED: Counter[str] = Counter()
+"""How often each operator ran."""
+
+
+def run(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """Any operator: on the CPU tensors behind its arguments."""
+    call = _Call(op._schema.name)
+    CALLED[call.name] += 1
+    is_limited = LIMITS.operators is not None and call.name.startswith("aten::")
+    if is_limited and call.name[6:] not in (LIMITS.operators or ()):
+        raise NotImplementedError(f"{op} is not in the NPU's list of kernels (strict mode)")
+    plain, named = pytree.tree_map(call.enter, (args, kwargs))
+    if LIMITS.chip and call.is_ours and call.name.startswith("aten::"):
+        _as_documented(call)
+    if call.name == "aten::histc" and not plain[0].is_floating_point():
+        # devices count integers, the CPU's kernel does not
+        return memory.wrap(op(plain[0].float(), *plain[1:], **named).to(plain[0].dtype))
+    try:
+        out = op(*plain, **named)
+    except RuntimeError as error:
+        if "Expected a value of type 'Tensor'" not in str(error):
+            raise
+        out = op(*_with_tensors(op, plain), **named)
+    call.follow()
+    return pytree.tree_map(call.leave, out) if call.is_ours else out
+
+
+def _with_tensors(op: Any, values: Sequence[Any]) -> list[Any]:
+    """Numbers as tensors where the operator takes nothing else: `x % 1` comes with the number."""
+    kinds = [argument.type.kind() for argument in op._schema.arguments]
+    kinds = [*kinds[: len(values)], *[""] * (len(values) - len(kinds))]
+    made = []
+    for kind, value in zip(kinds, values, strict=True):
+        is_number = kind == "TensorType" and isinstance(value, (int, float, complex))
+        dtype = torch.get_default_dtype() if isinstance(value, float) else None
+        made.append(torch.tensor(value, dtype=dtype) if is_number else value)
+    return made
+
+
+def _as_documented(call: "_Call") -> None:
+    """Raises NotImplementedError for what the chip's documentation rules out."""
+    known = documented(call.name[6:], LIMITS.chip)
+    if known is None:
+        return
+    if not known.is_there:
+        raise NotImplementedError(
+            f"{call.name}: {LIMITS.chip} is documented not to have {known.apis[0]} (strict mode)"
+        )
+    for dtype in call.dtypes:
+        if not known.allows(dtype):
+            raise NotImplementedError(
+                f"{call.name}: for {LIMITS.chip} {known.apis[0]} is documented with "
+                f"{', '.join(sorted(known.dtypes))}, not {dtype} (strict mode)"
+            )
+
+
+class _Call:
+    """One operator on its way to the CPU and back."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_ours = False
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._storages: dict[int, Any] = {}
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Of the first tensor, and of all that are no indices or masks."""
+        values = [value for value, _ in self._seen]
+        counted = values[:1] + [v for v in values[1:] if v.is_floating_point() or v.is_complex()]
+        return [str(value.dtype).removeprefix("torch.") for value in counted]
+
+    def enter(self, value: Any) -> Any:
+        """An argument, as the CPU takes it."""
+        if memory.is_npu(value):
+            kind = str(value.dtype).removeprefix("torch.")
+            if kind in LIMITS.dtypes:
+                raise RuntimeError(f"{self.name} does not compute {kind} (strict mode)")
+            near = memory.unwrap(value)
+            self._seen.append((value, near))
+            storage: Any = value.untyped_storage()
+            self._storages[near.untyped_storage()._cdata] = storage
+            self.is_ours = True
+            return near
+        if isinstance(value, torch.device) and value.type == memory.NAME:
+            self.is_ours = True
+            return memory.CPU
+        return value
+
+    def follow(self) -> None:
+        """What was changed in place may have another shape or another storage now."""
+        for npu, near in self._seen:
+            same = near.shape == npu.shape and near.stride() == npu.stride()
+            if same and near.storage_offset() == npu.storage_offset():
+                continue
+            storage: Any = npu.untyped_storage()
+            now = near.untyped_storage()
+            is_old = storage._cpu is now and memory.bytes_of(storage) == memory.bytes_of(now)
+            memory.repoint(npu, storage if is_old else memory.storage_of(now), near)
+
+    def leave(self, value: Any) -> Any:
+        """A result, as the device has it."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self.name in LIMITS.faults and value.is_floating_point():
+            value.mul_(1 + LIMITS.faults[self.name])
+        for npu, near in self._seen:
+            if value is near:
+                return npu
+        storage = self._storages.get(value.untyped_storage()._cdata)
+        return memory.wrap(value) if storage is None else memory.view(storage, value)
+
+
+def copy_from(source: torch.Tensor, target: torch.Tensor, _non_blocking: bool = False) -> Any:
+    """Between the device and the CPU, and within the device."""
+    near = memory.unwrap(source) if memory.is_npu(source) else source
+    (memory.unwrap(target) if memory.is_npu(target) else target).copy_(near)
+    return target
+
+
+def convolution_backward(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *rest: Any
+) -> Any:
+    """The device's own name for the gradient of a convolution."""
+    return run(_aten.convolution_backward.default, grad, x, weight, [grad.shape[1]], *rest)
+
+
+def lstm_cell(ig: Any, hg: Any, cx: Any, bi: Any = None, bh: Any = None) -> Any:
+    """One step of an LSTM, in operators that have gradients."""
+    gates = ig + hg if bi is None else (ig + bi) + (hg + bh)
+    i, f, c, o = gates.chunk(4, 1)
+    cy = f.sigmoid() * cx + i.sigmoid() * c.tanh()
+    return o.sigmoid() * cy.tanh(), cy, gates.detach()
+
+
+def gru_cell(ig: Any, hg: Any, hx: Any, bi: Any = None, bh: Any = None) -> Any:
+    """One step of a GRU."""
+    left = ig if bi is None else ig + bi
+    right = hg if bh is None else hg + bh
+    (ri, zi, ni), (rh, zh, nh) = left.chunk(3, 1), right.chunk(3, 1)
+    n = (ni + (ri + rh).sigmoid() * nh).tanh()
+    return n + (zi + zh).sigmoid() * (hx - n), ig.detach()
+
+
+def redispatched(name: str) -> Callable[..., Any]:
+    """The CPU's kernel of an operator that only changes shapes; it works on any device."""
+    op = getattr(_aten, name).default
+
+    def on_any(*args: Any, **kwargs: Any) -> Any:
+        return op.redispatch(memory.KEYS, *args, **kwargs)
+
+    return on_any

@@ -1,1 +1,0 @@
-"""Checkpoints between PyTorch, safetensors and MindSpore, with neither framework imported."""

@@ -1,1 +1,0 @@
-"""Two runs of a training side by side: what each module computed, and where they part."""

@@ -71,9 +71,11 @@ class Cloud:
     def up(self) -> None:
         """Start control, then the others."""
         env = {
-            "KAREZ_HOME": str(self.home), "KAREZ_NODE": "h1", "KAREZ_START_S": "120",
+            "KAREZ_HOME": str(self.home),
+            "KAREZ_NODE": "h1",
+            "KAREZ_START_S": "120",
             "KAREZ_HEARTBEAT_S": str(HEARTBEAT_S),
-        }  # fmt: skip
+        }
         self.net.homes.append(self.home)
         words = ["up", "--host", self.net.addresses["h1"], "--cpus", "2", "--foreground"]
         self.running["h1"] = self.net.run("h1", words, env, stdout=subprocess.DEVNULL)
@@ -88,10 +90,19 @@ class Cloud:
         self.net.homes.append(home)
         token = (self.home / "node.key").read_text()
         words = [
-            "join", f"http://{self.net.addresses['h1']}:7070", "--token", token,
-            "--address", self.net.addresses[host], "--name", host, "--cpus", "2",
-            "--home", str(home),
-        ]  # fmt: skip
+            "join",
+            f"http://{self.net.addresses['h1']}:7070",
+            "--token",
+            token,
+            "--address",
+            self.net.addresses[host],
+            "--name",
+            host,
+            "--cpus",
+            "2",
+            "--home",
+            str(home),
+        ]
         env = {"KAREZ_HEARTBEAT_S": str(HEARTBEAT_S)}
         self.running[host] = self.net.run(host, words, env, stdout=subprocess.DEVNULL)
         until(lambda: self.states().get(host) == "ready", within_s=120)
@@ -99,8 +110,9 @@ class Cloud:
     def kill(self, host: str) -> float:
         """SIGKILL to the first process of its PID namespace, and so to all; when it was sent."""
         space = f"{hosts.PREFIX}-{host}"
-        listed = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True,
-                                check=True)  # fmt: skip
+        listed = subprocess.run(
+            ["ip", "netns", "pids", space], capture_output=True, text=True, check=True
+        )
         at = time.time()
         for pid in map(int, listed.stdout.split()):
             with contextlib.suppress(ProcessLookupError):
@@ -122,10 +134,26 @@ class Cloud:
         self.count += 1
         name = f"gang-{self.count}"
         submit = [
-            "jobs", "submit", "--name", name, "--kind", "train", "--recipe", "proving-ground",
-            "--workers", "4", "--each", "cpu=1", "--set", "steps=100000", "--set", "width=504",
-            "--set", "batch=32", "--json",
-        ]  # fmt: skip
+            "jobs",
+            "submit",
+            "--name",
+            name,
+            "--kind",
+            "train",
+            "--recipe",
+            "proving-ground",
+            "--workers",
+            "4",
+            "--each",
+            "cpu=1",
+            "--set",
+            "steps=100000",
+            "--set",
+            "width=504",
+            "--set",
+            "batch=32",
+            "--json",
+        ]
         self.ask(*submit)
         until(lambda: self.job(name)["status"]["step"] >= 40, within_s=180)
         places = {rank["node"] for rank in self.job(name)["status"]["ranks"]}
@@ -139,11 +167,14 @@ class Cloud:
         hosts._ip("-n", f"{hosts.PREFIX}-sw", "link", "set", f"v-{victim}", "up")
         self.join(victim)
         return {
-            "seconds": receipt["resumed_at"] - at, "noticed": receipt["detected_at"] - at,
-            "decided": receipt["decided_at"] - at, "restored": receipt["restored_at"] - at,
-            "lost": receipt["steps_lost"], "rung": receipt["rung"],
+            "seconds": receipt["resumed_at"] - at,
+            "noticed": receipt["detected_at"] - at,
+            "decided": receipt["decided_at"] - at,
+            "restored": receipt["restored_at"] - at,
+            "lost": receipt["steps_lost"],
+            "rung": receipt["rung"],
             "source": receipt["source"],
-        }  # fmt: skip
+        }
 
     def job(self, name: str) -> Any:
         """As `karez jobs show`."""
@@ -154,8 +185,10 @@ class Cloud:
         done = subprocess.run(
             [*hosts.inside("h1"), sys.executable, "-m", "karez.cli.main", *words],
             env={"KAREZ_HOME": str(self.home), "PATH": "/usr/bin:/bin"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         try:
             return json.loads(done.stdout)
         except ValueError:

@@ -46,8 +46,9 @@ def karez(*words: str) -> None:
     """Run a command. Raises CalledProcessError."""
     import sys
 
-    subprocess.run([sys.executable, "-m", "karez.cli.main", *words], check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "karez.cli.main", *words], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def compare(client: Client) -> list[dict[str, object]]:
@@ -55,9 +56,14 @@ def compare(client: Client) -> list[dict[str, object]]:
     model = client.call(calls.artifact("smollm2-135m-instruct")).id
     data = client.call(calls.artifact("desk-router")).id
     spec = JobSpec(
-        name="lora", kind=WorkloadKind.TRAIN, recipe="sft-lora", settings=SETTINGS,
-        inputs={"model": model, "data": data}, gang=make_gang("2", ["cpu=1"]), chaos=True,
-    )  # fmt: skip
+        name="lora",
+        kind=WorkloadKind.TRAIN,
+        recipe="sft-lora",
+        settings=SETTINGS,
+        inputs={"model": model, "data": data},
+        gang=make_gang("2", ["cpu=1"]),
+        chaos=True,
+    )
     calm = client.wait(client.submit(spec).id)
     job = client.submit(spec)
     chance = Random(5)
@@ -78,18 +84,25 @@ def compare(client: Client) -> list[dict[str, object]]:
     return [
         row("undisturbed", calm, losses[0], 0, 0.0, same=True),
         row(
-            f"killed {len(receipts)} times", done, losses[1],
+            f"killed {len(receipts)} times",
+            done,
+            losses[1],
             sum(receipt.steps_lost for receipt in receipts),
             max(receipt.recovery_s for receipt in receipts),
             same=losses[0] == losses[1] and models[0] == models[1],
         ),
-    ]  # fmt: skip
+    ]
 
 
 def row(
-    what: str, job: Job, losses: dict[tuple[int, int], float], lost: int, longest_s: float, *,
+    what: str,
+    job: Job,
+    losses: dict[tuple[int, int], float],
+    lost: int,
+    longest_s: float,
+    *,
     same: bool,
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, object]:
     """One line of the table."""
     return {
         "what": what,

@@ -21,7 +21,7 @@ BODY = "\n\n".join(
     f"def f{n}(x, y=None):\n    # a comment that stays\n"
     f"    z = x * {n} + (y or 0)\n    return z if z > {n} else x"
     for n in range(16)
-)  # fmt: skip
+)
 CUDA = """
 import torch
 import torch.nn as nn
@@ -70,23 +70,42 @@ def main() -> None:
             "karez rewrite": [*karez, "rewrite", root, "--json"],
             "grep": ["grep", "-rnE", "cuda|nccl", root],
             "libcst codemod": [
-                sys.executable, "-m", "libcst.tool", "codemod", "rename.Rename", "-j", "1",
-                "--hide-progress", "--no-format", root,
+                sys.executable,
+                "-m",
+                "libcst.tool",
+                "codemod",
+                "rename.Rename",
+                "-j",
+                "1",
+                "--hide-progress",
+                "--no-format",
+                root,
             ],
-        }  # fmt: skip
+        }
         rows = []
         for what, words in ways.items():
             wall, cpu, peak = timed(words, folder)
             rows.append(
-                {"what": what, "lines": lines, "lines_per_cpu_s": round(lines / cpu),
-                 "cpu_s": round(cpu, 2), "wall_s": round(wall, 2), "peak_mb": peak}
-            )  # fmt: skip
+                {
+                    "what": what,
+                    "lines": lines,
+                    "lines_per_cpu_s": round(lines / cpu),
+                    "cpu_s": round(cpu, 2),
+                    "wall_s": round(wall, 2),
+                    "peak_mb": peak,
+                }
+            )
         wall, cpu, peak = timed([*karez, "scan", str(folder / "large"), "--workers", "1"], folder)
         rows.append(
-            {"what": "karez scan, 4 x", "lines": 4 * lines,
-             "lines_per_cpu_s": round(4 * lines / cpu), "cpu_s": round(cpu, 2),
-             "wall_s": round(wall, 2), "peak_mb": peak}
-        )  # fmt: skip
+            {
+                "what": "karez scan, 4 x",
+                "lines": 4 * lines,
+                "lines_per_cpu_s": round(4 * lines / cpu),
+                "cpu_s": round(cpu, 2),
+                "wall_s": round(wall, 2),
+                "peak_mb": peak,
+            }
+        )
     report("scanning a repository", rows)
 
 

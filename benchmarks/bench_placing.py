@@ -88,9 +88,11 @@ def big_pool(chance: np.random.Generator) -> Pool:
 def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
     """A gang of 1,024 devices; its supernodes against the optimum; the fork of the pool."""
     gang = GangSpec(
-        min=128, want=128, each=(ResourceRequest(kind=DeviceKind.NPU, milli=8000),),
+        min=128,
+        want=128,
+        each=(ResourceRequest(kind=DeviceKind.NPU, milli=8000),),
         topology=Topology.PREFER_SUPERNODE,
-    )  # fmt: skip
+    )
     pool = big_pool(chance)
     times, forks, optimal = [], [], 0
     rounds = 200

@@ -75,10 +75,12 @@ def main() -> None:
                 spec = JobSpec(name=f"more{number}", command=("true",))
                 store.workloads.add_job(
                     Job(
-                        id=WorkloadId(f"more-{number}"), spec=spec, owner="me",
+                        id=WorkloadId(f"more-{number}"),
+                        spec=spec,
+                        owner="me",
                         created_at=clock.now(),
                     )
-                )  # fmt: skip
+                )
             before = time.process_time()
             scheduler.tick()
             passes.append(time.process_time() - before)

@@ -49,10 +49,12 @@ def main() -> None:
 def watch(client: Client) -> dict[str, Any]:
     """Train for a while; what was taken for a fault."""
     spec = JobSpec(
-        name="quiet", kind=WorkloadKind.TRAIN, recipe="proving-ground",
+        name="quiet",
+        kind=WorkloadKind.TRAIN,
+        recipe="proving-ground",
         settings={"steps": 10_000_000, "width": 504, "batch": 64, "pause_ms": 5.0},
         gang=make_gang(str(RANKS), [f"cpu={(os.cpu_count() or 1) / RANKS:.3f}"]),
-    )  # fmt: skip
+    )
     job = client.submit(spec)
     ends = time.monotonic() + 60 * MINUTES
     loads: list[float] = []

@@ -139,11 +139,18 @@ def start_torchrun(folder: Path) -> Callable[[], None]:
     """Torchrun elastic."""
     env = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
     command = [
-        sys.executable, "-m", "torch.distributed.run",
-        f"--nproc-per-node={RANKS}", "--max-restarts=3",
-        "--monitor-interval=0.1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}",
-        str(HERE / "recovery_peers.py"), str(folder), str(STEPS),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={RANKS}",
+        "--max-restarts=3",
+        "--monitor-interval=0.1",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{free_port()}",
+        str(HERE / "recovery_peers.py"),
+        str(folder),
+        str(STEPS),
+    ]
     return stopper(subprocess.Popen(command, env=env, **QUIET))
 
 
@@ -162,12 +169,26 @@ def start_karez(folder: Path) -> Callable[[], None]:
     karez = [sys.executable, "-m", "karez.cli.main"]
     subprocess.run([*karez, "up"], env=env, check=True, capture_output=True)
     submit = [
-        "jobs", "submit", "--name", "bench", "--kind", "train", "--workers", str(RANKS),
-        "--each", f"cpu={min(1.0, (os.cpu_count() or 1) / RANKS):.3f}",
-        "--set", f"folder={folder}", "--set", f"here={HERE}",
-        "--set", f"steps={KILL_AT + APART * KILLS + 400}",
-        "--", "python", str(HERE / "recovery_karez.py"),
-    ]  # fmt: skip
+        "jobs",
+        "submit",
+        "--name",
+        "bench",
+        "--kind",
+        "train",
+        "--workers",
+        str(RANKS),
+        "--each",
+        f"cpu={min(1.0, (os.cpu_count() or 1) / RANKS):.3f}",
+        "--set",
+        f"folder={folder}",
+        "--set",
+        f"here={HERE}",
+        "--set",
+        f"steps={KILL_AT + APART * KILLS + 400}",
+        "--",
+        "python",
+        str(HERE / "recovery_karez.py"),
+    ]
     subprocess.run([*karez, *submit], env=env, check=True, capture_output=True)
     return lambda: done(subprocess.run([*karez, "down"], env=env, check=True, capture_output=True))
 

@@ -12,7 +12,7 @@ from report import report, traces
 from karez.core.resources import DeviceKind, ResourceRequest
 from karez.core.workloads import GangSpec
 from karez.simulation import inventories
-from karez.simulation.sharing import Sharing, read_demand, share
+from karez.simulation.colocation import Colocation, colocate, read_demand
 
 POOL = "[[nodes]]\ncount = {nodes}\ngpu = 8\n"
 GPU = ResourceRequest(kind=DeviceKind.GPU)
@@ -29,13 +29,15 @@ def main() -> None:
         opened = gzip.open if file.endswith(".gz") else open
         with opened(traces(folder) / file, "rt") as lines:
             demand = read_demand(lines, file)
-        sharing = Sharing(
+        sharing = Colocation(
             replica=GPU,
             replica_rate=rate,
             training=GangSpec(min=1, want=1, max=nodes * 8, each=(GPU,)),
             start_s=60.0,
         )
-        found = share(inventories.read_inventory(POOL.format(nodes=nodes), "pool"), demand, sharing)
+        found = colocate(
+            inventories.read_inventory(POOL.format(nodes=nodes), "pool"), demand, sharing
+        )
         for one in (found.split, found.shared):
             rows.append(
                 {

@@ -49,12 +49,33 @@ def measure(folder: Path, width: int, batch: int, mode: str) -> dict[str, object
     subprocess.run([*karez, "up"], env=env, check=True, capture_output=True)
     share = f"cpu={min(1.0, (os.cpu_count() or 1) / RANKS):.3f}"
     submit = [
-        "jobs", "submit", "--name", "bench", "--kind", "train", "--workers", str(RANKS),
-        "--each", share, "--set", f"folder={folder}", "--set", f"width={width}",
-        "--set", f"mode={mode}", "--set", f"batch={batch}",
-        "--set", f"blocks={BLOCKS}", "--set", f"block={BLOCK}",
-        "--watch", "--", "python", str(HERE / "steady_karez.py"),
-    ]  # fmt: skip
+        "jobs",
+        "submit",
+        "--name",
+        "bench",
+        "--kind",
+        "train",
+        "--workers",
+        str(RANKS),
+        "--each",
+        share,
+        "--set",
+        f"folder={folder}",
+        "--set",
+        f"width={width}",
+        "--set",
+        f"mode={mode}",
+        "--set",
+        f"batch={batch}",
+        "--set",
+        f"blocks={BLOCKS}",
+        "--set",
+        f"block={BLOCK}",
+        "--watch",
+        "--",
+        "python",
+        str(HERE / "steady_karez.py"),
+    ]
     try:
         subprocess.run([*karez, *submit], env=env, check=True, capture_output=True)
     finally:

@@ -22,9 +22,12 @@ def serve(port: int) -> None:
     from torchft.coordination import LighthouseServer
 
     _ = LighthouseServer(
-        bind=f"127.0.0.1:{port}", min_replicas=1, join_timeout_ms=100, quorum_tick_ms=50,
+        bind=f"127.0.0.1:{port}",
+        min_replicas=1,
+        join_timeout_ms=100,
+        quorum_tick_ms=50,
         heartbeat_timeout_ms=500,
-    )  # fmt: skip
+    )
     threading.Event().wait()
 
 
@@ -51,11 +54,16 @@ def work(folder: Path, steps: int, rank: int, port: int) -> None:
         pg=ProcessGroupGloo(timeout=datetime.timedelta(seconds=5)),
         load_state_dict=load,
         state_dict=lambda: {"net": net.state_dict(), "optimizer": inner.state_dict()},
-        min_replica_size=1, replica_id=f"group-{rank}", rank=0, world_size=1,
-        store_addr="127.0.0.1", store_port=store.port,
-        lighthouse_addr=f"http://127.0.0.1:{port}", timeout=datetime.timedelta(seconds=5),
+        min_replica_size=1,
+        replica_id=f"group-{rank}",
+        rank=0,
+        world_size=1,
+        store_addr="127.0.0.1",
+        store_port=store.port,
+        lighthouse_addr=f"http://127.0.0.1:{port}",
+        timeout=datetime.timedelta(seconds=5),
         hostname="127.0.0.1",
-    )  # fmt: skip
+    )
     parallel = DistributedDataParallel(manager, net)
     optimizer = Optimizer(manager, inner)
     with (folder / f"rank-{rank}").open("a", buffering=1) as log:

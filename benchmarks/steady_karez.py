@@ -18,10 +18,11 @@ def main() -> None:
     width, block, mode = settings["width"], settings["block"], settings["mode"]
     with training.session(seed=1) as run:
         model = torch.nn.Sequential(
-            torch.nn.Linear(32, width), torch.nn.ReLU(),
+            torch.nn.Linear(32, width),
+            torch.nn.ReLU(),
             *(torch.nn.Linear(width, width) for _ in range(2 if width < 1000 else 3)),
             torch.nn.Linear(width, 1),
-        )  # fmt: skip
+        )
         if mode == "sharded":
             optimizer = ShardedOptimizer(model.parameters(), torch.optim.AdamW, lr=1e-3)
         else:
@@ -39,8 +40,9 @@ def main() -> None:
             if run.step % block == 0:
                 now, wall_now = time.process_time(), time.monotonic()
                 size = size_of(pack(member._tracked).parts)
-                blocks.append({"kept": kept, "cpu_s": now - began, "wall_s": wall_now - wall,
-                               "bytes": size})  # fmt: skip
+                blocks.append(
+                    {"kept": kept, "cpu_s": now - began, "wall_s": wall_now - wall, "bytes": size}
+                )
                 kept = not kept
                 member._keeping = keeping if kept else None
                 member._compares = kept

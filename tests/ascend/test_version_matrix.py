@@ -32,21 +32,29 @@ def test_every_row_has_a_source_and_versions_that_can_be_compared() -> None:
 
 @pytest.mark.parametrize(
     ("older", "newer"),
-    [("8.3.RC1", "8.5.0"), ("6.3.RC3", "6.3.RC3.1"), ("8.0.RC3", "8.0.0"),
-     ("25.5.2", "26.0.RC1"), ("2.9.0", "2.9.0.post6"), ("v0.18.0rc1", "0.18.0")],
-)  # fmt: skip
+    [
+        ("8.3.RC1", "8.5.0"),
+        ("6.3.RC3", "6.3.RC3.1"),
+        ("8.0.RC3", "8.0.0"),
+        ("25.5.2", "26.0.RC1"),
+        ("2.9.0", "2.9.0.post6"),
+        ("v0.18.0rc1", "0.18.0"),
+    ],
+)
 def test_the_order_of_versions(older: str, newer: str) -> None:
     assert version_matrix.order(older) < version_matrix.order(newer)
 
 
 @pytest.mark.parametrize(
     ("wanted", "engine", "first"),
-    [({"torch": "2.9"}, "", ("2.9.0", "2.9.0.post6", "9.1.0")),
-     ({"torch": "2.9", "driver": "25.5.0"}, "", ("2.9.0", "2.9.0", "8.5.0")),
-     ({"cann": "8.2.RC1", "torch": "<2.2"}, "", ("2.1.0", "2.1.0.post13", "8.2.RC1")),
-     ({"torch": "2.10"}, "vllm-ascend", ("2.10.0", "2.10.0.post4", "9.1.0")),
-     ({"mindie": "2.3.0", "python": "3.9"}, "mindie", ("2.8.0", "2.8.0.post2", "8.5.0"))],
-)  # fmt: skip
+    [
+        ({"torch": "2.9"}, "", ("2.9.0", "2.9.0.post6", "9.1.0")),
+        ({"torch": "2.9", "driver": "25.5.0"}, "", ("2.9.0", "2.9.0", "8.5.0")),
+        ({"cann": "8.2.RC1", "torch": "<2.2"}, "", ("2.1.0", "2.1.0.post13", "8.2.RC1")),
+        ({"torch": "2.10"}, "vllm-ascend", ("2.10.0", "2.10.0.post4", "9.1.0")),
+        ({"mindie": "2.3.0", "python": "3.9"}, "mindie", ("2.8.0", "2.8.0.post2", "8.5.0")),
+    ],
+)
 def test_what_fits(wanted: dict[str, str], engine: str, first: tuple[str, str, str]) -> None:
     one = version_matrix.resolve(wanted, engine)[0]
     assert (one.torch, one.torch_npu, one.cann) == first
@@ -76,19 +84,26 @@ def test_pairs_that_clash_are_told_from_pairs_that_no_table_names() -> None:
     )
     fine = {(one.first.split()[0], one.second.split()[0]): one.fine for one in found}
     assert fine == {
-        ("torch_npu", "torch"): True, ("torch_npu", "cann"): False, ("cann", "driver"): None,
-    }  # fmt: skip
+        ("torch_npu", "torch"): True,
+        ("torch_npu", "cann"): False,
+        ("cann", "driver"): None,
+    }
     unknown = version_matrix.judge({"torch": "2.13.0", "torch_npu": "2.14.0", "cann": "9.1.0"})
     assert [one.fine for one in unknown] == [False, None]
 
 
 @pytest.mark.parametrize(
     ("installed", "change"),
-    [({"cann": "8.5.0", "driver": "25.3.0"}, {"driver": "25.5.0"}),
-     ({"torch": "2.8.1", "torch_npu": "2.8.0.post2", "cann": "8.5.1", "driver": "25.5.0"},
-      {"torch": "2.8.0"}),
-     ({"mindie": "3.1.0", "cann": "9.0.1"}, {}), ({"mindie": "2.2.RC1", "cann": "8.3.RC2"}, {})],
-)  # fmt: skip
+    [
+        ({"cann": "8.5.0", "driver": "25.3.0"}, {"driver": "25.5.0"}),
+        (
+            {"torch": "2.8.1", "torch_npu": "2.8.0.post2", "cann": "8.5.1", "driver": "25.5.0"},
+            {"torch": "2.8.0"},
+        ),
+        ({"mindie": "3.1.0", "cann": "9.0.1"}, {}),
+        ({"mindie": "2.2.RC1", "cann": "8.3.RC2"}, {}),
+    ],
+)
 def test_the_least_change(installed: dict[str, str], change: dict[str, str]) -> None:
     closest = version_matrix.nearest(installed)
     assert closest is not None
@@ -144,23 +159,34 @@ def test_what_a_machine_has(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "specifier"),
-    [("torch>=1.8,<2 ; python_version > '3'\n", "<2,>=1.8"),
-     ('dependencies = ["numpy", "torch~=2.1.0", "x"]', "~=2.1.0"),
-     ("  - pytorch=1.13=py3_cuda11\n", "==1.13.*"), ("  - pytorch::pytorch=2.0\n", "==2.0.*"),
-     ("torch==2.1.0+cu118", "==2.1.0"), ("torchvision==0.3\npytorch-lightning==2.0\n", ""),
-     ("torch\nnumpy==1.26", ""), ("# torch==1.8 is too old\ntorch==2.7.1\n", "==2.7.1"),
-     ('torch = "^2.1"\n', "<3,>=2.1"), ('torch = {version = "2.3.1"}\n', "==2.3.1"),
-     ("my-torch==3\n", ""), ('"torch (>=2.1)"', ">=2.1"), ("Torch===2.1.0\n", "==2.1.0")],
-)  # fmt: skip
+    [
+        ("torch>=1.8,<2 ; python_version > '3'\n", "<2,>=1.8"),
+        ('dependencies = ["numpy", "torch~=2.1.0", "x"]', "~=2.1.0"),
+        ("  - pytorch=1.13=py3_cuda11\n", "==1.13.*"),
+        ("  - pytorch::pytorch=2.0\n", "==2.0.*"),
+        ("torch==2.1.0+cu118", "==2.1.0"),
+        ("torchvision==0.3\npytorch-lightning==2.0\n", ""),
+        ("torch\nnumpy==1.26", ""),
+        ("# torch==1.8 is too old\ntorch==2.7.1\n", "==2.7.1"),
+        ('torch = "^2.1"\n', "<3,>=2.1"),
+        ('torch = {version = "2.3.1"}\n', "==2.3.1"),
+        ("my-torch==3\n", ""),
+        ('"torch (>=2.1)"', ">=2.1"),
+        ("Torch===2.1.0\n", "==2.1.0"),
+    ],
+)
 def test_what_a_repository_asks_of_torch(text: str, specifier: str) -> None:
     assert version_matrix.torch_wanted(text) == specifier
 
 
 @pytest.mark.parametrize(
     ("asked", "torch", "word"),
-    [("torch>=2.8,<2.10", "2.9.0", "2.10"), ("torch==1.7.1", "2.12.0", "lifted"),
-     ("", "2.12.0", "any torch")],
-)  # fmt: skip
+    [
+        ("torch>=2.8,<2.10", "2.9.0", "2.10"),
+        ("torch==1.7.1", "2.12.0", "lifted"),
+        ("", "2.12.0", "any torch"),
+    ],
+)
 def test_the_report_says_what_to_install(tmp_path: Path, asked: str, torch: str, word: str) -> None:
     (tmp_path / "requirements.txt").write_text(f"numpy\n{asked}\n")
     (tmp_path / "a.py").write_text("import torch\nx = torch.zeros(1).cuda()\n")

@@ -59,10 +59,13 @@ def test_every_format_gives_back_what_it_got(
 
 def test_torch_reads_what_was_written_and_the_other_way_round(tmp_path: Path) -> None:
     state = {
-        "a.weight": torch.randn(3, 4), "a.half": torch.randn(5).to(torch.bfloat16),
-        "n": torch.arange(6).reshape(2, 3).t(), "one": torch.tensor(2.5),
-        "flag": torch.tensor([True, False]), "empty": torch.empty(0, 3),
-    }  # fmt: skip
+        "a.weight": torch.randn(3, 4),
+        "a.half": torch.randn(5).to(torch.bfloat16),
+        "n": torch.arange(6).reshape(2, 3).t(),
+        "one": torch.tensor(2.5),
+        "flag": torch.tensor([True, False]),
+        "empty": torch.empty(0, 3),
+    }
     state["tied"] = state["a.weight"]
     torch.save({"model": state, "epoch": 3, "optimizer": torch.optim.SGD}, tmp_path / "in.pt")
     done = convert(Order(source=tmp_path / "in.pt", target=tmp_path / "out.safetensors"))
@@ -90,9 +93,12 @@ def test_a_pickle_in_it_is_never_run(tmp_path: Path) -> None:
 
 def test_names_of_mindspore_and_what_nobody_knows(tmp_path: Path) -> None:
     net = torch.nn.Sequential(
-        torch.nn.Conv1d(2, 3, 5), torch.nn.BatchNorm1d(3), torch.nn.Embedding(4, 2),
-        torch.nn.PReLU(), torch.nn.Linear(2, 2),
-    )  # fmt: skip
+        torch.nn.Conv1d(2, 3, 5),
+        torch.nn.BatchNorm1d(3),
+        torch.nn.Embedding(4, 2),
+        torch.nn.PReLU(),
+        torch.nn.Linear(2, 2),
+    )
     torch.save(net.state_dict(), tmp_path / "net.pt")
     kinds = {"0": "conv1d", "2": "embedding", "3": "prelu"}
     done = convert(Order(source=tmp_path / "net.pt", target=tmp_path / "net.ckpt", kinds=kinds))
@@ -161,9 +167,12 @@ ms.save_checkpoint([{"name": "s", "data": ms.Tensor(np.float32(2.5))}], sys.argv
 @pytest.mark.skipif(not MINDSPORE.exists(), reason="`make mindspore` installs MindSpore beside us")
 def test_mindspore_itself_reads_what_was_written_and_the_other_way_round(tmp_path: Path) -> None:
     state = {
-        "w": torch.randn(2, 3), "h": torch.randn(4).half(), "n": torch.arange(5),
-        "one": torch.tensor(7.0), "b": torch.tensor([True, False]),
-    }  # fmt: skip
+        "w": torch.randn(2, 3),
+        "h": torch.randn(4).half(),
+        "n": torch.arange(5),
+        "one": torch.tensor(7.0),
+        "b": torch.tensor([True, False]),
+    }
     torch.save(state, tmp_path / "a.pt")
     convert(Order(source=tmp_path / "a.pt", target=tmp_path / "a.ckpt"))
     names = [str(tmp_path / name) for name in ("a.ckpt", "net.ckpt", "scalar.ckpt")]

@@ -15,8 +15,11 @@ pytestmark = pytest.mark.slow
 def migrate(home: Path, *words: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "karez.cli.main", "migrate", "checkpoint", *map(str, words)],
-        env={**os.environ, "KAREZ_HOME": str(home)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "KAREZ_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -29,18 +32,29 @@ def model(tmp_path: Path) -> Path:
     text = ["the capital of france is paris and the river is the seine"] * 50
     tokens = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=tokens, vocab_size=320, model_type="bpe",
-        byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(text),
+        model_writer=tokens,
+        vocab_size=320,
+        model_type="bpe",
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     size = sentencepiece.SentencePieceProcessor(model_proto=tokens.getvalue()).get_piece_size()
     torch.manual_seed(0)
     made = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=size, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-            bos_token_id=1, eos_token_id=2,
+            vocab_size=size,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=1,
+            eos_token_id=2,
         )
-    )  # fmt: skip
+    )
     folder = tmp_path / "model"
     made.save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(tokens.getvalue())

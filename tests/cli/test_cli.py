@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from karez.cli.curve import curve
 from karez.cli.main import COMMANDS, app
-from karez.cli.picture import picture
+from karez.cli.remote.job_progress import curve
+from karez.cli.remote.pool_map import pool_map
 from karez.core.resources import Device, DeviceKind, Grant, Node, NodeId, NodeState
 from karez.core.workloads import Allocation, WorkloadId
 
@@ -18,8 +18,11 @@ def karez(*words: str, home: Path) -> "subprocess.CompletedProcess[str]":
     env.pop("KAREZ_KEY", None)
     return subprocess.run(
         [sys.executable, "-m", "karez.cli.main", *words],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:
@@ -75,12 +78,13 @@ def test_the_pool_is_drawn_supernode_by_supernode() -> None:
     grant = Grant(node=NodeId("a"), kind=DeviceKind.NPU, devices=((0, 1000), (1, 250)))
     held = {"j": Allocation(workload=WorkloadId("j"), epoch=1, grants=(grant,))}
     nodes = [node("b", "s1"), node("a", "s1"), node("c", "s2", NodeState.LOST)]
-    assert picture(nodes, held) == ["s1  a  █▒··", "    b  ····", "s2  c  xxxx"]
+    assert pool_map(nodes, held) == ["s1  a  █▒··", "    b  ····", "s2  c  xxxx"]
     big = Node(
-        id=NodeId("big"), address="",
+        id=NodeId("big"),
+        address="",
         devices=tuple(Device(kind=DeviceKind.CPU, index=index) for index in range(192)),
-    )  # fmt: skip
-    assert picture([big], {}) == ["  big  " + "·" * 64]
+    )
+    assert pool_map([big], {}) == ["  big  " + "·" * 64]
 
 
 def test_the_curve_falls_from_left_to_right() -> None:

@@ -36,8 +36,11 @@ class Cloud:
     def karez(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "karez.cli.main", *words],
-            env={**os.environ, **self.env}, capture_output=True, text=True, check=check,
-        )  # fmt: skip
+            env={**os.environ, **self.env},
+            capture_output=True,
+            text=True,
+            check=check,
+        )
 
     def address(self) -> dict[str, object]:
         found: dict[str, object] = json.loads((self.home / "cloud.json").read_text())

@@ -24,9 +24,16 @@ from tests.contracts.gang import Bench, Gang, until
 
 STEPS = 60
 FAULTS = (
-    FaultKind.KILL, FaultKind.KILL, FaultKind.KILL, FaultKind.STOP, FaultKind.LINK, FaultKind.CORRUPT, FaultKind.NODE, FaultKind.KEEPER,
+    FaultKind.KILL,
+    FaultKind.KILL,
+    FaultKind.KILL,
+    FaultKind.STOP,
+    FaultKind.LINK,
+    FaultKind.CORRUPT,
+    FaultKind.NODE,
+    FaultKind.KEEPER,
     FaultKind.FOREMAN,
-)  # fmt: skip
+)
 
 
 @dataclass

@@ -24,17 +24,27 @@ def main() -> None:
     steps = json.loads(os.environ["KAREZ_SETTINGS"])["steps"]
     with training.session(seed=1, hide_world=True) as run:
         config = GPT2Config(
-            vocab_size=50, n_positions=16, n_embd=32, n_layer=1, n_head=2, bos_token_id=0,
+            vocab_size=50,
+            n_positions=16,
+            n_embd=32,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=0,
             eos_token_id=0,
-        )  # fmt: skip
+        )
         trainer = Trainer(
             model=GPT2LMHeadModel(config),
             args=TrainingArguments(
-                output_dir="unused", max_steps=steps, per_device_train_batch_size=8,
-                report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
+                output_dir="unused",
+                max_steps=steps,
+                per_device_train_batch_size=8,
+                report_to=[],
+                save_strategy="no",
+                use_cpu=True,
+                disable_tqdm=True,
             ),
             train_dataset=Tokens(),
-        )  # fmt: skip
+        )
         attach(trainer, run)
         trainer.train()
         if run.rank == 0:

@@ -68,9 +68,19 @@ def network(*names: str) -> Iterator[Network]:
             space = f"{PREFIX}-{name}"
             _ip("netns", "add", space)
             _ip(
-                "-n", f"{PREFIX}-sw", "link", "add", f"v-{name}", "type", "veth",
-                "peer", "name", "eth0", "netns", space,
-            )  # fmt: skip
+                "-n",
+                f"{PREFIX}-sw",
+                "link",
+                "add",
+                f"v-{name}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                space,
+            )
             _ip("-n", f"{PREFIX}-sw", "link", "set", f"v-{name}", "master", "br0", "up")
             _ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
             _ip("-n", space, "link", "set", "eth0", "up")

@@ -87,10 +87,15 @@ def test_a_script_with_its_code_inputs_secrets_and_outputs(cloud: Cloud, tmp_pat
         client.call(calls.put_secret("default", "TOKEN", "12345"))
         job = client.submit(
             batch(
-                "script", "python", "main.py", code=code.id, inputs={"data": "d"},
-                secrets=("TOKEN",), env={"MODE": "fast"},
+                "script",
+                "python",
+                "main.py",
+                code=code.id,
+                inputs={"data": "d"},
+                secrets=("TOKEN",),
+                env={"MODE": "fast"},
             )
-        )  # fmt: skip
+        )
         done = client.wait(job.id)
         assert client.call(calls.artifact_file(done.status.outputs["result"], "r.txt")) == b"ABC"
         made = client.call(calls.artifact(done.status.outputs["result"]))
@@ -167,9 +172,15 @@ def test_urgent_work_makes_a_gang_yield_and_nothing_of_it_is_lost(
     with cloud.client() as client:
         code = client.upload(tmp_path, name="yielding", kind=ArtifactKind.CODE)
         spec = batch(
-            "patient", "python", "gang_job.py", code=code.id, kind=WorkloadKind.TRAIN,
-            gang=both, settings={"steps": 150, "work": 40}, preemptible=True,
-        )  # fmt: skip
+            "patient",
+            "python",
+            "gang_job.py",
+            code=code.id,
+            kind=WorkloadKind.TRAIN,
+            gang=both,
+            settings={"steps": 150, "work": 40},
+            preemptible=True,
+        )
         patient = client.submit(spec)
         until(lambda: client.job(patient.id).status.step >= 10)
         urgent = client.submit(batch("urgent", "true", gang=both, priority=5))
@@ -210,16 +221,25 @@ def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> N
     folder = tempfile.mkdtemp(prefix="kz-test-")  # Ray's socket paths must be short
     head = subprocess.Popen(
         [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-            "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false",
-            "--object-store-memory=80000000", "--num-cpus=2", f"--temp-dir={folder}",
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            "--include-dashboard=false",
+            "--object-store-memory=80000000",
+            "--num-cpus=2",
+            f"--temp-dir={folder}",
             "--labels=karez-host=theirs",
         ],
         env={**os.environ, **ray_environment(home / "ray.token")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     theirs = psutil.Process(head.pid)
     try:
         made = make_cloud(home, KAREZ_RAY_ADDRESS=f"127.0.0.1:{port}", KAREZ_PRELOAD="false")
@@ -248,9 +268,12 @@ def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
         with cloud.client() as client:
             ground = {"steps": 600, "width": 64, "batch": 8, "pause_ms": 20.0}
             spec = JobSpec(
-                name="g", kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=ground,
+                name="g",
+                kind=WorkloadKind.TRAIN,
+                recipe="proving-ground",
+                settings=ground,
                 gang=GangSpec(min=2, want=2, each=(ResourceRequest(milli=500),)),
-            )  # fmt: skip
+            )
             job = client.submit(spec)
             until(lambda: client.job(job.id).status.step >= 150)
             head = psutil.Process(int(cloud.address()["parts"]["ray"]))  # type: ignore[index]

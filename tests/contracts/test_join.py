@@ -22,8 +22,10 @@ def ask(home: Path, *words: str) -> Any:
     done = subprocess.run(
         [*hosts.inside("h1"), sys.executable, "-m", "karez.cli.main", *words],
         env={"KAREZ_HOME": str(home), "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     try:
         return json.loads(done.stdout)
     except ValueError:
@@ -47,10 +49,25 @@ def test_a_job_spreads_over_a_host_that_joined_and_survives_its_loss(tmp_path: P
         until(lambda: len(ask(home, "pool", "--json")) == 2, within_s=90)
 
         submit = [
-            "jobs", "submit", "--name", "spread", "--kind", "train", "--workers", "1:2",
-            "--code", str(code), "--set", "steps=3000", "--set", "work=40", "--json",
-            "--", "python", "gang_job.py",
-        ]  # fmt: skip
+            "jobs",
+            "submit",
+            "--name",
+            "spread",
+            "--kind",
+            "train",
+            "--workers",
+            "1:2",
+            "--code",
+            str(code),
+            "--set",
+            "steps=3000",
+            "--set",
+            "work=40",
+            "--json",
+            "--",
+            "python",
+            "gang_job.py",
+        ]
         assert ask(home, *submit)["state"] == "queued"
 
         def job() -> Any:

@@ -282,9 +282,12 @@ def test_snapshots_are_kept_in_memory_held_on_another_node(tmp_path: Path) -> No
         calm.close()
         bench.nodes = ["a"]
         pooled = Grant(
-            node=NodeId("m"), kind=DeviceKind.MEMORY, devices=(), memory_bytes=64 << 20,
+            node=NodeId("m"),
+            kind=DeviceKind.MEMORY,
+            devices=(),
+            memory_bytes=64 << 20,
             role="pool",
-        )  # fmt: skip
+        )
         need = ResourceRequest(kind=DeviceKind.MEMORY, milli=0, memory_bytes=64 << 20)
         gang = Gang(bench, extra=[pooled], roles=(GangRole(name="pool", each=(need,)),)).start()
         gang.reach(8)

@@ -34,10 +34,13 @@ def submit(client: Client, name: str) -> Job:
     settings = {"steps": STEPS, "width": 64, "batch": 8, "pause_ms": 20.0}
     return client.submit(
         JobSpec(
-            name=name, kind=WorkloadKind.TRAIN, recipe="proving-ground", settings=settings,
+            name=name,
+            kind=WorkloadKind.TRAIN,
+            recipe="proving-ground",
+            settings=settings,
             gang=make_gang("2", ["cpu=0.5"]),
         )
-    )  # fmt: skip
+    )
 
 
 def transitions(cloud: Cloud, job: str) -> int:

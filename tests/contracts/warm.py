@@ -6,7 +6,7 @@ for _name in (
     "torch._dynamo",
     "torch.distributed.device_mesh",
     "torch.distributed.fsdp",
-    "karez.studio.recipes.proving_ground",
+    "karez.studio.recipes.chaos_workload",
     "karez.runtime.session",
 ):
     importlib.import_module(_name)

@@ -17,10 +17,18 @@ from karez.vault.signing import CloudKey
 def made(number: int, **more: object) -> Receipt:
     at = 100.0 * number
     fields = {
-        "cause": "rank 1 killed by signal 9", "ranks": (1,), "rung": "in-place", "source": "shm",
-        "detected_at": at, "decided_at": at + 0.02, "restored_at": at + 0.1,
-        "resumed_at": at + 0.15, "step_before": 7, "step_restored": 6, **more,
-    }  # fmt: skip
+        "cause": "rank 1 killed by signal 9",
+        "ranks": (1,),
+        "rung": "in-place",
+        "source": "shm",
+        "detected_at": at,
+        "decided_at": at + 0.02,
+        "restored_at": at + 0.1,
+        "resumed_at": at + 0.15,
+        "step_before": 7,
+        "step_restored": 6,
+        **more,
+    }
     return Receipt(id=f"rcp-x-{number}", job="job-x", generation=number, **fields)  # type: ignore[arg-type]
 
 

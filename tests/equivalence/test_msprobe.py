@@ -43,8 +43,11 @@ optimizer.step()
 def test_what_is_in_a_dump_of_modules() -> None:
     record = msprobe.read(DUMPS / "tensors")
     seen = [(row["kind"], row["name"], row["type"]) for row in record.rows]
-    assert seen[:3] == [("forward", "fc1", "Linear"), ("forward", "act", "Tanh"),
-                        ("forward", "fc2", "Linear")]  # fmt: skip
+    assert seen[:3] == [
+        ("forward", "fc1", "Linear"),
+        ("forward", "act", "Tanh"),
+        ("forward", "fc2", "Linear"),
+    ]
     assert ("gradient", "fc1", "Linear") in seen
     assert ("backward", "act", "Tanh") in seen
     assert record.rows[0]["out"]["out"] == {"shape": [4, 16], "finite": True, "dtype": "float32"}
@@ -78,15 +81,25 @@ def test_the_module_that_is_off_is_named_and_the_certificate_says_what_was_seen(
 def test_a_dump_is_a_reference_for_a_record(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
     subprocess.run(
-        [sys.executable, "-m", "karez.equivalence.recorder", str(tmp_path / "record"), "--",
-         str(tmp_path / "net.py")], check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "karez.equivalence.recorder",
+            str(tmp_path / "record"),
+            "--",
+            str(tmp_path / "net.py"),
+        ],
+        check=True,
+        capture_output=True,
+    )
     own = read(tmp_path / "record")
     verdict = judge(msprobe.read(DUMPS / "tensors"), own)
     assert verdict.is_lossless
     assert [(d.kind, d.name) for d in verdict.differences if d.kind == "forward"] == [
-        ("forward", "fc1"), ("forward", "act"), ("forward", "fc2"),
-    ]  # fmt: skip
+        ("forward", "fc1"),
+        ("forward", "act"),
+        ("forward", "fc2"),
+    ]
     with pytest.raises(BadRequest, match="nothing in common"):
         judge(msprobe.read(DUMPS / "functions"), own)
 

@@ -24,12 +24,19 @@ SHORT = ("gpt.py", "fsdp.py", "ddp.py")
 """What every landing runs; `make proof` takes all of them."""
 CHOSEN = ALL if os.environ.get("KAREZ_TEST_SCRIPTS") == "all" else SHORT
 LOSSY = {
-    "convnet.py": "norm", "ddp.py": "module.1", "diffusion.py": "blocks.1.2",
-    "fsdp.py": "1.norm1", "gan.py": "model.1",
-    "gpt.py": "h.1.mlp.1", "hf.py": "transformer.h.0.ln_1", "lstm.py": "encoder",
-    "reinforce.py": "body.1", "transformer.py": "core.encoder.norm", "unet.py": "down.1",
+    "convnet.py": "norm",
+    "ddp.py": "module.1",
+    "diffusion.py": "blocks.1.2",
+    "fsdp.py": "1.norm1",
+    "gan.py": "model.1",
+    "gpt.py": "h.1.mlp.1",
+    "hf.py": "transformer.h.0.ln_1",
+    "lstm.py": "encoder",
+    "reinforce.py": "body.1",
+    "transformer.py": "core.encoder.norm",
+    "unet.py": "down.1",
     "vae.py": "fc3",
-}  # fmt: skip
+}
 """A module of each script that is spoiled by a thousandth."""
 RANKS = {"ddp.py": 2}
 """What is started by torchrun; the others are one process."""
@@ -81,9 +88,12 @@ def test_migrated_scripts_train_on_the_emulated_npu_with_the_references_losses(
 def test_the_first_module_that_differs_is_named_and_nothing_where_nothing_does() -> None:
     env = {**os.environ, "KAREZ_EMUNPU": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.migration.finder"], env=env, check=True,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore", "-m", "tests.migration.finder"],
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     rows = json.loads(done.stdout.splitlines()[-1])
     clean = [row for row in rows if row["what"].startswith("clean")]
     faults = [row for row in rows if not row["what"].startswith("clean")]
@@ -99,11 +109,14 @@ def test_numbers_beside_tensors_are_what_they_are_on_a_cpu() -> None:
     words = [sys.executable, "-W", "ignore", "-m", "tests.migration.arithmetic"]
     said = [
         subprocess.run(
-            [*words, device], env={**os.environ, "KAREZ_EMUNPU": on}, check=True,
-            capture_output=True, text=True,
+            [*words, device],
+            env={**os.environ, "KAREZ_EMUNPU": on},
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         for device, on in (("cpu", "0"), ("npu", "1"))
-    ]  # fmt: skip
+    ]
     cpu, npu = (json.loads(text.splitlines()[-1]) for text in said)
     assert len(cpu) > 300
     assert [row for row, other in zip(cpu, npu, strict=True) if row != other] == []
@@ -150,9 +163,12 @@ def test_the_suite_gives_the_cpus_numbers_on_the_emulated_npu_and_on_a_strict_on
     def suite(device: str, **more: str) -> dict[str, Any]:
         env = {**os.environ, **more}
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "tests.migration.suite", device], env=env,
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "-W", "ignore", "-m", "tests.migration.suite", device],
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return answer
 
@@ -199,9 +215,16 @@ def record(outs: dict[str, list[float]], losses: list[float], **about: Any) -> R
         samples[key] = np.array(values)
         said = {"shape": [len(values)], "dtype": "float32", "norm": 0.0, "finite": True} | about
         rows.append(
-            {"step": 0, "kind": "forward", "name": name, "type": "X", "leaf": True,
-             "out": {"out": said}, "in": {}}
-        )  # fmt: skip
+            {
+                "step": 0,
+                "kind": "forward",
+                "name": name,
+                "type": "X",
+                "leaf": True,
+                "out": {"out": said},
+                "in": {},
+            }
+        )
     return Record(rows=rows, samples=samples, losses=losses, about={})
 
 
@@ -244,5 +267,6 @@ def test_a_script_that_fails_says_why_and_what_to_do(tmp_path: Path) -> None:
         with pytest.raises(BadRequest):
             verify(
                 Order(original=tmp_path, migrated=tmp_path, **wrong),  # type: ignore[arg-type]
-                tmp_path / "w", lambda _: None,
-            )  # fmt: skip
+                tmp_path / "w",
+                lambda _: None,
+            )

@@ -488,9 +488,11 @@ PARTS = {
     "torch.backends.cuda.enable_": "torch.backends.cuda.enable_flash_sdp",
     "torch.backends.cuda.can_use_": "torch.backends.cuda.can_use_flash_attention",
     "torch.backends.cuda": "torch.backends.cuda.cufft_plan_cache",
-    "torch._C._cuda": "torch._C._cuda_getDeviceCount", "torch._C._CUDA": "torch._C._CUDAGraph",
-    "torch._C._nccl": "torch._C._nccl_version", "torch.float8_": "torch.float8_e4m3fn",
-}  # fmt: skip
+    "torch._C._cuda": "torch._C._cuda_getDeviceCount",
+    "torch._C._CUDA": "torch._C._CUDAGraph",
+    "torch._C._nccl": "torch._C._nccl_version",
+    "torch.float8_": "torch.float8_e4m3fn",
+}
 """A full name for each beginning that a rule goes by."""
 FOUND["cuda-path"] = [
     ("patch('torch.cuda.is_available')", None),

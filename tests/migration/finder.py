@@ -41,64 +41,108 @@ def models() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     return {
         "mlp": (
             nn.Sequential(
-                nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16),
-                nn.SiLU(), nn.Linear(16, 16), nn.Softplus(), nn.Linear(16, 16), nn.ELU(),
+                nn.Linear(8, 16),
+                nn.Tanh(),
+                nn.Linear(16, 16),
+                nn.GELU(),
+                nn.Linear(16, 16),
+                nn.SiLU(),
+                nn.Linear(16, 16),
+                nn.Softplus(),
+                nn.Linear(16, 16),
+                nn.ELU(),
                 nn.Linear(16, 4),
-            ), torch.randn(12, 8),
+            ),
+            torch.randn(12, 8),
         ),
         "cnn": (
             nn.Sequential(
-                nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(8, 8, 3), nn.LeakyReLU(0.1), nn.AvgPool2d(2), nn.Flatten(),
+                nn.Conv2d(3, 8, 3),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(8, 8, 3),
+                nn.LeakyReLU(0.1),
+                nn.AvgPool2d(2),
+                nn.Flatten(),
                 nn.Linear(32, 4),
-            ), torch.randn(4, 3, 14, 14),
+            ),
+            torch.randn(4, 3, 14, 14),
         ),
         "mixer": (
             nn.Sequential(
-                nn.Embedding(20, 16), Mixer(), nn.LayerNorm(16), nn.Linear(16, 32),
-                nn.Hardtanh(), nn.Linear(32, 16), Mixer(), nn.Sigmoid(), nn.Linear(16, 4),
-            ), torch.randint(0, 20, (3, 6)),
+                nn.Embedding(20, 16),
+                Mixer(),
+                nn.LayerNorm(16),
+                nn.Linear(16, 32),
+                nn.Hardtanh(),
+                nn.Linear(32, 16),
+                Mixer(),
+                nn.Sigmoid(),
+                nn.Linear(16, 4),
+            ),
+            torch.randint(0, 20, (3, 6)),
         ),
         "lstm": (
             nn.Sequential(
-                nn.Embedding(20, 8), nn.LSTM(8, 12, batch_first=True), Last(), nn.Linear(12, 12),
-                nn.Hardswish(), nn.Linear(12, 4),
-            ), torch.randint(0, 20, (3, 5)),
+                nn.Embedding(20, 8),
+                nn.LSTM(8, 12, batch_first=True),
+                Last(),
+                nn.Linear(12, 12),
+                nn.Hardswish(),
+                nn.Linear(12, 4),
+            ),
+            torch.randint(0, 20, (3, 5)),
         ),
-    }  # fmt: skip
+    }
 
 
 FORWARD = {
     "mlp": {
-        "aten::addmm": "0", "aten::tanh": "1", "aten::gelu": "3", "aten::silu": "5",
-        "aten::softplus": "7", "aten::elu": "9",
+        "aten::addmm": "0",
+        "aten::tanh": "1",
+        "aten::gelu": "3",
+        "aten::silu": "5",
+        "aten::softplus": "7",
+        "aten::elu": "9",
     },
     "cnn": {
-        "aten::convolution": "0", "aten::relu": "2", "aten::max_pool2d_with_indices": "3",
-        "aten::leaky_relu": "5", "aten::avg_pool2d": "6", "aten::addmm": "8",
+        "aten::convolution": "0",
+        "aten::relu": "2",
+        "aten::max_pool2d_with_indices": "3",
+        "aten::leaky_relu": "5",
+        "aten::avg_pool2d": "6",
+        "aten::addmm": "8",
     },
     "mixer": {
-        "aten::_softmax": "1.soft", "aten::hardtanh": "4", "aten::sigmoid": "7",
+        "aten::_softmax": "1.soft",
+        "aten::hardtanh": "4",
+        "aten::sigmoid": "7",
         "aten::index_select": "0",
     },
     "lstm": {"aten::index_select": "0", "aten::tanh": "1", "aten::hardswish": "4"},
-}  # fmt: skip
+}
 BACKWARD = {
     "mlp": {
-        "aten::tanh_backward": "1", "aten::gelu_backward": "3",
-        "aten::softplus_backward": "7", "aten::elu_backward": "9",
+        "aten::tanh_backward": "1",
+        "aten::gelu_backward": "3",
+        "aten::softplus_backward": "7",
+        "aten::elu_backward": "9",
     },
     "cnn": {
-        "aten::threshold_backward": "2", "aten::max_pool2d_with_indices_backward": "3",
-        "aten::leaky_relu_backward": "5", "aten::avg_pool2d_backward": "6",
+        "aten::threshold_backward": "2",
+        "aten::max_pool2d_with_indices_backward": "3",
+        "aten::leaky_relu_backward": "5",
+        "aten::avg_pool2d_backward": "6",
         "aten::convolution_backward": "4",
     },
     "mixer": {
-        "aten::_softmax_backward_data": "6.soft", "aten::hardtanh_backward": "4",
+        "aten::_softmax_backward_data": "6.soft",
+        "aten::hardtanh_backward": "4",
         "aten::sigmoid_backward": "7",
     },
     "lstm": {"aten::hardswish_backward": "4"},
-}  # fmt: skip
+}
 """Operator -> the first module in the order of the pass that uses it."""
 
 

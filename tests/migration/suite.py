@@ -60,26 +60,44 @@ def mlp(device: str) -> Any:
 @case
 def sgd_plain(device: str) -> Any:
     net = nn.Sequential(nn.Linear(20, 64), nn.GELU(), nn.Linear(64, 5))
-    return train(device, net, rows(32, 20), classes, kind=torch.optim.SGD, momentum=0.9,
-                 weight_decay=0.1, foreach=False)  # fmt: skip
+    return train(
+        device,
+        net,
+        rows(32, 20),
+        classes,
+        kind=torch.optim.SGD,
+        momentum=0.9,
+        weight_decay=0.1,
+        foreach=False,
+    )
 
 
 @case
 def cnn(device: str) -> Any:
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3), nn.GroupNorm(4, 16), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3),
+        nn.GroupNorm(4, 16),
+        nn.SiLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
         nn.Linear(16, 10),
-    )  # fmt: skip
+    )
     return train(device, net, rows(8, 3, 16, 16, of=10), classes)
 
 
 @case
 def dcgan(device: str) -> Any:
     net = nn.Sequential(
-        nn.ConvTranspose2d(16, 8, 4, 1, 0, bias=False), nn.BatchNorm2d(8), nn.LeakyReLU(0.2),
-        nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh(),
-    )  # fmt: skip
+        nn.ConvTranspose2d(16, 8, 4, 1, 0, bias=False),
+        nn.BatchNorm2d(8),
+        nn.LeakyReLU(0.2),
+        nn.ConvTranspose2d(8, 3, 4, 2, 1),
+        nn.Tanh(),
+    )
     data = torch.randn(4, 16, 1, 1), torch.rand(4, 3, 8, 8)
     return train(device, net, data, lambda m, x, y: F.binary_cross_entropy_with_logits(m(x), y))
 
@@ -99,9 +117,11 @@ class Tagger(nn.Module):
 def lstm(device: str) -> Any:
     data = torch.randint(0, 30, (4, 12)), torch.randint(0, 30, (4, 12))
     return train(
-        device, Tagger(), data,
+        device,
+        Tagger(),
+        data,
         lambda m, x, y: F.cross_entropy(m(x).flatten(0, 1), y.flatten()),
-    )  # fmt: skip
+    )
 
 
 class Packed(nn.Module):
@@ -125,9 +145,11 @@ def transformer(device: str) -> Any:
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     data = torch.randn(2, 7, 16), torch.randn(2, 7, 16)
     return train(
-        device, nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), data,
+        device,
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        data,
         lambda m, x, y: F.mse_loss(m(x), y),
-    )  # fmt: skip
+    )
 
 
 class Attention(nn.Module):
@@ -164,10 +186,15 @@ def llama(device: str) -> Any:
 
     net = LlamaForCausalLM(
         LlamaConfig(
-            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_size=32,
-            intermediate_size=64, vocab_size=100, max_position_embeddings=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            hidden_size=32,
+            intermediate_size=64,
+            vocab_size=100,
+            max_position_embeddings=64,
         )
-    )  # fmt: skip
+    )
     ids = torch.randint(3, 100, (2, 16))
     losses = train(device, net, (ids,), lambda m, x: m(input_ids=x, labels=x).loss)
     net.eval()
@@ -181,10 +208,13 @@ def bert(device: str) -> Any:
 
     net = BertForSequenceClassification(
         BertConfig(
-            num_hidden_layers=2, num_attention_heads=2, hidden_size=32, intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            hidden_size=32,
+            intermediate_size=64,
             vocab_size=100,
         )
-    )  # fmt: skip
+    )
     mask = torch.ones(2, 16, dtype=torch.long)
     mask[0, 9:] = 0
     data = torch.randint(0, 100, (2, 16)), mask, torch.tensor([0, 1])
@@ -199,10 +229,15 @@ def mixtral(device: str) -> Any:
 
     net = MixtralForCausalLM(
         MixtralConfig(
-            num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, hidden_size=16,
-            intermediate_size=32, vocab_size=50, num_local_experts=4,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            hidden_size=16,
+            intermediate_size=32,
+            vocab_size=50,
+            num_local_experts=4,
         )
-    )  # fmt: skip
+    )
     ids = torch.randint(0, 50, (2, 8))
     return train(device, net, (ids,), lambda m, x: m(input_ids=x, labels=x).loss)
 
@@ -255,10 +290,11 @@ def save_and_load(device: str) -> Any:
     other.load_state_dict(there["optimizer"])
     kept = load(save(dict(net.state_dict())))
     return [
-        near["net"]["weight"].device.type == "cpu", same["net"]["weight"].device.type == device,
+        near["net"]["weight"].device.type == "cpu",
+        same["net"]["weight"].device.type == device,
         torch.equal(near["net"]["weight"], same["net"]["weight"].cpu()),
         torch.equal(kept["weight"], near["net"]["weight"]),
-    ]  # fmt: skip
+    ]
 
 
 @case
@@ -276,11 +312,19 @@ def indexing(device: str) -> Any:
     y[at, 2] = 9
     y[:, at] += 1
     return [
-        x[mask].sum().item(), x[at].sum().item(), y.sum().item(), mask.nonzero().shape[0],
-        torch.topk(x, 2).values.sum().item(), x.sort(1)[1].sum().item(), x.unique().numel(),
-        torch.where(mask, x, -x).sum().item(), torch.einsum("ij,kj->ik", x, x).sum().item(),
-        x.cumsum(0)[-1, -1].item(), bool((x == x).all()), torch.isnan(x).any().item(),
-    ]  # fmt: skip
+        x[mask].sum().item(),
+        x[at].sum().item(),
+        y.sum().item(),
+        mask.nonzero().shape[0],
+        torch.topk(x, 2).values.sum().item(),
+        x.sort(1)[1].sum().item(),
+        x.unique().numel(),
+        torch.where(mask, x, -x).sum().item(),
+        torch.einsum("ij,kj->ik", x, x).sum().item(),
+        x.cumsum(0)[-1, -1].item(),
+        bool((x == x).all()),
+        torch.isnan(x).any().item(),
+    ]
 
 
 @case
@@ -289,9 +333,11 @@ def checkpointing(device: str) -> Any:
 
     net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Tanh())
     return train(
-        device, net, (torch.randn(4, 8),),
+        device,
+        net,
+        (torch.randn(4, 8),),
         lambda m, x: checkpoint(m, x, use_reentrant=False).pow(2).mean(),
-    )  # fmt: skip
+    )
 
 
 @case
@@ -323,9 +369,11 @@ def linear_algebra(device: str) -> Any:
     a = torch.randn(4, 4).to(device)
     a = a @ a.t() + 4 * torch.eye(4, device=device)
     return [
-        torch.linalg.cholesky(a).sum().item(), torch.linalg.eigvalsh(a).sum().item(),
-        torch.linalg.svdvals(a).sum().item(), torch.linalg.inv(a).sum().item(),
-    ]  # fmt: skip
+        torch.linalg.cholesky(a).sum().item(),
+        torch.linalg.eigvalsh(a).sum().item(),
+        torch.linalg.svdvals(a).sum().item(),
+        torch.linalg.inv(a).sum().item(),
+    ]
 
 
 @case
@@ -409,16 +457,27 @@ def trainer(device: str) -> Any:
 
     net = GPT2LMHeadModel(
         GPT2Config(
-            n_layer=1, n_head=2, n_embd=16, vocab_size=30, n_positions=16, bos_token_id=0,
+            n_layer=1,
+            n_head=2,
+            n_embd=16,
+            vocab_size=30,
+            n_positions=16,
+            bos_token_id=0,
             eos_token_id=0,
         )
-    )  # fmt: skip
+    )
     data = [{"input_ids": t, "labels": t} for t in torch.randint(0, 30, (16, 8))]
     with tempfile.TemporaryDirectory() as folder:
         options = TrainingArguments(
-            folder, max_steps=4, per_device_train_batch_size=4, report_to=[], logging_steps=1,
-            save_strategy="no", disable_tqdm=True, use_cpu=device == "cpu",
-        )  # fmt: skip
+            folder,
+            max_steps=4,
+            per_device_train_batch_size=4,
+            report_to=[],
+            logging_steps=1,
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=device == "cpu",
+        )
         made = Trainer(model=net, args=options, train_dataset=data)
         made.train()
     assert net.device.type == device

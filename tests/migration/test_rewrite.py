@@ -49,14 +49,18 @@ def rewritten(root: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_scripts_packages_and_folders_of_modules_find_the_generated_module(tmp_path: Path) -> None:
-    put(tmp_path, {
-        "train.py": "from util.misc import f\n" + CODE,
-        "util/misc.py": CODE,
-        "pkg/__init__.py": "", "pkg/deep/__init__.py": "",
-        "pkg/deep/a.py": "from . import b\n" + CODE,
-        "pkg/deep/b.py": CODE,
-        "tools/run.py": CODE,
-    })  # fmt: skip
+    put(
+        tmp_path,
+        {
+            "train.py": "from util.misc import f\n" + CODE,
+            "util/misc.py": CODE,
+            "pkg/__init__.py": "",
+            "pkg/deep/__init__.py": "",
+            "pkg/deep/a.py": "from . import b\n" + CODE,
+            "pkg/deep/b.py": CODE,
+            "tools/run.py": CODE,
+        },
+    )
     after = rewritten(tmp_path)
     assert "\nimport _device\n" in after["train.py"]
     assert "\nimport _device\n" in after["util/misc.py"]
@@ -84,12 +88,12 @@ SAME = {
     "print(C().to(3, m=2), 'cuda')",
     "threads are set first": "import os\nos.environ['OMP_NUM_THREADS'] = '1'\nimport torch\n"
     "torch.cuda.empty_cache()\nprint(torch.get_num_threads())",
-    "a mask of words": "import torch\ndef dev_type(u):\n    return\"cuda\"if u else\"cpu\"\nprint(dev_type(0))",
+    "a mask of words": 'import torch\ndef dev_type(u):\n    return"cuda"if u else"cpu"\nprint(dev_type(0))',
     "autocast that does nothing": "import torch\nm = torch.nn.Linear(2, 2)\nimport warnings\n"
     "warnings.simplefilter('ignore')\nwith torch.autocast('cuda', dtype=torch.float16):\n"
     "    print(m(torch.ones(1, 2)).dtype)",
     "a type that is compared": "device_type = 'cpu'\nprint(device_type == 'cuda', 'cuda' in device_type)",
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow
@@ -111,11 +115,16 @@ def test_what_a_cpu_printed_before_it_prints_after(tmp_path: Path, what: str) ->
 
 
 def test_folders_in_packages_scripts_in_packages_and_one_module_for_all(tmp_path: Path) -> None:
-    put(tmp_path, {
-        "pkg/__init__.py": "", "pkg/a.py": "from .sub.c import q\n", "pkg/sub/c.py": "q = 1\n" + CODE,
-        "pkg/train.py": CODE + "if __name__ == '__main__':\n    print(1)\n",
-        "other/run.py": "import torch\ntorch.cuda.empty_cache()\n",
-    })  # fmt: skip
+    put(
+        tmp_path,
+        {
+            "pkg/__init__.py": "",
+            "pkg/a.py": "from .sub.c import q\n",
+            "pkg/sub/c.py": "q = 1\n" + CODE,
+            "pkg/train.py": CODE + "if __name__ == '__main__':\n    print(1)\n",
+            "other/run.py": "import torch\ntorch.cuda.empty_cache()\n",
+        },
+    )
     after = rewritten(tmp_path)
     assert "\nfrom .. import _device\n" in after["pkg/sub/c.py"]
     assert "\nimport _device\n" in after["pkg/train.py"]
@@ -163,11 +172,15 @@ def test_comments_in_imports_stay(tmp_path: Path) -> None:
 
 
 def test_line_ends_marks_and_rights_stay(tmp_path: Path) -> None:
-    put(tmp_path, {
-        "crlf.py": CODE.replace("\n", "\r\n"), "bom.py": b"\xef\xbb\xbf" + CODE.encode(),
-        "late.py": CODE.rstrip("\n"),
-        "umlaut.py": "import torch\nü = torch.ones(1).cuda()  # Grüße\nz = 'ß', ü.cuda()\n",
-    })  # fmt: skip
+    put(
+        tmp_path,
+        {
+            "crlf.py": CODE.replace("\n", "\r\n"),
+            "bom.py": b"\xef\xbb\xbf" + CODE.encode(),
+            "late.py": CODE.rstrip("\n"),
+            "umlaut.py": "import torch\nü = torch.ones(1).cuda()  # Grüße\nz = 'ß', ü.cuda()\n",
+        },
+    )
     (tmp_path / "late.py").chmod(0o755)
     rewritten(tmp_path)
     crlf = (tmp_path / "crlf.py").read_bytes()
@@ -180,10 +193,12 @@ def test_line_ends_marks_and_rights_stay(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_listed_and_left_alone(tmp_path: Path) -> None:
     bad: dict[str, str | bytes] = {
-        "broken.py": "import torch\nprint 'cuda'\n", "latin.py": "# é cuda\n".encode("latin-1"),
-        "binary.py": b"\0cuda", "huge.py": b"#cuda\n" * (MAX_BYTES // 6 + 1),
+        "broken.py": "import torch\nprint 'cuda'\n",
+        "latin.py": "# é cuda\n".encode("latin-1"),
+        "binary.py": b"\0cuda",
+        "huge.py": b"#cuda\n" * (MAX_BYTES // 6 + 1),
         "mac.py": b"import torch\rx.cuda()\r",
-    }  # fmt: skip
+    }
     put(tmp_path, {**bad, "good.py": CODE})
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "again.py").symlink_to(tmp_path / "good.py")
@@ -228,8 +243,11 @@ def test_a_tree_without_git_or_with_changes_is_not_written_to(tmp_path: Path) ->
     put(tmp_path, {"a.py": CODE})
     with pytest.raises(BadRequest, match="not under git"):
         check_clean(tmp_path)
-    for words in (["init", "-q"], ["add", "."],
-                  ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):  # fmt: skip
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"],
+    ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     check_clean(tmp_path)
     put(tmp_path, {"b.py": ""})
@@ -252,11 +270,21 @@ def test_portable_repositories_and_those_of_kernels_are_refused(tmp_path: Path) 
 def test_notebooks_keep_their_form(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "metadata": {}, "source": ["# cuda\n"]},
-        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": 1,
-         "source": ["%matplotlib inline\n", "import torch\n", "device = 'cuda'"]},
-        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None,
-         "source": ["!nvidia-smi\n", "x = torch.ones(1).cuda()\n"]},
-    ]  # fmt: skip
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": 1,
+            "source": ["%matplotlib inline\n", "import torch\n", "device = 'cuda'"],
+        },
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": ["!nvidia-smi\n", "x = torch.ones(1).cuda()\n"],
+        },
+    ]
     body = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}, indent=1) + "\n"
     odd = json.dumps({"nbformat": 4, "cells": cells}, separators=(" ,", " :"), indent="\t")
     for cell in cells[1:]:
@@ -267,8 +295,11 @@ def test_notebooks_keep_their_form(tmp_path: Path) -> None:
     after = rewritten(tmp_path)
     found = json.loads(after["n.ipynb"])["cells"]
     assert found[1]["source"] == [
-        "%matplotlib inline\n", "import torch\n", "import _device\n", "device = _device.type",
-    ]  # fmt: skip
+        "%matplotlib inline\n",
+        "import torch\n",
+        "import _device\n",
+        "device = _device.type",
+    ]
     assert found[2]["source"][1] == "x = torch.ones(1).to(_device.type)\n"
     assert after["n.ipynb"].count("\n") == body.count("\n") + 1
     for name, before in (("tight.ipynb", tight), ("odd.ipynb", odd)):
@@ -293,24 +324,32 @@ def test_the_target_npu_speaks_to_torch_npu(tmp_path: Path) -> None:
     assert change.after == (
         "import torch\nimport torch_npu  # noqa: F401\nx.npu()\nd = torch.device('npu')\n"
         "torch.npu.empty_cache()\ntorch.distributed.init_process_group('hccl')\n"
-    )  # fmt: skip
+    )
 
 
 def test_other_files_are_read_too(tmp_path: Path) -> None:
-    put(tmp_path, {
-        "run.sh": "#!/bin/sh\n# CUDA_VISIBLE_DEVICES=9\nCUDA_VISIBLE_DEVICES=0,1 python a.py\n"
-        "export NCCL_DEBUG=INFO\nnvidia-smi\n",
-        "Dockerfile": "FROM nvidia/cuda:12.1\nRUN nvcc --version\n",
-        "c.yaml": "model:\n  device: cuda:0\n", "requirements.txt": "torch\nflash-attn==2.5\n",
-        "a.cpp": "#include <cuda.h>\nint x;\n",
-    })  # fmt: skip
+    put(
+        tmp_path,
+        {
+            "run.sh": "#!/bin/sh\n# CUDA_VISIBLE_DEVICES=9\nCUDA_VISIBLE_DEVICES=0,1 python a.py\n"
+            "export NCCL_DEBUG=INFO\nnvidia-smi\n",
+            "Dockerfile": "FROM nvidia/cuda:12.1\nRUN nvcc --version\n",
+            "c.yaml": "model:\n  device: cuda:0\n",
+            "requirements.txt": "torch\nflash-attn==2.5\n",
+            "a.cpp": "#include <cuda.h>\nint x;\n",
+        },
+    )
     rules = {(one.path, one.rule) for one in scan(tmp_path).findings}
     assert rules == {
-        ("run.sh", "shell-variable"), ("run.sh", "shell-nccl"), ("run.sh", "shell-program"),
-        ("Dockerfile", "docker-image"), ("Dockerfile", "shell-program"),
-        ("c.yaml", "settings-device"), ("requirements.txt", "requirement"),
+        ("run.sh", "shell-variable"),
+        ("run.sh", "shell-nccl"),
+        ("run.sh", "shell-program"),
+        ("Dockerfile", "docker-image"),
+        ("Dockerfile", "shell-program"),
+        ("c.yaml", "settings-device"),
+        ("requirements.txt", "requirement"),
         ("a.cpp", "native-cuda"),
-    }  # fmt: skip
+    }
     after = plan(tmp_path, target=Target.AGNOSTIC, force=True).changes[0].after
     assert "CUDA_VISIBLE_DEVICES=0,1 ASCEND_RT_VISIBLE_DEVICES=0,1 python a.py" in after
 
@@ -344,8 +383,15 @@ def loaded(tmp_path: Path, names: frozenset[str]) -> ModuleType:
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="about machines without a device")
 def test_the_generated_module_does_on_a_cpu_what_torch_cuda_does_there(tmp_path: Path) -> None:
     made, cuda = loaded(tmp_path, shim.NAMES), torch.cuda
-    for name in ("empty_cache", "memory_allocated", "manual_seed_all", "get_rng_state_all",
-                 "is_initialized", "memory_reserved", "max_memory_allocated"):  # fmt: skip
+    for name in (
+        "empty_cache",
+        "memory_allocated",
+        "manual_seed_all",
+        "get_rng_state_all",
+        "is_initialized",
+        "memory_reserved",
+        "max_memory_allocated",
+    ):
         args = (1,) if "seed" in name else ()
         assert getattr(made, name)(*args) == getattr(cuda, name)(*args), name
     for name in ("current_device", "get_device_name"):
@@ -383,8 +429,11 @@ def test_edits_that_do_not_overlap_are_all_made(spans: list[tuple[int, int, str]
 
 def test_a_repository_is_scanned_by_its_address_and_a_wrong_one_is_told(tmp_path: Path) -> None:
     put(tmp_path / "r", {"a.py": CODE})
-    for words in (["init", "-q"], ["add", "."],
-                  ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):  # fmt: skip
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"],
+    ):
         subprocess.run(["git", *words], cwd=tmp_path / "r", check=True)
     address = f"file://{tmp_path / 'r'}"
     done = CliRunner().invoke(app, ["migrate", "scan", address, "--json"])

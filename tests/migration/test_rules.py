@@ -148,12 +148,14 @@ def test_names_that_are_taken_are_not_used() -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [("if torch.cuda.is_available():\n    import my_cuda", Kind.ASSISTED),
-     ("if torch.cuda.is_available():\n    from .triton_ops import f", Kind.ASSISTED),
-     ("if not torch.cuda.is_available():\n    import my_cuda", Kind.AUTOMATIC),
-     ("if torch.cuda.is_available():\n    from torch.cuda import amp", Kind.AUTOMATIC),
-     ("if torch.cuda.is_available():\n    x = x.to(d)", Kind.AUTOMATIC)],
-)  # fmt: skip
+    [
+        ("if torch.cuda.is_available():\n    import my_cuda", Kind.ASSISTED),
+        ("if torch.cuda.is_available():\n    from .triton_ops import f", Kind.ASSISTED),
+        ("if not torch.cuda.is_available():\n    import my_cuda", Kind.AUTOMATIC),
+        ("if torch.cuda.is_available():\n    from torch.cuda import amp", Kind.AUTOMATIC),
+        ("if torch.cuda.is_available():\n    x = x.to(d)", Kind.AUTOMATIC),
+    ],
+)
 def test_a_question_that_guards_a_kernel_stays_a_question(code: str, kind: Kind) -> None:
     mine = [one for one in look(code).findings if one.rule == "cuda-is-available"]
     assert [one.kind for one in mine] == [kind]

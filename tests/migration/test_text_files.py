@@ -14,62 +14,79 @@ RUN, DOCKER, YAML, NEEDS, CPP = (
 )
 FOUND: dict[str, list[tuple[str, str]]] = {
     "shell-variable": [
-        (RUN, "CUDA_VISIBLE_DEVICES=0,1 python a.py\n"), (DOCKER, "ENV CUDA_VISIBLE_DEVICES=0\n"),
+        (RUN, "CUDA_VISIBLE_DEVICES=0,1 python a.py\n"),
+        (DOCKER, "ENV CUDA_VISIBLE_DEVICES=0\n"),
         ("train.slurm", "export CUDA_VISIBLE_DEVICES=$SLURM_LOCALID\n"),
         ("Makefile", "run:\n\tCUDA_LAUNCH_BLOCKING=1 python a.py\n"),
     ],
     "shell-nccl": [
-        (RUN, "export NCCL_DEBUG=INFO\n"), (RUN, "NCCL_IB_DISABLE=1 python a.py\n"),
-        (DOCKER, "ENV TORCH_NCCL_BLOCKING_WAIT=1\n"), (RUN, "export CUDA_HOME=/usr/local/cuda\n"),
+        (RUN, "export NCCL_DEBUG=INFO\n"),
+        (RUN, "NCCL_IB_DISABLE=1 python a.py\n"),
+        (DOCKER, "ENV TORCH_NCCL_BLOCKING_WAIT=1\n"),
+        (RUN, "export CUDA_HOME=/usr/local/cuda\n"),
     ],
     "shell-program": [
-        (RUN, "nvidia-smi -l 1 &\n"), (RUN, "which nvcc\n"), ("Makefile", "a:\n\tnvcc a.cu\n"),
-        (DOCKER, "RUN nvidia-smi\n"), ("p.sbatch", "nsys profile python a.py\n"),
+        (RUN, "nvidia-smi -l 1 &\n"),
+        (RUN, "which nvcc\n"),
+        ("Makefile", "a:\n\tnvcc a.cu\n"),
+        (DOCKER, "RUN nvidia-smi\n"),
+        ("p.sbatch", "nsys profile python a.py\n"),
     ],
     "shell-device": [
-        (RUN, "python a.py --device cuda\n"), (RUN, "python a.py --device=cuda:1\n"),
+        (RUN, "python a.py --device cuda\n"),
+        (RUN, "python a.py --device=cuda:1\n"),
         (RUN, "torchrun a.py --dist-backend 'nccl'\n"),
         ("a.slurm", "python a.py --device_map cuda\n"),
     ],
     "docker-image": [
-        (DOCKER, "FROM nvidia/cuda:12.1-devel\n"), (DOCKER, "FROM nvcr.io/nvidia/pytorch:24.01\n"),
+        (DOCKER, "FROM nvidia/cuda:12.1-devel\n"),
+        (DOCKER, "FROM nvcr.io/nvidia/pytorch:24.01\n"),
         ("docker/Dockerfile.gpu", "FROM pytorch/pytorch:2.1.0-cuda11.8 AS base\n"),
         ("image.def", "From: x\nfrom docker.io/nvidia/cuda\n"),
     ],
     "docker-devices": [
-        (RUN, "docker run --gpus all image\n"), ("docker-compose.yml", "    runtime: nvidia\n"),
+        (RUN, "docker run --gpus all image\n"),
+        ("docker-compose.yml", "    runtime: nvidia\n"),
         (RUN, "docker run --runtime=nvidia image\n"),
         ("docker-compose.yaml", "resources:\n  nvidia.com/gpu: 1\n"),
     ],
     "settings-device": [
-        (YAML, "device: cuda\n"), (YAML, "trainer:\n  accelerator: gpu\n"),
+        (YAML, "device: cuda\n"),
+        (YAML, "trainer:\n  accelerator: gpu\n"),
         ("conf/a.json", '{\n  "device": "cuda:0",\n  "lr": 1\n}\n'),
         ("conf/a.toml", 'dist_backend = "nccl"\n'),
     ],
     "requirement": [
-        (NEEDS, "flash-attn==2.5\n"), (NEEDS, "numpy\nxformers>=0.0.20\n"),
-        ("environment.yml", "  - cupy-cuda12x\n"), ("pyproject.toml", '  "bitsandbytes>=0.41",\n'),
+        (NEEDS, "flash-attn==2.5\n"),
+        (NEEDS, "numpy\nxformers>=0.0.20\n"),
+        ("environment.yml", "  - cupy-cuda12x\n"),
+        ("pyproject.toml", '  "bitsandbytes>=0.41",\n'),
     ],
     "requirement-nvidia": [
-        (NEEDS, "nvidia-cublas-cu12==12.1\n"), (NEEDS, "nvidia-nccl-cu12\n"),
+        (NEEDS, "nvidia-cublas-cu12==12.1\n"),
+        (NEEDS, "nvidia-nccl-cu12\n"),
         ("environment.yml", "  - nvidia-cudnn-cu12\n"),
         ("requirements/requirements-gpu.in", "nvidia-curand-cu12\n"),
     ],
     "requirement-torch": [
-        (NEEDS, "torch==2.1.0+cu118\n"), (NEEDS, "--index-url https://x/whl/cu121\n"),
+        (NEEDS, "torch==2.1.0+cu118\n"),
+        (NEEDS, "--index-url https://x/whl/cu121\n"),
         ("environment.yml", "  - --extra-index-url https://x/whl/cu118\n"),
         ("requirements-dev.txt", "torchvision==0.16.0+cu118\n"),
     ],
     "native-cuda": [
-        (CPP, "#include <ATen/cuda/CUDAContext.h>\n"), (CPP, "#include <cuda_runtime.h>\n"),
+        (CPP, "#include <ATen/cuda/CUDAContext.h>\n"),
+        (CPP, "#include <cuda_runtime.h>\n"),
         ("a.h", "TORCH_CHECK(x.is_cuda(), 1);\n"),
         ("b.cc", "auto s = at::cuda::getCurrentCUDAStream();\n"),
     ],
     "cuda-kernel": [
-        ("k.cu", "__global__ void f() {}\n"), ("k.cuh", "#pragma once\n"), ("a/b.cu", "\n"),
+        ("k.cu", "__global__ void f() {}\n"),
+        ("k.cuh", "#pragma once\n"),
+        ("a/b.cu", "\n"),
         ("c.cu", "int x;\nint y;\n"),
     ],
-}  # fmt: skip
+}
 LEFT: dict[str, list[tuple[str, str]]] = {
     "shell-variable": [(RUN, "# CUDA_VISIBLE_DEVICES=0\n"), (YAML, "CUDA_VISIBLE_DEVICES=0\n")],
     "shell-nccl": [(RUN, "echo $NCCL_DEBUG\n"), (RUN, "# NCCL_DEBUG=INFO\n")],
@@ -83,7 +100,7 @@ LEFT: dict[str, list[tuple[str, str]]] = {
     "requirement-torch": [(NEEDS, "torch==2.1.0\n"), (NEEDS, "# torch==2.1.0+cu118\n")],
     "native-cuda": [(CPP, "#include <torch/extension.h>\n"), (CPP, "#include <vector>\n")],
     "cuda-kernel": [(CPP, "int x;\n"), ("a.hpp", "int y;\n")],
-}  # fmt: skip
+}
 
 
 def test_each_rule_has_fixtures_of_both_kinds() -> None:
@@ -115,15 +132,29 @@ def test_what_is_left_alone(rule: str, path: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "text", "after"),
-    [(RUN, "CUDA_VISIBLE_DEVICES=0,1 python a.py\n",
-      "CUDA_VISIBLE_DEVICES=0,1 ASCEND_RT_VISIBLE_DEVICES=0,1 python a.py\n"),
-     (RUN, 'export CUDA_VISIBLE_DEVICES="$1"\n',
-      'export CUDA_VISIBLE_DEVICES="$1" ASCEND_RT_VISIBLE_DEVICES="$1"\n'),
-     (DOCKER, "ENV CUDA_LAUNCH_BLOCKING=1\n",
-      "ENV CUDA_LAUNCH_BLOCKING=1 ASCEND_LAUNCH_BLOCKING=1\n"),
-     (RUN, "CUDA_VISIBLE_DEVICES=0 ASCEND_RT_VISIBLE_DEVICES=0 python a.py\n",
-      "CUDA_VISIBLE_DEVICES=0 ASCEND_RT_VISIBLE_DEVICES=0 python a.py\n")],
-)  # fmt: skip
+    [
+        (
+            RUN,
+            "CUDA_VISIBLE_DEVICES=0,1 python a.py\n",
+            "CUDA_VISIBLE_DEVICES=0,1 ASCEND_RT_VISIBLE_DEVICES=0,1 python a.py\n",
+        ),
+        (
+            RUN,
+            'export CUDA_VISIBLE_DEVICES="$1"\n',
+            'export CUDA_VISIBLE_DEVICES="$1" ASCEND_RT_VISIBLE_DEVICES="$1"\n',
+        ),
+        (
+            DOCKER,
+            "ENV CUDA_LAUNCH_BLOCKING=1\n",
+            "ENV CUDA_LAUNCH_BLOCKING=1 ASCEND_LAUNCH_BLOCKING=1\n",
+        ),
+        (
+            RUN,
+            "CUDA_VISIBLE_DEVICES=0 ASCEND_RT_VISIBLE_DEVICES=0 python a.py\n",
+            "CUDA_VISIBLE_DEVICES=0 ASCEND_RT_VISIBLE_DEVICES=0 python a.py\n",
+        ),
+    ],
+)
 def test_variables_get_their_twins_beside_them_once(path: str, text: str, after: str) -> None:
     def twins(before: str) -> str:
         edits: list[Edit] = [e for one in examine_text(path, before).findings for e in one.edits]

@@ -114,9 +114,13 @@ def _stepped(tracked: Tracked, rank: int, world: int) -> Tracked:
             whole = torch.arange(float(parameter.numel())).reshape(parameter.shape) + step
             size = -(-len(whole) // world)
             parameter.grad = type(parameter).from_local(
-                whole[rank * size : (rank + 1) * size], parameter.device_mesh, [Shard(0)],
-                run_check=False, shape=whole.shape, stride=whole.stride(),
-            )  # fmt: skip
+                whole[rank * size : (rank + 1) * size],
+                parameter.device_mesh,
+                [Shard(0)],
+                run_check=False,
+                shape=whole.shape,
+                stride=whole.stride(),
+            )
         tracked.optimizer.step()
     return tracked
 

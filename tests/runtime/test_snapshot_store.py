@@ -22,10 +22,21 @@ class Said:
 def test_a_dying_gasp_stores_no_shard_of_another_size(tmp_path: Path) -> None:
     (tmp_path / "restore").mkdir()
     place = RankEnvironment(
-        key="j.0.1", job="j", rank=0, world=2, steward="", replica_server="", replica_token="", replica_servers=(),
-        snapshot_folder=str(tmp_path / "0.slots"), inputs="", out="", restore=str(tmp_path / "restore"),
-        device="cpu", address="127.0.0.1",
-    )  # fmt: skip
+        key="j.0.1",
+        job="j",
+        rank=0,
+        world=2,
+        steward="",
+        replica_server="",
+        replica_token="",
+        replica_servers=(),
+        snapshot_folder=str(tmp_path / "0.slots"),
+        inputs="",
+        out="",
+        restore=str(tmp_path / "restore"),
+        device="cpu",
+        address="127.0.0.1",
+    )
     model = torch.nn.Linear(4, 4)
     optimizer = ShardedOptimizer(model.parameters(), torch.optim.SGD, lr=0.1)
     optimizer.spread(0, 2)

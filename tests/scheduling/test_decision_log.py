@@ -23,8 +23,8 @@ from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
 from karez.scheduling.engine import Preempt, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload
 from karez.server.controllers.scheduler import LIVE_POLICY, Scheduler
-from karez.simulation.redo import redo
 from karez.simulation.replay import Hooks, Replay, replay_of
+from karez.simulation.verify_log import verify_log
 from karez.simulation.workloads import TraceJob
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
@@ -89,22 +89,22 @@ def test_a_journal_that_is_redone_comes_out_the_same(
         arrays = engine_log.engine.cluster.pool.inventory.arrays
         if beside != 3:
             assert (arrays.free >= 0).all()
-    found = redo(lines)
+    found = verify_log(lines)
     assert (found.line, found.steps) == (None, len(told) + 1)
     starts = [number for number, line in enumerate(lines) if " start " in line]
     if starts:
         changed = [*lines]
         changed[starts[-1]] = changed[starts[-1]].replace("start", "starts")
-        assert redo(changed).line == starts[-1] + 1
+        assert verify_log(changed).line == starts[-1] + 1
         del changed[starts[-1]]
-        assert redo(changed).line is not None
+        assert verify_log(changed).line is not None
 
 
 def test_a_broken_journal_is_named_by_line() -> None:
     with pytest.raises(ValueError, match="line 1"):
-        redo(['{"at": "soon"}'])
-    assert redo(["1.0 start j1 on a/npu:0"]).line == 1
-    assert redo([]).line is None
+        verify_log(['{"at": "soon"}'])
+    assert verify_log(["1.0 start j1 on a/npu:0"]).line == 1
+    assert verify_log([]).line is None
 
 
 class Live:
@@ -127,9 +127,14 @@ class Live:
     def submit(self, number: int, job: TraceJob) -> None:
         assert job.gang is not None
         spec = JobSpec(
-            name=f"j{number}", project=job.project, kind=WorkloadKind.TRAIN, command=("x",),
-            gang=job.gang, priority=job.priority, preemptible=job.preemptible,
-        )  # fmt: skip
+            name=f"j{number}",
+            project=job.project,
+            kind=WorkloadKind.TRAIN,
+            command=("x",),
+            gang=job.gang,
+            priority=job.priority,
+            preemptible=job.preemptible,
+        )
         ident = WorkloadId(str(number))
         self.left[ident] = job.runs_s
         made = Job(id=ident, spec=spec, owner="me", created_at=job.arrives_s)
@@ -215,10 +220,15 @@ def test_live_and_simulated_decisions_are_the_same_byte_for_byte(
         at += pause
         trace.append(
             TraceJob(
-                arrives_s=at, runs_s=job.runs_s, devices=0, project=job.project, gang=job.gang,
-                priority=job.priority, preemptible=job.preemptible,
+                arrives_s=at,
+                runs_s=job.runs_s,
+                devices=0,
+                project=job.project,
+                gang=job.gang,
+                priority=job.priority,
+                preemptible=job.preemptible,
             )
-        )  # fmt: skip
+        )
     nodes = [cpu_node("a", 4), cpu_node("b", 4)]
     simulated, left_out = replay_of(nodes, trace, LIVE_POLICY, Hooks(on_end=int), known=False)
     simulated.engine_log.make_selector = (
@@ -235,7 +245,7 @@ def test_live_and_simulated_decisions_are_the_same_byte_for_byte(
         live.store.close()
     decided = [line for line in live.lines if not line.startswith("{")]
     assert "\n".join(decided) == "\n".join(simulated.decisions)
-    assert redo(live.lines).line is None
+    assert verify_log(live.lines).line is None
 
 
 def test_every_kind_of_decision_has_a_line_of_its_own() -> None:
@@ -251,9 +261,12 @@ def test_every_kind_of_decision_has_a_line_of_its_own() -> None:
     (grown,) = engine_log.advance(ClusterDelta(at=HOUR_S))
     assert isinstance(grown, Resize)
     urgent = PendingWorkload(
-        id=WorkloadId("now"), project="p", gang=GangSpec(each=(ResourceRequest(kind=NPU, milli=4000),)),
-        priority=9, since=HOUR_S + 1,
-    )  # fmt: skip
+        id=WorkloadId("now"),
+        project="p",
+        gang=GangSpec(each=(ResourceRequest(kind=NPU, milli=4000),)),
+        priority=9,
+        since=HOUR_S + 1,
+    )
     stop, start = engine_log.advance(ClusterDelta(at=HOUR_S + 1, arrived=(urgent,)))
     assert isinstance(stop, Preempt)
     assert isinstance(start, Start)

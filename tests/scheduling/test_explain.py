@@ -75,13 +75,19 @@ jobs = st.builds(
 pools = st.lists(
     st.builds(
         lambda index, npus, block, shut: node(
-            f"n{index}", npus, f"s{block}",
+            f"n{index}",
+            npus,
+            f"s{block}",
             state=NodeState.CORDONED if shut else NodeState.READY,
         ),
-        st.integers(0, 9), st.integers(0, 8), st.integers(0, 2), st.booleans(),
+        st.integers(0, 9),
+        st.integers(0, 8),
+        st.integers(0, 2),
+        st.booleans(),
     ),
-    unique_by=lambda n: n.id, max_size=5,
-)  # fmt: skip
+    unique_by=lambda n: n.id,
+    max_size=5,
+)
 
 
 def teams(caps: dict[DeviceKind, int], guarantees: tuple[int, ...] | None) -> dict[str, Project]:
@@ -91,9 +97,12 @@ def teams(caps: dict[DeviceKind, int], guarantees: tuple[int, ...] | None) -> di
     own, lent, others, their_lent = (1000 * devices for devices in guarantees)
     own = min(own, caps.get(NPU, own))
     p = Project(
-        name="p", cohort="c", quota=caps,
-        guarantee={NPU: own}, lend={NPU: lent},
-    )  # fmt: skip
+        name="p",
+        cohort="c",
+        quota=caps,
+        guarantee={NPU: own},
+        lend={NPU: lent},
+    )
     q = Project(name="q", cohort="c", guarantee={NPU: others}, lend={NPU: their_lent})
     return {"p": p, "q": q}
 
@@ -196,9 +205,7 @@ def test_a_kind_that_nobody_has_is_said_and_another_or_a_new_node_proposed() -> 
 def test_maintenance_and_node_sets_are_reasons_with_a_way_out() -> None:
     window = MaintenanceWindow(starts_at=NOW + 100.0, ends_at=NOW + 200.0)
     nodes = [node("a", 4, windows=(window,)), node("b", 1)]
-    long = waiting(
-        "long", gang(1, 2), since=0.0, expected_s=1000.0, preemptible=False, order=0
-    )  # fmt: skip
+    long = waiting("long", gang(1, 2), since=0.0, expected_s=1000.0, preemptible=False, order=0)
     there = waiting(
         "there",
         GangSpec(each=(ResourceRequest(kind=NPU),), among=NodeAffinity(on=("c",))),

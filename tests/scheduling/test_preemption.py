@@ -107,9 +107,11 @@ def test_the_project_that_had_less_goes_first() -> None:
     decide(engine, 0.0, job("old", gang(1, 4), project="rich", preemptible=False))
     later = 10 * HOUR_S
     acts = decide(
-        engine, later, job("r", gang(1, 4), later - 2, project="rich"),
+        engine,
+        later,
+        job("r", gang(1, 4), later - 2, project="rich"),
         job("q", gang(1, 4), later - 1, project="poor"),
-    )  # fmt: skip
+    )
     assert acts == []
     engine.finish(WorkloadId("old"))
     assert starts(engine.decide(later)) == ["q"]
@@ -128,10 +130,12 @@ def lenders() -> tuple[Project, Project]:
 def test_what_was_lent_is_taken_back_by_its_owner_from_the_cheapest() -> None:
     engine = desk_with([node("a", 8)], *lenders())
     decide(
-        engine, 0.0, job("s1", gang(1, 4), project="shop"),
+        engine,
+        0.0,
+        job("s1", gang(1, 4), project="shop"),
         job("s2", gang(1, 2), project="shop", resumes=False),
         job("s3", gang(1, 2), project="shop"),
-    )  # fmt: skip
+    )
     assert len(engine.cluster.running) == 3
     acts = decide(engine, HOUR_S, job("l", gang(1, 2), HOUR_S, project="lab"))
     stops = [act for act in acts if isinstance(act, Preempt)]
@@ -200,8 +204,11 @@ def test_half_the_workers_do_half_the_work_and_ends_follow() -> None:
 
 def test_it_waits_for_a_faster_alternative_only_if_it_then_ends_sooner() -> None:
     fast = node("f", 4)
-    slow = Node(id=NodeId("s"), address="", devices=tuple(
-        type(d)(kind=GPU, index=d.index) for d in fast.devices))  # fmt: skip
+    slow = Node(
+        id=NodeId("s"),
+        address="",
+        devices=tuple(type(d)(kind=GPU, index=d.index) for d in fast.devices),
+    )
     either = GangSpec(
         each=(
             ResourceRequest(kind=NPU, milli=4000),
@@ -302,10 +309,13 @@ def test_work_before_maintenance_is_what_ends_in_time() -> None:
     window = MaintenanceWindow(starts_at=HOUR_S, ends_at=2 * HOUR_S)
     engine = desk_with([node("a", 4, windows=(window,))])
     acts = decide(
-        engine, 0.0, job("short", gang(1, 1), expected_s=600.0, preemptible=False),
+        engine,
+        0.0,
+        job("short", gang(1, 1), expected_s=600.0, preemptible=False),
         job("long", gang(1, 1), expected_s=2 * HOUR_S, preemptible=False),
-        job("unknown", gang(1, 1), preemptible=False), job("moves", gang(1, 1)),
-    )  # fmt: skip
+        job("unknown", gang(1, 1), preemptible=False),
+        job("moves", gang(1, 1)),
+    )
     assert sorted(starts(acts)) == ["moves", "short"]
     assert "maintenance" in engine.reasons()[WorkloadId("long")]
 
@@ -324,9 +334,15 @@ def test_nobody_is_stopped_for_less_than_the_stop_costs() -> None:
 
 
 sized = st.tuples(
-    st.integers(1, 3), st.integers(0, 2), st.integers(0, 4), st.booleans(), st.integers(0, 2),
-    st.sampled_from(["lab", "shop"]), st.floats(1.0, 30 * HOUR_S), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 3),
+    st.integers(0, 2),
+    st.integers(0, 4),
+    st.booleans(),
+    st.integers(0, 2),
+    st.sampled_from(["lab", "shop"]),
+    st.floats(1.0, 30 * HOUR_S),
+    st.booleans(),
+)
 
 
 @given(told=st.lists(sized, max_size=20))
@@ -406,15 +422,21 @@ def test_a_move_takes_no_other_kind_and_nobody_is_stopped_for_an_older_debt() ->
     either = GangSpec(
         each=(ResourceRequest(kind=NPU, milli=2000), ResourceRequest(kind=GPU, milli=2000))
     )
-    gpus = Node(id=NodeId("g"), address="", devices=tuple(
-        type(d)(kind=GPU, index=d.index) for d in node("g", 4).devices))  # fmt: skip
+    gpus = Node(
+        id=NodeId("g"),
+        address="",
+        devices=tuple(type(d)(kind=GPU, index=d.index) for d in node("g", 4).devices),
+    )
     p = Project(name="p", quota={GPU: 0})
     engine = desk_with([node("a", 4), gpus], p)
     decide(engine, 0.0, job("m", either), job("k", gang(1, 1), preemptible=False))
     decide(engine, 100.0, job("n", gang(1, 3), 100.0))
     engine.decide(100.0 + HOUR_S)
-    held = {g.kind for g in engine.cluster.running[WorkloadId("m")].grants} if (
-        WorkloadId("m") in engine.cluster.running) else set()  # fmt: skip
+    held = (
+        {g.kind for g in engine.cluster.running[WorkloadId("m")].grants}
+        if (WorkloadId("m") in engine.cluster.running)
+        else set()
+    )
     assert GPU not in held
     engine = desk_with([node("a", 1), node("b", 1)])
     decide(engine, 0.0, job("a1", gang(1, 1), project="q"), job("b1", gang(1, 1), project="q"))

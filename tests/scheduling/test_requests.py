@@ -134,12 +134,23 @@ def test_what_some_node_holds_or_may_join_is_possible() -> None:
 def test_a_gang_has_all_its_roles_or_nothing() -> None:
     pool = free_pool([rich("a"), rich("b", npus=0, cores=16)], ())
     gang = GangSpec(
-        min=4, want=4, each=(parse_resource_request("npu=1,cpu=1"),),
+        min=4,
+        want=4,
+        each=(parse_resource_request("npu=1,cpu=1"),),
         roles=(
-            GangRole(name="loader", workers=2, each=(parse_resource_request("cpu=4"),), among=NodeAffinity(off=("a",))),
-            GangRole(name="store", each=(parse_resource_request("memory=32GiB"),), among=NodeAffinity(on=("b",))),
+            GangRole(
+                name="loader",
+                workers=2,
+                each=(parse_resource_request("cpu=4"),),
+                among=NodeAffinity(off=("a",)),
+            ),
+            GangRole(
+                name="store",
+                each=(parse_resource_request("memory=32GiB"),),
+                among=NodeAffinity(on=("b",)),
+            ),
         ),
-    )  # fmt: skip
+    )
     grants = place_gang(gang, pool)
     assert grants is not None
     roles = Counter(grant.role for grant in grants)

@@ -61,9 +61,11 @@ nodes = st.lists(
     max_size=6,
 )
 needs = st.builds(
-    ResourceRequest, kind=st.just(NPU), milli=st.sampled_from([250, 500, 1000, 2000, 3000]),
+    ResourceRequest,
+    kind=st.just(NPU),
+    milli=st.sampled_from([250, 500, 1000, 2000, 3000]),
     memory_bytes=st.sampled_from([0, 16 << 30]),
-)  # fmt: skip
+)
 gangs = st.builds(
     lambda low, more, each, topology: GangSpec(
         min=low, want=low + more, each=tuple(each), topology=topology

@@ -284,8 +284,10 @@ def test_what_if_says_who_would_be_touched_and_changes_nothing(api: Api) -> None
     assert (effect["id"], effect["after"]) == ("hypothetical", "starts with 5 workers")
     (gone,) = api.ask("POST", "/pool/what-if", json={"remove": ["a"]}).json()["effects"]
     assert (gone["id"], gone["before"], gone["after"]) == (
-        ident, "runs with 3 workers", "runs with 0 workers",
-    )  # fmt: skip
+        ident,
+        "runs with 3 workers",
+        "runs with 0 workers",
+    )
     assert api.ask("POST", "/pool/what-if", json={}).json()["effects"] == []
     assert api.ask("POST", "/pool/what-if", json={"remove": ["none"]}).status_code == 404
     assert api.ask("POST", "/pool/what-if", json={"add": 10**6, "like": "a"}).status_code == 422

@@ -10,7 +10,7 @@ import pytest
 from karez.core.resources import MaintenanceWindow, NodeId, NodeState, ResourceRequest
 from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
 from karez.server.controllers.scheduler import LENT_S, RESIZE_S, Scheduler
-from karez.simulation.redo import redo
+from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
 
@@ -27,8 +27,11 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 def submit(store: SqlStore, name: str, cores: int, at: float, **more: object) -> None:
     spec = JobSpec(
-        name=name, command=("true",), gang=GangSpec(each=(ResourceRequest(milli=1000 * cores),)), **more  # type: ignore[arg-type]
-    )  # fmt: skip
+        name=name,
+        command=("true",),
+        gang=GangSpec(each=(ResourceRequest(milli=1000 * cores),)),
+        **more,  # type: ignore[arg-type]
+    )
     store.workloads.add_job(Job(id=WorkloadId(name), spec=spec, owner="me", created_at=at))
 
 
@@ -109,7 +112,7 @@ def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStor
     grants = store.workloads.allocations()[WorkloadId("moves")].grants
     assert {grant.node for grant in grants} == {"b"}
     assert state(store, "stays") == State.PLACED
-    assert redo(lines).line is None
+    assert verify_log(lines).line is None
 
 
 def test_maintenance_is_kept_free_and_then_over(store: SqlStore) -> None:
@@ -238,7 +241,7 @@ def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
     assert scheduler.tick() == 1
     nodes = {g.node for a in store.workloads.allocations().values() for g in a.grants}
     assert nodes == set(done.moves[0].takes)
-    assert redo(lines).line is None
+    assert verify_log(lines).line is None
 
 
 def test_a_node_that_flaps_costs_nobody_a_device_twice(store: SqlStore) -> None:
@@ -272,4 +275,4 @@ def test_a_node_that_flaps_costs_nobody_a_device_twice(store: SqlStore) -> None:
             for grant in allocation.grants:
                 held.update({(grant.node, index): milli for index, milli in grant.devices})
         assert all(milli <= 1000 for milli in held.values()), held
-    assert redo(lines).line is None
+    assert verify_log(lines).line is None

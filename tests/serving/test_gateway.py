@@ -105,9 +105,13 @@ async def test_a_stream_is_counted_without_showing_it(gateway: Gateway, engine: 
     assert "[DONE]" in answer.text
     assert "prompt_tokens" not in answer.text
     asked = await ask(
-        gateway, "mine", model="chat", messages=[], stream=True,
+        gateway,
+        "mine",
+        model="chat",
+        messages=[],
+        stream=True,
         stream_options={"include_usage": True},
-    )  # fmt: skip
+    )
     assert "prompt_tokens" in asked.text
     assert [call.completion_tokens for call in gateway.spool.take()] == [2, 2]
 
@@ -156,9 +160,16 @@ async def test_many_at_once(gateway: Gateway, engine: str) -> None:
 def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
     def call(ident: str) -> Call:
         return Call(
-            id=ident, at=1.0, project="p", key_id="k", service="s",
-            prompt_tokens=1, completion_tokens=1, status=200, duration_s=0.1,
-        )  # fmt: skip
+            id=ident,
+            at=1.0,
+            project="p",
+            key_id="k",
+            service="s",
+            prompt_tokens=1,
+            completion_tokens=1,
+            status=200,
+            duration_s=0.1,
+        )
 
     spool = UsageSpool(tmp_path / "calls")
     spool.add(call("a"))

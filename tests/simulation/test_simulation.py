@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from karez.cli.offline import parse_seeds
+from karez.cli.offline.progress import parse_seeds
 from karez.core.errors import BadRequest
 from karez.scheduling.placement.scores import Policy
 from karez.simulation import inventories, openb, workloads
@@ -154,8 +154,10 @@ def test_orders_that_need_durations_say_so() -> None:
 def karez(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "karez.cli.main", "simulate", *words],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -185,9 +187,12 @@ def test_the_commands_speak_json_and_refuse_with_two_lines(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "allocated", "fragmented"),
-    [(Policy.BEST_FIT, (92.3, 93.7), 7.5), (Policy.FGD, (94.8, 95.6), 5.2),
-     (Policy.KAREZ, (95.6, 97.0), 4.4)],
-)  # fmt: skip
+    [
+        (Policy.BEST_FIT, (92.3, 93.7), 7.5),
+        (Policy.FGD, (94.8, 95.6), 5.2),
+        (Policy.KAREZ, (95.6, 97.0), 4.4),
+    ],
+)
 def test_openb_comes_out_as_published_and_ours_above(
     policy: Policy, allocated: tuple[float, float], fragmented: float
 ) -> None:

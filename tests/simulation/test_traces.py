@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from karez.cli.simulate import kept_inventory, lines_of
+from karez.cli.offline.simulate import kept_inventory, lines_of
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import WhatIf
@@ -16,12 +16,12 @@ from karez.core.resources import DeviceKind, NodeId, ResourceRequest
 from karez.core.workloads import GangSpec
 from karez.scheduling.engine import SchedulingEngine
 from karez.simulation import inventories, workloads
+from karez.simulation.colocation import Colocation, colocate, read_demand
 from karez.simulation.failures import parse_failures
-from karez.simulation.outlook import trace_what_if
 from karez.simulation.queueing import Extras, queueing, rules_of
-from karez.simulation.redo import redo
 from karez.simulation.replay import Hooks, replay_of
-from karez.simulation.sharing import Sharing, read_demand, share
+from karez.simulation.trace_what_if import trace_what_if
+from karez.simulation.verify_log import verify_log
 from tests.simulation.test_simulation import NODES, POOL, lines
 
 OWN = (
@@ -103,11 +103,14 @@ def test_failures_interrupt_and_the_same_seed_gives_the_same() -> None:
     jobs = workloads.read_jobs(lines(many), "j")
     found = [
         queueing(
-            nodes, jobs, policy="karez", known=False,
+            nodes,
+            jobs,
+            policy="karez",
+            known=False,
             extras=Extras(failures=parse_failures("5h:30m", seed)),
         )
         for seed in (1, 1, 2)
-    ]  # fmt: skip
+    ]
     calm = queueing(nodes, jobs, policy="karez", known=False)
     assert found[0] == found[1]
     assert found[0].log_sha256 != found[2].log_sha256
@@ -126,14 +129,14 @@ def test_bad_failures_are_refused(text: str) -> None:
 def test_training_fills_the_valleys_of_the_requests() -> None:
     rows = "".join(f"{minute * 60},{100 if minute % 120 < 20 else 10}\n" for minute in range(600))
     demand = read_demand(lines("at,load\n" + rows), "r")
-    sharing = Sharing(
+    sharing = Colocation(
         replica=ResourceRequest(kind=DeviceKind.GPU),
         replica_rate=10.0,
         training=GangSpec(min=1, want=1, max=16, each=(ResourceRequest(kind=DeviceKind.GPU),)),
     )
     nodes = inventories.read_inventory(POOL, "i")
-    report = share(nodes, demand, sharing)
-    assert report == share(nodes, demand, sharing)
+    report = colocate(nodes, demand, sharing)
+    assert report == colocate(nodes, demand, sharing)
     assert report.shared.replicas_peak == 12
     assert report.split.training_device_hours == pytest.approx(4 * 10.0)
     assert report.training_gain is not None
@@ -141,7 +144,7 @@ def test_training_fills_the_valleys_of_the_requests() -> None:
     assert report.shared.unserved_pct < 5
     assert report.shared.resizes > 4
     with pytest.raises(BadRequest, match="does not hold"):
-        share(nodes[:1], demand, sharing)
+        colocate(nodes[:1], demand, sharing)
 
 
 def test_request_traces_are_known_by_their_columns() -> None:
@@ -196,16 +199,26 @@ def test_a_replays_journal_can_be_redone(tmp_path: Path) -> None:
         env = {"KAREZ_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
         return subprocess.run(
             [sys.executable, "-m", "karez.cli.main", *words],
-            capture_output=True, text=True, env=env, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            env=env,
+            check=False,
+        )
 
     kept = karez("pool", "import", str(pool), "--name", "lab")
     assert kept.returncode == 0, kept.stderr
     assert "2 nodes with 8 npu" in kept.stdout
     ran = karez(
-        "simulate", "queue", "--jobs", str(jobs), "--inventory", "lab", "--journal", str(log),
+        "simulate",
+        "queue",
+        "--jobs",
+        str(jobs),
+        "--inventory",
+        "lab",
+        "--journal",
+        str(log),
         "--json",
-    )  # fmt: skip
+    )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["jobs"] == 3
     same = karez("simulate", "journal", str(log))
@@ -295,7 +308,7 @@ def test_a_sharing_that_makes_no_sense_is_refused(change: dict[str, float]) -> N
     fine = {"replica_rate": 1.0, "headroom": 1.2, "start_s": 30.0}
     training = GangSpec(each=(ResourceRequest(kind=DeviceKind.GPU),))
     with pytest.raises(ValueError, match=r"\w"):
-        Sharing(
+        Colocation(
             replica=ResourceRequest(kind=DeviceKind.GPU), training=training, **{**fine, **change}
         )
 
@@ -305,12 +318,13 @@ def test_a_replica_that_starts_slowly_serves_late() -> None:
     nodes = inventories.read_inventory(POOL, "i")
     gpu = ResourceRequest(kind=DeviceKind.GPU)
     unserved = [
-        share(
-            nodes, demand,
-            Sharing(replica=gpu, replica_rate=10.0, training=GangSpec(each=(gpu,)), start_s=s),
+        colocate(
+            nodes,
+            demand,
+            Colocation(replica=gpu, replica_rate=10.0, training=GangSpec(each=(gpu,)), start_s=s),
         ).shared.unserved_pct
         for s in (0.0, 60.0, 600.0)
-    ]  # fmt: skip
+    ]
     assert unserved[0] == 0.0
     assert unserved[1] == pytest.approx(5.0)
     assert unserved[2] == pytest.approx(50.0)
@@ -337,4 +351,4 @@ def test_a_journal_of_what_was_never_there_is_named_by_line() -> None:
         '{"at":1,"given":[{"node":"a","kind":"gpu","devices":[[0,1000]]}]}',
     ):
         with pytest.raises(ValueError, match="line 1"):
-            redo([line])
+            verify_log([line])

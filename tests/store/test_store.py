@@ -283,10 +283,20 @@ def test_the_log_of_recoveries_and_incidents_keep_their_order(store: SqlStore) -
 
 def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:
     receipt = Receipt(
-        id="r", job="j", generation=2, cause="kill", ranks=(1,), rung="in-place", source="shm",
-        detected_at=1.0, decided_at=1.1, restored_at=1.2, resumed_at=1.3,
-        step_before=4, step_restored=3,
-    )  # fmt: skip
+        id="r",
+        job="j",
+        generation=2,
+        cause="kill",
+        ranks=(1,),
+        rung="in-place",
+        source="shm",
+        detected_at=1.0,
+        decided_at=1.1,
+        restored_at=1.2,
+        resumed_at=1.3,
+        step_before=4,
+        step_restored=3,
+    )
     store.history.add_receipt(receipt)
     store.history.add_receipt(receipt)
     assert store.history.receipts("j") == [receipt]
@@ -316,9 +326,16 @@ def test_receipts_artifacts_projects_keys_secrets(store: SqlStore) -> None:
 
 def test_calls_are_counted_once_and_device_time_adds_up(store: SqlStore) -> None:
     call = Call(
-        id="c", at=1.0, project="default", key_id="k", service="s",
-        prompt_tokens=5, completion_tokens=7, status=200, duration_s=0.1,
-    )  # fmt: skip
+        id="c",
+        at=1.0,
+        project="default",
+        key_id="k",
+        service="s",
+        prompt_tokens=5,
+        completion_tokens=7,
+        status=200,
+        duration_s=0.1,
+    )
     store.usage.add_calls([call])
     store.usage.add_calls([call])
     token = placed(store, "a")

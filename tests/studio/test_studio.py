@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from karez.core.errors import BrokenArtifact
 from karez.core.jobfile import parse_job
 from karez.studio.catalogue import DATASETS, MODELS, Entry
-from karez.studio.intervals import wilson
-from karez.studio.recipes.desk import fetch_wheel, read_rows
+from karez.studio.confidence_intervals import wilson
+from karez.studio.recipes.recipe_io import fetch_wheel, read_rows
 from karez.studio.settings import check_recipe
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -32,10 +32,20 @@ A = NodeId("a")
 
 def receipt(rung: str, seconds: float, cause: str = "rank 1 killed by signal 9") -> Receipt:
     return Receipt(
-        id=f"r-{rung}-{seconds}", job="j", generation=1, cause=cause, ranks=(1,), rung=rung,
-        source="shm", detected_at=100.0, decided_at=100.1, restored_at=100.2,
-        resumed_at=100.0 + seconds, step_before=5, step_restored=5,
-    )  # fmt: skip
+        id=f"r-{rung}-{seconds}",
+        job="j",
+        generation=1,
+        cause=cause,
+        ranks=(1,),
+        rung=rung,
+        source="shm",
+        detected_at=100.0,
+        decided_at=100.1,
+        restored_at=100.2,
+        resumed_at=100.0 + seconds,
+        step_before=5,
+        step_restored=5,
+    )
 
 
 def test_the_first_rung_is_in_place_and_after_a_second_fault_of_its_node_another_place() -> None:
@@ -96,9 +106,13 @@ def look(
 
 def verdict(first: list[ProcessSample], second: list[ProcessSample], late_s: float = 6.0) -> object:
     return diagnose(
-        dict(enumerate(first)), dict(enumerate(second)), apart_s=0.2, late_s=late_s, limit_s=5.0,
+        dict(enumerate(first)),
+        dict(enumerate(second)),
+        apart_s=0.2,
+        late_s=late_s,
+        limit_s=5.0,
         since=0.0,
-    )  # fmt: skip
+    )
 
 
 def test_who_is_not_in_the_collective_is_the_one_that_hangs() -> None:

@@ -132,10 +132,15 @@ class Ranks:
             steps.setdefault(0, "start")
         self.tell(
             ReadyToRestore(
-                rank=rank, attempt=self.lives[rank], generation=generation, steps=steps,
-                sharded=True, shards_found=found, created_generation={step: born for step, (_, born) in kept.items()},
+                rank=rank,
+                attempt=self.lives[rank],
+                generation=generation,
+                steps=steps,
+                sharded=True,
+                shards_found=found,
+                created_generation={step: born for step, (_, born) in kept.items()},
             )
-        )  # fmt: skip
+        )
 
     def go(self, go: StartGeneration) -> None:
         self.now = tuple(n for n, _ in self.gang.active)
@@ -217,12 +222,17 @@ class Ranks:
         """A new foreman, which knows what processes say and what was written down."""
         saved = capture(self.gang)
         ranks = tuple(
-            rank if rank.retired else Rank(
-                node=rank.node, attempt=rank.attempt, alive=n in self.lives, started_once=True,
+            rank
+            if rank.retired
+            else Rank(
+                node=rank.node,
+                attempt=rank.attempt,
+                alive=n in self.lives,
+                started_once=True,
                 committed=rank.committed,
             )
             for n, rank in enumerate(self.gang.ranks)
-        )  # fmt: skip
+        )
         found = Gang(ranks=ranks, generation=self.gang.generation, is_session=True, is_sharded=True)
         together = set(self.group) == set(self.now)
         self.gang, commands = adopt(found, together=together, now=self.at, saved=saved)

@@ -124,9 +124,13 @@ def test_a_gang_that_starts_over_with_fewer_and_is_hit_again_keeps_what_it_resto
     for rank, attempt, generation in ((0, 1, 6), (2, 1, 6), (1, 2, 0)):
         source = "storage" if rank == 1 else "shm"
         stood = ReadyToRestore(
-            rank=rank, attempt=attempt, generation=generation, steps={150: source}, sharded=True,
+            rank=rank,
+            attempt=attempt,
+            generation=generation,
+            steps={150: source},
+            sharded=True,
             created_generation={} if rank == 1 else {150: 5},
-        )  # fmt: skip
+        )
         gang, commands = advance(gang, stood, 4.0)
     assert commands == (StartGeneration(generation=6, step=150),)
 
@@ -138,9 +142,14 @@ def test_who_was_asked_for_others_shards_is_not_stuck() -> None:
     )
     ranks = (Rank(node=A, started_once=True), Rank(node=A), Rank(node=A, retired=True))
     gang = Gang(
-        ranks=ranks, generation=3, shard_layouts=cuts, is_session=True, is_sharded=True, since=0.0,
+        ranks=ranks,
+        generation=3,
+        shard_layouts=cuts,
+        is_session=True,
+        is_sharded=True,
+        since=0.0,
         phase=Phase.QUIESCING,
-    )  # fmt: skip
+    )
     own = {"steps": {10: "shm", 11: "shm"}, "created_generation": {10: 1, 11: 2}, "sharded": True}
     gang, _ = advance(gang, ReadyToRestore(rank=0, attempt=1, generation=3, **own), 1.0)
     gang, commands = advance(gang, ReadyToRestore(rank=1, attempt=1, generation=0, **own), 8.0)

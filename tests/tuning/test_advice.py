@@ -24,10 +24,16 @@ FOUND = [
     ("fused-rmsnorm", "y = x * torch.rsqrt(x.pow(2).mean(-1) + e)"),
 ]
 NOT_FOUND = [
-    "loss.item()", "torch.cuda.empty_cache()", "x[x > 0] = 1", "torch.optim.AdamW(p, fused=True)",
-    "torch.nn.Linear(768, 64)", "torch.nn.Linear(10, 10)", "F.softmax(x, -1)",
-    "for b in d:\n    def f():\n        return x.item()", "y = a * b",
-]  # fmt: skip
+    "loss.item()",
+    "torch.cuda.empty_cache()",
+    "x[x > 0] = 1",
+    "torch.optim.AdamW(p, fused=True)",
+    "torch.nn.Linear(768, 64)",
+    "torch.nn.Linear(10, 10)",
+    "F.softmax(x, -1)",
+    "for b in d:\n    def f():\n        return x.item()",
+    "y = a * b",
+]
 
 
 @pytest.mark.parametrize(("rule", "code"), FOUND)

@@ -24,9 +24,14 @@ STEPS = (
 
 
 def kernel(
-    kind: str, us: float, *, core: str = "AI_CORE", state: str = "static", shapes: str = "16,256",
+    kind: str,
+    us: float,
+    *,
+    core: str = "AI_CORE",
+    state: str = "static",
+    shapes: str = "16,256",
     types: str = "FLOAT16",
-) -> str:  # fmt: skip
+) -> str:
     return f'1,0,1,1,2,aclnn{kind},{kind},{state},{core},1.0,{us},0.5,20,"{shapes}",{types}\n'
 
 
@@ -53,16 +58,26 @@ def test_what_is_well_made_is_left_in_peace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "rows", "word"),
-    [("ai-cpu", [kernel("Sort", 50, core="AI_CPU", types="INT64;FLOAT")], "INT64"),
-     ("ai-cpu", [kernel("Cast", 50, core="AI_CPU", types="DT_DOUBLE")], "DOUBLE"),
-     ("dynamic-shape", [kernel("Slice", 2, state="dynamic")], "planned anew"),
-     ("layout", [kernel("TransData", 30)], "layout"), ("layout", [kernel("Transpose", 30)], ""),
-     ("odd-size", [kernel("MatMulV2", 90, shapes="512,768;768,1001")], "1001"),
-     ("odd-head", [kernel("FlashAttentionScore", 9, shapes="2,8,64,80")], "80"),
-     ("fused-attention",
-      [kernel("BatchMatMulV2", 9), kernel("Muls", 1), kernel("SoftmaxV2", 4),
-       kernel("BatchMatMulV2", 9)], "scaled_dot_product")],
-)  # fmt: skip
+    [
+        ("ai-cpu", [kernel("Sort", 50, core="AI_CPU", types="INT64;FLOAT")], "INT64"),
+        ("ai-cpu", [kernel("Cast", 50, core="AI_CPU", types="DT_DOUBLE")], "DOUBLE"),
+        ("dynamic-shape", [kernel("Slice", 2, state="dynamic")], "planned anew"),
+        ("layout", [kernel("TransData", 30)], "layout"),
+        ("layout", [kernel("Transpose", 30)], ""),
+        ("odd-size", [kernel("MatMulV2", 90, shapes="512,768;768,1001")], "1001"),
+        ("odd-head", [kernel("FlashAttentionScore", 9, shapes="2,8,64,80")], "80"),
+        (
+            "fused-attention",
+            [
+                kernel("BatchMatMulV2", 9),
+                kernel("Muls", 1),
+                kernel("SoftmaxV2", 4),
+                kernel("BatchMatMulV2", 9),
+            ],
+            "scaled_dot_product",
+        ),
+    ],
+)
 def test_kernels(tmp_path: Path, rule: str, rows: list[str], word: str) -> None:
     found = kernels(tmp_path, FINE, *rows)
     assert set(found) == {rule}
@@ -77,8 +92,9 @@ def test_a_step_that_waits_and_one_that_does_not(tmp_path: Path) -> None:
     assert profile_analysis.look(wrote(tmp_path / "a", step_trace_time_csv=busy)) == []
     found = profile_analysis.look(wrote(tmp_path / "b", step_trace_time_csv=idle))
     assert [(one.rule, one.share) for one in found] == [
-        ("idle", 0.3), ("exposed-communication", 0.2),
-    ]  # fmt: skip
+        ("idle", 0.3),
+        ("exposed-communication", 0.2),
+    ]
 
 
 def event(name: str, us: float) -> dict[str, Any]:
@@ -87,16 +103,27 @@ def event(name: str, us: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("rule", "slow", "fine"),
-    [("slow-loader", [event("enumerate(DataLoader)#_Single.__next__", 20_000)],
-      [event("enumerate(DataLoader)#_Single.__next__", 900)]),
-     ("garbage", [event("GC", 5000)], [event("GC", 20)]),
-     ("sync-batchnorm", [event("SyncBatchNorm", 9)] * 21, [event("SyncBatchNorm", 9)] * 20),
-     ("blocking", [event("Node@launch", 1), event("AscendCL@aclrtSynchronizeStream", 9)] * 9,
-      [event("Node@launch", 1)] * 9 + [event("AscendCL@aclrtSynchronizeStream", 9)]),
-     ("memory", [event("AscendCL@aclrtFree", 6000)] * 2, [event("AscendCL@aclrtFree", 60)]),
-     ("fused-optimizer", [event("Optimizer.step#AdamW.step", 3000)],
-      [event("Optimizer.step#NpuFusedAdamW.step", 300)])],
-)  # fmt: skip
+    [
+        (
+            "slow-loader",
+            [event("enumerate(DataLoader)#_Single.__next__", 20_000)],
+            [event("enumerate(DataLoader)#_Single.__next__", 900)],
+        ),
+        ("garbage", [event("GC", 5000)], [event("GC", 20)]),
+        ("sync-batchnorm", [event("SyncBatchNorm", 9)] * 21, [event("SyncBatchNorm", 9)] * 20),
+        (
+            "blocking",
+            [event("Node@launch", 1), event("AscendCL@aclrtSynchronizeStream", 9)] * 9,
+            [event("Node@launch", 1)] * 9 + [event("AscendCL@aclrtSynchronizeStream", 9)],
+        ),
+        ("memory", [event("AscendCL@aclrtFree", 6000)] * 2, [event("AscendCL@aclrtFree", 60)]),
+        (
+            "fused-optimizer",
+            [event("Optimizer.step#AdamW.step", 3000)],
+            [event("Optimizer.step#NpuFusedAdamW.step", 300)],
+        ),
+    ],
+)
 def test_the_trace(tmp_path: Path, rule: str, slow: list[Any], fine: list[Any]) -> None:
     found = profile_analysis.look(wrote(tmp_path / "a", trace_view_json=json.dumps(slow)))
     assert [one.rule for one in found] == [rule]
@@ -105,19 +132,32 @@ def test_the_trace(tmp_path: Path, rule: str, slow: list[Any], fine: list[Any]) 
 
 def collective(link: str, size_mb: float) -> dict[str, Any]:
     return {
-        "1": {"collective": {
-            "hcom_allReduce__1": {"Communication Bandwidth Info": {
-                link: {"Transit Size(MB)": size_mb, "Transit Time(ms)": 2.0}}},
-            "Total Op Info": {"Communication Bandwidth Info": {
-                link: {"Transit Size(MB)": size_mb, "Transit Time(ms)": 2.0}}}}}
-    }  # fmt: skip
+        "1": {
+            "collective": {
+                "hcom_allReduce__1": {
+                    "Communication Bandwidth Info": {
+                        link: {"Transit Size(MB)": size_mb, "Transit Time(ms)": 2.0}
+                    }
+                },
+                "Total Op Info": {
+                    "Communication Bandwidth Info": {
+                        link: {"Transit Size(MB)": size_mb, "Transit Time(ms)": 2.0}
+                    }
+                },
+            }
+        }
+    }
 
 
 @pytest.mark.parametrize(
     ("link", "size_mb", "rules"),
-    [("RDMA", 0.5, {"small-packets"}), ("HCCS", 3.0, {"small-packets", "odd-packets"}),
-     ("SDMA", 33.554432, set()), ("RDMA", 8.0, set())],
-)  # fmt: skip
+    [
+        ("RDMA", 0.5, {"small-packets"}),
+        ("HCCS", 3.0, {"small-packets", "odd-packets"}),
+        ("SDMA", 33.554432, set()),
+        ("RDMA", 8.0, set()),
+    ],
+)
 def test_communication(tmp_path: Path, link: str, size_mb: float, rules: set[str]) -> None:
     text = json.dumps(collective(link, size_mb))
     found = profile_analysis.look(wrote(tmp_path, communication_json=text))
@@ -154,12 +194,16 @@ def test_memory_does_not_grow_with_a_trace(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.parametrize(
     ("files", "word"),
-    [({}, "none of"), ({"trace_view_json": "{}"}, "cannot be read"),
-     ({"kernel_details_csv": "a,b\n1,2\n"}, "cannot be read"),
-     ({"communication_json": "[1]"}, "cannot be read"), ({"trace_view_json": "[{"}, "cannot be"),
-     ({"step_trace_time_csv": "Step;Free\n1;2\n"}, "cannot be read"),
-     ({"communication_json": "[" * 100_000}, "cannot be read")],
-)  # fmt: skip
+    [
+        ({}, "none of"),
+        ({"trace_view_json": "{}"}, "cannot be read"),
+        ({"kernel_details_csv": "a,b\n1,2\n"}, "cannot be read"),
+        ({"communication_json": "[1]"}, "cannot be read"),
+        ({"trace_view_json": "[{"}, "cannot be"),
+        ({"step_trace_time_csv": "Step;Free\n1;2\n"}, "cannot be read"),
+        ({"communication_json": "[" * 100_000}, "cannot be read"),
+    ],
+)
 def test_a_profile_that_cannot_be_read(tmp_path: Path, files: dict[str, str], word: str) -> None:
     with pytest.raises(BadRequest, match=word):
         profile_analysis.look(wrote(tmp_path, **files))

@@ -68,16 +68,30 @@ def lookup(api: str) -> Support | None:
     known = {"1": True, "0": False}
     docs = {chip: known.get(mask[at]) if mask else None for at, chip in enumerate(table["chips"])}
     return Support(
-        api=api, docs=docs, kernel=kernel, dtypes=tuple(dtypes.split()), falls_back="c" in flags,
-        inference_only="i" in flags, is_limited="l" in flags,
-    )  # fmt: skip
+        api=api,
+        docs=docs,
+        kernel=kernel,
+        dtypes=tuple(dtypes.split()),
+        falls_back="c" in flags,
+        inference_only="i" in flags,
+        is_limited="l" in flags,
+    )
 
 
 DTYPES = {
-    "bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64",
-    "complex64": "complex64", "complex128": "complex128", "bool": "bool", "uint8": "uint8",
-    "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64",
-}  # fmt: skip
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "complex64": "complex64",
+    "complex128": "complex128",
+    "bool": "bool",
+    "uint8": "uint8",
+    "int8": "int8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+}
 _PLACES = ("torch.", "torch.nn.functional.", "torch.Tensor.", "torch.special.")
 
 
@@ -120,8 +134,9 @@ def documented(operator: str, chip: str) -> Documented | None:
     dtypes = frozenset(DTYPES[one] for row in listed for one in row) if all(listed) else frozenset()
     return Documented(
         is_there=any(row[0][at] == "1" for row in said.values()) or name in _table()["kernels"],
-        dtypes=dtypes, apis=tuple(said),
-    )  # fmt: skip
+        dtypes=dtypes,
+        apis=tuple(said),
+    )
 
 
 def worth_a_look(apis: Iterable[str]) -> list[Support]:

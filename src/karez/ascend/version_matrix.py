@@ -113,11 +113,13 @@ def stacks() -> tuple[Stack, ...]:
     ordered = sorted(
         (*_plain(), *_engines()),
         key=lambda one: (
-            one.is_released, order(one.cann), order(one.torch or "0"),
+            one.is_released,
+            order(one.cann),
+            order(one.torch or "0"),
             order(one.engine_version or "0"),
         ),
         reverse=True,
-    )  # fmt: skip
+    )
     return tuple(ordered)
 
 
@@ -142,17 +144,21 @@ def resolve(wanted: Mapping[str, str], engine: str = "") -> list[Stack]:
             )
         asked[part] = _specifier(part, text)
     return [
-        one for one in stacks()
+        one
+        for one in stacks()
         if one.engine == engine and all(_fits(one, part, spec) for part, spec in asked.items())
-    ]  # fmt: skip
+    ]
 
 
 def judge(installed: Mapping[str, str]) -> list[Match]:
     """Every pair of installed parts that a table could speak of."""
     pairs = (
-        ("torch_npu", "torch"), ("torch_npu", "cann"), ("cann", "driver"), ("torch", "python"),
+        ("torch_npu", "torch"),
+        ("torch_npu", "cann"),
+        ("cann", "driver"),
+        ("torch", "python"),
         *((engine, part) for engine in ENGINES for part in ("cann", "torch_npu", "python")),
-    )  # fmt: skip
+    )
     return [
         _match(one, other, installed)
         for one, other in pairs
@@ -188,12 +194,13 @@ def fitting(installed: Mapping[str, str]) -> list[Stack]:
     """The stacks that are as installed, as far as they say anything, with the installed engine."""
     engine = next((name for name in ENGINES if installed.get(name)), "")
     return [
-        one for one in stacks()
-        if one.engine == engine and all(
-            _has(one, part, version) or not one.allows(part)
-            for part, version in installed.items()
+        one
+        for one in stacks()
+        if one.engine == engine
+        and all(
+            _has(one, part, version) or not one.allows(part) for part, version in installed.items()
         )
-    ]  # fmt: skip
+    ]
 
 
 def _has(one: Stack, part: str, version: str) -> bool:
@@ -214,9 +221,12 @@ def installed(home: Path = HOME, toolkit: str = "") -> dict[str, str]:
     for name in _TOOLKIT:
         found["cann"] = found["cann"] or _cann(home / name)
     for part, package in (
-        ("torch_npu", "torch-npu"), ("vllm-ascend", "vllm-ascend"), ("mindie", "mindie-llm"),
-        ("mindspore", "mindspore"), ("torch", "torch"),
-    ):  # fmt: skip
+        ("torch_npu", "torch-npu"),
+        ("vllm-ascend", "vllm-ascend"),
+        ("mindie", "mindie-llm"),
+        ("mindspore", "mindspore"),
+        ("torch", "torch"),
+    ):
         try:
             found[part] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -262,9 +272,13 @@ def _plain() -> Iterator[Stack]:
     for torch_npu, torch, cann in table["rows"]:
         drivers, source = _drivers(cann)
         yield Stack(
-            cann=cann, torch=torch, torch_npu=torch_npu, drivers=drivers, pythons=_pythons(torch),
+            cann=cann,
+            torch=torch,
+            torch_npu=torch_npu,
+            drivers=drivers,
+            pythons=_pythons(torch),
             sources=tuple(filter(None, (table["source"], source))),
-        )  # fmt: skip
+        )
 
 
 def _engines() -> Iterator[Stack]:
@@ -274,19 +288,29 @@ def _engines() -> Iterator[Stack]:
     for engine, version, cann, torch, torch_npu, python, source in _tables()["engines"]["rows"]:
         drivers, drivers_source = _drivers(cann)
         own = Stack(
-            cann=cann, torch=torch, torch_npu=torch_npu, drivers=drivers,
-            pythons=_within(python), engine=engine, engine_version=version,
+            cann=cann,
+            torch=torch,
+            torch_npu=torch_npu,
+            drivers=drivers,
+            pythons=_within(python),
+            engine=engine,
+            engine_version=version,
             sources=tuple(filter(None, (source, drivers_source))),
-        )  # fmt: skip
+        )
         bases = () if torch or engine == "mindspore" else plain.get(cann, ())
         if not bases:
             yield own
         for base in bases:
             yield Stack(
-                cann=cann, torch=base.torch, torch_npu=base.torch_npu, drivers=drivers,
-                pythons=base.pythons, engine=engine, engine_version=version,
+                cann=cann,
+                torch=base.torch,
+                torch_npu=base.torch_npu,
+                drivers=drivers,
+                pythons=base.pythons,
+                engine=engine,
+                engine_version=version,
                 sources=(source, *base.sources),
-            )  # fmt: skip
+            )
 
 
 def _drivers(cann: str) -> tuple[tuple[str, ...], str]:
@@ -355,9 +379,11 @@ def _match(one: str, other: str, installed: Mapping[str, str]) -> Match:
     if one == "torch_npu" and other == "torch":
         base = order(mine).base_version
         return Match(
-            first=first, second=second, fine=order(its).base_version == base,
+            first=first,
+            second=second,
+            fine=order(its).base_version == base,
             why=f"the package wants torch=={base}",
-        )  # fmt: skip
+        )
     if not listed:
         return Match(first=first, second=second, fine=None, why=f"no table names {first}")
     source = next(row.sources[-1 if other == "driver" else 0] for row in rows if row.allows(other))

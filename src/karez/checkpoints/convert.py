@@ -11,9 +11,12 @@ from karez.core.errors import BadRequest, StorageFull
 
 FORMATS = ("torch", "safetensors", "mindspore")
 _BY_SUFFIX = {
-    ".pt": "torch", ".pth": "torch", ".bin": "torch", ".safetensors": "safetensors",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".bin": "torch",
+    ".safetensors": "safetensors",
     ".ckpt": "mindspore",
-}  # fmt: skip
+}
 SHARD_BYTES = 5 << 30
 
 

@@ -13,10 +13,20 @@ from karez.checkpoints.tensors import SIZES, Tensor
 from karez.core.errors import BrokenArtifact
 
 _TYPES = {
-    "Float64": "float64", "Float32": "float32", "Float16": "float16", "BFloat16": "bfloat16",
-    "Int64": "int64", "Int32": "int32", "Int16": "int16", "Int8": "int8", "UInt8": "uint8",
-    "Bool": "bool", "UInt16": "uint16", "UInt32": "uint32", "UInt64": "uint64",
-}  # fmt: skip
+    "Float64": "float64",
+    "Float32": "float32",
+    "Float16": "float16",
+    "BFloat16": "bfloat16",
+    "Int64": "int64",
+    "Int32": "int32",
+    "Int16": "int16",
+    "Int8": "int8",
+    "UInt8": "uint8",
+    "Bool": "bool",
+    "UInt16": "uint16",
+    "UInt32": "uint32",
+    "UInt64": "uint64",
+}
 _NAMES = {name: code for code, name in _TYPES.items()}
 _VARINT, _BYTES = 0, 2
 CHUNK = 512 << 20

@@ -10,9 +10,11 @@ from karez.checkpoints.tensors import Tensor
 from karez.core.errors import BadRequest
 
 NORMS = {
-    "weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
     "running_var": "moving_variance",
-}  # fmt: skip
+}
 """nn.BatchNorm, nn.LayerNorm and nn.GroupNorm of MindSpore (2.10); mint.nn has torch's names."""
 DROPPED = ("num_batches_tracked",)
 

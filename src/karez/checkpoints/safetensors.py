@@ -13,11 +13,23 @@ from karez.checkpoints.tensors import Tensor
 from karez.core.errors import BrokenArtifact
 
 _TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "U16": "uint16", "U32": "uint32",
-    "U64": "uint64", "C64": "complex64",
-}  # fmt: skip
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "C64": "complex64",
+}
 _NAMES = {name: code for code, name in _TYPES.items()}
 _HEAD = struct.Struct("<Q")
 MAX_HEADER = 100 << 20
@@ -49,9 +61,10 @@ def write(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]) ->
     at = 0
     for one in tensors:
         table[one.name] = {
-            "dtype": _NAMES[one.dtype], "shape": list(one.shape),
+            "dtype": _NAMES[one.dtype],
+            "shape": list(one.shape),
             "data_offsets": [at, at + one.size],
-        }  # fmt: skip
+        }
         at += one.size
     head = json.dumps(table, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)

@@ -1,5 +1,4 @@
-"""Commands: noun, then verb. One file per noun.
+"""Commands: noun, then verb. One file per noun; `remote` speaks to a cloud, `offline` needs none.
 
-Each command parses, calls the client once and shows the answer; --json on every read. It never
-imports the server, and starts it only as a program.
+A command parses, calls one function and shows the answer. No decision is made here.
 """

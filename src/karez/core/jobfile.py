@@ -18,10 +18,24 @@ from karez.core.workloads import (
 )
 
 _TOP = {
-    "name", "project", "kind", "command", "gang", "recovery", "retry",
-    "inputs", "env", "secrets", "priority", "max_duration", "expected_duration", "recipe",
-    "preemptible", "deadline", "settings",
-}  # fmt: skip
+    "name",
+    "project",
+    "kind",
+    "command",
+    "gang",
+    "recovery",
+    "retry",
+    "inputs",
+    "env",
+    "secrets",
+    "priority",
+    "max_duration",
+    "expected_duration",
+    "recipe",
+    "preemptible",
+    "deadline",
+    "settings",
+}
 
 
 def parse_job(text: str) -> JobSpec:

@@ -204,8 +204,10 @@ def goodput(
 
 
 def _is_told(start: float, end: float, receipts: Iterable[Receipt]) -> bool:
-    return any(one.rung == "restart" and one.detected_at <= end and one.resumed_at >= start
-               for one in receipts)  # fmt: skip
+    return any(
+        one.rung == "restart" and one.detected_at <= end and one.resumed_at >= start
+        for one in receipts
+    )
 
 
 def chained(receipt: Receipt, before: Receipt | None) -> Receipt:

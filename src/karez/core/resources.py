@@ -296,9 +296,13 @@ def resource_request_from(fields: Mapping[str, str | float | int]) -> ResourceRe
 
 
 _FIRST: Final = (
-    DeviceKind.NPU, DeviceKind.GPU, DeviceKind.CPU, DeviceKind.DPU, DeviceKind.MEMORY,
+    DeviceKind.NPU,
+    DeviceKind.GPU,
+    DeviceKind.CPU,
+    DeviceKind.DPU,
+    DeviceKind.MEMORY,
     DeviceKind.STORAGE,
-)  # fmt: skip
+)
 
 
 def kinds_in_order() -> list[str]:

@@ -20,7 +20,7 @@ LIMITS = {
     "storage": "looked at every second; what writes more than it was granted is ended",
     "dpu": "not enforced: a share of a card's bandwidth is counted, not held back",
 }
-"""How grants are enforced on a node, or not. karez.drivers.steward.resource_limits does the looking."""
+"""How grants are enforced on a node, or not; see karez.drivers.steward.resource_limits."""
 
 
 def probe_node(node: NodeId, address: str, *, cpus: int = 0, folder: str = "") -> Node:

@@ -10,16 +10,45 @@ from karez.emulated_npu.memory import NAME, is_npu
 _aten: Any = torch.ops.aten
 _C: Any = torch._C
 LOW = (
-    "matmul", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm", "linear", "conv1d",
-    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input",
-    "prelu", "scaled_dot_product_attention",
-)  # fmt: skip
+    "matmul",
+    "mm",
+    "mv",
+    "bmm",
+    "addmm",
+    "addmv",
+    "addbmm",
+    "baddbmm",
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d.input",
+    "conv_transpose3d.input",
+    "prelu",
+    "scaled_dot_product_attention",
+)
 HIGH = (
-    "exp", "log", "pow.Tensor_Scalar", "softmax.int", "log_softmax.int", "layer_norm",
-    "group_norm", "nll_loss", "cross_entropy_loss", "mse_loss", "l1_loss", "smooth_l1_loss",
-    "binary_cross_entropy_with_logits", "cosine_similarity", "cumsum", "prod", "rsqrt",
-    "reciprocal", "norm.Scalar",
-)  # fmt: skip
+    "exp",
+    "log",
+    "pow.Tensor_Scalar",
+    "softmax.int",
+    "log_softmax.int",
+    "layer_norm",
+    "group_norm",
+    "nll_loss",
+    "cross_entropy_loss",
+    "mse_loss",
+    "l1_loss",
+    "smooth_l1_loss",
+    "binary_cross_entropy_with_logits",
+    "cosine_similarity",
+    "cumsum",
+    "prod",
+    "rsqrt",
+    "reciprocal",
+    "norm.Scalar",
+)
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -111,19 +111,35 @@ def make_module() -> Any:
         return None
 
     for name in (
-        "set_stream", "synchronize", "init", "_lazy_init", "set_device", "empty_cache",
-        "ipc_collect", "manual_seed_all", "seed", "seed_all", "reset_accumulated_memory_stats",
+        "set_stream",
+        "synchronize",
+        "init",
+        "_lazy_init",
+        "set_device",
+        "empty_cache",
+        "ipc_collect",
+        "manual_seed_all",
+        "seed",
+        "seed_all",
+        "reset_accumulated_memory_stats",
         "set_per_process_memory_fraction",
-    ):  # fmt: skip
+    ):
         setattr(made, name, nothing)
     made.__dict__.update(
-        Stream=Stream, Event=Event, device=_Device, stream=contextlib.nullcontext,
+        Stream=Stream,
+        Event=Event,
+        device=_Device,
+        stream=contextlib.nullcontext,
         StreamContext=contextlib.nullcontext,
-        current_stream=lambda _=None: current, default_stream=lambda _=None: current,
-        is_available=lambda: True, is_initialized=lambda: True, _is_in_bad_fork=lambda: False,
+        current_stream=lambda _=None: current,
+        default_stream=lambda _=None: current,
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        _is_in_bad_fork=lambda: False,
         device_count=lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),  # noqa: TID251 - a card each
         current_device=lambda: 0,
-        manual_seed=lambda seed: random.manual_seed(int(seed)), initial_seed=random.initial_seed,
+        manual_seed=lambda seed: random.manual_seed(int(seed)),
+        initial_seed=random.initial_seed,
         get_rng_state=lambda _=NAME: random.get_state(),
         set_rng_state=lambda state, _=NAME: random.set_state(state),
         get_rng_state_all=lambda: [random.get_state()],
@@ -133,16 +149,18 @@ def make_module() -> Any:
         get_device_name=lambda _=None: properties.name,
         get_device_properties=lambda _=None: properties,
         get_device_capability=lambda _=None: (0, 0),
-        memory_allocated=lambda _=None: Usage.now, memory_reserved=lambda _=None: Usage.now,
+        memory_allocated=lambda _=None: Usage.now,
+        memory_reserved=lambda _=None: Usage.now,
         max_memory_allocated=lambda _=None: Usage.peak,
         max_memory_reserved=lambda _=None: Usage.peak,
         mem_get_info=lambda _=None: (TOTAL_BYTES - Usage.now, TOTAL_BYTES),
         reset_peak_memory_stats=lambda _=None: setattr(Usage, "peak", Usage.now),
         memory_summary=lambda *_args, **_kwargs: f"emulated npu: {Usage.now // _MIB} MiB",
         memory_stats=lambda _=None: {
-            "allocated_bytes.all.current": Usage.now, "allocated_bytes.all.peak": Usage.peak,
+            "allocated_bytes.all.current": Usage.now,
+            "allocated_bytes.all.peak": Usage.peak,
         },
-    )  # fmt: skip
+    )
     made.amp = sys.modules["torch.npu.amp"] = types.ModuleType("torch.npu.amp")
     made.amp.autocast, made.amp.GradScaler = _Autocast, _GradScaler
     return made

@@ -202,9 +202,14 @@ def _row(one: Difference | None) -> dict[str, Any]:
     if one is None:
         return {}
     return {
-        "step": one.step, "kind": one.kind, "name": one.name, "type": one.type,
-        "error": one.error, "limit": one.limit, "problem": one.problem,
-    }  # fmt: skip
+        "step": one.step,
+        "kind": one.kind,
+        "name": one.name,
+        "type": one.type,
+        "error": one.error,
+        "limit": one.limit,
+        "problem": one.problem,
+    }
 
 
 def _folder(path: Any) -> Any:

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 
 FLOORS = {
-    "float64": 1e-9, "float32": 2e-5, "tf32": 1e-3, "float16": 2e-3, "bfloat16": 1.6e-2,
-    "complex64": 2e-5, "complex128": 1e-9,
-}  # fmt: skip
+    "float64": 1e-9,
+    "float32": 2e-5,
+    "tf32": 1e-3,
+    "float16": 2e-3,
+    "bfloat16": 1.6e-2,
+    "complex64": 2e-5,
+    "complex128": 1e-9,
+}
 """Relative differences that the order of sums alone may make, by type: a few times the type's
 precision for sums of some thousand terms. The reference's own spread raises them."""
 SPREAD = 8.0
@@ -127,9 +132,12 @@ def compare(reference: Record, other: Record, again: Record | None = None) -> Ve
     own = 0.0
     if again is not None:
         own = max(
-            (abs(a - b) / max(abs(a), 1e-3)
-             for a, b in zip(reference.losses, again.losses, strict=False)), default=0.0,
-        )  # fmt: skip
+            (
+                abs(a - b) / max(abs(a), 1e-3)
+                for a, b in zip(reference.losses, again.losses, strict=False)
+            ),
+            default=0.0,
+        )
     # what is off by rounding grows from step to step
     growth = 1.0 + 0.25 * len(pairs)
     verdict.loss_limit = max(SPREAD * own, FLOORS[_widest(reference)] * growth)
@@ -150,9 +158,8 @@ def _first(begins: Sequence[Difference], all_of: Sequence[Difference]) -> Differ
         return earliest
     first = begins[0]
     inner = [
-        one for one in begins
-        if one.step == first.step and one.kind == first.kind and one.is_leaf
-    ]  # fmt: skip
+        one for one in begins if one.step == first.step and one.kind == first.kind and one.is_leaf
+    ]
     return inner[0] if inner and not first.is_leaf else first
 
 
@@ -213,10 +220,17 @@ def _difference(pair: _Pair, noise: _Noise) -> Difference:
     )
     input_error, input_limit, _ = _side(reference, number, other, at, "in")
     return Difference(
-        step=a["step"], kind=a["kind"], name=a["name"], type=a["type"], is_leaf=a["leaf"],
-        error=error, limit=max(limit, SPREAD * spread), input_error=input_error,
-        input_limit=max(input_limit, SPREAD * spread), problem=problem or _kinds(a, b),
-    )  # fmt: skip
+        step=a["step"],
+        kind=a["kind"],
+        name=a["name"],
+        type=a["type"],
+        is_leaf=a["leaf"],
+        error=error,
+        limit=max(limit, SPREAD * spread),
+        input_error=input_error,
+        input_limit=max(input_limit, SPREAD * spread),
+        problem=problem or _kinds(a, b),
+    )
 
 
 def _kinds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -234,9 +248,15 @@ def _kinds(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 
 def _side(  # noqa: PLR0913 - two places in two records
-    reference: Record, number: int, other: Record, at: int, side: str, *,
-    still: np.ndarray | None = None, scale: float = 0.0,
-) -> tuple[float, float, str]:  # fmt: skip
+    reference: Record,
+    number: int,
+    other: Record,
+    at: int,
+    side: str,
+    *,
+    still: np.ndarray | None = None,
+    scale: float = 0.0,
+) -> tuple[float, float, str]:
     worst, limit = 0.0, FLOORS["float64"]
     for key, about in reference.rows[number][side].items():
         there = other.rows[at][side].get(key)

@@ -28,9 +28,15 @@ _NAME = re.compile(
 )
 _KINDS = {"forward": "forward", "backward": "backward", "parameters_grad": "gradient"}
 _BROKEN = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
     UnpicklingError,
-)  # fmt: skip
+)
 _STATISTICS = ("Max", "Min", "Mean")
 
 
@@ -128,16 +134,24 @@ class _Reader:
         else:
             name, type_, way = f"{what}.{found['calls']}", "function", found["api_way"]
         kind = _KINDS[way or "forward"]
-        return {"step": step, "kind": kind, "name": name or type_, "type": type_,
-                "leaf": is_leaf, "in": {}, "out": {}}  # fmt: skip
+        return {
+            "step": step,
+            "kind": kind,
+            "name": name or type_,
+            "type": type_,
+            "leaf": is_leaf,
+            "in": {},
+            "out": {},
+        }
 
     def _tensor(
         self, row: dict[str, Any], side: str, key: str, value: Mapping[str, Any], tensors: Path
     ) -> None:
         about = {
-            "shape": list(value.get("shape", ())), "finite": _is_finite(value),
+            "shape": list(value.get("shape", ())),
+            "finite": _is_finite(value),
             "dtype": str(value.get("dtype", "")).rpartition(".")[2].lower(),
-        }  # fmt: skip
+        }
         for name, sample, kind in _samples(value, tensors, str(about["dtype"])):
             full = f"{key}{name}"
             row[side][full] = {**about, "dtype": kind}

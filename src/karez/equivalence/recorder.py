@@ -28,9 +28,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from karez.equivalence.compare import SAMPLE
 
 ENVIRONMENT = {
-    "steps": "KAREZ_VERIFY_STEPS", "threads": "KAREZ_VERIFY_THREADS", "seed": "KAREZ_VERIFY_SEED",
-    "inside": "KAREZ_VERIFY_INSIDE", "fault": "KAREZ_VERIFY_FAULT", "most": "KAREZ_VERIFY_MOST",
-}  # fmt: skip
+    "steps": "KAREZ_VERIFY_STEPS",
+    "threads": "KAREZ_VERIFY_THREADS",
+    "seed": "KAREZ_VERIFY_SEED",
+    "inside": "KAREZ_VERIFY_INSIDE",
+    "fault": "KAREZ_VERIFY_FAULT",
+    "most": "KAREZ_VERIFY_MOST",
+}
 
 
 @dataclass
@@ -90,11 +94,17 @@ class Recorder:
         """Everything into the folder."""
         np.savez(self.folder / "samples.npz", **self.samples)  # type: ignore[arg-type]  # by name
         record = {
-            "rows": self.rows, "losses": self.losses, "steps": self.step, "ended": why,
-            "devices": sorted(self.devices), "torch": torch.__version__,
-            "threads": torch.get_num_threads(), "parameters": self.parameters,
-            "argv": sys.argv, "operators": sorted(set(_called())),
-        }  # fmt: skip
+            "rows": self.rows,
+            "losses": self.losses,
+            "steps": self.step,
+            "ended": why,
+            "devices": sorted(self.devices),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "parameters": self.parameters,
+            "argv": sys.argv,
+            "operators": sorted(set(_called())),
+        }
         (self.folder / "record.json").write_text(json.dumps(record))
 
     # what torch calls
@@ -177,18 +187,33 @@ class Recorder:
 
     def _note(self, kind: str, name: str, module: Any, inputs: Any, outputs: Any) -> None:
         self._add(
-            kind, name, type(module).__name__, dict(_tensors(outputs, "out")),
-            dict(_tensors(inputs, "in")), leaf=not list(module.children()),
-        )  # fmt: skip
+            kind,
+            name,
+            type(module).__name__,
+            dict(_tensors(outputs, "out")),
+            dict(_tensors(inputs, "in")),
+            leaf=not list(module.children()),
+        )
 
     def _add(
-        self, kind: str, name: str, what: str, out: dict[str, Any], inputs: dict[str, Any],
-        *, leaf: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        kind: str,
+        name: str,
+        what: str,
+        out: dict[str, Any],
+        inputs: dict[str, Any],
+        *,
+        leaf: bool = True,
+    ) -> None:
         row: dict[str, Any] = {
-            "step": self.step, "kind": kind, "name": name, "type": what, "leaf": leaf,
-            "out": {}, "in": {},
-        }  # fmt: skip
+            "step": self.step,
+            "kind": kind,
+            "name": name,
+            "type": what,
+            "leaf": leaf,
+            "out": {},
+            "in": {},
+        }
         for side, tensors in (("out", out), ("in", inputs)):
             for key, tensor in tensors.items():
                 if isinstance(tensor, torch.Tensor):
@@ -205,9 +230,11 @@ class Recorder:
         stride = max(1, -(-values.numel() // SAMPLE))
         self.samples[key] = values[::stride].numpy().copy()
         return {
-            "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."),
-            "norm": float(values.norm()), "finite": bool(torch.isfinite(values).all()),
-        }  # fmt: skip
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "norm": float(values.norm()),
+            "finite": bool(torch.isfinite(values).all()),
+        }
 
 
 class _Enough(BaseException):
@@ -277,9 +304,12 @@ def main() -> int:
     _settle(int(read["seed"] or 0), int(read["threads"] or 0))
     name, _, by = read["fault"].partition("=")
     recorder = Recorder(
-        folder=folder, steps=int(read["steps"] or 3), most=int(read["most"] or 0),
-        inside=read["inside"], fault=(name, float(by or 0.0)),
-    )  # fmt: skip
+        folder=folder,
+        steps=int(read["steps"] or 3),
+        most=int(read["most"] or 0),
+        inside=read["inside"],
+        fault=(name, float(by or 0.0)),
+    )
     recorder.install()
     sys.argv = arguments
     sys.path[0] = str(Path(arguments[0]).resolve().parent)

@@ -162,9 +162,13 @@ def compare_folders(
     left, right = read(reference, rank), read(target, rank)
     verdict = judge(left, right, read(again, rank) if again else None)
     order = Order(
-        original=reference, migrated=target, words=(), reference="record", target="record",
+        original=reference,
+        migrated=target,
+        words=(),
+        reference="record",
+        target="record",
         steps=max((row["step"] for row in left.rows), default=-1) + 1,
-    )  # fmt: skip
+    )
     return Outcome(order=order, reference=left, target=right, verdict=verdict)
 
 
@@ -184,9 +188,15 @@ def here(piece: Piece) -> None:
     words = piece.command(sys.executable, str(piece.folder.resolve()), str(script.resolve()))
     try:
         done = subprocess.run(  # noqa: S603 - what the user asked for
-            words, cwd=script.parent if piece.base.is_file() else piece.base, env=env, check=False,
-            capture_output=True, text=True, timeout=piece.limit_s, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            words,
+            cwd=script.parent if piece.base.is_file() else piece.base,
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=piece.limit_s,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired as error:
         raise BadRequest(
             problem=f"{script} on {piece.device} took longer than {piece.limit_s:.0f} s",
@@ -257,9 +267,13 @@ class _Runs:
     def _env(self, *, threads: int, inside: str) -> dict[str, str]:
         order = self.order
         said = {
-            "steps": str(1 if inside else order.steps), "threads": str(threads), "seed": "0",
-            "inside": inside, "most": str(1 if inside else order.most), "fault": "",
-        }  # fmt: skip
+            "steps": str(1 if inside else order.steps),
+            "threads": str(threads),
+            "seed": "0",
+            "inside": inside,
+            "most": str(1 if inside else order.most),
+            "fault": "",
+        }
         quiet = dict.fromkeys(_EMULATION, "")
         named = {ENVIRONMENT[name]: value for name, value in said.items()}
         return {**quiet, **named, "OMP_NUM_THREADS": str(threads)}
@@ -276,10 +290,15 @@ class _Runs:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         piece = Piece(
-            base=base, script=self.order.words[0], words=words,
+            base=base,
+            script=self.order.words[0],
+            words=words,
             device=self.reference_device if side == "reference" else self.order.target,
-            env=env, folder=folder, limit_s=self.order.limit_s, ranks=self.order.ranks,
-        )  # fmt: skip
+            env=env,
+            folder=folder,
+            limit_s=self.order.limit_s,
+            ranks=self.order.ranks,
+        )
         self.runners.get(side, here)(piece)
         return folder
 

@@ -53,10 +53,14 @@ def examine(path: str, text: str, asked: Asked = Asked()) -> FileReport:
         return report
     is_taken = source.binds(asked.shim) and f"import {SHIM}" not in text
     site = Site(
-        source=source, target=asked.target, module=asked.module, own=asked.own,
-        shim=f"_karez{asked.shim}" if is_taken else asked.shim, own_cuda=_has_own_cuda(source),
+        source=source,
+        target=asked.target,
+        module=asked.module,
+        own=asked.own,
+        shim=f"_karez{asked.shim}" if is_taken else asked.shim,
+        own_cuda=_has_own_cuda(source),
         own_is_cuda=_has_own_is_cuda(source),
-    )  # fmt: skip
+    )
     report.shim = site.shim
     found = _walk(site)
     report.is_portable = is_portable(text)
@@ -144,11 +148,15 @@ def _has_own_is_cuda(source: Source) -> bool:
     """Whether the file sets, or defines, something of this name."""
     return any(
         (isinstance(node, ast.Attribute) and node.attr == "is_cuda" and _is_stored(node))
-        or (isinstance(node, ast.Name) and node.id == "is_cuda" and _is_stored(node)
-            and isinstance(source.parent(source.parents[node]), ast.ClassDef))
+        or (
+            isinstance(node, ast.Name)
+            and node.id == "is_cuda"
+            and _is_stored(node)
+            and isinstance(source.parent(source.parents[node]), ast.ClassDef)
+        )
         or (isinstance(node, ast.FunctionDef) and node.name == "is_cuda")
         for node in source.nodes
-    )  # fmt: skip
+    )
 
 
 def _is_stored(node: ast.Attribute | ast.Name) -> bool:

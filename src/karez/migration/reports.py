@@ -115,8 +115,8 @@ def as_html(report: RepoReport) -> str:
         parts.append(
             "<h2>Operators to look at</h2>"
             + _table(("function", "verdict", "has a kernel", "types"), rows, numbers=9)
-            + f"<p>Sources: {_e('; '.join(operator_support.SOURCES.values()))}. Where they disagree the "
-            "verdict is contradictory; try it on the device.</p>"
+            + f"<p>Sources: {_e('; '.join(operator_support.SOURCES.values()))}. Where they disagree "
+            "the verdict is contradictory; try it on the device.</p>"
         )
     parts.append("<h2>What to install</h2>" + _stacks(report))
     left = unread(report)
@@ -157,10 +157,15 @@ def _fitting(report: RepoReport) -> tuple[list[version_matrix.Stack], str]:
 def _stacks(report: RepoReport) -> str:
     fitting, note = _fitting(report)
     rows = [
-        (one.torch, one.torch_npu, one.cann, " or ".join(one.drivers) or "not published",
-         ", ".join(one.pythons))
+        (
+            one.torch,
+            one.torch_npu,
+            one.cann,
+            " or ".join(one.drivers) or "not published",
+            ", ".join(one.pythons),
+        )
         for one in fitting
-    ]  # fmt: skip
+    ]
     named = dict.fromkeys(version_matrix.where(name) for one in fitting for name in one.sources)
     return (
         f"<p>{_e(note)} Published as going together, the newest first:</p>"
@@ -210,10 +215,11 @@ def _files(findings: Iterable[Finding]) -> str:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 1) -> str:
     top = "".join(f"<th{_right(at >= numbers)}>{_e(head)}</th>" for at, head in enumerate(heads))
     body = "".join(
-        "<tr>" + "".join(f"<td{_right(at >= numbers)}>{_e(cell)}</td>"
-                         for at, cell in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{_right(at >= numbers)}>{_e(cell)}</td>" for at, cell in enumerate(row))
+        + "</tr>"
         for row in rows
-    )  # fmt: skip
+    )
     return f"<table><tr>{top}</tr>{body}</table>"
 
 
@@ -223,11 +229,19 @@ def _right(is_number: bool) -> str:
 
 def _finding(one: Finding) -> dict[str, Any]:
     return {
-        "rule": one.rule, "kind": one.kind.value, "path": one.path, "line": one.line,
-        "column": one.column, "code": one.code, "reason": one.reason, "question": one.question,
-        "forms": {target.value: form for target, form in one.forms}, "hours": one.hours,
-        "api": one.api, "rewritten": bool(one.edits) and one.kind == Kind.AUTOMATIC,
-    }  # fmt: skip
+        "rule": one.rule,
+        "kind": one.kind.value,
+        "path": one.path,
+        "line": one.line,
+        "column": one.column,
+        "code": one.code,
+        "reason": one.reason,
+        "question": one.question,
+        "forms": {target.value: form for target, form in one.forms},
+        "hours": one.hours,
+        "api": one.api,
+        "rewritten": bool(one.edits) and one.kind == Kind.AUTOMATIC,
+    }
 
 
 def _operators(report: RepoReport) -> list[operator_support.Support]:
@@ -236,9 +250,12 @@ def _operators(report: RepoReport) -> list[operator_support.Support]:
 
 def _support(one: operator_support.Support) -> dict[str, Any]:
     return {
-        "api": one.api, "verdict": one.verdict, "docs": dict(one.docs), "kernel": one.kernel,
+        "api": one.api,
+        "verdict": one.verdict,
+        "docs": dict(one.docs),
+        "kernel": one.kernel,
         "dtypes": list(one.dtypes),
-    }  # fmt: skip
+    }
 
 
 def _sarif(one: Finding) -> dict[str, Any]:

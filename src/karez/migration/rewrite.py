@@ -40,9 +40,11 @@ class Change:
         """As `git diff` would show it."""
         old = (self.before or "").splitlines(keepends=True)
         rows = difflib.unified_diff(
-            old, self.after.splitlines(keepends=True),
-            f"a/{self.path}" if self.before is not None else "/dev/null", f"b/{self.path}",
-        )  # fmt: skip
+            old,
+            self.after.splitlines(keepends=True),
+            f"a/{self.path}" if self.before is not None else "/dev/null",
+            f"b/{self.path}",
+        )
         return "".join(row if row.endswith("\n") else row + "\n" for row in rows)
 
 
@@ -255,8 +257,12 @@ def _shims(base: Path, used: dict[str, set[str]]) -> list[Change]:
                     problem=f"{path} is there already, and was not generated",
                     fix="Rename it; the generated module needs this name.",
                 )
-            if names <= shim.used_of(before) | {"type", "accelerator", "backend",
-                                                "accelerator_backend"}:  # fmt: skip
+            if names <= shim.used_of(before) | {
+                "type",
+                "accelerator",
+                "backend",
+                "accelerator_backend",
+            }:
                 continue  # edited by its owner, perhaps; it offers what is needed
         after = shim.write_shim(names | (shim.used_of(before) if before else frozenset()))
         ast.parse(after)
@@ -278,7 +284,9 @@ def _git(root: Path, *words: str) -> "subprocess.CompletedProcess[str] | None":
     try:
         return subprocess.run(  # noqa: S603 - words of our own
             ["git", "-C", str(root if root.is_dir() else root.parent), *words],  # noqa: S607 - whose
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except FileNotFoundError:
         return None

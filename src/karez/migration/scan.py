@@ -16,9 +16,23 @@ from karez.migration.import_layout import own_modules
 from karez.migration.rules.base import SHIM
 
 SKIPPED = frozenset(
-    (".git", ".hg", ".svn", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache",
-     ".pytest_cache", ".ruff_cache", "site-packages", ".ipynb_checkpoints", ".eggs")
-)  # fmt: skip
+    (
+        ".git",
+        ".hg",
+        ".svn",
+        "node_modules",
+        "__pycache__",
+        ".venv",
+        "venv",
+        ".tox",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        "site-packages",
+        ".ipynb_checkpoints",
+        ".eggs",
+    )
+)
 MAX_BYTES = 4 << 20
 """Larger files are data or generated."""
 _TEXTS = (

@@ -73,19 +73,42 @@ def name(index):
 
 _SIMPLE = {
     # name: what it returns on a machine without an accelerator
-    "synchronize": "None", "empty_cache": "None", "memory_allocated": "0",
-    "max_memory_allocated": "0", "memory_reserved": "0", "max_memory_reserved": "0",
-    "reset_peak_memory_stats": "None", "reset_accumulated_memory_stats": "None",
-    "memory_stats": "{}", "memory_summary": '""', "memory_snapshot": "[]", "manual_seed": "None",
-    "manual_seed_all": "None", "seed": "None", "set_rng_state_all": "None",
-    "get_rng_state_all": "[]", "is_bf16_supported": "False", "is_initialized": "False",
-    "ipc_collect": "None", "set_device": "None", "set_stream": "None",
-    "set_per_process_memory_fraction": "None", "utilization": "0",
-}  # fmt: skip
+    "synchronize": "None",
+    "empty_cache": "None",
+    "memory_allocated": "0",
+    "max_memory_allocated": "0",
+    "memory_reserved": "0",
+    "max_memory_reserved": "0",
+    "reset_peak_memory_stats": "None",
+    "reset_accumulated_memory_stats": "None",
+    "memory_stats": "{}",
+    "memory_summary": '""',
+    "memory_snapshot": "[]",
+    "manual_seed": "None",
+    "manual_seed_all": "None",
+    "seed": "None",
+    "set_rng_state_all": "None",
+    "get_rng_state_all": "[]",
+    "is_bf16_supported": "False",
+    "is_initialized": "False",
+    "ipc_collect": "None",
+    "set_device": "None",
+    "set_stream": "None",
+    "set_per_process_memory_fraction": "None",
+    "utilization": "0",
+}
 _MUST = (
-    "current_device", "mem_get_info", "initial_seed", "get_rng_state", "set_rng_state",
-    "current_stream", "default_stream", "get_device_name", "get_device_properties", "init",
-)  # fmt: skip
+    "current_device",
+    "mem_get_info",
+    "initial_seed",
+    "get_rng_state",
+    "set_rng_state",
+    "current_stream",
+    "default_stream",
+    "get_device_name",
+    "get_device_properties",
+    "init",
+)
 """These raised on a machine without a device, and do."""
 _WHOLE = {
     "is_accelerated": '''

@@ -70,75 +70,104 @@ _LIBRARIES = (
 )
 RULES: tuple[TextRule, ...] = (
     TextRule(
-        id="shell-variable", where=lambda p: is_shell(p) or is_docker(p), pattern=_TWIN,
-        kind=Kind.AUTOMATIC, hours=0.02,
+        id="shell-variable",
+        where=lambda p: is_shell(p) or is_docker(p),
+        pattern=_TWIN,
+        kind=Kind.AUTOMATIC,
+        hours=0.02,
         reason="A variable of CUDA that has a twin for NPUs, which is set beside it.",
     ),
     TextRule(
-        id="shell-nccl", where=lambda p: is_shell(p) or is_docker(p),
-        pattern=re.compile(r"\b(NCCL|TORCH_NCCL|CUDA|CUDNN|CUBLAS)_\w+="), kind=Kind.KEEP,
+        id="shell-nccl",
+        where=lambda p: is_shell(p) or is_docker(p),
+        pattern=re.compile(r"\b(NCCL|TORCH_NCCL|CUDA|CUDNN|CUBLAS)_\w+="),
+        kind=Kind.KEEP,
         reason="A variable that only NVIDIA's libraries read.",
     ),
     TextRule(
-        id="shell-program", where=lambda p: is_shell(p) or is_docker(p),
+        id="shell-program",
+        where=lambda p: is_shell(p) or is_docker(p),
         pattern=re.compile(r"(?<![\w-])(nvidia-smi|nvcc|nsys|ncu|dcgmi)(?![\w-])"),
-        kind=Kind.ASSISTED, hours=0.25,
-        reason="A program of NVIDIA's.", question="npu-smi info tells the same for NPUs.",
+        kind=Kind.ASSISTED,
+        hours=0.25,
+        reason="A program of NVIDIA's.",
+        question="npu-smi info tells the same for NPUs.",
     ),
     TextRule(
-        id="shell-device", where=is_shell,
+        id="shell-device",
+        where=is_shell,
         pattern=re.compile(r"(--?[\w-]*(?:device|backend)[\w-]*[ =])[\"']?(cuda(:\d+)?|nccl)\b"),
-        kind=Kind.ASSISTED, reason="A device or a backend is named on a command line.",
+        kind=Kind.ASSISTED,
+        reason="A device or a backend is named on a command line.",
         question="Leave the option out where its default follows the machine now, or name npu.",
     ),
     TextRule(
-        id="docker-image", where=is_docker,
+        id="docker-image",
+        where=is_docker,
         pattern=re.compile(r"(?im)^FROM\s+\S*(cuda|nvidia|nvcr\.io|pytorch/pytorch)\S*"),
-        kind=Kind.ASSISTED, hours=2.0, reason="The image is built on NVIDIA's.",
+        kind=Kind.ASSISTED,
+        hours=2.0,
+        reason="The image is built on NVIDIA's.",
         question="Ascend's images have CANN and torch_npu: quay.io/ascend/cann.",
     ),
     TextRule(
-        id="docker-devices", where=lambda p: is_docker(p) or is_shell(p),
+        id="docker-devices",
+        where=lambda p: is_docker(p) or is_shell(p),
         pattern=re.compile(r"--gpus\b|runtime:\s*nvidia|nvidia\.com/gpu|--runtime[= ]nvidia"),
-        kind=Kind.ASSISTED, hours=0.5, reason="Devices are handed to a container the NVIDIA way.",
+        kind=Kind.ASSISTED,
+        hours=0.5,
+        reason="Devices are handed to a container the NVIDIA way.",
         question="For NPUs: --device /dev/davinci0 and the driver's folders, or Ascend's runtime.",
     ),
     TextRule(
-        id="settings-device", where=lambda p: is_settings(p) and not is_requirements(p),
+        id="settings-device",
+        where=lambda p: is_settings(p) and not is_requirements(p),
         pattern=re.compile(
             r"(?im)^[ \t{,]*[\"']?[\w.-]*(device|accelerator|backend)[\w-]*[\"']?\s*[:=]\s*[\"']?"
             r"(cuda(:\d+)?|nccl|gpu)\b"
         ),
-        kind=Kind.ASSISTED, reason="A setting names the device or the backend.",
+        kind=Kind.ASSISTED,
+        reason="A setting names the device or the backend.",
         question="Say npu there, or have the program ask for its device.",
     ),
     TextRule(
-        id="requirement", where=is_requirements,
-        pattern=re.compile(rf"(?im)^[ \t\"'-]*({_LIBRARIES})(?![\w-])[^\n]*"), kind=Kind.ASSISTED,
-        hours=0.5, reason="A package that needs CUDA is installed.",
+        id="requirement",
+        where=is_requirements,
+        pattern=re.compile(rf"(?im)^[ \t\"'-]*({_LIBRARIES})(?![\w-])[^\n]*"),
+        kind=Kind.ASSISTED,
+        hours=0.5,
+        reason="A package that needs CUDA is installed.",
         question="Make it optional; the findings in the code say what stands in for it.",
     ),
     TextRule(
-        id="requirement-nvidia", where=is_requirements,
-        pattern=re.compile(r"(?im)^[ \t\"'-]*(nvidia-[\w-]+)[^\n]*"), kind=Kind.KEEP,
+        id="requirement-nvidia",
+        where=is_requirements,
+        pattern=re.compile(r"(?im)^[ \t\"'-]*(nvidia-[\w-]+)[^\n]*"),
+        kind=Kind.KEEP,
         reason="A part of torch's build for CUDA, which comes and goes with it.",
     ),
     TextRule(
-        id="requirement-torch", where=is_requirements,
-        pattern=re.compile(r"(?im)^[^#\n]*(\+cu\d+|whl/cu\d+)[^\n]*"), kind=Kind.ASSISTED,
-        hours=0.5, reason="torch is installed in a build for CUDA.",
+        id="requirement-torch",
+        where=is_requirements,
+        pattern=re.compile(r"(?im)^[^#\n]*(\+cu\d+|whl/cu\d+)[^\n]*"),
+        kind=Kind.ASSISTED,
+        hours=0.5,
+        reason="torch is installed in a build for CUDA.",
         question="Install torch and torch_npu of one version; `karez doctor` tells which fit CANN.",
     ),
     TextRule(
-        id="native-cuda", where=is_native,
+        id="native-cuda",
+        where=is_native,
         pattern=re.compile(
             r"#include\s*[<\"](cuda|cublas|cudnn|nccl|ATen/cuda|c10/cuda|torch/cuda)[\w./]*"
             r"|at::cuda::|c10::cuda::|\.is_cuda\(\)|cudaStream_t|CHECK_CUDA"
         ),
-        kind=Kind.MANUAL, hours=1.0, reason="C++ speaks to CUDA.",
+        kind=Kind.MANUAL,
+        hours=1.0,
+        reason="C++ speaks to CUDA.",
         question="What uses only ATen can ask for the tensor's device; the rest needs AscendCL.",
     ),
-)  # fmt: skip
+)
 CATALOGUE = (*(rule.id for rule in RULES), "cuda-kernel")
 
 
@@ -187,17 +216,28 @@ def _finding(
     column = match.start() - (text.rfind("\n", 0, match.start()) + 1) + 1
     asks = kind in (Kind.ASSISTED, Kind.MANUAL)
     return Finding(
-        rule=rule.id, kind=kind, path=path, line=line, column=column,
-        code=" ".join(match.group(0).split())[:100], reason=rule.reason,
-        question=rule.question if asks else "", hours=rule.hours if kind != Kind.KEEP else 0.0,
+        rule=rule.id,
+        kind=kind,
+        path=path,
+        line=line,
+        column=column,
+        code=" ".join(match.group(0).split())[:100],
+        reason=rule.reason,
+        question=rule.question if asks else "",
+        hours=rule.hours if kind != Kind.KEEP else 0.0,
         edits=tuple(edits),
-    )  # fmt: skip
+    )
 
 
 def _kernel(path: str, lines: int) -> Finding:
     return Finding(
-        rule="cuda-kernel", kind=Kind.MANUAL, path=path, line=1, column=1, code=f"{lines} lines",
+        rule="cuda-kernel",
+        kind=Kind.MANUAL,
+        path=path,
+        line=1,
+        column=1,
+        code=f"{lines} lines",
         reason="A kernel in CUDA C++: no renaming turns it into one for NPUs.",
         question="Is there a form in torch's operators? Otherwise write it in Ascend C or Triton.",
         hours=round(lines / LINES_PER_HOUR, 1),
-    )  # fmt: skip
+    )

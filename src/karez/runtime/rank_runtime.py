@@ -161,9 +161,13 @@ class RankRuntime:
         """This step must not count."""
         self.is_spoiled = True
         self.say(
-            "poisoned", generation=self.generation, step=self.step + 1, batch=self.batch,
-            error=why, replays=self.replays,
-        )  # fmt: skip
+            "poisoned",
+            generation=self.generation,
+            step=self.step + 1,
+            batch=self.batch,
+            error=why,
+            replays=self.replays,
+        )
 
     def is_broken_by(self, error: RuntimeError) -> bool:
         """Whether an error is that of a collective with a lost peer."""
@@ -321,10 +325,13 @@ class RankRuntime:
         steps = {0: ("start", 0)} if kept is None else kept.restorable(is_new=is_new)
         sharded = self._tracked is not None and self._tracked.is_sharded
         self.say(
-            "stood", generation=generation, sharded=sharded or self._make is not None,
+            "stood",
+            generation=generation,
+            sharded=sharded or self._make is not None,
             steps={str(step): source for step, (source, _) in steps.items()},
-            born={str(step): born for step, (_, born) in steps.items() if born}, found=found,
-        )  # fmt: skip
+            born={str(step): born for step, (_, born) in steps.items() if born},
+            found=found,
+        )
 
     def _go(self, message: dict[str, Any]) -> bool:
         """Form the group and restore; False: stay and wait, something broke again."""
@@ -381,9 +388,14 @@ class RankRuntime:
     @property
     def _restorer(self) -> Restorer:
         return Restorer(
-            tracked=self.need_tracked(), snapshots=self._keeping, group=self._group,
-            rank=self.rank, world=self.world, seed=self._seed, is_built=self._make is not None,
-        )  # fmt: skip
+            tracked=self.need_tracked(),
+            snapshots=self._keeping,
+            group=self._group,
+            rank=self.rank,
+            world=self.world,
+            seed=self._seed,
+            is_built=self._make is not None,
+        )
 
     def _build(self) -> None:
         """Make what is bound to the group anew, and keep its state from now on."""

@@ -120,9 +120,15 @@ class _Rows:
         self._others: dict[str, Any] = {}
 
     def add(
-        self, name: str, value: Any, first: int, end: int, *,
-        dim: int = 0, like: torch.Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        value: Any,
+        first: int,
+        end: int,
+        *,
+        dim: int = 0,
+        like: torch.Tensor | None = None,
+    ) -> None:
         """Rows of a tensor, or with `like` of one that is split as that is."""
         is_split = isinstance(value, torch.Tensor) and (
             like is None or (value.dim() > 0 and value.shape == like.shape)

@@ -138,10 +138,16 @@ def placed_like(state: Any, optimizer: torch.optim.Optimizer) -> Any:
         like: Any = parameters[index]
         shape = like.to_local().shape
         kept[index] = {
-            name: DTensor.from_local(value, like.device_mesh, like.placements, run_check=False,
-                                     shape=like.shape, stride=like.stride())
+            name: DTensor.from_local(
+                value,
+                like.device_mesh,
+                like.placements,
+                run_check=False,
+                shape=like.shape,
+                stride=like.stride(),
+            )
             if isinstance(value, torch.Tensor) and value.dim() and value.shape == shape
             else value
             for name, value in moments.items()
-        }  # fmt: skip
+        }
     return {**state, "state": kept}

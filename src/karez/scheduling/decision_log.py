@@ -58,10 +58,16 @@ class ClusterDelta:
 
 
 _OLD_KEYS: Final = {
-    "fresh": "is_reset", "had": "usage_s", "given": "released", "left": "withdrawn",
-    "taken": "reserved", "holds": "running", "came": "arrived", "moves": "relocations",
+    "fresh": "is_reset",
+    "had": "usage_s",
+    "given": "released",
+    "left": "withdrawn",
+    "taken": "reserved",
+    "holds": "running",
+    "came": "arrived",
+    "moves": "relocations",
     "rules": "policy",
-}  # fmt: skip
+}
 _OLD_POLICY_KEYS: Final = {"moves": "defragments", "patience_s": "reserve_after_s"}
 
 
@@ -105,8 +111,10 @@ def _place(grant: Grant) -> str:
     words = [_numbers(grant.kind, grant.devices)] if grant.devices else []
     words += [_numbers("cpu", grant.cores)] if grant.cores else []
     for name, amount in (
-        ("dpu", grant.dpu_milli), ("memory", grant.memory_bytes), ("storage", grant.storage_bytes),
-    ):  # fmt: skip
+        ("dpu", grant.dpu_milli),
+        ("memory", grant.memory_bytes),
+        ("storage", grant.storage_bytes),
+    ):
         words += [f"{name}={amount}"] if amount else []
     role = f"({grant.role})" if grant.role else ""
     return f"{grant.node}{role}/{'+'.join(words)}"
@@ -218,8 +226,12 @@ class RecordedEngine:
             cluster.add(run)
         for waiting in before.pending.values():
             self.engine.add(waiting)
-        edges = [edge for node in self._nodes for w in node.windows
-                 for edge in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)]  # fmt: skip
+        edges = [
+            edge
+            for node in self._nodes
+            for w in node.windows
+            for edge in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)
+        ]
         self._recheck_at = min((edge for edge in edges if edge > now), default=float("inf"))
 
 

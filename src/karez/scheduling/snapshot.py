@@ -33,7 +33,7 @@ class Snapshot:
     running: Sequence[AllocatedWorkload] = ()
     projects: Mapping[str, Project] = field(default_factory=dict)
     usage_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the whole pool that each project had, as `karez.scheduling.queue.fair_share` counts them."""
+    """Seconds of the whole pool that each project used, as queue.fair_share counts them."""
     usage_at: float = 0.0
 
 

@@ -30,7 +30,7 @@ from karez.vault.keys import Pepper, read_or_make, write_private, write_public
 from karez.vault.signing import CloudKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PRELOAD = "karez.studio.recipes.warm"
+PRELOAD = "karez.studio.recipes.preload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,13 @@ from karez.simulation.openb import read_nodes
 PROJECT: Final = "project"
 """The label of nodes that take one project's work only."""
 MOST: Final = {
-    "count": 200_000, "npu": 64, "gpu": 64, "cpu": 1024, "dpu": 64, "per_supernode": 200_000,
-}  # fmt: skip
+    "count": 200_000,
+    "npu": 64,
+    "gpu": 64,
+    "cpu": 1024,
+    "dpu": 64,
+    "per_supernode": 200_000,
+}
 """Largest amounts: the design goes to 100,000 devices; beyond this lies a slip of the pen."""
 _KNOWN = {*MOST, "name", "model", "memory", "storage", "project", "labels", "site", "cluster"}
 
@@ -120,8 +125,10 @@ def _from_csv(text: str, file: str) -> list[Node]:
                 problem=f"in {file}, node {row.name}: {cpu_milli} thousandths of a core"
             )
         model = row.devices[0][0] if row.devices else ""
-        devices = (*_devices(DeviceKind.GPU, len(row.devices), model),
-                   *_devices(DeviceKind.CPU, cpu_milli // MILLI, ""))  # fmt: skip
+        devices = (
+            *_devices(DeviceKind.GPU, len(row.devices), model),
+            *_devices(DeviceKind.CPU, cpu_milli // MILLI, ""),
+        )
         nodes.append(
             Node(id=NodeId(row.name), address="", devices=devices, memory_bytes=memory_bytes)
         )

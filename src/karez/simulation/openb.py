@@ -14,7 +14,7 @@ MOST_DEVICES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PodRequest:
     """One worker of a trace."""
 
     devices: int
@@ -50,7 +50,7 @@ def read_nodes(lines: Iterable[str], file: str) -> Sequence[Row]:
     return sorted(rows, key=lambda row: row.name)
 
 
-def read_pods(lines: Iterable[str], file: str) -> Sequence[Asked]:
+def read_pods(lines: Iterable[str], file: str) -> Sequence[PodRequest]:
     """Columns `cpu_milli, memory_mib, num_gpu, gpu_milli`, and `gpu_spec` if there.
 
     Raises:
@@ -63,12 +63,12 @@ def read_pods(lines: Iterable[str], file: str) -> Sequence[Asked]:
     return asked
 
 
-def _asked(line: Line) -> Asked:
+def _asked(line: Line) -> PodRequest:
     count = line.whole("num_gpu", high=MOST_DEVICES)
     milli = line.whole("gpu_milli", low=1 if count else 0, high=MILLI) if count else MILLI
     if count > 1 and milli < MILLI:
         raise line.problem("gpu_milli", f"a share of {count} devices; only one can be shared")
-    return Asked(
+    return PodRequest(
         devices=count,
         milli=milli,
         cpu_milli=line.whole("cpu_milli"),

@@ -15,9 +15,9 @@ from karez.scheduling.placement.inventory import CPU, Inventory, Row, Shape, bui
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import PPM, request_mix
 from karez.scheduling.placement.scores import Policy, fragmentation
-from karez.simulation.openb import Asked
+from karez.simulation.openb import PodRequest
 
-MOST_MISSES = 1000
+MAX_MISSES = 1000
 """Clones in a row that may be too large before the load is as near as it gets."""
 POLICIES = {"best-fit": Policy.BEST_FIT, "fgd": Policy.FGD, "karez": Policy.KAREZ}
 
@@ -81,7 +81,7 @@ class PackingReport:
 
 
 def pack(
-    rows: Sequence[Row], pods: Sequence[Asked], policy: Policy, seed: int, load: float
+    rows: Sequence[Row], pods: Sequence[PodRequest], policy: Policy, seed: int, load: float
 ) -> PackingRun:
     """One run.
 
@@ -127,7 +127,7 @@ def arrivals(base: Sequence[Shape], capacity_milli: int, seed: int, load: float)
     while asked > limit:
         asked -= shapes.pop(int(chance.integers(len(shapes)))).device_milli
     misses = 0
-    while misses < MOST_MISSES:
+    while misses < MAX_MISSES:
         clone = base[int(chance.integers(len(base)))]
         if asked + clone.device_milli <= limit:
             shapes.append(clone)
@@ -142,7 +142,7 @@ def arrivals(base: Sequence[Shape], capacity_milli: int, seed: int, load: float)
 
 def packing(
     rows: Sequence[Row],
-    pods: Sequence[Asked],
+    pods: Sequence[PodRequest],
     *,
     policy: str,
     seeds: Sequence[int],

@@ -330,14 +330,23 @@ def replay_of(
         return NodeSelector(inventory=pool.inventory, mix=request_mix(asked), policy=policy)
 
     first = ClusterDelta(
-        at=0.0, is_reset=True, nodes=tuple(nodes), policy=rules,
+        at=0.0,
+        is_reset=True,
+        nodes=tuple(nodes),
+        policy=rules,
         projects=tuple(hooks.projects.values()) or None,
-    )  # fmt: skip
+    )
     engine_log = RecordedEngine(write=hooks.write, make_selector=selector)
     replay = Replay(
-        engine_log=engine_log, nodes=nodes, jobs=fitting, known=known, on_end=hooks.on_end,
-        kinds=kinds, outages=hooks.outages, first=first,
-    )  # fmt: skip
+        engine_log=engine_log,
+        nodes=nodes,
+        jobs=fitting,
+        known=known,
+        on_end=hooks.on_end,
+        kinds=kinds,
+        outages=hooks.outages,
+        first=first,
+    )
     return replay, len(jobs) - len(fitting)
 
 

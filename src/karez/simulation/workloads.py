@@ -86,10 +86,17 @@ def read_jobs(lines: Iterable[str], file: str) -> Sequence[TraceJob]:
 
 def _shifted(job: TraceJob, start: float) -> TraceJob:
     return TraceJob(
-        arrives_s=job.arrives_s - start, runs_s=job.runs_s, devices=job.devices,
-        project=job.project, gang=job.gang, sort=job.sort, priority=job.priority,
-        preemptible=job.preemptible, resumes=job.resumes, deadline_s=job.deadline_s,
-    )  # fmt: skip
+        arrives_s=job.arrives_s - start,
+        runs_s=job.runs_s,
+        devices=job.devices,
+        project=job.project,
+        gang=job.gang,
+        sort=job.sort,
+        priority=job.priority,
+        preemptible=job.preemptible,
+        resumes=job.resumes,
+        deadline_s=job.deadline_s,
+    )
 
 
 def _philly(line: Line) -> list[TraceJob]:
@@ -226,10 +233,17 @@ _FORMATS: tuple[tuple[str, tuple[str, ...], Callable[[Line], list[TraceJob]]], .
     (
         "instance_sn",
         (
-            "role", "app_name", "cpu_request", "gpu_request", "rdma_request", "memory_request",
-            "disk_request", "creation_time", "deletion_time",
+            "role",
+            "app_name",
+            "cpu_request",
+            "gpu_request",
+            "rdma_request",
+            "memory_request",
+            "disk_request",
+            "creation_time",
+            "deletion_time",
         ),
         _dlrm,
     ),
     ("arrive", ("arrive", "runs"), _own),
-)  # fmt: skip
+)

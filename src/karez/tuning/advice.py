@@ -82,14 +82,15 @@ def _look(node: ast.AST, source: Source) -> Iterator[tuple[str, str, str]]:
                 "channels-last",
                 "NPUs have a layout of their own; contiguous tensors are converted once.",
                 "documentation",
-            )  # fmt: skip
+            )
     elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Compare):
         if isinstance(node.ctx, ast.Load) and _in_loop(node, source):
             yield (
                 "dynamic-shape",
                 "A mask as an index makes a shape that depends on the data: each new shape is "
-                "compiled or planned anew. torch.where keeps the shape.", "migrations",
-            )  # fmt: skip
+                "compiled or planned anew. torch.where keeps the shape.",
+                "migrations",
+            )
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         yield from _fusions(node, source)
 
@@ -111,15 +112,16 @@ def _calls(node: ast.Call, source: Source) -> Iterator[tuple[str, str, str]]:
             "dynamic-shape",
             f"{last} makes a shape that depends on the data: each new one is planned anew.",
             "migrations",
-        )  # fmt: skip
+        )
     if last == "convert_sync_batchnorm":
         yield "sync-batchnorm", "Over twenty of them wait for one another in each step.", "advisor"
     if name in ("torch.nn.functional.softmax", "torch.softmax") and _is_attention(node, source):
         yield (
             "fused-attention",
             "Attention written out: F.scaled_dot_product_attention, or "
-            "torch_npu.npu_fusion_attention, is one kernel.", "advisor",
-        )  # fmt: skip
+            "torch_npu.npu_fusion_attention, is one kernel.",
+            "advisor",
+        )
     if name.startswith("torch.optim.") and last in ("Adam", "AdamW", "SGD"):
         fused = any(word.arg == "fused" for word in node.keywords)
         if not fused:
@@ -142,7 +144,7 @@ def _sizes(node: ast.Call, source: Source) -> Iterator[tuple[str, str, str]]:
             "odd-size",
             f"{odd[0]} is no multiple of {CUBE}: part of the matrix unit stays idle. Pad it.",
             "advisor",
-        )  # fmt: skip
+        )
 
 
 def _fusions(node: ast.BinOp, source: Source) -> Iterator[tuple[str, str, str]]:

@@ -34,9 +34,15 @@ _MEMORY = {
 }
 _CHUNK = 1 << 20
 _BROKEN = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
     csv.Error,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,44 +170,69 @@ class _Kernels:
         for kind, one in self._cpu.items():
             types = f" Its inputs are {'; '.join(sorted(one.about))}." if one.about else ""
             yield self._slow(
-                "ai-cpu", kind, one, "It ran on the AI CPU, not on the AI Core: float32 or int32 "
-                f"inputs, or another operator.{types}", "advisor",
-            )  # fmt: skip
+                "ai-cpu",
+                kind,
+                one,
+                "It ran on the AI CPU, not on the AI Core: float32 or int32 "
+                f"inputs, or another operator.{types}",
+                "advisor",
+            )
         if self._dynamic.count > DYNAMIC_SHARE * self._all.count:
             yield self._slow(
-                "dynamic-shape", "all kernels", self._dynamic,
+                "dynamic-shape",
+                "all kernels",
+                self._dynamic,
                 "Their shapes change from call to call, so each is planned anew: pad or bucket "
-                "inputs; torch_npu.npu.set_compile_mode(jit_compile=False).", "karez",
-            )  # fmt: skip
+                "inputs; torch_npu.npu.set_compile_mode(jit_compile=False).",
+                "karez",
+            )
         for kind, one in self._layout.items():
             if one.time_us > LAYOUT_SHARE * total:
                 yield self._slow(
-                    "layout", kind, one, "Tensors are turned from one layout to another: no "
-                    "channels_last, and npu_confusion_transpose for permute with reshape.", "karez",
-                )  # fmt: skip
+                    "layout",
+                    kind,
+                    one,
+                    "Tensors are turned from one layout to another: no "
+                    "channels_last, and npu_confusion_transpose for permute with reshape.",
+                    "karez",
+                )
         for kind, one in self._axis.items():
             if one.time_us > AXIS_SHARE * total:
                 yield self._slow(
-                    "odd-size", kind, one, f"Inner axes that are no multiple of {CUBE_AXIS}: "
-                    f"{_some(one.about)}. Pad the layers.", "advisor",
-                )  # fmt: skip
+                    "odd-size",
+                    kind,
+                    one,
+                    f"Inner axes that are no multiple of {CUBE_AXIS}: "
+                    f"{_some(one.about)}. Pad the layers.",
+                    "advisor",
+                )
         for kind, one in self._attention.items():
             yield self._slow(
-                "odd-head", kind, one, f"Head sizes that are no multiple of {ATTENTION_AXIS}: "
-                f"{_some(one.about)}.", "advisor",
-            )  # fmt: skip
+                "odd-head",
+                kind,
+                one,
+                f"Head sizes that are no multiple of {ATTENTION_AXIS}: {_some(one.about)}.",
+                "advisor",
+            )
         if self._written_out.count:
             yield self._slow(
-                "fused-attention", "matmul, softmax, matmul", self._written_out,
+                "fused-attention",
+                "matmul, softmax, matmul",
+                self._written_out,
                 "Attention written out: F.scaled_dot_product_attention, or npu_fusion_attention.",
                 "advisor",
-            )  # fmt: skip
+            )
 
     def _slow(self, rule: str, what: str, one: _Sum, reason: str, source: str) -> Slow:
         return Slow(
-            rule=rule, what=what, count=one.count, time_us=one.time_us,
-            share=one.time_us / (self._all.time_us or 1.0), reason=reason, source=source,
-        )  # fmt: skip
+            rule=rule,
+            what=what,
+            count=one.count,
+            time_us=one.time_us,
+            share=one.time_us / (self._all.time_us or 1.0),
+            reason=reason,
+            source=source,
+        )
 
 
 def _steps(file: TextIO) -> Iterator[Slow]:
@@ -213,20 +244,27 @@ def _steps(file: TextIO) -> Iterator[Slow]:
     total = sum(spent.values())
     reasons = {
         "Free": (
-            "idle", "The device waits for the host: fewer and larger operators, no waits "
+            "idle",
+            "The device waits for the host: fewer and larger operators, no waits "
             "(.item(), .cpu()) in the loop, TASK_QUEUE_ENABLE=2, CPU_AFFINITY_CONF=1.",
         ),
         "Communication(Not Overlapped)": (
-            "exposed-communication", "Communication that no computing hides: larger buckets, "
+            "exposed-communication",
+            "Communication that no computing hides: larger buckets, "
             "overlap (bucket_cap_mb, FSDP2's prefetch), accumulation over more batches.",
         ),
-    }  # fmt: skip
+    }
     for name, (rule, reason) in reasons.items():
         if total and spent[name] > SHARE * total:
             yield Slow(
-                rule=rule, what=name, count=len(rows), time_us=spent[name],
-                share=spent[name] / total, reason=reason, source="advisor",
-            )  # fmt: skip
+                rule=rule,
+                what=name,
+                count=len(rows),
+                time_us=spent[name],
+                share=spent[name] / total,
+                reason=reason,
+                source="advisor",
+            )
 
 
 def _trace(file: TextIO) -> Iterator[Slow]:
@@ -253,24 +291,51 @@ def _trace(file: TextIO) -> Iterator[Slow]:
         elif name.startswith("Optimizer.step#") and "Fused" not in name:
             optimizers[name.partition("#")[2]].add(time_us)
     found = [
-        _told("slow-loader", "DataLoader", loads, loads.count > 0, "Batches that took over 10 ms: "
-              "more num_workers, pin_memory=True, data on a faster disk, no archives."),
-        _told("garbage", "Python", collections, collections.count > 0, "Garbage collections over "
-              "1 ms stop the host: gc.freeze() after the start, gc.set_threshold()."),
-        _told("sync-batchnorm", "SyncBatchNorm", batchnorms, batchnorms.count > SYNC_BATCHNORMS,
-              "They wait for one another in each step: BatchNorm, where it does."),
-        _told("blocking", "every launch", waits, waits.count > SYNC_SHARE * max(1, launches),
-              "After a launch the host waits for the stream: unset ASCEND_LAUNCH_BLOCKING."),
-    ]  # fmt: skip
+        _told(
+            "slow-loader",
+            "DataLoader",
+            loads,
+            loads.count > 0,
+            "Batches that took over 10 ms: "
+            "more num_workers, pin_memory=True, data on a faster disk, no archives.",
+        ),
+        _told(
+            "garbage",
+            "Python",
+            collections,
+            collections.count > 0,
+            "Garbage collections over "
+            "1 ms stop the host: gc.freeze() after the start, gc.set_threshold().",
+        ),
+        _told(
+            "sync-batchnorm",
+            "SyncBatchNorm",
+            batchnorms,
+            batchnorms.count > SYNC_BATCHNORMS,
+            "They wait for one another in each step: BatchNorm, where it does.",
+        ),
+        _told(
+            "blocking",
+            "every launch",
+            waits,
+            waits.count > SYNC_SHARE * max(1, launches),
+            "After a launch the host waits for the stream: unset ASCEND_LAUNCH_BLOCKING.",
+        ),
+    ]
     found += [
         _told("memory", name, one, one.time_us > MEMORY_US, _MEMORY[name])
         for name, one in memory.items()
     ]
     found += [
-        _told("fused-optimizer", name, one, is_worth=True,
-              reason="One kernel for all parameters: fused=True, or torch_npu.optim.NpuFused….")
+        _told(
+            "fused-optimizer",
+            name,
+            one,
+            is_worth=True,
+            reason="One kernel for all parameters: fused=True, or torch_npu.optim.NpuFused….",
+        )
         for name, one in optimizers.items()
-    ]  # fmt: skip
+    ]
     return (one for one in found if one is not None)
 
 
@@ -300,17 +365,25 @@ def _communication(file: TextIO) -> Iterator[Slow]:
     for link, (count, few) in packets.items():
         if few > SMALL_SHARE * count:
             yield Slow(
-                rule="small-packets", what=link, count=few, time_us=small[link].time_us,
-                share=few / count, source="advisor",
+                rule="small-packets",
+                what=link,
+                count=few,
+                time_us=small[link].time_us,
+                share=few / count,
+                source="advisor",
                 reason=f"Under {SMALL_MB[link]:.0f} MB each: larger buckets or batches, "
                 "accumulation; ZeRO-1 or 2 instead of 3 where memory allows.",
-            )  # fmt: skip
+            )
     if odd.count:
         yield Slow(
-            rule="odd-packets", what="sizes", count=odd.count, time_us=odd.time_us, share=0.0,
+            rule="odd-packets",
+            what="sizes",
+            count=odd.count,
+            time_us=odd.time_us,
+            share=0.0,
             reason=f"Sizes that are no multiple of {ALIGN_BYTES} bytes: pad what is reduced.",
             source="advisor",
-        )  # fmt: skip
+        )
 
 
 _READERS: Mapping[str, Callable[[TextIO], Iterable[Slow]]] = {
@@ -353,9 +426,14 @@ def _told(rule: str, what: str, one: _Sum, is_worth: bool, reason: str) -> Slow 
     if not is_worth:
         return None
     return Slow(
-        rule=rule, what=what, count=one.count, time_us=one.time_us, share=0.0, reason=reason,
+        rule=rule,
+        what=what,
+        count=one.count,
+        time_us=one.time_us,
+        share=0.0,
+        reason=reason,
         source="advisor",
-    )  # fmt: skip
+    )
 
 
 def _axes(shape: str) -> Sequence[int]:

@@ -34,9 +34,14 @@ class ForkServerClient:
         env.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
         with log.open("ab") as file:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command, pass_fds=[theirs.fileno()], env=env, stdin=subprocess.DEVNULL,
-                stdout=file, stderr=file, start_new_session=True,
-            )  # fmt: skip
+                command,
+                pass_fds=[theirs.fileno()],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         theirs.close()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -93,12 +98,18 @@ class ReplicaServerProcess:
     def _start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(  # noqa: S603 - our own program
             [
-                sys.executable, "-m", "karez.drivers.steward.replica_server",
-                self._address, str(self.port), str(self._memory),
+                sys.executable,
+                "-m",
+                "karez.drivers.steward.replica_server",
+                self._address,
+                str(self.port),
+                str(self._memory),
             ],
             env={**inherited(), "KAREZ_KEEPER_TOKEN": self._token},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         line = process.stdout.readline() if process.stdout else b""
         self.port = int(line or self.port)
         return process

@@ -1,8 +1,8 @@
-"""The process that bears all others of a node: single-threaded, warm, and never left alone.
+"""Fork server: single-threaded, torch preloaded; the parent of every workload process of a node.
 
-Run as `python -m karez.drivers.steward.fork_server FD [PRELOAD]`. It forks on request, so that a rank
-starts with torch already imported, and reports every exit. When its socket closes it kills what
-it bore and ends: a steward that dies leaves nobody behind.
+Run as `python -m karez.drivers.steward.fork_server FD [PRELOAD]`. It forks on request, so that a
+rank starts with torch already imported, and reports every exit. When its socket closes it kills
+its children and ends: a steward that dies leaves no process behind.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
-"""The process that holds peers' training state in memory and ships this node's to a peer.
+"""Replica server: holds peers' training state in memory and sends this node's to the peers.
 
-Run as `python -m karez.drivers.steward.replica_server HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in its
-environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
+Run as `python -m karez.drivers.steward.replica_server HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in
+its environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
 the peers' keepers, and marks it replicated. It never unpickles anything.
 """
 
@@ -140,9 +140,10 @@ class ReplicaServer:
             self._epochs[name[0]] = epoch
             held = self._held.setdefault(name, {})
             held[step] = _Replica(
-                body=blob, whole=bool(request.get("whole", True)),
+                body=blob,
+                whole=bool(request.get("whole", True)),
                 generation=int(request.get("generation", 0)),
-            )  # fmt: skip
+            )
             for other in sorted(held):
                 if other > step or other <= step - MAX_KEPT_STEPS:
                     del held[other]  # given up by a recovery, or no longer needed

@@ -22,13 +22,22 @@ from karez.migration.rules import (
 from karez.migration.rules.base import AnyRule, Api, Rule
 
 APIS: tuple[AnyRule, ...] = (
-    *devices_api.RULES, *memory_api.RULES, *streams_api.RULES, *types_api.RULES,
-)  # fmt: skip
+    *devices_api.RULES,
+    *memory_api.RULES,
+    *streams_api.RULES,
+    *types_api.RULES,
+)
 SYNTAX: tuple[AnyRule, ...] = (
-    *tensors.RULES, *literals.RULES[:5], *collectives.RULES,
-    *environment.RULES, *literals.RULES[5:], *precision.RULES, *compiled.RULES,
-    *libraries.RULES, *fallback.RULES,
-)  # fmt: skip
+    *tensors.RULES,
+    *literals.RULES[:5],
+    *collectives.RULES,
+    *environment.RULES,
+    *literals.RULES[5:],
+    *precision.RULES,
+    *compiled.RULES,
+    *libraries.RULES,
+    *fallback.RULES,
+)
 """In the order in which they are asked; what one claims, the next never sees."""
 CATALOGUE: tuple[AnyRule, ...] = (*APIS, *SYNTAX, *imports.RULES)
 

@@ -118,12 +118,20 @@ class Rule(ABC, Generic[N]):
         code = " ".join(site.source.code(node).split())
         what = kind or self.kind
         return Finding(
-            rule=self.id(), kind=what, path=site.source.path, line=line, column=column,
+            rule=self.id(),
+            kind=what,
+            path=site.source.path,
+            line=line,
+            column=column,
             code=code if len(code) <= MAX_CODE else code[: MAX_CODE - 1] + "…",
-            reason=self.reason(), question=question or (self.question if what in _ASKS else ""),
-            forms=forms, hours=self.hours if what != Kind.KEEP else 0.0, api=api,
-            edits=tuple(edits), needs=needs if edits else frozenset(),
-        )  # fmt: skip
+            reason=self.reason(),
+            question=question or (self.question if what in _ASKS else ""),
+            forms=forms,
+            hours=self.hours if what != Kind.KEEP else 0.0,
+            api=api,
+            edits=tuple(edits),
+            needs=needs if edits else frozenset(),
+        )
 
 
 _ASKS = (Kind.ASSISTED, Kind.MANUAL)

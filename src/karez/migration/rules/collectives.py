@@ -36,8 +36,10 @@ class NcclBackend(Rule[ast.AST]):
         if isinstance(parent, ast.Call) and value in parent.args:
             name = site.source.dotted(parent.func) or site.source.code(parent.func)
             if name in _BACKEND_CALLS or name.rpartition(".")[2] in (
-                "init_process_group", "init_distributed", "new_group",
-            ):  # fmt: skip
+                "init_process_group",
+                "init_distributed",
+                "new_group",
+            ):
                 return True
         holder = holder_of(node, site)
         return holder is not None and bool(_BACKEND_WORDS.search(holder))
@@ -58,9 +60,11 @@ class NcclComparison(Rule[ast.Compare]):
             return self.found(node, site, kind=Kind.KEEP)
         new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
         return self.found(
-            node, site, [site.swap(literal, new) for literal in literals],
+            node,
+            site,
+            [site.swap(literal, new) for literal in literals],
             needs=site.needs("accelerator_backend"),
-        )  # fmt: skip
+        )
 
 
 class NcclChoice(Rule[ast.AST]):
@@ -107,9 +111,11 @@ class NcclMixed(Rule[ast.AST]):
         parent = site.source.parent(node)
         plain = isinstance(parent, (ast.keyword, ast.Assign, ast.Call))
         return self.found(
-            node, site, [site.swap(node, new if plain else f"({new})")],
+            node,
+            site,
+            [site.swap(node, new if plain else f"({new})")],
             needs=site.needs("type", "backend"),
-        )  # fmt: skip
+        )
 
 
 class NcclString(Rule[ast.AST]):
@@ -180,10 +186,12 @@ class DataParallel(Rule[ast.AST]):
         """See Rule."""
         name = site.source.dotted(node)
         if name not in (
-            "torch.nn.DataParallel", "torch.nn.parallel.DataParallel",
-            "torch.nn.parallel.data_parallel", "torch.nn.parallel.replicate",
+            "torch.nn.DataParallel",
+            "torch.nn.parallel.DataParallel",
+            "torch.nn.parallel.data_parallel",
+            "torch.nn.parallel.replicate",
             "torch.nn.parallel.parallel_apply",
-        ):  # fmt: skip
+        ):
             return None
         site.claim_all(node)
         parent = site.source.parent(node)
@@ -195,6 +203,12 @@ class DataParallel(Rule[ast.AST]):
 
 
 RULES: tuple[AnyRule, ...] = (
-    NcclComparison, NcclMixed, NcclChoice, NcclBackend, NcclAvailable, NcclGroup, DataParallel,
+    NcclComparison,
+    NcclMixed,
+    NcclChoice,
+    NcclBackend,
+    NcclAvailable,
+    NcclGroup,
+    DataParallel,
     NcclString,
-)  # fmt: skip
+)

@@ -129,6 +129,11 @@ class QuantisedLoading(Rule[ast.keyword]):
 
 
 RULES: tuple[AnyRule, ...] = (
-    TorchCompile, TorchScript, CompilerSettings, DataPointer, SparseTensors, AttentionChoice,
+    TorchCompile,
+    TorchScript,
+    CompilerSettings,
+    DataPointer,
+    SparseTensors,
+    AttentionChoice,
     QuantisedLoading,
-)  # fmt: skip
+)

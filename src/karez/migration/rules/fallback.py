@@ -36,9 +36,11 @@ class CudaOther(Rule[ast.AST]):
             return None
         site.claim_all(node)
         return self.found(
-            node, site, kind=Kind.ASSISTED,
+            node,
+            site,
+            kind=Kind.ASSISTED,
             question="torch.get_device_module() is the module of whatever device there is.",
-        )  # fmt: skip
+        )
 
 
 class CudaPath(Rule[ast.Constant]):
@@ -60,9 +62,17 @@ class MentionsCuda(Rule[ast.AST]):
     """A name or a text of the program's own that mentions CUDA; it works as it is."""
 
     nodes = (
-        ast.Name, ast.Attribute, ast.Constant, ast.arg, ast.keyword, ast.FunctionDef,
-        ast.AsyncFunctionDef, ast.ClassDef, ast.alias, ast.ImportFrom,
-    )  # fmt: skip
+        ast.Name,
+        ast.Attribute,
+        ast.Constant,
+        ast.arg,
+        ast.keyword,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.alias,
+        ast.ImportFrom,
+    )
     kind = Kind.KEEP
 
     def find(self, node: ast.AST, site: Site) -> Finding | None:

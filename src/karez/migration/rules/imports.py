@@ -51,9 +51,11 @@ class CudaFromImport(Rule[ast.ImportFrom]):
             return None
         if any(alias.name == "*" for alias in mine):
             return self.found(
-                node, site, kind=Kind.MANUAL,
+                node,
+                site,
+                kind=Kind.MANUAL,
                 question="Import the names that are used; nobody can tell which these are.",
-            )  # fmt: skip
+            )
         lines: dict[str, list[str]] = {}
         rest = [alias for alias in node.names if alias not in mine]
         if rest:
@@ -69,9 +71,11 @@ class CudaFromImport(Rule[ast.ImportFrom]):
             new = _new_name(rule, site)
             if not new or rule.kind != Kind.AUTOMATIC:
                 return self.found(
-                    node, site, kind=rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED,
+                    node,
+                    site,
+                    kind=rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED,
                     question=rule.question,
-                )  # fmt: skip
+                )
             module, _, name = new.rpartition(".")
             module = site.module if module == site.shim else module
             lines.setdefault(module, []).append(name if name == own else f"{name} as {own}")

@@ -299,19 +299,53 @@ class CustomOperator(Rule[ast.AST]):
         parts = name.split(".")
         if parts[:2] != ["torch", "ops"] or len(parts) != _NAMESPACE:
             return None
-        known = ("aten", "prims", "prim", "torchvision", "c10d", "load_library", "profiler",
-                 "_c10d_functional", "torchaudio", "higher_order", "quantized", "npu")  # fmt: skip
+        known = (
+            "aten",
+            "prims",
+            "prim",
+            "torchvision",
+            "c10d",
+            "load_library",
+            "profiler",
+            "_c10d_functional",
+            "torchaudio",
+            "higher_order",
+            "quantized",
+            "npu",
+        )
         return None if parts[2] in known else self.found(node, site)
 
 
 _NAMESPACE = 3
 
 RULES: tuple[AnyRule, ...] = (
-    Triton, TritonKernel, FlashAttention, Xformers, Apex, BitsAndBytes, MambaKernels,
-    TransformerEngine, Deepspeed, Megatron, Nvml, Dali, TensorRt, Cupy, NumbaCuda, Rapids,
-    SparseConvolution, GraphKernels, DetectionKernels, FaissGpu, QuantisedKernels,
-    ServingEngines, FusedLibraries, CppExtension, CompiledModule, CustomOperator,
-)  # fmt: skip
+    Triton,
+    TritonKernel,
+    FlashAttention,
+    Xformers,
+    Apex,
+    BitsAndBytes,
+    MambaKernels,
+    TransformerEngine,
+    Deepspeed,
+    Megatron,
+    Nvml,
+    Dali,
+    TensorRt,
+    Cupy,
+    NumbaCuda,
+    Rapids,
+    SparseConvolution,
+    GraphKernels,
+    DetectionKernels,
+    FaissGpu,
+    QuantisedKernels,
+    ServingEngines,
+    FusedLibraries,
+    CppExtension,
+    CompiledModule,
+    CustomOperator,
+)
 
 
 def _is_module(part: str) -> bool:

@@ -10,16 +10,30 @@ from karez.migration.rules.kernel_guards import asked
 _DEVICE = re.compile(r"cuda(?::(\d+))?\Z")
 _DEVICE_CALLS = frozenset(
     (
-        "torch.device", "torch.autocast", "torch.amp.autocast", "torch.amp.GradScaler",
-        "torch.Generator", "torch.set_default_device", "torch.get_device_module",
-        "torch.amp.autocast_mode.autocast", "torch.amp.is_autocast_available",
-        "torch.is_autocast_enabled", "torch.get_autocast_dtype", "torch.set_autocast_enabled",
-        "torch.amp.custom_fwd", "torch.amp.custom_bwd", "torch.load", "torch.jit.load",
-        "torch.distributed.device_mesh.init_device_mesh", "torch.distributed.init_device_mesh",
-        "torch.distributed.device_mesh.DeviceMesh", "torch.Stream", "torch.Event",
+        "torch.device",
+        "torch.autocast",
+        "torch.amp.autocast",
+        "torch.amp.GradScaler",
+        "torch.Generator",
+        "torch.set_default_device",
+        "torch.get_device_module",
+        "torch.amp.autocast_mode.autocast",
+        "torch.amp.is_autocast_available",
+        "torch.is_autocast_enabled",
+        "torch.get_autocast_dtype",
+        "torch.set_autocast_enabled",
+        "torch.amp.custom_fwd",
+        "torch.amp.custom_bwd",
+        "torch.load",
+        "torch.jit.load",
+        "torch.distributed.device_mesh.init_device_mesh",
+        "torch.distributed.init_device_mesh",
+        "torch.distributed.device_mesh.DeviceMesh",
+        "torch.Stream",
+        "torch.Event",
         "torch.utils.checkpoint.DefaultDeviceType.set_device_type",
     )
-)  # fmt: skip
+)
 _AUTOCAST = re.compile(r"autocast|GradScaler|custom_(f|b)wd")
 _METHODS = frozenset(("to", "to_empty", "type_as", "set_device"))
 _WORDS = re.compile(
@@ -39,9 +53,12 @@ class DeviceLiteral(Rule[ast.AST]):
         if named is None or node in site.source.docs or not is_device_place(node, site):
             return None
         return self.found(
-            node, site, [site.swap(node, _named(named.group(1), site))],
-            needs=site.needs("name" if named.group(1) else "type"), forms=_FORMS,
-        )  # fmt: skip
+            node,
+            site,
+            [site.swap(node, _named(named.group(1), site))],
+            needs=site.needs("name" if named.group(1) else "type"),
+            forms=_FORMS,
+        )
 
 
 class AutocastDevice(Rule[ast.Constant]):
@@ -58,9 +75,12 @@ class AutocastDevice(Rule[ast.Constant]):
         if not name.startswith("torch.") or not _AUTOCAST.search(name):
             return None
         return self.found(
-            node, site, [site.swap(node, site.accelerator())], needs=site.needs("accelerator"),
+            node,
+            site,
+            [site.swap(node, site.accelerator())],
+            needs=site.needs("accelerator"),
             forms=((Target.AGNOSTIC, f"{SHIM}.accelerator"), (Target.NPU, '"npu"')),
-        )  # fmt: skip
+        )
 
 
 class DeviceVariable(DeviceLiteral):
@@ -75,9 +95,12 @@ class DeviceVariable(DeviceLiteral):
         if holder is None or not says_device(holder):
             return None
         return self.found(
-            node, site, [site.swap(node, _named(named.group(1), site))],
-            needs=site.needs("name" if named.group(1) else "type"), forms=_FORMS,
-        )  # fmt: skip
+            node,
+            site,
+            [site.swap(node, _named(named.group(1), site))],
+            needs=site.needs("name" if named.group(1) else "type"),
+            forms=_FORMS,
+        )
 
 
 class DeviceWithIndex(Rule[ast.Call]):
@@ -99,9 +122,12 @@ class DeviceWithIndex(Rule[ast.Call]):
         edit = site.swap(node, f"{site.shim}.device({site.source.code(index)})")
         site.claim_all(node)
         return self.found(
-            node, site, [edit], needs=site.needs("device"),
+            node,
+            site,
+            [edit],
+            needs=site.needs("device"),
             forms=((Target.AGNOSTIC, f"{SHIM}.device(index)"),),
-        )  # fmt: skip
+        )
 
 
 class DeviceComparison(Rule[ast.Compare]):
@@ -127,15 +153,22 @@ class DeviceComparison(Rule[ast.Compare]):
         if not any(says_device(name) for side in others for name in names_in(side)):
             others_code = " ".join(site.source.code(side) for side in others)
             return self.found(
-                node, site, kind=Kind.ASSISTED,
+                node,
+                site,
+                kind=Kind.ASSISTED,
                 question=f"Does {others_code[:60]} name a device, or a way of computing?",
-            )  # fmt: skip
+            )
         edits = [site.swap(literal, _compared(literal, site)) for literal in literals]
         kind, question = asked(node, site)
         return self.found(
-            node, site, edits, needs=site.needs("accelerator"), kind=kind, question=question,
+            node,
+            site,
+            edits,
+            needs=site.needs("accelerator"),
+            kind=kind,
+            question=question,
             forms=((Target.AGNOSTIC, f"{SHIM}.accelerator"), (Target.NPU, '"npu"')),
-        )  # fmt: skip
+        )
 
 
 class DevicePrefix(Rule[ast.Call]):
@@ -282,9 +315,18 @@ class CudaString(Rule[ast.AST]):
 
 
 RULES: tuple[AnyRule, ...] = (
-    AutocastDevice, DeviceWithIndex, DeviceComparison, DevicePrefix, DeviceFormat, DeviceLiteral,
-    DeviceChoices, DeviceVariable, DeviceMap, DeviceKey, CudaString,
-)  # fmt: skip
+    AutocastDevice,
+    DeviceWithIndex,
+    DeviceComparison,
+    DevicePrefix,
+    DeviceFormat,
+    DeviceLiteral,
+    DeviceChoices,
+    DeviceVariable,
+    DeviceMap,
+    DeviceKey,
+    CudaString,
+)
 
 
 def says_device(name: str) -> bool:

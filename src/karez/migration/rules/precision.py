@@ -36,11 +36,12 @@ class Tf32(_Names):
 
     kind = Kind.KEEP
     names = (
-        "torch.backends.cuda.matmul.allow_tf32", "torch.backends.cuda.matmul",
+        "torch.backends.cuda.matmul.allow_tf32",
+        "torch.backends.cuda.matmul",
         "torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
         "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
         "torch.backends.cuda.matmul.fp32_precision",
-    )  # fmt: skip
+    )
 
 
 class SdpSwitch(_Names):
@@ -52,11 +53,15 @@ class SdpSwitch(_Names):
     )
     hours = 0.1
     prefixes = (
-        "torch.backends.cuda.sdp_kernel", "torch.backends.cuda.enable_",
-        "torch.backends.cuda.flash_sdp", "torch.backends.cuda.mem_efficient_sdp",
-        "torch.backends.cuda.math_sdp", "torch.backends.cuda.can_use_",
-        "torch.backends.cuda.cudnn_sdp", "torch.nn.attention.sdpa_kernel",
-    )  # fmt: skip
+        "torch.backends.cuda.sdp_kernel",
+        "torch.backends.cuda.enable_",
+        "torch.backends.cuda.flash_sdp",
+        "torch.backends.cuda.mem_efficient_sdp",
+        "torch.backends.cuda.math_sdp",
+        "torch.backends.cuda.can_use_",
+        "torch.backends.cuda.cudnn_sdp",
+        "torch.nn.attention.sdpa_kernel",
+    )
 
 
 class CudaBackend(_Names):
@@ -147,9 +152,11 @@ class NpuLacks(_Names):
     question = "Run `karez migrate verify` on it; the support tables say which part is missing."
     hours = 0.5
     names = (
-        "torch.nn.utils.rnn.pack_padded_sequence", "torch.nn.functional.gumbel_softmax",
-        "torch.nn.functional.triplet_margin_loss", "torch.export.export",
-    )  # fmt: skip
+        "torch.nn.utils.rnn.pack_padded_sequence",
+        "torch.nn.functional.gumbel_softmax",
+        "torch.nn.functional.triplet_margin_loss",
+        "torch.export.export",
+    )
 
 
 class ComplexNumbers(_Names):
@@ -159,9 +166,14 @@ class ComplexNumbers(_Names):
     question = "Is it a rotary embedding? The form with sine and cosine works everywhere."
     hours = 0.5
     names = (
-        "torch.view_as_complex", "torch.polar", "torch.complex64", "torch.complex128",
-        "torch.cfloat", "torch.cdouble", "torch.complex32",
-    )  # fmt: skip
+        "torch.view_as_complex",
+        "torch.polar",
+        "torch.complex64",
+        "torch.complex128",
+        "torch.cfloat",
+        "torch.cdouble",
+        "torch.complex32",
+    )
 
 
 class Float64(_Names):
@@ -174,9 +186,20 @@ class Float64(_Names):
 
 
 RULES: tuple[AnyRule, ...] = (
-    Cudnn, Tf32, SdpSwitch, CudaBackend, CudaVersion, PrivateCuda, Float8, ProfilerActivity,
-    ProfilerFlag, PinDevice, NpuLacks, ComplexNumbers, Float64,
-)  # fmt: skip
+    Cudnn,
+    Tf32,
+    SdpSwitch,
+    CudaBackend,
+    CudaVersion,
+    PrivateCuda,
+    Float8,
+    ProfilerActivity,
+    ProfilerFlag,
+    PinDevice,
+    NpuLacks,
+    ComplexNumbers,
+    Float64,
+)
 
 
 def _is_profiler(word: ast.keyword, site: Site) -> bool:

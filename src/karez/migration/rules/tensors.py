@@ -8,10 +8,17 @@ from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, strin
 from karez.migration.rules.kernel_guards import asked
 
 TYPES = {
-    "FloatTensor": "float32", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
-    "DoubleTensor": "float64", "LongTensor": "int64", "IntTensor": "int32",
-    "ShortTensor": "int16", "CharTensor": "int8", "ByteTensor": "uint8", "BoolTensor": "bool",
-}  # fmt: skip
+    "FloatTensor": "float32",
+    "HalfTensor": "float16",
+    "BFloat16Tensor": "bfloat16",
+    "DoubleTensor": "float64",
+    "LongTensor": "int64",
+    "IntTensor": "int32",
+    "ShortTensor": "int16",
+    "CharTensor": "int8",
+    "ByteTensor": "uint8",
+    "BoolTensor": "bool",
+}
 _TYPE_NAME = re.compile(r"torch\.cuda\.(\w+Tensor)\Z")
 
 
@@ -30,9 +37,11 @@ class CudaMethod(Rule[ast.Call]):
         site.claim(func)
         if _is_super(func.value):
             return self.found(
-                node, site, kind=Kind.ASSISTED,
+                node,
+                site,
+                kind=Kind.ASSISTED,
                 question="This class moves itself to CUDA: move the body to `_apply`, or to `to`.",
-            )  # fmt: skip
+            )
         if any(isinstance(a, ast.Starred) for a in node.args) or any(
             word.arg is None for word in node.keywords
         ):
@@ -41,15 +50,20 @@ class CudaMethod(Rule[ast.Call]):
             )
         if site.own_cuda:
             return self.found(
-                node, site, kind=Kind.ASSISTED,
+                node,
+                site,
+                kind=Kind.ASSISTED,
                 question="A class here has a method `cuda` of its own: does it have `to` as well?",
-            )  # fmt: skip
+            )
         edits = self._edits(node, func, site)
         where = next((a for a in node.args[:1] if string(a) is None), None)
         return self.found(
-            node, site, edits, needs=site.needs("type" if where is None else "device"),
+            node,
+            site,
+            edits,
+            needs=site.needs("type" if where is None else "device"),
             forms=((Target.AGNOSTIC, f"x.to({SHIM}.type)"), (Target.NPU, "x.npu()")),
-        )  # fmt: skip
+        )
 
     def _edits(self, node: ast.Call, func: ast.Attribute, site: Site) -> list[Edit]:
         source = site.source
@@ -146,18 +160,27 @@ class IsCuda(Rule[ast.Attribute]):
         end = site.source.end(node)
         if site.is_npu:
             return self.found(
-                node, site, [Edit(start=end - len("is_cuda"), end=end, text="is_npu")],
-                needs=site.needs(), kind=kind, question=question,
-            )  # fmt: skip
+                node,
+                site,
+                [Edit(start=end - len("is_cuda"), end=end, text="is_npu")],
+                needs=site.needs(),
+                kind=kind,
+                question=question,
+            )
         start = site.source.start(node)
         edits = [
             Edit(start=start, end=start, text=f"{site.shim}.is_accelerated("),
             Edit(start=site.source.end(node.value), end=end, text=")"),
         ]
         return self.found(
-            node, site, edits, needs=site.needs("is_accelerated"), kind=kind, question=question,
+            node,
+            site,
+            edits,
+            needs=site.needs("is_accelerated"),
+            kind=kind,
+            question=question,
             forms=((Target.AGNOSTIC, f"{SHIM}.is_accelerated(x)"), (Target.NPU, "x.is_npu")),
-        )  # fmt: skip
+        )
 
 
 class DeviceIndex(Rule[ast.Call]):
@@ -175,9 +198,11 @@ class DeviceIndex(Rule[ast.Call]):
             return None
         if not (site.source.dotted(node.func) or "").startswith("torch."):
             return self.found(
-                node, site, kind=Kind.ASSISTED,
+                node,
+                site,
+                kind=Kind.ASSISTED,
                 question="Is it torch's? A number means the accelerator of that index there.",
-            )  # fmt: skip
+            )
         if site.is_npu:
             return self.found(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
         edit = site.swap(value, f"{site.shim}.device({site.source.code(value)})")
@@ -202,9 +227,11 @@ class TensorTypeMethod(Rule[ast.Call]):
         end = site.source.end(func)
         new = f"{site.kind()}, {site.torch(value)}.{TYPES[named.group(1)]}"
         return self.found(
-            node, site, [Edit(start=end - len("type"), end=end, text="to"), site.swap(value, new)],
+            node,
+            site,
+            [Edit(start=end - len("type"), end=end, text="to"), site.swap(value, new)],
             needs=site.needs("type"),
-        )  # fmt: skip
+        )
 
 
 class DefaultTensorType(Rule[ast.Call]):
@@ -223,9 +250,14 @@ class DefaultTensorType(Rule[ast.Call]):
         site.claim_all(node)
         dtype = f"{site.torch(node.func)}.{TYPES[named.group(1)]}"
         if site.is_npu:
-            return self.found(node, site, kind=Kind.ASSISTED, question=(
-                f'Write torch.set_default_device("npu") and torch.set_default_dtype({dtype}).'
-            ))  # fmt: skip
+            return self.found(
+                node,
+                site,
+                kind=Kind.ASSISTED,
+                question=(
+                    f'Write torch.set_default_device("npu") and torch.set_default_dtype({dtype}).'
+                ),
+            )
         edit = site.swap(node, f"{site.shim}.set_default_tensor_type({dtype})")
         return self.found(node, site, [edit], needs=site.needs("set_default_tensor_type"))
 
@@ -294,9 +326,17 @@ class CudaByName(Rule[ast.Call]):
 _BOTH = 2
 
 RULES: tuple[AnyRule, ...] = (
-    DefaultTensorType, TensorTypeMethod, TensorTypeCheck, CudaByName, CudaMethod, DeviceIndex,
-    CudaMethodDefined, CudaMethodUncalled, IsCuda, TensorTypeString,
-)  # fmt: skip
+    DefaultTensorType,
+    TensorTypeMethod,
+    TensorTypeCheck,
+    CudaByName,
+    CudaMethod,
+    DeviceIndex,
+    CudaMethodDefined,
+    CudaMethodUncalled,
+    IsCuda,
+    TensorTypeString,
+)
 
 
 def _is_index(value: ast.expr | None) -> bool:

@@ -20,9 +20,13 @@ class Made(Api):
         if found is None or makes:
             return found
         return replace(
-            found, kind=Kind.ASSISTED, edits=(), needs=frozenset(), hours=0.1,
+            found,
+            kind=Kind.ASSISTED,
+            edits=(),
+            needs=frozenset(),
+            hours=0.1,
             question="It stands for a type here: compare x.device.type and x.dtype instead.",
-        )  # fmt: skip
+        )
 
 
 class CudaAmpAutocast(Api):

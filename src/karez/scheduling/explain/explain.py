@@ -180,13 +180,16 @@ def _holders(gang: GangSpec, running: Iterable[RunningWorkload]) -> tuple[Resour
     kinds = {need.kind for need in gang.each} | {r.each[0].kind for r in gang.roles}
     found = [
         ResourceHolder(
-            id=run.id, project=run.project, kind=kind, devices=in_units(kind, amount),
+            id=run.id,
+            project=run.project,
+            kind=kind,
+            devices=in_units(kind, amount),
             since=run.started_at,
         )
         for run in running
         for kind in kinds
         if (amount := sum(grant.amounts.get(kind, 0) for grant in run.grants))
-    ]  # fmt: skip
+    ]
     return tuple(sorted(found, key=lambda one: (-one.devices, one.id))[:MAX_HOLDERS])
 
 

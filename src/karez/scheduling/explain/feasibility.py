@@ -51,8 +51,11 @@ def _problem(need: ResourceRequest, empty: Pool) -> str:
                 f"it needs {show_amount(kind, amount)} {kind}, and no node has more than "
                 f"{show_amount(kind, most)}"
             )
-    if all(inventory.bulk_size[:, AMOUNTS.index(kind)].any()
-           for kind in need.amounts if kind in AMOUNTS):  # fmt: skip
+    if all(
+        inventory.bulk_size[:, AMOUNTS.index(kind)].any()
+        for kind in need.amounts
+        if kind in AMOUNTS
+    ):
         return f"no one node has all of {need.show()}"
     return ""
 

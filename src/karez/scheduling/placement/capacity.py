@@ -98,9 +98,12 @@ class Pool:
         if found is None:
             on, off = frozenset(among.on), frozenset(among.off)
             found = np.array(
-                [(not on or not on.isdisjoint(p.names)) and off.isdisjoint(p.names)
-                 for p in self.nodes], np.bool_,
-            )  # fmt: skip
+                [
+                    (not on or not on.isdisjoint(p.names)) and off.isdisjoint(p.names)
+                    for p in self.nodes
+                ],
+                np.bool_,
+            )
             self._allowed[among] = found
         return found
 
@@ -283,8 +286,9 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant], *, now: float = 0.0)
         kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))
         for kind in SLOTS
     }
-    closes = [min((w.starts_at for w in n.windows if w.ends_at > now), default=np.inf)
-              for n in ready]  # fmt: skip
+    closes = [
+        min((w.starts_at for w in n.windows if w.ends_at > now), default=np.inf) for n in ready
+    ]
     pool = Pool(
         inventory=inventory,
         masks=masks,

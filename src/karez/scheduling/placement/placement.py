@@ -64,9 +64,12 @@ def _place_roles(gang: GangSpec, pool: Pool, until: float | None) -> tuple[Grant
     found: list[Grant] = []
     for role in gang.roles:
         part = GangSpec(
-            min=role.workers, want=role.workers, each=role.each, among=role.among,
+            min=role.workers,
+            want=role.workers,
+            each=role.each,
+            among=role.among,
             topology=Topology.ANY,
-        )  # fmt: skip
+        )
         places = _place_workers(part, pool, until, role.name)
         if places is None:
             pool.release(found)

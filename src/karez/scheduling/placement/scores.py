@@ -1,7 +1,7 @@
 """How good a node is for a shape: integers, so that every machine and path decides the same.
 
-The plain NumPy form; karez.scheduling.placement.scores_numba has the same in numba. Higher is better, and the
-first of equals wins. Shapes: K nodes looked at, D accelerator slots, T typical shapes.
+The plain NumPy form; scores_numba has the same in numba. Higher is better, and the first of
+equals wins. Shapes: K nodes looked at, D accelerator slots, T typical shapes.
 """
 
 import math
@@ -118,9 +118,15 @@ def _gradient(
 
 
 def _points(
-    gain: Ints, free: Ints, left: Ints, bulk: Ints, after: Ints, slot_left: Ints,
-    mix: RequestMix, policy: Policy,
-) -> Ints:  # fmt: skip
+    gain: Ints,
+    free: Ints,
+    left: Ints,
+    bulk: Ints,
+    after: Ints,
+    slot_left: Ints,
+    mix: RequestMix,
+    policy: Policy,
+) -> Ints:
     """One candidate's score: steps of fragmentation first, then how tightly it packs."""
     if policy == Policy.FGD:
         steps: Ints = np.searchsorted(SIGMOID_STEPS, gain, side="right").astype(np.int64)

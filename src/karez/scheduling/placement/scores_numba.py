@@ -30,9 +30,15 @@ _BEST_FIT, _FGD, _KAREZ = int(Policy.BEST_FIT), int(Policy.FGD), int(Policy.KARE
 
 @numba.njit(cache=True)
 def refresh(
-    arrays: Arrays, shape: Ints, mix: RequestMix, policy: int, known: tuple[Ints, Ints, Ints], rows: Ints,
-    stamps: Ints, stamp: int,
-) -> int:  # fmt: skip
+    arrays: Arrays,
+    shape: Ints,
+    mix: RequestMix,
+    policy: int,
+    known: tuple[Ints, Ints, Ints],
+    rows: Ints,
+    stamps: Ints,
+    stamp: int,
+) -> int:
     """Score these nodes again; the best of all nodes, or -1.
 
     `known` is (N,) scores, (N,) slots and the maxima of blocks, and is brought up to date. A row
@@ -62,9 +68,21 @@ def refresh(
                 now = -(cpu_left * NODE_SHARE + devices_left * CPU_SHARE)
             else:
                 now, slot = _gradient(
-                    free, model, bulk, row, shape, policy,
-                    devices, milli, models, cpu, weight, per_device, counts, lows,
-                )  # fmt: skip
+                    free,
+                    model,
+                    bulk,
+                    row,
+                    shape,
+                    policy,
+                    devices,
+                    milli,
+                    models,
+                    cpu,
+                    weight,
+                    per_device,
+                    counts,
+                    lows,
+                )
                 if policy == _KAREZ and busy[domain[row]] == 0:
                     now -= 1 << TIE_BITS
         points[row], slots[row] = now, slot
@@ -125,11 +143,22 @@ def _tightest(free: Ints, model: Ints, row: int, shape: Ints) -> int:
 
 @numba.njit(cache=True)
 def _gradient(
-    free: Ints, model: Ints, bulk: Ints, row: int, shape: Ints, policy: int,
-    devices: Ints, milli: Ints, models: Ints, cpu: Ints, weight: Ints, per_device: Ints,
-    counts: Ints, lows: Ints,
-) -> tuple[int, int]:  # fmt: skip
-    """See karez.scheduling.placement.scores; `counts` and `lows` are scratch, one for each typical shape."""
+    free: Ints,
+    model: Ints,
+    bulk: Ints,
+    row: int,
+    shape: Ints,
+    policy: int,
+    devices: Ints,
+    milli: Ints,
+    models: Ints,
+    cpu: Ints,
+    weight: Ints,
+    per_device: Ints,
+    counts: Ints,
+    lows: Ints,
+) -> tuple[int, int]:
+    """Score by gradients, as `scores` does; `counts` and `lows` are scratch, one per typical shape."""
     total = 0
     for slot in range(free.shape[1]):
         total += free[row, slot]
@@ -161,18 +190,30 @@ def _gradient(
             now = 0
             for index in range(len(weight)):
                 now += weight[index] * _wasted_without(
-                    left, shape[1], (models[index] >> model[row, slot]) & 1 == 1, milli[index],
-                    devices[index], counts[index], lows[index], after >= cpu[index],
+                    left,
+                    shape[1],
+                    (models[index] >> model[row, slot]) & 1 == 1,
+                    milli[index],
+                    devices[index],
+                    counts[index],
+                    lows[index],
+                    after >= cpu[index],
                     total - shape[1],
-                )  # fmt: skip
+                )
         else:
             slot_left = 0
             now = 0
             for index in range(len(weight)):
                 now += weight[index] * _wasted_whole(
-                    free, model, row, shape, models[index], milli[index], devices[index],
+                    free,
+                    model,
+                    row,
+                    shape,
+                    models[index],
+                    milli[index],
+                    devices[index],
                     after >= cpu[index],
-                )  # fmt: skip
+                )
         rest = total - shape[0] * shape[1]
         if policy == _KAREZ:
             now += PPM * _stranded(bulk, row, shape, per_device, rest, True)
@@ -186,9 +227,16 @@ def _gradient(
 
 @numba.njit(cache=True, inline="always")
 def _wasted_without(
-    was: int, taken: int, is_right: bool, milli: int, devices: int, count: int, low: int,
-    has_cpu: bool, total: int,
-) -> int:  # fmt: skip
+    was: int,
+    taken: int,
+    is_right: bool,
+    milli: int,
+    devices: int,
+    count: int,
+    low: int,
+    has_cpu: bool,
+    total: int,
+) -> int:
     """What a typical shape cannot use once `taken` of one slot is gone, from what was before."""
     if is_right and was >= milli:
         if was - taken < milli:
@@ -201,9 +249,15 @@ def _wasted_without(
 
 @numba.njit(cache=True, inline="always")
 def _wasted_whole(
-    free: Ints, model: Ints, row: int, shape: Ints, models: int, milli: int, devices: int,
+    free: Ints,
+    model: Ints,
+    row: int,
+    shape: Ints,
+    models: int,
+    milli: int,
+    devices: int,
     has_cpu: bool,
-) -> int:  # fmt: skip
+) -> int:
     """What a typical shape cannot use once the first whole devices that do are gone."""
     missing, total, low, count = shape[0], 0, 0, 0
     for slot in range(free.shape[1]):

@@ -87,8 +87,12 @@ def within_quota(
     A gang whose wanted size is over the quota is offered fewer workers, down to its minimum.
     """
     gang = waiting.gang
-    kinds = {kind for each in (gang.each, *(r.each for r in gang.roles)) for need in each
-             for kind in need.amounts}  # fmt: skip
+    kinds = {
+        kind
+        for each in (gang.each, *(r.each for r in gang.roles))
+        for need in each
+        for kind in need.amounts
+    }
     shares = {kind: share_of(waiting.project, kind, projects, used) for kind in sorted(kinds)}
     left = {kind: share.room for kind, share in shares.items() if share.room is not None}
     if not left:
@@ -112,9 +116,13 @@ def within_quota(
     each = tuple(need for _, need in allowed)
     spares = min(gang.spares, room - want)
     return replace(
-        gang, each=each, want=want, roles=tuple(roles), spares=spares,
+        gang,
+        each=each,
+        want=want,
+        roles=tuple(roles),
+        spares=spares,
         max=max(want, gang.most),
-    ), ""  # fmt: skip
+    ), ""
 
 
 def more_workers(

@@ -211,11 +211,15 @@ class Scheduler:
             for underway in (self._pending_starts, self._preempting, self._resizing, self._lent):
                 underway.clear()
             return ClusterDelta(
-                at=now, is_reset=True, nodes=nodes, projects=projects, policy=LIVE_POLICY,
+                at=now,
+                is_reset=True,
+                nodes=nodes,
+                projects=projects,
+                policy=LIVE_POLICY,
                 usage_s=self._cache.usage_s(now, nodes),
                 running=tuple(map(to_running, seen.running.values())),
                 arrived=tuple(seen.waiting.values()),
-            )  # fmt: skip
+            )
         told, self._known = self._known, (nodes, projects)
         back = self._preempting - seen.running.keys()
         self._preempting -= back

@@ -63,11 +63,20 @@ def run_node(order: JoinRequest) -> int:
     env = {**os.environ, **joined_ray_env(token), "KAREZ_NODE_HOME": str(order.home)}  # noqa: TID251 - handed on
     env.pop("KAREZ_JOIN_TOKEN", None)
     command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={paper.ray_address}",
-        f"--node-ip-address={order.address}", "--block", "--disable-usage-stats",
-        "--include-log-monitor=false", f"--object-store-memory={order.object_store_bytes}",
-        "--num-cpus=2", f"--temp-dir={folder}", f"--labels=karez-host={order.name}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        f"--address={paper.ray_address}",
+        f"--node-ip-address={order.address}",
+        "--block",
+        "--disable-usage-stats",
+        "--include-log-monitor=false",
+        f"--object-store-memory={order.object_store_bytes}",
+        "--num-cpus=2",
+        f"--temp-dir={folder}",
+        f"--labels=karez-host={order.name}",
+    ]
     with (order.home / "ray.log").open("ab") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)  # noqa: S603 - ours
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -129,12 +129,22 @@ class Supervisor:
     def _ray_command(self) -> list[str]:
         settings = self.settings
         return [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-            f"--node-ip-address={settings.host}", f"--port={settings.ray_port}",
-            "--include-dashboard=false", "--disable-usage-stats", "--include-log-monitor=false",
-            f"--object-store-memory={settings.object_store_bytes}", "--num-cpus=2",
-            f"--temp-dir={self._ray_folder}", f"--labels=karez-host={node_name(settings)}",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            f"--node-ip-address={settings.host}",
+            f"--port={settings.ray_port}",
+            "--include-dashboard=false",
+            "--disable-usage-stats",
+            "--include-log-monitor=false",
+            f"--object-store-memory={settings.object_store_bytes}",
+            "--num-cpus=2",
+            f"--temp-dir={self._ray_folder}",
+            f"--labels=karez-host={node_name(settings)}",
+        ]
 
     def _start(self, part: _Part) -> None:
         self.report({"starting": part.name})

@@ -14,7 +14,7 @@ import xllamacpp
 from karez.core.errors import BrokenArtifact
 from karez.studio.catalogue import Entry
 from karez.studio.recipes.chat_model import best_dtype, load
-from karez.studio.recipes.desk import fetch_wheel, folder, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, write_card
 from karez.studio.settings import ConvertGguf
 
 CONVERTER = Entry(
@@ -63,8 +63,11 @@ def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
     command = [sys.executable, "-m", "convert_hf_to_gguf", "--outtype", settings.outtype]
     done = subprocess.run(  # noqa: S603 - a fixed program
         [*command, "--outfile", str(file), str(source)],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
         raise BrokenArtifact(name=str(source), problem=f"the converter refused it: {lines[-1]}")

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from karez.studio.intervals import wilson
+from karez.studio.confidence_intervals import wilson
 from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
-from karez.studio.recipes.desk import folder, read_rows, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, write_card
 from karez.studio.settings import Evaluate
 
 _NEW_TOKENS = 4

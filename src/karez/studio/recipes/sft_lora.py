@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from karez import training
 from karez.runtime.loader import ShuffledBatches
 from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
-from karez.studio.recipes.desk import read_rows, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import read_rows, say, settings_of, write_card
 from karez.studio.settings import SftLora
 
 

@@ -36,10 +36,16 @@ def parse_event(event: Event, index: int, attempt: int) -> RecoveryEvent | None:
             steps = {int(step): str(source) for step, source in data["steps"].items()}
             sharded, told = bool(data.get("sharded")), data.get("found")
             return ReadyToRestore(
-                rank=index, attempt=attempt, generation=generation, steps=steps, sharded=sharded,
+                rank=index,
+                attempt=attempt,
+                generation=generation,
+                steps=steps,
+                sharded=sharded,
                 created_generation=_by_step(data.get("born", {})),
-                shards_found=None if told is None else {int(n): _by_step(s) for n, s in told.items()},
-            )  # fmt: skip
+                shards_found=None
+                if told is None
+                else {int(n): _by_step(s) for n, s in told.items()},
+            )
         case "resumed":
             rigid = bool(data.get("rigid"))
             return Resumed(rank=index, generation=generation, rigid=rigid)

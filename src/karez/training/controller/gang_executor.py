@@ -254,9 +254,12 @@ class GangExecutor:
         """Keep a part of a checkpoint, off the foreman's thread; it counts once it is read back."""
         node = self.allocation.workers[index].node
         part = CheckpointPart(
-            step=int(said["step"]), rank=index, digest="", world=int(said["world"]),
+            step=int(said["step"]),
+            rank=index,
+            digest="",
+            world=int(said["world"]),
             whole=bool(said["whole"]),
-        )  # fmt: skip
+        )
 
         def keep() -> None:
             with suppress(NodeLost, KarezError, OSError):  # the next checkpoint may do better

@@ -82,9 +82,13 @@ class HangMonitor:
         if not first:
             return None
         verdict = diagnose(
-            first, looks, apart_s=now - first_at, late_s=now - since,
-            limit_s=self.detector.limit_s, since=since,
-        )  # fmt: skip
+            first,
+            looks,
+            apart_s=now - first_at,
+            late_s=now - since,
+            limit_s=self.detector.limit_s,
+            since=since,
+        )
         if isinstance(verdict, Stalled):
             named = ", ".join(map(str, verdict.ranks))
             self.note = f"rank {named} waits for its data since {verdict.for_s:.0f} s"

@@ -144,9 +144,12 @@ class JobController:
         gang = gang_from(indices, found, generation=born, limits=limits, now=now, used=used)
         spec, last = self.job.spec, self.status.last_step()
         self._gang = replace(
-            restore(gang, saved), ladder=spec.ladder, ladder_fixed=spec.ladder_fixed,
-            costs=expected_costs(receipts), fault=None if found else inherited_fault(saved, now, *last),
-        )  # fmt: skip
+            restore(gang, saved),
+            ladder=spec.ladder,
+            ladder_fixed=spec.ladder_fixed,
+            costs=expected_costs(receipts),
+            fault=None if found else inherited_fault(saved, now, *last),
+        )
         for index, grant in self.allocation.workers.items():
             self.status.view(index, node=grant.node, state="starting", devices=devices_of(grant))
         self._sidecars = Sidecars(context=self.executor.context, start=self.executor.start)

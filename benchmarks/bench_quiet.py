@@ -51,7 +51,7 @@ def watch(client: Client) -> dict[str, Any]:
     spec = JobSpec(
         name="quiet",
         kind=WorkloadKind.TRAIN,
-        recipe="proving-ground",
+        recipe="chaos-workload",
         settings={"steps": 10_000_000, "width": 504, "batch": 64, "pause_ms": 5.0},
         gang=make_gang(str(RANKS), [f"cpu={(os.cpu_count() or 1) / RANKS:.3f}"]),
     )

@@ -60,7 +60,7 @@ class Ground(Bench):
 
 @dataclass
 class Trial(Gang):
-    """One run of the proving ground."""
+    """One run of the chaos workload."""
 
     mode: str = "ddp"
     seed: int = 1
@@ -72,7 +72,7 @@ class Trial(Gang):
         spec = JobSpec(
             name="trial",
             kind=WorkloadKind.TRAIN,
-            recipe="proving-ground",
+            recipe="chaos-workload",
             settings={**settings, "pause_ms": 4.0},
             gang=GangSpec(min=self.ranks, want=self.ranks),
             chaos=True,
@@ -189,7 +189,7 @@ def nothing_left(bench: Ground) -> None:
 
 
 def ground(folder: Path) -> Ground:
-    """A bench whose nurseries have imported what the proving ground needs."""
+    """A bench whose nurseries have imported what the chaos workload needs."""
     made = Ground(folder, ["a", "b", "c"])
     made.store.pool.record_nodes(made.fabric.nodes(), now=1.0)
     return made

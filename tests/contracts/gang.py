@@ -23,6 +23,7 @@ from karez.core.workloads import (
     WorkloadKind,
 )
 from karez.drivers.blobs import FsspecBlobs
+from karez.server.wiring import recipes
 from karez.store.sql import SqlStore
 from karez.training.controller.job_controller import JobController
 from karez.training.controller.process_specs import parse_key
@@ -58,6 +59,7 @@ class Bench:
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
         self.logs = MemoryLogs()
         self.tools = ControllerDeps(
+            recipes=recipes(),
             store=self.store,
             fabric=self.fabric,
             blobs=FsspecBlobs(str(self.folder / "blobs")),

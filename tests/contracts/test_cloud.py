@@ -270,7 +270,7 @@ def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
             spec = JobSpec(
                 name="g",
                 kind=WorkloadKind.TRAIN,
-                recipe="proving-ground",
+                recipe="chaos-workload",
                 settings=ground,
                 gang=GangSpec(min=2, want=2, each=(ResourceRequest(milli=500),)),
             )

@@ -36,7 +36,7 @@ def submit(client: Client, name: str) -> Job:
         JobSpec(
             name=name,
             kind=WorkloadKind.TRAIN,
-            recipe="proving-ground",
+            recipe="chaos-workload",
             settings=settings,
             gang=make_gang("2", ["cpu=0.5"]),
         )

@@ -115,7 +115,7 @@ def as_html(report: RepoReport) -> str:
         parts.append(
             "<h2>Operators to look at</h2>"
             + _table(("function", "verdict", "has a kernel", "types"), rows, numbers=9)
-            + f"<p>Sources: {_e('; '.join(operator_support.SOURCES.values()))}. Where they disagree "
+            + f"<p>Sources: {_e('; '.join(operator_support.SOURCES.values()))}. Where they differ "
             "the verdict is contradictory; try it on the device.</p>"
         )
     parts.append("<h2>What to install</h2>" + _stacks(report))

@@ -30,7 +30,6 @@ from karez.vault.keys import Pepper, read_or_make, write_private, write_public
 from karez.vault.signing import CloudKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PRELOAD = "karez.studio.recipes.preload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +137,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
     def connect() -> Edges:
         fabric = _fabric(settings, home, blobs.folder)
         tools = ControllerDeps(
+            recipes=recipes(),
             store=store,
             fabric=fabric,
             blobs=blobs,
@@ -183,6 +183,16 @@ def engines() -> Mapping[str, Engine]:
     return {point.name: point.load()() for point in found}
 
 
+def recipes() -> Mapping[str, str]:
+    """The recipes that are installed: name -> `module:function`."""
+    return {point.name: point.value for point in entry_points(group="karez.recipes")}
+
+
+def _preload() -> str:
+    """The module that fork servers import before they fork ranks."""
+    return next((point.value for point in entry_points(group="karez.preload")), "")
+
+
 def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
     # Ray reads these when it is imported
     os.environ.update(ray_env(settings, home))  # noqa: TID251 - Ray's only way in
@@ -201,7 +211,7 @@ def _fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
         home=str(home.path / "node"),
         token=read_or_make(home.engine_key).hex(),
         blobs=source,
-        preload=PRELOAD if settings.preload else "",
+        preload=_preload() if settings.preload else "",
         cpus=settings.cpus,
         fence_s=settings.fence_s,
     )

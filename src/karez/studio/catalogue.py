@@ -30,7 +30,7 @@ MODELS: Mapping[str, Entry] = {
 }
 
 DATASETS: Mapping[str, Entry] = {
-    "desk-router": Entry(
+    "intent-router": Entry(
         package="chatterbot-corpus",
         version="1.3.3",
         sha256="86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
@@ -40,3 +40,5 @@ DATASETS: Mapping[str, Entry] = {
         "or chat",
     ),
 }
+OLD_NAMES: Mapping[str, str] = {"desk-router": "intent-router"}
+"""Names of karez 0.1, accepted for one release."""

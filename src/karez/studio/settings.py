@@ -28,7 +28,7 @@ class ImportData:
 
     __pydantic_config__ = FORBID
 
-    entry: str = "desk-router"
+    entry: str = "intent-router"
     """Name in the catalogue."""
     file: str = ""
     """As in ImportModel."""
@@ -98,7 +98,7 @@ class ConvertGguf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProvingGround:
+class ChaosWorkload:
     """A small network on made-up rows: what `karez chaos` breaks, and checks bit for bit."""
 
     __pydantic_config__ = FORBID
@@ -138,8 +138,10 @@ RECIPES: Mapping[str, Recipe] = {
     "sft-lora": Recipe(settings=SftLora, inputs=("model", "data")),
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
     "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",)),
-    "proving-ground": Recipe(settings=ProvingGround),
+    "chaos-workload": Recipe(settings=ChaosWorkload),
 }
+OLD_NAMES: Mapping[str, str] = {"proving-ground": "chaos-workload"}
+"""Names of karez 0.1, accepted for one release."""
 
 
 def check_recipe(name: str, settings: Mapping[str, Scalar], inputs: Mapping[str, str]) -> None:
@@ -148,7 +150,7 @@ def check_recipe(name: str, settings: Mapping[str, Scalar], inputs: Mapping[str,
     Raises:
         BadRequest: With what to change.
     """
-    recipe = RECIPES.get(name)
+    recipe = RECIPES.get(OLD_NAMES.get(name, name))
     if recipe is None:
         fix = f"There are: {', '.join(RECIPES)}."
         raise BadRequest(problem=f"there is no recipe {name!r}", fix=fix)

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from karez.checkpoints.convert import Order, convert
 from karez.client.address import state_folder
-from karez.core.errors import BadRequest, StorageFull
+from karez.core.errors import BadRequest, MissingPart, StorageFull
 
-RECIPE = "karez.studio.recipes.convert_gguf"
 _LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".index.json")
 
 
@@ -74,6 +74,16 @@ def export(order: Order, like: Path | None, outtype: str, converter: str) -> dic
     return {**done, **facts, "files": [str(order.target)]}
 
 
+def _recipe() -> EntryPoint:
+    """The recipe that jobs use. Raises MissingPart where it is not installed."""
+    for point in entry_points(group="karez.recipes"):
+        if point.name == "convert-gguf":
+            return point
+    raise MissingPart(
+        part="the recipe convert-gguf", needed_for="GGUF", install="pip install 'karez[node]'"
+    )
+
+
 def _run(work: Path, outtype: str, converter: str) -> None:
     env = {
         **os.environ,  # noqa: TID251 - handed on
@@ -83,7 +93,7 @@ def _run(work: Path, outtype: str, converter: str) -> None:
         "KAREZ_SETTINGS": json.dumps({"outtype": outtype, "converter": converter}),
     }
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", f"from {RECIPE} import main; main()"],
+        [sys.executable, "-c", f"from {_recipe().module} import main; main()"],
         env=env,
         capture_output=True,
         text=True,

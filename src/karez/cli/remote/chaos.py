@@ -75,7 +75,7 @@ def run(
         spec = JobSpec(
             name="chaos",
             kind=WorkloadKind.TRAIN,
-            recipe="proving-ground",
+            recipe="chaos-workload",
             settings=ground,
             gang=gang,
             chaos=True,

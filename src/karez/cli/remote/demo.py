@@ -26,7 +26,7 @@ from karez.core.units import show_seconds
 from karez.core.workloads import ACTIVE, Job, JobSpec
 
 app = typer.Typer()
-MODEL, DATA, JOB = "smollm2-135m-instruct", "desk-router", "desk-tune"
+MODEL, DATA, JOB = "smollm2-135m-instruct", "intent-router", "router-tune"
 QUESTIONS = ("How do I reverse a list in Python?", "Which planet is closest to the sun?")
 ASK = "Which desk answers this: coding, trivia or chat?\n"
 KILL_RANK_AT, KILL_CONTROL_AT, STEPS = 12, 24, 40
@@ -219,7 +219,7 @@ def _evaluate(story: _Story, client: Client) -> None:
         "jobs",
         "submit",
         "--name",
-        "desk-eval",
+        "router-eval",
         "--recipe",
         "evaluate",
         "--each",
@@ -234,7 +234,7 @@ def _evaluate(story: _Story, client: Client) -> None:
         f"data={DATA}",
         "--watch",
     )
-    report = client.job("desk-eval").status.outputs["report"]
+    report = client.job("router-eval").status.outputs["report"]
     story.report = json.loads(client.call(calls.artifact_file(report, "report.json")))
     for role, name in (("base", "base "), ("model", "tuned")):
         shown = story.report[role]
@@ -247,10 +247,10 @@ def _evaluate(story: _Story, client: Client) -> None:
 
 def _deploy(story: _Story, client: Client) -> None:
     tuned = client.job(JOB).status.outputs["model"]
-    jobs = [_convert(story, client, "base-q8", MODEL), _convert(story, client, "desk-q8", tuned)]
+    jobs = [_convert(story, client, "base-q8", MODEL), _convert(story, client, "router-q8", tuned)]
     for job in jobs:
         watch_job(client, job.id)
-    for name in ("base", "desk"):
+    for name in ("base", "router"):
         story.run("services", "deploy", f"{name}-q8-gguf", "--name", name, "--each", "cpu=1")
 
 
@@ -278,9 +278,9 @@ def _chat(story: _Story, client: Client) -> None:
     )
     story.say("$ karez keys create demo-app     # a member's key for the official openai client")
     remote = OpenAI(base_url=client.address.gateway, api_key=made.stdout.strip())
-    _wait_for_models(remote, {"base", "desk"})
+    _wait_for_models(remote, {"base", "router"})
     for question in QUESTIONS:
-        for service in ("base", "desk"):
+        for service in ("base", "router"):
             pieces = remote.chat.completions.create(
                 model=service,
                 messages=[{"role": "user", "content": ASK + question}],
@@ -292,7 +292,7 @@ def _chat(story: _Story, client: Client) -> None:
                 choice.delta.content or "" for piece in pieces for choice in piece.choices
             )
             story.say(f"  {service:>4} | {question} -> {' '.join(text.split())}")
-    story.commands.append(f"karez chat desk '{ASK.strip()} {QUESTIONS[0]}'")
+    story.commands.append(f"karez chat router '{ASK.strip()} {QUESTIONS[0]}'")
     _wait_for_usage(client)
     story.run("usage")
 

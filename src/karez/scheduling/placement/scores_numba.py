@@ -158,7 +158,7 @@ def _gradient(
     counts: Ints,
     lows: Ints,
 ) -> tuple[int, int]:
-    """Score by gradients, as `scores` does; `counts` and `lows` are scratch, one per typical shape."""
+    """Score by gradients, as `scores` does; `counts` and `lows` are scratch per typical shape."""
     total = 0
     for slot in range(free.shape[1]):
         total += free[row, slot]

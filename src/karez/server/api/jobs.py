@@ -21,7 +21,7 @@ _EXAMPLE = {
     "kind": "train",
     "recipe": "sft-lora",
     "settings": {"steps": 60},
-    "inputs": {"model": "smollm2-135m-instruct", "data": "desk-router"},
+    "inputs": {"model": "smollm2-135m-instruct", "data": "intent-router"},
     "gang": {"min": 1, "want": 2, "each": [{"kind": "cpu", "milli": 1000}]},
 }
 

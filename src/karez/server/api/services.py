@@ -12,7 +12,7 @@ from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(prefix="/services", tags=["services"])
 
-_EXAMPLE = {"name": "desk", "model": "desk-router-q8", "replicas": 1}
+_EXAMPLE = {"name": "router", "model": "intent-router-q8", "replicas": 1}
 
 
 @router.post("", status_code=201, **allow(Role.MEMBER))

@@ -11,14 +11,14 @@ from karez import training
 from karez.runtime.loader import ShuffledBatches
 from karez.runtime.shards import ShardedOptimizer
 from karez.studio.recipes.recipe_io import settings_of, write_card
-from karez.studio.settings import ProvingGround
+from karez.studio.settings import ChaosWorkload
 
 INPUTS = 32
 
 
 def main() -> None:
     """Train, then write down the digest of the final weights."""
-    settings = settings_of(ProvingGround)
+    settings = settings_of(ChaosWorkload)
     with training.session(seed=settings.seed) as run:
         if settings.mode == "fsdp":
             run.build(lambda _: _sharded_model(settings))
@@ -62,7 +62,7 @@ def _optimizer(model: nn.Module, mode: str) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 
-def _sharded_model(settings: ProvingGround) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _sharded_model(settings: ChaosWorkload) -> tuple[nn.Module, torch.optim.Optimizer]:
     """FSDP2 over all ranks; made anew whenever the group is."""
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - only here
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - as above
@@ -78,7 +78,7 @@ def _sharded_model(settings: ProvingGround) -> tuple[nn.Module, torch.optim.Opti
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 
-def _rows(settings: ProvingGround) -> ShuffledBatches:
+def _rows(settings: ChaosWorkload) -> ShuffledBatches:
     generator = torch.Generator().manual_seed(settings.seed)
     rows = torch.randn(512, INPUTS, generator=generator)
     return ShuffledBatches(

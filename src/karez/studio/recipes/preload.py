@@ -1,4 +1,4 @@
-"""Imported once per node by the nursery: all that a recipe's ranks need, used once. No thread."""
+"""Preload of fork servers: imports what ranks of recipes need. Starts no thread."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ from karez.core.codec import from_json
 from karez.studio.settings import RECIPES
 
 for _found in pkgutil.iter_modules(karez.studio.recipes.__path__):
-    if _found.name != "warm":
+    if _found.name != "preload":
         importlib.import_module(f"karez.studio.recipes.{_found.name}")
 for _recipe in RECIPES.values():
     from_json(_recipe.settings, {})  # builds its parser: 20 ms

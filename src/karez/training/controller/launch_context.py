@@ -40,6 +40,7 @@ def gather_launch_context(
     return LaunchContext(
         job=job,
         epoch=epoch,
+        recipe=_recipe(spec.recipe, deps),
         inputs=tuple(staged),
         code=code.spec.files if code else (),
         secrets=deps.secrets(spec.project, spec.secrets),
@@ -49,6 +50,12 @@ def gather_launch_context(
         roles=_addresses(allocation, deps),
         memory=_memory(allocation, deps),
     )
+
+
+def _recipe(name: str, deps: ControllerDeps) -> str:
+    if name and name not in deps.recipes:
+        raise StartRefused(EndReason.START_FAILED, f"recipe {name} is not installed on control")
+    return deps.recipes.get(name, "")
 
 
 def replica_servers_of(nodes: Iterable[NodeId], deps: ControllerDeps) -> list[str]:

@@ -9,7 +9,6 @@ from karez.core.ports import ProcessSpec, Staged
 from karez.core.resources import Grant
 from karez.core.workloads import GangRole, Job, WorkloadKind
 
-RECIPES = "karez.studio.recipes"
 _SCRIPT = "karez.runtime.script:main"
 _STORE = "karez.runtime.rendezvous:main"
 
@@ -22,6 +21,8 @@ class LaunchContext:
     epoch: int
     inputs: tuple[Staged, ...] = ()
     code: tuple[FileEntry, ...] = ()
+    recipe: str = ""
+    """`module:function` of the job's recipe; empty where the job has a command."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     replica_servers: Sequence[str] = ()
     world: int = 1
@@ -51,7 +52,7 @@ def rank_spec(
 ) -> ProcessSpec:
     """The process of one rank."""
     spec = context.job.spec
-    command, warm = _command(context.job)
+    command, warm = _command(context)
     host, _, port = context.master_address.rpartition(":")
     env = {
         "RANK": str(index),
@@ -130,11 +131,11 @@ def store_spec(context: LaunchContext, generation: int, mark: str) -> ProcessSpe
     )
 
 
-def _command(job: Job) -> tuple[tuple[str, ...], bool]:
+def _command(context: LaunchContext) -> tuple[tuple[str, ...], bool]:
     """The command, and whether a warm fork can run it."""
-    spec = job.spec
+    spec = context.job.spec
     if spec.recipe:
-        return (f"{RECIPES}.{spec.recipe.replace('-', '_')}:main",), True
+        return (context.recipe,), True
     program, *rest = spec.command
     is_script = bool(rest) and rest[0].endswith(".py")
     if spec.kind == WorkloadKind.TRAIN and program in ("python", "python3") and is_script:

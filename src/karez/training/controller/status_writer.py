@@ -1,7 +1,7 @@
 """What the store and the log folder are told about one job while its foreman works."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from karez.core.codec import to_text
@@ -37,6 +37,8 @@ class ControllerDeps:
     find: Callable[[ResourceRequest, int, frozenset[NodeId], NodeAffinity], Sequence[Grant]]
     """Free devices for more workers, off these nodes, where the gang may stand."""
     secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    """Recipe -> `module:function`, of the entry points that are installed."""
     sign: Callable[[Receipt], Receipt] = lambda receipt: receipt
     """Puts the cloud's signature on a receipt."""
     nodes_to_avoid: Callable[[], Mapping[NodeId, str]] = dict

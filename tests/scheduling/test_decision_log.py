@@ -165,7 +165,7 @@ class Live:
                 life = self.began.get(ident, (0.0, 0))[1] + 1 + len(self.lines)
                 self.began[ident] = (at, life)
                 heapq.heappush(self.ends, (at + self.left[ident], ident, life))
-            yielding = self.store.workloads.jobs(projects=None, states=(State.YIELDING,))
+            yielding = self.store.workloads.jobs(projects=None, states=(State.PREEMPTING,))
             for job in yielding:
                 began_at, _ = self.began.pop(job.id)
                 self.left[job.id] = max(0.0, self.left[job.id] - (at - began_at)) + 60.0

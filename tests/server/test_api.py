@@ -238,7 +238,10 @@ def test_readiness_status_and_metrics(api: Api) -> None:
     assert api.http.get("/api/v1/ready").status_code == 200
     api.ask("POST", "/jobs", json=BATCH)
     assert api.ask("GET", "/status").json()["jobs"] == {State.QUEUED: 1}
-    assert 'karez_workloads{sort="job",state="queued"} 1.0' in api.ask("GET", "/metrics").text
+    assert (
+        'karez_workloads{kind="job",sort="job",state="queued"} 1.0'
+        in api.ask("GET", "/metrics").text
+    )
 
 
 def test_nodes_are_closed_and_opened(api: Api) -> None:

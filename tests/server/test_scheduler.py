@@ -59,7 +59,7 @@ def test_small_work_makes_a_large_job_yield_and_go_on_behind_it(store: SqlStore)
     submit(store, "small", 1, clock.at)
     for _ in range(3):
         assert scheduler.tick() == 0
-        assert state(store, "large") == State.YIELDING
+        assert state(store, "large") == State.PREEMPTING
     waits = store.workloads.job("small")
     assert waits is not None
     assert waits.state == State.QUEUED
@@ -91,7 +91,7 @@ def test_priority_alone_makes_room_too(store: SqlStore) -> None:
     run(store, "low", 1000.0)
     submit(store, "high", 4, 1001.0, priority=5)
     assert scheduler.tick() == 0
-    assert state(store, "low") == State.YIELDING
+    assert state(store, "low") == State.PREEMPTING
 
 
 def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStore) -> None:
@@ -106,7 +106,7 @@ def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStor
     assert store.pool.set_node(NodeId("a"), NodeState.DRAINING)
     clock.at += 10.0
     assert scheduler.tick() == 0
-    assert state(store, "moves") == State.YIELDING
+    assert state(store, "moves") == State.PREEMPTING
     assert store.workloads.requeue(WorkloadId("moves"), token, Status(ran_s=10.0), now=clock.at)
     assert scheduler.tick() == 1
     grants = store.workloads.allocations()[WorkloadId("moves")].grants
@@ -236,7 +236,7 @@ def test_moves_are_made_when_an_operator_says_so(store: SqlStore) -> None:
     done = scheduler.defragment(carry_out=True)
     assert done.carried_out
     moved = done.moves[0].id
-    assert state(store, moved) == State.YIELDING
+    assert state(store, moved) == State.PREEMPTING
     assert store.workloads.requeue(moved, tokens[moved], Status(ran_s=9.0), now=clock.at)
     assert scheduler.tick() == 1
     nodes = {g.node for a in store.workloads.allocations().values() for g in a.grants}
@@ -261,7 +261,7 @@ def test_a_node_that_flaps_costs_nobody_a_device_twice(store: SqlStore) -> None:
         for ident, token in claimed:
             tokens[str(ident)] = token
             store.workloads.update(ident, token=token, state=State.RUNNING, at=clock.at)
-        for job in store.workloads.jobs(projects=None, states=(State.YIELDING,)):
+        for job in store.workloads.jobs(projects=None, states=(State.PREEMPTING,)):
             token = tokens.pop(job.id)
             assert store.workloads.requeue(job.id, token, Status(ran_s=1.0), now=clock.at)
         if tokens and chance.random() < 0.6:

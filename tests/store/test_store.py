@@ -185,7 +185,7 @@ def test_who_is_asked_to_yield_waits_again_and_a_stop_wins(store: SqlStore) -> N
     assert work.update(ident, token=token, status=Status(step=3), at=5.0)
     found = work.job("a")
     assert found is not None
-    assert (found.state, found.status.step) == (State.YIELDING, 3)
+    assert (found.state, found.status.step) == (State.PREEMPTING, 3)
     assert work.requeue(ident, token, Status(step=3), now=6.0)
     assert work.allocations() == {}
     token = placed_again(store, ident)

@@ -50,11 +50,16 @@ class State(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     RECOVERING = "recovering"
-    YIELDING = "yielding"
+    PREEMPTING = "preempting"
+    """Asked to make room: it stores a step and waits in the queue again."""
     STOPPING = "stopping"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "State | None":
+        return cls.PREEMPTING if value == "yielding" else None  # its name in karez 0.1
 
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})

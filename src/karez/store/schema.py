@@ -23,7 +23,7 @@ workloads = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("seq", _SERIAL, nullable=False),
-    Column("sort", String(8), nullable=False),  # job | service
+    Column("kind", String(8), nullable=False),  # job | service
     Column("name", String(63), nullable=False),
     Column("project", String(63), nullable=False),
     Column("owner", String(80), nullable=False),
@@ -40,7 +40,7 @@ workloads = Table(
     Column("lease_token", String(40)),
     Column("lease_until", Float),
     Index("ix_workloads_state", "state"),
-    Index("ix_workloads_name", "sort", "name"),
+    Index("ix_workloads_name", "kind", "name"),
     Index("ix_workloads_seq", "seq"),
 )
 allocations = Table(

@@ -39,7 +39,7 @@ class Usage:
             func.sum(calls.c.completion_tokens),
         ).group_by(calls.c.project, calls.c.service)
         grants = select(
-            work.c.project, work.c.name, work.c.sort, held.c.grants, held.c.since, held.c.until
+            work.c.project, work.c.name, work.c.kind, held.c.grants, held.c.since, held.c.until
         ).join(work, work.c.id == held.c.workload)
         if projects is not None:
             tokens = tokens.where(calls.c.project.in_(projects))
@@ -110,14 +110,14 @@ class Usage:
 
 def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
     seconds: dict[tuple[str, str, str, str], float] = {}
-    for project, name, sort, grants, since, until in rows:
+    for project, name, kind, grants, since, until in rows:
         for grant in from_text(tuple[Grant, ...], grants):
-            key = (project, name, sort, grant.kind.value)
+            key = (project, name, kind, grant.kind.value)
             span_s = max(0.0, (now if until is None else until) - since)
             amount = grant.milli or grant.dpu_milli
             if amount:
                 seconds[key] = seconds.get(key, 0.0) + span_s * amount / 1000
     return [
-        UsageRow(project=project, what=name, kind=sort, device_seconds=total, device_kind=device)
-        for (project, name, sort, device), total in seconds.items()
+        UsageRow(project=project, what=name, kind=kind, device_seconds=total, device_kind=device)
+        for (project, name, kind, device), total in seconds.items()
     ]

@@ -60,7 +60,7 @@ class Workloads:
         """See the contract."""
         with self._db.write() as tx:
             live = select(table.c.id).where(
-                table.c.sort == "service",
+                table.c.kind == "service",
                 table.c.name == service.spec.name,
                 table.c.state.not_in(_ENDED),
             )
@@ -68,12 +68,12 @@ class Workloads:
                 raise AlreadyExists(noun="service", name=service.spec.name)
             self._insert(tx, "service", service)
 
-    def _insert(self, tx: Connection, sort: str, item: Job | Service) -> None:
+    def _insert(self, tx: Connection, kind: str, item: Job | Service) -> None:
         tx.execute(
             insert(table).values(
                 id=item.id,
                 seq=self._db.next_number(tx, "workloads"),
-                sort=sort,
+                kind=kind,
                 name=item.spec.name,
                 project=item.spec.project,
                 owner=item.owner,
@@ -97,10 +97,10 @@ class Workloads:
         row = self._one("service", ident)
         return _service(row) if row else None
 
-    def _one(self, sort: str, ident: str) -> Row[Any] | None:
+    def _one(self, kind: str, ident: str) -> Row[Any] | None:
         query = (
             select(table)
-            .where(table.c.sort == sort, or_(table.c.id == ident, table.c.name == ident))
+            .where(table.c.kind == kind, or_(table.c.id == ident, table.c.name == ident))
             .order_by((table.c.id == ident).desc(), table.c.seq.desc())
             .limit(1)
         )
@@ -123,11 +123,11 @@ class Workloads:
 
     def count_states(self) -> Mapping[tuple[str, State], int]:
         """See the contract."""
-        query = select(table.c.sort, table.c.state, func.count()).group_by(
-            table.c.sort, table.c.state
+        query = select(table.c.kind, table.c.state, func.count()).group_by(
+            table.c.kind, table.c.state
         )
         with self._db.read() as tx:
-            return {(sort, State(state)): count for sort, state, count in tx.execute(query)}
+            return {(kind, State(state)): count for kind, state, count in tx.execute(query)}
 
     def update(
         self,
@@ -150,7 +150,7 @@ class Workloads:
         if token is not None:
             change = change.where(table.c.lease_token == token)
             if state not in (None, State.STOPPING):
-                asked = (State.STOPPING.value, State.YIELDING.value)
+                asked = (State.STOPPING.value, State.PREEMPTING.value)
                 change = change.where(table.c.state.not_in(asked))
         with self._db.write() as tx:
             return tx.execute(change.values(**values)).rowcount == 1
@@ -175,7 +175,7 @@ class Workloads:
         change = (
             update(table)
             .where(table.c.id == ident, table.c.state.in_(_YIELDS))
-            .values(state=State.YIELDING.value)
+            .values(state=State.PREEMPTING.value)
         )
         with self._db.write() as tx:
             return tx.execute(change).rowcount == 1
@@ -183,12 +183,12 @@ class Workloads:
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
         """See the contract."""
         query = (
-            select(table.c.id, table.c.sort, table.c.wait_reason)
+            select(table.c.id, table.c.kind, table.c.wait_reason)
             .where(table.c.state == State.QUEUED.value)
             .order_by(table.c.seq)
         )
         with self._db.read() as tx:
-            return [(WorkloadId(ident), sort, reason) for ident, sort, reason in tx.execute(query)]
+            return [(WorkloadId(ident), kind, reason) for ident, kind, reason in tx.execute(query)]
 
     def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
         """See the contract."""
@@ -355,8 +355,8 @@ def _free(tx: Connection, ident: WorkloadId, now: float) -> None:
     )
 
 
-def _query(sort: str, projects: Sequence[str] | None, states: Sequence[State]) -> Select[Any]:
-    query = select(table).where(table.c.sort == sort)
+def _query(kind: str, projects: Sequence[str] | None, states: Sequence[State]) -> Select[Any]:
+    query = select(table).where(table.c.kind == kind)
     if projects is not None:
         query = query.where(table.c.project.in_(projects))
     if states:

@@ -53,8 +53,8 @@ def summary(cloud: CloudDep) -> Summary:
         nodes=states,
         devices=devices,
         held=held,
-        jobs={state: n for (sort, state), n in counts.items() if sort == "job"},
-        services={state: n for (sort, state), n in counts.items() if sort == "service"},
+        jobs={state: n for (kind, state), n in counts.items() if kind == "job"},
+        services={state: n for (kind, state), n in counts.items() if kind == "service"},
         gateway_url=f"http://{settings.host}:{settings.gateway_port}/v1",
         home=settings.home,
     )
@@ -64,9 +64,14 @@ def summary(cloud: CloudDep) -> Summary:
 def metrics(cloud: CloudDep) -> Response:
     """Prometheus text; scrape with a viewer's key as bearer token."""
     registry = CollectorRegistry()
-    work = Gauge("karez_workloads", "Workloads by state", ["sort", "state"], registry=registry)
-    for (sort, state), count in cloud.store.workloads.count_states().items():
-        work.labels(sort=sort, state=state).set(count)
+    work = Gauge(
+        "karez_workloads",
+        "Workloads by kind (job, service) and state; `sort` is the old name of `kind`",
+        ["kind", "sort", "state"],
+        registry=registry,
+    )
+    for (kind, state), count in cloud.store.workloads.count_states().items():
+        work.labels(kind=kind, sort=kind, state=state).set(count)
     held = Gauge("karez_devices_held", "Devices held", ["kind"], registry=registry)
     total = Gauge("karez_devices", "Devices of ready nodes", ["kind"], registry=registry)
     shown = summary(cloud)

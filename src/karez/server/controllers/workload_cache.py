@@ -43,8 +43,8 @@ class WorkloadCache:
         if len(unknown) > MANY:
             self._read_all()
         known: dict[WorkloadId, PendingWorkload] = {}
-        for ident, sort, _ in queued:
-            found = self._waiting.get(ident) or self._read(ident, sort)
+        for ident, kind, _ in queued:
+            found = self._waiting.get(ident) or self._read(ident, kind)
             if found is not None:
                 known[ident] = found
         self._waiting = known
@@ -92,10 +92,10 @@ class WorkloadCache:
         ]
         self._waiting.update({item.id: as_waiting(item) for item in items})
 
-    def _read(self, ident: WorkloadId, sort: str) -> PendingWorkload | None:
+    def _read(self, ident: WorkloadId, kind: str) -> PendingWorkload | None:
         found: Job | Service | None = (
             self._store.workloads.job(ident)
-            if sort == "job"
+            if kind == "job"
             else self._store.workloads.service(ident)
         )
         return None if found is None else as_waiting(found)

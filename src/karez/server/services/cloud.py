@@ -341,7 +341,7 @@ def _scope(who: Principal) -> tuple[str, ...] | None:
     return None if who.project == EVERYWHERE else (who.project,)
 
 
-def _ident(sort: str, who: Principal, once: str) -> str:
+def _ident(kind: str, who: Principal, once: str) -> str:
     if not once:
-        return f"{sort}-{secrets.token_hex(5)}"
-    return f"{sort}-{hashlib.sha256(f'{who.key_id}/{once}'.encode()).hexdigest()[:10]}"
+        return f"{kind}-{secrets.token_hex(5)}"
+    return f"{kind}-{hashlib.sha256(f'{who.key_id}/{once}'.encode()).hexdigest()[:10]}"

@@ -369,7 +369,7 @@ class JobController:
         fresh = self.deps.store.workloads.job(self.job.id)
         if fresh is not None and fresh.state == State.STOPPING and self._ended is None:
             self._stop(EndGang(reason=EndReason.CANCELLED, detail="cancelled by request"))
-        elif fresh is not None and fresh.state == State.YIELDING and self._ended is None:
+        elif fresh is not None and fresh.state == State.PREEMPTING and self._ended is None:
             self._preempt(now)
         elif not self.status.flush(self._gang):
             self._stopped.set()  # another control owns the job

@@ -1,0 +1,95 @@
+"""What karez 0.1 stored still opens: a database, a decision log, receipts, controller states.
+
+`v0_1/` was written by karez 0.1 (commit 5fc63d0), before its words were changed.
+"""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from karez.core.receipts import check
+from karez.core.resources import Health, NodeId
+from karez.core.workloads import State, WorkloadId
+from karez.simulation.verify_log import verify_log
+from karez.store.sql import SqlStore
+from karez.studio.settings import check_recipe
+from karez.training.recovery.controller_state import parse_state
+from karez.training.recovery.shard_layouts import ShardLayout
+from karez.training.recovery.state import Phase
+
+OLD = Path(__file__).parent / "v0_1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqlStore:
+    file = tmp_path / "k.db"
+    connection = sqlite3.connect(file)
+    connection.executescript((OLD / "database.sql").read_text())
+    connection.close()
+    return SqlStore(f"sqlite:///{file}")
+
+
+def test_workloads_of_an_older_database_are_read_and_go_on(store: SqlStore) -> None:
+    states = {job.id: job.state for job in store.workloads.jobs(projects=None)}
+    assert states == {
+        "job-q": State.QUEUED,
+        "job-r": State.RUNNING,
+        "job-y": State.PREEMPTING,  # stored as `yielding`
+        "job-e": State.SUCCEEDED,
+    }
+    queued = store.workloads.job("job-q")
+    assert queued is not None
+    assert (queued.spec.gang.max, queued.spec.gang.among.on) == (4, ("zone=a",))
+    assert queued.spec.gang.roles[0].name == "load"
+    assert [service.spec.name for service in store.workloads.services(projects=None)] == ["desk"]
+    assert store.workloads.request_preemption(WorkloadId("job-r"))
+    assert {kind for kind, _ in store.workloads.count_states()} == {"job", "service"}
+
+
+def test_nodes_history_access_and_usage_of_an_older_database_are_read(store: SqlStore) -> None:
+    (node,) = store.pool.nodes()
+    assert (node.site, len(node.windows)) == ("s", 1)
+    assert store.pool.overrides()[NodeId("n")].health == {"cpu:0": Health.SEPARATED}
+    asked = store.resize_requests.requested(WorkloadId("job-r"))
+    assert asked is not None
+    assert len(asked) == 2
+    public = bytes.fromhex((OLD / "receipts.pub").read_text())
+    receipts = store.history.receipts(WorkloadId("job-r"))
+    assert (len(receipts), list(check(receipts, public))) == (2, [])
+    ((part,),) = store.history.newest_checkpoint(WorkloadId("job-r"), [0]).values()
+    assert part.step == 40
+    assert store.history.incidents(since=0.0)[0].code == "exit"
+    assert {p.name for p in store.access.projects()} >= {"lab"}
+    assert [(row.what, row.prompt_tokens) for row in store.usage.summary() if row.requests] == [
+        ("desk", 3)
+    ]
+
+
+def test_the_state_that_an_older_controller_stored_is_adopted(store: SqlStore) -> None:
+    (newest,) = store.history.transitions(WorkloadId("job-r"))
+    saved = parse_state(newest.body)
+    assert (saved.phase, saved.max_committed_step, saved.bad_loss_repeats) == (
+        Phase.RESUMING,
+        41,
+        (3, 1),
+    )
+    assert saved.shard_layouts == (ShardLayout(after=40, ranks=(0, 1), created_generation=2),)
+    assert (saved.recent_failures, saved.state_corrupt) == ((("n", 4.5),), (1,))
+    assert saved.fault is not None
+    assert saved.fault.rung == "in-place"
+
+
+def test_an_older_decision_log_verifies_and_a_changed_line_is_named() -> None:
+    lines = (OLD / "decisions.log").read_text().splitlines()
+    assert any(" stop " in line for line in lines)
+    assert any('"given"' in line or '"taken"' in line for line in lines)
+    found = verify_log(lines)
+    assert (found.line, found.decisions) == (None, sum(not line.startswith("{") for line in lines))
+    first = next(number for number, line in enumerate(lines) if " stop " in line)
+    lines[first] = lines[first].replace(" stop ", " start ")
+    assert verify_log(lines).line == first + 1
+
+
+def test_a_recipe_is_found_by_its_older_name() -> None:
+    check_recipe("proving-ground", {"steps": 3}, {})

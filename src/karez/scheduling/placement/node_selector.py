@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Final
 
 import numpy as np
@@ -34,8 +33,8 @@ class NodeSelector:
     inventory: Inventory
     mix: RequestMix
     policy: Policy = Policy.KAREZ
-    compiled: bool = field(default_factory=lambda: find_spec("numba") is not None)
-    """Whether numba does it. The answers are the same."""
+    compiled: bool = True
+    """Whether numba scores the nodes where it is installed. The answers are the same."""
     stamps: Ints = field(init=False)
     """(N,) the last question for which each node was scored again."""
     stamp: int = 0
@@ -93,7 +92,11 @@ def _refresh(selector: NodeSelector, scores: _Scores, rows: Ints) -> int:
 
 
 def _compiled_refresh() -> Refresh:
-    from karez.scheduling.placement import scores_numba  # noqa: PLC0415 - numba takes a second to import
+    """Score with numba; with NumPy, to the same integers, where numba is not installed."""
+    try:
+        from karez.scheduling.placement import scores_numba  # noqa: PLC0415 - takes a second
+    except ImportError:
+        return _refresh
 
     def refresh(selector: NodeSelector, scores: _Scores, rows: Ints) -> int:
         selector.stamp += 1

@@ -1,24 +1,57 @@
-"""karez: an AI compute cloud that its owner runs."""
+"""karez: an AI compute cloud that its owner runs.
 
-from typing import Any
+`Client` and `AsyncClient` speak to a cloud; `JobSpec`, `ServiceSpec`, `gang` and the enums describe
+work; `errors` has what they raise. Each is imported on first use: `import karez` is cheap.
+"""
 
+from typing import TYPE_CHECKING
 
-def __getattr__(name: str) -> Any:
-    """`karez.Client`, `AsyncClient`, `JobSpec`, `gang` and `__version__`, on first use."""
-    if name in ("Client", "AsyncClient"):
-        from karez.client import sdk  # noqa: PLC0415 - importing karez stays cheap
+if TYPE_CHECKING:
+    from karez.client.sdk import AsyncClient, Client
+    from karez.core import errors
+    from karez.core.artifacts import ArtifactKind
+    from karez.core.gang_syntax import make_gang as gang
+    from karez.core.workloads import JobSpec, ServiceSpec, State, WorkloadKind
 
-        return getattr(sdk, name)
-    if name == "JobSpec":
-        from karez.core.workloads import JobSpec  # noqa: PLC0415 - as above
+    __version__: str
 
-        return JobSpec
-    if name == "gang":
-        from karez.core.gang_syntax import make_gang  # noqa: PLC0415 - as above
+__all__ = [
+    "ArtifactKind",
+    "AsyncClient",
+    "Client",
+    "JobSpec",
+    "ServiceSpec",
+    "State",
+    "WorkloadKind",
+    "__version__",
+    "errors",
+    "gang",
+]
 
-        return make_gang
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - as above
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
 
-        return version("karez")
-    raise AttributeError(name)
+    def __getattr__(name: str) -> object:
+        """Import an exported name on its first use."""
+        from importlib import import_module, metadata  # noqa: PLC0415 - importing karez stays cheap
+
+        if name == "__version__":
+            return metadata.version("karez")
+        if name == "errors":
+            return import_module("karez.core.errors")
+        module, attribute = {
+            "ArtifactKind": ("karez.core.artifacts", "ArtifactKind"),
+            "AsyncClient": ("karez.client.sdk", "AsyncClient"),
+            "Client": ("karez.client.sdk", "Client"),
+            "JobSpec": ("karez.core.workloads", "JobSpec"),
+            "ServiceSpec": ("karez.core.workloads", "ServiceSpec"),
+            "State": ("karez.core.workloads", "State"),
+            "WorkloadKind": ("karez.core.workloads", "WorkloadKind"),
+            "gang": ("karez.core.gang_syntax", "make_gang"),
+        }.get(name, ("", ""))
+        if not module:
+            raise AttributeError(f"module 'karez' has no attribute {name!r}")
+        return getattr(import_module(module), attribute)
+
+    def __dir__() -> list[str]:
+        """What is exported, imported or not."""
+        return sorted({*globals(), *__all__})

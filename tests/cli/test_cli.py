@@ -40,6 +40,20 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage: karez" in shown.stdout
 
 
+def test_help_is_the_same_in_process_and_imports_no_command() -> None:
+    for words in ((), ("--help",), ("jobs", "--help"), ("jobs", "submit", "--help")):
+        here = CliRunner().invoke(app, list(words), prog_name="karez").output
+        there = karez(*words, home=Path("/nowhere"))
+        assert here == there.stdout + there.stderr, words
+    code = (
+        "import sys; from karez.cli.main import main\n"
+        "try:\n  main(['--help'])\nexcept SystemExit:\n"
+        "  print([m for m in sys.modules if m in ('karez.cli.remote.jobs', 'karez.client.sdk')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -47,7 +61,7 @@ def test_every_command_has_help(command: str) -> None:
         (["jobs", "nope"], 2, "No such command"),
         (["jobs", "submit"], 2, "--recipe, or a --file"),
         (["jobs", "submit", "--workers", "x", "--", "a"], 2, "MIN:WANT"),
-        (["jobs", "submit", "--each", "tpu=1", "--", "a"], 2, "no device kind"),
+        (["jobs", "submit", "--each", "tpu=1", "--", "a"], 2, "Invalid device kind"),
         (["jobs", "submit", "-f", "/nowhere.toml"], 2, "nowhere.toml"),
         (["jobs", "submit", "--env", "x", "--", "a"], 2, "NAME=VALUE"),
         (["projects", "quota", "p", "npu=many"], 2, "Write limits like"),

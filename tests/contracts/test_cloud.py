@@ -16,7 +16,7 @@ import pytest
 from karez.client import calls
 from karez.client.sdk import AsyncClient
 from karez.core.artifacts import ArtifactKind
-from karez.core.errors import Failed, Remote
+from karez.core.errors import Failed, NotFound
 from karez.core.resources import ResourceRequest
 from karez.core.workloads import (
     ENDED,
@@ -316,7 +316,7 @@ def test_what_a_model_service_cannot_load_is_a_reason(cloud: Cloud, tmp_path: Pa
     broken = cloud.karez("services", "deploy", "bad", "--name", "bad", check=False)
     assert broken.returncode == 1
     assert "times in a row" in broken.stderr
-    with cloud.client() as client, pytest.raises(Remote, match="no artifact"):
+    with cloud.client() as client, pytest.raises(NotFound, match="no artifact"):
         client.call(calls.artifact("none"))
 
 

@@ -45,14 +45,14 @@ def test_a_workload_file_reads_as_the_design_writes_it() -> None:
         ("name = 'x'\ncommand = ['a']\n[gang]\nworker = 2", "unknown key 'worker'"),
         ("name = 'x'", "either a command or a recipe"),
         ("command = ['a']", "names no workload"),
-        ("name = 'X!'\ncommand = ['a']", "is no name"),
-        ("name = 'x'\ncommand = ['a']\n[gang]\neach = [{ tpu = 1 }]", "'tpu' is no device kind"),
+        ("name = 'X!'\ncommand = ['a']", "invalid name"),
+        ("name = 'x'\ncommand = ['a']\n[gang]\neach = [{ tpu = 1 }]", "invalid device kind 'tpu'"),
         ("name = 'x'\ncommand = ['a']\n[gang]\nworkers = { min = 3, want = 1 }", "min <= want"),
         ("name = 'x'\ncommand = ['a']\nmax_duration = 'soon'", "is not a duration"),
         ("name = 'x'\ncommand = ['a']\nexpected_duration = '0s'", "must be positive"),
         ("name = 'x'\ncommand = ['a']\n[gang]\nworkers = 1000000", "more than 100000"),
         ("name = 'x'\ncommand = ['a']\n[gang]\neach = [{ npu = 1000000 }]", "more than any node"),
-        ("name = ", "this is no TOML"),
+        ("name = ", "invalid TOML"),
         ("name = 'x'\ncommand = ['a']\nkind = 'serve'", "deploy a service"),
         ("name = 'x'\ncommand = ['a']\n[recovery]\nladder = ['pray']", "no recovery rung 'pray'"),
     ],
@@ -120,7 +120,7 @@ def test_the_wire_refuses_unknown_keys_and_nonsense() -> None:
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../b", "", "a\\b"])
 def test_an_artifact_cannot_reach_out_of_its_folder(path: str) -> None:
-    with pytest.raises(ValueError, match="no path inside"):
+    with pytest.raises(ValueError, match="inside the artifact"):
         FileEntry(path=path, sha256="0" * 64, size_bytes=1)
 
 

@@ -134,7 +134,7 @@ def test_a_revoked_key_is_refused(api: Api) -> None:
     ("body", "status", "words"),
     [
         ({**BATCH, "naem": 1}, 422, "naem: Unexpected"),
-        ({**BATCH, "name": "../etc"}, 422, "is no name"),
+        ({**BATCH, "name": "../etc"}, 422, "Invalid name"),
         ({**BATCH, "command": []}, 422, "either a command or a recipe"),
         ({**BATCH, "inputs": {"data": "none"}}, 404, "no artifact 'none'"),
         ({**BATCH, "secrets": ["none"]}, 404, "no secret 'none'"),

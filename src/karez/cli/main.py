@@ -2,10 +2,11 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 import karez
 
@@ -46,20 +47,21 @@ class _Lazy(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command itself, or only its line when the list is shown."""
+        """The command itself, imported now."""
+        del ctx
         if cmd_name not in COMMANDS:
             return None
-        module, line = COMMANDS[cmd_name]
-        if ctx.resilient_parsing is False and _shows_list():
-            return TyperCommand(cmd_name, short_help=line, help=line)
+        module, _ = COMMANDS[cmd_name]
         app = importlib.import_module(module).APPS[cmd_name]
         command = typer.main.get_command(app)
         command.name = cmd_name
         return command
 
-
-def _shows_list() -> bool:
-    return len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h")
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the table's lines: no command is imported for the list."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 app = typer.Typer(
@@ -80,16 +82,17 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-def main() -> int:
-    """Run a command: 0 done, 1 refused or failed, 2 misused."""
-    from karez.core.errors import KarezError  # noqa: PLC0415 - after --help
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command, by default the process's own: 0 done, 1 refused or failed, 2 misused."""
+    from karez.core.errors import KarezError, Remote  # noqa: PLC0415 - after --help
 
     try:
-        app(prog_name="karez")
+        app(words, prog_name="karez")
     except KarezError as error:
         typer.echo(error.what(), err=True)
         typer.echo(error.hint(), err=True)
-        sys.exit(2 if error.code == "bad-request" else 1)
+        code = error.kind if isinstance(error, Remote) else error.code
+        sys.exit(2 if code == "bad-request" else 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -6,7 +6,7 @@ import httpx
 
 from karez.client.calls import Call
 from karez.core.codec import from_json
-from karez.core.errors import Remote
+from karez.core.errors import KarezError, Remote, error_from
 
 T = TypeVar("T")
 
@@ -18,6 +18,9 @@ def request_of(call: Call[Any], key: str) -> dict[str, Any]:
         headers["idempotency-key"] = call.once
     params = {name: value for name, value in call.params.items() if value not in (None, [])}
     shown = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
+    if call.file is not None:
+        headers["content-length"] = str(call.file.stat().st_size)
+        return {"params": shown, "headers": headers}
     return {"params": shown, "json": call.body, "headers": headers}
 
 
@@ -27,25 +30,37 @@ def may_repeat(call: Call[Any]) -> bool:
 
 
 def read(call: Call[T], answer: httpx.Response) -> T:
-    """The typed answer. Raises Remote with the API's own words."""
+    """The typed answer. Raises the error that the API sent, or Remote if it cannot be read."""
     if answer.is_error:
         raise error_of(answer)
     if call.answer is None:
         return None  # type: ignore[return-value]  # T is None here
     if call.answer is bytes:
         return answer.content  # type: ignore[return-value]  # T is bytes here
-    value: T = from_json(call.answer, answer.json())
+    try:
+        value: T = from_json(call.answer, answer.json())
+    except ValueError as error:
+        raise Remote(
+            kind="unreadable",
+            http_status=answer.status_code,
+            problem=f"The answer to {call.method} {call.path} cannot be read: {error}.",
+            fix="Check that KAREZ_URL is a karez of this version; `karez --version` shows it.",
+        ) from error
     return value
 
 
-def error_of(answer: httpx.Response) -> Remote:
-    """The problem that the API described."""
+def error_of(answer: httpx.Response) -> KarezError:
+    """The error that the API sent; Remote where this version cannot rebuild it."""
     try:
         body = answer.json()
     except ValueError:
+        body = None
+    if not isinstance(body, dict):
         body = {}
-    return Remote(
-        kind=str(body.get("code", "http")),
+    code, facts = str(body.get("code", "http")), body.get("fields")
+    known = error_from(code, facts) if isinstance(facts, dict) else None
+    return known or Remote(
+        kind=code,
         http_status=answer.status_code,
         problem=str(body.get("title", f"The API answered {answer.status_code}.")),
         fix=str(body.get("hint", "")),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from karez.core.api_models import (
@@ -38,6 +39,8 @@ class Call(Generic[T]):
     body: Any = None
     once: str = ""
     """Idempotency key: sending the call again is harmless."""
+    file: Path | None = None
+    """A file whose bytes are the body."""
 
 
 def summary() -> Call[Summary]:
@@ -55,7 +58,7 @@ def submit(spec: JobSpec, once: str) -> Call[Job]:
     return Call(answer=Job, method="POST", path="/jobs", body=to_json(spec), once=once)
 
 
-def jobs(states: Sequence[State], limit: int) -> Call[list[Job]]:
+def jobs(states: Sequence[State] = (), limit: int = 100) -> Call[list[Job]]:
     """Jobs, newest first."""
     params = {"state": [str(state) for state in states], "limit": limit}
     return Call(answer=list[Job], method="GET", path="/jobs", params=params)
@@ -71,7 +74,7 @@ def cancel(ident: str) -> Call[Job]:
     return Call(answer=Job, method="POST", path=f"/jobs/{ident}/cancel", once="same")
 
 
-def metrics(ident: str, after: int) -> Call[list[MetricRow]]:
+def metrics(ident: str, after: int = -1) -> Call[list[MetricRow]]:
     """Loss per step and rank."""
     params = {"after": after}
     return Call(answer=list[MetricRow], method="GET", path=f"/jobs/{ident}/metrics", params=params)
@@ -103,7 +106,7 @@ def report_fault(report: FaultReport) -> Call[FaultReport]:
     return Call(answer=FaultReport, method="POST", path="/faults", body=to_json(report))
 
 
-def faults(since: float, node: str) -> Call[list[FaultReport]]:
+def faults(since: float = 0.0, node: str = "") -> Call[list[FaultReport]]:
     """What was reported."""
     params = {"since": since, "node": node}
     return Call(answer=list[FaultReport], method="GET", path="/faults", params=params)
@@ -119,7 +122,7 @@ def log_names(noun: str, ident: str) -> Call[list[str]]:
     return Call(answer=list[str], method="GET", path=f"/{noun}/{ident}/logs")
 
 
-def log(noun: str, ident: str, name: str, offset: int) -> Call[LogPiece]:
+def log(noun: str, ident: str, name: str, offset: int = 0) -> Call[LogPiece]:
     """A piece of one."""
     path = f"/{noun}/{ident}/logs/{name}"
     return Call(answer=LogPiece, method="GET", path=path, params={"offset": offset})
@@ -130,7 +133,7 @@ def deploy(spec: ServiceSpec, once: str) -> Call[Service]:
     return Call(answer=Service, method="POST", path="/services", body=to_json(spec), once=once)
 
 
-def services(*, ended: bool) -> Call[list[Service]]:
+def services(*, ended: bool = False) -> Call[list[Service]]:
     """Services, newest first."""
     params = {"ended": ended}
     return Call(answer=list[Service], method="GET", path="/services", params=params)
@@ -146,7 +149,7 @@ def stop_service(ident: str) -> Call[Service]:
     return Call(answer=Service, method="POST", path=f"/services/{ident}/stop", once="same")
 
 
-def artifacts(kinds: Sequence[ArtifactKind]) -> Call[list[Artifact]]:
+def artifacts(kinds: Sequence[ArtifactKind] = ()) -> Call[list[Artifact]]:
     """Artifacts, newest first."""
     params = {"kind": [str(kind) for kind in kinds]}
     return Call(answer=list[Artifact], method="GET", path="/artifacts", params=params)
@@ -172,9 +175,9 @@ def has_blob(digest: str) -> Call[bool]:
     return Call(answer=bool, method="GET", path=f"/blobs/{digest}/exists")
 
 
-def put_blob(digest: str) -> Call[FileEntry]:
-    """Upload bytes; the client adds them."""
-    return Call(answer=FileEntry, method="PUT", path=f"/blobs/{digest}")
+def put_blob(digest: str, file: Path) -> Call[FileEntry]:
+    """Upload a file's bytes, whose SHA-256 is `digest`."""
+    return Call(answer=FileEntry, method="PUT", path=f"/blobs/{digest}", file=file, once="same")
 
 
 def artifact_file(ident: str, path: str) -> Call[bytes]:
@@ -203,7 +206,7 @@ def what_if(question: WhatIf) -> Call[WhatIfResult]:
     return Call(answer=WhatIfResult, method="POST", path="/pool/what-if", body=body, once="same")
 
 
-def cordon(node: str, *, closed: bool) -> Call[dict[str, str]]:
+def cordon(node: str, *, closed: bool = True) -> Call[dict[str, str]]:
     """Close a node to new work, or open it."""
     word = "cordon" if closed else "uncordon"
     path = f"/pool/nodes/{node}/{word}"
@@ -233,7 +236,7 @@ def mark(node: str, said: NodeOverride) -> Call[NodeOverride]:
     return Call(answer=NodeOverride, method="PUT", path=path, body=to_json(said), once="same")
 
 
-def regroup(*, carry_out: bool) -> Call[DefragResult]:
+def regroup(*, carry_out: bool = False) -> Call[DefragResult]:
     """What could be moved together; with `carry_out`, it is."""
     method = "POST" if carry_out else "GET"
     return Call(answer=DefragResult, method=method, path="/pool/regroup", once="same")
@@ -286,7 +289,7 @@ def usage() -> Call[list[UsageRow]]:
     return Call(answer=list[UsageRow], method="GET", path="/usage")
 
 
-def audit(limit: int) -> Call[list[AuditRow]]:
+def audit(limit: int = 100) -> Call[list[AuditRow]]:
     """Who changed what."""
     return Call(answer=list[AuditRow], method="GET", path="/audit", params={"limit": limit})
 

@@ -36,9 +36,9 @@ class FileEntry:
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
         if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path:
-            raise ValueError(f"{self.path!r} is no path inside an artifact")
+            raise ValueError(f"invalid path {self.path!r}: it must stay inside the artifact")
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"{self.sha256!r} is no SHA-256 in lower-case hex")
+            raise ValueError(f"invalid SHA-256 {self.sha256!r}: write 64 lower-case hex digits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

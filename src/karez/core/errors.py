@@ -1,68 +1,71 @@
 """Every error a user may meet: one class each, with what happened and what to do next."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import ClassVar
 
 
 @dataclass(eq=False, kw_only=True)
 class KarezError(Exception):
-    """Shown by the API as problem+json, by the CLI as two lines; its fields are the facts."""
+    """Shown by the API as problem+json, by the CLI as two lines; its fields are the facts.
+
+    A class states its two sentences as templates, which are filled with its fields.
+    """
 
     code: ClassVar[str]
     status: ClassVar[int]
+    message: ClassVar[str]
+    advice: ClassVar[str]
 
     def what(self) -> str:
-        """One sentence with the values in it."""
-        return type(self).__doc__ or self.code
+        """What happened: one sentence with the values in it."""
+        return self.message.format_map(self.facts())
 
     def hint(self) -> str:
-        """The next step, as a command where there is one."""
-        return "See `karez doctor`."
+        """What to do next, as a command where there is one."""
+        return self.advice.format_map(self.facts())
+
+    def facts(self) -> dict[str, str | int]:
+        """The values of all fields by name, as they cross the wire."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __str__(self) -> str:
         return f"{self.what()} {self.hint()}"
 
     def __reduce__(self) -> tuple[Callable[[], "KarezError"], tuple[()]]:
-        return partial(type(self), **asdict(self)), ()  # errors cross process borders
+        return partial(type(self), **self.facts()), ()  # errors cross process borders
 
 
 @dataclass(eq=False, kw_only=True)
 class BadRequest(KarezError):
     """Something in the request cannot be right."""
 
-    code: ClassVar[str] = "bad-request"
-    status: ClassVar[int] = 422
+    code = "bad-request"
+    status = 422
+    advice = "{fix}"
     problem: str
     fix: str = "Correct it and try again."
 
     def what(self) -> str:
-        """See KarezError."""
-        is_word = self.problem.split(" ", 1)[0].isalpha()  # a path or an option stays as it is
+        """The problem as a sentence; a path or an option at its start keeps its case."""
+        is_word = self.problem.split(" ", 1)[0].isalpha()
         begun = self.problem[:1].upper() + self.problem[1:] if is_word else self.problem
         return begun + ("" if begun.endswith(".") else ".")
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return self.fix
 
 
 @dataclass(eq=False, kw_only=True)
 class NotFound(KarezError):
     """No such thing, or none that this key may see."""
 
-    code: ClassVar[str] = "not-found"
-    status: ClassVar[int] = 404
+    code = "not-found"
+    status = 404
+    message = "There is no {noun} {name!r} that you may see."
     noun: str
     name: str
 
-    def what(self) -> str:
-        """See KarezError."""
-        return f"There is no {self.noun} {self.name!r} that you may see."
-
     def hint(self) -> str:
-        """See KarezError."""
+        """The command that lists such things."""
         plural = {"dataset": "data", "project": "projects"}.get(self.noun, f"{self.noun}s")
         return f"`karez {plural} list` shows what there is."
 
@@ -71,244 +74,177 @@ class NotFound(KarezError):
 class NotSignedIn(KarezError):
     """The request carries no key, or one that is unknown or revoked."""
 
-    code: ClassVar[str] = "not-signed-in"
-    status: ClassVar[int] = 401
-
-    def what(self) -> str:
-        """See KarezError."""
-        return "The API key is missing, unknown or revoked."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Set KAREZ_KEY, or ask an admin for `karez keys create NAME`."
+    code = "not-signed-in"
+    status = 401
+    message = "The API key is missing, unknown or revoked."
+    advice = "Set KAREZ_KEY, or ask an admin for `karez keys create NAME`."
 
 
 @dataclass(eq=False, kw_only=True)
 class NotAllowed(KarezError):
     """The key is good, its role or project is not."""
 
-    code: ClassVar[str] = "not-allowed"
-    status: ClassVar[int] = 403
+    code = "not-allowed"
+    status = 403
+    message = "This needs role {needed} in project {project}; your key is {held}."
+    advice = "Ask an admin for a key with that role: `karez keys create NAME --role ROLE`."
     needed: str
     held: str
     project: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"This needs role {self.needed} in project {self.project}; your key is {self.held}."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Ask an admin for a key with that role: `karez keys create NAME --role ROLE`."
 
 
 @dataclass(eq=False, kw_only=True)
 class AlreadyExists(KarezError):
     """A name is taken."""
 
-    code: ClassVar[str] = "already-exists"
-    status: ClassVar[int] = 409
+    code = "already-exists"
+    status = 409
+    message = "There is a {noun} {name!r} already."
+    advice = "Choose another name, or remove that one first."
     noun: str
     name: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"There is a {self.noun} {self.name!r} already."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Choose another name, or remove that one first."
 
 
 @dataclass(eq=False, kw_only=True)
 class QuotaExceeded(KarezError):
     """A workload asks for more than its project may ever hold."""
 
-    code: ClassVar[str] = "quota-exceeded"
-    status: ClassVar[int] = 409
+    code = "quota-exceeded"
+    status = 409
+    message = "Project {project} may hold {quota} {kind}; this asks for {asked}."
+    advice = "Ask for fewer, or let an admin run `karez projects quota {project} ...`."
     project: str
     kind: str
     asked: str
     quota: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return (
-            f"Project {self.project} may hold {self.quota} {self.kind}; this asks for {self.asked}."
-        )
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return f"Ask for fewer, or let an admin run `karez projects quota {self.project} ...`."
 
 
 @dataclass(eq=False, kw_only=True)
 class StorageFull(KarezError):
     """The disk or shared memory has no room; nothing was kept of the write."""
 
-    code: ClassVar[str] = "storage-full"
-    status: ClassVar[int] = 507
+    code = "storage-full"
+    status = 507
+    message = "There is no room left under {path}; what was being written was removed."
+    advice = "Free some space there, or start with `karez up --home` on a larger disk."
     path: str
     wanted_bytes: int = 0
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"There is no room left under {self.path}; what was being written was removed."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Free some space there, or start with `karez up --home` on a larger disk."
 
 
 @dataclass(eq=False, kw_only=True)
 class BrokenArtifact(KarezError):
     """Bytes that are not what their name or digest says."""
 
-    code: ClassVar[str] = "broken-artifact"
-    status: ClassVar[int] = 422
+    code = "broken-artifact"
+    status = 422
+    message = "{name} cannot be used: {problem}."
+    advice = "Fetch or export it again, then import it anew."
     name: str
     problem: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"{self.name} cannot be used: {self.problem}."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Fetch or export it again, then import it anew."
 
 
 @dataclass(eq=False, kw_only=True)
 class Unreachable(KarezError):
     """Nothing answers at an address."""
 
-    code: ClassVar[str] = "unreachable"
-    status: ClassVar[int] = 503
+    code = "unreachable"
+    status = 503
+    message = "{what_is_it} does not answer at {address}."
+    advice = "Start it with `karez up`, or point KAREZ_URL at a running one."
     what_is_it: str
     address: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"{self.what_is_it} does not answer at {self.address}."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Start it with `karez up`, or point KAREZ_URL at a running one."
 
 
 @dataclass(eq=False, kw_only=True)
 class PortTaken(KarezError):
     """Another program listens where karez wants to."""
 
-    code: ClassVar[str] = "port-taken"
-    status: ClassVar[int] = 409
+    code = "port-taken"
+    status = 409
+    message = "Port {port} is taken by another program."
+    advice = "Stop that program, or choose another with `karez up --port` or `--gateway-port`."
     port: int
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"Port {self.port} is taken by another program."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Stop that program, or choose another with `karez up --port` or `--gateway-port`."
 
 
 @dataclass(eq=False, kw_only=True)
 class AlreadyRunning(KarezError):
     """A cloud runs from this state folder."""
 
-    code: ClassVar[str] = "already-running"
-    status: ClassVar[int] = 409
+    code = "already-running"
+    status = 409
+    message = "A cloud already runs from {home} (pid {pid})."
+    advice = "Use it as it is, or stop it with `karez down`."
     home: str
     pid: int
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"A cloud already runs from {self.home} (pid {self.pid})."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return "Use it as it is, or stop it with `karez down`."
 
 
 @dataclass(eq=False, kw_only=True)
 class MissingPart(KarezError):
     """A program or package that this needs is not installed."""
 
-    code: ClassVar[str] = "missing-part"
-    status: ClassVar[int] = 501
+    code = "missing-part"
+    status = 501
+    message = "{part} is not installed; {needed_for} needs it."
+    advice = "Install it: {install}"
     part: str
     needed_for: str
     install: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"{self.part} is not installed; {self.needed_for} needs it."
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return f"Install it: {self.install}"
 
 
 @dataclass(eq=False, kw_only=True)
 class StartFailed(KarezError):
     """A part of the cloud did not come up."""
 
-    code: ClassVar[str] = "start-failed"
-    status: ClassVar[int] = 500
+    code = "start-failed"
+    status = 500
+    message = "{part} did not start: {detail}"
+    advice = "The files under `logs/` in the state folder say more; `karez doctor` checks the rest."
     part: str
     detail: str
-
-    def what(self) -> str:
-        """See KarezError."""
-        return f"{self.part} did not start: {self.detail}"
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return (
-            "The files under `logs/` in the state folder say more; `karez doctor` checks the rest."
-        )
 
 
 @dataclass(eq=False, kw_only=True)
 class Failed(KarezError):
     """A job or service that was waited for ended badly."""
 
-    code: ClassVar[str] = "failed"
-    status: ClassVar[int] = 500
+    code = "failed"
+    status = 500
+    message = "The {noun} {name!r} failed: {reason}"
+    advice = "Read its last words with `karez logs {name}`."
     noun: str
     name: str
     reason: str
 
-    def what(self) -> str:
-        """See KarezError."""
-        return f"The {self.noun} {self.name!r} failed: {self.reason}"
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return f"Read its last words with `karez logs {self.name}`."
-
 
 @dataclass(eq=False, kw_only=True)
 class Remote(KarezError):
-    """An error that the API reported; it keeps the API's words."""
+    """An error that the API reported and this version does not know; it keeps the API's words."""
 
-    code: ClassVar[str] = "remote"
-    status: ClassVar[int] = 500
+    code = "remote"
+    status = 500
+    message = "{problem}"
+    advice = "{fix}"
     kind: str
     http_status: int
     problem: str
     fix: str
 
-    def what(self) -> str:
-        """See KarezError."""
-        return self.problem
-
-    def hint(self) -> str:
-        """See KarezError."""
-        return self.fix
-
 
 def every_error() -> tuple[type[KarezError], ...]:
     """All error classes, for the documentation and its test."""
     return tuple(sorted(KarezError.__subclasses__(), key=lambda error: error.code))
+
+
+def error_from(code: str, facts: Mapping[str, object]) -> KarezError | None:
+    """The error that was sent as its code and facts; None if this version cannot rebuild it."""
+    kind = next((error for error in every_error() if error.code == code), None)
+    if kind is None:
+        return None
+    values: dict[str, object] = {}
+    for field in fields(kind):
+        if field.name in facts and type(facts[field.name]) is field.type:
+            values[field.name] = facts[field.name]
+        elif field.default is MISSING:
+            return None
+    made: KarezError = kind(**values)
+    return made

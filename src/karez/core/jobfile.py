@@ -47,7 +47,7 @@ def parse_job(text: str) -> JobSpec:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"this is no TOML: {error}") from error
+        raise ValueError(f"invalid TOML: {error}") from error
     _only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')

@@ -79,6 +79,6 @@ class FaultReport:
         if len(self.detail) > 2000:
             raise ValueError("a report's detail is up to 2,000 characters")
         if self.device is not None and not 0 <= self.device < 4096:
-            raise ValueError(f"device {self.device} is no index on a node")
+            raise ValueError(f"invalid device index {self.device}: write 0 to 4095")
         if not 0.0 <= self.at < 1e11:
             raise ValueError("`at` is in UTC epoch seconds")

@@ -132,7 +132,7 @@ class NodeOverride:
         for name in self.health:
             kind, _, index = name.partition(":")
             if kind not in {one.value for one in DeviceKind} or not index.isdigit():
-                raise ValueError(f"{name!r} is no device; write npu:3")
+                raise ValueError(f"invalid device {name!r}; write npu:3")
 
     def on(self, node: Node) -> Node:
         """The node with this said of it."""
@@ -271,7 +271,7 @@ def resource_request_from(fields: Mapping[str, str | float | int]) -> ResourceRe
     unknown = sorted(set(fields) - {*words, "speed", "model"})
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} is no device kind; say {', '.join(kinds_in_order())}, model or speed"
+            f"invalid device kind {unknown[0]!r}; say {', '.join(kinds_in_order())}, model or speed"
         )
     named = [kind for kind in _FIRST if kind.value in fields]
     if not named:
@@ -313,7 +313,7 @@ def kinds_in_order() -> list[str]:
 def _milli(fields: Mapping[str, str | float | int], kind: DeviceKind) -> int:
     count = float(fields.get(kind.value, 0))
     if not math.isfinite(count):
-        raise ValueError(f"{count} is no amount of {kind}")
+        raise ValueError(f"invalid amount {count} of {kind}")
     return round(count * MILLI)
 
 
@@ -331,7 +331,7 @@ def parse_amount(kind: DeviceKind, text: str) -> int:
         return parse_bytes(text)
     count = float(text)
     if not math.isfinite(count):
-        raise ValueError(f"{text!r} is no amount of {kind}")
+        raise ValueError(f"invalid amount {text!r} of {kind}")
     return round(count * MILLI)
 
 

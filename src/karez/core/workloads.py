@@ -24,7 +24,7 @@ def check_name(name: str) -> None:
     fine = name and name[0].isalnum() and all(c.isalnum() or c in "-._" for c in name)
     if not fine or not name.isascii() or len(name) > NAME_LIMIT or name != name.lower():
         raise ValueError(
-            f"{name!r} is no name: use a-z, 0-9, '-', '.' and '_', up to {NAME_LIMIT}, "
+            f"invalid name {name!r}: use a-z, 0-9, '-', '.' and '_', up to {NAME_LIMIT}, "
             "a letter or digit first"
         )
 

@@ -5,13 +5,20 @@ This room decides how a gang heals; it never places one (scheduling) nor starts 
 (drivers, through core.ports.Fabric).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from karez.runtime.session import Run as Run
+    from karez.runtime.session import session as session
 
-def __getattr__(name: str) -> Any:
-    """`training.session`, imported only where torch is."""
-    if name in ("session", "Run"):
+__all__ = ["Run", "session"]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        """`training.session` and `training.Run`, imported only where torch is."""
+        if name not in __all__:
+            raise AttributeError(f"module 'karez.training' has no attribute {name!r}")
         from karez.runtime import session  # noqa: PLC0415 - needs torch
 
         return getattr(session, name)
-    raise AttributeError(name)

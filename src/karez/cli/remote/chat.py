@@ -9,7 +9,7 @@ import typer
 
 from karez.cli.client_options import client
 from karez.client.answers import error_of
-from karez.core.errors import Remote, Unreachable
+from karez.core.errors import KarezError, Remote, Unreachable
 
 app = typer.Typer()
 
@@ -49,7 +49,7 @@ def chat(
 
 
 def stream(body: dict[str, object]) -> Iterator[str]:
-    """The pieces of a streamed answer. Raises Remote or Unreachable."""
+    """The pieces of a streamed answer. Raises the gateway's error, or Unreachable."""
     address = client().address
     headers = {"authorization": f"Bearer {address.key}"}
     try:
@@ -67,7 +67,7 @@ def stream(body: dict[str, object]) -> Iterator[str]:
         raise Unreachable(what_is_it="The gateway", address=address.gateway) from error
 
 
-def _refusal(answer: httpx.Response) -> Remote:
+def _refusal(answer: httpx.Response) -> KarezError:
     try:
         message = str(answer.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

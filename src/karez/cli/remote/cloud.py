@@ -16,7 +16,7 @@ from karez.cli.client_options import Json, client
 from karez.cli.output import json_out, table
 from karez.client import calls
 from karez.client.address import state_folder
-from karez.core.errors import MissingPart, Remote, StartFailed
+from karez.core.errors import MissingPart, Remote, StartFailed, error_from
 
 up_app = typer.Typer()
 down_app = typer.Typer()
@@ -90,7 +90,7 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
             say(f"starting {told['starting']}")
         elif "error" in told:
             error = told["error"]
-            raise Remote(
+            raise error_from(error["code"], error.get("fields", {})) or Remote(
                 kind=error["code"], http_status=500, problem=error["what"], fix=error["hint"]
             )
         elif told.get("ready"):

@@ -7,7 +7,7 @@ import typer
 
 from karez.cli.client_options import client
 from karez.client import calls
-from karez.core.errors import BadRequest, Remote
+from karez.core.errors import BadRequest, NotFound
 
 app = typer.Typer()
 
@@ -25,7 +25,7 @@ def logs(
     try:
         pattern = re.compile(grep) if grep else None
     except re.error as error:
-        raise BadRequest(problem=f"--grep {grep!r} is no pattern: {error}") from error
+        raise BadRequest(problem=f"invalid pattern --grep {grep!r}: {error}") from error
     noun = _noun(name)
     for file, text in client().follow_logs(noun, name, follow=follow):
         for line in text.splitlines():
@@ -36,9 +36,7 @@ def logs(
 def _noun(name: str) -> str:
     try:
         client().job(name)
-    except Remote as error:
-        if error.kind != "not-found":
-            raise
+    except NotFound:
         client().call(calls.service(name))
         return "services"
     return "jobs"

@@ -11,8 +11,8 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.inventory_files import kept_inventory, nodes_of
+from karez.cli.options import pairs
 from karez.cli.output import clock, json_out, table
-from karez.cli.remote.jobs import pairs
 from karez.cli.remote.pool_map import LEGEND, pool_map
 from karez.client import calls
 from karez.core.codec import to_json

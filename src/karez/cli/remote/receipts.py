@@ -184,7 +184,7 @@ def _public_key(text: str) -> bytes:
     except ValueError:
         public = b""
     if len(public) != 32:
-        raise BrokenArtifact(name=text or str(own), problem="it is no Ed25519 key of 64 hex digits")
+        raise BrokenArtifact(name=text or str(own), problem="an Ed25519 key has 64 hex digits")
     return public
 
 

@@ -53,6 +53,7 @@ def _problem(error: KarezError) -> JSONResponse:
         "status": error.status,
         "code": error.code,
         "hint": error.hint(),
+        "fields": error.facts(),
     }
     return JSONResponse(body, error.status, media_type=_PROBLEM)
 

@@ -84,7 +84,7 @@ class Supervisor:
 
     def _refuse(self, error: KarezError) -> int:
         problem = {"code": error.code, "what": error.what(), "hint": error.hint()}
-        self.report({"error": problem})
+        self.report({"error": {**problem, "fields": error.facts()}})
         return 1
 
     def _check(self) -> None:

@@ -1,0 +1,182 @@
+"""Carry out flows (client.steps) over HTTP: one driver blocks, the other awaits."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from karez.client.address import Address
+from karez.client.answers import may_repeat, read, request_of
+from karez.client.calls import Call
+from karez.client.steps import Emit, Flow, Items, Pause, Send, Step, pause
+from karez.core.errors import Unreachable
+
+T = TypeVar("T")
+PREFIX = "/api/v1"
+PATIENCE_S = 20.0
+"""How long a call that may be repeated waits for a control that is being restarted."""
+STRANGER_PATIENCE_S = 1.0
+"""How long it waits for one that was never heard."""
+TIMEOUT_S = 60.0
+"""How long one request may take."""
+_CHUNK = 1 << 20
+
+
+class Driver(ABC):
+    """What both drivers share: the cloud's address, and how long it may stay silent."""
+
+    address: Address
+
+    def __init__(self, address: Address, patience_s: float) -> None:
+        """`patience_s` 0 is 20 s for a cloud that runs here or was heard, else 1 s."""
+        self.address = address
+        self._patience_s = patience_s or (PATIENCE_S if address.is_up else STRANGER_PATIENCE_S)
+
+    @abstractmethod
+    def bind(self, flow: Callable[..., Flow[Any]]) -> Callable[..., Any]:
+        """A flow as a function of this driver's kind."""
+
+    @abstractmethod
+    def bind_stream(self, items: Callable[..., Items[Any]]) -> Callable[..., Any]:
+        """A flow that emits items as an iterator of this driver's kind."""
+
+    def ask(self, call: Call[T]) -> Flow[T]:
+        """Send a call until it is answered, while it may be repeated. Raises the API's errors."""
+        deadline = (yield from pause()) + self._patience_s
+        while True:
+            answer: httpx.Response | httpx.TransportError = yield Send(call)
+            if isinstance(answer, httpx.Response):
+                self._patience_s = max(self._patience_s, PATIENCE_S)  # it was heard
+                return read(call, answer)
+            if (yield from pause()) > deadline or not may_repeat(call):
+                raise Unreachable(what_is_it="karez", address=self.address.url) from answer
+            yield from pause(0.2)
+
+
+class BlockingDriver(Driver):
+    """Does the steps of flows one after the other in the caller's thread."""
+
+    _http: httpx.Client
+
+    def run(self, flow: Flow[T]) -> T:
+        """The value of a flow."""
+        result: Any = None
+        while True:
+            try:
+                step = flow.send(result)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            result = self._do(step)
+
+    def stream(self, items: Items[T]) -> Iterator[T]:
+        """The items of a flow as they come."""
+        result: Any = None
+        while True:
+            try:
+                step = items.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, Emit):
+                result = None
+                yield step.item
+            else:
+                result = self._do(step)
+
+    def bind(self, flow: Callable[..., Flow[Any]]) -> Callable[..., Any]:
+        """See Driver."""
+        return lambda *args, **named: self.run(flow(*args, **named))
+
+    def bind_stream(self, items: Callable[..., Items[Any]]) -> Callable[..., Any]:
+        """See Driver."""
+        return lambda *args, **named: self.stream(items(*args, **named))
+
+    def _do(self, step: Step) -> object:
+        if isinstance(step, Send):
+            return self._send(step.call)
+        if isinstance(step, Pause):
+            if step.seconds:
+                time.sleep(step.seconds)  # noqa: TID251 - the client's own clock
+            return time.monotonic()  # noqa: TID251 - as above
+        return step.function()
+
+    def _send(self, call: Call[Any]) -> httpx.Response | httpx.TransportError:
+        request = request_of(call, self.address.key)
+        try:
+            if call.file is None:
+                return self._http.request(call.method, call.path, **request)
+            with call.file.open("rb") as file:
+                return self._http.request(call.method, call.path, content=file, **request)
+        except httpx.TransportError as error:
+            return error
+
+
+class AsyncDriver(Driver):
+    """Does the steps of flows on asyncio's event loop; what may block goes to a thread."""
+
+    _http: httpx.AsyncClient
+
+    async def run(self, flow: Flow[T]) -> T:
+        """The value of a flow."""
+        result: Any = None
+        while True:
+            try:
+                step = flow.send(result)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            result = await self._do(step)
+
+    async def stream(self, items: Items[T]) -> AsyncIterator[T]:
+        """The items of a flow as they come."""
+        result: Any = None
+        while True:
+            try:
+                step = items.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, Emit):
+                result = None
+                yield step.item
+            else:
+                result = await self._do(step)
+
+    def bind(self, flow: Callable[..., Flow[Any]]) -> Callable[..., Any]:
+        """See Driver."""
+
+        async def method(*args: Any, **named: Any) -> Any:
+            return await self.run(flow(*args, **named))
+
+        return method
+
+    def bind_stream(self, items: Callable[..., Items[Any]]) -> Callable[..., Any]:
+        """See Driver."""
+        return lambda *args, **named: self.stream(items(*args, **named))
+
+    async def _do(self, step: Step) -> object:
+        if isinstance(step, Send):
+            return await self._send(step.call)
+        if isinstance(step, Pause):
+            if step.seconds:
+                await asyncio.sleep(step.seconds)
+            return time.monotonic()  # noqa: TID251 - the client's own clock
+        return await asyncio.to_thread(step.function)
+
+    async def _send(self, call: Call[Any]) -> httpx.Response | httpx.TransportError:
+        request = request_of(call, self.address.key)
+        if call.file is not None:
+            request["content"] = _chunks(call.file)
+        try:
+            return await self._http.request(call.method, call.path, **request)
+        except httpx.TransportError as error:
+            return error
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk

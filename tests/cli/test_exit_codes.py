@@ -1,0 +1,100 @@
+"""0 done, 1 refused or failed, 2 misused: whether karez or the API says so (docs/errors.md)."""
+
+from collections.abc import Callable
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from karez.cli.main import main
+from karez.core.identity import Role
+from tests.cli.conftest import Karez
+from tests.fakes import cpu_node
+from tests.loopback import served
+from tests.server.test_api import Api
+
+
+def test_a_command_that_works_ends_with_0(karez: Karez) -> None:
+    done = karez("jobs", "submit", "--name", "hello", "--", "echo", "hi")
+    assert (done.code, done.err) == (0, "")
+    assert "follow it with: karez logs -f hello" in done.out
+    assert karez("jobs", "list").code == 0
+    assert karez("logs", "hello").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("jobs", "show", "nope"), "There is no job 'nope' that you may see.\n`karez jobs list`"),
+        (("logs", "nope"), "There is no service 'nope'"),
+        (("services", "deploy", "nope", "--name", "s"), "There is no artifact 'nope'"),
+        (("projects", "create", "default"), "There is a project 'default' already."),
+    ],
+)
+def test_what_the_api_refuses_ends_with_1(karez: Karez, words: tuple[str, ...], says: str) -> None:
+    done = karez(*words)
+    assert done.code == 1, done.err
+    assert says in done.err
+    assert done.out == ""
+
+
+def test_a_key_that_may_not_ends_with_1(karez: Karez, api: Api) -> None:
+    viewer = karez("jobs", "submit", "--", "true", key=api.key(Role.VIEWER))
+    assert viewer.code == 1
+    assert "This needs role member" in viewer.err
+    wrong = karez("jobs", "list", key="wrong")
+    assert wrong.code == 1
+    assert "The API key is missing, unknown or revoked." in wrong.err
+
+
+def test_a_bad_request_ends_with_2_whoever_finds_it(karez: Karez, api: Api) -> None:
+    api.cloud.store.pool.record_nodes([cpu_node("n", 2)], now=1.0)
+    found_there = karez("jobs", "submit", "--each", "cpu=64", "--", "true")
+    assert found_there.code == 2, found_there.err
+    assert "could never start" in found_there.err
+    found_here = karez("jobs", "submit", "--each", "tpu=1", "--", "true")
+    assert found_here.code == 2
+    assert "Invalid device kind 'tpu'" in found_here.err
+    assert karez("jobs", "nope").code == 2
+    assert karez("jobs", "list", "--limit", "0").code == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"),
+    [("bad-request", 422, 2), ("quota-exceeded", 409, 1), ("teapot", 418, 1)],
+)
+def test_an_api_of_another_version_ends_with_the_same_codes(
+    point: Callable[[str, str], None],
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    status: int,
+    exit_code: int,
+) -> None:
+    app = FastAPI()
+
+    @app.get("/api/v1/jobs")
+    def refuse() -> JSONResponse:
+        body = {"code": code, "status": status, "title": "No.", "hint": "Ask again."}
+        return JSONResponse(body, status)
+
+    with served(app) as url:
+        point(url, "k")
+        with pytest.raises(SystemExit) as end:
+            main(["jobs", "list"])
+    assert end.value.code == exit_code
+    assert capsys.readouterr().err == "No.\nAsk again.\n"
+
+
+def test_options_win_over_the_file_up_to_the_api(
+    karez: Karez, api: Api, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("job") / "job.toml"
+    file.write_text('name = "tune"\ncommand = ["true"]\npriority = 3\n[gang]\nworkers = 1\n')
+    words = ("jobs", "submit", "-f", str(file))
+    assert karez(*words, "--priority", "7", "--workers", "2:4", "--name", "other").code == 0
+    (job,) = api.ask("GET", "/jobs").json()
+    spec = job["spec"]
+    assert (spec["name"], spec["priority"], spec["gang"]["want"]) == ("other", 7, 4)
+    refused = karez(*words, "--recipe", "sft-lora", "--", "true")
+    assert refused.code == 2
+    assert "Give either a command or a recipe." in refused.err

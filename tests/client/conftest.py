@@ -1,0 +1,101 @@
+"""Clients whose time passes at once, and the real API on loopback."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from karez.client.sdk import AsyncClient, Client
+from karez.client.steps import Pause, Step
+from tests.loopback import served
+from tests.server.test_api import Api, api
+
+__all__ = ["api"]
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class QuickClient(Client):
+    """A Client whose pauses pass at once, on a clock of its own."""
+
+    at = 0.0
+
+    def _do(self, step: Step) -> object:
+        if isinstance(step, Pause):
+            self.at += step.seconds
+            return self.at
+        return super()._do(step)
+
+
+class QuickAsyncClient(AsyncClient):
+    """An AsyncClient whose pauses pass at once, on a clock of its own."""
+
+    at = 0.0
+
+    async def _do(self, step: Step) -> object:
+        if isinstance(step, Pause):
+            self.at += step.seconds
+            return self.at
+        return await super()._do(step)
+
+
+class Asker:
+    """Calls a method by name on one kind of client and gives its value, or a stream's items."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.at = 0.0
+
+    def ask(self, handler: Handler, name: str, /, *args: Any, **named: Any) -> Any:
+        transport = httpx.MockTransport(handler)
+        if self.kind == "sync":
+            with QuickClient("http://cloud", "k", transport=transport) as client:
+                return self._now(client, name, args, named)
+        return asyncio.run(self._later(transport, name, args, named))
+
+    def ask_at(self, url: str, key: str, name: str, /, *args: Any, **named: Any) -> Any:
+        """As `ask`, over the network."""
+        if self.kind == "sync":
+            with Client(url, key) as client:
+                value = getattr(client, name)(*args, **named)
+                return list(value) if name == "follow_logs" else value
+
+        async def later() -> Any:
+            async with AsyncClient(url, key) as client:
+                if name == "follow_logs":
+                    return [item async for item in client.follow_logs(*args, **named)]
+                return await getattr(client, name)(*args, **named)
+
+        return asyncio.run(later())
+
+    def _now(self, client: QuickClient, name: str, args: Any, named: Any) -> Any:
+        try:
+            value = getattr(client, name)(*args, **named)
+            return list(value) if name == "follow_logs" else value
+        finally:
+            self.at = client.at
+
+    async def _later(self, transport: Any, name: str, args: Any, named: Any) -> Any:
+        async with QuickAsyncClient("http://cloud", "k", transport=transport) as client:
+            try:
+                if name == "follow_logs":
+                    return [item async for item in client.follow_logs(*args, **named)]
+                return await getattr(client, name)(*args, **named)
+            finally:
+                self.at = client.at
+
+
+@pytest.fixture(params=["sync", "async"])
+def asker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Asker:
+    """Each test that asks runs on both clients; no cloud of this machine is found."""
+    monkeypatch.setenv("KAREZ_HOME", str(tmp_path / "nobody"))
+    return Asker(request.param)
+
+
+@pytest.fixture
+def url(api: Api) -> Iterator[str]:
+    """The address of the real API on loopback."""
+    with served(api.http.app) as address:
+        yield address

@@ -1,0 +1,163 @@
+"""The words of every error, and its way across processes and the wire."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from karez.core.errors import (
+    AlreadyExists,
+    AlreadyRunning,
+    BadRequest,
+    BrokenArtifact,
+    Failed,
+    KarezError,
+    MissingPart,
+    NotAllowed,
+    NotFound,
+    NotSignedIn,
+    PortTaken,
+    QuotaExceeded,
+    Remote,
+    StartFailed,
+    StorageFull,
+    Unreachable,
+    error_from,
+    every_error,
+)
+
+CORRECT = "Correct it and try again."
+WORDS: list[tuple[KarezError, str, str]] = [
+    (BadRequest(problem="workers should be a number"), "Workers should be a number.", CORRECT),
+    (BadRequest(problem="./x is a folder."), "./x is a folder.", CORRECT),
+    (
+        BadRequest(problem="--grep is wrong", fix="Say --grep WORD."),
+        "--grep is wrong.",
+        "Say --grep WORD.",
+    ),
+    (
+        NotFound(noun="job", name="tune"),
+        "There is no job 'tune' that you may see.",
+        "`karez jobs list` shows what there is.",
+    ),
+    (
+        NotFound(noun="dataset", name="rows"),
+        "There is no dataset 'rows' that you may see.",
+        "`karez data list` shows what there is.",
+    ),
+    (
+        NotFound(noun="project", name="{p}"),
+        "There is no project '{p}' that you may see.",
+        "`karez projects list` shows what there is.",
+    ),
+    (
+        NotSignedIn(),
+        "The API key is missing, unknown or revoked.",
+        "Set KAREZ_KEY, or ask an admin for `karez keys create NAME`.",
+    ),
+    (
+        NotAllowed(needed="admin", held="viewer", project="vision"),
+        "This needs role admin in project vision; your key is viewer.",
+        "Ask an admin for a key with that role: `karez keys create NAME --role ROLE`.",
+    ),
+    (
+        AlreadyExists(noun="project", name="vision"),
+        "There is a project 'vision' already.",
+        "Choose another name, or remove that one first.",
+    ),
+    (
+        QuotaExceeded(project="vision", kind="npu", asked="16", quota="8"),
+        "Project vision may hold 8 npu; this asks for 16.",
+        "Ask for fewer, or let an admin run `karez projects quota vision ...`.",
+    ),
+    (
+        StorageFull(path="/dev/shm", wanted_bytes=5),
+        "There is no room left under /dev/shm; what was being written was removed.",
+        "Free some space there, or start with `karez up --home` on a larger disk.",
+    ),
+    (
+        BrokenArtifact(name="m", problem="it is cut short"),
+        "m cannot be used: it is cut short.",
+        "Fetch or export it again, then import it anew.",
+    ),
+    (
+        Unreachable(what_is_it="karez", address="http://h:1"),
+        "karez does not answer at http://h:1.",
+        "Start it with `karez up`, or point KAREZ_URL at a running one.",
+    ),
+    (
+        PortTaken(port=7070),
+        "Port 7070 is taken by another program.",
+        "Stop that program, or choose another with `karez up --port` or `--gateway-port`.",
+    ),
+    (
+        AlreadyRunning(home="/h", pid=12),
+        "A cloud already runs from /h (pid 12).",
+        "Use it as it is, or stop it with `karez down`.",
+    ),
+    (
+        MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[node]'"),
+        "Ray is not installed; karez up needs it.",
+        "Install it: pip install 'karez[node]'",
+    ),
+    (
+        StartFailed(part="control", detail="it ended."),
+        "control did not start: it ended.",
+        "The files under `logs/` in the state folder say more; `karez doctor` checks the rest.",
+    ),
+    (
+        Failed(noun="job", name="tune", reason="crashed."),
+        "The job 'tune' failed: crashed.",
+        "Read its last words with `karez logs tune`.",
+    ),
+    (
+        Remote(kind="http", http_status=502, problem="Bad {gateway}.", fix="Ask again."),
+        "Bad {gateway}.",
+        "Ask again.",
+    ),
+]
+
+
+def test_every_error_is_pinned() -> None:
+    assert {type(error) for error, _, _ in WORDS} == set(every_error())
+
+
+@pytest.mark.parametrize(("error", "what", "hint"), WORDS)
+def test_the_words_of_an_error(error: KarezError, what: str, hint: str) -> None:
+    assert (error.what(), error.hint(), str(error)) == (what, hint, f"{what} {hint}")
+
+
+@pytest.mark.parametrize("error", [error for error, _, _ in WORDS])
+def test_an_error_survives_pickling_and_the_wire(error: KarezError) -> None:
+    facts = json.loads(json.dumps(error.facts()))
+    for again in (pickle.loads(pickle.dumps(error)), error_from(error.code, facts)):
+        assert type(again) is type(error)
+        assert again.facts() == error.facts()
+        assert str(again) == str(error)
+
+
+def test_the_manual_has_each_class_and_status() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+    for error in every_error():
+        assert (
+            f"| `{error.code}` | `{error.__name__}` | {error.status} | {error.__doc__} |" in manual
+        )
+
+
+def test_what_cannot_be_rebuilt_is_nothing() -> None:
+    assert error_from("teapot", {}) is None
+    assert error_from("not-found", {"noun": "job"}) is None
+    assert error_from("not-found", {"noun": "job", "name": 7}) is None
+    assert error_from("port-taken", {"port": True}) is None
+
+
+def test_a_newer_api_may_say_more_and_an_older_one_less() -> None:
+    more = error_from("not-found", {"noun": "job", "name": "x", "project": "p"})
+    assert isinstance(more, NotFound)
+    less = error_from("bad-request", {"problem": "x"})
+    assert isinstance(less, BadRequest)
+    assert less.fix == CORRECT
+    wrong = error_from("bad-request", {"problem": "x", "fix": None})
+    assert isinstance(wrong, BadRequest)
+    assert wrong.fix == CORRECT

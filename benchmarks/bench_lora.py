@@ -71,7 +71,9 @@ def compare(client: Client) -> list[dict[str, object]]:
         at = (kill + 1) * STEPS // (KILLS + 1)
         while (now := client.job(job.id)).status.step < at or now.state != State.RUNNING:
             time.sleep(0.1)
-        client.call(calls.harm(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))]))
+        client.call(
+            calls.inject_faults(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))])
+        )
         while len(client.call(calls.receipts(job.id))) <= kill:
             time.sleep(0.1)
     done = client.wait(job.id)

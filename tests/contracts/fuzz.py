@@ -31,8 +31,8 @@ FAULTS = (
     FaultKind.LINK,
     FaultKind.CORRUPT,
     FaultKind.NODE,
-    FaultKind.KEEPER,
-    FaultKind.FOREMAN,
+    FaultKind.REPLICA_SERVER,
+    FaultKind.CONTROLLER,
 )
 
 
@@ -100,7 +100,7 @@ class Trial(Gang):
 
     def harm(self, what: FaultKind, rank: int) -> None:
         """Cause a fault, wherever the rank is right now."""
-        if what == FaultKind.FOREMAN:
+        if what == FaultKind.CONTROLLER:
             self.abandon()
             self.start()
             return
@@ -157,7 +157,7 @@ def disturbed(
         if chance.random() < 0.7 or not told:
             trial.reach(min(at, STEPS - 5))
             under_way.clear()
-        if {*under_way, what} >= {FaultKind.NODE, FaultKind.KEEPER}:
+        if {*under_way, what} >= {FaultKind.NODE, FaultKind.REPLICA_SERVER}:
             what = FaultKind.KILL  # a node and its peer's copy at once: two losses, and one peer
         under_way.add(what)
         told.append(f"{what.value}@{trial.step()}:{rank}")

@@ -215,7 +215,7 @@ def test_a_replays_journal_can_be_redone(tmp_path: Path) -> None:
         str(jobs),
         "--inventory",
         "lab",
-        "--journal",
+        "--decision-log",
         str(log),
         "--json",
     )

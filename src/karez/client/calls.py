@@ -95,10 +95,10 @@ def transitions(ident: str) -> Call[list[Transition]]:
     return Call(answer=list[Transition], method="GET", path=f"/jobs/{ident}/transitions")
 
 
-def harm(ident: str, specs: Sequence[FaultSpec]) -> Call[list[InjectedFault]]:
+def inject_faults(ident: str, specs: Sequence[FaultSpec]) -> Call[list[InjectedFault]]:
     """Break a job on purpose."""
     body = [to_json(spec) for spec in specs]
-    return Call(answer=list[InjectedFault], method="POST", path=f"/jobs/{ident}/harm", body=body)
+    return Call(answer=list[InjectedFault], method="POST", path=f"/jobs/{ident}/faults", body=body)
 
 
 def report_fault(report: FaultReport) -> Call[FaultReport]:
@@ -225,21 +225,21 @@ def maintenance(node: str, windows: Sequence[MaintenanceWindow]) -> Call[list[Ma
     return Call(answer=list[MaintenanceWindow], method="PUT", path=path, body=body, once="same")
 
 
-def marks() -> Call[dict[str, NodeOverride]]:
+def overrides() -> Call[dict[str, NodeOverride]]:
     """What operators said of nodes."""
-    return Call(answer=dict[str, NodeOverride], method="GET", path="/pool/marks")
+    return Call(answer=dict[str, NodeOverride], method="GET", path="/pool/overrides")
 
 
-def mark(node: str, said: NodeOverride) -> Call[NodeOverride]:
+def override_node(node: str, said: NodeOverride) -> Call[NodeOverride]:
     """Say something of a node, in place of what was said before."""
-    path = f"/pool/nodes/{node}/mark"
+    path = f"/pool/nodes/{node}/override"
     return Call(answer=NodeOverride, method="PUT", path=path, body=to_json(said), once="same")
 
 
-def regroup(*, carry_out: bool = False) -> Call[DefragResult]:
+def defragment(*, carry_out: bool = False) -> Call[DefragResult]:
     """What could be moved together; with `carry_out`, it is."""
     method = "POST" if carry_out else "GET"
-    return Call(answer=DefragResult, method=method, path="/pool/regroup", once="same")
+    return Call(answer=DefragResult, method=method, path="/pool/defragment", once="same")
 
 
 def projects() -> Call[list[Project]]:

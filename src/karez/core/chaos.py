@@ -15,7 +15,7 @@ HEALED = frozenset(
     {FaultKind.KILL, FaultKind.STOP, FaultKind.CORRUPT, FaultKind.LINK, FaultKind.NODE}
 )
 """Faults that a gang recovers from, and writes a receipt; the others it must not notice."""
-SHARED = frozenset({FaultKind.KEEPER, FaultKind.FOREMAN, FaultKind.CONTROL})
+SHARED = frozenset({FaultKind.REPLICA_SERVER, FaultKind.CONTROLLER, FaultKind.CONTROL})
 """Faults of what other jobs use too: for admins of all projects."""
 MAX_AT_ONCE = 64
 TOGETHER = 0.15

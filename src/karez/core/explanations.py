@@ -152,7 +152,7 @@ class RelocatedWorkload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefragResult:
-    """The answer to `karez pool defrag`: what to move, what that frees, what it costs."""
+    """The answer to `karez pool defragment`: what to move, what that frees, what it costs."""
 
     moves: tuple[RelocatedWorkload, ...]
     freed: tuple[NodeId, ...]

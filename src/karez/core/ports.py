@@ -129,12 +129,17 @@ class FaultKind(StrEnum):
     """A rank's connections to the others break."""
     NODE = "node"
     """A node loses the job's ranks and memory at once, as if its power had failed."""
-    KEEPER = "keeper"
+    REPLICA_SERVER = "replica-server"
     """The process that keeps peers' states is killed."""
-    FOREMAN = "foreman"
+    CONTROLLER = "controller"
     """Who looks after the job forgets it."""
     CONTROL = "control"
     """SIGKILL to the control process."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "FaultKind | None":
+        old = {"keeper": cls.REPLICA_SERVER, "foreman": cls.CONTROLLER}  # names of karez 0.1
+        return old.get(value) if isinstance(value, str) else None
 
 
 class NodeLost(Exception):

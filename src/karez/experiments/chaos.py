@@ -71,7 +71,7 @@ def _inject_groups(
         if before.state in ENDED:
             return  # it was faster than the faults
         known = len(client.call(calls.receipts(job.id)))
-        caused = client.call(calls.harm(job.id, list(group)))
+        caused = client.call(calls.inject_faults(job.id, list(group)))
         receipt = None
         if any(spec.what in HEALED for spec in group):
             receipt = _wait_for_receipt(client, job, known)

@@ -119,7 +119,8 @@ def queue(
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="For the failures.")] = 42,
     journal_file: Annotated[
-        Path | None, typer.Option("--journal", help="Write all that was told and decided there.")
+        Path | None,
+        typer.Option("--decision-log", "--journal", help="Write the decision log there."),
     ] = None,
     report_file: Report = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
@@ -187,8 +188,9 @@ def _print_queue(report: "QueueReport") -> None:
         typer.echo(f"waiting, {100 * part:.0f}%: {reason}")
 
 
-@app.command()
-def share(
+@app.command("share", hidden=True)  # its name in karez 0.1
+@app.command("colocate")
+def colocate_command(
     requests: Annotated[Path, typer.Option(help="CSV: Azure's, ServeGen's, or at,load.")],
     inventory: Annotated[Path, typer.Option(help="TOML, CSV or JSON; or an imported name.")],
     replica_rate: Annotated[float, typer.Option(help="Load that a replica serves per second.")],
@@ -203,7 +205,7 @@ def share(
 ) -> None:
     """Services and elastic training on one pool, beside each on nodes of its own.
 
-    Example: karez simulate share --requests azure.csv --inventory pool.toml --replica-rate 2500
+    Example: karez simulate colocate --requests azure.csv --inventory pool.toml --replica-rate 2500
     """
     from karez.core.gang_syntax import make_gang  # noqa: PLC0415 - only here
     from karez.core.resources import parse_resource_request  # noqa: PLC0415 - as above
@@ -248,14 +250,17 @@ def share(
         typer.echo(f"training done on the shared pool: {report.training_gain:.2f} x the split one")
 
 
-@app.command()
-def journal(
-    file: Annotated[Path, typer.Argument(help="A cloud's logs/decisions.log, or --journal's.")],
+@app.command("journal", hidden=True)  # its name in karez 0.1
+@app.command("verify-log")
+def verify_log_command(
+    file: Annotated[
+        Path, typer.Argument(help="A cloud's logs/decisions.log, or one of --decision-log.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Redo every decision of a journal, and say whether each comes out the same.
 
-    Example: karez simulate journal ~/.karez/logs/decisions.log
+    Example: karez simulate verify-log ~/.karez/logs/decisions.log
     """
     from karez.simulation.verify_log import verify_log  # noqa: PLC0415 - NumPy, only here
 

@@ -92,7 +92,8 @@ def run(
         raise typer.Exit(1)
 
 
-@app.command("cause")
+@app.command("cause", hidden=True)  # its name in karez 0.1
+@app.command("inject")
 def cause(
     job: Annotated[str, typer.Argument(help="A job that was submitted with --chaos.")],
     fault: Annotated[FaultKind, typer.Option(help="What to do to it.")] = FaultKind.KILL,
@@ -101,10 +102,10 @@ def cause(
 ) -> None:
     """Cause one fault in a job that allows it.
 
-    Example: karez chaos cause my-job --fault stop --rank 2
+    Example: karez chaos inject my-job --fault stop --rank 2
     """
     with Client() as client:
-        (caused,) = client.call(calls.harm(job, [FaultSpec(what=fault, rank=rank)]))
+        (caused,) = client.call(calls.inject_faults(job, [FaultSpec(what=fault, rank=rank)]))
     if as_json:
         typer.echo(json.dumps({"what": caused.what, "rank": caused.rank, "at": caused.at}))
     else:

@@ -138,7 +138,8 @@ def _when(text: str) -> float:
     return moment.replace(tzinfo=moment.tzinfo or now.tzinfo).timestamp()
 
 
-@app.command("mark")
+@app.command("mark", hidden=True)  # its name in karez 0.1
+@app.command("override")
 def mark(
     node: str,
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeat.")] = None,
@@ -153,9 +154,9 @@ def mark(
     """Say where a node stands, give it labels, or take devices out of use.
 
     Healthy and sub-healthy devices take work, pre-separated and separated ones do not. What was
-    said before stays, unless it is said anew. Example: karez pool mark n3 --label zone=a
+    said before stays, unless it is said anew. Example: karez pool override n3 --label zone=a
     """
-    before = NodeOverride() if none else client().call(calls.marks()).get(node, NodeOverride())
+    before = NodeOverride() if none else client().call(calls.overrides()).get(node, NodeOverride())
     try:
         levels = {name: Health(level) for name, level in pairs(health).items()}
         said = NodeOverride(
@@ -167,16 +168,17 @@ def mark(
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    client().call(calls.mark(node, said))
+    client().call(calls.override_node(node, said))
 
 
-@app.command("defrag")
+@app.command("defrag", hidden=True)  # its name in karez 0.1
+@app.command("defragment")
 def defrag(
     apply: Annotated[bool, typer.Option("--apply", help="Make the moves.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say which jobs could be moved together to free whole nodes, and what that costs."""
-    plan = client().call(calls.regroup(carry_out=apply))
+    plan = client().call(calls.defragment(carry_out=apply))
     if as_json:
         json_out(plan)
         return

@@ -191,7 +191,7 @@ class Steward:
                 self._boots[workload] = secrets.token_hex(4)
                 self._news.notify_all()
             self.purge(workload)
-        elif what == FaultKind.KEEPER:
+        elif what == FaultKind.REPLICA_SERVER:
             self._keeper.kill()
         elif what in (FaultKind.CORRUPT, FaultKind.LINK):
             self.send(key, {"type": "corrupt" if what == FaultKind.CORRUPT else "cut"})

@@ -36,6 +36,11 @@ def allow(role: Role) -> dict[str, Any]:
     return {"dependencies": [Depends(_checker(role))], "openapi_extra": {_MARK: role.value}}
 
 
+def old_name(role: Role) -> dict[str, Any]:
+    """Arguments for a path of an older release: it answers for one more, and is not in the docs."""
+    return {**allow(role), "include_in_schema": False, "deprecated": True}
+
+
 def public() -> dict[str, Any]:
     """Arguments for a route that anyone may call."""
     return {"openapi_extra": {_MARK: PUBLIC, "security": []}}

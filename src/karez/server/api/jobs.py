@@ -12,7 +12,7 @@ from karez.core.receipts import Goodput
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
 from karez.core.workloads import Job, JobSpec, State
-from karez.server.api.authorization import CloudDep, Who, allow
+from karez.server.api.authorization import CloudDep, Who, allow, old_name
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -87,7 +87,8 @@ def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]
     return cloud.store.history.transitions(cloud.job(who, job).id)
 
 
-@router.post("/{job}/harm", **allow(Role.ADMIN))
+@router.post("/{job}/harm", **old_name(Role.ADMIN))
+@router.post("/{job}/faults", **allow(Role.ADMIN))
 def inject_faults(
     job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
 ) -> list[InjectedFault]:

@@ -9,7 +9,7 @@ from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfRes
 from karez.core.identity import Role
 from karez.core.resources import MaintenanceWindow, Node, NodeOverride, NodeState
 from karez.core.workloads import Allocation
-from karez.server.api.authorization import CloudDep, Who, allow
+from karez.server.api.authorization import CloudDep, Who, allow, old_name
 
 router = APIRouter(prefix="/pool", tags=["pool"])
 
@@ -73,27 +73,31 @@ def plan_maintenance(
     return windows
 
 
-@router.get("/marks", **allow(Role.ADMIN))
+@router.get("/marks", **old_name(Role.ADMIN))
+@router.get("/overrides", **allow(Role.ADMIN))
 def show_overrides(cloud: CloudDep) -> Mapping[str, NodeOverride]:
     """What operators said of nodes, by node."""
     return {str(node): mark for node, mark in cloud.store.pool.overrides().items()}
 
 
-@router.put("/nodes/{node}/mark", **allow(Role.ADMIN))
+@router.put("/nodes/{node}/mark", **old_name(Role.ADMIN))
+@router.put("/nodes/{node}/override", **allow(Role.ADMIN))
 def override_node(node: str, mark: NodeOverride, cloud: CloudDep) -> NodeOverride:
     """Say where a node stands, its labels, and which of its devices are not to be trusted."""
     cloud.places.set_override(node, mark)
     return mark
 
 
-@router.get("/regroup", **allow(Role.ADMIN))
+@router.get("/regroup", **old_name(Role.ADMIN))
+@router.get("/defragment", **allow(Role.ADMIN))
 def plan_defrag(cloud: CloudDep, who: Who) -> DefragResult:
     """Moves that would free whole nodes, and their price; for an admin of all projects."""
     cloud.need_everywhere(who)
     return cloud.places.defragment(carry_out=False)
 
 
-@router.post("/regroup", **allow(Role.ADMIN))
+@router.post("/regroup", **old_name(Role.ADMIN))
+@router.post("/defragment", **allow(Role.ADMIN))
 def defragment(cloud: CloudDep, who: Who) -> DefragResult:
     """Make these moves: each job stores a step, and goes on from there at its new places."""
     cloud.need_everywhere(who)

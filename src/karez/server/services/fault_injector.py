@@ -55,7 +55,7 @@ class FaultInjector:
         return caused
 
     def _one(self, job: Job, spec: FaultSpec) -> None:
-        if spec.what == FaultKind.FOREMAN:
+        if spec.what == FaultKind.CONTROLLER:
             self.drop(job.id)
         elif spec.what == FaultKind.CONTROL:
             end = threading.Timer(0.05, os.kill, args=(os.getpid(), signal.SIGKILL))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from karez.cli.offline.simulate import kept_inventory, lines_of
+from karez.cli.inventory_files import kept_inventory, lines_of
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import WhatIf

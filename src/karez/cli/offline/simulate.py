@@ -258,7 +258,7 @@ def verify_log_command(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Redo every decision of a journal, and say whether each comes out the same.
+    """Decide a decision log again, and name the first line that differs.
 
     Example: karez simulate verify-log ~/.karez/logs/decisions.log
     """
@@ -291,7 +291,7 @@ def writer(path: Path | None) -> Iterator[Callable[[str], object] | None]:
             yield lambda line: file.write(f"{line}\n")
     except OSError as error:
         raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"journal: {path}", err=True)
+    typer.echo(f"decision log: {path}", err=True)
 
 
 app.command("training")(training)

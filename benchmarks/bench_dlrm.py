@@ -6,9 +6,11 @@ stand on, so many that all of it just fits or just does not.
 """
 
 import time
+from collections.abc import Sequence
 
 from report import report, traces
 
+from karez.core.resources import Node
 from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import request_mix
@@ -16,6 +18,7 @@ from karez.scheduling.placement.scores import Policy
 from karez.simulation import inventories, workloads
 from karez.simulation.queueing import kinds_used, rules_of
 from karez.simulation.replay import Hooks, replay_of
+from karez.simulation.workloads import TraceJob
 
 NODES = """
 [[nodes]]
@@ -51,7 +54,7 @@ def main() -> None:
     report("multi-resource placing of the DLRM trace", rows)
 
 
-def run(nodes: list, jobs: list, policy: Policy) -> dict[str, object]:
+def run(nodes: Sequence[Node], jobs: Sequence[TraceJob], policy: Policy) -> dict[str, object]:
     """One replay; every step is checked for what is held twice."""
     before = time.process_time()
     overdrawn = 0
@@ -63,7 +66,7 @@ def run(nodes: list, jobs: list, policy: Policy) -> dict[str, object]:
 
     def selector(engine: SchedulingEngine) -> NodeSelector:
         pool = engine.cluster.pool
-        asked = [pool.shape(job.gang.each[0]) for job in jobs]
+        asked = [pool.shape(job.gang.each[0]) for job in jobs if job.gang is not None]
         return NodeSelector(inventory=pool.inventory, mix=request_mix(asked), policy=policy)
 
     rules = rules_of("fifo", known=False)

@@ -22,7 +22,12 @@ from karez.core.ports import FaultKind
 from karez.core.workloads import Job, JobSpec, State, WorkloadKind
 
 KILLS, STEPS = int(os.environ.get("KILLS", "5")), int(os.environ.get("STEPS", "40"))
-SETTINGS = {"steps": STEPS, "batch": 8, "max_tokens": 64, "dtype": "float32"}
+SETTINGS: dict[str, str | int | float | bool] = {
+    "steps": STEPS,
+    "batch": 8,
+    "max_tokens": 64,
+    "dtype": "float32",
+}
 
 
 def main() -> None:

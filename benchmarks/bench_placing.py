@@ -146,7 +146,8 @@ def cp_sat(room: list[int], workers: int) -> int | None:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     assert solver.solve(model) == cp_model.OPTIMAL
-    return round(solver.objective_value)
+    fewest: float = solver.objective_value
+    return round(fewest)
 
 
 def explaining() -> dict[str, object]:

@@ -22,9 +22,12 @@ from karez.server.clock import SteadyClock
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
 from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
+from karez.server.services.recovery_service import RecoveryService
 from karez.store.sql import SqlStore
 from karez.vault.keys import Pepper
+from karez.vault.signing import CloudKey
 
 JOBS = 2000
 
@@ -45,6 +48,13 @@ def main() -> None:
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
             places=PoolService(store=store, clock=clock, scheduler=asked, wake=lambda: None),
+            recovery=RecoveryService(
+                store=store,
+                clock=clock,
+                public=CloudKey(folder / "receipts.key").public,
+                injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda _: None),
+                reported=lambda: None,
+            ),
         )
         headers = {"authorization": f"Bearer {first_start(cloud)}"}
         app = create_app(cloud)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from subprocess import DEVNULL
 
 from report import report
 
@@ -151,14 +152,14 @@ def start_torchrun(folder: Path) -> Callable[[], None]:
         str(folder),
         str(STEPS),
     ]
-    return stopper(subprocess.Popen(command, env=env, **QUIET))
+    return stopper(subprocess.Popen(command, env=env, stdout=DEVNULL, stderr=DEVNULL))
 
 
 def start_ray_train(folder: Path) -> Callable[[], None]:
     """Ray Train on a local Ray."""
     env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [sys.executable, str(HERE / "recovery_peers.py"), "ray", str(folder), str(STEPS)]
-    return stopper(subprocess.Popen(command, env=env, **QUIET))
+    return stopper(subprocess.Popen(command, env=env, stdout=DEVNULL, stderr=DEVNULL))
 
 
 def start_karez(folder: Path) -> Callable[[], None]:
@@ -199,13 +200,13 @@ def start_torchft(folder: Path) -> Callable[[], None]:
     if not (apart / "torchft").exists():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(apart)]
         for words in (["opentelemetry-exporter-otlp-proto-http"], ["--no-deps", TORCHFT]):
-            subprocess.run([*pip, *words], check=True, **QUIET)
+            subprocess.run([*pip, *words], check=True, stdout=DEVNULL, stderr=DEVNULL)
     port = str(free_port())
     env = {**os.environ, "PYTHONPATH": str(apart), "OMP_NUM_THREADS": "1"}
     script = [sys.executable, str(HERE / "recovery_torchft.py")]
     steps = str(KILL_AT + 4000 * KILLS)
     stops = [
-        stopper(subprocess.Popen([*script, *words], env=env, **QUIET))
+        stopper(subprocess.Popen([*script, *words], env=env, stdout=DEVNULL, stderr=DEVNULL))
         for words in (
             ["lighthouse", port],
             *(["rank", str(folder), steps, str(rank), port] for rank in range(RANKS)),
@@ -243,8 +244,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
-
-QUIET: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 if __name__ == "__main__":
     main()

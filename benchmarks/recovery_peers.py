@@ -73,7 +73,8 @@ def ray_train(folder: Path, steps: int) -> Callable[[], object]:
             storage_path=str(folder / "ray"), failure_config=FailureConfig(max_failures=3)
         ),
     )
-    return trainer.fit
+    fit: Callable[[], object] = trainer.fit
+    return fit
 
 
 def main() -> None:

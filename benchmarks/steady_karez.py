@@ -23,6 +23,7 @@ def main() -> None:
             *(torch.nn.Linear(width, width) for _ in range(2 if width < 1000 else 3)),
             torch.nn.Linear(width, 1),
         )
+        optimizer: torch.optim.Optimizer
         if mode == "sharded":
             optimizer = ShardedOptimizer(model.parameters(), torch.optim.AdamW, lr=1e-3)
         else:
@@ -39,6 +40,7 @@ def main() -> None:
             run.commit(loss=loss)
             if run.step % block == 0:
                 now, wall_now = time.process_time(), time.monotonic()
+                assert member._tracked is not None
                 size = size_of(pack(member._tracked).parts)
                 blocks.append(
                     {"kept": kept, "cpu_s": now - began, "wall_s": wall_now - wall, "bytes": size}

@@ -30,17 +30,22 @@ def server() -> Iterator[str]:
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
         as_user = ["runuser", "-u", "postgres", "--"]
-    data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True, "cwd": "/"}
+    data = str(folder / "data")
+
+    def run(program: str, *words: str) -> None:
+        subprocess.run(
+            [*as_user, str(where / program), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            cwd="/",
+        )
+
     try:
-        subprocess.run(
-            [*as_user, where / "initdb", "-D", data, "-A", "trust", "-U", "karez"], **quiet
-        )
+        run("initdb", "-D", data, "-A", "trust", "-U", "karez")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        subprocess.run(
-            [*as_user, where / "pg_ctl", "-D", data, "-o", options, "-w", "start"], **quiet
-        )
+        run("pg_ctl", "-D", data, "-o", options, "-w", "start")
         yield f"postgresql+psycopg://karez@127.0.0.1:{port}/postgres"
-        subprocess.run([*as_user, where / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
+        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

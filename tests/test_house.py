@@ -1,6 +1,7 @@
 """What a linter cannot count. The lists of exceptions may only shrink."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,15 @@ def test_no_function_is_too_long_to_see_at_once() -> None:
 
 
 def test_every_room_says_what_it_is_for() -> None:
-    rooms = [path for path in SRC.iterdir() if path.is_dir() and path.name != "__pycache__"]
-    for room in rooms:
-        assert len((room / "__init__.py").read_text().splitlines()) >= 3, room.name
+    """One sentence says what a room does, a second paragraph what it never does."""
+    said: dict[str, str] = {}
+    for room in (path for path in SRC.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        text = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+        first, _, rest = text.partition("\n\n")
+        assert re.fullmatch(r".{20,100}\.", first), f"{room.name}: {first}"
+        assert re.search(r"(?i)\b(never|no|nothing|only)\b", rest), f"{room.name}: {rest}"
+        assert first not in said, f"{room.name} says what {said[first]} does"
+        said[first] = room.name
 
 
 def test_every_error_has_a_code_of_its_own_and_a_line_in_the_manual() -> None:

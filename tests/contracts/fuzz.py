@@ -44,6 +44,8 @@ class Ground(Bench):
         default_factory=lambda: Settings(checkpoint_s=1e9, tick_s=0.1, hang_s=0.6, quiesce_s=2.0)
     )
     given: int = 100
+    trial: "Trial | None" = None
+    """The newest one, for whoever looks into a failure."""
 
     def find(
         self, need: ResourceRequest, count: int, avoid: frozenset[NodeId], among: NodeAffinity
@@ -68,12 +70,18 @@ class Trial(Gang):
     def __post_init__(self) -> None:
         self.bench.count += 1
         self.id = WorkloadId(f"job-{self.bench.count}")
-        settings = {"steps": self.steps, "mode": self.mode, "width": 64, "batch": 4 * self.ranks}
+        settings: dict[str, str | int | float | bool] = {
+            "steps": self.steps,
+            "mode": self.mode,
+            "width": 64,
+            "batch": 4 * self.ranks,
+            "pause_ms": 4.0,
+        }
         spec = JobSpec(
             name="trial",
             kind=WorkloadKind.TRAIN,
             recipe="chaos-workload",
-            settings={**settings, "pause_ms": 4.0},
+            settings=settings,
             gang=GangSpec(min=self.ranks, want=self.ranks),
             chaos=True,
         )
@@ -140,7 +148,7 @@ def disturbed(
     """Three to five faults at random moments, some while another is being dealt with."""
     chance = Random(seed)
     trial = Trial(bench, ranks=ranks, steps=STEPS, mode=mode).start()
-    bench.trial = trial  # for whoever looks into a failure
+    bench.trial = trial
     told: list[str] = []
     at = 1
     nodes = 0

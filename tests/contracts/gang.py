@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from karez.core.ports import ProcessInfo
 from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
@@ -127,7 +128,7 @@ class Gang:
         """Give it its devices."""
         assert self.bench.store.workloads.place(self.id, self.grants, now=time.time())
 
-    def start(self, *, begin: bool = True) -> "Gang":
+    def start(self, *, begin: bool = True) -> Self:
         """A new foreman, on a new lease."""
         store = self.bench.store
         store.workloads.drop_leases("t")

@@ -11,7 +11,7 @@ from karez import training
 from karez.runtime.trainer import attach
 
 
-class Tokens(torch.utils.data.Dataset):
+class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return 64
 

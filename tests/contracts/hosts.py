@@ -37,17 +37,25 @@ class Network:
     processes: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def run(
-        self, host: str, words: Sequence[str], env: dict[str, str], **more: object
+        self, host: str, words: Sequence[str], env: dict[str, str], stdout: int | None = None
     ) -> "subprocess.Popen[str]":
         """Start a karez command on a host, in a PID namespace of its own."""
         process = subprocess.Popen(
             [
                 *inside(host),
-                "unshare", "-pfmu", "--mount-proc", "--kill-child=SIGKILL",
-                sys.executable, "-m", "karez.cli.main", *words,
+                "unshare",
+                "-pfmu",
+                "--mount-proc",
+                "--kill-child=SIGKILL",
+                sys.executable,
+                "-m",
+                "karez.cli.main",
+                *words,
             ],
-            env={**os.environ, **env}, text=True, **more,
-        )  # type: ignore[call-overload] # fmt: skip
+            env={**os.environ, **env},
+            text=True,
+            stdout=stdout,
+        )
         self.processes.append(process)
         return process
 

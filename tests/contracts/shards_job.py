@@ -13,7 +13,7 @@ from karez import training
 from karez.runtime.loader import ShuffledBatches
 from karez.runtime.shards import ShardedOptimizer
 
-STEPPING = {"lr": 0.05, "momentum": 0.9}
+LR, MOMENTUM = 0.05, 0.9
 
 
 def network() -> nn.Sequential:
@@ -27,7 +27,7 @@ def split() -> tuple[nn.Module, torch.optim.Optimizer]:
 
     model = network()
     fully_shard(model, mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
-    return model, torch.optim.SGD(model.parameters(), **STEPPING)
+    return model, torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
 
 
 def main() -> None:
@@ -38,7 +38,9 @@ def main() -> None:
             run.build(lambda _: split())
         else:
             model = network()
-            optimizer = ShardedOptimizer(model.parameters(), torch.optim.SGD, **STEPPING)
+            optimizer = ShardedOptimizer(
+                model.parameters(), torch.optim.SGD, lr=LR, momentum=MOMENTUM
+            )
             run.track(model=model, optimizer=optimizer)
         rows = list(torch.randn(96, 17, generator=torch.Generator().manual_seed(2)))
         loader = ShuffledBatches(dataset=rows, global_batch=12, seed=3, collate=torch.stack)

@@ -10,7 +10,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from karez import training
 
 
-class Noisy(torch.utils.data.Dataset):
+class Noisy(torch.utils.data.Dataset[torch.Tensor]):
     def __init__(self, by_index: bool) -> None:
         self.by_index = by_index
 

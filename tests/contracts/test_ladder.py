@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,11 @@ def start_mortal(gang: Gang, at: int, *, after: bool) -> threading.Thread:
     return gang.thread
 
 
+def until_or_death(gang: Gang, thread: threading.Thread, condition: Callable[[Gang], bool]) -> None:
+    """Wait until a condition holds or the foreman's thread has ended."""
+    until(lambda: condition(gang) or not thread.is_alive())
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_foreman_may_die_at_every_transition_and_nothing_is_lost(
     bench: Bench, *, after: bool
@@ -76,12 +81,12 @@ def test_a_foreman_may_die_at_every_transition_and_nothing_is_lost(
     for at in range(1, 20):
         gang = Gang(bench, steps=25)
         thread = start_mortal(gang, at, after=after)
-        until(lambda gang=gang, thread=thread: gang.step() >= 6 or not thread.is_alive())
+        until_or_death(gang, thread, lambda gang: gang.step() >= 6)
         if not thread.is_alive():
             gang.start()
         gang.reach(6)
         gang.kill(1)
-        until(lambda gang=gang, thread=thread: gang.ended() or not thread.is_alive(), within_s=60)
+        until_or_death(gang, thread, Gang.ended)
         if not gang.ended() and not (gang.thread and gang.thread.is_alive()):
             gang.start()
         done = gang.finish()

@@ -1,6 +1,7 @@
 """Real processes, gloo, shared memory, keepers and a foreman: killed in every way, same numbers."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -31,8 +32,14 @@ def assert_nothing_left(bench: Bench) -> None:
     assert not [line for line in left if "karez" in " ".join(line)]
 
 
-def undisturbed(bench: Bench, **shape: int) -> tuple[dict[tuple[int, int], str], str]:
-    gang = Gang(bench, **shape).start()
+def has_no_jobs(memory: Path) -> bool:
+    return not list(memory.glob("job-*"))
+
+
+def undisturbed(
+    bench: Bench, *, ranks: int = 2, steps: int = 30
+) -> tuple[dict[tuple[int, int], str], str]:
+    gang = Gang(bench, ranks=ranks, steps=steps).start()
     assert gang.finish().state == State.SUCCEEDED, bench.logs.text()
     return gang.losses(), gang.weights()
 
@@ -57,7 +64,7 @@ def test_twenty_jobs_with_a_random_kill_each_give_the_same_losses(bench: Bench) 
         assert receipt.rung == "in-place"
         assert receipt.steps_lost <= 1
         memory = bench.fabric.stewards[NodeId("a")].memory
-        until(lambda memory=memory: not list(memory.glob("job-*")))
+        until(partial(has_no_jobs, memory))
     assert killed == 20
 
 

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import psutil
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.gang_syntax import make_gang
-from karez.core.workloads import Job, JobSpec, State, WorkloadKind
+from karez.core.workloads import Job, JobSpec, State, WorkloadId, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 
 pytestmark = pytest.mark.slow
@@ -67,6 +68,10 @@ def kill_control(cloud: Cloud) -> None:
     until(lambda: psutil.pid_exists(cloud.control()))
 
 
+def has_reached(client: Client, job: WorkloadId, step: int) -> bool:
+    return client.job(job).status.step >= step
+
+
 def test_control_dies_at_a_transition_and_nothing_is_lost(cloud: Cloud) -> None:
     with cloud.client() as client:
         calm = submit(client, "calm")
@@ -76,7 +81,7 @@ def test_control_dies_at_a_transition_and_nothing_is_lost(cloud: Cloud) -> None:
             job = submit(client, f"at-{at}")
             count = at
             if at > 3:
-                until(lambda job=job: client.job(job.id).status.step >= 5)
+                until(partial(has_reached, client, job.id, 5))
                 count = transitions(cloud, job.id) + at - 3
                 os.kill(client.job(job.id).status.ranks[1].pid, signal.SIGKILL)
             wait_for(cloud, job.id, count)

@@ -34,7 +34,8 @@ def made(number: int, **more: object) -> Receipt:
 
 @pytest.fixture
 def signed(tmp_path: Path) -> tuple[CloudKey, list[Receipt]]:
-    key, found = CloudKey(tmp_path / "receipts.key"), []
+    key = CloudKey(tmp_path / "receipts.key")
+    found: list[Receipt] = []
     for number in range(1, 5):
         found.append(key.sign(chained(made(number), found[-1] if found else None)))
     return key, found
@@ -54,9 +55,15 @@ def test_an_altered_a_missing_and_a_foreign_receipt_are_found(
     tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
 ) -> None:
     key, receipts = signed
-    for name, value in (("step_before", 6), ("resumed_at", 100.05), ("cause", "x"), ("rung", "y")):
-        forged = [replace(receipts[0], **{name: value}), *receipts[1:]]
-        assert any("does not fit" in wrong for wrong in check(forged, key.public)), name
+    first = receipts[0]
+    for forged in (
+        replace(first, step_before=6),
+        replace(first, resumed_at=100.05),
+        replace(first, cause="x"),
+        replace(first, rung="y"),
+    ):
+        wrong = check([forged, *receipts[1:]], key.public)
+        assert any("does not fit" in one for one in wrong), forged
     gone = [receipts[0], *receipts[2:]]
     assert check(gone, key.public) == [
         f"{receipts[2].id}: the receipt before it is missing or altered"

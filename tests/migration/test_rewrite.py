@@ -10,8 +10,10 @@ import re
 import subprocess
 import sys
 import tokenize
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,8 @@ from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.core.errors import BadRequest
-from karez.migration import rewrite, shim
+from karez.migration import shim
+from karez.migration.analyze import apply
 from karez.migration.estimate import estimate
 from karez.migration.findings import Edit, Target
 from karez.migration.reports import as_html, as_json, as_sarif, unread
@@ -31,7 +34,7 @@ from karez.migration.scan import MAX_BYTES, scan
 CODE = "import torch\nx = torch.ones(1).cuda()\ntorch.cuda.synchronize()\n"
 
 
-def put(root: Path, files: dict[str, str | bytes]) -> Path:
+def put(root: Path, files: Mapping[str, str | bytes]) -> Path:
     for name, body in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,7 +235,7 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             raise OSError(28, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(rewrite.os, "replace", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(BadRequest, match="No space left"):
         write(tmp_path, made.changes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.py", "b.py"]
@@ -268,7 +271,7 @@ def test_portable_repositories_and_those_of_kernels_are_refused(tmp_path: Path) 
 
 
 def test_notebooks_keep_their_form(tmp_path: Path) -> None:
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"cell_type": "markdown", "metadata": {}, "source": ["# cuda\n"]},
         {
             "cell_type": "code",
@@ -424,7 +427,7 @@ def test_edits_that_do_not_overlap_are_all_made(spans: list[tuple[int, int, str]
         edits.append(Edit(start=start, end=start + size, text=new))
         want += [text[at:start], new]
         at = start + size
-    assert rewrite.apply(text, edits) == "".join([*want, text[at:]])
+    assert apply(text, edits) == "".join([*want, text[at:]])
 
 
 def test_a_repository_is_scanned_by_its_address_and_a_wrong_one_is_told(tmp_path: Path) -> None:

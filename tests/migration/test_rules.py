@@ -15,7 +15,7 @@ from karez.migration.shim import NAMES, write_shim
 from tests.migration.cases import FOUND, NOT_FOUND, PARTS
 
 HEAD = "import torch\n"
-LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, _Library) and rule.modules]  # type: ignore[attr-defined]
+LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, _Library) and rule.modules]
 NAMED = [rule for rule in CATALOGUE if issubclass(rule, _Names) and rule.id() not in FOUND]
 ROWS = [(rule, code, after) for rule, rows in FOUND.items() for code, after in rows]
 NEGATIVES = [(rule, code) for rule, codes in NOT_FOUND.items() for code in codes]

@@ -1,6 +1,7 @@
 """Batches by number: every one once, whatever is read again."""
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from karez.runtime.loader import Listed, Replay
 
 
-class Rows(Dataset):
+class Rows(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return 20
 
@@ -19,8 +20,8 @@ class Rows(Dataset):
         return torch.tensor([index, noise])
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
+class Stream(IterableDataset[torch.Tensor]):
+    def __iter__(self) -> Iterator[torch.Tensor]:
         info = torch.utils.data.get_worker_info()
         first, every = (info.id, info.num_workers) if info else (0, 1)
         for number in range(first, 20, every):
@@ -33,7 +34,7 @@ class Remembering:
     def __init__(self) -> None:
         self.at = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         while True:
             self.at += 1
             yield self.at
@@ -102,5 +103,5 @@ class Again:
     def __init__(self, rows: list[torch.Tensor]) -> None:
         self.rows = rows
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[torch.Tensor]:
         return iter(self.rows)

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Shard
+from torch.distributed.tensor import DTensor, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from karez.core.errors import BadRequest
 from karez.runtime.reshard import is_fixed_size, reshard, row_spans
-from karez.runtime.shards import ShardedOptimizer
+from karez.runtime.shards import ShardedOptimizer, is_sharded_tensor
 from karez.runtime.training_state import Tracked, pack, put_back, shared_tree, split
 
 
@@ -34,7 +34,7 @@ def test_each_row_comes_once_and_from_where_it_was(length: int, before: int, wor
         assert torch.equal(torch.cat(found), rows[rank * own : (rank + 1) * own])
 
 
-def _network() -> torch.nn.Module:
+def _network() -> torch.nn.Sequential:
     torch.manual_seed(3)
     return torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Linear(3, 2))
 
@@ -42,7 +42,7 @@ def _network() -> torch.nn.Module:
 def _trained(kind: Callable[..., torch.optim.Optimizer], rank: int, world: int) -> Tracked:
     """Three steps of one of `world` ranks, all of which see the same gradients."""
     model = _network()
-    optimizer = ShardedOptimizer(model.parameters(), kind, lr=0.1)  # type: ignore[arg-type]
+    optimizer = ShardedOptimizer(model.parameters(), kind, lr=0.1)
     optimizer.spread(rank, world)
     optimizer.collect = lambda _: None  # each looks at its own slice alone
     for step in range(3):
@@ -72,7 +72,7 @@ def test_a_sharded_optimizer_goes_on_with_another_number_of_ranks(
         asked.clear()
         fresh = Tracked(
             model=_network(),
-            optimizer=ShardedOptimizer(_network().parameters(), kind, lr=0.1),  # type: ignore[arg-type]
+            optimizer=ShardedOptimizer(_network().parameters(), kind, lr=0.1),
             others={},
         )
         put_back(reshard(fresh, piece, before=before, rank=rank, world=world), fresh)
@@ -102,7 +102,7 @@ def _split(rank: int, world: int, *, dims: tuple[int, ...] = ()) -> Tracked:
     names = ("replicate", "shard")[-len(dims) or 1 :]
     mesh = init_device_mesh("cpu", dims or (world,), mesh_dim_names=names)
     model = _network()
-    model[0].bias.requires_grad_(False)  # type: ignore[index]  # as with LoRA: not kept
+    model[0].bias.requires_grad_(False)  # as with LoRA: not kept
     fully_shard(model, mesh=mesh)
     return Tracked(model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), others={})
 
@@ -113,7 +113,8 @@ def _stepped(tracked: Tracked, rank: int, world: int) -> Tracked:
         for parameter in (p for p in tracked.model.parameters() if p.requires_grad):
             whole = torch.arange(float(parameter.numel())).reshape(parameter.shape) + step
             size = -(-len(whole) // world)
-            parameter.grad = type(parameter).from_local(
+            assert is_sharded_tensor(parameter)
+            parameter.grad = DTensor.from_local(
                 whole[rank * size : (rank + 1) * size],
                 parameter.device_mesh,
                 [Shard(0)],

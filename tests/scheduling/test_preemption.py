@@ -240,10 +240,10 @@ def test_a_deadline_puts_it_ahead_in_time() -> None:
 # moves
 
 
-def scattered(**more: object) -> SchedulingEngine:
+def scattered(*, resumes: bool = True, preemptible: bool = True) -> SchedulingEngine:
     """Two nodes half full of single workers that may be moved."""
     engine = desk_with([node("a", 4), node("b", 4)])
-    workers = [job(f"w{i}", gang(1, 1), **more) for i in range(8)]
+    workers = [job(f"w{i}", gang(1, 1), resumes=resumes, preemptible=preemptible) for i in range(8)]
     decide(engine, 0.0, *workers)
     for number in (0, 1, 4, 5):
         engine.finish(WorkloadId(f"w{number}"))
@@ -262,8 +262,8 @@ def test_scattered_work_is_brought_together_for_one_that_has_waited_long() -> No
 
 
 def test_what_does_not_go_on_or_opted_out_is_not_moved() -> None:
-    for more in ({"resumes": False}, {"preemptible": False}):
-        engine = scattered(**more)
+    for resumes, preemptible in ((False, True), (True, False)):
+        engine = scattered(resumes=resumes, preemptible=preemptible)
         assert decide(engine, 10.0, job("big", gang(1, 4), 10.0)) == []
         assert engine.decide(10.0 + HOUR_S) == []
         assert plan_defrag(engine.cluster, HOUR_S).relocations == ()

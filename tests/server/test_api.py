@@ -1,11 +1,11 @@
 """The API over real SQLite: who may do what, what is refused and how, what is written down."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -27,6 +27,8 @@ from karez.vault.keys import Pepper
 from karez.vault.signing import CloudKey
 from tests.fakes import FakeClock, cpu_node
 
+OLD_NAMES = ("/regroup", "/marks", "/mark", "/harm")
+"""Ends of paths of karez 0.1: they answer for one release, and are not described."""
 ROLES = Path(__file__).parent / "routes.txt"
 BATCH = {"name": "hello", "command": ["echo", "hi"]}
 
@@ -40,10 +42,20 @@ class Api:
     def key(self, role: Role, project: str = "default") -> str:
         return self.cloud.new_key(KeySpec(name=role.value, project=project, role=role))[1]
 
-    def ask(self, method: str, path: str, key: str = "", **more: object) -> httpx.Response:
-        headers = {"authorization": f"Bearer {key or self.admin}"}
-        headers.update(more.pop("headers", {}))  # type: ignore[arg-type]
-        return self.http.request(method, f"/api/v1{path}", headers=headers, **more)  # type: ignore[arg-type]
+    def ask(
+        self,
+        method: str,
+        path: str,
+        key: str = "",
+        *,
+        json: object = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        headers = {"authorization": f"Bearer {key or self.admin}", **(headers or {})}
+        return self.http.request(
+            method, f"/api/v1{path}", headers=headers, json=json, content=content
+        )
 
 
 @pytest.fixture
@@ -85,7 +97,11 @@ def test_every_route_names_its_role(api: Api) -> None:
     )
     described = api.http.get("/api/v1/openapi.json").json()["paths"]
     served = {f"{m.upper()} {path}" for path, methods in described.items() for m in methods}
-    assert served == {route.replace(" ", f" {PREFIX}").replace(":path", "") for route in known}
+    old = {route for route in known if route.endswith(OLD_NAMES)}
+    assert len(old) == 5
+    assert served == {
+        route.replace(" ", f" {PREFIX}").replace(":path", "") for route in known.keys() - old
+    }
 
 
 def test_nothing_is_answered_without_a_key_but_health(api: Api) -> None:

@@ -178,7 +178,8 @@ def test_a_decision_stands_while_others_make_room_and_falls_if_it_is_cancelled(
     submit(store, "later", 4, 1001.0, priority=4)
     scheduler.tick()
     why = scheduler.explain(WorkloadId("high"))
-    assert why is None or "room" in why.reason
+    assert why is not None
+    assert why.reason == "low make room for it"
     store.workloads.request_stop(WorkloadId("high"), at=1002.0)
     assert store.workloads.requeue(WorkloadId("low"), token, Status(), now=1002.0)
     clock.at += 10.0

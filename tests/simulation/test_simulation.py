@@ -116,7 +116,7 @@ BAD_TABLES = {
 def test_a_bad_table_is_named_by_file_line_and_column(said: str) -> None:
     text, read = BAD_TABLES[said]
     with pytest.raises(BadRequest, match="the-file") as caught:
-        read(lines(text), "the-file")  # type: ignore[operator]
+        read(lines(text), "the-file")
     assert said in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """Deadlines of a start, receipts of jobs that start over, and gangs that change their size."""
 
 from dataclasses import replace
+from functools import partial
 
 from karez.core.workloads import EndReason
 from karez.training.recovery.commands import EndGang, QueryShards, StartGeneration, WriteReceipt
@@ -150,15 +151,21 @@ def test_who_was_asked_for_others_shards_is_not_stuck() -> None:
         since=0.0,
         phase=Phase.QUIESCING,
     )
-    own = {"steps": {10: "shm", 11: "shm"}, "created_generation": {10: 1, 11: 2}, "sharded": True}
-    gang, _ = advance(gang, ReadyToRestore(rank=0, attempt=1, generation=3, **own), 1.0)
-    gang, commands = advance(gang, ReadyToRestore(rank=1, attempt=1, generation=0, **own), 8.0)
+    stood = partial(
+        ReadyToRestore,
+        attempt=1,
+        steps={10: "shm", 11: "shm"},
+        created_generation={10: 1, 11: 2},
+        sharded=True,
+    )
+    gang, _ = advance(gang, stood(rank=0, generation=3), 1.0)
+    gang, commands = advance(gang, stood(rank=1, generation=0), 8.0)
     assert [c.departed for c in commands if isinstance(c, QueryShards)] == [(2,), (2,)]
     assert advance(gang, Tick(), 100.0) == (gang, ())
     cleared = replace(gang.ranks[2], replicas_dropped=True)
     gang = replace(gang, ranks=(*gang.ranks[:2], cleared))
-    gang, _ = advance(gang, ReadyToRestore(rank=0, attempt=1, generation=3, **own), 9.0)
-    gang, commands = advance(gang, ReadyToRestore(rank=1, attempt=1, generation=3, **own), 9.0)
+    gang, _ = advance(gang, stood(rank=0, generation=3), 9.0)
+    gang, commands = advance(gang, stood(rank=1, generation=3), 9.0)
     assert commands == (
         StartGeneration(generation=3, step=11),
     )  # nobody is asked for what was cleared

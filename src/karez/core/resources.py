@@ -291,7 +291,7 @@ def resource_request_from(fields: Mapping[str, str | float | int]) -> ResourceRe
         cpu_milli=milli.get(DeviceKind.CPU, 0),
         dpu_milli=milli.get(DeviceKind.DPU, 0),
         models=tuple(name.strip() for name in models if name.strip()),
-        speed=float(fields.get("speed", 1.0)),
+        speed=_number(fields.get("speed", 1.0), "speed"),
     )
 
 
@@ -311,10 +311,17 @@ def kinds_in_order() -> list[str]:
 
 
 def _milli(fields: Mapping[str, str | float | int], kind: DeviceKind) -> int:
-    count = float(fields.get(kind.value, 0))
-    if not math.isfinite(count):
-        raise ValueError(f"invalid amount {count} of {kind}")
-    return round(count * MILLI)
+    return round(_number(fields.get(kind.value, 0), "amount", f" of {kind}") * MILLI)
+
+
+def _number(value: str | float, what: str, of: str = "") -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"invalid {what} {value!r}{of}: not a finite number")
+    return number
 
 
 def _whole(value: str | float) -> str | int:
@@ -329,10 +336,7 @@ def parse_amount(kind: DeviceKind, text: str) -> int:
     """
     if kind in IN_BYTES:
         return parse_bytes(text)
-    count = float(text)
-    if not math.isfinite(count):
-        raise ValueError(f"invalid amount {text!r} of {kind}")
-    return round(count * MILLI)
+    return round(_number(text, "amount", f" of {kind}") * MILLI)
 
 
 def show_amount(kind: DeviceKind, amount: int) -> str:

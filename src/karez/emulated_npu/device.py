@@ -84,13 +84,14 @@ def _register_collectives() -> None:
     """The backend hccl: gloo on the bytes behind the device's tensors."""
     import torch.distributed as dist  # noqa: PLC0415 - not in every build of torch
 
-    gloo: Any = dist.distributed_c10d.ProcessGroupGloo
+    distributed: Any = dist
+    gloo = distributed.distributed_c10d.ProcessGroupGloo
 
     def make(store: Any, rank: int, size: int, timeout: Any) -> Any:
         return gloo(store, rank, size, timeout)
 
     dist.Backend.register_backend("hccl", make, devices=[memory.NAME, "cpu"])
-    dist.is_hccl_available = lambda: True
+    distributed.is_hccl_available = lambda: True
     library = torch.library.Library("c10d", "IMPL")
     _KEPT.append(library)
     for name in _C._dispatch_get_all_op_names():

@@ -33,11 +33,13 @@ class Usage:
         cls.peak = max(cls.peak, cls.now)
 
 
-class _Borrowed(torch.Tensor):  # type: ignore[misc]  # torch has no types for it
+class _Borrowed(torch.Tensor):
     """Never seen: only its storage is used."""
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it as the disabled dispatch
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError("a tensor of the emulation's own has escaped")
 
 

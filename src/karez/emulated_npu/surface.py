@@ -86,14 +86,14 @@ class _Device(contextlib.ContextDecorator):
         return None
 
 
-class _Autocast(torch.amp.autocast):  # type: ignore[misc]  # torch has no types for it
+class _Autocast(torch.amp.autocast):
     def __init__(
         self, enabled: bool = True, dtype: Any = torch.float16, cache_enabled: bool = True
     ) -> None:
         super().__init__(NAME, dtype, enabled, cache_enabled)
 
 
-class _GradScaler(torch.amp.GradScaler):  # type: ignore[misc]  # as above
+class _GradScaler(torch.amp.GradScaler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(NAME, *args, **kwargs)
 
@@ -190,13 +190,14 @@ def patch(module: Any) -> None:
 
 
 def _patch_generator() -> None:
-    plain: Any = torch.Generator
+    library: Any = torch  # its classes cannot be replaced by their types
+    plain = library.Generator
 
     def make(cls: Any, device: Any = "cpu") -> Any:
         where = CPU if torch.device(device).type == NAME else device
         return plain.__new__(cls, where)
 
-    torch.Generator = type("Generator", (plain,), {"__new__": make})
+    library.Generator = type("Generator", (plain,), {"__new__": make})
 
 
 def _patch_storages() -> None:

@@ -74,21 +74,23 @@ class Recorder:
             register_optimizer_step_pre_hook(self._stepping),
             register_optimizer_step_post_hook(self._stepped),
         ]
-        backward = torch.Tensor.backward
+        tensors: Any = torch.Tensor  # its methods cannot be replaced by their types
+        backward = tensors.backward
 
         def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if tensor.numel() == 1:
                 self.losses.append(float(tensor.detach().float()))
             return backward(tensor, *args, **kwargs)
 
-        torch.Tensor.backward = watched
+        tensors.backward = watched
         self._backward = backward
 
     def remove(self) -> None:
         """Have torch call us no more."""
         for handle in self.handles:
             handle.remove()
-        torch.Tensor.backward = self._backward
+        tensors: Any = torch.Tensor
+        tensors.backward = self._backward
 
     def write(self, why: str) -> None:
         """Everything into the folder."""
@@ -241,11 +243,11 @@ class _Enough(BaseException):
     """The script has done the steps that were asked for."""
 
 
-class _Operators(TorchDispatchMode):  # type: ignore[misc]  # torch has no types for it
+class _Operators(TorchDispatchMode):
     """Writes down each operator inside one module."""
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self._recorder = recorder
         self._count = 0
 

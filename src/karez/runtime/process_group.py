@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +19,7 @@ FORMING_S, FORMING_EACH_S = 2.0, 0.1
 5.5 s (design notes on resilience), four take milliseconds."""
 GRACE_S = 0.02
 """How long a broken collective may take to end by itself."""
-_ABANDONED: list[Any] = []
+_ABANDONED: list[tuple[dist.ProcessGroup, dist.Work]] = []
 """Groups with a collective that never ends: they are kept, for nobody can destroy them."""
 _LONG = datetime.timedelta(days=2)
 """Collectives have no deadline of their own: the foreman ends a generation, not a timer."""
@@ -55,7 +54,7 @@ class ProcessGroup:
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._is_aborted = False
-        self._under_way: Any = None
+        self._under_way: dist.Work | None = None
 
     def arm(self) -> None:
         """From here on an abort is meant for the group that is formed next."""
@@ -90,7 +89,7 @@ class ProcessGroup:
                 self._wire.settle()
         dist.distributed_c10d._set_pg_timeout(_LONG)
 
-    def _find_all(self, member: Membership, within_s: float) -> Any:
+    def _find_all(self, member: Membership, within_s: float) -> dist.Store:
         """Until all ranks are there: gloo's own waiting for one that has died cannot be aborted."""
         host, _, port = member.store.rpartition(":")
         limit = datetime.timedelta(seconds=within_s)
@@ -125,7 +124,7 @@ class ProcessGroup:
         self._under_way = None
         dist.destroy_process_group()
 
-    def _has_ended(self, work: Any) -> bool:
+    def _has_ended(self, work: dist.Work) -> bool:
         deadline = time.monotonic() + GRACE_S  # noqa: TID251 - a duration
         while not work.get_future().done():
             if time.monotonic() > deadline:  # noqa: TID251 - as above
@@ -133,7 +132,7 @@ class ProcessGroup:
             time.sleep(0.001)  # noqa: TID251 - torch's work has no wait that ends without raising
         return True
 
-    def _finish(self, work: Any) -> None:
+    def _finish(self, work: dist.Work) -> None:
         """Wait for a collective, or until the group is aborted.
 
         About one abort in fifty leaves gloo waiting for a send whose connection is closed (torch
@@ -154,7 +153,7 @@ class ProcessGroup:
         self._under_way = None
         work.wait()  # raises what went wrong
 
-    def _poll(self, work: Any) -> None:
+    def _poll(self, work: dist.Work) -> None:
         """A device's future is done once the work is queued, so ask for the work itself."""
         while not work.is_completed():
             if self._is_aborted:

@@ -151,12 +151,16 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _dim_of(parameter: Any) -> int:
-    is_split = is_sharded_tensor(parameter) and parameter.placements[0].is_shard()
-    return int(parameter.placements[0].dim) if is_split else 0
+def _dim_of(parameter: torch.Tensor) -> int:
+    if not is_sharded_tensor(parameter):
+        return 0
+    placement: Any = parameter.placements[
+        0
+    ]  # `is_shard` tells of a `dim`, but torch's types do not
+    return int(placement.dim) if placement.is_shard() else 0
 
 
-def _spans_of(parameter: Any, *, before: int, rank: int, world: int) -> list[Span]:
+def _spans_of(parameter: torch.Tensor, *, before: int, rank: int, world: int) -> list[Span]:
     if is_sharded_tensor(parameter) and parameter.placements[0].is_shard():
         length = parameter.shape[_dim_of(parameter)]
         return row_spans(length, before=before, rank=rank, world=world)

@@ -1,16 +1,19 @@
 """State that is split over the ranks: an optimizer in shards (ZeRO stage 1), FSDP2's tensors."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, overload
 
 import torch
 
 from karez.core.errors import BadRequest
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
 Collect = Callable[[torch.Tensor], torch.Tensor | None]
 
 
-class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is untyped here
+class ShardedOptimizer(torch.optim.Optimizer):
     """An optimizer whose state is split evenly over the ranks (ZeRO stage 1).
 
     Each rank keeps the moments of one slice of the flat parameters, updates that slice and gathers
@@ -23,7 +26,7 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
     def __init__(
         self,
         params: Iterable[torch.nn.Parameter],
-        kind: type[torch.optim.Optimizer],
+        kind: Callable[..., torch.optim.Optimizer],
         **options: Any,
     ) -> None:
         """Shard `kind(params, **options)`.
@@ -55,8 +58,14 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
         self._slice = torch.nn.Parameter(self._mine(flat).clone())
         self._inner = self._kind([self._slice], **self._options)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
-    def step(self, closure: Any = None) -> Any:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> NoReturn: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
         """Update the own slice by averaged gradients, then gather the others'."""
         if closure is not None:
             raise BadRequest(problem="a sharded optimizer takes no closure")
@@ -71,7 +80,7 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
         self._slice.grad = None
         self.gather()
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]  # as above
+    @torch.no_grad()
     def gather(self, collect: Collect | None = None) -> None:
         """Give every rank all slices, by `collect` if it is given."""
         own, collect = self._slice.detach(), collect or self.collect
@@ -116,7 +125,7 @@ class ShardedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # torch is
         return flat[rank * size : (rank + 1) * size]
 
 
-def is_sharded_tensor(tensor: torch.Tensor) -> bool:
+def is_sharded_tensor(tensor: torch.Tensor) -> "TypeGuard[DTensor]":
     """Whether it is one of FSDP2's: a DTensor."""
     return hasattr(tensor, "_local_tensor")
 
@@ -128,14 +137,17 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def placed_like(state: Any, optimizer: torch.optim.Optimizer) -> Any:
     """An optimizer's state with shards as DTensors again, placed as their parameters are."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters: list[torch.Tensor] = [p for g in optimizer.param_groups for p in g["params"]]
     if not any(is_sharded_tensor(p) for p in parameters):
         return state
     from torch.distributed.tensor import DTensor  # noqa: PLC0415 - 0.5 s, only where it is used
 
     kept: dict[Any, Any] = {}
     for index, moments in state["state"].items():
-        like: Any = parameters[index]
+        like = parameters[index]
+        if not is_sharded_tensor(like):
+            kept[index] = moments
+            continue
         shape = like.to_local().shape
         kept[index] = {
             name: DTensor.from_local(

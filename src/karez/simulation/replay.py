@@ -98,7 +98,7 @@ class Replay:
     nodes: Sequence[Node]
     jobs: Sequence[TraceJob]
     known: bool
-    on_end: Callable[[], None]
+    on_end: Callable[[], object]
     kinds: tuple[DeviceKind, ...]
     """What jobs run on that do not say: the kinds of accelerators that the nodes have."""
     outages: Sequence[Outage] = ()
@@ -303,7 +303,7 @@ def partitions(
 class Hooks:
     """What happens beside the jobs of a replay, and who hears of it."""
 
-    on_end: Callable[[], None]
+    on_end: Callable[[], object]
     outages: Sequence[Outage] = ()
     write: Callable[[str], object] | None = None
     projects: Mapping[str, Project] = field(default_factory=dict)

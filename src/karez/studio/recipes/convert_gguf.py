@@ -73,7 +73,7 @@ def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
         raise BrokenArtifact(name=str(source), problem=f"the converter refused it: {lines[-1]}")
 
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not typed here
+@torch.inference_mode()
 def _master(source: Path) -> tuple[str, float]:
     """The likeliest next token after the golden prompt, and its log-probability."""
     tokenizer, model = load(source, best_dtype("float32"))

@@ -45,7 +45,7 @@ def main() -> None:
     write_card(target, kind="report", format="evaluation", facts={"rows": len(rows), **facts})
 
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]  # torch is not typed here
+@torch.inference_mode()
 def _measure(
     path: Path, rows: Sequence[Sequence[Mapping[str, str]]], settings: Evaluate
 ) -> dict[str, Any]:

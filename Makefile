@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
+COMPAT = .compat-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 .DEFAULT_GOAL := help
 
@@ -57,7 +58,17 @@ mindspore: ## MindSpore 2.10 in an environment of its own (2.8 GB), for tests of
 	@test -x .mindspore/bin/python || $(PYTHON) -m venv .mindspore
 	.mindspore/bin/python -m pip install --quiet --disable-pip-version-check mindspore==2.10.0
 
-clean: ## Remove what was made here
-	rm -rf $(VENV) .mindspore build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+release: ## Fold changes/ into CHANGELOG.md and set the version: VERSION=x.y.z
+	@$(PYTHON) tools/release.py "$(VERSION)"
 
-.PHONY: help setup run test check unit slow fmt bench chaos proof mindspore clean
+compat: ## Fast tests on another Python, without torch and Ray: PYTHON=python3.13
+	@test -d "$(COMPAT)" || $(PYTHON) -m venv "$(COMPAT)"
+	@$(COMPAT)/bin/python tools/compat.py requirements > $(COMPAT)/requirements.txt
+	$(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $(COMPAT)/requirements.txt
+	PYTHONPATH=src $(COMPAT)/bin/python tools/compat.py imports
+	PYTHONPATH=src $(COMPAT)/bin/python -m pytest -q -m "not slow" tests/core tests/scheduling tests/cli tests/store tests/simulation $(ARGS)
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .compat-* .mindspore build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+
+.PHONY: help setup run test check unit slow fmt bench chaos proof mindspore release compat clean

@@ -85,6 +85,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command, by default the process's own: 0 done, 1 refused or failed, 2 misused."""
     from karez.core.errors import KarezError, Remote  # noqa: PLC0415 - after --help
+    from karez.core.parts import missing_part  # noqa: PLC0415 - as above
 
     try:
         app(words, prog_name="karez")
@@ -93,6 +94,12 @@ def main(words: Sequence[str] | None = None) -> int:
         typer.echo(error.hint(), err=True)
         code = error.kind if isinstance(error, Remote) else error.code
         sys.exit(2 if code == "bad-request" else 1)
+    except ModuleNotFoundError as error:
+        missing = missing_part(error, f"karez {sys.argv[1]}")
+        if missing is None:
+            raise
+        typer.echo(f"{missing.what()}\n{missing.hint()}", err=True)
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

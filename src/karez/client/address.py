@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from karez.core import environment
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
@@ -20,7 +22,7 @@ class Address:
 
 def state_folder() -> Path:
     """The state folder of this user's cloud: KAREZ_HOME, else ~/.karez."""
-    return Path(os.environ.get("KAREZ_HOME", "~/.karez")).expanduser().absolute()  # noqa: TID251 - the client's door
+    return Path(os.environ.get(environment.HOME, "~/.karez")).expanduser().absolute()  # noqa: TID251 - the client's door
 
 
 def find_address(url: str = "", key: str = "") -> Address:
@@ -30,16 +32,17 @@ def find_address(url: str = "", key: str = "") -> Address:
     if (home / "cloud.json").exists():
         known = json.loads((home / "cloud.json").read_text())
     if not key:
-        key = env.get("KAREZ_KEY", "")
+        key = env.get(environment.KEY, "")
     if not key and (home / "admin.key").exists():
         key = (home / "admin.key").read_text().strip()
     return Address(
-        is_up=not url and "KAREZ_URL" not in env and _lives(known.get("pid")),
-        url=(url or env.get("KAREZ_URL", "") or known.get("url", "http://127.0.0.1:7070")).rstrip(
-            "/"
-        ),
+        is_up=not url and environment.URL not in env and _lives(known.get("pid")),
+        url=(
+            url or env.get(environment.URL, "") or known.get("url", "http://127.0.0.1:7070")
+        ).rstrip("/"),
         key=key,
-        gateway=env.get("KAREZ_GATEWAY", "") or known.get("gateway", "http://127.0.0.1:7080/v1"),
+        gateway=env.get(environment.GATEWAY, "")
+        or known.get("gateway", "http://127.0.0.1:7080/v1"),
     )
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from karez.core.ports import FaultKind
 from karez.core.resources import FORBID
 
@@ -77,6 +75,8 @@ def plan_faults(faults: Sequence[FaultKind], *, ranks: int, seed: int) -> list[l
 
     Some groups have a second fault that comes while the first is being dealt with.
     """
+    import numpy as np  # noqa: PLC0415 - the client imports this module and works without NumPy
+
     chance = np.random.Generator(np.random.PCG64(seed))
     order = [faults[i] for i in chance.permutation(len(faults))]
     groups: list[list[FaultSpec]] = []

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from karez.core.environment import of_setting
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -80,7 +82,7 @@ def resolve(
         ("file", table),
         (
             "environment",
-            {k: environ[f"KAREZ_{k.upper()}"] for k in known if f"KAREZ_{k.upper()}" in environ},
+            {k: environ[of_setting(k)] for k in known if of_setting(k) in environ},
         ),
         ("flag", {k: v for k, v in flags.items() if v is not None}),
     )

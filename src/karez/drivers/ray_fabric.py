@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from karez.core import environment
 from karez.core.artifacts import FileEntry
 from karez.core.errors import StartFailed
 from karez.core.ports import (
@@ -261,10 +262,10 @@ class _HostedSteward(Steward):
     """A steward inside a Ray actor: its folder comes from the node's own environment."""
 
     def __init__(self, config: StewardConfig) -> None:
-        home = os.environ.get("KAREZ_NODE_HOME", config.home)  # noqa: TID251 - set by `join`
+        home = os.environ.get(environment.NODE_HOME, config.home)  # noqa: TID251 - set by `join`
         is_remote = home != config.home
         blobs = replace(config.blobs, folder="") if is_remote else config.blobs
-        cpus = int(os.environ.get("KAREZ_NODE_CPUS", config.cpus))  # noqa: TID251 - as above
+        cpus = int(os.environ.get(environment.NODE_CPUS, config.cpus))  # noqa: TID251 - as above
         super().__init__(replace(config, home=home, blobs=blobs, cpus=cpus))
 
 

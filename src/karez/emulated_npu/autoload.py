@@ -4,10 +4,12 @@ import importlib.util
 import os
 import sys
 
+from karez.core import environment
+
 
 def autoload() -> None:
     """Entry point of the group torch.backends."""
-    if os.environ.get("KAREZ_EMUNPU") == "1":  # noqa: TID251 - how a child process is told
+    if os.environ.get(environment.EMUNPU) == "1":  # noqa: TID251 - how a child process is told
         install()
 
 

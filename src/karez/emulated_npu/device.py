@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from karez.ascend.operator_support import documented
+from karez.core import environment
 from karez.emulated_npu import autocast, memory, operators, surface
 
 _KEPT: list[Any] = []
@@ -140,12 +141,16 @@ def _stand_in(module: Any) -> None:
 def _read_limits() -> None:
     """From the environment: a file of operators, names of types, and faults."""
     read = os.environ.get  # noqa: TID251 - how a child process is told
-    listed = read("KAREZ_EMUNPU_OPS")
+    listed = read(environment.EMUNPU_OPS)
     if listed:
         operators.LIMITS.operators = frozenset(Path(listed).read_text().split())
-    operators.LIMITS.chip = read("KAREZ_EMUNPU_CHIP", "")
+    operators.LIMITS.chip = read(environment.EMUNPU_CHIP, "")
     if operators.LIMITS.chip:
         documented("add", operators.LIMITS.chip)  # an unknown chip is told at once
-    operators.LIMITS.dtypes = frozenset(filter(None, read("KAREZ_EMUNPU_NO_DTYPES", "").split(",")))
-    faults = (item.rpartition(":") for item in read("KAREZ_EMUNPU_FAULTS", "").split(",") if item)
+    operators.LIMITS.dtypes = frozenset(
+        filter(None, read(environment.EMUNPU_NO_DTYPES, "").split(","))
+    )
+    faults = (
+        item.rpartition(":") for item in read(environment.EMUNPU_FAULTS, "").split(",") if item
+    )
     operators.LIMITS.faults = {name: float(by) for name, _, by in faults}

@@ -25,15 +25,16 @@ from torch.optim.optimizer import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from karez.core import environment
 from karez.equivalence.compare import SAMPLE
 
 ENVIRONMENT = {
-    "steps": "KAREZ_VERIFY_STEPS",
-    "threads": "KAREZ_VERIFY_THREADS",
-    "seed": "KAREZ_VERIFY_SEED",
-    "inside": "KAREZ_VERIFY_INSIDE",
-    "fault": "KAREZ_VERIFY_FAULT",
-    "most": "KAREZ_VERIFY_MOST",
+    "steps": environment.VERIFY_STEPS,
+    "threads": environment.VERIFY_THREADS,
+    "seed": environment.VERIFY_SEED,
+    "inside": environment.VERIFY_INSIDE,
+    "fault": environment.VERIFY_FAULT,
+    "most": environment.VERIFY_MOST,
 }
 
 

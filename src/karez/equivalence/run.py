@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from karez.ascend.operator_support import documented
+from karez.core import environment
 from karez.core.errors import BadRequest
 from karez.equivalence.compare import Record, Verdict, compare
 from karez.equivalence.recorder import ENVIRONMENT
@@ -18,7 +19,12 @@ from karez.equivalence.records import judge, read
 TARGETS = ("emulated", "cpu", "cuda", "npu")
 RECORDER = "karez.equivalence.recorder"
 LAST_WORDS = 12
-_EMULATION = ("KAREZ_EMUNPU", "KAREZ_EMUNPU_FAULTS", "KAREZ_EMUNPU_OPS", "KAREZ_EMUNPU_CHIP")
+_EMULATION = (
+    environment.EMUNPU,
+    environment.EMUNPU_FAULTS,
+    environment.EMUNPU_OPS,
+    environment.EMUNPU_CHIP,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,11 +250,11 @@ class _Runs:
         order = self.order
         env = self._env(threads=1, inside=inside)
         env[ENVIRONMENT["fault"]] = order.fault
-        env["KAREZ_EMUNPU_FAULTS"] = order.operator_fault
+        env[environment.EMUNPU_FAULTS] = order.operator_fault
         if order.kernels is not None:
-            env["KAREZ_EMUNPU_OPS"] = str(order.kernels.resolve())
+            env[environment.EMUNPU_OPS] = str(order.kernels.resolve())
         if order.target == "emulated":
-            env |= {"KAREZ_EMUNPU": "1", "KAREZ_EMUNPU_CHIP": order.chip}
+            env |= {environment.EMUNPU: "1", environment.EMUNPU_CHIP: order.chip}
         if order.target == "cpu":
             env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
         return self._run("target", name, order.migrated, order.words[1:], env)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from karez.client import calls
 from karez.client.sdk import Client
+from karez.core import environment
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest, Failed
 from karez.core.gang_syntax import make_gang
@@ -29,7 +30,7 @@ class OnPool:
 
     def __call__(self, piece: Piece) -> None:
         """Upload, run, fetch. The job is cancelled if this is interrupted."""
-        if piece.env.get("KAREZ_EMUNPU_OPS"):
+        if piece.env.get(environment.EMUNPU_OPS):
             raise BadRequest(
                 problem="--kernels names a file of this machine, which the pool's nodes lack",
                 fix="Leave out --on, or --kernels.",
@@ -38,7 +39,7 @@ class OnPool:
         code = self.client.upload(
             piece.base, name=f"{name}-code", kind=ArtifactKind.CODE, project=self.project
         )
-        words = piece.command("python", "$KAREZ_OUT/record", piece.script)
+        words = piece.command("python", f"${environment.OUT}/record", piece.script)
         spec = JobSpec(
             name=name,
             project=self.project,

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from karez.core import environment
 from karez.transport import framing
 
-MEMORY = "KAREZ_POOLED_MEMORY"
+MEMORY = environment.POOLED_MEMORY
 ASK_S = 1.0
 """How long a keeper may take to say what it has: one that is cut off must hold nobody up."""
 RETRY_S = 0.05
@@ -47,21 +48,21 @@ def rank_environment() -> RankEnvironment:
     """Read them from the environment; outside a cloud all are empty and the world is one rank."""
     env = os.environ  # noqa: TID251 - the one place where a rank reads it
     return RankEnvironment(
-        key=env.get("KAREZ_KEY_NAME", ""),
-        job=env.get("KAREZ_JOB", ""),
+        key=env.get(environment.KEY_NAME, ""),
+        job=env.get(environment.JOB, ""),
         rank=int(env.get("RANK", "0")),
         world=int(env.get("WORLD_SIZE", "1")),
-        steward=env.get("KAREZ_STEWARD", ""),
-        replica_server=env.get("KAREZ_KEEPER", ""),
-        replica_token=env.get("KAREZ_KEEPER_TOKEN", ""),
-        replica_servers=tuple(filter(None, env.get("KAREZ_KEEPERS", "").split(","))),
-        snapshot_folder=env.get("KAREZ_SLOTS", ""),
-        inputs=env.get("KAREZ_INPUTS", "inputs"),
-        out=env.get("KAREZ_OUT", "out"),
-        restore=env.get("KAREZ_RESTORE", ""),
-        device=env.get("KAREZ_DEVICE", "cpu"),
-        address=env.get("KAREZ_ADDRESS", "127.0.0.1"),
-        epoch=int(env.get("KAREZ_EPOCH", "0")),
+        steward=env.get(environment.STEWARD, ""),
+        replica_server=env.get(environment.KEEPER, ""),
+        replica_token=env.get(environment.KEEPER_TOKEN, ""),
+        replica_servers=tuple(filter(None, env.get(environment.KEEPERS, "").split(","))),
+        snapshot_folder=env.get(environment.SLOTS, ""),
+        inputs=env.get(environment.INPUTS, "inputs"),
+        out=env.get(environment.OUT, "out"),
+        restore=env.get(environment.RESTORE, ""),
+        device=env.get(environment.DEVICE, "cpu"),
+        address=env.get(environment.ADDRESS, "127.0.0.1"),
+        epoch=int(env.get(environment.EPOCH, "0")),
         memory={m["keeper"]: int(m["bytes"]) for m in json.loads(env.get(MEMORY, "[]"))},
     )
 

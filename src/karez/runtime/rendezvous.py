@@ -6,6 +6,7 @@ import threading
 
 import torch.distributed as dist
 
+from karez.core import environment
 from karez.runtime.agent_client import AgentClient, rank_environment
 
 
@@ -22,7 +23,7 @@ def main() -> None:
         master_listen_fd=server.detach(),
         use_libuv=False,  # libuv's backend refuses a listening socket, and would bind all addresses
     )
-    generation = int(os.environ["KAREZ_GENERATION"])  # noqa: TID251 - set by the foreman
+    generation = int(os.environ[environment.GENERATION])  # noqa: TID251 - set by the foreman
     link = AgentClient(place.steward, place.key, lambda _: None)
     link.send("store", address=f"{place.address}:{port}", generation=generation)
     threading.Event().wait()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from karez.core import environment
 from karez.core.errors import AlreadyRunning, StartFailed
 from karez.core.identity import EVERYWHERE, KeySpec, Role
 from karez.core.ports import Engine, Fabric
@@ -169,7 +170,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
 def ray_env(settings: Settings, home: Home) -> dict[str, str]:
     """The environment of every Ray process on this host."""
     env = ray_environment(home.ray_token, loopback=settings.host in LOOPBACK)
-    return {**env, "KAREZ_NODE_HOME": str(home.path / "node")}
+    return {**env, environment.NODE_HOME: str(home.path / "node")}
 
 
 def joined_ray_env(token: Path) -> dict[str, str]:

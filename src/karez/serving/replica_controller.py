@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from karez.core import environment
 from karez.core.ports import (
     Clock,
     Engine,
@@ -162,7 +163,7 @@ class ReplicaController:
             command=engine.command(),
             warm=True,
             grant=replica.grant,
-            env={**env, "KAREZ_ENGINE_KEY": self.tools.engine_key},
+            env={**env, environment.ENGINE_KEY: self.tools.engine_key},
             inputs=(Staged(artifact=artifact.id, folder="model", files=artifact.spec.files),),
         )
         replica.asked = True

@@ -19,6 +19,11 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of these
         """`training.session` and `training.Run`, imported only where torch is."""
         if name not in __all__:
             raise AttributeError(f"module 'karez.training' has no attribute {name!r}")
-        from karez.runtime import session  # noqa: PLC0415 - needs torch
+        from karez.core.parts import missing_part  # noqa: PLC0415 - only where it is asked for
+
+        try:
+            from karez.runtime import session  # noqa: PLC0415 - needs torch
+        except ModuleNotFoundError as error:
+            raise missing_part(error, f"training.{name}") or error from error
 
         return getattr(session, name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from karez.checkpoints.convert import Order, convert
 from karez.client.address import state_folder
+from karez.core import environment
 from karez.core.errors import BadRequest, MissingPart, StorageFull
 
 _LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".index.json")
@@ -87,10 +88,10 @@ def _recipe() -> EntryPoint:
 def _run(work: Path, outtype: str, converter: str) -> None:
     env = {
         **os.environ,  # noqa: TID251 - handed on
-        "KAREZ_INPUTS": str(work / "in"),
-        "KAREZ_OUT": str(work / "out"),
-        "KAREZ_CACHE": str(state_folder() / "cache"),
-        "KAREZ_SETTINGS": json.dumps({"outtype": outtype, "converter": converter}),
+        environment.INPUTS: str(work / "in"),
+        environment.OUT: str(work / "out"),
+        environment.CACHE: str(state_folder() / "cache"),
+        environment.SETTINGS: json.dumps({"outtype": outtype, "converter": converter}),
     }
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", f"from {_recipe().module} import main; main()"],

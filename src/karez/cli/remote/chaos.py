@@ -17,6 +17,7 @@ from karez.cli.remote.cloud import start_cloud, stop_cloud
 from karez.client import calls
 from karez.client.address import find_address
 from karez.client.sdk import Client
+from karez.core import environment
 from karez.core.chaos import FaultSpec, parse_faults, plan_faults
 from karez.core.errors import BadRequest
 from karez.core.gang_syntax import make_gang
@@ -148,13 +149,13 @@ def _share(client: Client, ranks: int) -> str:
 @contextmanager
 def _some_cloud(say: Say) -> Iterator[None]:
     """The cloud in use, or one of its own for as long as this lasts."""
-    if find_address().is_up or "KAREZ_URL" in os.environ:  # noqa: TID251 - the client's door
+    if find_address().is_up or environment.URL in os.environ:  # noqa: TID251 - the client's door
         yield
         return
     with tempfile.TemporaryDirectory(prefix="kz-") as folder:
         ports = _free_ports(3)
-        names = ("KAREZ_PORT", "KAREZ_GATEWAY_PORT", "KAREZ_RAY_PORT")
-        env = {"KAREZ_HOME": f"{folder}/home", **dict(zip(names, map(str, ports), strict=True))}
+        names = (environment.PORT, environment.GATEWAY_PORT, environment.RAY_PORT)
+        env = {environment.HOME: f"{folder}/home", **dict(zip(names, map(str, ports), strict=True))}
         os.environ.update(env)  # noqa: TID251 - the client finds this cloud by it
         say("no cloud is running: starting one of its own")
         supervisor, _ = start_cloud(env, say=lambda _: None)

@@ -16,6 +16,7 @@ from karez.cli.client_options import Json, client
 from karez.cli.output import json_out, table
 from karez.client import calls
 from karez.client.address import state_folder
+from karez.core import environment
 from karez.core.errors import MissingPart, Remote, StartFailed, error_from
 
 up_app = typer.Typer()
@@ -43,13 +44,13 @@ def up(
     Example: karez up --port 7070
     """
     flags = {
-        "KAREZ_HOME": home,
-        "KAREZ_HOST": host,
-        "KAREZ_PORT": port,
-        "KAREZ_CPUS": cpus,
-        "KAREZ_GATEWAY_PORT": gateway_port,
-        "KAREZ_RAY_ADDRESS": ray,
-        "KAREZ_DATABASE": database,
+        environment.HOME: home,
+        environment.HOST: host,
+        environment.PORT: port,
+        environment.CPUS: cpus,
+        environment.GATEWAY_PORT: gateway_port,
+        environment.RAY_ADDRESS: ray,
+        environment.DATABASE: database,
     }
     env = {name: str(value) for name, value in flags.items() if value is not None}
     process, first = start_cloud(env, say=typer.echo)
@@ -96,14 +97,16 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
         elif told.get("ready"):
             return process, str(home / "admin.key") if is_new else ""
     if process.wait() and not _has("ray"):
-        raise MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[node]'")
+        raise MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[server]'")
     raise StartFailed(part="The cloud", detail=f"karezd ended with code {process.returncode}.")
 
 
 def state_folder_of(env: dict[str, str]) -> Path:
     """The state folder that these settings name."""
     return (
-        Path(env["KAREZ_HOME"]).expanduser().absolute() if "KAREZ_HOME" in env else state_folder()
+        Path(env[environment.HOME]).expanduser().absolute()
+        if environment.HOME in env
+        else state_folder()
     )
 
 
@@ -149,12 +152,12 @@ def join(
     """
     env = {
         **os.environ,  # noqa: TID251 - handed on
-        "KAREZ_JOIN_URL": url,
-        "KAREZ_JOIN_TOKEN": token,
-        "KAREZ_JOIN_ADDRESS": address,
-        "KAREZ_JOIN_NAME": name,
-        "KAREZ_NODE_CPUS": str(cpus),
-        "KAREZ_NODE_HOME": str(Path(home).expanduser().absolute()),
+        environment.JOIN_URL: url,
+        environment.JOIN_TOKEN: token,
+        environment.JOIN_ADDRESS: address,
+        environment.JOIN_NAME: name,
+        environment.NODE_CPUS: str(cpus),
+        environment.NODE_HOME: str(Path(home).expanduser().absolute()),
     }
     done = subprocess.run(
         [sys.executable, "-m", "karez.server.processes.main", "node"], env=env, check=False

@@ -19,6 +19,7 @@ from karez.cli.remote.cloud import start_cloud, stop_cloud
 from karez.cli.remote.job_progress import watch_job
 from karez.client import calls
 from karez.client.sdk import Client
+from karez.core import environment
 from karez.core.api_models import ReceiptView
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, MissingPart
@@ -84,10 +85,10 @@ def demo(
     """
     folder = home.expanduser().absolute()
     env = {
-        "KAREZ_HOME": str(folder),
-        "KAREZ_PORT": str(port),
-        "KAREZ_GATEWAY_PORT": str(gateway_port),
-        "KAREZ_RAY_PORT": str(ray_port),
+        environment.HOME: str(folder),
+        environment.PORT: str(port),
+        environment.GATEWAY_PORT: str(gateway_port),
+        environment.RAY_PORT: str(ray_port),
     }
     os.environ.update(env)  # noqa: TID251 - the commands below speak to this cloud
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -266,7 +267,7 @@ def _chat(story: _Story, client: Client) -> None:
         from openai import OpenAI  # noqa: PLC0415 - not needed by any other command
     except ModuleNotFoundError as error:
         raise MissingPart(
-            part="openai", needed_for="the demo's chat", install="pip install openai"
+            part="openai", needed_for="the demo's chat", install="pip install 'karez[node]'"
         ) from error
     story.commands.append("karez keys create demo-app")
     made = subprocess.run(
@@ -338,7 +339,7 @@ def _closing_page(story: _Story, client: Client) -> None:
         + ")."
     )
     story.say("\nEach step by hand:")
-    story.say(f"  export KAREZ_HOME={story.home}")
+    story.say(f"  export {environment.HOME}={story.home}")
     for line in story.commands:
         story.say(f"  {line}")
     url, gateway = client.address.url, client.address.gateway

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from karez.core import environment
+
 
 class LlamaCpp:
     """See core.ports.Engine."""
@@ -18,8 +20,8 @@ class LlamaCpp:
     def env(self, *, model_file: str, alias: str, tokens: int, parallel: int) -> Mapping[str, str]:
         """See Engine."""
         return {
-            "KAREZ_ENGINE_MODEL": model_file,
-            "KAREZ_ENGINE_ALIAS": alias,
-            "KAREZ_ENGINE_TOKENS": str(tokens),
-            "KAREZ_ENGINE_PARALLEL": str(parallel),
+            environment.ENGINE_MODEL: model_file,
+            environment.ENGINE_ALIAS: alias,
+            environment.ENGINE_TOKENS: str(tokens),
+            environment.ENGINE_PARALLEL: str(parallel),
         }

@@ -6,6 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
+from karez.core import environment
 from karez.transport import framing
 
 
@@ -17,27 +18,27 @@ def main() -> int:
     except ModuleNotFoundError:
         sys.stderr.write("the llama.cpp engine is missing: pip install xllamacpp\n")
         return 3
-    model = _model_file(Path(env["KAREZ_INPUTS"]) / "model", env["KAREZ_ENGINE_MODEL"])
+    model = _model_file(Path(env[environment.INPUTS]) / "model", env[environment.ENGINE_MODEL])
     if model is None:
         sys.stderr.write("the model artifact holds no GGUF file\n")
         return 4
-    address, threads = env["KAREZ_ADDRESS"], len(os.sched_getaffinity(0))
+    address, threads = env[environment.ADDRESS], len(os.sched_getaffinity(0))
     port = _free_port(address)
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
-    params.model_alias = {env["KAREZ_ENGINE_ALIAS"]}
-    params.n_parallel = int(env["KAREZ_ENGINE_PARALLEL"])
-    params.n_ctx = int(env["KAREZ_ENGINE_TOKENS"]) * params.n_parallel
+    params.model_alias = {env[environment.ENGINE_ALIAS]}
+    params.n_parallel = int(env[environment.ENGINE_PARALLEL])
+    params.n_ctx = int(env[environment.ENGINE_TOKENS]) * params.n_parallel
     params.hostnames = [address]
     params.port = port
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.endpoint_metrics = True
-    params.api_keys = [env["KAREZ_ENGINE_KEY"]]
+    params.api_keys = [env[environment.ENGINE_KEY]]
     server = xllamacpp.Server(params)
     with socket.socket(socket.AF_UNIX) as stream:
-        stream.connect(env["KAREZ_STEWARD"])
-        framing.send(stream, {"key": env["KAREZ_KEY_NAME"]})
+        stream.connect(env[environment.STEWARD])
+        framing.send(stream, {"key": env[environment.KEY_NAME]})
         framing.send(stream, {"type": "listening", "url": f"http://{address}:{port}"})
         signal.pause()
     del server

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from karez.core import environment
 from karez.drivers.steward.replica_server import dial
 from karez.transport import framing
 
@@ -105,7 +106,7 @@ class ReplicaServerProcess:
                 str(self.port),
                 str(self._memory),
             ],
-            env={**inherited(), "KAREZ_KEEPER_TOKEN": self._token},
+            env={**inherited(), environment.KEEPER_TOKEN: self._token},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from karez.core import environment
 from karez.drivers.probes import interface_of
 from karez.drivers.steward.staging import BlobSource
 
@@ -30,8 +31,8 @@ class StewardConfig:
     def environment(self) -> dict[str, str]:
         """What every process of the node finds in its environment."""
         return {
-            "KAREZ_NODE": self.node,
-            "KAREZ_ADDRESS": self.address,
-            "KAREZ_CACHE": f"{self.home}/cache",
+            environment.NODE: self.node,
+            environment.ADDRESS: self.address,
+            environment.CACHE: f"{self.home}/cache",
             "GLOO_SOCKET_IFNAME": interface_of(self.address),
         }

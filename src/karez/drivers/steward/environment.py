@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from karez.core import environment
 from karez.core.ports import ProcessSpec
 from karez.core.resources import Grant
 
@@ -9,13 +10,13 @@ from karez.core.resources import Grant
 def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
     """The part that follows from what is to be started; what the spec says itself comes last."""
     return {
-        "KAREZ_KEY_NAME": spec.key,
-        "KAREZ_JOB": spec.workload,
-        "KAREZ_EPOCH": str(spec.epoch),
-        "KAREZ_INPUTS": str(folder / "inputs"),
-        "KAREZ_OUT": str(folder / "out"),
-        "KAREZ_RESTORE": str(folder / "restore"),
-        "KAREZ_CODE": str(folder / "code"),
+        environment.KEY_NAME: spec.key,
+        environment.JOB: spec.workload,
+        environment.EPOCH: str(spec.epoch),
+        environment.INPUTS: str(folder / "inputs"),
+        environment.OUT: str(folder / "out"),
+        environment.RESTORE: str(folder / "restore"),
+        environment.CODE: str(folder / "code"),
         "PYTHONUNBUFFERED": "1",
         **_visible(spec),
         **spec.env,
@@ -38,5 +39,5 @@ def _visible(spec: ProcessSpec) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": indices if kind == "gpu" else "",
         "ASCEND_RT_VISIBLE_DEVICES": indices if kind == "npu" else "",
         "OMP_NUM_THREADS": str(max(1, len(cores_of(spec.grant)))),
-        "KAREZ_DEVICE": kind or "cpu",
+        environment.DEVICE: kind or "cpu",
     }

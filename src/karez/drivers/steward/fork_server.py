@@ -25,7 +25,10 @@ def main() -> None:
     """Serve until the socket closes."""
     steward = socket.socket(fileno=int(sys.argv[1]))
     if len(sys.argv) > 2:
-        importlib.import_module(sys.argv[2])
+        try:
+            importlib.import_module(sys.argv[2])
+        except ModuleNotFoundError:  # a node without the extra `node` runs programs that need none
+            traceback.print_exc()
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from karez.core import environment
 from karez.transport import framing
 from karez.transport.snapshot_file import SnapshotFile
 
@@ -206,7 +207,7 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
 
 def main() -> None:
     """Listen, print the port, serve until standard input closes."""
-    token = os.environ["KAREZ_KEEPER_TOKEN"]  # noqa: TID251 - this process's own main
+    token = os.environ[environment.KEEPER_TOKEN]  # noqa: TID251 - this process's own main
     keeper = ReplicaServer(token, Path(sys.argv[3]))
     server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 

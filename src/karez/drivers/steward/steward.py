@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from karez.core import environment
 from karez.core.artifacts import FileEntry
 from karez.core.errors import KarezError
 from karez.core.ports import Event, FaultKind, Poll, ProcessInfo, ProcessSample, ProcessSpec
@@ -273,10 +274,10 @@ class Steward:
         return {
             **inherited(),
             **self.config.environment(),
-            "KAREZ_STEWARD": self.socket_path,
-            "KAREZ_KEEPER": self.replica_server(),
-            "KAREZ_KEEPER_TOKEN": token_of(self.config.token, spec.workload),
-            "KAREZ_SLOTS": str(self.memory / spec.workload / f"{spec.rank}.slots"),
+            environment.STEWARD: self.socket_path,
+            environment.KEEPER: self.replica_server(),
+            environment.KEEPER_TOKEN: token_of(self.config.token, spec.workload),
+            environment.SLOTS: str(self.memory / spec.workload / f"{spec.rank}.slots"),
         }
 
     def _to_fork_server(self, request: Mapping[str, Any]) -> None:

@@ -5,9 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-import structlog
-
-from karez.core.errors import KarezError
+from karez.core import environment
+from karez.core.errors import KarezError, MissingPart
+from karez.core.parts import missing_part
 from karez.core.settings import Settings, resolve
 
 USAGE = "usage: karezd supervise | control | gateway | node"
@@ -15,6 +15,18 @@ USAGE = "usage: karezd supervise | control | gateway | node"
 
 def main() -> int:
     """Run one of them."""
+    try:
+        return _main()
+    except ModuleNotFoundError as error:
+        missing = missing_part(error, _asked_for())
+        if missing is None:
+            raise
+        return _refuse(missing)
+
+
+def _main() -> int:
+    import structlog  # noqa: PLC0415 - a missing extra is told by main()
+
     structlog.configure(
         processors=[
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -34,6 +46,20 @@ def main() -> int:
     except ValueError as error:
         _report({"error": {"code": "bad-settings", "what": str(error), "hint": "Correct it."}})
         return 2
+
+
+def _asked_for() -> str:
+    """The command that a person gave; `karez up` starts the supervisor."""
+    program = " ".join(sys.argv[1:2])
+    return "karez up" if program == "supervise" else f"karezd {program}".strip()
+
+
+def _refuse(error: MissingPart) -> int:
+    if sys.argv[1:2] == ["supervise"]:  # `karez up` reads what it prints
+        _report({"error": {"code": error.code, "what": error.what(), "hint": error.hint()}})
+    else:
+        sys.stderr.write(f"{error.what()}\n{error.hint()}\n")
+    return 1
 
 
 def _run(program: str, settings: Settings) -> int:
@@ -62,7 +88,7 @@ def _run(program: str, settings: Settings) -> int:
 
 def load_settings() -> Settings:
     """From karez.toml in the state folder, then the environment. Raises ValueError."""
-    home = os.environ.get("KAREZ_HOME", Settings().home)  # noqa: TID251 - one of the two mains
+    home = os.environ.get(environment.HOME, Settings().home)  # noqa: TID251 - one of the two mains
     file = Path(home).expanduser() / "karez.toml"
     text = file.read_text() if file.exists() else ""
     return resolve(text, os.environ, {})[0]  # noqa: TID251 - as above

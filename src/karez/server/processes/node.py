@@ -13,6 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from karez.core import environment
 from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
 from karez.core.errors import NotSignedIn, Unreachable
@@ -39,11 +40,11 @@ def join_request() -> JoinRequest:
     """From the environment that `karez join` sets."""
     env = os.environ  # noqa: TID251 - this program's own door
     return JoinRequest(
-        url=env["KAREZ_JOIN_URL"].rstrip("/"),
-        token=env["KAREZ_JOIN_TOKEN"],
-        address=env["KAREZ_JOIN_ADDRESS"],
-        name=env["KAREZ_JOIN_NAME"] or socket.gethostname(),
-        home=Path(env["KAREZ_NODE_HOME"]),
+        url=env[environment.JOIN_URL].rstrip("/"),
+        token=env[environment.JOIN_TOKEN],
+        address=env[environment.JOIN_ADDRESS],
+        name=env[environment.JOIN_NAME] or socket.gethostname(),
+        home=Path(env[environment.NODE_HOME]),
     )
 
 
@@ -60,8 +61,8 @@ def run_node(order: JoinRequest) -> int:
     write_private(token, paper.ray_token)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     folder = tempfile.mkdtemp(prefix="kz-")
-    env = {**os.environ, **joined_ray_env(token), "KAREZ_NODE_HOME": str(order.home)}  # noqa: TID251 - handed on
-    env.pop("KAREZ_JOIN_TOKEN", None)
+    env = {**os.environ, **joined_ray_env(token), environment.NODE_HOME: str(order.home)}  # noqa: TID251 - handed on
+    env.pop(environment.JOIN_TOKEN, None)
     command = [
         sys.executable,
         "-m",

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 
 import psutil
 
+from karez.core.environment import of_setting
 from karez.core.errors import KarezError, MissingPart, PortTaken, StartFailed, StorageFull
 from karez.core.settings import Settings
 from karez.server.wiring import Home, node_name, ray_env
@@ -91,7 +92,7 @@ class Supervisor:
         settings = self.settings
         if find_spec("ray") is None:
             raise MissingPart(
-                part="Ray", needed_for="running anything", install="pip install 'karez[node]'"
+                part="Ray", needed_for="running anything", install="pip install 'karez[server]'"
             )
         ports = [settings.port, settings.gateway_port]
         if not settings.ray_address:
@@ -249,7 +250,7 @@ def _die_with_parent() -> None:
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:
-    return {f"KAREZ_{name.upper()}": str(getattr(settings, name)) for name in Settings.__slots__}
+    return {of_setting(name): str(getattr(settings, name)) for name in Settings.__slots__}
 
 
 def _is_up(url: str) -> bool:

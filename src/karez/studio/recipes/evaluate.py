@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from karez.core import environment
 from karez.studio.confidence_intervals import wilson
 from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
 from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, write_card
@@ -21,7 +22,7 @@ def main() -> None:
     """Measure each model that is there; write one report."""
     settings = settings_of(Evaluate)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    inputs = folder("KAREZ_INPUTS")
+    inputs = folder(environment.INPUTS)
     rows = read_rows(inputs / "data" / "held_out.jsonl")[: settings.rows]
     report: dict[str, Any] = {"rows": len(rows), "measure": "exact match of the whole answer"}
     for role in ("base", "model"):
@@ -33,7 +34,7 @@ def main() -> None:
                 f"{role}: loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%} "
                 f"(95%: {low:.1%} to {high:.1%})"
             )
-    target = folder("KAREZ_OUT") / "report"
+    target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
     (target / "report.json").write_text(json.dumps(report, indent=1))
     facts = {

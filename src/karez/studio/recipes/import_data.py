@@ -6,6 +6,7 @@ from collections import Counter
 
 import yaml
 
+from karez.core import environment
 from karez.studio.catalogue import DATASETS, OLD_NAMES
 from karez.studio.recipes.recipe_io import (
     fetch_wheel,
@@ -36,7 +37,7 @@ def main() -> None:
     chance = random.Random(settings.seed)  # noqa: S311 - a split, not a secret
     rows = _balanced(questions, chance)
     cut = round(len(rows) * settings.held_out)
-    target = folder("KAREZ_OUT") / "data"
+    target = folder(environment.OUT) / "data"
     target.mkdir(exist_ok=True)
     write_rows(target / "held_out.jsonl", rows[:cut])
     write_rows(target / "train.jsonl", rows[cut:])

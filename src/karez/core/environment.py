@@ -1,0 +1,263 @@
+"""Every `KAREZ_*` name of the environment: the contract between karez, its processes and yours.
+
+Each constant says what it means, who sets it, who reads it, and what holds where it is absent.
+docs/environment.md is the same as a table. Every setting of a cloud has a name here too: see
+`of_setting`.
+"""
+
+from typing import Final
+
+PREFIX: Final = "KAREZ_"
+"""What every name begins with."""
+
+
+def of_setting(field: str) -> str:
+    """Name the variable of a field of `core.settings.Settings`: `lease_s` is KAREZ_LEASE_S."""
+    return PREFIX + field.upper()
+
+
+# Where a cloud is, and who asks
+URL: Final = "KAREZ_URL"
+"""Address of the control API, such as `http://10.0.0.1:7070`.
+
+Set by: the user. Read by: `karez`, `karez.Client`. Default: what `cloud.json` in the state folder
+says, else `http://127.0.0.1:7070`."""
+KEY: Final = "KAREZ_KEY"
+"""API key.
+
+Set by: the user. Read by: `karez`, `karez.Client`. Default: the state folder's `admin.key`, if the
+cloud runs there."""
+GATEWAY: Final = "KAREZ_GATEWAY"
+"""Address of the gateway, with `/v1`.
+
+Set by: the user. Read by: `karez`, `karez.Client`. Default: what `cloud.json` says, else
+`http://127.0.0.1:7080/v1`."""
+HOME: Final = "KAREZ_HOME"
+"""State folder of a cloud; a setting too.
+
+Set by: the user, `karez up --home`. Read by: `karezd`, `karez`, `karez.Client`. Default:
+`~/.karez`."""
+
+# Settings of a cloud that the command line hands on
+HOST: Final = "KAREZ_HOST"
+"""Address that control, gateway and Ray listen on.
+
+Set by: the user, `karez up --host`. Read by: `karezd`. Default: `127.0.0.1`."""
+PORT: Final = "KAREZ_PORT"
+"""Port of the control API.
+
+Set by: the user, `karez up --port`. Read by: `karezd`. Default: `7070`."""
+GATEWAY_PORT: Final = "KAREZ_GATEWAY_PORT"
+"""Port of the gateway.
+
+Set by: the user, `karez up --gateway-port`. Read by: `karezd`. Default: `7080`."""
+RAY_PORT: Final = "KAREZ_RAY_PORT"
+"""Port of the Ray head. Set by: the user, `karez demo`. Read by: `karezd`. Default: `7079`."""
+RAY_ADDRESS: Final = "KAREZ_RAY_ADDRESS"
+"""Address of an existing Ray cluster; empty starts one.
+
+Set by: the user, `karez up --ray`. Read by: `karezd`. Default: empty."""
+DATABASE: Final = "KAREZ_DATABASE"
+"""SQLAlchemy URL of the store; empty is SQLite in the state folder.
+
+Set by: the user, `karez up --database`. Read by: `karezd`. Default: empty."""
+CPUS: Final = "KAREZ_CPUS"
+"""CPU devices that the node offers; 0 is all.
+
+Set by: the user, `karez up --cpus`. Read by: `karezd`. Default: `0`."""
+
+# A machine that joins
+JOIN_URL: Final = "KAREZ_JOIN_URL"
+"""Address of the control API of the cloud.
+
+Set by: `karez join`. Read by: `karezd node`. Default: none; must be set."""
+JOIN_TOKEN: Final = "KAREZ_JOIN_TOKEN"
+"""The cloud's join token; removed before anything else is started.
+
+Set by: `karez join`. Read by: `karezd node`. Default: none; must be set."""
+JOIN_ADDRESS: Final = "KAREZ_JOIN_ADDRESS"
+"""This host's address on the cloud's network.
+
+Set by: `karez join`. Read by: `karezd node`. Default: none; must be set."""
+JOIN_NAME: Final = "KAREZ_JOIN_NAME"
+"""Name of the node; empty is the host name.
+
+Set by: `karez join`. Read by: `karezd node`. Default: none; must be set."""
+NODE_HOME: Final = "KAREZ_NODE_HOME"
+"""Folder for the node's files.
+
+Set by: `karez join`, `karezd`. Read by: the steward's Ray actor. Default: `node` in the state
+folder."""
+NODE_CPUS: Final = "KAREZ_NODE_CPUS"
+"""CPU devices that the node offers; 0 is all.
+
+Set by: `karez join`. Read by: the steward's Ray actor. Default: the setting `cpus`."""
+
+# Every process of a job or service
+OUT: Final = "KAREZ_OUT"
+"""Folder for results: each folder or file in it becomes an artifact.
+
+Set by: the steward. Read by: the program, `training.session`. Default: `out` in a session outside a
+cloud."""
+INPUTS: Final = "KAREZ_INPUTS"
+"""Folder of the inputs: one folder for each, by the name in the job.
+
+Set by: the steward. Read by: the program, `training.session`. Default: `inputs` in a session
+outside a cloud."""
+CODE: Final = "KAREZ_CODE"
+"""Folder of the job's code; the program starts in it.
+
+Set by: the steward. Read by: the program. Default: none."""
+CACHE: Final = "KAREZ_CACHE"
+"""Folder of this node that outlives jobs; anything in it may vanish.
+
+Set by: the steward. Read by: the recipes. Default: none."""
+SETTINGS: Final = "KAREZ_SETTINGS"
+"""The job's `settings`, as a JSON object.
+
+Set by: control. Read by: the recipes, the program. Default: `{}`."""
+JOB: Final = "KAREZ_JOB"
+"""Id of the job or service.
+
+Set by: the steward. Read by: the program, `training.session`. Default: empty."""
+NODE: Final = "KAREZ_NODE"
+"""Name of the node; for `karezd`, a setting: the name of this host's node.
+
+Set by: the steward; the user. Read by: the program; `karezd`. Default: the host name."""
+ADDRESS: Final = "KAREZ_ADDRESS"
+"""The node's address on the cloud's network.
+
+Set by: the steward. Read by: the program, `training.session`, the engine. Default: `127.0.0.1`."""
+DEVICE: Final = "KAREZ_DEVICE"
+"""Kind of the devices granted: `cpu`, `gpu` or `npu`.
+
+Set by: the steward. Read by: the program, `training.session`. Default: `cpu`."""
+ROLE: Final = "KAREZ_ROLE"
+"""Name of the process's role, in a job with roles.
+
+Set by: control. Read by: the program. Default: absent for workers."""
+ROLE_RANK: Final = "KAREZ_ROLE_RANK"
+"""Number of the process in its role, from 0.
+
+Set by: control. Read by: the program. Default: absent for workers."""
+ROLE_SIZE: Final = "KAREZ_ROLE_SIZE"
+"""Number of processes in the role.
+
+Set by: control. Read by: the program. Default: absent for workers."""
+ROLES: Final = "KAREZ_ROLES"
+"""Addresses of each role's processes, as a JSON object of lists.
+
+Set by: control. Read by: the program. Default: `{}`."""
+POOLED_MEMORY: Final = "KAREZ_POOLED_MEMORY"
+"""Memory of other nodes that the job holds: a JSON list of `keeper` (host:port) and `bytes`.
+
+Set by: control. Read by: `training.session`. Default: `[]`."""
+INPUT_IDS: Final = "KAREZ_INPUT_IDS"
+"""Artifact id of each input, as a JSON object.
+
+Set by: control. Read by: the program. Default: `{}`."""
+
+# Between a node and the ranks of a session; internal
+KEY_NAME: Final = "KAREZ_KEY_NAME"
+"""The process's key, by which the steward knows it.
+
+Set by: the steward. Read by: `training.session`, the engine. Default: empty."""
+EPOCH: Final = "KAREZ_EPOCH"
+"""Number of the grant that the process runs under.
+
+Set by: the steward. Read by: `training.session`. Default: `0`."""
+GENERATION: Final = "KAREZ_GENERATION"
+"""Number of the gang's generation, for its rendezvous store.
+
+Set by: the foreman. Read by: the rendezvous store. Default: none; must be set."""
+RESTORE: Final = "KAREZ_RESTORE"
+"""Folder of the stored checkpoint to go on from.
+
+Set by: the steward. Read by: `training.session`. Default: empty."""
+STEWARD: Final = "KAREZ_STEWARD"
+"""Path of the steward's socket.
+
+Set by: the steward. Read by: `training.session`, the engine. Default: empty: outside a cloud."""
+SLOTS: Final = "KAREZ_SLOTS"
+"""Path of the rank's two snapshots in shared memory.
+
+Set by: the steward. Read by: `training.session`. Default: empty."""
+KEEPER: Final = "KAREZ_KEEPER"
+"""Address (host:port) of this node's keeper.
+
+Set by: the steward. Read by: `training.session`. Default: empty."""
+KEEPERS: Final = "KAREZ_KEEPERS"
+"""Addresses of all the gang's keepers by rank, separated by commas.
+
+Set by: control. Read by: `training.session`. Default: empty."""
+KEEPER_TOKEN: Final = "KAREZ_KEEPER_TOKEN"
+"""Secret that the keeper wants to hear; for the keeper, the one it derives the jobs' from.
+
+Set by: the steward. Read by: `training.session`, the keeper. Default: empty."""
+
+# The engine of a service; internal
+ENGINE_MODEL: Final = "KAREZ_ENGINE_MODEL"
+"""File of the model in the input `model`.
+
+Set by: control. Read by: the engine. Default: none; must be set."""
+ENGINE_ALIAS: Final = "KAREZ_ENGINE_ALIAS"
+"""Name under which the model is served.
+
+Set by: control. Read by: the engine. Default: none; must be set."""
+ENGINE_TOKENS: Final = "KAREZ_ENGINE_TOKENS"
+"""Context of one request, in tokens.
+
+Set by: control. Read by: the engine. Default: none; must be set."""
+ENGINE_PARALLEL: Final = "KAREZ_ENGINE_PARALLEL"
+"""Requests answered at once. Set by: control. Read by: the engine. Default: none; must be set."""
+ENGINE_KEY: Final = "KAREZ_ENGINE_KEY"
+"""Key that the gateway shows the engine.
+
+Set by: control. Read by: the engine. Default: none; must be set."""
+
+# The emulated NPU
+EMUNPU: Final = "KAREZ_EMUNPU"
+"""`1` gives torch a device `npu` that computes on the CPU.
+
+Set by: the user, `karez migrate verify`. Read by: torch's loading of backends. Default: off."""
+EMUNPU_OPS: Final = "KAREZ_EMUNPU_OPS"
+"""File of operators, one a line, that alone exist.
+
+Set by: the user, `karez migrate verify --kernels`. Read by: the emulated NPU. Default: all
+operators."""
+EMUNPU_CHIP: Final = "KAREZ_EMUNPU_CHIP"
+"""Chip whose documented limits hold: `A2`, `A3` or `950DT`.
+
+Set by: the user, `karez migrate verify --chip`. Read by: the emulated NPU. Default: no limits."""
+EMUNPU_NO_DTYPES: Final = "KAREZ_EMUNPU_NO_DTYPES"
+"""Types that raise, separated by commas, such as `float64`.
+
+Set by: the user. Read by: the emulated NPU. Default: empty."""
+EMUNPU_FAULTS: Final = "KAREZ_EMUNPU_FAULTS"
+"""Operators to spoil, `aten::tanh:1e-3` with the relative error, separated by commas.
+
+Set by: the user, `karez migrate verify`. Read by: the emulated NPU. Default: empty."""
+
+# The recorder of `karez migrate verify`; internal
+VERIFY_STEPS: Final = "KAREZ_VERIFY_STEPS"
+"""Steps of which every module is recorded.
+
+Set by: `karez migrate verify`. Read by: the recorder. Default: `3`."""
+VERIFY_THREADS: Final = "KAREZ_VERIFY_THREADS"
+"""Threads that torch computes with.
+
+Set by: `karez migrate verify`. Read by: the recorder. Default: torch's own number."""
+VERIFY_SEED: Final = "KAREZ_VERIFY_SEED"
+"""Seed of all generators. Set by: `karez migrate verify`. Read by: the recorder. Default: `0`."""
+VERIFY_INSIDE: Final = "KAREZ_VERIFY_INSIDE"
+"""Module whose operators are recorded one by one.
+
+Set by: `karez migrate verify`. Read by: the recorder. Default: empty."""
+VERIFY_FAULT: Final = "KAREZ_VERIFY_FAULT"
+"""Module to spoil, as `NAME=RELATIVE_ERROR`.
+
+Set by: `karez migrate verify`. Read by: the recorder. Default: empty."""
+VERIFY_MOST: Final = "KAREZ_VERIFY_MOST"
+"""Steps after which the script is ended; 0: never.
+
+Set by: `karez migrate verify`. Read by: the recorder. Default: `0`."""

@@ -6,6 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
 COMPAT = .compat-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ROOM ?=
 
 .DEFAULT_GOAL := help
 
@@ -23,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 run: setup ## Start a cloud, tune a real model through two kills, chat with it (ARGS=--once exits)
 	$(BIN)/karez demo $(ARGS)
 
-test: check unit slow ## All checks and all tests
+test: check unit stories ## All checks, fast tests and stories: under 15 minutes on two cores
 
 check: setup ## Style, types, room borders
 	$(BIN)/ruff format --check .
@@ -32,10 +33,14 @@ check: setup ## Style, types, room borders
 	$(BIN)/mypy
 
 unit: setup ## Fast tests: under a minute
-	$(BIN)/pytest -q -m "not slow" $(ARGS)
+	$(BIN)/pytest -q --tier fast $(ARGS)
 
-slow: setup ## Tests on real Ray, PostgreSQL, engines, hosts and a whole cloud
-	$(BIN)/pytest -q -m slow $(ARGS)
+stories: setup ## One or two per promise, on real Ray, PostgreSQL, engines, hosts and a whole cloud
+	$(BIN)/pytest -q --tier story -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -q --tier alone $(ARGS)
+
+deep: setup ## What takes longer, of all rooms or one (ROOM=contracts)
+	$(BIN)/pytest -q --tier deep tests/$(ROOM) $(ARGS) || test $$? = 5  # 5: the room has none
 
 fmt: setup ## Format and mend what can be mended
 	$(BIN)/ruff format .
@@ -46,13 +51,13 @@ bench: setup ## Benchmarks, side by side with named peers: a table and JSON each
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: setup ## 216 schedules of faults, 50 kills of a live gang, 100 kills of control: an hour
-	KAREZ_TEST_SCHEDULES=216 $(BIN)/pytest -q -m slow tests/contracts/test_fuzz.py
+	KAREZ_TEST_SCHEDULES=216 $(BIN)/pytest -q tests/contracts/test_fuzz.py
 	$(BIN)/karez chaos run --ranks 4 --faults kill:50 --seed 1
-	KAREZ_TEST_TRANSITIONS=1,2,3,4,5,6,7,8 $(BIN)/pytest -q -m slow tests/contracts/test_transitions.py
-	KAREZ_TEST_KILLS=50 $(BIN)/pytest -q -m slow tests/contracts/test_control.py
+	KAREZ_TEST_TRANSITIONS=1,2,3,4,5,6,7,8 $(BIN)/pytest -q tests/contracts/test_transitions.py
+	KAREZ_TEST_KILLS=50 $(BIN)/pytest -q tests/contracts/test_control.py
 
 proof: setup ## All migrated scripts on the emulated NPU, and a fault in each
-	KAREZ_TEST_SCRIPTS=all $(BIN)/pytest -q -m slow tests/migration
+	KAREZ_TEST_SCRIPTS=all $(BIN)/pytest -q tests/migration tests/equivalence
 
 mindspore: ## MindSpore 2.10 in an environment of its own (2.8 GB), for tests of checkpoints
 	@test -x .mindspore/bin/python || $(PYTHON) -m venv .mindspore
@@ -66,9 +71,9 @@ compat: ## Fast tests on another Python, without torch and Ray: PYTHON=python3.1
 	@$(COMPAT)/bin/python tools/compat.py requirements > $(COMPAT)/requirements.txt
 	$(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $(COMPAT)/requirements.txt
 	PYTHONPATH=src $(COMPAT)/bin/python tools/compat.py imports
-	PYTHONPATH=src $(COMPAT)/bin/python -m pytest -q -m "not slow" tests/core tests/scheduling tests/cli tests/store tests/simulation $(ARGS)
+	PYTHONPATH=src $(COMPAT)/bin/python -m pytest -q --tier fast tests/core tests/scheduling tests/cli tests/store tests/simulation $(ARGS)
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .compat-* .mindspore build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
 
-.PHONY: help setup run test check unit slow fmt bench chaos proof mindspore release compat clean
+.PHONY: help setup run test check unit stories deep fmt bench chaos proof mindspore release compat clean

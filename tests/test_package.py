@@ -132,7 +132,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_the_wheel_alone_is_a_client_and_a_command_line(installed: Installed) -> None:
     shown = installed.run("karez", "--help")
     assert (shown.returncode, "  jobs " in shown.stdout) == (0, True), shown.stderr
@@ -144,14 +144,14 @@ def test_the_wheel_alone_is_a_client_and_a_command_line(installed: Installed) ->
     assert "Traceback" not in listed.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_the_wheel_alone_brings_no_package_of_the_server(installed: Installed) -> None:
     extras = sorted(set().union(*EXTRAS.values()) - {"anyio"})  # anyio comes with httpx
     code = f"from importlib.util import find_spec; print([m for m in {extras} if find_spec(m)])"
     assert installed.run("python", "-c", code).stdout.strip() == "[]"
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

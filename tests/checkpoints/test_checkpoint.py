@@ -163,7 +163,7 @@ ms.save_checkpoint([{"name": "s", "data": ms.Tensor(np.float32(2.5))}], sys.argv
 """
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.skipif(not MINDSPORE.exists(), reason="`make mindspore` installs MindSpore beside us")
 def test_mindspore_itself_reads_what_was_written_and_the_other_way_round(tmp_path: Path) -> None:
     state = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.story
 
 
 def migrate(home: Path, *words: object) -> "subprocess.CompletedProcess[str]":

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,11 +13,7 @@ import psutil
 
 from karez.client.sdk import Client
 from karez.core.workloads import JobSpec
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 def until(condition: Callable[[], bool], *, within_s: float = 60.0, every_s: float = 0.05) -> None:

@@ -13,7 +13,7 @@ from tests.contracts.cloud import make_cloud
 from tests.contracts.gang import Bench, Gang
 from tests.disks import fill, needs_root, small_disk
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.story
 
 
 def queued(number: int) -> Job:

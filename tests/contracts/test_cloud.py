@@ -27,9 +27,10 @@ from karez.core.workloads import (
     WorkloadKind,
 )
 from karez.drivers.ray_environment import ray_environment
-from tests.contracts.cloud import Cloud, batch, free_port, make_cloud, until
+from tests.contracts.cloud import Cloud, batch, make_cloud, until
+from tests.ports import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.story
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +262,7 @@ def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> N
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.alone
 def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
     cloud = make_cloud(tmp_path / "home", KAREZ_CHECKPOINT_S="1", KAREZ_HEARTBEAT_S="1")
     cloud.karez("up")

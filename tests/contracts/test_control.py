@@ -24,7 +24,7 @@ from tests import postgres
 from tests.contracts.cloud import Cloud, batch, make_cloud, until
 from tests.tiny_model import write_tiny_model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.story
 KILLS = int(os.environ.get("KAREZ_TEST_KILLS", "6"))
 """How often control is killed; `make chaos` asks for 50."""
 SERVICE_EVERY = 4

@@ -13,7 +13,7 @@ import pytest
 from tests.contracts import hosts
 from tests.contracts.cloud import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 SCRIPT = Path(__file__).parent / "gang_job.py"
 
 

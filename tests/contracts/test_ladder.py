@@ -16,7 +16,7 @@ from karez.training.recovery.state import Gang as GangState
 from tests.contracts.gang import Bench, Gang, until
 from tests.contracts.test_recovery import assert_nothing_left, gpus, undisturbed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 HERE = Path(__file__).parent
 QUICK = Settings(checkpoint_s=1e9, tick_s=0.1, hang_s=0.7)
 
@@ -72,6 +72,7 @@ def until_or_death(gang: Gang, thread: threading.Thread, condition: Callable[[Ga
     until(lambda: condition(gang) or not thread.is_alive())
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("after", [False, True])
 def test_a_foreman_may_die_at_every_transition_and_nothing_is_lost(
     bench: Bench, *, after: bool
@@ -125,7 +126,10 @@ def test_a_gang_without_retry_in_its_ladder_starts_over(bench: Bench) -> None:
     assert bench.store.history.newest_checkpoint(gang.id, [0, 1])  # its dying gasp
 
 
-@pytest.mark.parametrize(("word", "more"), [("not finite", {}), ("leapt", {"spike": 8.0})])
+@pytest.mark.parametrize(
+    ("word", "more"),
+    [("not finite", {}), pytest.param("leapt", {"spike": 8.0}, marks=pytest.mark.deep)],
+)
 def test_a_batch_with_a_bad_loss_is_tried_again_and_then_left_out(
     bench: Bench, word: str, more: dict[str, float]
 ) -> None:
@@ -145,7 +149,7 @@ def test_a_batch_with_a_bad_loss_is_tried_again_and_then_left_out(
     assert final["22"] == seen[22][1]  # the batch after the bad one takes its place
 
 
-@pytest.mark.parametrize("stateful", [0.0, 1.0])
+@pytest.mark.parametrize("stateful", [0.0, pytest.param(1.0, marks=pytest.mark.deep)])
 def test_a_loader_with_workers_gives_every_batch_once_whatever_is_killed(
     bench: Bench, stateful: float
 ) -> None:
@@ -170,7 +174,9 @@ def _seen(bench: Bench, gang: Gang) -> list[tuple[str, str]]:
     return [(row.split()[0], row.split()[1]) for row in rows]
 
 
-@pytest.mark.parametrize("script", ["hf_job.py", "accelerate_job.py"])
+@pytest.mark.parametrize(
+    "script", ["hf_job.py", pytest.param("accelerate_job.py", marks=pytest.mark.deep)]
+)
 def test_a_hugging_face_loop_goes_on_as_if_nothing_had_happened(bench: Bench, script: str) -> None:
     losses, weights = [], []
     for kill in (False, True):

@@ -13,7 +13,7 @@ from karez.core.settings import Settings
 from karez.core.workloads import EndReason, GangRole, State
 from tests.contracts.gang import Bench, Gang, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def undisturbed(
     return gang.losses(), gang.weights()
 
 
+@pytest.mark.deep
 def test_twenty_jobs_with_a_random_kill_each_give_the_same_losses(bench: Bench) -> None:
     losses, weights = undisturbed(bench)
     assert len(losses) == 60
@@ -91,6 +92,7 @@ def test_several_kills_and_a_lost_foreman_in_one_job(bench: Bench) -> None:
     assert all(receipt.steps_lost <= 1 for receipt in bench.store.history.receipts(gang.id))
 
 
+@pytest.mark.deep
 def test_a_kill_of_the_rendezvous_store_changes_nothing(bench: Bench) -> None:
     """The store lives in no rank: without it a running generation goes on, a new one gets a new."""
     losses, _ = undisturbed(bench)
@@ -128,6 +130,7 @@ def test_a_lost_node_is_replaced_and_its_state_comes_from_a_peer(tmp_path: Path)
     assert_nothing_left(bench)
 
 
+@pytest.mark.deep
 def test_an_elastic_gang_goes_on_without_a_lost_node(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ["a", "b"])
     try:
@@ -245,6 +248,7 @@ def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) 
     assert max(by_step.values()) == 4
 
 
+@pytest.mark.deep
 def test_a_grown_gang_recovers_like_any_other_and_is_adopted_with_its_seats(bench: Bench) -> None:
     gang = Gang(bench, ranks=2, steps=150, low=1).start()
     gang.reach(5)
@@ -338,6 +342,7 @@ def test_a_roles_processes_start_and_end_with_the_gang_and_know_each_other(bench
     until(lambda: not steward.processes(), what="an end of all")
 
 
+@pytest.mark.deep
 def test_a_role_that_fails_again_and_again_fails_its_gang(bench: Bench) -> None:
     role = GangRole(name="loader", command=("sh", "-c", "exit 7"))
     gang = Gang(bench, steps=100_000, extra=gpus("a", 4, role="loader"), roles=(role,)).start()

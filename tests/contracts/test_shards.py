@@ -13,11 +13,21 @@ from karez.core.workloads import State
 from tests.contracts.gang import Bench, Gang, until
 from tests.contracts.test_recovery import assert_nothing_left
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 SCRIPT = Path(__file__).parent / "shards_job.py"
-MODES = pytest.mark.parametrize("more", [{"fsdp": 0.0}, {"fsdp": 1.0}], ids=["zero", "fsdp2"])
 STEPS = 90
 _KNOWN: dict[str, np.ndarray[Any, Any]] = {}
+ZERO, FSDP2 = {"fsdp": 0.0}, {"fsdp": 1.0}
+
+
+def modes(*, deep: Mapping[str, float]) -> pytest.MarkDecorator:
+    """Both ways to split the state; one of them in `make deep` alone."""
+    kinds = [("zero", ZERO), ("fsdp2", FSDP2)]
+    cases = [
+        pytest.param(more, id=name, marks=pytest.mark.deep if more is deep else ())
+        for name, more in kinds
+    ]
+    return pytest.mark.parametrize("more", cases)
 
 
 @pytest.fixture
@@ -53,7 +63,7 @@ def numbers(gang: Gang) -> np.ndarray[Any, Any]:
     return np.array([float(value) for value in gang.weights().split()])
 
 
-@MODES
+@modes(deep=FSDP2)
 def test_it_grows_and_shrinks_on_demand(bench: Bench, more: Mapping[str, float]) -> None:
     bench.nodes = ["a"]
     gang = gang_of(bench, 2, more).start()
@@ -74,7 +84,7 @@ def test_it_grows_and_shrinks_on_demand(bench: Bench, more: Mapping[str, float])
     assert (receipt.ranks, receipt.rung) == ((1,), "in-place")
 
 
-@MODES
+@modes(deep=ZERO)
 def test_it_goes_on_without_a_lost_node(bench: Bench, more: Mapping[str, float]) -> None:
     gang = gang_of(bench, 4, more).start()
     gang.reach(10)
@@ -85,7 +95,7 @@ def test_it_goes_on_without_a_lost_node(bench: Bench, more: Mapping[str, float])
     assert receipt.steps_lost <= 1
 
 
-@MODES
+@modes(deep=ZERO)
 def test_it_starts_over_with_fewer_ranks_from_what_was_stored(
     bench: Bench, more: Mapping[str, float]
 ) -> None:

@@ -16,7 +16,7 @@ from karez.core.gang_syntax import make_gang
 from karez.core.workloads import Job, JobSpec, State, WorkloadId, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 AT = [int(n) for n in os.environ.get("KAREZ_TEST_TRANSITIONS", "2,4,5").split(",")]
 """1 to 3: it starts (quiescing, resuming, running), 4 to 6: a rank is lost (the same), 7: drains,
 8: it is done. `make chaos` asks for all."""

@@ -77,7 +77,7 @@ def test_the_module_that_is_off_is_named_and_the_certificate_says_what_was_seen(
     assert "act" in papers.page(signed, found)
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_a_dump_is_a_reference_for_a_record(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NETWORK)
     subprocess.run(

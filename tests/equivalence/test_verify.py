@@ -22,8 +22,9 @@ from karez.migration.rewrite import plan, write
 SCRIPTS = Path(__file__).parent.parent / "migration" / "scripts"
 ALL = sorted(path.name for path in SCRIPTS.glob("*.py"))
 SHORT = ("gpt.py", "fsdp.py", "ddp.py")
-"""What every landing runs; `make proof` takes all of them."""
+"""What stories and deep tests run; `make proof` takes all of them."""
 CHOSEN = ALL if os.environ.get("KAREZ_TEST_SCRIPTS") == "all" else SHORT
+STORIES = ("gpt.py", "ddp.py")
 LOSSY = {
     "convnet.py": "norm",
     "ddp.py": "module.1",
@@ -62,8 +63,11 @@ def prove(tmp_path: Path, script: str, **more: Any) -> Outcome:
     return verify(order, tmp_path / "work", lambda _: None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", CHOSEN)
+@pytest.mark.story
+@pytest.mark.parametrize(
+    "script",
+    [one if one in STORIES else pytest.param(one, marks=pytest.mark.deep) for one in CHOSEN],
+)
 def test_migrated_scripts_train_on_the_emulated_npu_with_the_references_losses(
     tmp_path: Path, script: str
 ) -> None:
@@ -85,7 +89,7 @@ def test_migrated_scripts_train_on_the_emulated_npu_with_the_references_losses(
     assert (spoiled.verdict.first.name, spoiled.verdict.first.kind) == (LOSSY[script], "forward")
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_the_first_module_that_differs_is_named_and_nothing_where_nothing_does() -> None:
     env = {**os.environ, "KAREZ_EMUNPU": "1"}
     done = subprocess.run(
@@ -105,7 +109,7 @@ def test_the_first_module_that_differs_is_named_and_nothing_where_nothing_does()
     assert len(wrong) <= 0.05 * len(faults), wrong
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_numbers_beside_tensors_are_what_they_are_on_a_cpu() -> None:
     words = [sys.executable, "-W", "ignore", "-m", "tests.migration.arithmetic"]
     said = [
@@ -123,7 +127,7 @@ def test_numbers_beside_tensors_are_what_they_are_on_a_cpu() -> None:
     assert [row for row, other in zip(cpu, npu, strict=True) if row != other] == []
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_runs_on_other_data_are_told_apart_from_modules_that_differ(tmp_path: Path) -> None:
     script = (
         "import torch\ntorch.manual_seed(0)\nnet = torch.nn.Linear(4, 2)\n"
@@ -142,7 +146,7 @@ def test_runs_on_other_data_are_told_apart_from_modules_that_differ(tmp_path: Pa
     assert "other data" in first.problem
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_a_script_that_ends_with_a_code_has_failed(tmp_path: Path) -> None:
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
@@ -157,7 +161,7 @@ def test_a_chip_that_no_table_has_is_refused(tmp_path: Path) -> None:
         prove(tmp_path, "gpt.py", chip="910X")
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_the_suite_gives_the_cpus_numbers_on_the_emulated_npu_and_on_a_strict_one(
     tmp_path: Path,
 ) -> None:

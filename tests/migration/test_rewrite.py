@@ -50,7 +50,7 @@ def rewritten(root: Path) -> dict[str, str]:
     return {change.path: change.after for change in made.changes}
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_scripts_packages_and_folders_of_modules_find_the_generated_module(tmp_path: Path) -> None:
     put(
         tmp_path,
@@ -97,11 +97,15 @@ SAME = {
     "    print(m(torch.ones(1, 2)).dtype)",
     "a type that is compared": "device_type = 'cpu'\nprint(device_type == 'cuda', 'cuda' in device_type)",
 }
+STORIES = ("a module that is handed on", "an import in a function", "a type that is compared")
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="about machines without a device")
-@pytest.mark.parametrize("what", SAME)
+@pytest.mark.parametrize(
+    "what",
+    [what if what in STORIES else pytest.param(what, marks=pytest.mark.deep) for what in SAME],
+)
 def test_what_a_cpu_printed_before_it_prints_after(tmp_path: Path, what: str) -> None:
     put(tmp_path, {"a.py": SAME[what] + "\n"})
 

@@ -48,7 +48,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @given(told=steps)
 def test_a_journal_that_is_redone_comes_out_the_same(
     told: list[tuple[float, int, int, int, str, bool, bool, int]],
@@ -209,7 +209,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("live")
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @settings(max_examples=40, deadline=None)
 @given(told=jobs)
 def test_live_and_simulated_decisions_are_the_same_byte_for_byte(

@@ -107,7 +107,7 @@ def teams(caps: dict[DeviceKind, int], guarantees: tuple[int, ...] | None) -> di
     return {"p": p, "q": q}
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @settings(max_examples=500, deadline=None)
 @given(
     pool=pools,

@@ -97,7 +97,7 @@ def test_a_fork_is_a_world_of_its_own() -> None:
     assert inventory.changes == 0
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @settings(deadline=None, max_examples=150)
 @given(pool=pools, wanted=asked, policy=st.sampled_from(Policy))
 def test_numba_and_numpy_decide_alike(pool: list[Row], wanted: list[Shape], policy: Policy) -> None:
@@ -110,7 +110,7 @@ def test_numba_and_numpy_decide_alike(pool: list[Row], wanted: list[Shape], poli
     assert logs[0] == logs[1]
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_numba_and_numpy_decide_alike_on_a_large_pool() -> None:
     chance = np.random.default_rng(3)
     pool = [

@@ -160,7 +160,7 @@ def karez(*words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_the_commands_speak_json_and_refuse_with_two_lines(tmp_path: Path) -> None:
     (tmp_path / "n").write_text(NODES)
     (tmp_path / "p").write_text(PODS)
@@ -184,7 +184,7 @@ def test_the_commands_speak_json_and_refuse_with_two_lines(tmp_path: Path) -> No
     assert len(refused.stderr.strip().splitlines()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.parametrize(
     ("policy", "allocated", "fragmented"),
     [

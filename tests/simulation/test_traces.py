@@ -189,7 +189,7 @@ def test_an_inventory_may_be_toml_csv_or_what_the_pool_prints(tmp_path: Path) ->
             inventories.read_inventory(bad, "the-file")
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_a_replays_journal_can_be_redone(tmp_path: Path) -> None:
     pool, jobs, log = tmp_path / "pool.toml", tmp_path / "jobs.csv", tmp_path / "j.log"
     pool.write_text(RICH)

@@ -199,3 +199,47 @@ def test_every_relative_link_leads_somewhere(paper: Path) -> None:
             heads = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
             slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
             assert anchor in slugs, target
+
+
+BOLD = re.compile(r"\*\*([A-Za-z][^*]*?)\.?\*\*")
+
+
+def glossary_terms() -> set[str]:
+    rows = (ROOT / "docs" / "glossary.md").read_text().splitlines()
+    return {
+        term.lower()
+        for row in rows
+        if row.startswith("| **")
+        for term in BOLD.findall(row.split("|")[1])
+    }
+
+
+def test_the_glossary_has_sixty_terms_and_their_equivalents() -> None:
+    rows = (ROOT / "docs" / "glossary.md").read_text().splitlines()
+    assert len(glossary_terms()) >= 60
+    for row in rows:
+        if row.startswith("| **"):
+            assert all(cell.strip() for cell in row.strip("|").split("|")), row
+
+
+@pytest.mark.parametrize(
+    "paper", sorted((ROOT / "docs").glob("*.md")), ids=lambda paper: paper.name
+)
+def test_a_term_in_bold_type_is_in_the_glossary(paper: Path) -> None:
+    known = glossary_terms()
+    text = FENCE.sub("", paper.read_text())
+    for term in BOLD.findall(text):
+        single = term.lower()
+        assert single in known or single.removesuffix("s") in known, f"{paper.name}: {term}"
+
+
+@pytest.mark.parametrize("paper", ["architecture.md", "contributing/README.md"])
+def test_every_file_that_is_named_exists(paper: str) -> None:
+    text = (ROOT / "docs" / paper).read_text()
+    for name in re.findall(r"`([\w./]+/[\w./]+\.(?:py|txt|toml|md))`", text):
+        places = (ROOT / name, ROOT / "src" / "karez" / name, ROOT / "tests" / name)
+        assert any(place.exists() for place in places), name
+    for folder in re.findall(
+        r"`((?:src|tests|docs|scheduling|migration|server|cli)/[\w/]*/)`", text
+    ):
+        assert any((root / folder).is_dir() for root in (ROOT, ROOT / "src" / "karez")), folder

@@ -98,7 +98,7 @@ class RayFabric:
 
     def send(self, node: NodeId, key: str, message: Mapping[str, Any]) -> None:
         """See Fabric."""
-        self._call(node, "tell", key, message)
+        self._call(node, "send", key, message)
 
     def kill(self, node: NodeId, key: str, *, grace_s: float = 0.0) -> None:
         """See Fabric."""
@@ -106,7 +106,7 @@ class RayFabric:
 
     def purge(self, node: NodeId, workload: WorkloadId) -> None:
         """See Fabric."""
-        self._call(node, "forget", workload, timeout_s=20.0)
+        self._call(node, "purge", workload, timeout_s=20.0)
 
     def processes(self, node: NodeId) -> Sequence[ProcessInfo]:
         """See Fabric."""
@@ -137,7 +137,7 @@ class RayFabric:
         with self._lock:
             known = self._pulses.get(node)
         if known is None:
-            address = str(self._call(node, "pulse"))
+            address = str(self._call(node, "heartbeat"))
             known = Heartbeat(address, self._edge.steward.token, self._edge.heartbeat_s)
             with self._lock:
                 self._pulses[node] = known
@@ -147,12 +147,12 @@ class RayFabric:
         self, node: NodeId, workload: WorkloadId, *, stacks: bool
     ) -> Sequence[ProcessSample]:
         """See Fabric."""
-        found: Sequence[ProcessSample] = self._call(node, "glimpse", workload, stacks)
+        found: Sequence[ProcessSample] = self._call(node, "sample", workload, stacks)
         return found
 
     def inject_fault(self, node: NodeId, workload: WorkloadId, key: str, what: FaultKind) -> None:
         """See Fabric."""
-        self._call(node, "harm", workload, key, what, timeout_s=20.0)
+        self._call(node, "inject_fault", workload, key, what, timeout_s=20.0)
 
     def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
         """See Fabric."""
@@ -170,7 +170,7 @@ class RayFabric:
 
     def replica_server(self, node: NodeId) -> str:
         """See Fabric."""
-        return str(self._call(node, "keeper"))
+        return str(self._call(node, "replica_server"))
 
     def stop_nodes(self) -> None:
         """See Fabric."""

@@ -196,7 +196,7 @@ def test_a_hugging_face_loop_goes_on_as_if_nothing_had_happened(bench: Bench, sc
 def test_a_node_that_is_not_trusted_is_left_while_it_still_works(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ["a", "b", "c"], spare=gpus("c", 0, 1), settings=QUICK)
     leave: dict[NodeId, str] = {}
-    object.__setattr__(bench.tools, "leave", lambda: leave)
+    object.__setattr__(bench.tools, "nodes_to_avoid", lambda: leave)
     try:
         calm = Bench(tmp_path / "calm", ["x"])
         losses, _ = undisturbed(calm, steps=60)

@@ -6,13 +6,16 @@ from hypothesis import strategies as st
 
 from karez.core.artifacts import ArtifactKind, ArtifactSpec, FileEntry, artifact_id
 from karez.core.codec import from_json, from_text, to_json, to_text
+from karez.core.devices import DeviceKind
 from karez.core.errors import KarezError, QuotaExceeded, every_error
+from karez.core.gangs import GangSpec
 from karez.core.identity import Role, includes
 from karez.core.jobfile import parse_job
-from karez.core.resources import DeviceKind, ResourceRequest, parse_resource_request
+from karez.core.jobs import JobSpec
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request
 from karez.core.settings import Settings, resolve
 from karez.core.units import parse_bytes, parse_seconds, show_bytes
-from karez.core.workloads import GangSpec, JobSpec
 
 JOB = """
 name = "support-tune"

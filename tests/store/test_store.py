@@ -8,30 +8,17 @@ import pytest
 from sqlalchemy import text
 
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry, artifact_id
+from karez.core.devices import DeviceKind, Health
 from karez.core.errors import AlreadyExists, StartFailed
+from karez.core.grants import Grant
 from karez.core.identity import Key, Project, Role
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.receipts import Receipt
 from karez.core.recovery import CheckpointPart, FaultReport, Transition
-from karez.core.resources import (
-    DeviceKind,
-    Grant,
-    Health,
-    MaintenanceWindow,
-    NodeId,
-    NodeOverride,
-    NodeState,
-)
+from karez.core.services import Service, ServiceSpec
 from karez.core.usage import AuditRow, Call, MetricRow
-from karez.core.workloads import (
-    EndReason,
-    Job,
-    JobSpec,
-    Service,
-    ServiceSpec,
-    State,
-    Status,
-    WorkloadId,
-)
+from karez.core.workloads import EndReason, State, Status, WorkloadId
 from karez.store.schema import metadata
 from karez.store.sql import SqlStore
 from tests import postgres

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NewType
 
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 
 ArtifactId = NewType("ArtifactId", str)
 """`art-` and the first 20 hex digits of the manifest's SHA-256."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from karez.core.ports import FaultKind
-from karez.core.resources import FORBID
+from karez.core.fault_injection import FaultKind
+from karez.core.validation import FORBID
 
 MAX_FAULTS = 10_000
 MAX_DELAY_S = 60.0

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID, DeviceKind, Node, NodeId
-from karez.core.workloads import GangSpec, State, Topology, WorkloadId
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec, Topology
+from karez.core.nodes import Node, NodeId
+from karez.core.validation import FORBID
+from karez.core.workloads import State, WorkloadId
 
 MAX_NEW_NODES = 12_500
 """The design goes to 100,000 devices."""

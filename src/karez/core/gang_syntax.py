@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from karez.core.resources import parse_resource_request
-from karez.core.workloads import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.resource_syntax import parse_resource_request
 
 
 def make_gang(  # noqa: PLR0913 - the words of a gang

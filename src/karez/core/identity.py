@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID, DeviceKind
-from karez.core.workloads import check_name
+from karez.core.devices import DeviceKind
+from karez.core.names import check_name
+from karez.core.validation import FORBID
 
 MAX_WEIGHT = 1_000_000
 EVERYWHERE = "*"

@@ -4,18 +4,12 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from karez.core.resources import ResourceRequest, parse_resource_request, resource_request_from
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.jobs import JobSpec, Retry
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request, resource_request_from
 from karez.core.units import parse_seconds
-from karez.core.workloads import (
-    EndReason,
-    GangRole,
-    GangSpec,
-    JobSpec,
-    NodeAffinity,
-    Retry,
-    Topology,
-    WorkloadKind,
-)
+from karez.core.workloads import EndReason, WorkloadKind
 
 _TOP = {
     "name",

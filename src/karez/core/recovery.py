@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

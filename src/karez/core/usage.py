@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

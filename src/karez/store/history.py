@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
+from typing_extensions import override
 
 from karez.core.codec import from_text, to_text
 from karez.core.receipts import Receipt
 from karez.core.recovery import CheckpointPart, FaultReport, Transition
+from karez.core.stores.history import HistoryStore
 from karez.core.usage import MetricRow
 from karez.store import schema
 from karez.store.database import Database
@@ -16,15 +18,15 @@ LOOK_BACK = 50
 """Stored steps that are looked at for one that a gang can start from."""
 
 
-class History:
-    """See core.stores.HistoryStore."""
+class History(HistoryStore):
+    """History of jobs in SQL."""
 
     def __init__(self, db: Database) -> None:
-        """Over an open database."""
+        """Keep the history in an open database."""
         self._db = db
 
+    @override
     def add_receipt(self, receipt: Receipt) -> None:
-        """See the contract."""
         self._db.once(
             schema.receipts,
             [
@@ -37,8 +39,8 @@ class History:
             ],
         )
 
+    @override
     def receipts(self, job: str) -> Sequence[Receipt]:
-        """See the contract."""
         table = schema.receipts
         query = select(table.c.body).order_by(table.c.detected_at)
         if job:
@@ -46,8 +48,8 @@ class History:
         with self._db.read() as tx:
             return [from_text(Receipt, body) for (body,) in tx.execute(query)]
 
+    @override
     def add_metrics(self, job: str, rows: Sequence[MetricRow]) -> None:
-        """See the contract."""
         if not rows:
             return
         table = schema.metrics
@@ -72,8 +74,8 @@ class History:
         with self._db.write() as tx:
             tx.execute(query)
 
+    @override
     def metrics(self, job: str, *, after: int = -1) -> Sequence[MetricRow]:
-        """See the contract."""
         table = schema.metrics
         query = (
             select(table)
@@ -92,16 +94,16 @@ class History:
                 for row in tx.execute(query)
             ]
 
+    @override
     def add_checkpoint(self, job: str, part: CheckpointPart) -> None:
-        """See the contract."""
         values = {"job": job, "step": part.step, "rank": part.rank, "digest": part.digest}
         more = {"world": part.world, "whole": int(part.whole)}
         self._db.once(schema.checkpoints, [{**values, **more}])
 
+    @override
     def newest_checkpoint(
         self, job: str, seats: Sequence[int]
     ) -> Mapping[int, Sequence[CheckpointPart]]:
-        """See the contract."""
         table = schema.checkpoints
         newest = (
             select(table.c.step)
@@ -119,14 +121,14 @@ class History:
                     return found
         return {}
 
+    @override
     def add_transition(self, job: str, transition: Transition) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             values = {"job": job, "at": transition.at, "body": to_text(transition)}
             tx.execute(schema.transitions.insert().values(**values))
 
+    @override
     def transitions(self, job: str, *, newest: int = 1000) -> Sequence[Transition]:
-        """See the contract."""
         table = schema.transitions
         query = (
             select(table.c.body).where(table.c.job == job).order_by(table.c.id.desc()).limit(newest)
@@ -134,14 +136,14 @@ class History:
         with self._db.read() as tx:
             return [from_text(Transition, body) for (body,) in tx.execute(query)][::-1]
 
+    @override
     def add_incident(self, report: FaultReport) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             values = {"node": report.node, "at": report.at, "body": to_text(report)}
             tx.execute(schema.incidents.insert().values(**values))
 
+    @override
     def incidents(self, *, since: float, node: str = "") -> Sequence[FaultReport]:
-        """See the contract."""
         table = schema.incidents
         query = select(table.c.body).where(table.c.at > since).order_by(table.c.id)
         if node:

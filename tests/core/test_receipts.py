@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from karez.cli.main import app
 from karez.core.chaos import HEALED, parse_faults, plan_faults
 from karez.core.fault_injection import FaultKind
-from karez.core.receipts import Receipt, chained, check, goodput
+from karez.core.goodput import goodput
+from karez.core.receipts import Receipt, chained, check
 from karez.vault.signing import CloudKey
 
 

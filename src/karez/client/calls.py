@@ -18,10 +18,10 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.codec import to_json
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
+from karez.core.goodput import Goodput
 from karez.core.identity import KeySpec, Principal, Project
 from karez.core.jobs import Job, JobSpec
 from karez.core.nodes import MaintenanceWindow, Node, NodeOverride
-from karez.core.receipts import Goodput
 from karez.core.recovery import FaultReport, Transition
 from karez.core.services import Service, ServiceSpec
 from karez.core.usage import AuditRow, MetricRow, UsageRow

@@ -1,4 +1,4 @@
-"""A workload's TOML file, parsed once at the door."""
+"""Parser of job files (TOML)."""
 
 import tomllib
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ _TOP = {
 
 
 def parse_job(text: str) -> JobSpec:
-    """A job from TOML text.
+    """Parse a job from TOML text.
 
     Raises:
-        ValueError: No TOML, an unknown key, or a value that makes no sense.
+        ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
     try:
         table = tomllib.loads(text)
@@ -68,7 +68,7 @@ def parse_job(text: str) -> JobSpec:
 
 
 def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The `[recovery]` table: which rungs, in which order, how many copies, chaos or not."""
+    """Parse the `[recovery]` table: which rungs, in which order, how many copies, chaos or not."""
     _only(table, {"ladder", "order", "peers", "chaos"}, "[recovery]")
     fields: dict[str, Any] = {}
     if "ladder" in table:
@@ -83,7 +83,7 @@ def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_gang(table: Mapping[str, Any]) -> GangSpec:
-    """The `[gang]` table. Raises ValueError as `parse_job`."""
+    """Parse the `[gang]` table. Raises ValueError as `parse_job`."""
     known = {"workers", "each", "topology", "on", "off", "spares", "roles"}
     _only(table, known, "[gang]")
     roles = table.get("roles", ())

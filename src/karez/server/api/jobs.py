@@ -7,9 +7,9 @@ from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.api_models import LogPiece, ReceiptView
 from karez.core.chaos import SHARED, FaultSpec, InjectedFault
+from karez.core.goodput import Goodput
 from karez.core.identity import Role
 from karez.core.jobs import Job, JobSpec
-from karez.core.receipts import Goodput
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
 from karez.core.workloads import State

@@ -1,5 +1,7 @@
 """Sample workloads and grants for the tests of the store."""
 
+from typing import Any
+
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.jobs import Job, JobSpec
@@ -8,9 +10,9 @@ from karez.core.workloads import State, WorkloadId
 from karez.store.sql import SqlStore
 
 
-def job(ident: str, name: str = "j", **more: object) -> Job:
+def job(ident: str, name: str = "j", **more: Any) -> Job:
     spec = JobSpec(name=name, command=("x",))
-    return Job(id=WorkloadId(ident), spec=spec, owner="me", created_at=1.0, **more)  # type: ignore[arg-type]
+    return Job(id=WorkloadId(ident), spec=spec, owner="me", created_at=1.0, **more)
 
 
 def grant(index: int = 0) -> Grant:

@@ -1,4 +1,4 @@
-"""Receipts, metrics and checkpoints of jobs."""
+"""Store of jobs' receipts, metrics, checkpoints, transitions and incidents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from karez.core.usage import MetricRow
 from karez.store import schema
 from karez.store.database import Database
 
-LOOK_BACK = 50
-"""Stored steps that are looked at for one that a gang can start from."""
+STEPS_SEARCHED = 50
+"""Newest stored steps among which a step that a gang can load is searched."""
 
 
 class History(HistoryStore):
@@ -110,15 +110,15 @@ class History(HistoryStore):
             .where(table.c.job == job)
             .distinct()
             .order_by(table.c.step.desc())
-            .limit(LOOK_BACK)
+            .limit(STEPS_SEARCHED)
         )
         with self._db.read() as tx:
             steps = [int(step) for (step,) in tx.execute(newest)]
             for step in steps:
                 rows = tx.execute(select(table).where(table.c.job == job, table.c.step == step))
-                found = _startable([_part(row) for row in rows], seats)
-                if found:
-                    return found
+                loadable = _loadable([_part(row) for row in rows], seats)
+                if loadable:
+                    return loadable
         return {}
 
     @override
@@ -162,22 +162,22 @@ def _part(row: Any) -> CheckpointPart:
     )
 
 
-def _startable(
-    parts: Sequence[CheckpointPart], seats: Sequence[int]
+def _loadable(
+    parts: Sequence[CheckpointPart], ranks: Sequence[int]
 ) -> Mapping[int, Sequence[CheckpointPart]]:
-    """What each seat starts from, if all ranks of that time have stored, and all seats can.
+    """Parts of one step that each rank loads; empty unless all ranks of its time stored the step.
 
-    Shards of other ranks than these are given to each seat, which cuts its own from them.
+    If the ranks differ from those that stored the shards, each rank gets all shards and reshards.
     """
     by_rank = {part.rank: part for part in parts}
     world = max(part.world for part in parts)
     whole = next((part for part in parts if part.whole), None)
-    if len(parts) < (world or (1 if whole else len(seats))):
+    if len(parts) < (world or (1 if whole else len(ranks))):
         return {}
     if whole is None:
         if {part.world for part in parts} != {len(parts)}:
             return {}  # shards of several sizes, or not all of them
-        if set(seats) == set(by_rank):
-            return {seat: [by_rank[seat]] for seat in seats}
-        return dict.fromkeys(seats, sorted(parts, key=lambda part: part.rank))
-    return {seat: list(dict.fromkeys([by_rank.get(seat, whole), whole])) for seat in seats}
+        if set(ranks) == set(by_rank):
+            return {rank: [by_rank[rank]] for rank in ranks}
+        return dict.fromkeys(ranks, sorted(parts, key=lambda part: part.rank))
+    return {rank: list(dict.fromkeys([by_rank.get(rank, whole), whole])) for rank in ranks}

@@ -20,7 +20,7 @@ CODES = {
     "corrupt": "replicas that must be alike differed",
     "straggler": "a rank was much slower than the others",
     "report": "monitoring reported a fault",
-    "control": "control was lost or started anew",
+    "control": "control was lost or restarted",
 }
 """Codes of the kinds of faults in receipts."""
 

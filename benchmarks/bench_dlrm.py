@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from report import report, traces
 
-from karez.core.resources import Node
+from karez.core.nodes import Node
 from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import request_mix

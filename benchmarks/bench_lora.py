@@ -17,9 +17,10 @@ from report import report
 from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.chaos import FaultSpec
+from karez.core.fault_injection import FaultKind
 from karez.core.gang_syntax import make_gang
-from karez.core.ports import FaultKind
-from karez.core.workloads import Job, JobSpec, State, WorkloadKind
+from karez.core.jobs import Job, JobSpec
+from karez.core.workloads import State, WorkloadKind
 
 KILLS, STEPS = int(os.environ.get("KILLS", "5")), int(os.environ.get("STEPS", "40"))
 SETTINGS: dict[str, str | int | float | bool] = {

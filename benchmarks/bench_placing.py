@@ -10,8 +10,11 @@ from statistics import median
 import numpy as np
 from report import report, traces
 
-from karez.core.resources import Device, DeviceKind, Node, NodeId, ResourceRequest
-from karez.core.workloads import GangSpec, Topology, WorkloadId
+from karez.core.devices import Device, DeviceKind
+from karez.core.gangs import GangSpec, Topology
+from karez.core.nodes import Node, NodeId
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import WorkloadId
 from karez.scheduling.explain.explain import explain_all
 from karez.scheduling.placement.capacity import Pool, free_pool
 from karez.scheduling.placement.inventory import Inventory, Row, Shape, build

@@ -13,9 +13,11 @@ from statistics import median
 from fastapi.testclient import TestClient
 from report import report
 
-from karez.core.resources import Device, DeviceKind, Node, NodeId
+from karez.core.devices import Device, DeviceKind
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import Node, NodeId
 from karez.core.settings import Settings
-from karez.core.workloads import Job, JobSpec, WorkloadId
+from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import create_app
 from karez.server.clock import SteadyClock

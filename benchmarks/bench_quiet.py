@@ -20,7 +20,8 @@ from report import report
 from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.gang_syntax import make_gang
-from karez.core.workloads import JobSpec, State, WorkloadKind
+from karez.core.jobs import JobSpec
+from karez.core.workloads import State, WorkloadKind
 
 MINUTES, LOAD = float(os.environ.get("MINUTES", "30")), int(os.environ.get("LOAD", "8"))
 BURN = "import time,random\nwhile True:\n e=time.time()+random.uniform(1,20)\n while time.time()<e: pass\n time.sleep(random.uniform(0,2))"  # noqa: E501

@@ -9,8 +9,9 @@ import gzip
 
 from report import report, traces
 
-from karez.core.resources import DeviceKind, ResourceRequest
-from karez.core.workloads import GangSpec
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
+from karez.core.resource_requests import ResourceRequest
 from karez.simulation import inventories
 from karez.simulation.colocation import Colocation, colocate, read_demand
 

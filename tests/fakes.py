@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from karez.core.artifacts import FileEntry
-from karez.core.ports import FaultKind, NodeLost, Poll, ProcessInfo, ProcessSample, ProcessSpec
-from karez.core.resources import Device, DeviceKind, Node, NodeId
+from karez.core.devices import Device, DeviceKind
+from karez.core.fault_injection import FaultKind
+from karez.core.nodes import Node, NodeId
+from karez.core.ports import NodeLost
+from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.staging import BlobSource

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from karez.core import errors
     from karez.core.artifacts import ArtifactKind
     from karez.core.gang_syntax import make_gang as gang
-    from karez.core.workloads import JobSpec, ServiceSpec, State, WorkloadKind
+    from karez.core.jobs import JobSpec
+    from karez.core.services import ServiceSpec
+    from karez.core.workloads import State, WorkloadKind
 
     __version__: str
 
@@ -42,8 +44,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of these
             "ArtifactKind": ("karez.core.artifacts", "ArtifactKind"),
             "AsyncClient": ("karez.client.sdk", "AsyncClient"),
             "Client": ("karez.client.sdk", "Client"),
-            "JobSpec": ("karez.core.workloads", "JobSpec"),
-            "ServiceSpec": ("karez.core.workloads", "ServiceSpec"),
+            "JobSpec": ("karez.core.jobs", "JobSpec"),
+            "ServiceSpec": ("karez.core.services", "ServiceSpec"),
             "State": ("karez.core.workloads", "State"),
             "WorkloadKind": ("karez.core.workloads", "WorkloadKind"),
             "gang": ("karez.core.gang_syntax", "make_gang"),

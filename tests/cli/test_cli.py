@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 from karez.cli.main import COMMANDS, app
 from karez.cli.remote.job_progress import curve
 from karez.cli.remote.pool_map import pool_map
-from karez.core.resources import Device, DeviceKind, Grant, Node, NodeId, NodeState
+from karez.core.devices import Device, DeviceKind
+from karez.core.grants import Grant
+from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.workloads import Allocation, WorkloadId
 
 

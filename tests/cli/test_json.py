@@ -8,7 +8,8 @@ import pytest
 
 from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind
-from karez.core.workloads import JobSpec, ServiceSpec
+from karez.core.jobs import JobSpec
+from karez.core.services import ServiceSpec
 from tests.cli.conftest import Karez
 from tests.fakes import cpu_node
 from tests.server.test_api import Api

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 from karez.cli.options import given, takes
 from karez.cli.remote.job_options import JobOptions, job_spec
 from karez.core.gang_syntax import make_gang
+from karez.core.gangs import Topology
 from karez.core.jobfile import parse_job
-from karez.core.workloads import JobSpec, Retry, Topology, WorkloadKind
+from karez.core.jobs import JobSpec, Retry
+from karez.core.workloads import WorkloadKind
 
 FILE = """
 name = "tune"

@@ -4,10 +4,10 @@ import httpx
 import pytest
 
 import karez
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotAllowed, NotFound, NotSignedIn, Remote
 from karez.core.identity import Project, Role
-from karez.core.resources import DeviceKind
-from karez.core.workloads import JobSpec
+from karez.core.jobs import JobSpec
 from tests.client.conftest import Asker
 from tests.server.test_api import Api
 

@@ -12,18 +12,10 @@ import pytest
 from karez.core.artifacts import ArtifactKind
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest, Failed, Unreachable
-from karez.core.resources import NodeId
-from karez.core.workloads import (
-    EndReason,
-    Job,
-    JobSpec,
-    RankView,
-    Service,
-    ServiceSpec,
-    State,
-    Status,
-    WorkloadId,
-)
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import NodeId
+from karez.core.services import Service, ServiceSpec
+from karez.core.workloads import EndReason, RankView, State, Status, WorkloadId
 from tests.client.conftest import Asker
 from tests.server.test_api import Api
 

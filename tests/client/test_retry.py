@@ -8,10 +8,13 @@ import pytest
 
 from karez.client.drivers import PATIENCE_S, STRANGER_PATIENCE_S
 from karez.core.codec import to_json
+from karez.core.devices import DeviceKind
 from karez.core.errors import NotSignedIn, Unreachable
 from karez.core.identity import KeySpec, Role
-from karez.core.resources import DeviceKind, NodeId
-from karez.core.workloads import Job, JobSpec, ServiceSpec, WorkloadId
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import NodeId
+from karez.core.services import ServiceSpec
+from karez.core.workloads import WorkloadId
 from tests.client.conftest import Asker, QuickClient
 
 SPEC = JobSpec(name="x", command=("true",))

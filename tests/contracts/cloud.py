@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from karez.client.sdk import Client
-from karez.core.workloads import JobSpec
+from karez.core.jobs import JobSpec
 from tests.ports import free_port
 
 

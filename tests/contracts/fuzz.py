@@ -7,19 +7,17 @@ from random import Random
 
 import psutil
 
-from karez.core.ports import FaultKind, NodeLost
+from karez.core.devices import DeviceKind
+from karez.core.fault_injection import FaultKind
+from karez.core.gangs import GangSpec, NodeAffinity
+from karez.core.grants import Grant
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import NodeId
+from karez.core.ports import NodeLost
 from karez.core.receipts import Receipt
-from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
+from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
-from karez.core.workloads import (
-    GangSpec,
-    Job,
-    JobSpec,
-    NodeAffinity,
-    State,
-    WorkloadId,
-    WorkloadKind,
-)
+from karez.core.workloads import State, WorkloadId, WorkloadKind
 from tests.contracts.gang import Bench, Gang, until
 
 STEPS = 60

@@ -9,20 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from karez.core.ports import ProcessInfo
-from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity
+from karez.core.grants import Grant
+from karez.core.jobs import LADDER, Job, JobSpec
+from karez.core.nodes import NodeId
+from karez.core.processes import ProcessInfo
+from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
-from karez.core.workloads import (
-    LADDER,
-    GangRole,
-    GangSpec,
-    Job,
-    JobSpec,
-    NodeAffinity,
-    State,
-    WorkloadId,
-    WorkloadKind,
-)
+from karez.core.workloads import State, WorkloadId, WorkloadKind
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.wiring import recipes
 from karez.store.sql import SqlStore

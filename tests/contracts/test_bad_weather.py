@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from karez.core.errors import StorageFull
-from karez.core.workloads import EndReason, Job, JobSpec, State, WorkloadId
+from karez.core.jobs import Job, JobSpec
+from karez.core.workloads import EndReason, State, WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.store.sql import SqlStore
 from karez.transport.snapshot_file import SnapshotFile

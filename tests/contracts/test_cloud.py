@@ -17,15 +17,10 @@ from karez.client import calls
 from karez.client.sdk import AsyncClient
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, NotFound
-from karez.core.resources import ResourceRequest
-from karez.core.workloads import (
-    ENDED,
-    EndReason,
-    GangSpec,
-    JobSpec,
-    State,
-    WorkloadKind,
-)
+from karez.core.gangs import GangSpec
+from karez.core.jobs import JobSpec
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import ENDED, EndReason, State, WorkloadKind
 from karez.drivers.ray_environment import ray_environment
 from tests.contracts.cloud import Cloud, batch, make_cloud, until
 from tests.ports import free_port

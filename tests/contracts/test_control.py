@@ -13,13 +13,10 @@ import pytest
 
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
-from karez.core.resources import ResourceRequest
-from karez.core.workloads import (
-    Job,
-    Service,
-    ServiceSpec,
-    State,
-)
+from karez.core.jobs import Job
+from karez.core.resource_requests import ResourceRequest
+from karez.core.services import Service, ServiceSpec
+from karez.core.workloads import State
 from tests import postgres
 from tests.contracts.cloud import Cloud, batch, make_cloud, until
 from tests.tiny_model import write_tiny_model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
 from karez.training.controller.job_controller import JobController

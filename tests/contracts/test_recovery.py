@@ -8,9 +8,13 @@ from random import Random
 import psutil
 import pytest
 
-from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangRole
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
-from karez.core.workloads import EndReason, GangRole, State
+from karez.core.workloads import EndReason, State
 from tests.contracts.gang import Bench, Gang, until
 
 pytestmark = pytest.mark.alone

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.devices import DeviceKind
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import State
 from tests.contracts.gang import Bench, Gang, until

@@ -13,7 +13,8 @@ import pytest
 from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.gang_syntax import make_gang
-from karez.core.workloads import Job, JobSpec, State, WorkloadId, WorkloadKind
+from karez.core.jobs import Job, JobSpec
+from karez.core.workloads import State, WorkloadId, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 
 pytestmark = pytest.mark.alone

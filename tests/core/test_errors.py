@@ -1,4 +1,4 @@
-"""The words of every error, and its way across processes and the wire."""
+"""Texts of every error, and how errors are pickled and sent."""
 
 import json
 import pickle
@@ -124,7 +124,7 @@ def test_every_error_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(("error", "what", "hint"), WORDS)
-def test_the_words_of_an_error(error: KarezError, what: str, hint: str) -> None:
+def test_the_text_of_an_error(error: KarezError, what: str, hint: str) -> None:
     assert (error.what(), error.hint(), str(error)) == (what, hint, f"{what} {hint}")
 
 
@@ -145,14 +145,14 @@ def test_the_manual_has_each_class_and_status() -> None:
         )
 
 
-def test_what_cannot_be_rebuilt_is_nothing() -> None:
+def test_an_error_with_unknown_code_or_facts_is_not_rebuilt() -> None:
     assert error_from("teapot", {}) is None
     assert error_from("not-found", {"noun": "job"}) is None
     assert error_from("not-found", {"noun": "job", "name": 7}) is None
     assert error_from("port-taken", {"port": True}) is None
 
 
-def test_a_newer_api_may_say_more_and_an_older_one_less() -> None:
+def test_unknown_facts_are_ignored_and_missing_ones_take_their_default() -> None:
     more = error_from("not-found", {"noun": "job", "name": "x", "project": "p"})
     assert isinstance(more, NotFound)
     less = error_from("bad-request", {"problem": "x"})

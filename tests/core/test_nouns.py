@@ -6,13 +6,16 @@ from hypothesis import strategies as st
 
 from karez.core.artifacts import ArtifactKind, ArtifactSpec, FileEntry, artifact_id
 from karez.core.codec import from_json, from_text, to_json, to_text
+from karez.core.devices import DeviceKind
 from karez.core.errors import KarezError, QuotaExceeded, every_error
+from karez.core.gangs import GangSpec
 from karez.core.identity import Role, includes
 from karez.core.jobfile import parse_job
-from karez.core.resources import DeviceKind, ResourceRequest, parse_resource_request
+from karez.core.jobs import JobSpec
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request
 from karez.core.settings import Settings, resolve
 from karez.core.units import parse_bytes, parse_seconds, show_bytes
-from karez.core.workloads import GangSpec, JobSpec
 
 JOB = """
 name = "support-tune"
@@ -28,7 +31,7 @@ ladder = ["in-place", "restart"]
 """
 
 
-def test_a_workload_file_reads_as_the_design_writes_it() -> None:
+def test_a_job_file_is_parsed() -> None:
     spec = parse_job(JOB)
     assert spec.gang.want == 4
     assert spec.gang.each[0] == ResourceRequest(
@@ -57,12 +60,12 @@ def test_a_workload_file_reads_as_the_design_writes_it() -> None:
         ("name = 'x'\ncommand = ['a']\n[recovery]\nladder = ['pray']", "no recovery rung 'pray'"),
     ],
 )
-def test_a_wrong_workload_file_is_refused_with_the_place(text: str, complaint: str) -> None:
+def test_an_invalid_job_file_is_refused_with_the_place(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_job(text)
 
 
-def test_alternatives_read_from_the_command_line() -> None:
+def test_a_resource_request_is_read_from_text() -> None:
     assert parse_resource_request("cpu=0.5,memory=2GiB").milli == 500
 
 
@@ -82,7 +85,7 @@ def test_alternatives_read_from_the_command_line() -> None:
         ("cpu=1,speed=fast", "invalid speed 'fast'"),
     ],
 )
-def test_a_wrong_alternative_is_refused_with_the_reason(text: str, complaint: str) -> None:
+def test_an_invalid_resource_request_is_refused_with_the_reason(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_resource_request(text)
 
@@ -94,7 +97,7 @@ def test_bytes_are_read_as_they_are_written(amount: int) -> None:
     assert show_bytes(amount)
 
 
-def test_durations() -> None:
+def test_durations_are_read_in_every_unit() -> None:
     assert [parse_seconds(t) for t in ("90s", "1.5h", "250ms", 3)] == [90, 5400, 0.25, 3]
 
 
@@ -146,7 +149,7 @@ def test_the_same_files_give_the_same_artifact() -> None:
     assert artifact_id(one) != artifact_id(other)
 
 
-def test_roles_include_the_lesser_ones_and_services_stand_apart() -> None:
+def test_roles_of_people_include_lesser_ones_and_roles_of_services_do_not() -> None:
     assert includes(Role.ADMIN, Role.VIEWER)
     assert not includes(Role.VIEWER, Role.MEMBER)
     assert not includes(Role.ADMIN, Role.NODE)
@@ -176,7 +179,7 @@ def test_a_wrong_setting_is_refused_by_its_name(
         resolve(file, env, {})
 
 
-def test_errors_say_what_and_what_next_and_survive_pickling() -> None:
+def test_an_error_names_the_next_command_and_survives_pickling() -> None:
     error = QuotaExceeded(project="vision", kind="npu", asked="16", quota="8")
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)

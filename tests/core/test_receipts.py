@@ -3,20 +3,22 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.core.chaos import HEALED, parse_faults, plan_faults
-from karez.core.ports import FaultKind
-from karez.core.receipts import Receipt, chained, check, goodput
+from karez.core.fault_injection import FaultKind
+from karez.core.goodput import goodput
+from karez.core.receipts import Receipt, chained, check
 from karez.vault.signing import CloudKey
 
 
-def made(number: int, **more: object) -> Receipt:
+def made(number: int, **more: Any) -> Receipt:
     at = 100.0 * number
-    fields = {
+    fields: dict[str, Any] = {
         "cause": "rank 1 killed by signal 9",
         "ranks": (1,),
         "rung": "in-place",
@@ -29,7 +31,7 @@ def made(number: int, **more: object) -> Receipt:
         "step_restored": 6,
         **more,
     }
-    return Receipt(id=f"rcp-x-{number}", job="job-x", generation=number, **fields)  # type: ignore[arg-type]
+    return Receipt(id=f"rcp-x-{number}", job="job-x", generation=number, **fields)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def signed(tmp_path: Path) -> tuple[CloudKey, list[Receipt]]:
     return key, found
 
 
-def test_signed_receipts_are_true_and_the_key_file_is_private(
+def test_signed_receipts_verify_and_the_key_file_is_private(
     tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
 ) -> None:
     key, receipts = signed
@@ -91,7 +93,7 @@ def test_receipts_are_verified_offline_from_a_file(
     assert runner.invoke(app, words).exit_code == 1
 
 
-def test_goodput_is_what_is_left_of_the_time() -> None:
+def test_goodput_subtracts_recoveries_repeated_steps_and_waits() -> None:
     found = goodput(
         [made(1), made(2)], began_at=0.0, until=1000.0, step_s=2.0, waited=[(300.0, 400.0)]
     )
@@ -121,6 +123,6 @@ def test_faults_are_read_and_planned_the_same_for_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "boom", "kill:x", "kill:-1", "kill:99999"])
-def test_faults_that_are_none_are_refused(text: str) -> None:
+def test_invalid_faults_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"fault|FAULT"):
         parse_faults(text)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from karez.core.resources import DeviceKind, Grant, Health
+from karez.core.devices import DeviceKind, Health
+from karez.core.grants import Grant
 from karez.drivers.probes import LIMITS, davinci_devices, disk_devices, network_devices, probe_node
 from karez.drivers.steward.replica_server import ReplicaServer
 from karez.drivers.steward.resource_limits import OVER_CODE, memory_of, storage_of

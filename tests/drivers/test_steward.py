@@ -9,9 +9,11 @@ import psutil
 import pytest
 
 from karez.core.artifacts import FileEntry
+from karez.core.devices import DeviceKind
 from karez.core.errors import BrokenArtifact
-from karez.core.ports import Event, ProcessSpec, Staged
-from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.processes import Event, ProcessSpec, Staged
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.probes import cpu_devices, parse_npu_smi

@@ -8,17 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, ResourceRequest
-from karez.core.workloads import (
-    GangSpec,
-    Job,
-    JobSpec,
-    State,
-    Status,
-    WorkloadId,
-    WorkloadKind,
-)
+from karez.core.jobs import Job, JobSpec
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import State, Status, WorkloadId, WorkloadKind
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
 from karez.scheduling.engine import Preempt, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload

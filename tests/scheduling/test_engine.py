@@ -5,9 +5,11 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, ResourceRequest
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import WorkloadId
 from karez.scheduling.engine import Preempt, SchedulingEngine, Start
 from karez.scheduling.queue.order import (
     AGING_S_PER_DOUBLING,

@@ -4,16 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
 from karez.core.identity import Project
-from karez.core.resources import (
-    DeviceKind,
-    MaintenanceWindow,
-    Node,
-    NodeId,
-    NodeState,
-    ResourceRequest,
-)
-from karez.core.workloads import Allocation, GangRole, GangSpec, NodeAffinity, Topology, WorkloadId
+from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import Allocation, WorkloadId
 from karez.scheduling.engine import Start
 from karez.scheduling.explain.explain import explain, explain_all
 from karez.scheduling.explain.hypothetical import apply_change

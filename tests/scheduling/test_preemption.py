@@ -6,16 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec, NodeAffinity, Topology
 from karez.core.identity import Project
-from karez.core.resources import (
-    DeviceKind,
-    MaintenanceWindow,
-    Node,
-    NodeId,
-    NodeState,
-    ResourceRequest,
-)
-from karez.core.workloads import GangSpec, NodeAffinity, Topology, WorkloadId
+from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import WorkloadId
 from karez.scheduling.engine import Action, Preempt, Resize, SchedulingEngine, Start
 from karez.scheduling.preemption.defragment import plan_defrag
 from karez.scheduling.queue.fair_share import HALF_LIFE_S, MAX_DOUBLINGS, FairShare

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from karez.core.devices import DeviceKind
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind
 from karez.scheduling.queue.order import SchedulingPolicy
 from karez.scheduling.queue.quota import share_of
 from karez.scheduling.snapshot import Snapshot, engine_from

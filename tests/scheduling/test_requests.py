@@ -7,20 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import karez
+from karez.core.devices import Device, DeviceKind
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity
+from karez.core.grants import Grant
 from karez.core.identity import Project
 from karez.core.jobfile import parse_job
-from karez.core.resources import (
-    Device,
-    DeviceKind,
-    Grant,
-    MaintenanceWindow,
-    Node,
-    NodeId,
-    ResourceRequest,
-    parse_resource_request,
-    resource_request_from,
-)
-from karez.core.workloads import GangRole, GangSpec, NodeAffinity
+from karez.core.nodes import MaintenanceWindow, Node, NodeId
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request, resource_request_from
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import free_pool
 from karez.scheduling.placement.placement import explain_unplaced, place_gang

@@ -4,18 +4,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from karez.core.devices import Device, DeviceKind, Health
+from karez.core.gangs import GangSpec, Topology
+from karez.core.grants import Grant
 from karez.core.identity import Project
-from karez.core.resources import (
-    Device,
-    DeviceKind,
-    Grant,
-    Health,
-    Node,
-    NodeId,
-    NodeState,
-    ResourceRequest,
-)
-from karez.core.workloads import Allocation, GangSpec, Topology, WorkloadId
+from karez.core.nodes import Node, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import Allocation, WorkloadId
 from karez.scheduling.engine import Decision, Start, Wait
 from karez.scheduling.placement.capacity import Pool, free_pool
 from karez.scheduling.placement.placement import explain_unplaced, place_gang, place_more

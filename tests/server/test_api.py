@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
+from karez.core.devices import DeviceKind
 from karez.core.identity import EVERYWHERE, KeySpec, Project, Role
-from karez.core.resources import DeviceKind
 from karez.core.settings import Settings
 from karez.core.workloads import State
 from karez.drivers.blobs import FsspecBlobs

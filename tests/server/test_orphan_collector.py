@@ -1,7 +1,9 @@
 """What is not held on a node is ended soon; memory that may still be wanted stays a while."""
 
-from karez.core.ports import ProcessInfo
-from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.devices import DeviceKind
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.processes import ProcessInfo
 from karez.core.workloads import Allocation, WorkloadId
 from karez.server.controllers.orphan_collector import OrphanCollector
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from karez.core.identity import EVERYWHERE, Role
+from karez.core.nodes import NodeState
 from karez.core.recovery import Transition
-from karez.core.resources import NodeState
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.services.recovery_service import waits
 from karez.training.recovery.node_health import FIRST_REST_S

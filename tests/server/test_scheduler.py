@@ -7,8 +7,11 @@ from random import Random
 
 import pytest
 
-from karez.core.resources import MaintenanceWindow, NodeId, NodeState, ResourceRequest
-from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
+from karez.core.gangs import GangSpec
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import MaintenanceWindow, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import State, Status, WorkloadId, WorkloadKind
 from karez.server.controllers.scheduler import LENT_S, RESIZE_S, Scheduler
 from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore

@@ -10,10 +10,12 @@ import pytest
 
 from karez.cli.inventory_files import kept_inventory, lines_of
 from karez.core.codec import to_json
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import WhatIf
-from karez.core.resources import DeviceKind, NodeId, ResourceRequest
-from karez.core.workloads import GangSpec
+from karez.core.gangs import GangSpec
+from karez.core.nodes import NodeId
+from karez.core.resource_requests import ResourceRequest
 from karez.scheduling.engine import SchedulingEngine
 from karez.simulation import inventories, workloads
 from karez.simulation.colocation import Colocation, colocate, read_demand

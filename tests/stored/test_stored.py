@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from karez.core.devices import Health
+from karez.core.nodes import NodeId
 from karez.core.receipts import check
-from karez.core.resources import Health, NodeId
 from karez.core.workloads import State, WorkloadId
 from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore

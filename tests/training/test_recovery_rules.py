@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from karez.core.ports import ProcessSample
+from karez.core.jobs import LADDER
+from karez.core.nodes import Node, NodeId, NodeState
+from karez.core.processes import ProcessSample
 from karez.core.receipts import Receipt
 from karez.core.recovery import FaultPhase, FaultReport, Severity
-from karez.core.resources import Node, NodeId, NodeState
-from karez.core.workloads import LADDER
 from karez.training.recovery import ladder
 from karez.training.recovery.checkpoint_interval import (
     CheckpointCadence,

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 from karez.core.workloads import EndReason
 from karez.training.recovery.commands import (
     DropReplicas,

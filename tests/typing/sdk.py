@@ -8,9 +8,12 @@ from karez import AsyncClient, Client, JobSpec
 from karez.core.api_models import NewKey
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.explanations import Explanation
+from karez.core.gangs import GangSpec
 from karez.core.identity import KeySpec
-from karez.core.resources import Node
-from karez.core.workloads import GangSpec, Job, Service, State
+from karez.core.jobs import Job
+from karez.core.nodes import Node
+from karez.core.services import Service
+from karez.core.workloads import State
 
 
 def exports() -> None:

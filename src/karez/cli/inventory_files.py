@@ -8,8 +8,8 @@ from pathlib import Path
 
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
-from karez.core.resources import Node
-from karez.core.workloads import check_name
+from karez.core.names import check_name
+from karez.core.nodes import Node
 
 
 @contextmanager

@@ -18,12 +18,14 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.codec import to_json
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
+from karez.core.goodput import Goodput
 from karez.core.identity import KeySpec, Principal, Project
-from karez.core.receipts import Goodput
+from karez.core.jobs import Job, JobSpec
+from karez.core.nodes import MaintenanceWindow, Node, NodeOverride
 from karez.core.recovery import FaultReport, Transition
-from karez.core.resources import MaintenanceWindow, Node, NodeOverride
+from karez.core.services import Service, ServiceSpec
 from karez.core.usage import AuditRow, MetricRow, UsageRow
-from karez.core.workloads import Allocation, Job, JobSpec, Service, ServiceSpec, State
+from karez.core.workloads import Allocation, State
 
 T = TypeVar("T")
 

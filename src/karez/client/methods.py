@@ -12,7 +12,9 @@ from karez.client.steps import Emit, Flow, Items, pause, work
 from karez.client.upload import all_local_files
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, Lineage
 from karez.core.errors import BadRequest, Failed
-from karez.core.workloads import ENDED, Job, JobSpec, Service, ServiceSpec, State
+from karez.core.jobs import Job, JobSpec
+from karez.core.services import Service, ServiceSpec
+from karez.core.workloads import ENDED, State
 
 
 class Methods(Driver):

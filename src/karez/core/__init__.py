@@ -1,5 +1,5 @@
-"""Nouns, units, errors, ports, settings. Imports nothing of ours.
+"""Nouns, units, errors, ports and settings that every room shares.
 
-What every room shares: frozen dataclasses for nouns, Protocols for edges, one class per error a
-user may meet. No I/O except parsing what is handed in.
+Frozen dataclasses for nouns, Protocols for edges, one class per error a user may meet. Imports
+nothing else of karez, and does no I/O except parsing what is handed in.
 """

@@ -1,4 +1,4 @@
-"""What the API shows beside the nouns themselves."""
+"""Answers of the API that are not nouns of `core` themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from karez.core.identity import Role
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The cloud in one look."""
+    """Summary of the cloud: nodes, devices, jobs, services, addresses."""
 
     version: str
     nodes: Mapping[str, int]
@@ -27,13 +27,13 @@ class LogPiece:
     name: str
     text: str
     next: int
-    """Offset to ask for next."""
+    """Offset of the next piece."""
     size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyView:
-    """A key without anything that could be used in its place."""
+    """A key without its secret and digest."""
 
     id: str
     name: str
@@ -45,7 +45,7 @@ class KeyView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A new key. `key` is shown this once."""
+    """A new key. `key` is shown only this once."""
 
     id: str
     key: str
@@ -56,7 +56,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiptView:
-    """A receipt with its two figures worked out."""
+    """A receipt with `steps_lost` and `recovery_s` computed."""
 
     id: str
     job: str
@@ -85,7 +85,7 @@ class ReceiptView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicKey:
-    """What receipts are checked with."""
+    """Public key that receipts are verified with."""
 
     public: str
     """Ed25519, 32 bytes in hexadecimal digits."""
@@ -94,7 +94,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinConfig:
-    """What a host needs to join."""
+    """Configuration that a host needs to join the cloud."""
 
     ray_address: str
     ray_token: str

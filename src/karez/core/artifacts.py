@@ -1,4 +1,4 @@
-"""Datasets, models, checkpoints, reports: content-addressed, owned, with their lineage."""
+"""Artifacts: datasets, models, code, checkpoints and reports, content-addressed, with lineage."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NewType
 
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 
 ArtifactId = NewType("ArtifactId", str)
 """`art-` and the first 20 hex digits of the manifest's SHA-256."""
 
 
 class ArtifactKind(StrEnum):
-    """What an artifact holds."""
+    """Kind of content of an artifact."""
 
     DATASET = "dataset"
     MODEL = "model"
@@ -43,7 +43,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """Where an artifact comes from."""
+    """Origin of an artifact: its job, inputs, receipts, source and licence."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
@@ -57,7 +57,7 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactSpec:
-    """An artifact about to be registered: its files are in the blob store already."""
+    """An artifact to be registered; its files are in the blob store already."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
@@ -82,12 +82,12 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """All files together."""
+        """Sum of the sizes of all files."""
         return sum(file.size_bytes for file in self.spec.files)
 
 
 def artifact_id(spec: ArtifactSpec) -> ArtifactId:
-    """The id that follows from project, kind and content, so the same files are registered once."""
+    """Derive the id from project, kind and content, so that the same files are registered once."""
     manifest = "\n".join(
         f"{file.sha256} {file.size_bytes} {file.path}"
         for file in sorted(spec.files, key=lambda file: file.path)

@@ -1,28 +1,28 @@
-"""Faults on purpose: what is asked for, as a plan that a seed decides. Pure."""
+"""Plans of injected faults, reproducible from a seed. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from karez.core.ports import FaultKind
-from karez.core.resources import FORBID
+from karez.core.fault_injection import FaultKind
+from karez.core.validation import FORBID
 
 MAX_FAULTS = 10_000
 MAX_DELAY_S = 60.0
 HEALED = frozenset(
     {FaultKind.KILL, FaultKind.STOP, FaultKind.CORRUPT, FaultKind.LINK, FaultKind.NODE}
 )
-"""Faults that a gang recovers from, and writes a receipt; the others it must not notice."""
+"""Faults that a gang recovers from, with a receipt; the others must not disturb it."""
 SHARED = frozenset({FaultKind.REPLICA_SERVER, FaultKind.CONTROLLER, FaultKind.CONTROL})
-"""Faults of what other jobs use too: for admins of all projects."""
+"""Faults of processes that other jobs use too: only for admins of all projects."""
 MAX_AT_ONCE = 64
 TOGETHER = 0.15
-"""Share of faults that hit while the recovery from the one before is under way."""
+"""Share of faults that are injected during the recovery from the previous fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSpec:
-    """One fault to be caused."""
+    """One fault to inject."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
@@ -39,7 +39,7 @@ class FaultSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectedFault:
-    """When a fault was caused, by control's clock."""
+    """A fault that was injected, and when, by control's clock."""
 
     what: FaultKind
     rank: int
@@ -47,33 +47,33 @@ class InjectedFault:
 
 
 def parse_faults(text: str) -> list[FaultKind]:
-    """`kill:50,stop:3` as a list of faults, one by one.
+    """Expand `kill:50,stop:3` into a list of faults.
 
     Raises:
-        ValueError: An unknown fault, or a count that is none.
+        ValueError: An unknown fault, or an invalid count.
     """
-    found: list[FaultKind] = []
+    faults: list[FaultKind] = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, _, count = word.partition(":")
         try:
             what = FaultKind(name)
         except ValueError:
-            names = ", ".join(harm.value for harm in FaultKind)
+            names = ", ".join(kind.value for kind in FaultKind)
             raise ValueError(f"there is no fault {name!r}; there are {names}") from None
         if count and not count.isdecimal():
             raise ValueError(f"{word!r} should read FAULT:COUNT, such as kill:50")
-        found += [what] * int(count or 1)
-        if len(found) > MAX_FAULTS:
+        faults += [what] * int(count or 1)
+        if len(faults) > MAX_FAULTS:
             raise ValueError(f"more than {MAX_FAULTS:,} faults")
-    if not found:
+    if not faults:
         raise ValueError("name at least one fault, such as kill:50")
-    return found
+    return faults
 
 
 def plan_faults(faults: Sequence[FaultKind], *, ranks: int, seed: int) -> list[list[FaultSpec]]:
-    """Shuffle faults over ranks: groups to be caused one after another has been recovered from.
+    """Shuffle faults over ranks, in groups: each is injected after recovery from the previous one.
 
-    Some groups have a second fault that comes while the first is being dealt with.
+    Some groups have a second fault, injected during the recovery from the first.
     """
     import numpy as np  # noqa: PLC0415 - the client imports this module and works without NumPy
 
@@ -82,8 +82,8 @@ def plan_faults(faults: Sequence[FaultKind], *, ranks: int, seed: int) -> list[l
     groups: list[list[FaultSpec]] = []
     for what in order:
         rank = int(chance.integers(ranks))
-        joins = chance.random() < TOGETHER and what in HEALED
-        if joins and groups and groups[-1][0].what in HEALED and len(groups[-1]) == 1:
+        overlaps = chance.random() < TOGETHER and what in HEALED
+        if overlaps and groups and groups[-1][0].what in HEALED and len(groups[-1]) == 1:
             delay_s = float(chance.uniform(0.0, 0.1))
             groups[-1].append(FaultSpec(what=what, rank=rank, after_s=round(delay_s, 4)))
         else:

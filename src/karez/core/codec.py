@@ -21,25 +21,25 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def to_json(value: object) -> Any:
-    """A value made of dicts, lists and scalars."""
+    """Convert a value to dicts, lists and scalars."""
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
 def to_text(value: object) -> str:
-    """JSON text of a dataclass."""
+    """Write a dataclass as JSON text."""
     return _adapter(type(value)).dump_json(value).decode()
 
 
 def to_brief_text(value: object) -> str:
-    """JSON text of a dataclass, without what is as by default."""
+    """Write a dataclass as JSON text, without fields that have their default."""
     return _adapter(type(value)).dump_json(value, exclude_defaults=True).decode()
 
 
 def from_json(kind: type[T], data: Any) -> T:
-    """A typed value from parsed JSON.
+    """Read a typed value from parsed JSON.
 
     Raises:
-        ValueError: It does not describe one; the message names the field.
+        ValueError: The data does not describe a `kind`; the message names the field.
     """
     try:
         value: T = _adapter(kind).validate_python(data)
@@ -49,7 +49,7 @@ def from_json(kind: type[T], data: Any) -> T:
 
 
 def from_text(kind: type[T], text: str | bytes) -> T:
-    """A typed value from JSON text. Raises ValueError as `from_json`."""
+    """Read a typed value from JSON text. Raises ValueError as `from_json`."""
     try:
         value: T = _adapter(kind).validate_json(text)
     except ValidationError as error:
@@ -58,7 +58,7 @@ def from_text(kind: type[T], text: str | bytes) -> T:
 
 
 def explain(error: ValidationError) -> str:
-    """The first complaint, with the place it is about."""
+    """Describe the first validation error, with the field it is about."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

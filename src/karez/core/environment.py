@@ -1,6 +1,6 @@
 """Every `KAREZ_*` name of the environment: the contract between karez, its processes and yours.
 
-Each constant says what it means, who sets it, who reads it, and what holds where it is absent.
+Each constant says what it means, who sets it, who reads it, and its default.
 docs/environment.md is the same as a table. Every setting of a cloud has a name here too: see
 `of_setting`.
 """
@@ -8,7 +8,7 @@ docs/environment.md is the same as a table. Every setting of a cloud has a name 
 from typing import Final
 
 PREFIX: Final = "KAREZ_"
-"""What every name begins with."""
+"""Prefix of every name."""
 
 
 def of_setting(field: str) -> str:
@@ -16,7 +16,7 @@ def of_setting(field: str) -> str:
     return PREFIX + field.upper()
 
 
-# Where a cloud is, and who asks
+# Addresses and the key of a client
 URL: Final = "KAREZ_URL"
 """Address of the control API, such as `http://10.0.0.1:7070`.
 
@@ -38,7 +38,7 @@ HOME: Final = "KAREZ_HOME"
 Set by: the user, `karez up --home`. Read by: `karezd`, `karez`, `karez.Client`. Default:
 `~/.karez`."""
 
-# Settings of a cloud that the command line hands on
+# Settings of a cloud that command-line options set
 HOST: Final = "KAREZ_HOST"
 """Address that control, gateway and Ray listen on.
 
@@ -169,7 +169,7 @@ Set by: the steward. Read by: `training.session`. Default: `0`."""
 GENERATION: Final = "KAREZ_GENERATION"
 """Number of the gang's generation, for its rendezvous store.
 
-Set by: the foreman. Read by: the rendezvous store. Default: none; must be set."""
+Set by: the job controller. Read by: the rendezvous store. Default: none; must be set."""
 RESTORE: Final = "KAREZ_RESTORE"
 """Folder of the stored checkpoint to go on from.
 
@@ -183,17 +183,17 @@ SLOTS: Final = "KAREZ_SLOTS"
 
 Set by: the steward. Read by: `training.session`. Default: empty."""
 KEEPER: Final = "KAREZ_KEEPER"
-"""Address (host:port) of this node's keeper.
+"""Address (host:port) of this node's replica server.
 
 Set by: the steward. Read by: `training.session`. Default: empty."""
 KEEPERS: Final = "KAREZ_KEEPERS"
-"""Addresses of all the gang's keepers by rank, separated by commas.
+"""Addresses of the gang's replica servers by rank, separated by commas.
 
 Set by: control. Read by: `training.session`. Default: empty."""
 KEEPER_TOKEN: Final = "KAREZ_KEEPER_TOKEN"
-"""Secret that the keeper wants to hear; for the keeper, the one it derives the jobs' from.
+"""Token for the replica server; for that server itself, the secret that jobs' tokens derive from.
 
-Set by: the steward. Read by: `training.session`, the keeper. Default: empty."""
+Set by: the steward. Read by: `training.session`, the replica server. Default: empty."""
 
 # The engine of a service; internal
 ENGINE_MODEL: Final = "KAREZ_ENGINE_MODEL"

@@ -19,15 +19,15 @@ class KarezError(Exception):
     advice: ClassVar[str]
 
     def what(self) -> str:
-        """What happened: one sentence with the values in it."""
+        """Say what happened: one sentence with the values in it."""
         return self.message.format_map(self.facts())
 
     def hint(self) -> str:
-        """What to do next, as a command where there is one."""
+        """Say what to do next, as a command where there is one."""
         return self.advice.format_map(self.facts())
 
     def facts(self) -> dict[str, str | int]:
-        """The values of all fields by name, as they cross the wire."""
+        """Return the values of all fields by name, as the API sends them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __str__(self) -> str:
@@ -48,10 +48,10 @@ class BadRequest(KarezError):
     fix: str = "Correct it and try again."
 
     def what(self) -> str:
-        """The problem as a sentence; a path or an option at its start keeps its case."""
+        """Write the problem as a sentence; a path or an option at its start keeps its case."""
         is_word = self.problem.split(" ", 1)[0].isalpha()
-        begun = self.problem[:1].upper() + self.problem[1:] if is_word else self.problem
-        return begun + ("" if begun.endswith(".") else ".")
+        sentence = self.problem[:1].upper() + self.problem[1:] if is_word else self.problem
+        return sentence + ("" if sentence.endswith(".") else ".")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -65,7 +65,7 @@ class NotFound(KarezError):
     name: str
 
     def hint(self) -> str:
-        """The command that lists such things."""
+        """Name the command that lists such things."""
         plural = {"dataset": "data", "project": "projects"}.get(self.noun, f"{self.noun}s")
         return f"`karez {plural} list` shows what there is."
 
@@ -231,12 +231,12 @@ class Remote(KarezError):
 
 
 def every_error() -> tuple[type[KarezError], ...]:
-    """All error classes, for the documentation and its test."""
+    """List all error classes, for the documentation and its test."""
     return tuple(sorted(KarezError.__subclasses__(), key=lambda error: error.code))
 
 
 def error_from(code: str, facts: Mapping[str, object]) -> KarezError | None:
-    """The error that was sent as its code and facts; None if this version cannot rebuild it."""
+    """Rebuild an error from its code and facts; None if this version cannot."""
     kind = next((error for error in every_error() if error.code == code), None)
     if kind is None:
         return None
@@ -246,5 +246,5 @@ def error_from(code: str, facts: Mapping[str, object]) -> KarezError | None:
             values[field.name] = facts[field.name]
         elif field.default is MISSING:
             return None
-    made: KarezError = kind(**values)
-    return made
+    rebuilt: KarezError = kind(**values)
+    return rebuilt

@@ -1,11 +1,14 @@
-"""Why a workload waits, when it may start, and the smallest change that would start it."""
+"""Explanations of waiting workloads: reasons, estimates, suggested changes, what-if results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID, DeviceKind, Node, NodeId
-from karez.core.workloads import GangSpec, State, Topology, WorkloadId
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec, Topology
+from karez.core.nodes import Node, NodeId
+from karez.core.validation import FORBID
+from karez.core.workloads import State, WorkloadId
 
 MAX_NEW_NODES = 12_500
 """The design goes to 100,000 devices."""
@@ -13,19 +16,19 @@ MAX_NEW_NODES = 12_500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfitReason:
-    """How far the pool could go along with one alternative."""
+    """Why one alternative of a request does not fit the pool."""
 
     asked: str
     """The alternative, in words."""
     workers: int
-    """The most that fit at once."""
+    """Workers that fit at once."""
     needed: int
-    """The fewest that the workload starts with."""
+    """Fewest workers that the workload starts with."""
     nodes: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> nodes that it rules out."""
+    """Reason -> number of nodes that it rules out."""
     devices_free: float = 0.0
     devices: float = 0.0
-    """Of the kind, on nodes that take work."""
+    """Devices of the kind, on nodes that take work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +38,16 @@ class QuotaLine:
     project: str
     kind: DeviceKind
     limit: float
-    """What it may hold right now: its cap, or its guarantee and what its cohort lends."""
+    """Devices the project may hold now: its cap, or its guarantee plus what its cohort lends."""
     held: float
     asked: float
     guarantee: float | None = None
-    """In its cohort, if it is in one."""
+    """Guarantee in its cohort; None outside a cohort."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceHolder:
-    """Who holds devices of a kind that is asked for."""
+    """A workload that holds devices of a requested kind."""
 
     id: WorkloadId
     project: str
@@ -56,25 +59,25 @@ class ResourceHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestedChange:
-    """Something that would start the workload now; what is left out stays as it is."""
+    """A change that would start the workload now; fields left out do not change."""
 
     what: str
-    """In words, with the command where there is one."""
+    """The change in words, with the command where there is one."""
     priority: int | None = None
-    """Its new priority."""
+    """New priority of the workload."""
     quota: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """New caps of its project."""
+    """New caps of the workload's project."""
     guarantee: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """New guarantees of its project in its cohort."""
+    """New guarantees of the workload's project in its cohort."""
     workers: int | None = None
     kind: DeviceKind | None = None
     topology: Topology | None = None
     stop: tuple[WorkloadId, ...] = ()
     anywhere: bool = False
-    """It gives up where its workers may stand."""
+    """Whether the workload gives up its node affinity."""
     uncordon: tuple[NodeId, ...] = ()
     unplan: tuple[NodeId, ...] = ()
-    """Nodes whose maintenance is called off."""
+    """Nodes whose maintenance is cancelled."""
     add: tuple[Node, ...] = ()
 
 
@@ -82,9 +85,9 @@ class SuggestedChange:
 class Estimate:
     """When a workload will probably start, in UTC epoch seconds.
 
-    An end that nobody knows is taken from how long that workload has run: with nothing else
-    known, it goes on for less than a quarter as long again with one chance in five, for more than
-    four times as long with one chance in five, and for as long again in the middle.
+    An unknown end of a workload is estimated from how long the workload has run. It goes on for
+    less than a quarter of that time with probability 1/5, for more than four times as long with
+    probability 1/5, and for the same time in the median.
 
     Source of the rule: J. R. Gott, "Implications of the Copernican principle for our future
     prospects", Nature 363, 1993.
@@ -93,43 +96,43 @@ class Estimate:
     early: float
     middle: float
     late: float | None
-    """None: some of what must end first may run for ever."""
+    """None: a workload that must end first may run for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """The answer to `karez why`."""
+    """Answer of `karez why`."""
 
     id: WorkloadId
     name: str
     state: State
     reason: str
     ahead: int = 0
-    """How many stand before it in line."""
+    """Number of workloads ahead in the queue."""
     hurdles: tuple[UnfitReason, ...] = ()
     quota: tuple[QuotaLine, ...] = ()
     holders: tuple[ResourceHolder, ...] = ()
     starts: Estimate | None = None
     changes: tuple[SuggestedChange, ...] = ()
-    """Each by itself would start it now; the smallest first."""
+    """Changes that would each start the workload now; the smallest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """A change of the cloud to be thought through; nothing is done."""
+    """A hypothetical change of the cloud; nothing is carried out."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
     remove: tuple[NodeId, ...] = ()
     add: int = 0
     like: NodeId | None = None
-    """New nodes are like this one."""
+    """Node that the new nodes are copies of."""
     quota: Mapping[str, Mapping[DeviceKind, int]] = field(default_factory=dict)
-    """Project -> its new limits."""
+    """Project -> new limits of the project."""
     submit: GangSpec | None = None
-    """A workload that somebody might submit."""
+    """Gang of a hypothetical workload."""
     project: str = "default"
-    """Its project."""
+    """Project of the hypothetical workload."""
     priority: int = 0
 
     def __post_init__(self) -> None:
@@ -141,7 +144,7 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelocatedWorkload:
-    """One workload that would go to other places."""
+    """One workload that would be moved to other nodes."""
 
     id: WorkloadId
     project: str
@@ -152,18 +155,18 @@ class RelocatedWorkload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefragResult:
-    """The answer to `karez pool defragment`: what to move, what that frees, what it costs."""
+    """Answer of `karez pool defragment`: workloads to move, nodes freed, cost."""
 
     moves: tuple[RelocatedWorkload, ...]
     freed: tuple[NodeId, ...]
-    """Nodes that nobody would use."""
+    """Nodes that would be empty."""
     lost_device_s: float
     carried_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadDiff:
-    """What would be different for one workload."""
+    """Difference of one workload between now and the hypothetical cloud."""
 
     id: WorkloadId
     project: str
@@ -174,7 +177,7 @@ class WorkloadDiff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIfResult:
-    """The answer to `karez what-if`: only what would be different."""
+    """Answer of `karez what-if`: only the workloads that would differ."""
 
     effects: tuple[WorkloadDiff, ...]
     waiting_before: int

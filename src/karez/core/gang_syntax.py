@@ -1,9 +1,9 @@
-"""A gang in words: the grammar that the command line and Python share with the workload file."""
+"""Text syntax of gangs, shared by the command line and Python."""
 
 from collections.abc import Sequence
 
-from karez.core.resources import parse_resource_request
-from karez.core.workloads import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.resource_syntax import parse_resource_request
 
 
 def make_gang(  # noqa: PLR0913 - the words of a gang
@@ -16,19 +16,19 @@ def make_gang(  # noqa: PLR0913 - the words of a gang
     roles: Sequence[str] | None = None,
     spares: int = 0,
 ) -> GangSpec:
-    """A gang in words: `make_gang("2:4:16", ["npu=1,cpu=8", "gpu=1,speed=0.8"], spares=1)`.
+    """Build a gang from text: `make_gang("2:4:16", ["npu=1,cpu=8", "gpu=1,speed=0.8"], spares=1)`.
 
     Args:
         workers: A number, MIN:WANT or MIN:WANT:MAX.
-        each: What one worker needs, in alternatives; cpu=1 by default.
-        topology: Where workers stand towards each other.
-        on: Only these nodes, or `label=value`.
-        off: None of these.
+        each: Alternatives of what one worker needs; cpu=1 by default.
+        topology: Where workers are placed in relation to each other.
+        on: Nodes, or `label=value`, of which one must match.
+        off: Nodes, or `label=value`, of which none may match.
         roles: NAME:COUNT:NEED, such as `loader:2:cpu=4`.
-        spares: Workers' places held in reserve.
+        spares: Workers' grants held in reserve.
 
     Raises:
-        ValueError: Something is not written like this, or contradicts itself.
+        ValueError: Invalid syntax, or values that contradict each other.
     """
     numbers = workers.split(":")
     if len(numbers) > 3 or not all(number.isdigit() for number in numbers):

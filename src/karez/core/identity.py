@@ -1,20 +1,21 @@
-"""Who may do what: roles, keys, projects."""
+"""Access control: roles, keys, projects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID, DeviceKind
-from karez.core.workloads import check_name
+from karez.core.devices import DeviceKind
+from karez.core.names import check_name
+from karez.core.validation import FORBID
 
 MAX_WEIGHT = 1_000_000
 EVERYWHERE = "*"
-"""The project of a key that is good for all projects."""
+"""Project of a key that is valid for all projects."""
 
 
 class Role(StrEnum):
-    """What a key may do. Each people's role includes the ones before it."""
+    """Permissions of a key. MEMBER includes VIEWER, and ADMIN includes both."""
 
     VIEWER = "viewer"
     MEMBER = "member"
@@ -22,14 +23,14 @@ class Role(StrEnum):
     NODE = "node"
     GATEWAY = "gateway"
     MONITOR = "monitor"
-    """It may report faults, and nothing else."""
+    """A monitor may report faults, and nothing else."""
 
 
 _RANK = {Role.VIEWER: 1, Role.MEMBER: 2, Role.ADMIN: 3}
 
 
 def includes(held: Role, needed: Role) -> bool:
-    """Whether a key with role `held` may do what asks for `needed`."""
+    """Whether role `held` includes the permissions of role `needed`."""
     if needed == Role.MONITOR:
         return held in (Role.MONITOR, Role.ADMIN)
     if held not in _RANK or needed not in _RANK:
@@ -39,7 +40,7 @@ def includes(held: Role, needed: Role) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who makes a request."""
+    """The key that a request was made with."""
 
     key_id: str
     name: str
@@ -47,13 +48,13 @@ class Principal:
     role: Role
 
     def sees(self, project: str) -> bool:
-        """Whether this key is good for a project."""
+        """Whether this key is valid for a project."""
         return self.project in (EVERYWHERE, project)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpec:
-    """A key about to be made."""
+    """A key to be created."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
@@ -64,7 +65,7 @@ class KeySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key as the store knows it: never the secret."""
+    """An API key as stored: its digest, never the secret."""
 
     id: str
     name: str
@@ -80,21 +81,21 @@ class Project:
     """A team with its quota; a kind not named is unlimited.
 
     Amounts are thousandths of devices, and bytes of memory and storage. Projects of a cohort lend
-    each other what of their guarantees they do not use.
+    each other the unused part of their guarantees.
     """
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
     name: str
     quota: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """The cap: it never holds more."""
+    """Caps: the project never holds more."""
     cohort: str = ""
     guarantee: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """What it may always take, in its cohort."""
+    """Amounts that the project may always take in its cohort."""
     lend: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """The most of its guarantee that others may borrow; a kind not named is lent whole."""
+    """Greatest part of the guarantee that others may borrow; a kind not named is lent whole."""
     weight: int = 1
-    """Its part of what projects share: one of weight 2 may use twice as much as one of weight 1."""
+    """Weight in fair sharing: a project of weight 2 may use twice as much as one of weight 1."""
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -1,21 +1,15 @@
-"""A workload's TOML file, parsed once at the door."""
+"""Parser of job files (TOML)."""
 
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from karez.core.resources import ResourceRequest, parse_resource_request, resource_request_from
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.jobs import JobSpec, Retry
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request, resource_request_from
 from karez.core.units import parse_seconds
-from karez.core.workloads import (
-    EndReason,
-    GangRole,
-    GangSpec,
-    JobSpec,
-    NodeAffinity,
-    Retry,
-    Topology,
-    WorkloadKind,
-)
+from karez.core.workloads import EndReason, WorkloadKind
 
 _TOP = {
     "name",
@@ -39,10 +33,10 @@ _TOP = {
 
 
 def parse_job(text: str) -> JobSpec:
-    """A job from TOML text.
+    """Parse a job from TOML text.
 
     Raises:
-        ValueError: No TOML, an unknown key, or a value that makes no sense.
+        ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
     try:
         table = tomllib.loads(text)
@@ -74,7 +68,7 @@ def parse_job(text: str) -> JobSpec:
 
 
 def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The `[recovery]` table: which rungs, in which order, how many copies, chaos or not."""
+    """Parse the `[recovery]` table: which rungs, in which order, how many copies, chaos or not."""
     _only(table, {"ladder", "order", "peers", "chaos"}, "[recovery]")
     fields: dict[str, Any] = {}
     if "ladder" in table:
@@ -89,7 +83,7 @@ def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_gang(table: Mapping[str, Any]) -> GangSpec:
-    """The `[gang]` table. Raises ValueError as `parse_job`."""
+    """Parse the `[gang]` table. Raises ValueError as `parse_job`."""
     known = {"workers", "each", "topology", "on", "off", "spares", "roles"}
     _only(table, known, "[gang]")
     roles = table.get("roles", ())

@@ -1,4 +1,4 @@
-"""Which extra of the distribution installs a package that is missing here."""
+"""Extras of the distribution, and which one installs a missing package."""
 
 from collections.abc import Mapping
 

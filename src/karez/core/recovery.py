@@ -1,10 +1,10 @@
-"""What recoveries are made from and decided by: stored parts, the protocol's log, incidents."""
+"""Records behind recoveries: checkpoint parts, transitions of the protocol, fault reports."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,35 +15,35 @@ class CheckpointPart:
     rank: int
     digest: str
     world: int
-    """How many ranks were to store this step; 0: the others had nothing left to store."""
+    """Number of ranks that were to store this step; 0: the others had nothing left to store."""
     whole: bool = False
-    """Whether it holds all that the ranks have in common, so that any rank can start from it."""
+    """Whether the part holds everything the ranks have in common, so that any rank can load it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A change of a gang's phase, written before it is acted on."""
+    """A change of a gang's phase, stored before it is carried out."""
 
     at: float
     generation: int
     phase: str
     body: str = ""
-    """What the next foreman must know, as JSON."""
+    """State for the next job controller, as JSON."""
 
 
 class Severity(StrEnum):
-    """How bad a reported fault is."""
+    """Severity of a reported fault."""
 
     MINOR = "minor"
-    """Kept; enough of them in a short time count as one that is major."""
+    """Recorded; enough minor faults in a short time count as a major one."""
     MAJOR = "major"
-    """It counts against its node like a lost process."""
+    """Counts against the node like a lost process."""
     FATAL = "fatal"
-    """Nothing goes on there: jobs leave, and nothing new is placed."""
+    """The node is unusable: jobs leave it, and nothing new is placed on it."""
 
 
 class FaultPhase(StrEnum):
-    """Whether a fault has begun, is over, or came and went."""
+    """Phase of a reported fault: begun, over, or momentary."""
 
     OCCUR = "occur"
     RECOVER = "recover"
@@ -52,7 +52,7 @@ class FaultPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultReport:
-    """What monitoring says of a node or of one of its devices.
+    """A report by monitoring about a node or one of its devices.
 
     The fields follow what MindCluster's public fault interface asks of its senders: who, where,
     which code, how bad, and whether it has begun or is over.
@@ -66,10 +66,10 @@ class FaultReport:
     level: Severity = Severity.MAJOR
     occasion: FaultPhase = FaultPhase.ONCE
     device: int | None = None
-    """Index on the node; none: the node itself."""
+    """Index of the device on the node; None: the node itself."""
     detail: str = ""
     at: float = 0.0
-    """When, UTC epoch seconds; 0: now."""
+    """Time of the fault, UTC epoch seconds; 0: now."""
 
     def __post_init__(self) -> None:
         for name in ("sender", "node", "code"):

@@ -1,4 +1,4 @@
-"""What the gateway must know, as control tells it."""
+"""Routing table of the gateway, as control sends it."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class GatewayKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A service and where its ready replicas listen."""
+    """A service and the URLs of its ready replicas."""
 
     service: str
     project: str
@@ -27,11 +27,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Everything the gateway routes by; it works on with the last one while control is away."""
+    """Keys and routes of the gateway, which keeps using the last table while control is away."""
 
     keys: tuple[GatewayKey, ...] = ()
     routes: tuple[Route, ...] = ()
 
     def visible(self, key: GatewayKey) -> tuple[Route, ...]:
-        """The services a key may call."""
+        """List the services that a key may call."""
         return tuple(r for r in self.routes if key.project in (EVERYWHERE, r.project))

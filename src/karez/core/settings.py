@@ -1,4 +1,4 @@
-"""All options of a cloud: one frozen tree, resolved from file, environment and flags."""
+"""Settings of a cloud, resolved from file, environment and flags."""
 
 import tomllib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from karez.core.environment import of_setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Options, each documented under its field. The environment name is KAREZ_<FIELD>."""
+    """Settings, each documented under its field. The environment name is KAREZ_<FIELD>."""
 
     home: str = "~/.karez"
     """Folder that holds all state of this cloud."""
     host: str = "127.0.0.1"
-    """Address that control, gateway and Ray listen on. Not loopback: a cluster others can join."""
+    """Address that control, gateway and Ray listen on; if not loopback, other hosts can join."""
     port: int = 7070
     """Port of the control API."""
     gateway_port: int = 7080
@@ -31,24 +31,25 @@ class Settings:
     node: str = ""
     """Name of this node; empty is the host name."""
     cpus: int = 0
-    """CPU devices this node offers; 0 is all it has."""
+    """CPU devices this node offers; 0 is all."""
     object_store_bytes: int = 100_000_000
     """Shared memory Ray may take on a node. karez moves no state through it."""
     tick_s: float = 0.5
-    """Longest pause between two looks of the scheduler."""
+    """Longest pause between two passes of the scheduler."""
     lease_s: float = 4.0
-    """How long a control owns a workload without renewing it."""
+    """How long a control process owns a workload without renewing its lease."""
     fence_s: float = 600.0
-    """How long a node works on without hearing from any control before it stops its processes."""
+    """How long a node goes on without contact to control before it stops its processes."""
     node_silence_s: float = 4.0
     """How long a node may be silent before its workers are moved."""
     heartbeat_s: float = 1.0
-    """How long the pulse of a node with work on it may be silent before its ranks are moved."""
+    """How long the heartbeat of a node with work may be missing before its ranks are moved."""
     checkpoint_s: float = 0.0
     """Seconds between two stored checkpoints of a training job; 0: by what failures and checkpoints
     cost (Young's and Daly's interval)."""
     hang_s: float = 5.0
-    """A step that takes less is never late; beyond, it is after five times its 99th percentile."""
+    """A shorter step never counts as hung; a longer one does beyond five times the 99th percentile
+    of steps."""
     quiesce_s: float = 5.0
     """How long a rank may take to leave its step when a generation ends, before it is killed."""
     start_s: float = 300.0
@@ -63,10 +64,10 @@ class Settings:
 def resolve(
     file: str, environ: Mapping[str, str], flags: Mapping[str, object]
 ) -> tuple[Settings, Mapping[str, str]]:
-    """Settings from a TOML text, the environment and flags; the later wins.
+    """Resolve settings from TOML text, the environment and flags; the later wins.
 
     Returns:
-        The settings, and for each field where its value came from.
+        The settings, and the origin of each field's value.
 
     Raises:
         ValueError: Unknown key in the file, or a value of the wrong type.

@@ -1,4 +1,4 @@
-"""Amounts as people write them, turned into the integers and seconds the code uses."""
+"""Units: amounts as people write them, and as the integers and seconds the code uses."""
 
 import re
 from decimal import Decimal
@@ -24,7 +24,7 @@ MILLI: Final = 1000
 
 
 def parse_bytes(text: str | int) -> int:
-    """`32GiB`, `500 MB` or plain bytes, as bytes.
+    """Read `32GiB`, `500 MB` or plain bytes.
 
     Raises:
         ValueError: Not a number with a unit of bytes.
@@ -38,7 +38,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_seconds(text: str | float) -> float:
-    """`90s`, `1.5h`, `2d` or plain seconds, as seconds.
+    """Read `90s`, `1.5h`, `2d` or plain seconds.
 
     Raises:
         ValueError: Not a number with a unit of time.
@@ -52,7 +52,7 @@ def parse_seconds(text: str | float) -> float:
 
 
 def show_bytes(amount: int) -> str:
-    """Bytes for people, in binary units."""
+    """Show bytes for people, in binary units."""
     value, units = float(amount), ["B", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]
@@ -60,7 +60,7 @@ def show_bytes(amount: int) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration for people: `340 ms`, `12.5 s`, `3m 20s`, `2h 05m`."""
+    """Show a duration for people: `340 ms`, `12.5 s`, `3m 20s`, `2h 05m`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -73,5 +73,5 @@ def show_seconds(seconds: float) -> str:
 
 
 def show_devices(milli: int) -> str:
-    """Thousandths of a device as a count: 2000 -> `2`, 500 -> `0.5`."""
+    """Show thousandths of a device as a count: 2000 -> `2`, 500 -> `0.5`."""
     return f"{milli / MILLI:g}"

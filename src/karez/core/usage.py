@@ -1,14 +1,14 @@
-"""What was used, by whom: the rows a bill is made of."""
+"""Usage records: gateway calls, device time, audit log, metrics."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request through the gateway. The id makes recording it twice harmless."""
+    """One request through the gateway. A call with the same id is recorded once."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
@@ -39,7 +39,7 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """One change: who did what to what, and whether it was let through."""
+    """One change in the audit log: actor, action, subject and outcome."""
 
     id: int
     at: float
@@ -52,7 +52,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRow:
-    """One step of one rank: the last generation that did it stands."""
+    """One step of one rank; the record of the newest generation counts."""
 
     step: int
     rank: int

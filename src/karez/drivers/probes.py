@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from karez.core.resources import Device, DeviceKind, Health, Node, NodeId
+from karez.core.devices import Device, DeviceKind, Health
+from karez.core.nodes import Node, NodeId
 
 LIMITS = {
     "npu": "only the granted devices are visible",

@@ -15,16 +15,10 @@ from ray.exceptions import GetTimeoutError, RayError
 from karez.core import environment
 from karez.core.artifacts import FileEntry
 from karez.core.errors import StartFailed
-from karez.core.ports import (
-    FaultKind,
-    NodeEnded,
-    NodeLost,
-    Poll,
-    ProcessInfo,
-    ProcessSample,
-    ProcessSpec,
-)
-from karez.core.resources import Node, NodeId
+from karez.core.fault_injection import FaultKind
+from karez.core.nodes import Node, NodeId
+from karez.core.ports import NodeEnded, NodeLost
+from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.heartbeat import BEAT_S, Heartbeat

@@ -11,8 +11,9 @@ from karez.client.sdk import Client
 from karez.core.api_models import ReceiptView
 from karez.core.chaos import HEALED, FaultSpec, InjectedFault
 from karez.core.errors import Failed
+from karez.core.jobs import Job, JobSpec
 from karez.core.units import show_seconds
-from karez.core.workloads import ENDED, Job, JobSpec, State
+from karez.core.workloads import ENDED, State
 
 T = TypeVar("T")
 Say = Callable[[str], object]

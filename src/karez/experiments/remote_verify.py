@@ -8,10 +8,10 @@ from karez.client import calls
 from karez.client.sdk import Client
 from karez.core import environment
 from karez.core.artifacts import ArtifactKind
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, Failed
 from karez.core.gang_syntax import make_gang
-from karez.core.resources import DeviceKind
-from karez.core.workloads import JobSpec
+from karez.core.jobs import JobSpec
 from karez.equivalence.run import Piece, failed
 
 TARGETS = {"npu": "npu", "gpu": "cuda", "cpu": "emulated"}

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from karez.core.resources import Grant
-from karez.core.workloads import GangSpec
+from karez.core.gangs import GangSpec
+from karez.core.grants import Grant
 from karez.scheduling.cluster_state import ClusterState, work_rate
 from karez.scheduling.placement.capacity import Pool
 from karez.scheduling.placement.placement import fits, place_gang

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
+from karez.core.grants import Grant
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Grant, NodeId
+from karez.core.nodes import NodeId
 from karez.core.units import MILLI
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.workloads import WorkloadId
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
 from karez.scheduling.placement.placement import need_of
 from karez.scheduling.queue.fair_share import FairShare

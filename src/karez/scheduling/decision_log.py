@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from karez.core.codec import from_json, to_brief_text
+from karez.core.grants import Grant
 from karez.core.identity import Project
-from karez.core.resources import Grant, Node
+from karez.core.nodes import Node
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload

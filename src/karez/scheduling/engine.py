@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
-from karez.core.resources import Grant
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.gangs import GangSpec
+from karez.core.grants import Grant
+from karez.core.workloads import WorkloadId
 from karez.scheduling.backfill import Reservation, make_reservation, should_wait_for_faster
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.capacity import SLOTS

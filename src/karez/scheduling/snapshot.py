@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from karez.core.identity import Project
-from karez.core.resources import Node, NodeState
+from karez.core.nodes import Node, NodeState
 from karez.core.workloads import Allocation
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.engine import Decision, SchedulingEngine, Wait

@@ -7,20 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from karez.core import environment
-from karez.core.ports import (
-    Clock,
-    Engine,
-    Fabric,
-    LogSink,
-    NodeLost,
-    ProcessInfo,
-    ProcessSpec,
-    Staged,
-)
-from karez.core.resources import Grant
+from karez.core.grants import Grant
+from karez.core.ports import Clock, Engine, Fabric, LogSink, NodeLost
+from karez.core.processes import ProcessInfo, ProcessSpec, Staged
+from karez.core.services import Service
 from karez.core.settings import Settings
-from karez.core.stores import Store
-from karez.core.workloads import Allocation, EndReason, RankView, Service, State, Status
+from karez.core.stores.store import Store
+from karez.core.workloads import Allocation, EndReason, RankView, State, Status
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses before a crashed replica starts again, growing as Kubernetes' crash back-off does

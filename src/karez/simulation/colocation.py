@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from karez.core.errors import BadRequest
-from karez.core.resources import Node, ResourceRequest
-from karez.core.workloads import MAX_SECONDS, MAX_WORKERS, GangSpec, WorkloadId
+from karez.core.gangs import MAX_WORKERS, GangSpec
+from karez.core.jobs import MAX_SECONDS
+from karez.core.nodes import Node
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import devices_of
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
 from karez.scheduling.engine import Resize, Start

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from karez.core.errors import BadRequest
-from karez.core.resources import Node
+from karez.core.nodes import Node
 from karez.core.units import parse_seconds
 
 MOST_OUTAGES = 1_000_000

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 from karez.simulation.failure_rates import (
     CLASSES,
     LEMON_FACTOR,

@@ -27,8 +27,9 @@ from functools import cache
 from typing import Any, Final
 
 from karez.core.codec import from_json
+from karez.core.devices import MAX_BYTES, Device, DeviceKind
 from karez.core.errors import BadRequest
-from karez.core.resources import MAX_BYTES, Device, DeviceKind, Node, NodeId
+from karez.core.nodes import Node, NodeId
 from karez.core.units import MILLI, parse_bytes
 from karez.simulation.openb import read_nodes
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Node
+from karez.core.nodes import Node
 from karez.core.units import MILLI
 from karez.scheduling.cluster_state import capacity_of
 from karez.scheduling.engine import SchedulingEngine

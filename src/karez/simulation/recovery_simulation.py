@@ -13,8 +13,8 @@ from itertools import count
 
 import numpy as np
 
-from karez.core.resources import NodeId
-from karez.core.workloads import LADDER
+from karez.core.jobs import LADDER
+from karez.core.nodes import NodeId
 from karez.simulation.failure_rates import RACK_NODES, REPAIR_S, FaultClass, Hit
 from karez.training.recovery import ladder, transitions
 from karez.training.recovery.checkpoint_interval import best_interval

@@ -10,10 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
+from karez.core.grants import Grant
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, Grant, Node, NodeId, NodeState, ResourceRequest
+from karez.core.nodes import Node, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.workloads import WorkloadId
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
 from karez.scheduling.engine import RESCAN_S, Action, Preempt, Resize, SchedulingEngine, Start
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason

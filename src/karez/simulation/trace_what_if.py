@@ -8,7 +8,7 @@ import numpy as np
 from karez.core.errors import NotFound
 from karez.core.explanations import WhatIf
 from karez.core.identity import Project
-from karez.core.resources import Node, NodeId, NodeState
+from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.units import MILLI
 from karez.simulation.queueing import Extras, QueueReport, queueing
 from karez.simulation.workloads import TraceJob

@@ -22,10 +22,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
-from karez.core.resources import DeviceKind, ResourceRequest, parse_resource_request
+from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request
 from karez.core.units import MILLI
-from karez.core.workloads import GangRole, GangSpec, NodeAffinity, Topology
 from karez.simulation.tables import Line, read_table
 
 MOST_DEVICES = 1_000_000

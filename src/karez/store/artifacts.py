@@ -1,25 +1,27 @@
-"""The registered artifacts."""
+"""Store of artifacts."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, or_, select
+from typing_extensions import override
 
 from karez.core.artifacts import Artifact, ArtifactId, ArtifactKind, ArtifactSpec
 from karez.core.codec import from_text, to_text
+from karez.core.stores.artifacts import ArtifactStore
 from karez.store import schema
 from karez.store.database import Database
 
 
-class Artifacts:
-    """See core.stores.ArtifactStore."""
+class Artifacts(ArtifactStore):
+    """Registered artifacts in SQL."""
 
     def __init__(self, db: Database) -> None:
-        """Over an open database."""
+        """Keep artifacts in an open database."""
         self._db = db
 
+    @override
     def add(self, artifact: Artifact) -> Artifact:
-        """See the contract."""
         table = schema.artifacts
         with self._db.write() as tx:
             row = tx.execute(select(table).where(table.c.id == artifact.id)).first()
@@ -38,8 +40,8 @@ class Artifacts:
                 )
         return self.find(artifact.id) or artifact
 
+    @override
     def find(self, ident: str) -> Artifact | None:
-        """See the contract."""
         table = schema.artifacts
         query = (
             select(table)
@@ -51,10 +53,10 @@ class Artifacts:
             row = tx.execute(query).first()
         return None if row is None else _artifact(row)
 
+    @override
     def list(
         self, *, projects: Sequence[str] | None, kinds: Sequence[ArtifactKind] = ()
     ) -> Sequence[Artifact]:
-        """See the contract."""
         table = schema.artifacts
         query = select(table).order_by(table.c.seq.desc())
         if projects is not None:
@@ -64,13 +66,11 @@ class Artifacts:
         with self._db.read() as tx:
             return [_artifact(row) for row in tx.execute(query)]
 
+    @override
     def remove(self, ident: str) -> bool:
-        """See the contract."""
+        removal = delete(schema.artifacts).where(schema.artifacts.c.id == ident)
         with self._db.write() as tx:
-            return (
-                tx.execute(delete(schema.artifacts).where(schema.artifacts.c.id == ident)).rowcount
-                == 1
-            )
+            return tx.execute(removal).rowcount == 1
 
 
 def _artifact(row: Row[Any]) -> Artifact:

@@ -1,5 +1,6 @@
-"""One way to a database: SQLite with one writer at a time, or PostgreSQL."""
+"""Database connections: SQLite with one writer at a time, or PostgreSQL."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ class Database:
             self.engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
 
     def migrate(self) -> None:
-        """Bring the tables to this version. Safe to repeat, and for several at once.
+        """Migrate the tables to this version. Safe to repeat, and for several processes at once.
 
         Raises:
             StartFailed: The database does not answer or refuses.
@@ -58,7 +59,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that may write; it holds the writer's lock from its start.
+        """Open a transaction that may write; it holds the writer's lock from its start.
 
         Raises:
             StorageFull: No room; nothing of the transaction is kept.
@@ -76,14 +77,14 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         with self._typed(), self.engine.connect() as connection:
             yield connection
             connection.rollback()
 
     @contextmanager
     def _typed(self) -> Iterator[None]:
-        """Turns what the database refuses for want of room, or of itself, into our errors."""
+        """Turn errors of the database (disk full, no answer) into StorageFull and Unreachable."""
         try:
             yield
         except OperationalError as error:
@@ -93,16 +94,16 @@ class Database:
             raise Unreachable(what_is_it="The database", address=where) from error
 
     def next_number(self, connection: Connection, name: str) -> int:
-        """The next value of a counter, inside a write transaction."""
+        """Return the next value of a counter, inside a write transaction."""
         table = schema.counters
-        bumped = connection.execute(
+        number = connection.execute(
             update(table)
             .where(table.c.name == name)
             .values(value=table.c.value + 1)
             .returning(table.c.value)
         ).scalar()
-        if bumped is not None:
-            return int(bumped)
+        if number is not None:
+            return int(number)
         try:
             with connection.begin_nested():
                 connection.execute(insert(table).values(name=name, value=1))
@@ -113,16 +114,16 @@ class Database:
         )
 
     def into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """An INSERT that can say what to do on a conflict."""
+        """Build an INSERT that can say what to do on a conflict."""
         return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
 
     def once(self, table: Table, values: list[dict[str, object]]) -> None:
-        """Insert rows; those that are there already stay as they are."""
+        """Insert rows; rows that exist already stay as they are."""
         with self.write() as tx:
             tx.execute(self.into(table).values(values).on_conflict_do_nothing())
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self.engine.dispose()
 
 
@@ -133,9 +134,9 @@ def _is_full(error: BaseException | None) -> bool:
 
 def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
-    def _connect(connection: object, _record: object) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined]  # we BEGIN ourselves
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # sqlite3.Connection
+    def _connect(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions BEGIN explicitly, in `write`
+        cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

@@ -1,30 +1,32 @@
-"""Receipts, metrics and checkpoints of jobs."""
+"""Store of jobs' receipts, metrics, checkpoints, transitions and incidents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
+from typing_extensions import override
 
 from karez.core.codec import from_text, to_text
 from karez.core.receipts import Receipt
 from karez.core.recovery import CheckpointPart, FaultReport, Transition
+from karez.core.stores.history import HistoryStore
 from karez.core.usage import MetricRow
 from karez.store import schema
 from karez.store.database import Database
 
-LOOK_BACK = 50
-"""Stored steps that are looked at for one that a gang can start from."""
+STEPS_SEARCHED = 50
+"""Newest stored steps among which a step that a gang can load is searched."""
 
 
-class History:
-    """See core.stores.HistoryStore."""
+class History(HistoryStore):
+    """History of jobs in SQL."""
 
     def __init__(self, db: Database) -> None:
-        """Over an open database."""
+        """Keep the history in an open database."""
         self._db = db
 
+    @override
     def add_receipt(self, receipt: Receipt) -> None:
-        """See the contract."""
         self._db.once(
             schema.receipts,
             [
@@ -37,8 +39,8 @@ class History:
             ],
         )
 
+    @override
     def receipts(self, job: str) -> Sequence[Receipt]:
-        """See the contract."""
         table = schema.receipts
         query = select(table.c.body).order_by(table.c.detected_at)
         if job:
@@ -46,8 +48,8 @@ class History:
         with self._db.read() as tx:
             return [from_text(Receipt, body) for (body,) in tx.execute(query)]
 
+    @override
     def add_metrics(self, job: str, rows: Sequence[MetricRow]) -> None:
-        """See the contract."""
         if not rows:
             return
         table = schema.metrics
@@ -72,8 +74,8 @@ class History:
         with self._db.write() as tx:
             tx.execute(query)
 
+    @override
     def metrics(self, job: str, *, after: int = -1) -> Sequence[MetricRow]:
-        """See the contract."""
         table = schema.metrics
         query = (
             select(table)
@@ -92,41 +94,41 @@ class History:
                 for row in tx.execute(query)
             ]
 
+    @override
     def add_checkpoint(self, job: str, part: CheckpointPart) -> None:
-        """See the contract."""
         values = {"job": job, "step": part.step, "rank": part.rank, "digest": part.digest}
         more = {"world": part.world, "whole": int(part.whole)}
         self._db.once(schema.checkpoints, [{**values, **more}])
 
+    @override
     def newest_checkpoint(
         self, job: str, seats: Sequence[int]
     ) -> Mapping[int, Sequence[CheckpointPart]]:
-        """See the contract."""
         table = schema.checkpoints
         newest = (
             select(table.c.step)
             .where(table.c.job == job)
             .distinct()
             .order_by(table.c.step.desc())
-            .limit(LOOK_BACK)
+            .limit(STEPS_SEARCHED)
         )
         with self._db.read() as tx:
             steps = [int(step) for (step,) in tx.execute(newest)]
             for step in steps:
                 rows = tx.execute(select(table).where(table.c.job == job, table.c.step == step))
-                found = _startable([_part(row) for row in rows], seats)
-                if found:
-                    return found
+                loadable = _loadable([_part(row) for row in rows], seats)
+                if loadable:
+                    return loadable
         return {}
 
+    @override
     def add_transition(self, job: str, transition: Transition) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             values = {"job": job, "at": transition.at, "body": to_text(transition)}
             tx.execute(schema.transitions.insert().values(**values))
 
+    @override
     def transitions(self, job: str, *, newest: int = 1000) -> Sequence[Transition]:
-        """See the contract."""
         table = schema.transitions
         query = (
             select(table.c.body).where(table.c.job == job).order_by(table.c.id.desc()).limit(newest)
@@ -134,14 +136,14 @@ class History:
         with self._db.read() as tx:
             return [from_text(Transition, body) for (body,) in tx.execute(query)][::-1]
 
+    @override
     def add_incident(self, report: FaultReport) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             values = {"node": report.node, "at": report.at, "body": to_text(report)}
             tx.execute(schema.incidents.insert().values(**values))
 
+    @override
     def incidents(self, *, since: float, node: str = "") -> Sequence[FaultReport]:
-        """See the contract."""
         table = schema.incidents
         query = select(table.c.body).where(table.c.at > since).order_by(table.c.id)
         if node:
@@ -160,22 +162,22 @@ def _part(row: Any) -> CheckpointPart:
     )
 
 
-def _startable(
-    parts: Sequence[CheckpointPart], seats: Sequence[int]
+def _loadable(
+    parts: Sequence[CheckpointPart], ranks: Sequence[int]
 ) -> Mapping[int, Sequence[CheckpointPart]]:
-    """What each seat starts from, if all ranks of that time have stored, and all seats can.
+    """Parts of one step that each rank loads; empty unless all ranks of its time stored the step.
 
-    Shards of other ranks than these are given to each seat, which cuts its own from them.
+    If the ranks differ from those that stored the shards, each rank gets all shards and reshards.
     """
     by_rank = {part.rank: part for part in parts}
     world = max(part.world for part in parts)
     whole = next((part for part in parts if part.whole), None)
-    if len(parts) < (world or (1 if whole else len(seats))):
+    if len(parts) < (world or (1 if whole else len(ranks))):
         return {}
     if whole is None:
         if {part.world for part in parts} != {len(parts)}:
             return {}  # shards of several sizes, or not all of them
-        if set(seats) == set(by_rank):
-            return {seat: [by_rank[seat]] for seat in seats}
-        return dict.fromkeys(seats, sorted(parts, key=lambda part: part.rank))
-    return {seat: list(dict.fromkeys([by_rank.get(seat, whole), whole])) for seat in seats}
+        if set(ranks) == set(by_rank):
+            return {rank: [by_rank[rank]] for rank in ranks}
+        return dict.fromkeys(ranks, sorted(parts, key=lambda part: part.rank))
+    return {rank: list(dict.fromkeys([by_rank.get(rank, whole), whole])) for rank in ranks}

@@ -1,4 +1,4 @@
-"""The tables. Documents are JSON text; what is searched or guarded is a column."""
+"""Tables of the store. Documents are JSON text; fields that queries use are columns."""
 
 from sqlalchemy import (
     BigInteger,

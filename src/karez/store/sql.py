@@ -1,19 +1,21 @@
-"""The store over SQL."""
+"""The whole store on one SQL database."""
 
 from sqlalchemy import text
+from typing_extensions import override
 
+from karez.core.stores.store import Store
 from karez.store.access import Access
 from karez.store.artifacts import Artifacts
 from karez.store.database import Database
 from karez.store.history import History
-from karez.store.pool import Nodes
+from karez.store.nodes import Nodes
 from karez.store.resize_requests import ResizeRequests
 from karez.store.usage import Usage
 from karez.store.workloads import Workloads
 
 
-class SqlStore:
-    """core.stores.Store on SQLite or PostgreSQL. Threads may share it."""
+class SqlStore(Store):
+    """All stores on SQLite or PostgreSQL. Threads may share it."""
 
     def __init__(self, url: str) -> None:
         """Open and migrate. Raises StartFailed if the database does not answer."""
@@ -27,11 +29,11 @@ class SqlStore:
         self.usage = Usage(self.db)
         self.resize_requests = ResizeRequests(self.db)
 
+    @override
     def ping(self) -> None:
-        """See the contract."""
         with self.db.read() as tx:
             tx.execute(text("SELECT 1"))
 
+    @override
     def close(self) -> None:
-        """See the contract."""
         self.db.close()

@@ -1,26 +1,28 @@
-"""Calls, usage and the audit log."""
+"""Store of calls, usage and the audit log."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Select, func, insert, select
+from typing_extensions import override
 
 from karez.core.codec import from_text
-from karez.core.resources import Grant
+from karez.core.stores.usage import UsageStore
 from karez.core.usage import AuditRow, Call, UsageRow
 from karez.store import schema
+from karez.store.allocations import Grants
 from karez.store.database import Database
 
 
-class Usage:
-    """See core.stores.BookStore."""
+class Usage(UsageStore):
+    """Calls, usage and the audit log in SQL."""
 
     def __init__(self, db: Database) -> None:
-        """Over an open database."""
+        """Keep usage in an open database."""
         self._db = db
 
+    @override
     def add_calls(self, calls: Sequence[Call]) -> None:
-        """See the contract."""
         if not calls:
             return
         names = [column.name for column in schema.calls.columns]
@@ -28,40 +30,19 @@ class Usage:
             schema.calls, [{name: getattr(call, name) for name in names} for call in calls]
         )
 
+    @override
     def summary(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
-        """See the contract."""
-        calls, held, work = schema.calls, schema.allocations, schema.workloads
-        tokens = select(
-            calls.c.project,
-            calls.c.service,
-            func.count(),
-            func.sum(calls.c.prompt_tokens),
-            func.sum(calls.c.completion_tokens),
-        ).group_by(calls.c.project, calls.c.service)
-        grants = select(
-            work.c.project, work.c.name, work.c.kind, held.c.grants, held.c.since, held.c.until
-        ).join(work, work.c.id == held.c.workload)
+        tokens, grants = _select_tokens(), _select_grants()
         if projects is not None:
-            tokens = tokens.where(calls.c.project.in_(projects))
-            grants = grants.where(work.c.project.in_(projects))
+            tokens = tokens.where(schema.calls.c.project.in_(projects))
+            grants = grants.where(schema.workloads.c.project.in_(projects))
         with self._db.read() as tx:
             token_rows = tx.execute(tokens).all()
             grant_rows = tx.execute(grants).all()
-        rows = [
-            UsageRow(
-                project=project,
-                what=service,
-                kind="tokens",
-                requests=count,
-                prompt_tokens=int(prompt),
-                completion_tokens=int(completion),
-            )
-            for project, service, count, prompt, completion in token_rows
-        ]
-        return rows + _device_rows(grant_rows, now)
+        return [*_token_rows(token_rows), *_device_rows(grant_rows, now)]
 
-    def held(self, since: float) -> Sequence[tuple[str, tuple[Grant, ...], float, float | None]]:
-        """See the contract."""
+    @override
+    def held(self, since: float) -> Sequence[tuple[str, Grants, float, float | None]]:
         held, work = schema.allocations, schema.workloads
         query = (
             select(work.c.project, held.c.grants, held.c.since, held.c.until)
@@ -71,12 +52,12 @@ class Usage:
         with self._db.read() as tx:
             rows = tx.execute(query).all()
         return [
-            (project, from_text(tuple[Grant, ...], grants), begun, until)
+            (project, from_text(Grants, grants), begun, until)
             for project, grants, begun, until in rows
         ]
 
+    @override
     def add_audit(self, row: AuditRow) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             tx.execute(
                 insert(schema.audit).values(
@@ -89,8 +70,8 @@ class Usage:
                 )
             )
 
+    @override
     def audit(self, *, limit: int = 100) -> Sequence[AuditRow]:
-        """See the contract."""
         table = schema.audit
         with self._db.read() as tx:
             rows = tx.execute(select(table).order_by(table.c.id.desc()).limit(limit)).all()
@@ -108,10 +89,44 @@ class Usage:
         ]
 
 
+def _select_tokens() -> Select[Any]:
+    """SELECT of the calls of each project and service: their number and tokens."""
+    calls = schema.calls
+    return select(
+        calls.c.project,
+        calls.c.service,
+        func.count(),
+        func.sum(calls.c.prompt_tokens),
+        func.sum(calls.c.completion_tokens),
+    ).group_by(calls.c.project, calls.c.service)
+
+
+def _select_grants() -> Select[Any]:
+    """SELECT of all grants ever held, with their workloads."""
+    held, work = schema.allocations, schema.workloads
+    return select(
+        work.c.project, work.c.name, work.c.kind, held.c.grants, held.c.since, held.c.until
+    ).join(work, work.c.id == held.c.workload)
+
+
+def _token_rows(rows: Sequence[Any]) -> list[UsageRow]:
+    return [
+        UsageRow(
+            project=project,
+            what=service,
+            kind="tokens",
+            requests=count,
+            prompt_tokens=int(prompt),
+            completion_tokens=int(completion),
+        )
+        for project, service, count, prompt, completion in rows
+    ]
+
+
 def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
     seconds: dict[tuple[str, str, str, str], float] = {}
     for project, name, kind, grants, since, until in rows:
-        for grant in from_text(tuple[Grant, ...], grants):
+        for grant in from_text(Grants, grants):
             key = (project, name, kind, grant.kind.value)
             span_s = max(0.0, (now if until is None else until) - since)
             amount = grant.milli or grant.dpu_milli

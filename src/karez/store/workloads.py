@@ -1,134 +1,100 @@
-"""Workloads, their leases and what they hold."""
+"""Store of workloads, their leases and their allocations."""
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    Select,
-    Update,
-    and_,
-    bindparam,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from typing_extensions import override
 
-from karez.core.codec import from_text, to_text
+from karez.core.codec import to_text
 from karez.core.errors import AlreadyExists
-from karez.core.resources import Grant
-from karez.core.workloads import (
-    ENDED,
-    Allocation,
-    Job,
-    JobSpec,
-    Service,
-    ServiceSpec,
-    State,
-    Status,
-    WorkloadId,
-)
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.services import Service
+from karez.core.stores.workloads import WorkloadStore
+from karez.core.workloads import Allocation, State, Status, WorkloadId
+from karez.store import allocations, leases
 from karez.store.database import Database
-from karez.store.schema import allocations as held
+from karez.store.leases import NO_LEASE, under_lease
 from karez.store.schema import workloads as table
+from karez.store.workload_rows import (
+    ENDED_STATES,
+    read_job,
+    read_service,
+    row_values,
+    select_all,
+    select_newest,
+)
 
-_YIELDS = [State.STARTING.value, State.RUNNING.value, State.RECOVERING.value]
-_FRESH = Status()
-_FRESH_TEXT = to_text(_FRESH)  # of nearly all that wait: reading it anew is half the cost of a row
-_ENDED = [state.value for state in ENDED]
-Grants = tuple[Grant, ...]
+_PREEMPTIBLE = [State.STARTING.value, State.RUNNING.value, State.RECOVERING.value]
+_REQUESTED = [State.STOPPING.value, State.PREEMPTING.value]
+"""States that users and the scheduler ask for; the owner of the lease does not overwrite them."""
 
 
-class Workloads:
-    """See core.stores.WorkloadStore."""
+class Workloads(WorkloadStore):
+    """Jobs and services in SQL, each with its state, its lease and its epoch in one row."""
 
     def __init__(self, db: Database) -> None:
-        """Over an open database."""
+        """Keep workloads in an open database."""
         self._db = db
 
+    @override
     def add_job(self, job: Job) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             self._insert(tx, "job", job)
 
+    @override
     def add_service(self, service: Service) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             live = select(table.c.id).where(
                 table.c.kind == "service",
                 table.c.name == service.spec.name,
-                table.c.state.not_in(_ENDED),
+                table.c.state.not_in(ENDED_STATES),
             )
             if tx.execute(live).first():
                 raise AlreadyExists(noun="service", name=service.spec.name)
             self._insert(tx, "service", service)
 
     def _insert(self, tx: Connection, kind: str, item: Job | Service) -> None:
-        tx.execute(
-            insert(table).values(
-                id=item.id,
-                seq=self._db.next_number(tx, "workloads"),
-                kind=kind,
-                name=item.spec.name,
-                project=item.spec.project,
-                owner=item.owner,
-                state=item.state.value,
-                priority=item.spec.priority,
-                spec=to_text(item.spec),
-                status=to_text(item.status),
-                wait_reason="",
-                created_at=item.created_at,
-                epoch=0,
-            )
-        )
+        seq = self._db.next_number(tx, "workloads")
+        tx.execute(insert(table).values(seq=seq, **row_values(kind, item)))
 
+    @override
     def job(self, ident: str) -> Job | None:
-        """See the contract."""
-        row = self._one("job", ident)
-        return _job(row) if row else None
-
-    def service(self, ident: str) -> Service | None:
-        """See the contract."""
-        row = self._one("service", ident)
-        return _service(row) if row else None
-
-    def _one(self, kind: str, ident: str) -> Row[Any] | None:
-        query = (
-            select(table)
-            .where(table.c.kind == kind, or_(table.c.id == ident, table.c.name == ident))
-            .order_by((table.c.id == ident).desc(), table.c.seq.desc())
-            .limit(1)
-        )
         with self._db.read() as tx:
-            return tx.execute(query).first()
+            row = tx.execute(select_newest("job", ident)).first()
+        return read_job(row) if row else None
 
+    @override
+    def service(self, ident: str) -> Service | None:
+        with self._db.read() as tx:
+            row = tx.execute(select_newest("service", ident)).first()
+        return read_service(row) if row else None
+
+    @override
     def jobs(
         self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
     ) -> Sequence[Job]:
-        """See the contract."""
+        query = select_all("job", projects, states).limit(limit)
         with self._db.read() as tx:
-            return [_job(row) for row in tx.execute(_query("job", projects, states).limit(limit))]
+            return [read_job(row) for row in tx.execute(query)]
 
+    @override
     def services(
         self, *, projects: Sequence[str] | None, states: Sequence[State] = ()
     ) -> Sequence[Service]:
-        """See the contract."""
         with self._db.read() as tx:
-            return [_service(row) for row in tx.execute(_query("service", projects, states))]
+            rows = tx.execute(select_all("service", projects, states))
+            return [read_service(row) for row in rows]
 
+    @override
     def count_states(self) -> Mapping[tuple[str, State], int]:
-        """See the contract."""
         query = select(table.c.kind, table.c.state, func.count()).group_by(
             table.c.kind, table.c.state
         )
         with self._db.read() as tx:
             return {(kind, State(state)): count for kind, state, count in tx.execute(query)}
 
+    @override
     def update(
         self,
         ident: WorkloadId,
@@ -138,7 +104,6 @@ class Workloads:
         status: Status | None = None,
         at: float | None = None,
     ) -> bool:
-        """See the contract."""
         values: dict[str, object] = {}
         if status is not None:
             values["status"] = to_text(status)
@@ -146,42 +111,37 @@ class Workloads:
             values["state"] = state.value
             if state == State.RUNNING and at is not None:
                 values["started_at"] = func.coalesce(table.c.started_at, at)
-        change = update(table).where(table.c.id == ident, table.c.state.not_in(_ENDED))
+        change = update(table).where(table.c.id == ident, table.c.state.not_in(ENDED_STATES))
         if token is not None:
-            change = change.where(table.c.lease_token == token)
+            change = under_lease(ident, token)
             if state not in (None, State.STOPPING):
-                asked = (State.STOPPING.value, State.PREEMPTING.value)
-                change = change.where(table.c.state.not_in(asked))
+                change = change.where(table.c.state.not_in(_REQUESTED))
         with self._db.write() as tx:
             return tx.execute(change.values(**values)).rowcount == 1
 
+    @override
     def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:
-        """See the contract."""
         with self._db.write() as tx:
-            row = tx.execute(select(table).where(table.c.id == ident)).first()
-            if row is None:
-                return None
-            if row.state in _ENDED:
-                return State(row.state)
-            if row.state == State.QUEUED.value:
-                values: dict[str, object] = {"state": State.CANCELLED.value, "ended_at": at}
-            else:
-                values = {"state": State.STOPPING.value}
-            tx.execute(update(table).where(table.c.id == ident).values(**values))
-            return State(str(values["state"]))
+            state = tx.execute(select(table.c.state).where(table.c.id == ident)).scalar()
+            if state is None or state in ENDED_STATES:
+                return None if state is None else State(state)
+            new = State.CANCELLED if state == State.QUEUED.value else State.STOPPING
+            change = update(table).where(table.c.id == ident).values(state=new.value)
+            tx.execute(change.values(ended_at=at) if new == State.CANCELLED else change)
+            return new
 
+    @override
     def request_preemption(self, ident: WorkloadId) -> bool:
-        """See the contract."""
         change = (
             update(table)
-            .where(table.c.id == ident, table.c.state.in_(_YIELDS))
+            .where(table.c.id == ident, table.c.state.in_(_PREEMPTIBLE))
             .values(state=State.PREEMPTING.value)
         )
         with self._db.write() as tx:
             return tx.execute(change).rowcount == 1
 
+    @override
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
-        """See the contract."""
         query = (
             select(table.c.id, table.c.kind, table.c.wait_reason)
             .where(table.c.state == State.QUEUED.value)
@@ -190,8 +150,8 @@ class Workloads:
         with self._db.read() as tx:
             return [(WorkloadId(ident), kind, reason) for ident, kind, reason in tx.execute(query)]
 
+    @override
     def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
-        """See the contract."""
         if not reasons:
             return
         change = (
@@ -203,195 +163,82 @@ class Workloads:
         with self._db.write() as tx:
             tx.execute(change, rows)
 
+    @override
     def drop_leases(self, owner: str) -> None:
-        """See the contract."""
+        change = update(table).where(table.c.lease_owner == owner).values(**NO_LEASE)
         with self._db.write() as tx:
-            tx.execute(
-                update(table)
-                .where(table.c.lease_owner == owner)
-                .values(lease_owner=None, lease_token=None, lease_until=None)
-            )
+            tx.execute(change)
 
+    @override
     def claim(
         self, states: Sequence[State], *, owner: str, now: float, lease_s: float
     ) -> Sequence[tuple[WorkloadId, str]]:
-        """See the contract."""
-        free = and_(
-            table.c.state.in_([state.value for state in states]),
-            or_(table.c.lease_until.is_(None), table.c.lease_until < now),
-        )
+        claimable = leases.claimable(states, now)
         with self._db.read() as tx:
-            if not tx.execute(select(table.c.id).where(free).limit(1)).first():
+            if not tx.execute(select(table.c.id).where(claimable).limit(1)).first():
                 return []
-        taken = []
         with self._db.write() as tx:
-            query = select(table.c.id).where(free).order_by(table.c.seq)
-            for (ident,) in tx.execute(query.with_for_update(skip_locked=True)).all():
-                token = secrets.token_hex(8)
-                tx.execute(
-                    update(table)
-                    .where(table.c.id == ident)
-                    .values(lease_owner=owner, lease_token=token, lease_until=now + lease_s)
-                )
-                taken.append((WorkloadId(ident), token))
-        return taken
+            return leases.claim(tx, claimable, owner, now + lease_s)
 
+    @override
     def renew(self, owner: str, *, now: float, lease_s: float) -> None:
-        """See the contract."""
         with self._db.write() as tx:
             tx.execute(
                 update(table)
-                .where(table.c.lease_owner == owner, table.c.state.not_in(_ENDED))
+                .where(table.c.lease_owner == owner, table.c.state.not_in(ENDED_STATES))
                 .values(lease_until=now + lease_s)
             )
 
+    @override
     def release(self, ident: WorkloadId, token: str) -> None:
-        """See the contract."""
+        change = update(table).where(table.c.id == ident, table.c.lease_token == token)
         with self._db.write() as tx:
-            tx.execute(
-                update(table)
-                .where(table.c.id == ident, table.c.lease_token == token)
-                .values(lease_owner=None, lease_token=None, lease_until=None)
-            )
+            tx.execute(change.values(**NO_LEASE))
 
+    @override
     def place(self, ident: WorkloadId, grants: Sequence[Grant], *, now: float) -> int | None:
-        """See the contract."""
+        change = update(table).where(table.c.id == ident, table.c.state == State.QUEUED.value)
+        change = change.values(state=State.PLACED.value, epoch=table.c.epoch + 1)
         with self._db.write() as tx:
-            epoch = tx.execute(
-                update(table)
-                .where(table.c.id == ident, table.c.state == State.QUEUED.value)
-                .values(state=State.PLACED.value, epoch=table.c.epoch + 1)
-                .returning(table.c.epoch)
-            ).scalar()
-            return _grant(tx, ident, epoch, grants, now)
+            epoch = tx.execute(change.returning(table.c.epoch)).scalar()
+            if epoch is not None:
+                allocations.allocate(tx, ident, epoch, grants, now)
+            return epoch
 
+    @override
     def regrant(
         self, ident: WorkloadId, token: str, grants: Sequence[Grant], *, now: float
     ) -> int | None:
-        """See the contract."""
+        change = under_lease(ident, token).values(epoch=table.c.epoch + 1)
         with self._db.write() as tx:
-            epoch = tx.execute(
-                _guarded(ident, token).values(epoch=table.c.epoch + 1).returning(table.c.epoch)
-            ).scalar()
+            epoch = tx.execute(change.returning(table.c.epoch)).scalar()
             if epoch is not None:
-                _free(tx, ident, now)
-            return _grant(tx, ident, epoch, grants, now)
+                allocations.free(tx, ident, now)
+                allocations.allocate(tx, ident, epoch, grants, now)
+            return epoch
 
+    @override
     def requeue(self, ident: WorkloadId, token: str, status: Status, *, now: float) -> bool:
-        """See the contract."""
+        change = under_lease(ident, token).where(table.c.state != State.STOPPING.value)
+        change = change.values(state=State.QUEUED.value, status=to_text(status), **NO_LEASE)
         with self._db.write() as tx:
-            done = tx.execute(
-                _guarded(ident, token)
-                .where(table.c.state != State.STOPPING.value)
-                .values(
-                    state=State.QUEUED.value,
-                    status=to_text(status),
-                    lease_owner=None,
-                    lease_token=None,
-                    lease_until=None,
-                )
-            )
-            if done.rowcount == 1:
-                _free(tx, ident, now)
-            return done.rowcount == 1
+            changed = tx.execute(change).rowcount == 1
+            if changed:
+                allocations.free(tx, ident, now)
+            return changed
 
+    @override
     def end(
         self, ident: WorkloadId, token: str, state: State, status: Status, *, now: float
     ) -> bool:
-        """See the contract."""
+        change = under_lease(ident, token).values(state=state.value, status=to_text(status))
         with self._db.write() as tx:
-            done = tx.execute(
-                _guarded(ident, token).values(
-                    state=state.value,
-                    status=to_text(status),
-                    ended_at=now,
-                    lease_owner=None,
-                    lease_token=None,
-                    lease_until=None,
-                )
-            )
-            if done.rowcount == 1:
-                _free(tx, ident, now)
-            return done.rowcount == 1
+            changed = tx.execute(change.values(ended_at=now, **NO_LEASE)).rowcount == 1
+            if changed:
+                allocations.free(tx, ident, now)
+            return changed
 
+    @override
     def allocations(self) -> Mapping[WorkloadId, Allocation]:
-        """See the contract."""
         with self._db.read() as tx:
-            rows = tx.execute(select(held).where(held.c.until.is_(None))).all()
-        return {
-            WorkloadId(row.workload): Allocation(
-                workload=WorkloadId(row.workload),
-                epoch=row.epoch,
-                grants=from_text(Grants, row.grants),
-                since=row.since,
-            )
-            for row in rows
-        }
-
-
-def _guarded(ident: WorkloadId, token: str) -> Update:
-    return update(table).where(
-        table.c.id == ident, table.c.lease_token == token, table.c.state.not_in(_ENDED)
-    )
-
-
-def _grant(
-    tx: Connection, ident: WorkloadId, epoch: int | None, grants: Sequence[Grant], now: float
-) -> int | None:
-    if epoch is None:
-        return None
-    body = _grants_text(tuple(grants))
-    tx.execute(insert(held).values(workload=ident, epoch=epoch, grants=body, since=now))
-    return int(epoch)
-
-
-def _grants_text(grants: Grants) -> str:
-    return "[" + ",".join(to_text(grant) for grant in grants) + "]"
-
-
-def _free(tx: Connection, ident: WorkloadId, now: float) -> None:
-    tx.execute(
-        update(held).where(held.c.workload == ident, held.c.until.is_(None)).values(until=now)
-    )
-
-
-def _query(kind: str, projects: Sequence[str] | None, states: Sequence[State]) -> Select[Any]:
-    query = select(table).where(table.c.kind == kind)
-    if projects is not None:
-        query = query.where(table.c.project.in_(projects))
-    if states:
-        query = query.where(table.c.state.in_([state.value for state in states]))
-    return query.order_by(table.c.seq.desc())
-
-
-def _status(row: Row[Any]) -> Status:
-    status = _FRESH if row.status == _FRESH_TEXT else from_text(Status, row.status)
-    if row.state == State.QUEUED.value and row.wait_reason:
-        return replace(status, reason=row.wait_reason)
-    return status
-
-
-def _job(row: Row[Any]) -> Job:
-    return Job(
-        id=WorkloadId(row.id),
-        spec=from_text(JobSpec, row.spec),
-        state=State(row.state),
-        status=_status(row),
-        owner=row.owner,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-    )
-
-
-def _service(row: Row[Any]) -> Service:
-    return Service(
-        id=WorkloadId(row.id),
-        spec=from_text(ServiceSpec, row.spec),
-        state=State(row.state),
-        status=_status(row),
-        owner=row.owner,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-    )
+            return allocations.current(tx)

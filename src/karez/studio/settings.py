@@ -6,8 +6,8 @@ from typing import Any
 
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest
-from karez.core.resources import FORBID
-from karez.core.workloads import Scalar
+from karez.core.jobs import Scalar
+from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

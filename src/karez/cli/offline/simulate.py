@@ -208,7 +208,7 @@ def colocate_command(
     Example: karez simulate colocate --requests azure.csv --inventory pool.toml --replica-rate 2500
     """
     from karez.core.gang_syntax import make_gang  # noqa: PLC0415 - only here
-    from karez.core.resources import parse_resource_request  # noqa: PLC0415 - as above
+    from karez.core.resource_syntax import parse_resource_request  # noqa: PLC0415 - as above
     from karez.simulation import colocation, html_reports  # noqa: PLC0415 - NumPy, only here
 
     nodes = nodes_of(inventory)

@@ -10,12 +10,14 @@ from karez.cli.inventory_files import lines_of, nodes_of
 from karez.cli.offline.progress import bar
 from karez.cli.output import json_out, table
 from karez.client import calls
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
 from karez.core.explanations import WhatIf
 from karez.core.gang_syntax import make_gang
-from karez.core.resources import DeviceKind, NodeId, parse_amount
+from karez.core.gangs import Topology
+from karez.core.nodes import NodeId
+from karez.core.resource_syntax import parse_amount
 from karez.core.units import parse_seconds, show_seconds
-from karez.core.workloads import Topology
 
 app = typer.Typer()
 

@@ -8,9 +8,10 @@ import typer
 from karez.cli.client_options import Json, ProjectName, Yes, client, sure
 from karez.cli.output import clock, json_out, table
 from karez.client import calls
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Project, Role
-from karez.core.resources import DeviceKind, parse_amount, show_amount
+from karez.core.resource_syntax import parse_amount, show_amount
 
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 projects = typer.Typer(no_args_is_help=True, help="Projects, quotas and secrets.")

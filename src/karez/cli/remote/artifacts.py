@@ -10,8 +10,8 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
 from karez.client import calls
 from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.jobs import JobSpec
 from karez.core.units import show_bytes
-from karez.core.workloads import JobSpec
 
 models = typer.Typer(no_args_is_help=True, help="Models: import, convert, list.")
 data = typer.Typer(no_args_is_help=True, help="Data sets: import, list.")

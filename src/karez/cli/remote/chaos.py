@@ -19,12 +19,14 @@ from karez.client.address import find_address
 from karez.client.sdk import Client
 from karez.core import environment
 from karez.core.chaos import FaultSpec, parse_faults, plan_faults
+from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
+from karez.core.fault_injection import FaultKind
 from karez.core.gang_syntax import make_gang
-from karez.core.ports import FaultKind
-from karez.core.resources import DeviceKind, NodeState
+from karez.core.jobs import JobSpec
+from karez.core.nodes import NodeState
 from karez.core.units import show_seconds
-from karez.core.workloads import JobSpec, WorkloadKind
+from karez.core.workloads import WorkloadKind
 from karez.experiments.chaos import MANY, STEPS_EACH, Say, compare_runs
 
 app = typer.Typer(no_args_is_help=True, help="Break jobs on purpose. For admins.")

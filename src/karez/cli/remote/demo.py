@@ -23,8 +23,9 @@ from karez.core import environment
 from karez.core.api_models import ReceiptView
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, MissingPart
+from karez.core.jobs import Job, JobSpec
 from karez.core.units import show_seconds
-from karez.core.workloads import ACTIVE, Job, JobSpec
+from karez.core.workloads import ACTIVE
 
 app = typer.Typer()
 MODEL, DATA, JOB = "smollm2-135m-instruct", "intent-router", "router-tune"

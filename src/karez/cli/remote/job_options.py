@@ -11,9 +11,11 @@ from karez.cli.client_options import ProjectName
 from karez.cli.options import pairs
 from karez.cli.remote.gang_options import OffNodes, OnNodes, Roles
 from karez.core.gang_syntax import make_gang
+from karez.core.gangs import GangSpec, Topology
 from karez.core.jobfile import parse_job
+from karez.core.jobs import LADDER, JobSpec, Scalar
 from karez.core.units import parse_seconds
-from karez.core.workloads import LADDER, GangSpec, JobSpec, Scalar, Topology, WorkloadKind
+from karez.core.workloads import WorkloadKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from karez.client import calls
 from karez.client.sdk import Client
+from karez.core.jobs import Job
 from karez.core.usage import MetricRow
-from karez.core.workloads import ENDED, Job
+from karez.core.workloads import ENDED
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 60, 8

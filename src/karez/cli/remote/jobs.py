@@ -14,8 +14,9 @@ from karez.cli.remote.receipts import show_goodput, show_receipts, show_timeline
 from karez.client import calls
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
+from karez.core.jobs import Job
 from karez.core.units import show_seconds
-from karez.core.workloads import Job, State
+from karez.core.workloads import State
 
 app = typer.Typer(no_args_is_help=True, help="Submit, watch and stop jobs.")
 

@@ -16,17 +16,10 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.remote.pool_map import LEGEND, pool_map
 from karez.client import calls
 from karez.core.codec import to_json
+from karez.core.devices import IN_BYTES, DeviceKind, Health
 from karez.core.errors import BadRequest
-from karez.core.resources import (
-    IN_BYTES,
-    DeviceKind,
-    Health,
-    MaintenanceWindow,
-    Node,
-    NodeId,
-    NodeOverride,
-    show_amount,
-)
+from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeOverride
+from karez.core.resource_syntax import show_amount
 from karez.core.units import parse_seconds, show_bytes
 from karez.core.workloads import Allocation
 

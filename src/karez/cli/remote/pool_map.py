@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from karez.core.resources import Device, DeviceKind, Health, Node, NodeState
+from karez.core.devices import Device, DeviceKind, Health
+from karez.core.nodes import Node, NodeState
 from karez.core.units import MILLI
 from karez.core.workloads import Allocation
 

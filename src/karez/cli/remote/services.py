@@ -8,8 +8,8 @@ from karez.cli.client_options import Json, ProjectName, Yes, client, sure
 from karez.cli.output import clock, json_out, table
 from karez.client import calls
 from karez.core.errors import BadRequest
-from karez.core.resources import parse_resource_request
-from karez.core.workloads import ServiceSpec
+from karez.core.resource_syntax import parse_resource_request
+from karez.core.services import ServiceSpec
 
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
 

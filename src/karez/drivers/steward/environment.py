@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from karez.core import environment
-from karez.core.ports import ProcessSpec
-from karez.core.resources import Grant
+from karez.core.grants import Grant
+from karez.core.processes import ProcessSpec
 
 
 def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from karez.core.ports import FaultKind, ProcessInfo, ProcessSample
+from karez.core.fault_injection import FaultKind
+from karez.core.processes import ProcessInfo, ProcessSample
 from karez.transport.rank_status import read_rank_status
 
 SLOW_S = 3.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from karez.core.resources import Grant
+from karez.core.grants import Grant
 from karez.core.units import show_bytes
 
 LOOK_S = 1.0

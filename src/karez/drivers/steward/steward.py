@@ -18,8 +18,9 @@ from typing import Any
 from karez.core import environment
 from karez.core.artifacts import FileEntry
 from karez.core.errors import KarezError
-from karez.core.ports import Event, FaultKind, Poll, ProcessInfo, ProcessSample, ProcessSpec
-from karez.core.resources import Node, NodeId
+from karez.core.fault_injection import FaultKind
+from karez.core.nodes import Node, NodeId
+from karez.core.processes import Event, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
 from karez.drivers.steward.child_processes import ForkServerClient, ReplicaServerProcess, inherited

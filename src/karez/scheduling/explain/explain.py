@@ -6,11 +6,12 @@ Every change that is proposed was tried on a copy of the pool first.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from karez.core.devices import IN_BYTES, DeviceKind
 from karez.core.explanations import Estimate, Explanation, QuotaLine, ResourceHolder, UnfitReason
+from karez.core.gangs import GangSpec
 from karez.core.identity import Project
-from karez.core.resources import IN_BYTES, DeviceKind
 from karez.core.units import MILLI
-from karez.core.workloads import GangSpec, State, WorkloadId
+from karez.core.workloads import State, WorkloadId
 from karez.scheduling.cluster_state import RunningWorkload, capacity_of
 from karez.scheduling.engine import Action, EquivalenceClass, SchedulingEngine, Start
 from karez.scheduling.explain.suggestions import SuggestionContext, suggest_changes

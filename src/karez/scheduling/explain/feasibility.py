@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from karez.core.resources import Node, NodeState, ResourceRequest, show_amount
-from karez.core.workloads import GangSpec
+from karez.core.gangs import GangSpec
+from karez.core.nodes import Node, NodeState
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import show_amount
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool, free_pool
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from karez.core.explanations import SuggestedChange
+from karez.core.gangs import ANYWHERE, GangSpec
 from karez.core.identity import Project
-from karez.core.resources import Node, NodeState
-from karez.core.workloads import ANYWHERE, GangSpec, WorkloadId
+from karez.core.nodes import Node, NodeState
+from karez.core.workloads import WorkloadId
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.snapshot import Snapshot
 

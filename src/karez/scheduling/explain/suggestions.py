@@ -4,20 +4,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from karez.core.devices import IN_BYTES, Device, DeviceKind
 from karez.core.explanations import MAX_NEW_NODES, SuggestedChange
+from karez.core.gangs import ANYWHERE, GangSpec, Topology
 from karez.core.identity import Project
-from karez.core.resources import (
-    IN_BYTES,
-    Device,
-    DeviceKind,
-    Node,
-    NodeId,
-    NodeState,
-    ResourceRequest,
-    write_amount,
-)
+from karez.core.nodes import Node, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import write_amount
 from karez.core.units import MILLI, show_bytes
-from karez.core.workloads import ANYWHERE, GangSpec, Topology, WorkloadId
+from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import devices_of
 from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.explain.hypothetical import gang_after, nodes_after, project_after

@@ -7,7 +7,7 @@ from typing import Final
 from karez.core.errors import NotFound
 from karez.core.explanations import WhatIf, WhatIfResult, WorkloadDiff
 from karez.core.identity import Project
-from karez.core.resources import Node, NodeId, NodeState
+from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.workloads import WorkloadId
 from karez.scheduling.engine import Preempt, Resize, Start, Wait
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy

@@ -8,19 +8,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from karez.core.resources import (
-    IN_BYTES,
-    Device,
-    DeviceKind,
-    Grant,
-    Health,
-    Node,
-    NodeId,
-    NodeState,
-    ResourceRequest,
-)
+from karez.core.devices import IN_BYTES, Device, DeviceKind, Health
+from karez.core.gangs import ANYWHERE, NodeAffinity
+from karez.core.grants import Grant
+from karez.core.nodes import Node, NodeId, NodeState
+from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI
-from karez.core.workloads import ANYWHERE, NodeAffinity
 from karez.scheduling.placement.inventory import BULK, CPU, Ints, Inventory, Row, Shape, build
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import request_mix

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
-from karez.core.workloads import ANYWHERE, SPARE, GangSpec, NodeAffinity, Topology
+from karez.core.devices import DeviceKind
+from karez.core.gangs import ANYWHERE, SPARE, GangSpec, NodeAffinity, Topology
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.resource_requests import ResourceRequest
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Bools, Pool
 from karez.scheduling.placement.inventory import Ints
 

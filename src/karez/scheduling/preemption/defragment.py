@@ -6,9 +6,11 @@ from typing import Final
 
 import numpy as np
 
-from karez.core.resources import Grant, NodeId
+from karez.core.gangs import GangSpec, NodeAffinity
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
 from karez.core.units import MILLI
-from karez.core.workloads import GangSpec, NodeAffinity, WorkloadId
+from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload, devices_of
 from karez.scheduling.placement.capacity import Pool
 from karez.scheduling.placement.inventory import CPU, Ints

@@ -3,8 +3,10 @@
 import math
 from typing import Final
 
-from karez.core.resources import Grant, NodeId
-from karez.core.workloads import Topology, WorkloadId
+from karez.core.gangs import Topology
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.placement import need_of, place_more
 from karez.scheduling.queue.quota import more_workers

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from karez.core.resources import DeviceKind, Grant, ResourceRequest
+from karez.core.devices import DeviceKind
+from karez.core.grants import Grant
+from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.capacity import SLOTS

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from karez.core.devices import DeviceKind
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind
 from karez.scheduling.queue.order import AGING_S_PER_DOUBLING
 
 HALF_LIFE_S: Final = 7 * 86_400.0

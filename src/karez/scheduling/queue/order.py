@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from karez.core.gangs import GangSpec
 from karez.core.units import MILLI
-from karez.core.workloads import GangSpec, WorkloadId
+from karez.core.workloads import WorkloadId
 
 AGING_S_PER_DOUBLING: Final = 4 * 86_400.0
 """How much longer a workload with twice the work waits before it is equal to one without. Measured

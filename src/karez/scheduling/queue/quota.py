@@ -7,9 +7,11 @@ they do not use, up to a lending limit; nobody holds more than its cap.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
 from karez.core.identity import Project
-from karez.core.resources import DeviceKind, ResourceRequest, show_amount
-from karez.core.workloads import GangSpec
+from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import show_amount
 from karez.scheduling.queue.order import PendingWorkload
 
 Used = Mapping[tuple[str, DeviceKind], int]

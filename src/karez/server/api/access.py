@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from karez.core.api_models import KeyView, NewKey
 from karez.core.identity import KeySpec, Principal, Project, Role
-from karez.core.resources import FORBID
+from karez.core.validation import FORBID
 from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(tags=["people"])

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 import karez
 from karez.core.api_models import Summary
 from karez.core.identity import Role
-from karez.core.resources import NodeState
+from karez.core.nodes import NodeState
 from karez.core.units import MILLI
 from karez.server.api.authorization import CloudDep, allow, public
 

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.api_models import LogPiece, ReceiptView
 from karez.core.chaos import SHARED, FaultSpec, InjectedFault
+from karez.core.goodput import Goodput
 from karez.core.identity import Role
-from karez.core.receipts import Goodput
+from karez.core.jobs import Job, JobSpec
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
-from karez.core.workloads import Job, JobSpec, State
+from karez.core.workloads import State
 from karez.server.api.authorization import CloudDep, Who, allow, old_name
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.identity import Role
-from karez.core.resources import MaintenanceWindow, Node, NodeOverride, NodeState
+from karez.core.nodes import MaintenanceWindow, Node, NodeOverride, NodeState
 from karez.core.workloads import Allocation
 from karez.server.api.authorization import CloudDep, Who, allow, old_name
 

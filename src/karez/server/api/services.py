@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.api_models import LogPiece
 from karez.core.identity import Role
-from karez.core.workloads import Service, ServiceSpec
+from karez.core.services import Service, ServiceSpec
 from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(prefix="/services", tags=["services"])

@@ -10,11 +10,12 @@ from typing import Protocol
 
 import structlog
 
+from karez.core.jobs import Job
+from karez.core.nodes import NodeId, NodeState
 from karez.core.ports import Clock, Fabric, NodeLost
-from karez.core.resources import NodeId, NodeState
 from karez.core.settings import Settings
-from karez.core.stores import Store
-from karez.core.workloads import ACTIVE, Job, WorkloadId
+from karez.core.stores.store import Store
+from karez.core.workloads import ACTIVE, WorkloadId
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.orphan_collector import OrphanCollector
 from karez.server.controllers.scheduler import Scheduler

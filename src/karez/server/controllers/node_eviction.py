@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from karez.core.devices import Health
+from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.ports import Clock
 from karez.core.recovery import FaultReport, Severity
-from karez.core.resources import Health, Node, NodeId, NodeState
-from karez.core.stores import Store
+from karez.core.stores.store import Store
 from karez.training.recovery.node_health import EVICTED, judge_nodes
 
 log = structlog.get_logger()

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from karez.core.ports import ProcessInfo
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
+from karez.core.processes import ProcessInfo
 from karez.core.workloads import Allocation, WorkloadId
 
 

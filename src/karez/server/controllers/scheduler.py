@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.devices import DeviceKind
 from karez.core.explanations import (
     DefragResult,
     Explanation,
@@ -12,12 +13,15 @@ from karez.core.explanations import (
     WhatIf,
     WhatIfResult,
 )
+from karez.core.gangs import ANYWHERE, NodeAffinity
+from karez.core.grants import Grant
 from karez.core.identity import Project
+from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.ports import Clock
-from karez.core.resources import DeviceKind, Grant, Node, NodeId, NodeState, ResourceRequest
-from karez.core.stores import Store
+from karez.core.resource_requests import ResourceRequest
+from karez.core.stores.store import Store
 from karez.core.units import MILLI
-from karez.core.workloads import ANYWHERE, NodeAffinity, State, WorkloadId
+from karez.core.workloads import State, WorkloadId
 from karez.scheduling.cluster_state import RunningWorkload
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
 from karez.scheduling.engine import Action, Preempt, Resize, Start

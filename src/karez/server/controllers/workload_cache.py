@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from karez.core.resources import DeviceKind, Grant, Node
-from karez.core.stores import Store
-from karez.core.workloads import (
-    Allocation,
-    GangSpec,
-    Job,
-    Service,
-    State,
-    WorkloadId,
-    WorkloadKind,
-)
+from karez.core.devices import DeviceKind
+from karez.core.gangs import GangSpec
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.nodes import Node
+from karez.core.services import Service
+from karez.core.stores.store import Store
+from karez.core.workloads import Allocation, State, WorkloadId, WorkloadKind
 from karez.scheduling.cluster_state import capacity_of
 from karez.scheduling.placement.capacity import free_pool
 from karez.scheduling.queue.fair_share import HALF_LIFE_S, FairShare

@@ -15,22 +15,16 @@ from karez.core.errors import (
     NotFound,
     QuotaExceeded,
 )
+from karez.core.gangs import GangSpec
 from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role, includes
+from karez.core.jobs import Job, JobSpec
 from karez.core.ports import Blobs, Clock
-from karez.core.resources import show_amount
+from karez.core.resource_syntax import show_amount
 from karez.core.routing import GatewayKey, Route, Table
+from karez.core.services import Service, ServiceSpec
 from karez.core.settings import Settings
-from karez.core.stores import Store
-from karez.core.workloads import (
-    ACTIVE,
-    GangSpec,
-    Job,
-    JobSpec,
-    Service,
-    ServiceSpec,
-    State,
-    WorkloadId,
-)
+from karez.core.stores.store import Store
+from karez.core.workloads import ACTIVE, State, WorkloadId
 from karez.server.logs import FileLogs
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService

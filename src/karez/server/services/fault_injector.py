@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from karez.core.chaos import MAX_AT_ONCE, FaultSpec, InjectedFault
 from karez.core.errors import BadRequest
-from karez.core.ports import Clock, Fabric, FaultKind, NodeLost
-from karez.core.workloads import ACTIVE, Job, WorkloadId
+from karez.core.fault_injection import FaultKind
+from karez.core.jobs import Job
+from karez.core.ports import Clock, Fabric, NodeLost
+from karez.core.workloads import ACTIVE, WorkloadId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field, replace
 
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
+from karez.core.gangs import GangSpec
 from karez.core.identity import EVERYWHERE, Principal
+from karez.core.jobs import Job
+from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
-from karez.core.resources import MaintenanceWindow, NodeId, NodeOverride, NodeState
-from karez.core.stores import Store
-from karez.core.workloads import GangSpec, Job, Service, State, WorkloadId
+from karez.core.services import Service
+from karez.core.stores.store import Store
+from karez.core.workloads import State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import Pool
 from karez.server.controllers.scheduler import Scheduler

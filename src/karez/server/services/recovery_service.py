@@ -8,11 +8,12 @@ from statistics import median
 from karez.core.api_models import PublicKey, ReceiptView
 from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.errors import BadRequest, NotFound
+from karez.core.goodput import Goodput, goodput
+from karez.core.jobs import Job
 from karez.core.ports import Clock
-from karez.core.receipts import Goodput, fingerprint, goodput
+from karez.core.receipts import fingerprint
 from karez.core.recovery import FaultReport, Transition
-from karez.core.stores import Store
-from karez.core.workloads import Job
+from karez.core.stores.store import Store
 from karez.server.services.fault_injector import FaultInjector
 from karez.training.recovery.node_health import EVICTED
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from karez.core.ports import Event, ProcessInfo
-from karez.core.resources import Grant, NodeId
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.processes import Event, ProcessInfo
 from karez.training.controller.process_specs import parse_key
 from karez.training.recovery.events import (
     BadLoss,

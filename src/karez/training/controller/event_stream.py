@@ -3,8 +3,9 @@
 import queue
 import threading
 
-from karez.core.ports import Event, Fabric, NodeEnded, NodeLost
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
+from karez.core.ports import Fabric, NodeEnded, NodeLost
+from karez.core.processes import Event
 from karez.core.workloads import WorkloadId
 
 MISSES = 2

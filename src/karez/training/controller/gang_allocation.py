@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.ports import ProcessInfo
-from karez.core.resources import Grant, NodeId
-from karez.core.workloads import SPARE
+from karez.core.gangs import SPARE
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.processes import ProcessInfo
 from karez.training.controller.process_specs import parse_key
 
 

@@ -8,11 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from karez.core.devices import DeviceKind
 from karez.core.errors import KarezError
-from karez.core.ports import Event, NodeLost, ProcessInfo, ProcessSpec
+from karez.core.gangs import SPARE
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.nodes import NodeId, NodeState
+from karez.core.ports import NodeLost
+from karez.core.processes import Event, ProcessInfo, ProcessSpec
 from karez.core.recovery import CheckpointPart
-from karez.core.resources import DeviceKind, Grant, NodeId, NodeState
-from karez.core.workloads import SPARE, Job, WorkloadKind
+from karez.core.workloads import WorkloadKind
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.launch_context import need_of, replica_servers_of
 from karez.training.controller.process_specs import (

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from karez.core.ports import NodeLost, ProcessSample
+from karez.core.jobs import Job
+from karez.core.ports import NodeLost
+from karez.core.processes import ProcessSample
 from karez.core.recovery import FaultReport, Severity
-from karez.core.workloads import Job
 from karez.training.controller.process_specs import parse_key
 from karez.training.controller.status_writer import ControllerDeps
 from karez.training.recovery.events import Committed, Hung, RecoveryEvent, Resumed

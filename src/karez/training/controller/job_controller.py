@@ -9,9 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from karez.core.ports import Event, NodeLost
-from karez.core.resources import Grant, NodeId
-from karez.core.workloads import Allocation, EndReason, Job, State
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.nodes import NodeId
+from karez.core.ports import NodeLost
+from karez.core.processes import Event
+from karez.core.workloads import Allocation, EndReason, State
 from karez.training.controller.event_parser import (
     NewestProcesses,
     gang_from,

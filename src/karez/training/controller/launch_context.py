@@ -3,9 +3,14 @@
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from karez.core.ports import NodeLost, Staged
-from karez.core.resources import DeviceKind, Grant, NodeId, ResourceRequest
-from karez.core.workloads import EndReason, Job
+from karez.core.devices import DeviceKind
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.nodes import NodeId
+from karez.core.ports import NodeLost
+from karez.core.processes import Staged
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import EndReason
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext
 from karez.training.controller.status_writer import ControllerDeps

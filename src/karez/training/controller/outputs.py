@@ -14,9 +14,9 @@ from karez.core.artifacts import (
     artifact_id,
 )
 from karez.core.codec import from_text
+from karez.core.jobs import Job
 from karez.core.ports import Blobs, Clock
-from karez.core.stores import Store
-from karez.core.workloads import Job
+from karez.core.stores.store import Store
 
 CARD = "karez.json"
 """A file in an output folder that says what the folder is."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from karez.core import environment
 from karez.core.artifacts import FileEntry
-from karez.core.ports import ProcessSpec, Staged
-from karez.core.resources import Grant
-from karez.core.workloads import GangRole, Job, WorkloadKind
+from karez.core.gangs import GangRole
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.processes import ProcessSpec, Staged
+from karez.core.workloads import WorkloadKind
 
 _SCRIPT = "karez.runtime.script:main"
 _STORE = "karez.runtime.rendezvous:main"

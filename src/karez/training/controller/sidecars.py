@@ -7,9 +7,11 @@ ends by itself is done.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.ports import Event, ProcessInfo, ProcessSpec
-from karez.core.resources import IN_BYTES, Grant, NodeId
-from karez.core.workloads import GangRole
+from karez.core.devices import IN_BYTES
+from karez.core.gangs import GangRole
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.processes import Event, ProcessInfo, ProcessSpec
 from karez.training.controller.process_specs import LaunchContext, sidecar_spec
 
 MAX_STARTS = 5

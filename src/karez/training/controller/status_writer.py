@@ -5,14 +5,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from karez.core.codec import to_text
-from karez.core.ports import Blobs, Clock, Event, Fabric, LogSink, NodeLost
+from karez.core.gangs import NodeAffinity
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.nodes import NodeId
+from karez.core.ports import Blobs, Clock, Fabric, LogSink, NodeLost
+from karez.core.processes import Event
 from karez.core.receipts import Receipt, chained
 from karez.core.recovery import Transition
-from karez.core.resources import Grant, NodeId, ResourceRequest
+from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
-from karez.core.stores import Store
+from karez.core.stores.store import Store
 from karez.core.usage import MetricRow
-from karez.core.workloads import EndReason, Job, NodeAffinity, RankView, State, Status, WorkloadKind
+from karez.core.workloads import EndReason, RankView, State, Status, WorkloadKind
 from karez.training.controller.process_specs import rank_key
 from karez.training.recovery.commands import EndGang, WriteReceipt
 from karez.training.recovery.controller_state import ControllerState, capture, parse_state

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from karez.core.codec import from_json
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Fault, Gang, Phase
 

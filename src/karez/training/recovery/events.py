@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 from karez.core.workloads import EndReason
 from karez.training.recovery import ladder
 from karez.training.recovery.commands import (

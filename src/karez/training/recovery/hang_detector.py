@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median, pstdev
 
-from karez.core.ports import ProcessSample
+from karez.core.processes import ProcessSample
 from karez.training.recovery.events import Hung
 
 FACTOR = 5.0

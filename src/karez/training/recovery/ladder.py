@@ -7,8 +7,8 @@ says so, simply the order given.
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
+from karez.core.nodes import NodeId
 from karez.core.receipts import Receipt
-from karez.core.resources import NodeId
 
 PRIOR_S: Mapping[str, float] = {
     "retry": 0.1,

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.recovery import FaultPhase, FaultReport, Severity
-from karez.core.resources import Node, NodeId, NodeState
 
 POINTS: Mapping[Severity, float] = {Severity.MINOR: 0.34, Severity.MAJOR: 1.0, Severity.FATAL: 3.0}
 EVICTION_POINTS = 3.0

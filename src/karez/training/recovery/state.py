@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from karez.core.resources import NodeId
+from karez.core.nodes import NodeId
 from karez.training.recovery.events import CollectiveFailed
 from karez.training.recovery.ladder import PRIOR_S
 from karez.training.recovery.limits import Limits

@@ -1,0 +1,49 @@
+"""Devices: their kinds, their health, and the limits of one node."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from karez.core.units import MILLI
+
+MAX_DEVICES = 1024
+"""Devices of one worker, cores included: no node has more."""
+
+MAX_BYTES = 1 << 50
+"""A pebibyte of memory or storage on one node: no node has more."""
+
+
+class DeviceKind(StrEnum):
+    """Kind of a device, or of an amount of memory or storage."""
+
+    NPU = "npu"
+    GPU = "gpu"
+    CPU = "cpu"
+    DPU = "dpu"
+    MEMORY = "memory"
+    STORAGE = "storage"
+
+
+class Health(StrEnum):
+    """Health of a device, from the best to the worst: how far it can be trusted with new work."""
+
+    HEALTHY = "healthy"
+    SUB_HEALTHY = "sub-healthy"
+    PRE_SEPARATED = "pre-separated"
+    SEPARATED = "separated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device of a node."""
+
+    kind: DeviceKind
+    index: int
+    model: str = ""
+    milli: int = MILLI
+    memory_bytes: int = 0
+    health: Health = Health.HEALTHY
+
+
+IN_BYTES: Final = (DeviceKind.MEMORY, DeviceKind.STORAGE)
+"""Kinds that are counted in bytes; the others in thousandths of a device."""

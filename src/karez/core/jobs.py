@@ -1,0 +1,116 @@
+"""Jobs: training and batch workloads, and how users ask for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from karez.core.devices import IN_BYTES
+from karez.core.gangs import ONE_WORKER, GangSpec
+from karez.core.names import check_name
+from karez.core.units import show_seconds
+from karez.core.validation import FORBID
+from karez.core.workloads import INITIAL_STATUS, EndReason, State, Status, WorkloadId, WorkloadKind
+
+Scalar = str | int | float | bool
+
+MAX_SECONDS = 100 * 365.25 * 86_400
+LADDER = ("retry", "in-place", "replace", "shrink", "restart")
+"""The recovery rungs that exist, from the gentlest to the hardest."""
+MAX_PEERS = 8
+"""Copies of a rank's state beside its own: each costs its size in memory and traffic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often a job starts over after a failure, and after which causes."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    limit: int = 0
+    causes: tuple[EndReason, ...] = (EndReason.NODE_LOST, EndReason.CRASHED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A job as a user asks for it: a command or a recipe, its gang, its inputs."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    name: str
+    project: str = "default"
+    kind: WorkloadKind = WorkloadKind.BATCH
+    command: tuple[str, ...] = ()
+    recipe: str = ""
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    gang: GangSpec = ONE_WORKER
+    code: str = ""
+    """Artifact id of the uploaded working folder."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Name of the folder the job finds under `inputs/` -> artifact name or id."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    priority: int = 0
+    max_duration_s: float | None = None
+    expected_duration_s: float | None = None
+    """Estimated running time; queue order and backfill use it."""
+    deadline_s: float | None = None
+    """Seconds from submission until the job should have ended."""
+    preemptible: bool = False
+    """Whether workloads far ahead in the queue may preempt the job; it goes on later."""
+    retry: Retry = Retry()
+    ladder: tuple[str, ...] = LADDER
+    """The recovery rungs that may be used."""
+    ladder_fixed: bool = False
+    """Whether rungs are tried in the order given; else the cheapest by estimate comes first."""
+    peers: int = 1
+    """Other nodes that keep a copy of a rank's state: so many may be lost at once."""
+    chaos: bool = False
+    """Whether an admin may inject faults into the job."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.kind == WorkloadKind.SERVE:
+            raise ValueError("a job trains or runs a batch; deploy a service for kind = 'serve'")
+        if bool(self.command) == bool(self.recipe):
+            raise ValueError("give either a command or a recipe")
+        if any(need.kind in IN_BYTES for need in self.gang.each):
+            raise ValueError("workers need a device to run on; ask for memory alone in a role")
+        self._check_times()
+        self._check_recovery()
+
+    def _check_recovery(self) -> None:
+        unknown = sorted(set(self.ladder) - set(LADDER))
+        if unknown:
+            raise ValueError(f"no recovery rung {unknown[0]!r}; there are {', '.join(LADDER)}")
+        if len(set(self.ladder)) != len(self.ladder):
+            raise ValueError("a recovery rung is named twice")
+        if not 0 <= self.peers <= MAX_PEERS:
+            raise ValueError(f"peers are between 0 and {MAX_PEERS}, not {self.peers}")
+
+    def _check_times(self) -> None:
+        expected, limit, deadline = self.expected_duration_s, self.max_duration_s, self.deadline_s
+        times = {"max_duration": limit, "expected_duration": expected, "deadline": deadline}
+        for name, seconds in times.items():
+            if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+                raise ValueError(f"{name} must be positive and up to 100 years, got {seconds:g} s")
+        if expected and limit and expected > limit:
+            raise ValueError("expected_duration is longer than max_duration, which would end it")
+        if expected and deadline and expected > deadline:
+            raise ValueError(
+                f"it is expected to run for {show_seconds(expected)} and cannot end within "
+                f"{show_seconds(deadline)}; give it more workers, or a later deadline"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A submitted job."""
+
+    id: WorkloadId
+    spec: JobSpec
+    state: State = State.QUEUED
+    status: Status = INITIAL_STATUS
+    owner: str = ""
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None

@@ -1,0 +1,96 @@
+"""Processes on nodes: how they are started, and what nodes report of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from karez.core.artifacts import FileEntry
+from karez.core.grants import Grant
+from karez.core.workloads import WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """An artifact that a process finds in a folder."""
+
+    artifact: str
+    folder: str
+    """Name below the process's `inputs/`."""
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """A process to start on a node. `key` names it; starting the same key twice is harmless."""
+
+    key: str
+    workload: WorkloadId
+    rank: int
+    epoch: int
+    command: tuple[str, ...]
+    """`("module:function",)` runs in a warm fork; anything else is executed."""
+    warm: bool = False
+    grant: Grant | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[Staged, ...] = ()
+    code: tuple[FileEntry, ...] = ()
+    restore: Mapping[str, str] = field(default_factory=dict)
+    """File name -> blob digest, put into the folder named by KAREZ_RESTORE."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInfo:
+    """A process as its node reports it."""
+
+    key: str
+    workload: WorkloadId
+    rank: int
+    epoch: int
+    pid: int
+    alive: bool
+    exit_code: int | None = None
+    """Exit code; negative: ended by that signal."""
+    error: str = ""
+    grant: Grant | None = None
+    """Grant that the process was started with."""
+    last_messages: Mapping[str, Any] = field(default_factory=dict)
+    """Message type -> the newest message of that type from the process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event of a process on a node."""
+
+    seq: int
+    at: float
+    key: str
+    type: str
+    """`exit`, or the type of a message that the process sent."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poll:
+    """Answer to a poll of a node's events."""
+
+    events: tuple[Event, ...]
+    seq: int
+    agent_boot_id: str
+    """Id of the node agent's start: it changes when the agent was started again, without state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSample:
+    """State of one process, sampled from outside: the process need not answer."""
+
+    key: str
+    state: str
+    """State by the kernel: `running`, `sleeping`, `stopped`, `disk-sleep`, ..."""
+    cpu_s: float
+    """Processor time that the process has used."""
+    activity: str = ""
+    """Activity in the process's rank status, in lower case; empty if it has no rank status."""
+    step: int = 0
+    generation: int = 0
+    activity_s: float = 0.0
+    """Seconds since that activity began."""

@@ -1,0 +1,50 @@
+"""Protocol of the store of projects, keys and secrets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from karez.core.identity import Key, Project
+
+
+class AccessStore(Protocol):
+    """Projects, keys and secrets."""
+
+    def add_project(self, project: Project) -> None:
+        """Add a project. Raises AlreadyExists."""
+        ...
+
+    def set_quota(self, project: Project) -> bool:
+        """Change a project's quota. False: no such project."""
+        ...
+
+    def projects(self) -> Sequence[Project]:
+        """List all projects, by name."""
+        ...
+
+    def add_key(self, key: Key) -> None:
+        """Record a key."""
+        ...
+
+    def key(self, ident: str) -> Key | None:
+        """Find a key by id."""
+        ...
+
+    def keys(self) -> Sequence[Key]:
+        """List all keys, newest first."""
+        ...
+
+    def revoke_key(self, ident: str, *, at: float) -> bool:
+        """Revoke a key. False: no such key, or revoked before."""
+        ...
+
+    def put_secret(self, project: str, name: str, sealed: bytes) -> None:
+        """Store an encrypted secret."""
+        ...
+
+    def secrets(self, project: str) -> Mapping[str, bytes]:
+        """Return a project's encrypted secrets by name."""
+        ...
+
+    def drop_secret(self, project: str, name: str) -> bool:
+        """Delete a secret. False: no such secret."""
+        ...

@@ -1,0 +1,23 @@
+"""Protocol of the store of resize requests."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from karez.core.grants import Grant
+from karez.core.workloads import WorkloadId
+
+
+class ResizeRequestStore(Protocol):
+    """Resize requests: grants that running gangs were asked to go on with."""
+
+    def request(self, ident: WorkloadId, grants: Sequence[Grant]) -> None:
+        """Ask a gang to go on with these grants; replaces an earlier request."""
+        ...
+
+    def requested(self, ident: WorkloadId) -> Sequence[Grant] | None:
+        """Return the grants of a gang's resize request, if it has one."""
+        ...
+
+    def drop(self, ident: WorkloadId) -> None:
+        """Delete a gang's resize request: it was carried out, or cannot be."""
+        ...

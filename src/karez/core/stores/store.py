@@ -1,0 +1,38 @@
+"""Protocol of the whole store."""
+
+from typing import Protocol
+
+from karez.core.stores.access import AccessStore
+from karez.core.stores.artifacts import ArtifactStore
+from karez.core.stores.history import HistoryStore
+from karez.core.stores.nodes import NodeStore
+from karez.core.stores.resize_requests import ResizeRequestStore
+from karez.core.stores.usage import UsageStore
+from karez.core.stores.workloads import WorkloadStore
+
+
+class Store(Protocol):
+    """All stores of one control plane."""
+
+    workloads: WorkloadStore
+    """Jobs, services, leases, allocations."""
+    pool: NodeStore
+    """The nodes."""
+    resize_requests: ResizeRequestStore
+    """Resize requests of running gangs."""
+    history: HistoryStore
+    """Receipts, metrics, checkpoints, incidents."""
+    artifacts: ArtifactStore
+    """Artifacts."""
+    access: AccessStore
+    """Projects, keys, secrets."""
+    usage: UsageStore
+    """Usage and audit."""
+
+    def ping(self) -> None:
+        """Check the connection. Raises Unreachable if the store does not answer."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...

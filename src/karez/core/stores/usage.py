@@ -1,0 +1,31 @@
+"""Protocol of the store of calls, usage and the audit log."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from karez.core.grants import Grant
+from karez.core.usage import AuditRow, Call, UsageRow
+
+
+class UsageStore(Protocol):
+    """Calls, usage and the audit log."""
+
+    def add_calls(self, calls: Sequence[Call]) -> None:
+        """Record gateway calls; one recorded before is left as it is."""
+        ...
+
+    def summary(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
+        """Sum up tokens per service and device-seconds per workload."""
+        ...
+
+    def held(self, since: float) -> Sequence[tuple[str, tuple[Grant, ...], float, float | None]]:
+        """List the grants held after an instant: (project, grants, from, until)."""
+        ...
+
+    def add_audit(self, row: AuditRow) -> None:
+        """Append to the audit log; the store sets `id`."""
+        ...
+
+    def audit(self, *, limit: int = 100) -> Sequence[AuditRow]:
+        """List the audit log, newest first."""
+        ...

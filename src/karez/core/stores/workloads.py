@@ -1,0 +1,121 @@
+"""Protocol of the store of workloads."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from karez.core.grants import Grant
+from karez.core.jobs import Job
+from karez.core.services import Service
+from karez.core.workloads import Allocation, State, Status, WorkloadId
+
+
+class WorkloadStore(Protocol):
+    """Jobs and services, their leases and their allocations."""
+
+    def add_job(self, job: Job) -> None:
+        """Queue a job."""
+        ...
+
+    def add_service(self, service: Service) -> None:
+        """Queue a service. Raises AlreadyExists if the project has a live one of that name."""
+        ...
+
+    def job(self, ident: str) -> Job | None:
+        """Find a job by id, else the newest of that name."""
+        ...
+
+    def service(self, ident: str) -> Service | None:
+        """Find a service by id, else the newest of that name."""
+        ...
+
+    def jobs(
+        self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
+    ) -> Sequence[Job]:
+        """List jobs, newest first. `projects` None means all."""
+        ...
+
+    def services(
+        self, *, projects: Sequence[str] | None, states: Sequence[State] = ()
+    ) -> Sequence[Service]:
+        """List services, newest first. `projects` None means all."""
+        ...
+
+    def count_states(self) -> Mapping[tuple[str, State], int]:
+        """Count the workloads of each kind (job, service) in each state."""
+        ...
+
+    def update(
+        self,
+        ident: WorkloadId,
+        *,
+        token: str | None = None,
+        state: State | None = None,
+        status: Status | None = None,
+        at: float | None = None,
+    ) -> bool:
+        """Change a workload. With a token, only while that lease holds. False: not done.
+
+        An ended workload never changes again.
+        """
+        ...
+
+    def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:
+        """Request an end: a queued workload ends at once, an active one becomes STOPPING.
+
+        Returns its state from now on; None if there is no such workload.
+        """
+        ...
+
+    def request_preemption(self, ident: WorkloadId) -> bool:
+        """Ask an active workload to store its state and queue again. False: it is not active."""
+        ...
+
+    def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
+        """List queued workloads, oldest first: (id, job or service, why it waits)."""
+        ...
+
+    def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
+        """Record why workloads wait."""
+        ...
+
+    def drop_leases(self, owner: str) -> None:
+        """Free all leases of an owner that is known to be dead."""
+        ...
+
+    def claim(
+        self, states: Sequence[State], *, owner: str, now: float, lease_s: float
+    ) -> Sequence[tuple[WorkloadId, str]]:
+        """Lease every workload in these states whose lease is free: (id, token) pairs."""
+        ...
+
+    def renew(self, owner: str, *, now: float, lease_s: float) -> None:
+        """Prolong all leases of an owner."""
+        ...
+
+    def release(self, ident: WorkloadId, token: str) -> None:
+        """Release a lease."""
+        ...
+
+    def place(self, ident: WorkloadId, grants: Sequence[Grant], *, now: float) -> int | None:
+        """QUEUED -> PLACED with these grants; the new epoch, or None if it was not queued."""
+        ...
+
+    def regrant(
+        self, ident: WorkloadId, token: str, grants: Sequence[Grant], *, now: float
+    ) -> int | None:
+        """Replace the grants of an active workload under its lease; the new epoch or None."""
+        ...
+
+    def requeue(self, ident: WorkloadId, token: str, status: Status, *, now: float) -> bool:
+        """Release a workload's grants and queue it again."""
+        ...
+
+    def end(
+        self, ident: WorkloadId, token: str, state: State, status: Status, *, now: float
+    ) -> bool:
+        """Release a workload's grants and end it, once and for all."""
+        ...
+
+    def allocations(self) -> Mapping[WorkloadId, Allocation]:
+        """Return the current allocation of each workload that holds grants."""
+        ...

@@ -1,0 +1,46 @@
+"""SQL of allocations: which grants a workload holds, and since when."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from karez.core.codec import from_text, to_text
+from karez.core.grants import Grant
+from karez.core.workloads import Allocation, WorkloadId
+from karez.store.schema import allocations as table
+
+Grants = tuple[Grant, ...]
+
+
+def grants_text(grants: Sequence[Grant]) -> str:
+    """JSON text of grants."""
+    return "[" + ",".join(to_text(grant) for grant in grants) + "]"
+
+
+def allocate(
+    tx: Connection, ident: WorkloadId, epoch: int, grants: Sequence[Grant], now: float
+) -> None:
+    """Record the grants that a workload holds from now on."""
+    body = grants_text(grants)
+    tx.execute(insert(table).values(workload=ident, epoch=epoch, grants=body, since=now))
+
+
+def free(tx: Connection, ident: WorkloadId, now: float) -> None:
+    """Record that a workload holds its grants no longer."""
+    tx.execute(
+        update(table).where(table.c.workload == ident, table.c.until.is_(None)).values(until=now)
+    )
+
+
+def current(tx: Connection) -> Mapping[WorkloadId, Allocation]:
+    """Read the current allocation of each workload that holds grants."""
+    rows = tx.execute(select(table).where(table.c.until.is_(None))).all()
+    return {
+        WorkloadId(row.workload): Allocation(
+            workload=WorkloadId(row.workload),
+            epoch=row.epoch,
+            grants=from_text(Grants, row.grants),
+            since=row.since,
+        )
+        for row in rows
+    }

@@ -1,0 +1,90 @@
+"""Rows of the table of workloads: how jobs and services are written, queried and read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Row, Select, or_, select
+
+from karez.core.codec import from_text, to_text
+from karez.core.jobs import Job, JobSpec
+from karez.core.services import Service, ServiceSpec
+from karez.core.workloads import ENDED, INITIAL_STATUS, State, Status, WorkloadId
+from karez.store.schema import workloads as table
+
+ENDED_STATES = [state.value for state in ENDED]
+# Nearly all queued workloads have this status: parsing it again is half the cost of a row.
+_INITIAL_TEXT = to_text(INITIAL_STATUS)
+
+
+def row_values(kind: str, item: Job | Service) -> Mapping[str, object]:
+    """Column values of a new workload, without its sequence number."""
+    return {
+        "id": item.id,
+        "kind": kind,
+        "name": item.spec.name,
+        "project": item.spec.project,
+        "owner": item.owner,
+        "state": item.state.value,
+        "priority": item.spec.priority,
+        "spec": to_text(item.spec),
+        "status": to_text(item.status),
+        "wait_reason": "",
+        "created_at": item.created_at,
+        "epoch": 0,
+    }
+
+
+def select_newest(kind: str, ident: str) -> Select[Any]:
+    """SELECT of a workload by id, else the newest of that name."""
+    return (
+        select(table)
+        .where(table.c.kind == kind, or_(table.c.id == ident, table.c.name == ident))
+        .order_by((table.c.id == ident).desc(), table.c.seq.desc())
+        .limit(1)
+    )
+
+
+def select_all(kind: str, projects: Sequence[str] | None, states: Sequence[State]) -> Select[Any]:
+    """SELECT of workloads, newest first. `projects` None means all, empty `states` too."""
+    query = select(table).where(table.c.kind == kind)
+    if projects is not None:
+        query = query.where(table.c.project.in_(projects))
+    if states:
+        query = query.where(table.c.state.in_([state.value for state in states]))
+    return query.order_by(table.c.seq.desc())
+
+
+def read_job(row: Row[Any]) -> Job:
+    """Read a job from its row."""
+    return Job(
+        id=WorkloadId(row.id),
+        spec=from_text(JobSpec, row.spec),
+        state=State(row.state),
+        status=_status(row),
+        owner=row.owner,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def read_service(row: Row[Any]) -> Service:
+    """Read a service from its row."""
+    return Service(
+        id=WorkloadId(row.id),
+        spec=from_text(ServiceSpec, row.spec),
+        state=State(row.state),
+        status=_status(row),
+        owner=row.owner,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _status(row: Row[Any]) -> Status:
+    status = INITIAL_STATUS if row.status == _INITIAL_TEXT else from_text(Status, row.status)
+    if row.state == State.QUEUED.value and row.wait_reason:
+        return replace(status, reason=row.wait_reason)
+    return status

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from typing_extensions import override
+
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.source import Source
 
@@ -101,7 +103,7 @@ class Rule(ABC, Generic[N]):
     def find(self, node: N, site: Site) -> Finding | None:
         """The finding at a node, or None."""
 
-    def found(  # noqa: PLR0913 - a finding has that many sides
+    def finding(  # noqa: PLR0913 - a finding has that many sides
         self,
         node: ast.AST,
         site: Site,
@@ -148,8 +150,8 @@ class Api(Rule[ast.AST]):
     npu: str = ""
     """Full name for the target npu. Empty: none."""
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if isinstance(node, ast.ImportFrom) or _is_inner(node, site):
             return None
         name = site.source.dotted(node)
@@ -160,9 +162,9 @@ class Api(Rule[ast.AST]):
         if new.startswith("torch."):
             new = site.torch(node) + new.removeprefix("torch")
         if not new or self.kind == Kind.MANUAL:
-            return self.found(node, site, api=name, forms=self.forms())
+            return self.finding(node, site, api=name, forms=self.forms())
         needs = site.needs(*(() if "." in self.agnostic else (self.agnostic,)))
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=needs, api=name, forms=self.forms()
         )
 

@@ -3,6 +3,8 @@
 import ast
 import re
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, string
 from karez.migration.rules.literals import holder_of
@@ -20,12 +22,12 @@ class NcclBackend(Rule[ast.AST]):
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if string(node) != "nccl" or not self._is_backend(node, site):
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.backend"
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=site.needs("backend"), forms=_FORMS
         )
 
@@ -50,16 +52,16 @@ class NcclComparison(Rule[ast.Compare]):
 
     nodes = (ast.Compare,)
 
+    @override
     def find(self, node: ast.Compare, site: Site) -> Finding | None:
-        """See Rule."""
         literals = [n for n in ast.walk(node) if string(n) == "nccl"]
         if not literals:
             return None
         site.claim(*literals)
         if {string(n) for n in ast.walk(node)} & {"hccl", "xccl", "ccl"}:
-            return self.found(node, site, kind=Kind.KEEP)
+            return self.finding(node, site, kind=Kind.KEEP)
         new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(literal, new) for literal in literals],
@@ -72,18 +74,18 @@ class NcclChoice(Rule[ast.AST]):
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         around = site.source.parent(node)
         if string(node) != "nccl" or not isinstance(around, (ast.List, ast.Tuple, ast.Set)):
             return None
         known = {string(item) for item in around.elts}
         if known & {"hccl", "xccl"}:
-            return self.found(node, site, kind=Kind.KEEP)
+            return self.finding(node, site, kind=Kind.KEEP)
         if not known & {"gloo", "mpi", "ucc"}:
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=site.needs("accelerator_backend")
         )
 
@@ -93,14 +95,14 @@ class NcclMixed(Rule[ast.AST]):
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         text = string(node) or ""
         if "cuda:nccl" not in text or node in site.source.docs:
             return None
         if site.is_npu:
             new = repr(text.replace("cuda:nccl", "npu:hccl"))
-            return self.found(node, site, [site.swap(node, new)])
+            return self.finding(node, site, [site.swap(node, new)])
         before, _, after = text.partition("cuda:nccl")
         parts = [
             *([repr(before)] if before else []),
@@ -110,7 +112,7 @@ class NcclMixed(Rule[ast.AST]):
         new = " + ".join(parts)
         parent = site.source.parent(node)
         plain = isinstance(parent, (ast.keyword, ast.Assign, ast.Call))
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(node, new if plain else f"({new})")],
@@ -126,12 +128,12 @@ class NcclString(Rule[ast.AST]):
     question = "Is it the backend of torch.distributed?"
     hours = 0.1
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if string(node) != "nccl":
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.backend"
-        return self.found(node, site, [site.swap(node, new)], needs=site.needs("backend"))
+        return self.finding(node, site, [site.swap(node, new)], needs=site.needs("backend"))
 
 
 class NcclAvailable(Rule[ast.AST]):
@@ -139,8 +141,8 @@ class NcclAvailable(Rule[ast.AST]):
 
     nodes = (ast.Attribute,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if name not in (
             "torch.distributed.is_nccl_available",
@@ -150,9 +152,9 @@ class NcclAvailable(Rule[ast.AST]):
         site.claim_all(node)
         if site.is_npu:
             new = "torch.distributed.is_hccl_available"
-            return self.found(node, site, [site.swap(node, new)], needs=site.needs())
+            return self.finding(node, site, [site.swap(node, new)], needs=site.needs())
         new = f"{site.shim}.is_backend_available"
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=site.needs("is_backend_available")
         )
 
@@ -165,13 +167,13 @@ class NcclGroup(Rule[ast.AST]):
     question = "HCCL has ProcessGroupHCCL.Options; which options are set, and are they needed?"
     hours = 0.5
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if "ProcessGroupNCCL" not in name.split("."):
             return None
         site.claim_all(node)
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class DataParallel(Rule[ast.AST]):
@@ -182,8 +184,8 @@ class DataParallel(Rule[ast.AST]):
     question = "Use DistributedDataParallel with one process for each device (torchrun), or one."
     hours = 1.0
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name not in (
             "torch.nn.DataParallel",
@@ -199,7 +201,7 @@ class DataParallel(Rule[ast.AST]):
             isinstance(parent, ast.Call) and node in parent.args
         )
         kind = Kind.KEEP if is_check else None
-        return self.found(node, site, kind=kind, api=name)
+        return self.finding(node, site, kind=kind, api=name)
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -2,6 +2,8 @@
 
 import ast
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Rule, Site
 
@@ -14,12 +16,12 @@ class TorchCompile(Rule[ast.AST]):
     question = "Make it optional; on NPUs run without it first, then with torchair or inductor-npu."
     hours = 0.25
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if site.source.dotted(node) != "torch.compile":
             return None
         site.claim_all(node)
-        return self.found(node, site, api="torch.compile")
+        return self.finding(node, site, api="torch.compile")
 
 
 class TorchScript(Rule[ast.AST]):
@@ -28,13 +30,13 @@ class TorchScript(Rule[ast.AST]):
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.KEEP
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name not in ("torch.jit.script", "torch.jit.trace", "torch.jit.script_method"):
             return None
         site.claim_all(node)
-        return self.found(node, site, api=name)
+        return self.finding(node, site, api=name)
 
 
 class CompilerSettings(Rule[ast.AST]):
@@ -45,15 +47,15 @@ class CompilerSettings(Rule[ast.AST]):
     question = "Guard it: these settings have no effect, or another, on NPUs."
     hours = 0.25
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if not name.startswith(("torch._inductor.config", "torch._dynamo.config")):
             return None
         if isinstance(site.source.parent(node), ast.Attribute):
             return None
         site.claim_all(node)
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class DataPointer(Rule[ast.Call]):
@@ -64,14 +66,14 @@ class DataPointer(Rule[ast.Call]):
     question = "Who gets the pointer? A CUDA library needs a substitute; a comparison may stay."
     hours = 0.5
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         if not (isinstance(node.func, ast.Attribute) and node.func.attr == "data_ptr"):
             return None
         around = next(iter(site.source.above(node)), None)
         is_compared = isinstance(around, (ast.Compare, ast.Set, ast.Dict, ast.Subscript))
         site.claim(node)
-        return self.found(node, site, kind=Kind.KEEP if is_compared else None)
+        return self.finding(node, site, kind=Kind.KEEP if is_compared else None)
 
 
 class SparseTensors(Rule[ast.AST]):
@@ -82,15 +84,15 @@ class SparseTensors(Rule[ast.AST]):
     question = "Would dense tensors do, or the CPU?"
     hours = 1.0
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if not name.startswith(("torch.sparse.", "torch.sparse_coo_tensor", "torch.sparse_csr")):
             return None
         if isinstance(site.source.parent(node), ast.Attribute):
             return None
         site.claim_all(node)
-        return self.found(node, site, api=name)
+        return self.finding(node, site, api=name)
 
 
 class AttentionChoice(Rule[ast.keyword]):
@@ -101,8 +103,8 @@ class AttentionChoice(Rule[ast.keyword]):
     question = 'attn_implementation="sdpa" runs on every device.'
     hours = 0.1
 
+    @override
     def find(self, node: ast.keyword, site: Site) -> Finding | None:
-        """See Rule."""
         value = node.value
         is_flash = isinstance(value, ast.Constant) and "flash" in str(value.value)
         is_named = node.arg in ("attn_implementation", "_attn_implementation")
@@ -110,7 +112,7 @@ class AttentionChoice(Rule[ast.keyword]):
         if not ((is_named and is_flash) or is_old):
             return None
         site.claim(value)
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class QuantisedLoading(Rule[ast.keyword]):
@@ -121,11 +123,11 @@ class QuantisedLoading(Rule[ast.keyword]):
     question = "Load it in bfloat16, if it fits; bitsandbytes has no kernels for NPUs in its docs."
     hours = 0.5
 
+    @override
     def find(self, node: ast.keyword, site: Site) -> Finding | None:
-        """See Rule."""
         is_named = node.arg in ("load_in_8bit", "load_in_4bit")
         is_off = isinstance(node.value, ast.Constant) and not node.value.value
-        return self.found(node, site) if is_named and not is_off else None
+        return self.finding(node, site) if is_named and not is_off else None
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -3,6 +3,8 @@
 import ast
 from dataclasses import replace
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Site
 from karez.migration.rules.kernel_guards import asked
@@ -15,8 +17,8 @@ class CudaIsAvailable(Api):
     agnostic = "torch.accelerator.is_available"
     npu = "torch.npu.is_available"
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule. What guards a kernel for CUDA is a question."""
         found = super().find(node, site)
         kind, question = asked(node, site) if found is not None else (None, "")
         if found is None or kind is None:

@@ -3,6 +3,8 @@
 import ast
 import re
 
+from typing_extensions import override
+
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import AnyRule, Rule, Site, string
 
@@ -26,8 +28,8 @@ class VisibleDevices(Rule[ast.Assign]):
 
     nodes = (ast.Assign,)
 
+    @override
     def find(self, node: ast.Assign, site: Site) -> Finding | None:
-        """See Rule."""
         target = node.targets[0]
         if len(node.targets) != 1 or not isinstance(target, ast.Subscript):
             return None
@@ -42,16 +44,16 @@ class VisibleDevices(Rule[ast.Assign]):
         rest = source.text[source.end(node) : line_end if line_end >= 0 else None]
         following = source.text[line_end + 1 :].lstrip()[:200] if line_end >= 0 else ""
         if twin in following.partition("\n")[0]:
-            return self.found(node, site, kind=Kind.KEEP)
+            return self.finding(node, site, kind=Kind.KEEP)
         start = source.line_start(source.place(source.start(node))[0])
         before = source.text[start : source.start(node)]
         if before.strip() or rest.strip().startswith(";"):
-            return self.found(node, site, kind=Kind.ASSISTED, question=f"Set {twin} as well.")
+            return self.finding(node, site, kind=Kind.ASSISTED, question=f"Set {twin} as well.")
         environ = source.code(target.value)
         line = f'\n{before}{environ}["{twin}"] = {environ}["{name}"]'
         at = line_end if line_end >= 0 else len(source.text)
         at -= source.text[:at].endswith("\r")
-        return self.found(node, site, [Edit(start=at, end=at, text=line)], forms=forms)
+        return self.finding(node, site, [Edit(start=at, end=at, text=line)], forms=forms)
 
 
 class EnvironmentName(Rule[ast.Constant]):
@@ -61,15 +63,15 @@ class EnvironmentName(Rule[ast.Constant]):
     kind = Kind.ASSISTED
     hours = 0.1
 
+    @override
     def find(self, node: ast.Constant, site: Site) -> Finding | None:
-        """See Rule."""
         text = string(node) or ""
         name = text.partition("=")[0]
         if name in TWINS:
-            return self.found(node, site, question=f"Read or set {TWINS[name]} as well?")
+            return self.finding(node, site, question=f"Read or set {TWINS[name]} as well?")
         if not _HARMLESS.match(name) or node in site.source.docs:
             return None
-        return self.found(node, site, kind=Kind.KEEP)
+        return self.finding(node, site, kind=Kind.KEEP)
 
 
 class NvidiaProgram(Rule[ast.Constant]):
@@ -80,12 +82,12 @@ class NvidiaProgram(Rule[ast.Constant]):
     question = "npu-smi is the program for NPUs; its output has another form."
     hours = 0.5
 
+    @override
     def find(self, node: ast.Constant, site: Site) -> Finding | None:
-        """See Rule."""
         text = string(node) or ""
         if node in site.source.docs or not _PROGRAM.match(text):
             return None
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 RULES: tuple[AnyRule, ...] = (VisibleDevices, EnvironmentName, NvidiaProgram)

@@ -3,6 +3,8 @@
 import ast
 import re
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Rule, Site, string
 
@@ -17,8 +19,8 @@ class CudaOther(Rule[ast.AST]):
     question = "What does it do? torch.get_device_module() has most names for most devices."
     hours = 1.0
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if not name.startswith("torch.cuda") or "." not in name[6:]:
             return self._bare(node, site, name)
@@ -28,14 +30,14 @@ class CudaOther(Rule[ast.AST]):
         if isinstance(node, ast.Name):
             return None  # its import was reported
         site.claim_all(node)
-        return self.found(node, site, api=name)
+        return self.finding(node, site, api=name)
 
     def _bare(self, node: ast.AST, site: Site, name: str) -> Finding | None:
         """torch.cuda handed on as a module."""
         if name != "torch.cuda" or isinstance(site.source.parent(node), ast.Attribute):
             return None
         site.claim_all(node)
-        return self.found(
+        return self.finding(
             node,
             site,
             kind=Kind.ASSISTED,
@@ -51,11 +53,11 @@ class CudaPath(Rule[ast.Constant]):
     question = "The code asks torch.accelerator now: name that, or the generated module."
     hours = 0.1
 
+    @override
     def find(self, node: ast.Constant, site: Site) -> Finding | None:
-        """See Rule."""
         text = string(node) or ""
         is_path = re.fullmatch(r"torch\.cuda(\.\w+)+", text) and not text.endswith("Tensor")
-        return self.found(node, site) if is_path and node not in site.source.docs else None
+        return self.finding(node, site) if is_path and node not in site.source.docs else None
 
 
 class MentionsCuda(Rule[ast.AST]):
@@ -75,14 +77,14 @@ class MentionsCuda(Rule[ast.AST]):
     )
     kind = Kind.KEEP
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         text = _own_text(node)
         if text is None or not _WORD.search(text) or node in site.source.docs:
             return None
         if not hasattr(node, "lineno"):
             return None
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 RULES: tuple[AnyRule, ...] = (CudaOther, CudaPath, MentionsCuda)

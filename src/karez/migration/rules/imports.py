@@ -3,6 +3,8 @@
 import ast
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from karez.migration.findings import Edit, Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Rule, Site
 
@@ -16,20 +18,20 @@ class CudaImport(Rule[ast.Import]):
         """`apis` are the rules of torch.cuda's names, by full name."""
         self._apis = apis
 
+    @override
     def find(self, node: ast.Import, site: Site) -> Finding | None:
-        """See Rule."""
         mine = [alias for alias in node.names if is_cuda(alias.name)]
         if not mine:
             return None
         named = {alias.asname: alias.name for alias in mine if alias.asname}
         if any(_is_needed(name, full, site, self._apis) for name, full in named.items()):
-            return self.found(node, site, kind=Kind.ASSISTED, question=_USES)
+            return self.finding(node, site, kind=Kind.ASSISTED, question=_USES)
         rest = [alias for alias in node.names if alias not in mine]
         parts = [_spelled(alias) for alias in rest]
         if not all(alias.asname for alias in mine) or not _is_bound_above(node, site):
             parts.insert(0, "torch")
         text = f"import {', '.join(dict.fromkeys(parts))}" if parts else "pass"
-        return self.found(node, site, [site.swap(node, text)])
+        return self.finding(node, site, [site.swap(node, text)])
 
 
 class CudaFromImport(Rule[ast.ImportFrom]):
@@ -41,8 +43,8 @@ class CudaFromImport(Rule[ast.ImportFrom]):
         """`apis` are the rules of torch.cuda's names, by full name."""
         self._apis = apis
 
+    @override
     def find(self, node: ast.ImportFrom, site: Site) -> Finding | None:
-        """See Rule."""
         if node.level or not node.module:
             return None
         full = {alias: f"{node.module}.{alias.name}" for alias in node.names}
@@ -50,7 +52,7 @@ class CudaFromImport(Rule[ast.ImportFrom]):
         if not mine:
             return None
         if any(alias.name == "*" for alias in mine):
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.MANUAL,
@@ -66,11 +68,11 @@ class CudaFromImport(Rule[ast.ImportFrom]):
             own = alias.asname or alias.name
             if rule is None:
                 if _is_needed(own, full[alias], site, self._apis):
-                    return self.found(node, site, kind=Kind.ASSISTED, question=_USES)
+                    return self.finding(node, site, kind=Kind.ASSISTED, question=_USES)
                 continue  # a part such as amp: its uses are rewritten one by one
             new = _new_name(rule, site)
             if not new or rule.kind != Kind.AUTOMATIC:
-                return self.found(
+                return self.finding(
                     node,
                     site,
                     kind=rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED,
@@ -93,14 +95,14 @@ class CudaFromImport(Rule[ast.ImportFrom]):
         if len(lines) == 1 and next(iter(lines.values())) == names and node.module:
             at = source.text.index(node.module, start)  # the rest stays, with its comments
             edit = Edit(start=at, end=at + len(node.module), text=next(iter(lines)))
-            return self.found(node, site, [edit], needs=needed)
+            return self.finding(node, site, [edit], needs=needed)
         indent = source.text[source.line_start(node.lineno) : start]
         parts = [f"from {module} import {', '.join(names)}" for module, names in lines.items()]
         joint = f"\n{indent}" if not indent.strip() else "; "
         text = joint.join(parts)
         if not text:
             text = "pass" if _is_bound_above(node, site) else "import torch"
-        return self.found(node, site, [site.swap(node, text)], needs=needed)
+        return self.finding(node, site, [site.swap(node, text)], needs=needed)
 
 
 _USES = "The module itself is used: torch.get_device_module() is that of whatever device there is."

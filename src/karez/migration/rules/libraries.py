@@ -2,6 +2,8 @@
 
 import ast
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Rule, Site
 
@@ -14,8 +16,8 @@ class _Library(Rule[ast.Import | ast.ImportFrom]):
     hours = 8.0
     modules: tuple[str, ...] = ()
 
+    @override
     def find(self, node: ast.Import | ast.ImportFrom, site: Site) -> Finding | None:
-        """See Rule."""
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif node.module and not node.level:
@@ -26,7 +28,7 @@ class _Library(Rule[ast.Import | ast.ImportFrom]):
             return None
         if not any(name == m or name.startswith(f"{m}.") for name in names for m in self.modules):
             return None
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class Triton(_Library):
@@ -47,12 +49,12 @@ class TritonKernel(Rule[ast.FunctionDef]):
     question = "Is there a form in torch's operators, for reference? Use it on NPUs at first."
     hours = 8.0
 
+    @override
     def find(self, node: ast.FunctionDef, site: Site) -> Finding | None:
-        """See Rule."""
         for mark in node.decorator_list:
             name = site.source.dotted(mark.func if isinstance(mark, ast.Call) else mark)
             if name in ("triton.jit", "triton.runtime.jit.jit"):
-                return self.found(mark, site)
+                return self.finding(mark, site)
         return None
 
 
@@ -273,8 +275,8 @@ class CompiledModule(_Library):
 
     question = "Where is its source? It needs a form for NPUs, or torch's operators."
 
+    @override
     def find(self, node: ast.Import | ast.ImportFrom, site: Site) -> Finding | None:
-        """See Rule."""
         names = [alias.name for alias in node.names]
         module = getattr(node, "module", None) or ""
         if module.startswith("torch") or any(name.startswith("torch") for name in names):
@@ -282,7 +284,7 @@ class CompiledModule(_Library):
         parts = [part for name in (*names, module) for part in name.split(".")]
         if not any("_cuda" in part.lower() and _is_module(part) for part in parts):
             return None
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class CustomOperator(Rule[ast.AST]):
@@ -293,8 +295,8 @@ class CustomOperator(Rule[ast.AST]):
     question = "Does it have a kernel for other devices (CompositeImplicit, Meta and a CPU form)?"
     hours = 4.0
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         parts = name.split(".")
         if parts[:2] != ["torch", "ops"] or len(parts) != _NAMESPACE:
@@ -313,7 +315,7 @@ class CustomOperator(Rule[ast.AST]):
             "quantized",
             "npu",
         )
-        return None if parts[2] in known else self.found(node, site)
+        return None if parts[2] in known else self.finding(node, site)
 
 
 _NAMESPACE = 3

@@ -3,6 +3,8 @@
 import ast
 import re
 
+from typing_extensions import override
+
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, names_in, string
 from karez.migration.rules.kernel_guards import asked
@@ -47,12 +49,12 @@ class DeviceLiteral(Rule[ast.AST]):
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         named = _DEVICE.match(string(node) or "")
         if named is None or node in site.source.docs or not is_device_place(node, site):
             return None
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(node, _named(named.group(1), site))],
@@ -66,15 +68,15 @@ class AutocastDevice(Rule[ast.Constant]):
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.Constant, site: Site) -> Finding | None:
-        """See Rule."""
         call = next((n for n in site.source.above(node) if not isinstance(n, ast.keyword)), None)
         if string(node) != "cuda" or not isinstance(call, ast.Call):
             return None
         name = site.source.dotted(call.func) or ""
         if not name.startswith("torch.") or not _AUTOCAST.search(name):
             return None
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(node, site.accelerator())],
@@ -86,15 +88,15 @@ class AutocastDevice(Rule[ast.Constant]):
 class DeviceVariable(DeviceLiteral):
     """A variable, parameter or setting whose name says device is given one by a string."""
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         named = _DEVICE.match(string(node) or "")
         if named is None or node in site.source.docs:
             return None
         holder = holder_of(node, site)
         if holder is None or not says_device(holder):
             return None
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(node, _named(named.group(1), site))],
@@ -108,8 +110,8 @@ class DeviceWithIndex(Rule[ast.Call]):
 
     nodes = (ast.Call,)
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         if site.source.dotted(node.func) != "torch.device" or string_of_first(node) != "cuda":
             return None
         index = keyword(node, "index") or (node.args[1] if len(node.args) > 1 else None)
@@ -118,10 +120,10 @@ class DeviceWithIndex(Rule[ast.Call]):
         site.claim(node.args[0] if node.args else node.keywords[0].value)
         if site.is_npu:
             first = node.args[0] if node.args else node.keywords[0].value
-            return self.found(node, site, [site.swap(first, '"npu"')], needs=site.needs())
+            return self.finding(node, site, [site.swap(first, '"npu"')], needs=site.needs())
         edit = site.swap(node, f"{site.shim}.device({site.source.code(index)})")
         site.claim_all(node)
-        return self.found(
+        return self.finding(
             node,
             site,
             [edit],
@@ -135,8 +137,8 @@ class DeviceComparison(Rule[ast.Compare]):
 
     nodes = (ast.Compare,)
 
+    @override
     def find(self, node: ast.Compare, site: Site) -> Finding | None:
-        """See Rule."""
         sides = [node.left, *node.comparators]
         literals = [side for side in sides if _DEVICE.match(string(side) or "")]
         literals += [
@@ -152,7 +154,7 @@ class DeviceComparison(Rule[ast.Compare]):
         site.claim(*literals)
         if not any(says_device(name) for side in others for name in names_in(side)):
             others_code = " ".join(site.source.code(side) for side in others)
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.ASSISTED,
@@ -160,7 +162,7 @@ class DeviceComparison(Rule[ast.Compare]):
             )
         edits = [site.swap(literal, _compared(literal, site)) for literal in literals]
         kind, question = asked(node, site)
-        return self.found(
+        return self.finding(
             node,
             site,
             edits,
@@ -176,8 +178,8 @@ class DevicePrefix(Rule[ast.Call]):
 
     nodes = (ast.Call,)
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         if not (isinstance(node.func, ast.Attribute) and node.args):
             return None
         if node.func.attr not in ("startswith", "find", "count", "replace", "strip", "split"):
@@ -187,7 +189,7 @@ class DevicePrefix(Rule[ast.Call]):
             return None
         site.claim(node.args[0])
         new = site.accelerator() if text == "cuda" else _with_colon(site)
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node.args[0], new)], needs=site.needs("accelerator")
         )
 
@@ -197,8 +199,8 @@ class DeviceFormat(Rule[ast.AST]):
 
     nodes = (ast.JoinedStr, ast.Constant)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if isinstance(node, ast.JoinedStr):
             return self._in_fstring(node, site)
         text = string(node) or ""
@@ -210,7 +212,7 @@ class DeviceFormat(Rule[ast.AST]):
             return None
         quote = repr(text[4:])
         start = '"npu' + text[4:] + '"' if site.is_npu else f"({site.shim}.type + {quote})"
-        return self.found(node, site, [site.swap(node, start)], needs=site.needs("type"))
+        return self.finding(node, site, [site.swap(node, start)], needs=site.needs("type"))
 
     def _in_fstring(self, node: ast.JoinedStr, site: Site) -> Finding | None:
         first = string(node.values[0]) if node.values else None
@@ -224,7 +226,7 @@ class DeviceFormat(Rule[ast.AST]):
         new = "npu" if site.is_npu else "{" + f"{site.shim}.type" + "}"
         site.claim(*node.values)
         edit = Edit(start=at, end=at + len("cuda"), text=new)
-        return self.found(node, site, [edit], needs=site.needs("type"))
+        return self.finding(node, site, [edit], needs=site.needs("type"))
 
 
 class DeviceChoices(Rule[ast.AST]):
@@ -232,8 +234,8 @@ class DeviceChoices(Rule[ast.AST]):
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if string(node) != "cuda":
             return None
         around = site.source.parent(node)
@@ -242,10 +244,10 @@ class DeviceChoices(Rule[ast.AST]):
         outer = site.source.parent(around)
         known = {string(item) for item in around.elts}
         if known & {"npu", "xpu"}:
-            return self.found(node, site, kind=Kind.KEEP)
+            return self.finding(node, site, kind=Kind.KEEP)
         if "cpu" not in known and not (isinstance(outer, ast.keyword) and outer.arg == "choices"):
             return None
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, site.accelerator())], needs=site.needs("accelerator")
         )
 
@@ -258,14 +260,14 @@ class DeviceKey(Rule[ast.AST]):
     question = "What does the table hold for each device, and what belongs there for an NPU?"
     hours = 0.25
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if string(node) != "cuda":
             return None
         parent = site.source.parent(node)
         is_key = isinstance(parent, ast.Dict) and node in parent.keys
         is_index = isinstance(parent, ast.Subscript) and parent.slice is node
-        return self.found(node, site) if is_key or is_index else None
+        return self.finding(node, site) if is_key or is_index else None
 
 
 class DeviceMap(Rule[ast.AST]):
@@ -274,8 +276,8 @@ class DeviceMap(Rule[ast.AST]):
     nodes = (ast.Constant,)
     question = "Is it a map as torch.load takes it? Then its keys and values change together."
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         table = site.source.parent(node)
         named = _DEVICE.match(string(node) or "")
         if named is None or not isinstance(table, ast.Dict) or node not in table.keys:
@@ -288,14 +290,14 @@ class DeviceMap(Rule[ast.AST]):
         parent = site.source.parent(table)
         if not (isinstance(parent, ast.keyword) and parent.arg == "map_location"):
             site.claim_all(value)
-            return self.found(node, site, kind=Kind.ASSISTED)
+            return self.finding(node, site, kind=Kind.ASSISTED)
         edits = [site.swap(node, _compared(node, site))]
         index = _DEVICE.match(string(value) or "")
         if index is not None:
             site.claim(value)
             edits.append(site.swap(value, _named(index.group(1), site)))
         needs = ("accelerator", "name") if index else ("accelerator",)
-        return self.found(node, site, edits, needs=site.needs(*needs))
+        return self.finding(node, site, edits, needs=site.needs(*needs))
 
 
 class CudaString(Rule[ast.AST]):
@@ -306,12 +308,12 @@ class CudaString(Rule[ast.AST]):
     question = "Does it name the device, or a way of computing that only CUDA has?"
     hours = 0.1
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if node in site.source.docs or not _DEVICE.match(string(node) or ""):
             return None
         edit = site.swap(node, _named((string(node) or "").partition(":")[2] or None, site))
-        return self.found(node, site, [edit], needs=site.needs("type", "name"), forms=_FORMS)
+        return self.finding(node, site, [edit], needs=site.needs("type", "name"), forms=_FORMS)
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -2,6 +2,8 @@
 
 import ast
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Rule, Site, string
 
@@ -13,15 +15,15 @@ class _Names(Rule[ast.AST]):
     names: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name is None:
             return None
         if name not in self.names and not any(name.startswith(start) for start in self.prefixes):
             return None
         site.claim_all(node)
-        return self.found(node, site, api=name)
+        return self.finding(node, site, api=name)
 
 
 class Cudnn(_Names):
@@ -103,8 +105,8 @@ class ProfilerActivity(_Names):
 
     names = ("torch.profiler.ProfilerActivity.CUDA", "torch.autograd.ProfilerActivity.CUDA")
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name not in self.names:
             return None
@@ -112,7 +114,9 @@ class ProfilerActivity(_Names):
         new = "torch_npu.profiler.ProfilerActivity.NPU"
         if not site.is_npu:
             new = f"{site.shim}.profiler_activity()"
-        return self.found(node, site, [site.swap(node, new)], needs=site.needs("profiler_activity"))
+        return self.finding(
+            node, site, [site.swap(node, new)], needs=site.needs("profiler_activity")
+        )
 
 
 class ProfilerFlag(Rule[ast.keyword]):
@@ -123,10 +127,10 @@ class ProfilerFlag(Rule[ast.keyword]):
     question = "torch.profiler.profile(activities=...) is the portable form."
     hours = 0.1
 
+    @override
     def find(self, node: ast.keyword, site: Site) -> Finding | None:
-        """See Rule."""
         return (
-            self.found(node, site)
+            self.finding(node, site)
             if node.arg in ("use_cuda", "use_device") and (_is_profiler(node, site))
             else None
         )
@@ -137,12 +141,12 @@ class PinDevice(Rule[ast.keyword]):
 
     nodes = (ast.keyword,)
 
+    @override
     def find(self, node: ast.keyword, site: Site) -> Finding | None:
-        """See Rule."""
         if node.arg != "pin_memory_device" or not (string(node.value) or "").startswith("cuda"):
             return None
         site.claim(node.value)
-        return self.found(node, site, [site.swap(node.value, '""')])
+        return self.finding(node, site, [site.swap(node.value, '""')])
 
 
 class NpuLacks(_Names):

@@ -3,6 +3,8 @@
 import ast
 import re
 
+from typing_extensions import override
+
 from karez.migration.findings import Edit, Finding, Kind, Target
 from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, keyword, string
 from karez.migration.rules.kernel_guards import asked
@@ -27,8 +29,8 @@ class CudaMethod(Rule[ast.Call]):
 
     nodes = (ast.Call,)
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         func = node.func
         if not isinstance(func, ast.Attribute) or func.attr != "cuda":
             return None
@@ -36,7 +38,7 @@ class CudaMethod(Rule[ast.Call]):
             return None  # a module's function
         site.claim(func)
         if _is_super(func.value):
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.ASSISTED,
@@ -45,11 +47,11 @@ class CudaMethod(Rule[ast.Call]):
         if any(isinstance(a, ast.Starred) for a in node.args) or any(
             word.arg is None for word in node.keywords
         ):
-            return self.found(
+            return self.finding(
                 node, site, kind=Kind.ASSISTED, question="Which device do the arguments name?"
             )
         if site.own_cuda:
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.ASSISTED,
@@ -57,7 +59,7 @@ class CudaMethod(Rule[ast.Call]):
             )
         edits = self._edits(node, func, site)
         where = next((a for a in node.args[:1] if string(a) is None), None)
-        return self.found(
+        return self.finding(
             node,
             site,
             edits,
@@ -103,8 +105,8 @@ class CudaMethodUncalled(Rule[ast.Attribute]):
     question = "What is called later? Hand on a function that calls `.to` instead."
     hours = 0.1
 
+    @override
     def find(self, node: ast.Attribute, site: Site) -> Finding | None:
-        """See Rule."""
         if node.attr != "cuda" or site.source.dotted(node) is not None:
             return None
         parent = site.source.parent(node)
@@ -115,7 +117,7 @@ class CudaMethodUncalled(Rule[ast.Attribute]):
         ):
             return None
         is_test = isinstance(parent, (ast.If, ast.BoolOp, ast.UnaryOp, ast.Compare, ast.IfExp))
-        return None if is_test else self.found(node, site)
+        return None if is_test else self.finding(node, site)
 
 
 class CudaMethodDefined(Rule[ast.FunctionDef]):
@@ -126,12 +128,12 @@ class CudaMethodDefined(Rule[ast.FunctionDef]):
     question = "Does the class have `to` as well? Then callers can use that."
     hours = 0.25
 
+    @override
     def find(self, node: ast.FunctionDef, site: Site) -> Finding | None:
-        """See Rule."""
         parent = site.source.parent(node)
         if node.name != "cuda" or not isinstance(parent, ast.ClassDef):
             return None
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class IsCuda(Rule[ast.Attribute]):
@@ -139,8 +141,8 @@ class IsCuda(Rule[ast.Attribute]):
 
     nodes = (ast.Attribute,)
 
+    @override
     def find(self, node: ast.Attribute, site: Site) -> Finding | None:
-        """See Rule."""
         if node.attr != "is_cuda" or isinstance(node.ctx, ast.Store):
             return None
         parent = site.source.parent(node)
@@ -148,9 +150,9 @@ class IsCuda(Rule[ast.Attribute]):
             return None  # a method of somebody else's
         is_field = isinstance(node.value, ast.Name) and node.value.id in ("args", "opt", "cfg")
         if is_field or site.own_is_cuda:
-            return self.found(node, site, kind=Kind.KEEP)  # a field that has the name
+            return self.finding(node, site, kind=Kind.KEEP)  # a field that has the name
         if "jit.script" in site.source.text:
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.ASSISTED,
@@ -159,7 +161,7 @@ class IsCuda(Rule[ast.Attribute]):
         kind, question = asked(node, site)
         end = site.source.end(node)
         if site.is_npu:
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 [Edit(start=end - len("is_cuda"), end=end, text="is_npu")],
@@ -172,7 +174,7 @@ class IsCuda(Rule[ast.Attribute]):
             Edit(start=start, end=start, text=f"{site.shim}.is_accelerated("),
             Edit(start=site.source.end(node.value), end=end, text=")"),
         ]
-        return self.found(
+        return self.finding(
             node,
             site,
             edits,
@@ -188,8 +190,8 @@ class DeviceIndex(Rule[ast.Call]):
 
     nodes = (ast.Call,)
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         value: ast.expr | None = None
         if isinstance(node.func, ast.Attribute) and node.func.attr == "to" and node.args:
             value = node.args[0]
@@ -197,16 +199,16 @@ class DeviceIndex(Rule[ast.Call]):
         if not _is_index(value) or value is None:
             return None
         if not (site.source.dotted(node.func) or "").startswith("torch."):
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.ASSISTED,
                 question="Is it torch's? A number means the accelerator of that index there.",
             )
         if site.is_npu:
-            return self.found(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
+            return self.finding(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
         edit = site.swap(value, f"{site.shim}.device({site.source.code(value)})")
-        return self.found(node, site, [edit], needs=site.needs("device"))
+        return self.finding(node, site, [edit], needs=site.needs("device"))
 
 
 class TensorTypeMethod(Rule[ast.Call]):
@@ -214,8 +216,8 @@ class TensorTypeMethod(Rule[ast.Call]):
 
     nodes = (ast.Call,)
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         func = node.func
         if not isinstance(func, ast.Attribute) or func.attr != "type" or len(node.args) != 1:
             return None
@@ -226,7 +228,7 @@ class TensorTypeMethod(Rule[ast.Call]):
         site.claim_all(value)
         end = site.source.end(func)
         new = f"{site.kind()}, {site.torch(value)}.{TYPES[named.group(1)]}"
-        return self.found(
+        return self.finding(
             node,
             site,
             [Edit(start=end - len("type"), end=end, text="to"), site.swap(value, new)],
@@ -239,8 +241,8 @@ class DefaultTensorType(Rule[ast.Call]):
 
     nodes = (ast.Call,)
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         if site.source.dotted(node.func) != "torch.set_default_tensor_type" or not node.args:
             return None
         value = node.args[0]
@@ -250,7 +252,7 @@ class DefaultTensorType(Rule[ast.Call]):
         site.claim_all(node)
         dtype = f"{site.torch(node.func)}.{TYPES[named.group(1)]}"
         if site.is_npu:
-            return self.found(
+            return self.finding(
                 node,
                 site,
                 kind=Kind.ASSISTED,
@@ -259,7 +261,7 @@ class DefaultTensorType(Rule[ast.Call]):
                 ),
             )
         edit = site.swap(node, f"{site.shim}.set_default_tensor_type({dtype})")
-        return self.found(node, site, [edit], needs=site.needs("set_default_tensor_type"))
+        return self.finding(node, site, [edit], needs=site.needs("set_default_tensor_type"))
 
 
 class TensorTypeString(Rule[ast.AST]):
@@ -270,10 +272,10 @@ class TensorTypeString(Rule[ast.AST]):
     question = "Is it compared or made? Use x.device.type and x.dtype, which every device has."
     hours = 0.1
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         text = string(node) or ""
-        return self.found(node, site) if _TYPE_NAME.match(text) else None
+        return self.finding(node, site) if _TYPE_NAME.match(text) else None
 
 
 class TensorTypeCheck(Rule[ast.Call]):
@@ -284,8 +286,8 @@ class TensorTypeCheck(Rule[ast.Call]):
     question = "Ask for x.device.type and x.dtype instead of the old tensor types."
     hours = 0.1
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         is_check = isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass")
         if not is_check:
             return None
@@ -295,7 +297,7 @@ class TensorTypeCheck(Rule[ast.Call]):
             return None
         for one in cuda:
             site.claim_all(one)
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class CudaByName(Rule[ast.Call]):
@@ -306,8 +308,8 @@ class CudaByName(Rule[ast.Call]):
     question = "torch.get_device_module() is the module of whatever device there is."
     hours = 0.25
 
+    @override
     def find(self, node: ast.Call, site: Site) -> Finding | None:
-        """See Rule."""
         func = node.func
         is_by_name = isinstance(func, ast.Name) and func.id in ("getattr", "hasattr")
         if not is_by_name or len(node.args) < _BOTH:
@@ -315,11 +317,11 @@ class CudaByName(Rule[ast.Call]):
         owner, name = site.source.dotted(node.args[0]) or "", string(node.args[1]) or ""
         if owner == "torch" and name == "cuda":
             site.claim(node.args[1])
-            return self.found(node, site)
+            return self.finding(node, site)
         if owner.startswith("torch.cuda"):
             site.claim_all(node)
             is_has = isinstance(func, ast.Name) and func.id == "hasattr"
-            return self.found(node, site, kind=Kind.KEEP if is_has else None)
+            return self.finding(node, site, kind=Kind.KEEP if is_has else None)
         return None
 
 

@@ -3,6 +3,8 @@
 import ast
 from dataclasses import replace
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
 from karez.migration.rules.base import AnyRule, Api, Site
 
@@ -10,8 +12,8 @@ from karez.migration.rules.base import AnyRule, Api, Site
 class Made(Api):
     """A class of torch.cuda; the generated module has a function in its place."""
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         found = super().find(node, site)
         parent = site.source.parent(node)
         makes = isinstance(parent, (ast.Assign, ast.IfExp, ast.BoolOp)) or (

@@ -5,24 +5,24 @@ from typing import Any
 
 import pytest
 
-from karez.migration.analyze import Asked, apply, examine
+from karez.migration.analyze import ScanOptions, apply, examine
 from karez.migration.findings import FileReport, Kind, Target
-from karez.migration.rules import APIS, CATALOGUE
-from karez.migration.rules.base import Api
-from karez.migration.rules.libraries import _Library
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.catalogue import APIS, CATALOGUE
+from karez.migration.rules.library_rule import Library
 from karez.migration.rules.precision import _Names
 from karez.migration.shim import NAMES, write_shim
 from tests.migration.cases import FOUND, NOT_FOUND, PARTS
 
 HEAD = "import torch\n"
-LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, _Library) and rule.modules]
+LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, Library) and rule.modules]
 NAMED = [rule for rule in CATALOGUE if issubclass(rule, _Names) and rule.id() not in FOUND]
 ROWS = [(rule, code, after) for rule, rows in FOUND.items() for code, after in rows]
 NEGATIVES = [(rule, code) for rule, codes in NOT_FOUND.items() for code in codes]
 
 
 def look(code: str, target: Target = Target.AGNOSTIC) -> FileReport:
-    return examine("a.py", HEAD + code + "  # cuda nccl\n", Asked(target=target))
+    return examine("a.py", HEAD + code + "  # cuda nccl\n", ScanOptions(target=target))
 
 
 def ids(report: FileReport) -> set[str]:
@@ -106,7 +106,7 @@ def test_libraries_for_cuda(rule: Any) -> None:
             assert rule.id() in ids(look(code)), code
         assert rule.id() not in ids(look(f"from .{module} import x"))
         assert rule.id() not in ids(look(f"import {module}_other"))
-        own = Asked(own=frozenset({module.split(".")[0]}))
+        own = ScanOptions(own=frozenset({module.split(".")[0]}))
         assert rule.id() not in ids(examine("a.py", f"import {module}\n", own))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from karez.migration.rules.base import SHIM
+from karez.migration.rules.site import SHIM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from karez.migration.analyze import Asked, apply, examine
+from karez.migration.analyze import ScanOptions, apply, examine
 from karez.migration.findings import Edit, FileReport, Finding
 
 _MAGIC = re.compile(r"^([ \t]*)[%!?]", re.MULTILINE)
@@ -15,13 +15,13 @@ _BODY = 1
 """Cells are told apart by an empty line, so that a cell's last line needs no end."""
 
 
-def examine_notebook(path: str, text: str, asked: Asked = Asked()) -> FileReport:
+def examine_notebook(path: str, text: str, options: ScanOptions = ScanOptions()) -> FileReport:
     """Findings of the code cells; columns and lines count within the cell that is named."""
     cells = _cells(text)
     if cells is None:
         return FileReport(path=path, error="it is no notebook in JSON")
     joined, starts = _join(cells)
-    report = examine(path, joined, asked)
+    report = examine(path, joined, options)
     report.findings = [_placed(one, joined, starts) for one in report.findings]
     return report
 

@@ -9,7 +9,7 @@ from typing import Any
 from karez.ascend import operator_support, version_matrix
 from karez.migration.estimate import Estimate, estimate
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules import CATALOGUE
+from karez.migration.rules.catalogue import CATALOGUE
 from karez.migration.scan import RepoReport
 
 _LEVELS = {Kind.AUTOMATIC: "note", Kind.ASSISTED: "warning", Kind.MANUAL: "error"}

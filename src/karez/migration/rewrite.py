@@ -17,11 +17,11 @@ from pathlib import Path
 
 from karez.core.errors import BadRequest
 from karez.migration import shim
-from karez.migration.analyze import GENERATED, Asked, apply, examine
+from karez.migration.analyze import GENERATED, ScanOptions, apply, examine
 from karez.migration.findings import Edit, FileReport, Finding, Kind, Target
 from karez.migration.import_layout import Home, Layout, own_modules, place_of_import
 from karez.migration.notebooks import examine_notebook, rewrite_notebook
-from karez.migration.rules.base import SHIM
+from karez.migration.rules.site import SHIM
 from karez.migration.scan import RepoReport, read, scan
 from karez.migration.text_files import examine_text
 
@@ -75,7 +75,7 @@ def plan(root: Path, *, target: Target, assisted: bool = False, force: bool = Fa
     Raises:
         BadRequest: The folder is not there, or should not be rewritten, and `force` was not said.
     """
-    report = scan(root, Asked(target=target))
+    report = scan(root, ScanOptions(target=target))
     found = Plan(report=report)
     if report.refusal and not force:
         raise BadRequest(
@@ -181,8 +181,8 @@ def _rewrite(
     bom = _BOM if text.startswith(_BOM) else ""
     body = text.removeprefix(_BOM)
     home = layout.home(path, body)
-    asked = Asked(target=target, module=home.module, own=own_modules(report.paths))
-    file = (examine_notebook if is_notebook else examine)(path, body, asked)
+    options = ScanOptions(target=target, module=home.module, own=own_modules(report.paths))
+    file = (examine_notebook if is_notebook else examine)(path, body, options)
     made = [one for one in file.findings if one.kind in wanted and one.edits]
     if not made:
         return None, [], None
@@ -192,7 +192,7 @@ def _rewrite(
     else:
         after = _with_imports(apply(body, _edits(made)), file, made, home, target)
         compile(after, path, "exec", dont_inherit=True)
-        _check(path, after, made, asked)
+        _check(path, after, made, options)
     return Change(path=path, before=text, after=bom + after), made, home
 
 
@@ -226,9 +226,9 @@ def _with_imports(
     return after[:at] + gap + lines.replace("\n", end) + after[at:]
 
 
-def _check(path: str, after: str, made: Sequence[Finding], asked: Asked) -> None:
+def _check(path: str, after: str, made: Sequence[Finding], options: ScanOptions) -> None:
     """That nothing is left to rewrite. Raises ValueError."""
-    again = examine(path, after, asked)
+    again = examine(path, after, options)
     rest = [one for one in again.findings if one.kind == Kind.AUTOMATIC and one.edits]
     if again.error:
         raise ValueError(f"the result cannot be read: {again.error}")

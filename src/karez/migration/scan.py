@@ -4,16 +4,16 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from karez.ascend.version_matrix import torch_wanted
 from karez.core.errors import BadRequest
 from karez.migration import notebooks, text_files
-from karez.migration.analyze import Asked, examine
+from karez.migration.analyze import ScanOptions, examine
 from karez.migration.findings import FileReport, Finding, Kind
 from karez.migration.import_layout import own_modules
-from karez.migration.rules.base import SHIM
+from karez.migration.rules.site import SHIM
 
 SKIPPED = frozenset(
     (
@@ -123,7 +123,7 @@ class RepoReport:
 
 def scan(
     root: Path,
-    asked: Asked = Asked(),
+    options: ScanOptions = ScanOptions(),
     *,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -132,7 +132,7 @@ def scan(
 
     Args:
         root: A folder, or one file.
-        asked: What edits are to look like.
+        options: What edits are to look like.
         workers: Processes; 0: as many as there are cores, for many files.
         progress: Told how many files are done.
 
@@ -146,11 +146,14 @@ def scan(
     base = root if root.is_dir() else root.parent
     names = [path.relative_to(base).as_posix() for path in paths]
     report.paths = tuple(name for name in names if name.endswith((".py", ".pyi")))
-    asked = Asked(
-        target=asked.target, shim=asked.shim, module=asked.module, own=own_modules(report.paths)
+    options = ScanOptions(
+        target=options.target,
+        shim=options.shim,
+        module=options.module,
+        own=own_modules(report.paths),
     )
     report.torch = next(filter(None, (_torch(base, name) for name in names)), "")
-    jobs = [(str(base), name, asked) for name in names]
+    jobs = [(str(base), name, options) for name in names]
     for number, one in enumerate(_run(jobs, workers), 1):
         if isinstance(one, FileReport):
             report.files.append(one)
@@ -175,21 +178,21 @@ def read(path: Path) -> str:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def look(base: str, name: str, asked: Asked) -> FileReport | tuple[str, str]:
+def look(base: str, name: str, options: ScanOptions) -> FileReport | tuple[str, str]:
     """One file: its findings, or why it was not read."""
     try:
         text = read(Path(base, name))
     except (OSError, ValueError) as error:
         return name, str(error)
     if name.endswith((".py", ".pyi")):
-        return examine(name, text.removeprefix("\ufeff"), asked)
+        return examine(name, text.removeprefix("\ufeff"), options)
     if name.endswith(".ipynb"):
-        return notebooks.examine_notebook(name, text, asked)
+        return notebooks.examine_notebook(name, text, options)
     return text_files.examine_text(name, text)
 
 
 def _run(
-    jobs: Sequence[tuple[str, str, Asked]], workers: int
+    jobs: Sequence[tuple[str, str, ScanOptions]], workers: int
 ) -> Iterator[FileReport | tuple[str, str]]:
     count = workers or min(8, os.cpu_count() or 1)
     if count == 1 or len(jobs) < PARALLEL_FROM:

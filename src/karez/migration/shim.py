@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from karez.migration.analyze import GENERATED
-from karez.migration.rules.tensors import TYPES
+from karez.migration.rules.tensor_types import TYPES
 
 _HEAD = '''{generated} Edit it freely: it is yours.
 """The device that computes: CUDA, an NPU, another accelerator, or the CPU.

@@ -326,7 +326,7 @@ def rules_command(as_json: Json = False) -> None:
 
     Example: karez migrate rules --json
     """
-    from karez.migration.rules import CATALOGUE  # noqa: PLC0415 - only where it is used
+    from karez.migration.rules.catalogue import CATALOGUE  # noqa: PLC0415 - only where it is used
 
     rows = [(rule.id(), rule.kind.value, rule.reason()) for rule in CATALOGUE]
     if as_json:

@@ -6,8 +6,10 @@ import re
 from typing_extensions import override
 
 from karez.migration.findings import Finding, Kind, Target
-from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, string
-from karez.migration.rules.literals import holder_of
+from karez.migration.rules.expressions import string
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import SHIM, Site
+from karez.migration.rules.value_holders import holder_of
 
 _BACKEND_CALLS = frozenset(
     f"torch.distributed.{name}"

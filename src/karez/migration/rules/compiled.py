@@ -5,7 +5,8 @@ import ast
 from typing_extensions import override
 
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules.base import AnyRule, Rule, Site
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import Site
 
 
 class TorchCompile(Rule[ast.AST]):

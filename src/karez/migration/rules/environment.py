@@ -6,7 +6,9 @@ import re
 from typing_extensions import override
 
 from karez.migration.findings import Edit, Finding, Kind, Target
-from karez.migration.rules.base import AnyRule, Rule, Site, string
+from karez.migration.rules.expressions import string
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import Site
 
 TWINS = {
     "CUDA_VISIBLE_DEVICES": "ASCEND_RT_VISIBLE_DEVICES",

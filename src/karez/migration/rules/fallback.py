@@ -6,7 +6,9 @@ import re
 from typing_extensions import override
 
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules.base import AnyRule, Rule, Site, string
+from karez.migration.rules.expressions import string
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import Site
 
 _WORD = re.compile(r"cuda|nccl", re.IGNORECASE)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from karez.migration.findings import Kind
-from karez.migration.rules.base import Site
+from karez.migration.rules.site import Site
 
 _KERNEL = re.compile(
     r"(^|[._])(triton\w*|_?ext|_C|extensions?|cuda_(ext|ops?|kernels?|lib)\w*|cupy|pycuda)($|[._])"
@@ -30,7 +30,7 @@ def kernel_behind(node: ast.AST, site: Site) -> str:
     return ""
 
 
-def asked(node: ast.AST, site: Site) -> tuple[Kind | None, str]:
+def kernel_question(node: ast.AST, site: Site) -> tuple[Kind | None, str]:
     """The kind and the question of what leads to a kernel; None and nothing otherwise."""
     kernel = kernel_behind(node, site)
     if not kernel:

@@ -1,7 +1,8 @@
 """The names of torch.cuda about memory, one class each."""
 
 from karez.migration.findings import Kind
-from karez.migration.rules.base import AnyRule, Api
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule
 
 
 class CudaEmptyCache(Api):

@@ -5,7 +5,9 @@ import ast
 from typing_extensions import override
 
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules.base import AnyRule, Rule, Site, string
+from karez.migration.rules.expressions import string
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import Site
 
 
 class _Names(Rule[ast.AST]):

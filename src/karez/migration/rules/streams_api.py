@@ -1,7 +1,8 @@
 """The names of torch.cuda about streams, graphs and other libraries, one class each."""
 
 from karez.migration.findings import Kind
-from karez.migration.rules.base import AnyRule, Api
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule
 from karez.migration.rules.types_api import Made
 
 

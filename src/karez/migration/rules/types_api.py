@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing_extensions import override
 
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules.base import AnyRule, Api, Site
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule
+from karez.migration.rules.site import Site
 
 
 class Made(Api):

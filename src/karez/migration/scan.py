@@ -146,12 +146,7 @@ def scan(
     base = root if root.is_dir() else root.parent
     names = [path.relative_to(base).as_posix() for path in paths]
     report.paths = tuple(name for name in names if name.endswith((".py", ".pyi")))
-    options = ScanOptions(
-        target=options.target,
-        shim=options.shim,
-        module=options.module,
-        own=own_modules(report.paths),
-    )
+    options = replace(options, own=own_modules(report.paths))
     report.torch = next(filter(None, (_torch(base, name) for name in names)), "")
     jobs = [(str(base), name, options) for name in names]
     for number, one in enumerate(_run(jobs, workers), 1):

@@ -6,7 +6,7 @@ from karez.migration.rules.rule import AnyRule
 
 
 class CudaGetDeviceName(Api):
-    """The product's name, for people."""
+    """Returns the product name of the device."""
 
     names = ("torch.cuda.get_device_name",)
     agnostic = "get_device_name"
@@ -14,7 +14,7 @@ class CudaGetDeviceName(Api):
 
 
 class CudaGetDeviceProperties(Api):
-    """Properties of the device; an NPU fills five of them (name, total_memory and three more)."""
+    """Returns properties of the device; NPUs fill five of them (name, total_memory, three more)."""
 
     names = ("torch.cuda.get_device_properties",)
     agnostic = "get_device_properties"
@@ -22,25 +22,25 @@ class CudaGetDeviceProperties(Api):
     kind = Kind.ASSISTED
     hours = 0.5
     question = (
-        "Which properties are read, and does anything depend on a field that an NPU leaves "
-        "out, such as multi_processor_count or major?"
+        "Which properties are read? Does anything depend on a field that NPUs do not have, "
+        "such as multi_processor_count or major?"
     )
 
 
 class CudaGetDeviceCapability(Api):
-    """The compute capability decides on code for NVIDIA's generations; torch_npu returns None."""
+    """Returns the compute capability, a number of NVIDIA's generations; torch_npu returns None."""
 
     names = ("torch.cuda.get_device_capability",)
     kind = Kind.ASSISTED
     hours = 0.5
     question = (
-        "What does the version decide? Ask for the ability itself (bfloat16, fused attention)"
+        "What depends on the version? Check for the feature itself (bfloat16, fused attention)"
         " instead of the generation."
     )
 
 
 class CudaIsBf16Supported(Api):
-    """Whether bfloat16 computes; false on a CPU under the old name."""
+    """Checks for bfloat16 support; torch.cuda returns False on a CPU."""
 
     names = ("torch.cuda.is_bf16_supported",)
     agnostic = "is_bf16_supported"
@@ -48,7 +48,7 @@ class CudaIsBf16Supported(Api):
 
 
 class CudaArchList(Api):
-    """The NVIDIA generations that torch was built for."""
+    """Lists the NVIDIA generations that torch was built for."""
 
     names = (
         "torch.cuda.get_arch_list",
@@ -56,20 +56,20 @@ class CudaArchList(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "What is built or chosen by it?"
+    question = "What is compiled or selected from this list?"
 
 
 class CudaPeerAccess(Api):
-    """Whether one device reads another's memory directly."""
+    """Checks whether one device can read another device's memory directly."""
 
     names = ("torch.cuda.can_device_access_peer",)
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "What does the answer decide? HCCL chooses its own paths."
+    question = "What depends on the answer? HCCL selects its own paths."
 
 
 class CudaUtilization(Api):
-    """Load in percent, from the driver's library."""
+    """Reads the load of the device in percent from NVIDIA's management library."""
 
     names = (
         "torch.cuda.utilization",
@@ -79,11 +79,11 @@ class CudaUtilization(Api):
     npu = "torch.npu.utilization"
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Is the load needed? On an NPU it comes from npu-smi."
+    question = "Is the load needed? On an NPU, npu-smi reports the load."
 
 
 class CudaTelemetry(Api):
-    """Readings of NVIDIA's management library."""
+    """Reads sensors of the device from NVIDIA's management library."""
 
     names = (
         "torch.cuda.temperature",
@@ -92,16 +92,16 @@ class CudaTelemetry(Api):
     )
     kind = Kind.MANUAL
     hours = 4.0
-    question = "Read them from the node's monitoring (npu-smi, DCMI)."
+    question = "Read the sensors from the node's monitoring (npu-smi, DCMI)."
 
 
 class CudaProcesses(Api):
-    """Lists processes on the device, from NVIDIA's management library."""
+    """Lists the processes on the device from NVIDIA's management library."""
 
     names = ("torch.cuda.list_gpu_processes",)
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Use npu-smi, or the pool's own view."
+    question = "Use npu-smi, or the list of workloads in the pool."
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -13,7 +13,7 @@ from karez.migration.rules.site import Site
 
 
 class CudaIsAvailable(Api):
-    """Asks whether there is a device."""
+    """Checks whether a CUDA device is available."""
 
     names = ("torch.cuda.is_available",)
     agnostic = "torch.accelerator.is_available"
@@ -29,7 +29,7 @@ class CudaIsAvailable(Api):
 
 
 class CudaDeviceCount(Api):
-    """Counts devices; 0 without any, under both names."""
+    """Counts devices. Both names return 0 on a machine without a device."""
 
     names = ("torch.cuda.device_count",)
     agnostic = "torch.accelerator.device_count"
@@ -37,7 +37,7 @@ class CudaDeviceCount(Api):
 
 
 class CudaCurrentDevice(Api):
-    """The index of the device in use."""
+    """Returns the index of the current device."""
 
     names = ("torch.cuda.current_device",)
     agnostic = "current_device"
@@ -45,7 +45,7 @@ class CudaCurrentDevice(Api):
 
 
 class CudaSetDevice(Api):
-    """Chooses a device; torch.accelerator raises on a machine without one."""
+    """Selects a device; on a machine without a device, torch.accelerator raises."""
 
     names = ("torch.cuda.set_device",)
     agnostic = "set_device"
@@ -53,7 +53,7 @@ class CudaSetDevice(Api):
 
 
 class CudaDeviceContext(Api):
-    """The device in use inside a block; nothing happens for None or a negative index."""
+    """Selects a device for a block of code; None and negative indices change nothing."""
 
     names = (
         "torch.cuda.device",
@@ -64,7 +64,7 @@ class CudaDeviceContext(Api):
 
 
 class CudaSynchronize(Api):
-    """Waits for the device; timings depend on it, and torch.accelerator raises on a CPU."""
+    """Waits for the device, which timings depend on. On a CPU torch.accelerator raises."""
 
     names = ("torch.cuda.synchronize",)
     agnostic = "synchronize"
@@ -72,7 +72,7 @@ class CudaSynchronize(Api):
 
 
 class CudaIsInitialized(Api):
-    """Whether the device was used already."""
+    """Checks whether the device is initialized."""
 
     names = ("torch.cuda.is_initialized",)
     agnostic = "is_initialized"
@@ -80,7 +80,7 @@ class CudaIsInitialized(Api):
 
 
 class CudaInit(Api):
-    """Readies the device before its first use."""
+    """Initializes the device before its first use."""
 
     names = ("torch.cuda.init",)
     agnostic = "init"
@@ -88,7 +88,7 @@ class CudaInit(Api):
 
 
 class CudaLazy(Api):
-    """A private part of torch.cuda."""
+    """Uses a private part of torch.cuda."""
 
     names = (
         "torch.cuda._lazy_init",
@@ -98,7 +98,7 @@ class CudaLazy(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Which public call does the same?"
+    question = "Which public function does the same?"
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -6,7 +6,7 @@ from karez.migration.rules.rule import AnyRule
 
 
 class CudaManualSeed(Api):
-    """Seeds the device alone; torch.manual_seed would reseed the CPU too."""
+    """Seeds the current device only; torch.manual_seed would also seed the CPU."""
 
     names = ("torch.cuda.manual_seed",)
     agnostic = "manual_seed"
@@ -14,7 +14,7 @@ class CudaManualSeed(Api):
 
 
 class CudaManualSeedAll(Api):
-    """Seeds all devices; nothing happens on a CPU, whose generator is left alone."""
+    """Seeds all devices. The CPU's generator is not changed, even where there is no device."""
 
     names = ("torch.cuda.manual_seed_all",)
     agnostic = "manual_seed_all"
@@ -22,7 +22,7 @@ class CudaManualSeedAll(Api):
 
 
 class CudaSeed(Api):
-    """Seeds the device from the clock."""
+    """Seeds the device with a random number."""
 
     names = (
         "torch.cuda.seed",
@@ -33,7 +33,7 @@ class CudaSeed(Api):
 
 
 class CudaInitialSeed(Api):
-    """The seed of the device's generator."""
+    """Returns the seed of the device's generator."""
 
     names = ("torch.cuda.initial_seed",)
     agnostic = "initial_seed"
@@ -41,7 +41,7 @@ class CudaInitialSeed(Api):
 
 
 class CudaGetRngState(Api):
-    """The device's generator state, which no other vendor's device can take."""
+    """Returns the state of the device's generator, which no other vendor's device can load."""
 
     names = ("torch.cuda.get_rng_state",)
     agnostic = "get_rng_state"
@@ -49,7 +49,7 @@ class CudaGetRngState(Api):
 
 
 class CudaSetRngState(Api):
-    """Puts a generator state back, of the same vendor's device."""
+    """Restores the state of a generator; the state must be from the same vendor's device."""
 
     names = ("torch.cuda.set_rng_state",)
     agnostic = "set_rng_state"
@@ -57,7 +57,7 @@ class CudaSetRngState(Api):
 
 
 class CudaGetRngStateAll(Api):
-    """The states of all generators; empty on a CPU."""
+    """Returns the states of all devices' generators; an empty list on a CPU."""
 
     names = ("torch.cuda.get_rng_state_all",)
     agnostic = "get_rng_state_all"
@@ -65,7 +65,7 @@ class CudaGetRngStateAll(Api):
 
 
 class CudaSetRngStateAll(Api):
-    """Puts all generator states back; nothing happens for an empty list."""
+    """Restores the states of all devices' generators; an empty list changes nothing."""
 
     names = ("torch.cuda.set_rng_state_all",)
     agnostic = "set_rng_state_all"
@@ -73,14 +73,14 @@ class CudaSetRngStateAll(Api):
 
 
 class CudaDefaultGenerators(Api):
-    """The generators of all devices by index."""
+    """Holds the generators of all devices, by index."""
 
     names = ("torch.cuda.default_generators",)
     npu = "torch.npu.default_generators"
     kind = Kind.ASSISTED
     hours = 0.5
     question = (
-        "Which generator is wanted? torch.get_device_module().default_generators is the "
+        "Which generator is needed? torch.get_device_module().default_generators is the "
         "portable name."
     )
 

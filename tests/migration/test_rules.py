@@ -10,13 +10,13 @@ from karez.migration.findings import FileReport, Kind, Target
 from karez.migration.rules.api_rule import Api
 from karez.migration.rules.catalogue import APIS, CATALOGUE
 from karez.migration.rules.library_rule import Library
-from karez.migration.rules.precision import _Names
+from karez.migration.rules.precision import NamesRule
 from karez.migration.shim import NAMES, write_shim
 from tests.migration.cases import FOUND, NOT_FOUND, PARTS
 
 HEAD = "import torch\n"
 LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, Library) and rule.modules]
-NAMED = [rule for rule in CATALOGUE if issubclass(rule, _Names) and rule.id() not in FOUND]
+NAMED = [rule for rule in CATALOGUE if issubclass(rule, NamesRule) and rule.id() not in FOUND]
 ROWS = [(rule, code, after) for rule, rows in FOUND.items() for code, after in rows]
 NEGATIVES = [(rule, code) for rule, codes in NOT_FOUND.items() for code in codes]
 

@@ -10,15 +10,15 @@ from karez.migration.rules.site import SHIM, Site
 
 
 class Api(Rule[ast.AST]):
-    """Names of torch.cuda that another module has under a name of its own."""
+    """Base of rules for names of torch.cuda that have a counterpart in another module."""
 
     nodes = (ast.Attribute, ast.Name, ast.ImportFrom)
     names: tuple[str, ...] = ()
     """Full names, such as torch.cuda.synchronize."""
     agnostic: str = ""
-    """The name in the generated module; with a dot, a name of torch. Empty: none."""
+    """The name in the generated module or, with a dot, in torch; empty: no counterpart."""
     npu: str = ""
-    """Full name for the target npu. Empty: none."""
+    """Full name for the target npu; empty: no counterpart."""
 
     @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
@@ -39,7 +39,7 @@ class Api(Rule[ast.AST]):
         )
 
     def new_name(self, site: Site) -> str:
-        """What the name becomes."""
+        """Return the name that replaces the old one; empty: no counterpart."""
         if site.is_npu:
             return self.npu
         if "." in self.agnostic or not self.agnostic:
@@ -48,14 +48,14 @@ class Api(Rule[ast.AST]):
 
     @classmethod
     def forms(cls) -> tuple[tuple[Target, str], ...]:
-        """What it becomes, for the report."""
+        """Return the new name for each target, for reports."""
         shim = cls.agnostic if "." in cls.agnostic else f"{SHIM}.{cls.agnostic}"
-        found = [(Target.AGNOSTIC, shim)] if cls.agnostic else []
-        return tuple(found + ([(Target.NPU, cls.npu)] if cls.npu else []))
+        agnostic = [(Target.AGNOSTIC, shim)] if cls.agnostic else []
+        return tuple(agnostic + ([(Target.NPU, cls.npu)] if cls.npu else []))
 
 
 def _is_inner(node: ast.AST, site: Site) -> bool:
-    """Whether it is only the beginning of a longer dotted name."""
+    """Whether a node is only the beginning of a longer dotted name."""
     return (
         isinstance(site.source.parent(node), ast.Attribute)
         and site.source.dotted(site.source.parents[node]) is not None
@@ -63,5 +63,5 @@ def _is_inner(node: ast.AST, site: Site) -> bool:
 
 
 def _is_imported_name(node: ast.AST, name: str) -> bool:
-    """Whether it was imported by itself: then the import is rewritten, and its uses stay."""
+    """Whether a name was imported by itself: then only the import is rewritten."""
     return isinstance(node, ast.Name) and name.count(".") > 1

@@ -1,4 +1,4 @@
-"""torch.distributed where it is bound to NCCL, and data parallelism of one process."""
+"""Rules for NCCL as a backend of torch.distributed, and for nn.DataParallel."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ _FORMS = ((Target.AGNOSTIC, f"{SHIM}.backend"), (Target.NPU, '"hccl"'))
 
 
 class NcclBackend(Rule[ast.AST]):
-    """NCCL is named where torch.distributed expects a backend; NPUs have HCCL, CPUs gloo."""
+    """NCCL is the backend of torch.distributed on CUDA; NPUs have HCCL, CPUs have gloo."""
 
     nodes = (ast.Constant,)
 
@@ -50,7 +50,7 @@ class NcclBackend(Rule[ast.AST]):
 
 
 class NcclComparison(Rule[ast.Compare]):
-    """The backend is compared with NCCL; on a CPU the answer must stay no."""
+    """The backend is compared with NCCL; on a CPU the result must stay false."""
 
     nodes = (ast.Compare,)
 
@@ -72,7 +72,7 @@ class NcclComparison(Rule[ast.Compare]):
 
 
 class NcclChoice(Rule[ast.AST]):
-    """NCCL is one of several backends to choose from."""
+    """A list of backends contains NCCL."""
 
     nodes = (ast.Constant,)
 
@@ -81,10 +81,10 @@ class NcclChoice(Rule[ast.AST]):
         around = site.source.parent(node)
         if string(node) != "nccl" or not isinstance(around, (ast.List, ast.Tuple, ast.Set)):
             return None
-        known = {string(item) for item in around.elts}
-        if known & {"hccl", "xccl"}:
+        backends = {string(item) for item in around.elts}
+        if backends & {"hccl", "xccl"}:
             return self.finding(node, site, kind=Kind.KEEP)
-        if not known & {"gloo", "mpi", "ucc"}:
+        if not backends & {"gloo", "mpi", "ucc"}:
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
         return self.finding(
@@ -93,7 +93,7 @@ class NcclChoice(Rule[ast.AST]):
 
 
 class NcclMixed(Rule[ast.AST]):
-    """A backend for each device, as in "cuda:nccl,cpu:gloo"."""
+    """A string names a backend for each device, as in "cuda:nccl,cpu:gloo"."""
 
     nodes = (ast.Constant,)
 
@@ -123,11 +123,11 @@ class NcclMixed(Rule[ast.AST]):
 
 
 class NcclString(Rule[ast.AST]):
-    """A string "nccl" whose meaning does not follow from where it stands."""
+    """A string "nccl" whose meaning the code around it does not show."""
 
     nodes = (ast.Constant,)
     kind = Kind.ASSISTED
-    question = "Is it the backend of torch.distributed?"
+    question = "Does the string name the backend of torch.distributed?"
     hours = 0.1
 
     @override
@@ -139,7 +139,7 @@ class NcclString(Rule[ast.AST]):
 
 
 class NcclAvailable(Rule[ast.AST]):
-    """torch.distributed is asked whether it was built with NCCL."""
+    """torch.distributed is checked for NCCL."""
 
     nodes = (ast.Attribute,)
 
@@ -162,7 +162,7 @@ class NcclAvailable(Rule[ast.AST]):
 
 
 class NcclGroup(Rule[ast.AST]):
-    """A process group of NCCL is made, or its options are set, by its class."""
+    """The class of NCCL's process group is used, for a group or for options."""
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.ASSISTED
@@ -183,7 +183,7 @@ class DataParallel(Rule[ast.AST]):
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.ASSISTED
-    question = "Use DistributedDataParallel with one process for each device (torchrun), or one."
+    question = "Use DistributedDataParallel, one process for each device (torchrun), or one device."
     hours = 1.0
 
     @override

@@ -1,4 +1,4 @@
-"""Compiled graphs, pointers, and functions with gradients of their own."""
+"""Rules for compiled graphs, raw pointers, sparse tensors and the loading of models."""
 
 import ast
 
@@ -10,11 +10,11 @@ from karez.migration.rules.site import Site
 
 
 class TorchCompile(Rule[ast.AST]):
-    """torch.compile generates code for one vendor's chips by its backend."""
+    """torch.compile generates code for one vendor's chips, which the backend determines."""
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.ASSISTED
-    question = "Make it optional; on NPUs run without it first, then with torchair or inductor-npu."
+    question = "Make torch.compile optional; on NPUs add torchair or inductor-npu as a second step."
     hours = 0.25
 
     @override
@@ -26,7 +26,7 @@ class TorchCompile(Rule[ast.AST]):
 
 
 class TorchScript(Rule[ast.AST]):
-    """TorchScript runs, but transfer_to_npu switches it off, and its fusers are for CUDA."""
+    """TorchScript runs, but transfer_to_npu disables it, and the fusers are for CUDA."""
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.KEEP
@@ -41,11 +41,11 @@ class TorchScript(Rule[ast.AST]):
 
 
 class CompilerSettings(Rule[ast.AST]):
-    """Settings of the compiler for CUDA."""
+    """A setting of torch's compiler for CUDA."""
 
     nodes = (ast.Attribute,)
     kind = Kind.ASSISTED
-    question = "Guard it: these settings have no effect, or another, on NPUs."
+    question = "Set this only on CUDA: on NPUs the setting has no effect, or another effect."
     hours = 0.25
 
     @override
@@ -60,11 +60,11 @@ class CompilerSettings(Rule[ast.AST]):
 
 
 class DataPointer(Rule[ast.Call]):
-    """A pointer to memory is taken: what gets it must know the device."""
+    """A raw pointer to memory is taken; the function that gets the pointer must know the device."""
 
     nodes = (ast.Call,)
     kind = Kind.ASSISTED
-    question = "Who gets the pointer? A CUDA library needs a substitute; a comparison may stay."
+    question = "Which function gets the pointer? Replace a CUDA library; a comparison may stay."
     hours = 0.5
 
     @override
@@ -82,7 +82,7 @@ class SparseTensors(Rule[ast.AST]):
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.ASSISTED
-    question = "Would dense tensors do, or the CPU?"
+    question = "Are dense tensors, or the CPU, enough?"
     hours = 1.0
 
     @override
@@ -97,7 +97,7 @@ class SparseTensors(Rule[ast.AST]):
 
 
 class AttentionChoice(Rule[ast.keyword]):
-    """A Hugging Face model is told which kernels for attention to use."""
+    """A Hugging Face model is configured with attention kernels for CUDA."""
 
     nodes = (ast.keyword,)
     kind = Kind.ASSISTED
@@ -117,11 +117,11 @@ class AttentionChoice(Rule[ast.keyword]):
 
 
 class QuantisedLoading(Rule[ast.keyword]):
-    """A model is loaded with weights of 8 or 4 bits, by bitsandbytes."""
+    """A model is loaded with 8-bit or 4-bit weights by bitsandbytes."""
 
     nodes = (ast.keyword,)
     kind = Kind.ASSISTED
-    question = "Load it in bfloat16, if it fits; bitsandbytes has no kernels for NPUs in its docs."
+    question = "Load in bfloat16, if memory allows; bitsandbytes documents no kernels for NPUs."
     hours = 0.5
 
     @override

@@ -15,7 +15,7 @@ class TritonKernel(Rule[ast.FunctionDef]):
 
     nodes = (ast.FunctionDef,)
     kind = Kind.MANUAL
-    question = "Is there a form in torch's operators, for reference? Use it on NPUs at first."
+    question = "Is there a reference version in torch's operators? Use that on NPUs at first."
     hours = 8.0
 
     @override
@@ -28,19 +28,19 @@ class TritonKernel(Rule[ast.FunctionDef]):
 
 
 class CppExtension(Library):
-    """C++ or CUDA is compiled into the program."""
+    """The program compiles C++ or CUDA code."""
 
     modules = ("torch.utils.cpp_extension",)
     question = (
-        "What uses only torch's operators compiles for any device; CUDA kernels need an Ascend C "
-        "form, or torch's operators."
+        "Code that uses only torch's operators compiles for any device; write CUDA kernels in "
+        "Ascend C or with torch's operators."
     )
 
 
 class CompiledModule(Library):
-    """A compiled module whose name says CUDA."""
+    """A compiled module has CUDA in its name."""
 
-    question = "Where is its source? It needs a form for NPUs, or torch's operators."
+    question = "Where is the source? Write a version for NPUs, or use torch's operators."
 
     @override
     def find(self, node: ast.Import | ast.ImportFrom, site: Site) -> Finding | None:
@@ -55,11 +55,11 @@ class CompiledModule(Library):
 
 
 class CustomOperator(Rule[ast.AST]):
-    """An operator that somebody registered under torch.ops."""
+    """An operator is registered under torch.ops by a library."""
 
     nodes = (ast.Attribute,)
     kind = Kind.MANUAL
-    question = "Does it have a kernel for other devices (CompositeImplicit, Meta and a CPU form)?"
+    question = "Does the operator have kernels for other devices (CompositeImplicit, Meta, CPU)?"
     hours = 4.0
 
     @override
@@ -68,28 +68,32 @@ class CustomOperator(Rule[ast.AST]):
         parts = name.split(".")
         if parts[:2] != ["torch", "ops"] or len(parts) != _NAMESPACE:
             return None
-        known = (
-            "aten",
-            "prims",
-            "prim",
-            "torchvision",
-            "c10d",
-            "load_library",
-            "profiler",
-            "_c10d_functional",
-            "torchaudio",
-            "higher_order",
-            "quantized",
-            "npu",
-        )
-        return None if parts[2] in known else self.finding(node, site)
+        return None if parts[2] in _PORTABLE else self.finding(node, site)
 
 
 _NAMESPACE = 3
+"""Parts of the name of a namespace, such as torch.ops.aten."""
+_PORTABLE = frozenset(
+    (
+        "aten",
+        "prims",
+        "prim",
+        "torchvision",
+        "c10d",
+        "load_library",
+        "profiler",
+        "_c10d_functional",
+        "torchaudio",
+        "higher_order",
+        "quantized",
+        "npu",
+    )
+)
+"""Names in torch.ops that other devices have too."""
 
 
 def _is_module(part: str) -> bool:
-    """Whether a name is a compiled module's rather than a function's."""
+    """Whether a name is that of a compiled module rather than of a function."""
     return part.startswith("_cuda") or part.endswith(("_cuda", "_cuda_ext"))
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -16,7 +17,7 @@ _AUTOCAST = re.compile(r"autocast|GradScaler|custom_(f|b)wd")
 
 
 class AutocastDevice(Rule[ast.Constant]):
-    """Autocast or a GradScaler for CUDA: without a device it did nothing, and still must not."""
+    """Autocast or GradScaler for CUDA: without a device it had no effect and must still have none."""
 
     nodes = (ast.Constant,)
 
@@ -38,7 +39,7 @@ class AutocastDevice(Rule[ast.Constant]):
 
 
 class DeviceWithIndex(Rule[ast.Call]):
-    """torch.device with a type and an index: a machine without devices has no cpu:1."""
+    """torch.device gets a type and an index; a machine without devices has no cpu:1."""
 
     nodes = (ast.Call,)
 
@@ -65,21 +66,14 @@ class DeviceWithIndex(Rule[ast.Call]):
 
 
 class DeviceComparison(Rule[ast.Compare]):
-    """A device's type is compared; on a CPU the answer must stay no."""
+    """A device's type is compared; on a CPU the result must stay false."""
 
     nodes = (ast.Compare,)
 
     @override
     def find(self, node: ast.Compare, site: Site) -> Finding | None:
         sides = [node.left, *node.comparators]
-        literals = [side for side in sides if DEVICE.match(string(side) or "")]
-        literals += [
-            item
-            for side in sides
-            if isinstance(side, (ast.Tuple, ast.List, ast.Set))
-            for item in side.elts
-            if DEVICE.match(string(item) or "")
-        ]
+        literals = _device_literals(sides)
         if not literals:
             return None
         others = [side for side in sides if side not in literals]
@@ -90,7 +84,7 @@ class DeviceComparison(Rule[ast.Compare]):
                 node,
                 site,
                 kind=Kind.ASSISTED,
-                question=f"Does {others_code[:60]} name a device, or a way of computing?",
+                question=f"Does {others_code[:60]} name a device or an implementation?",
             )
         edits = [site.swap(literal, compared_name(literal, site)) for literal in literals]
         kind, question = kernel_question(node, site)
@@ -106,7 +100,7 @@ class DeviceComparison(Rule[ast.Compare]):
 
 
 class DevicePrefix(Rule[ast.Call]):
-    """A device's name is taken apart by its beginning."""
+    """A device's name is split or tested by its prefix."""
 
     nodes = (ast.Call,)
 
@@ -127,7 +121,7 @@ class DevicePrefix(Rule[ast.Call]):
 
 
 class DeviceFormat(Rule[ast.AST]):
-    """A device's name is put together from "cuda:" and an index."""
+    """A device's name is built from "cuda:" and an index."""
 
     nodes = (ast.JoinedStr, ast.Constant)
 
@@ -161,8 +155,15 @@ class DeviceFormat(Rule[ast.AST]):
         return self.finding(node, site, [edit], needs=site.needs("type"))
 
 
+def _device_literals(sides: Sequence[ast.expr]) -> list[ast.expr]:
+    """The device strings among expressions, and in the tuples, lists and sets among them."""
+    collections = [side for side in sides if isinstance(side, (ast.Tuple, ast.List, ast.Set))]
+    items = [item for collection in collections for item in collection.elts]
+    return [literal for literal in (*sides, *items) if DEVICE.match(string(literal) or "")]
+
+
 def _first_string(call: ast.Call) -> str | None:
-    """The first argument, by place or as `type=`, where it is a string."""
+    """The first argument, or `type=`, if it is a string."""
     return string(call.args[0]) if call.args else string(keyword(call, "type"))
 
 

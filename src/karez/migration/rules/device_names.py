@@ -15,7 +15,7 @@ TYPE_FORMS = ((Target.AGNOSTIC, f"{SHIM}.type"), (Target.NPU, '"npu"'))
 
 
 def says_device(name: str) -> bool:
-    """Whether a name is that of a device."""
+    """Whether an identifier suggests that its value is a device."""
     return bool(_WORDS.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
 
 

@@ -47,7 +47,7 @@ _METHODS = frozenset(("to", "to_empty", "type_as", "set_device"))
 
 
 class DeviceLiteral(Rule[ast.AST]):
-    """A device is named by a string where torch expects a device."""
+    """A string names the device where torch expects a device."""
 
     nodes = (ast.Constant,)
 
@@ -66,7 +66,7 @@ class DeviceLiteral(Rule[ast.AST]):
 
 
 class DeviceVariable(DeviceLiteral):
-    """A variable, parameter or setting whose name says device is given one by a string."""
+    """A string names the device in a variable, parameter or setting that holds a device."""
 
     @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
@@ -86,7 +86,7 @@ class DeviceVariable(DeviceLiteral):
 
 
 class DeviceChoices(Rule[ast.AST]):
-    """The choices of an option, or a list of devices that are known, name "cuda"."""
+    """The choices of an option or a list of supported devices contain "cuda"."""
 
     nodes = (ast.Constant,)
 
@@ -98,10 +98,10 @@ class DeviceChoices(Rule[ast.AST]):
         if not isinstance(around, (ast.List, ast.Tuple, ast.Set)):
             return None
         outer = site.source.parent(around)
-        known = {string(item) for item in around.elts}
-        if known & {"npu", "xpu"}:
+        devices = {string(item) for item in around.elts}
+        if devices & {"npu", "xpu"}:
             return self.finding(node, site, kind=Kind.KEEP)
-        if "cpu" not in known and not (isinstance(outer, ast.keyword) and outer.arg == "choices"):
+        if "cpu" not in devices and not (isinstance(outer, ast.keyword) and outer.arg == "choices"):
             return None
         return self.finding(
             node, site, [site.swap(node, site.accelerator())], needs=site.needs("accelerator")
@@ -109,10 +109,10 @@ class DeviceChoices(Rule[ast.AST]):
 
 
 class DeviceMap(Rule[ast.AST]):
-    """A table of devices: where map_location takes it, on a CPU it must find nothing."""
+    """A table maps devices to devices; as map_location it must match nothing on a CPU."""
 
     nodes = (ast.Constant,)
-    question = "Is it a map as torch.load takes it? Then its keys and values change together."
+    question = "Is the table a map_location of torch.load? Then change keys and values together."
 
     @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
@@ -139,11 +139,11 @@ class DeviceMap(Rule[ast.AST]):
 
 
 class DeviceKey(Rule[ast.AST]):
-    """A table is looked up by a device's type."""
+    """A table has the type of a device as key."""
 
     nodes = (ast.Constant,)
     kind = Kind.ASSISTED
-    question = "What does the table hold for each device, and what belongs there for an NPU?"
+    question = "What does the table contain for each device, and what is right for an NPU?"
     hours = 0.25
 
     @override
@@ -157,11 +157,11 @@ class DeviceKey(Rule[ast.AST]):
 
 
 class CudaString(Rule[ast.AST]):
-    """A string "cuda" whose meaning does not follow from where it stands."""
+    """A string "cuda" whose meaning the code around it does not show."""
 
     nodes = (ast.Constant,)
     kind = Kind.ASSISTED
-    question = "Does it name the device, or a way of computing that only CUDA has?"
+    question = "Does the string name the device, or an implementation that only CUDA has?"
     hours = 0.1
 
     @override
@@ -173,7 +173,7 @@ class CudaString(Rule[ast.AST]):
 
 
 def is_device_place(node: ast.AST, site: Site) -> bool:
-    """Whether torch takes a device where a node stands."""
+    """Whether torch expects a device at a node's place."""
     parent = site.source.parent(node)
     while isinstance(parent, ast.IfExp) and node is not parent.test:
         node, parent = parent, site.source.parent(parent)

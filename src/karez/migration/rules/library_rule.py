@@ -10,7 +10,7 @@ from karez.migration.rules.site import Site
 
 
 class Library(Rule[ast.Import | ast.ImportFrom]):
-    """A library by the names it is imported under."""
+    """Base of rules for libraries, by the names under which programs import them."""
 
     nodes = (ast.Import, ast.ImportFrom)
     kind = Kind.MANUAL

@@ -11,7 +11,7 @@ class Nvml(Library):
     kind = Kind.ASSISTED
     hours = 0.5
     modules = ("pynvml", "py3nvml", "nvidia_smi", "nvgpu", "GPUtil", "gpustat")
-    question = "Is it only for show? npu-smi and torch's memory functions tell the same."
+    question = "Is it only for display? npu-smi and torch's memory functions report the same."
 
 
 class Dali(Library):
@@ -36,7 +36,7 @@ class TensorRt(Library):
 
 
 class Cupy(Library):
-    """CuPy is NumPy on CUDA."""
+    """CuPy computes NumPy arrays on CUDA."""
 
     modules = ("cupy", "cupyx")
     question = "Use torch, which has the same operations on any device."
@@ -50,7 +50,7 @@ class NumbaCuda(Library):
 
 
 class Rapids(Library):
-    """RAPIDS computes tables and graphs on CUDA."""
+    """RAPIDS processes tables and graphs on CUDA."""
 
     modules = ("cudf", "cuml", "cugraph", "cuspatial", "rmm", "dask_cudf", "cucim")
     question = "Use pandas, scikit-learn or networkx, or polars."

@@ -6,7 +6,7 @@ from karez.migration.rules.rule import AnyRule
 
 
 class SparseConvolution(Library):
-    """Sparse convolutions by CUDA kernels."""
+    """Computes sparse convolutions or 3D operators with CUDA kernels."""
 
     modules = (
         "spconv",
@@ -17,20 +17,22 @@ class SparseConvolution(Library):
         "nvdiffrast",
         "gsplat",
     )
-    question = "There is no drop-in; mxDriving has some of these operators for NPUs."
+    question = "There is no direct replacement; mxDriving has some of these operators for NPUs."
 
 
 class GraphKernels(Library):
-    """torch_scatter and its like have kernels for CPU and CUDA only."""
+    """torch_scatter and related libraries have kernels for CPUs and CUDA only."""
 
     kind = Kind.ASSISTED
     hours = 1.0
     modules = ("torch_scatter", "torch_sparse", "torch_cluster", "torch_spline_conv", "pyg_lib")
-    question = "torch.scatter_reduce and index_add do most of it; mxDriving has scatter operators."
+    question = (
+        "torch.scatter_reduce and index_add do most of this; mxDriving has scatter operators."
+    )
 
 
 class DetectionKernels(Library):
-    """Detection libraries with compiled CUDA operators."""
+    """Uses compiled CUDA operators for object detection."""
 
     kind = Kind.ASSISTED
     hours = 2.0
@@ -39,32 +41,32 @@ class DetectionKernels(Library):
 
 
 class FaissGpu(Library):
-    """faiss may be built for CUDA."""
+    """faiss may be a build for CUDA."""
 
     kind = Kind.ASSISTED
     hours = 0.5
     modules = ("faiss",)
-    question = "Is it faiss-gpu? faiss-cpu has the same interface; for NPUs there is Ascend's port."
+    question = "Is it faiss-gpu? faiss-cpu has the same interface; Ascend has a port for NPUs."
 
 
 class QuantisedKernels(Library):
-    """Quantised matrix products by CUDA kernels."""
+    """Multiplies quantised matrices with CUDA kernels."""
 
     modules = ("auto_gptq", "gptqmodel", "awq", "exllamav2", "exllama_kernels", "marlin", "hqq")
-    question = "Use weights that were not quantised, or quantise with msModelSlim for NPUs."
+    question = "Use unquantised weights, or quantise with msModelSlim for NPUs."
 
 
 class ServingEngines(Library):
-    """A serving engine with kernels for CUDA; it has a port for Ascend."""
+    """A serving engine with kernels for CUDA; a port for Ascend exists."""
 
     kind = Kind.ASSISTED
     hours = 1.0
     modules = ("vllm", "sglang", "lmdeploy", "tensorrt_llm")
-    question = "vLLM has vllm-ascend, SGLang and LMDeploy builds for Ascend; check the version."
+    question = "vLLM has vllm-ascend; SGLang and LMDeploy have Ascend builds; check the version."
 
 
 class FusedLibraries(Library):
-    """Fused layers by kernels for NVIDIA's devices."""
+    """Fuses layers with kernels for NVIDIA's devices."""
 
     kind = Kind.ASSISTED
     hours = 2.0
@@ -83,7 +85,7 @@ class FusedLibraries(Library):
         "fastmoe",
         "tutel",
     )
-    question = "Liger has an Ascend backend; of the others the plain form in torch is the way."
+    question = "Liger has an Ascend backend; replace the others by plain operators of torch."
 
 
 RULES: tuple[AnyRule, ...] = (

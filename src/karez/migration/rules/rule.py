@@ -16,30 +16,30 @@ _ASKS = (Kind.ASSISTED, Kind.MANUAL)
 
 
 class Rule(ABC, Generic[N]):
-    """One construct. The class's name, in words, is its id; its docstring the reason."""
+    """Base of rules. The class name in words is the rule's id, the docstring is the reason."""
 
     nodes: tuple[type[ast.AST], ...] = ()
-    """Which nodes it is asked about."""
+    """Kinds of nodes that the rule examines."""
     kind: Kind = Kind.AUTOMATIC
     question: str = ""
     hours: float = 0.02
-    """Of a person, for one finding: for an automatic one, to read the change."""
+    """Working hours for one finding; for an automatic finding, to review the change."""
 
     @classmethod
     def id(cls) -> str:
-        """Its name in reports, such as `cuda-synchronize`."""
+        """Return the rule's name in reports, such as `cuda-synchronize`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
     @classmethod
     def reason(cls) -> str:
-        """Why it matters."""
+        """Return why the construct matters, for reports."""
         return " ".join((cls.__doc__ or "").split())
 
     @abstractmethod
     def find(self, node: N, site: Site) -> Finding | None:
-        """The finding at a node, or None."""
+        """Return the finding at a node, or None."""
 
-    def finding(  # noqa: PLR0913 - a finding has that many sides
+    def finding(  # noqa: PLR0913 - most findings need few of these fields
         self,
         node: ast.AST,
         site: Site,
@@ -51,7 +51,7 @@ class Rule(ABC, Generic[N]):
         forms: tuple[tuple[Target, str], ...] = (),
         api: str = "",
     ) -> Finding:
-        """A finding of this rule at a node."""
+        """Build a finding of this rule at a node."""
         line, column = site.source.place(site.source.start(node))
         code = " ".join(site.source.code(node).split())
         what = kind or self.kind

@@ -11,21 +11,21 @@ SHIM = "_device"
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """A file under a target: what rules are asked about, and what they have claimed."""
+    """A file under a target, with the nodes that rules have claimed."""
 
     source: Source
     target: Target = Target.AGNOSTIC
     shim: str = SHIM
-    """What the generated module is called in this file."""
+    """Name of the generated module in this file."""
     claimed: set[ast.AST] = field(default_factory=set)
     module: str = SHIM
-    """What names of the generated module are imported from in this file."""
+    """Module from which this file imports names of the generated module."""
     own: frozenset[str] = frozenset()
-    """Top-level modules of the repository itself."""
+    """Top-level modules of the scanned repository."""
     own_is_cuda: bool = False
-    """Whether something of this file has a field `is_cuda` of its own."""
+    """Whether this file defines an `is_cuda` of its own."""
     own_cuda: bool = False
-    """Whether a class of this file has a method `cuda` of its own."""
+    """Whether a class in this file defines a method `cuda` but no `to`."""
 
     @property
     def is_npu(self) -> bool:
@@ -33,23 +33,23 @@ class Site:
         return self.target == Target.NPU
 
     def claim(self, *nodes: ast.AST) -> None:
-        """Nobody else reports these."""
+        """Claim nodes, so that no other rule reports them."""
         self.claimed.update(nodes)
 
     def claim_all(self, node: ast.AST) -> None:
-        """Nor anything within."""
+        """Claim a node and all nodes inside the node."""
         self.claimed.update(ast.walk(node))
 
     def kind(self) -> str:
-        """The expression for the type of the device that computes."""
+        """Return the expression for the type of the current device."""
         return '"npu"' if self.is_npu else f"{self.shim}.type"
 
     def accelerator(self) -> str:
-        """The expression to compare a device's type with: never "cpu"."""
+        """Return the expression to compare a device's type with; the value is never "cpu"."""
         return '"npu"' if self.is_npu else f"{self.shim}.accelerator"
 
     def torch(self, node: ast.AST) -> str:
-        """What torch is called where a name of it stands."""
+        """Return the name by which a dotted name refers to torch."""
         while isinstance(node, ast.Attribute):
             node = node.value
         if isinstance(node, ast.Name) and self.source.dotted(node) == "torch":
@@ -57,14 +57,14 @@ class Site:
         return "torch"
 
     def needs(self, *names: str) -> frozenset[str]:
-        """What an edit needs, by target."""
+        """Return what an edit needs: names of the generated module, or torch_npu."""
         return frozenset({"torch_npu"} if self.is_npu else names)
 
     def swap(self, node: ast.AST, text: str) -> Edit:
-        """Replace a node; quotes are those that it had, and words do not run together."""
-        start, end, whole = self.source.start(node), self.source.end(node), self.source.text
-        if text.startswith('"') and whole[start : start + 1] == "'" and "'" not in text:
+        """Build the edit that replaces a node; keeps the style of quotes and separates words."""
+        start, end, code = self.source.start(node), self.source.end(node), self.source.text
+        if text.startswith('"') and code[start : start + 1] == "'" and "'" not in text:
             text = text.replace('"', "'")
-        before = " " if whole[start - 1 : start].isalnum() and start else ""
-        after = " " if whole[end : end + 1].isalnum() else ""
+        before = " " if code[start - 1 : start].isalnum() and start else ""
+        after = " " if code[end : end + 1].isalnum() else ""
         return Edit(start=start, end=end, text=before + text + after)

@@ -15,11 +15,11 @@ _BOTH = 2
 
 
 class CudaByName(Rule[ast.Call]):
-    """torch.cuda is taken by its name, as in getattr(torch, "cuda")."""
+    """torch.cuda is looked up by name, as in getattr(torch, "cuda")."""
 
     nodes = (ast.Call,)
     kind = Kind.ASSISTED
-    question = "torch.get_device_module() is the module of whatever device there is."
+    question = "torch.get_device_module() returns the module of any device."
     hours = 0.25
 
     @override
@@ -40,7 +40,7 @@ class CudaByName(Rule[ast.Call]):
 
 
 class CudaMethod(Rule[ast.Call]):
-    """`x.cuda()` moves to the CUDA device in use; `x.to(...)` moves to any."""
+    """`x.cuda()` moves to the current CUDA device; `x.to(...)` moves to any device."""
 
     nodes = (ast.Call,)
 
@@ -50,28 +50,11 @@ class CudaMethod(Rule[ast.Call]):
         if not isinstance(func, ast.Attribute) or func.attr != "cuda":
             return None
         if site.source.dotted(func) is not None:
-            return None  # a module's function
+            return None  # a function of a module
         site.claim(func)
-        if _is_super(func.value):
-            return self.finding(
-                node,
-                site,
-                kind=Kind.ASSISTED,
-                question="This class moves itself to CUDA: move the body to `_apply`, or to `to`.",
-            )
-        if any(isinstance(a, ast.Starred) for a in node.args) or any(
-            word.arg is None for word in node.keywords
-        ):
-            return self.finding(
-                node, site, kind=Kind.ASSISTED, question="Which device do the arguments name?"
-            )
-        if site.own_cuda:
-            return self.finding(
-                node,
-                site,
-                kind=Kind.ASSISTED,
-                question="A class here has a method `cuda` of its own: does it have `to` as well?",
-            )
+        question = _method_question(node, func, site)
+        if question:
+            return self.finding(node, site, kind=Kind.ASSISTED, question=question)
         edits = self._edits(node, func, site)
         where = next((a for a in node.args[:1] if string(a) is None), None)
         return self.finding(
@@ -93,7 +76,7 @@ class CudaMethod(Rule[ast.Call]):
             return [name, *self._where(word.value, site)]
         if node.args:
             edits = [name, *self._where(node.args[0], site)]
-            if len(node.args) > 1:  # the second is non_blocking for both, but not by place
+            if len(node.args) > 1:  # `to` takes non_blocking only by name
                 at = source.start(node.args[1])
                 edits.append(Edit(start=at, end=at, text="non_blocking="))
             return edits
@@ -102,7 +85,7 @@ class CudaMethod(Rule[ast.Call]):
         return [name, Edit(start=opening, end=opening, text=f"{site.shim}.type{comma}")]
 
     def _where(self, value: ast.expr, site: Site) -> list[Edit]:
-        """The device that a value names; what is within the value is rewritten by itself."""
+        """Wrap the value that names a device; other rules rewrite what is inside the value."""
         if isinstance(value, ast.Constant) and value.value is None:
             return [site.swap(value, f"{site.shim}.type")]
         start, end = site.source.start(value), site.source.end(value)
@@ -113,7 +96,7 @@ class CudaMethod(Rule[ast.Call]):
 
 
 class DeviceIndex(Rule[ast.Call]):
-    """A bare number as a device means CUDA; on a machine without it, nothing."""
+    """A number as a device means CUDA; without a CUDA device the number is invalid."""
 
     nodes = (ast.Call,)
 
@@ -130,7 +113,7 @@ class DeviceIndex(Rule[ast.Call]):
                 node,
                 site,
                 kind=Kind.ASSISTED,
-                question="Is it torch's? A number means the accelerator of that index there.",
+                question="Is this a call of torch? There a number is the index of an accelerator.",
             )
         if site.is_npu:
             return self.finding(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
@@ -139,11 +122,11 @@ class DeviceIndex(Rule[ast.Call]):
 
 
 class CudaMethodDefined(Rule[ast.FunctionDef]):
-    """A class has a method `cuda` of its own."""
+    """A class defines its own method `cuda`."""
 
     nodes = (ast.FunctionDef,)
     kind = Kind.ASSISTED
-    question = "Does the class have `to` as well? Then callers can use that."
+    question = "Does the class also define `to`? Then callers can use `to`."
     hours = 0.25
 
     @override
@@ -155,11 +138,11 @@ class CudaMethodDefined(Rule[ast.FunctionDef]):
 
 
 class CudaMethodUncalled(Rule[ast.Attribute]):
-    """The method `cuda` is handed on without being called."""
+    """The method `cuda` is passed on without a call."""
 
     nodes = (ast.Attribute,)
     kind = Kind.ASSISTED
-    question = "What is called later? Hand on a function that calls `.to` instead."
+    question = "What calls the method later? Pass a function that calls `.to` instead."
     hours = 0.1
 
     @override
@@ -168,7 +151,7 @@ class CudaMethodUncalled(Rule[ast.Attribute]):
             return None
         parent = site.source.parent(node)
         if isinstance(node.ctx, ast.Store) or isinstance(parent, ast.Attribute):
-            return None  # a field that happens to have this name
+            return None  # a field of this name
         if isinstance(node.value, ast.Name) and re.search(
             r"arg|opt|cfg|conf|param|flag|self|hp", node.value.id, re.IGNORECASE
         ):
@@ -188,42 +171,45 @@ class IsCuda(Rule[ast.Attribute]):
             return None
         parent = site.source.parent(node)
         if isinstance(parent, ast.Call) and parent.func is node:
-            return None  # a method of somebody else's
+            return None  # a method of another class
         is_field = isinstance(node.value, ast.Name) and node.value.id in ("args", "opt", "cfg")
         if is_field or site.own_is_cuda:
             return self.finding(node, site, kind=Kind.KEEP)  # a field that has the name
         if "jit.script" in site.source.text:
-            return self.finding(
-                node,
-                site,
-                kind=Kind.ASSISTED,
-                question="TorchScript knows no functions of modules.",
-            )
+            question = "TorchScript cannot call functions of other modules."
+            return self.finding(node, site, kind=Kind.ASSISTED, question=question)
         kind, question = kernel_question(node, site)
-        end = site.source.end(node)
-        if site.is_npu:
-            return self.finding(
-                node,
-                site,
-                [Edit(start=end - len("is_cuda"), end=end, text="is_npu")],
-                needs=site.needs(),
-                kind=kind,
-                question=question,
-            )
-        start = site.source.start(node)
-        edits = [
-            Edit(start=start, end=start, text=f"{site.shim}.is_accelerated("),
-            Edit(start=site.source.end(node.value), end=end, text=")"),
-        ]
+        forms = ((Target.AGNOSTIC, f"{SHIM}.is_accelerated(x)"), (Target.NPU, "x.is_npu"))
         return self.finding(
             node,
             site,
-            edits,
+            self._edits(node, site),
             needs=site.needs("is_accelerated"),
             kind=kind,
             question=question,
-            forms=((Target.AGNOSTIC, f"{SHIM}.is_accelerated(x)"), (Target.NPU, "x.is_npu")),
+            forms=() if site.is_npu else forms,
         )
+
+    def _edits(self, node: ast.Attribute, site: Site) -> list[Edit]:
+        start, end = site.source.start(node), site.source.end(node)
+        if site.is_npu:
+            return [Edit(start=end - len("is_cuda"), end=end, text="is_npu")]
+        return [
+            Edit(start=start, end=start, text=f"{site.shim}.is_accelerated("),
+            Edit(start=site.source.end(node.value), end=end, text=")"),
+        ]
+
+
+def _method_question(node: ast.Call, func: ast.Attribute, site: Site) -> str:
+    """What a person has to answer before a call of `cuda` is rewritten; empty: nothing."""
+    if _is_super(func.value):
+        return "This class moves itself to CUDA: move the body to `_apply`, or to `to`."
+    is_starred = any(isinstance(argument, ast.Starred) for argument in node.args)
+    if is_starred or any(word.arg is None for word in node.keywords):
+        return "Which device do the arguments name?"
+    if site.own_cuda:
+        return "A class in this file defines its own method `cuda`: does it also define `to`?"
+    return ""
 
 
 def _is_index(value: ast.expr | None) -> bool:

@@ -26,7 +26,7 @@ _TYPE_NAME = re.compile(r"torch\.cuda\.(\w+Tensor)\Z")
 
 
 class DefaultTensorType(Rule[ast.Call]):
-    """torch.set_default_tensor_type with a type of torch.cuda puts every new tensor there."""
+    """torch.set_default_tensor_type with a type of torch.cuda creates every new tensor on CUDA."""
 
     nodes = (ast.Call,)
 
@@ -54,7 +54,7 @@ class DefaultTensorType(Rule[ast.Call]):
 
 
 class TensorTypeMethod(Rule[ast.Call]):
-    """`x.type(torch.cuda.FloatTensor)` moves and converts at once."""
+    """`x.type(torch.cuda.FloatTensor)` moves and converts a tensor in one call."""
 
     nodes = (ast.Call,)
 
@@ -79,11 +79,11 @@ class TensorTypeMethod(Rule[ast.Call]):
 
 
 class TensorTypeCheck(Rule[ast.Call]):
-    """A tensor is asked whether it is of a type of torch.cuda."""
+    """isinstance checks a tensor for a type of torch.cuda."""
 
     nodes = (ast.Call,)
     kind = Kind.ASSISTED
-    question = "Ask for x.device.type and x.dtype instead of the old tensor types."
+    question = "Check x.device.type and x.dtype instead of the old tensor types."
     hours = 0.1
 
     @override
@@ -95,17 +95,17 @@ class TensorTypeCheck(Rule[ast.Call]):
         cuda = [n for n in types if _TYPE_NAME.match(site.source.dotted(n) or "")]
         if not cuda:
             return None
-        for one in cuda:
-            site.claim_all(one)
+        for name in cuda:
+            site.claim_all(name)
         return self.finding(node, site)
 
 
 class TensorTypeString(Rule[ast.AST]):
-    """A tensor type of torch.cuda is named by a string."""
+    """A string names a tensor type of torch.cuda."""
 
     nodes = (ast.Constant,)
     kind = Kind.ASSISTED
-    question = "Is it compared or made? Use x.device.type and x.dtype, which every device has."
+    question = "Is the type compared or created? Use x.device.type and x.dtype on every device."
     hours = 0.1
 
     @override

@@ -6,7 +6,7 @@ from karez.migration.rules.rule import AnyRule
 
 
 class Triton(Library):
-    """Triton kernels are compiled for one vendor's chips."""
+    """Triton compiles kernels for one vendor's chips."""
 
     modules = ("triton",)
     question = (
@@ -28,16 +28,18 @@ class FlashAttention(Library):
 
 
 class Xformers(Library):
-    """xformers has kernels for CUDA only; its training part is not supported on NPUs."""
+    """xformers has kernels for CUDA only; NPUs do not support its training part."""
 
     kind = Kind.ASSISTED
     hours = 1.0
     modules = ("xformers",)
-    question = "memory_efficient_attention is F.scaled_dot_product_attention, heads transposed."
+    question = (
+        "Replace memory_efficient_attention by F.scaled_dot_product_attention, heads transposed."
+    )
 
 
 class Apex(Library):
-    """apex is NVIDIA's; what it did is in torch today."""
+    """apex is made for CUDA; torch has the same functions today."""
 
     kind = Kind.ASSISTED
     hours = 1.0
@@ -49,37 +51,37 @@ class Apex(Library):
 
 
 class BitsAndBytes(Library):
-    """bitsandbytes quantises with CUDA kernels."""
+    """bitsandbytes quantises weights with CUDA kernels."""
 
     modules = ("bitsandbytes",)
-    question = "Leave the quantisation out, or quantise with torchao or msModelSlim."
+    question = "Remove the quantisation, or quantise with torchao or msModelSlim."
 
 
 class MambaKernels(Library):
     """mamba_ssm and causal_conv1d are CUDA kernels."""
 
     modules = ("mamba_ssm", "causal_conv1d", "selective_scan_cuda", "causal_conv1d_cuda")
-    question = "Their reference forms in torch (`*_ref`) run everywhere, slowly."
+    question = "The reference functions in torch (`*_ref`) run on every device, slowly."
 
 
 class TransformerEngine(Library):
-    """Transformer Engine is NVIDIA's."""
+    """Transformer Engine has kernels for NVIDIA's devices only."""
 
     modules = ("transformer_engine", "transformer_engine_torch")
-    question = "Use torch's layers; MindSpeed has fused ones for NPUs."
+    question = "Use torch's layers; MindSpeed has fused layers for NPUs."
 
 
 class Deepspeed(Library):
-    """DeepSpeed runs on NPUs with its own accelerator for them."""
+    """DeepSpeed runs on NPUs through its accelerator for NPUs."""
 
     kind = Kind.ASSISTED
     hours = 0.5
     modules = ("deepspeed",)
-    question = "Set DS_ACCELERATOR=npu; leave out fused CUDA optimizers (FusedAdam, CPUAdam)."
+    question = "Set DS_ACCELERATOR=npu; do not use fused CUDA optimizers (FusedAdam, CPUAdam)."
 
 
 class Megatron(Library):
-    """Megatron's kernels and its apex are NVIDIA's."""
+    """Megatron uses CUDA kernels and apex."""
 
     modules = ("megatron",)
     question = "MindSpeed adapts Megatron for NPUs: `import mindspeed.megatron_adaptor` first."

@@ -6,8 +6,8 @@ from karez.migration.rules.expressions import string
 from karez.migration.rules.site import Site
 
 
-def holder_of(node: ast.AST, site: Site) -> str | None:  # noqa: C901 - one place each
-    """The name of the variable, parameter, option or key that gets a value."""
+def holder_of(node: ast.AST, site: Site) -> str | None:  # noqa: C901 - one case for each kind of node
+    """Return the name of the variable, parameter, option or key that gets a value."""
     for around in site.source.above(node):
         match around:
             case ast.IfExp() | ast.BoolOp() | ast.List() | ast.Tuple() | ast.Set():
@@ -42,7 +42,7 @@ def _last_name(target: ast.AST) -> str | None:
 
 
 def _option(word: ast.keyword, site: Site) -> str | None:
-    """The option's name, where a keyword belongs to add_argument and its like."""
+    """The option's name if a keyword belongs to a call such as add_argument."""
     call = site.source.parent(word)
     if isinstance(call, ast.Call) and word.arg in ("default", "choices", "const"):
         return _option_name(call)
@@ -52,8 +52,8 @@ def _option(word: ast.keyword, site: Site) -> str | None:
 def _option_name(call: ast.Call, value: ast.AST | None = None) -> str | None:
     names = [text for text in map(string, (a for a in call.args if a is not value)) if text]
     longest = max((name for name in names if name.startswith("-")), key=len, default=None)
-    found = longest or (names[0] if names else None)
-    return found.strip("-").replace("-", "_") if found else None
+    option = longest or (names[0] if names else None)
+    return option.strip("-").replace("-", "_") if option else None
 
 
 def _parameter(args: ast.arguments, default: ast.AST) -> str | None:

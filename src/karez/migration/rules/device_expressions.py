@@ -17,7 +17,7 @@ _AUTOCAST = re.compile(r"autocast|GradScaler|custom_(f|b)wd")
 
 
 class AutocastDevice(Rule[ast.Constant]):
-    """Autocast or GradScaler for CUDA: without a device it had no effect and must still have none."""
+    """Autocast or GradScaler for CUDA: it has no effect without a device, and must have none."""
 
     nodes = (ast.Constant,)
 

@@ -1,4 +1,4 @@
-"""A whole repository: its files read, examined on all cores, and summed up."""
+"""Scans a repository: reads all files and examines the files on all cores."""
 
 import os
 from collections import Counter
@@ -34,7 +34,7 @@ SKIPPED = frozenset(
     )
 )
 MAX_BYTES = 4 << 20
-"""Larger files are data or generated."""
+"""Largest file that is read; larger files are data or generated."""
 _TEXTS = (
     text_files.SHELL
     | text_files.SETTINGS
@@ -44,71 +44,71 @@ _TEXTS = (
 )
 _REQUIREMENTS = frozenset(("pyproject.toml", "setup.py", "setup.cfg"))
 PARALLEL_FROM = 60
-"""Files from which other processes are worth their start."""
+"""Number of files from which worker processes are started."""
 CHUNK = 16
 PORTABLE_SHARE = 0.25
-"""From this share of the files bound to CUDA on, a repository serves other devices by design."""
+"""Share of portable files from which a repository is portable by design."""
 KERNEL_SHARE = 0.35
-"""From this share of kernels in the lines of code on, kernels are what a repository is about."""
+"""Share of kernel lines above which a repository is mainly kernels."""
 FEW = 3
 
 
 @dataclass(slots=True, kw_only=True)
 class RepoReport:
-    """What was found in a repository."""
+    """Findings and figures of a repository."""
 
     root: str
     files: list[FileReport] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    """Files that were not read, and why."""
+    """Files that were not read, with the reason."""
     paths: tuple[str, ...] = ()
-    """All Python files."""
+    """Paths of all Python files."""
     code_lines: int = 0
-    """Of Python, C++ and CUDA."""
+    """Lines of Python, C++ and CUDA."""
     torch: str = ""
-    """The specifier of torch in its requirements; empty: none that can be read."""
+    """Version specifier of torch in the requirements; empty: none was recognized."""
 
     @property
     def findings(self) -> Iterator[Finding]:
-        """All of them, in order of files and lines."""
+        """Yield all findings, in order of files and lines."""
         for report in self.files:
             yield from report.findings
 
     @property
     def counts(self) -> Counter[Kind]:
-        """How many of each kind."""
+        """Number of findings of each kind."""
         return Counter(finding.kind for finding in self.findings)
 
     @property
     def lines(self) -> int:
-        """Lines read."""
+        """Number of lines read."""
         return sum(report.lines for report in self.files)
 
     @property
     def portable(self) -> tuple[str, ...]:
-        """Files that serve other devices already."""
+        """Paths of files that support other devices already."""
         return tuple(report.path for report in self.files if report.is_portable)
 
     @property
     def is_portable(self) -> bool:
-        """Whether the repository as a whole does, and something in it does not."""
+        """Whether the repository is portable by design, with some files left to rewrite."""
         bound = [r for r in self.files if _is_bound(r) and not r.is_portable]
         ported = len(self.portable)
         return bool(bound) and ported >= max(FEW, PORTABLE_SHARE * (ported + len(bound)))
 
     @property
     def kernel_lines(self) -> int:
-        """Lines of CUDA, Triton and C++ for CUDA."""
+        """Number of lines of CUDA, Triton and C++ for CUDA."""
         return sum(report.kernel_lines for report in self.files)
 
     @property
     def is_about_kernels(self) -> bool:
-        """Whether most of the work is kernels, which no rewriting moves."""
+        """Whether the repository is mainly kernels, which cannot be rewritten automatically."""
         return self.kernel_lines > KERNEL_SHARE * max(1, self.code_lines)
 
     @property
     def refusal(self) -> str:
-        """Why nothing should be rewritten; empty: go on."""
+        """Why the repository should not be rewritten; empty: no objection."""
         if self.is_portable:
             count = len(self.portable)
             return f"{count} of its files serve other devices already: it is portable by design."
@@ -132,9 +132,9 @@ def scan(
 
     Args:
         root: A folder, or one file.
-        options: What edits are to look like.
-        workers: Processes; 0: as many as there are cores, for many files.
-        progress: Told how many files are done.
+        options: Options for the edits.
+        workers: Number of processes; 0: one for each core, if there are many files.
+        progress: Called with the number of examined files.
 
     Raises:
         BadRequest: There is no such folder.
@@ -161,7 +161,7 @@ def scan(
 
 
 def read(path: Path) -> str:
-    """A file's text, its line ends as they are. Raises ValueError, saying why it is no text."""
+    """Return the text of a file with its line endings. Raises ValueError if it is not text."""
     body = path.read_bytes()
     if len(body) > MAX_BYTES:
         raise ValueError(f"it has {len(body) >> 20} MiB; files over 4 MiB are data")
@@ -174,7 +174,7 @@ def read(path: Path) -> str:
 
 
 def look(base: str, name: str, options: ScanOptions) -> FileReport | tuple[str, str]:
-    """One file: its findings, or why it was not read."""
+    """Return the report of one file, or the path and the reason why it was not read."""
     try:
         text = read(Path(base, name))
     except (OSError, ValueError) as error:
@@ -199,7 +199,7 @@ def _run(
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Every file worth reading, each once: links to folders are not followed."""
+    """Yield every file to read once; links to folders are not followed."""
     if root.is_file():
         yield root
         return
@@ -235,5 +235,5 @@ def _is_code(path: str) -> bool:
 
 
 def _is_bound(report: FileReport) -> bool:
-    """Whether a file has anything to rewrite."""
+    """Whether a file has constructs to rewrite."""
     return any(f.kind == Kind.AUTOMATIC and f.edits for f in report.findings)

@@ -1,4 +1,4 @@
-"""Files that are no Python: shell, Docker, settings, requirements, C++ and CUDA."""
+"""Rules for files other than Python: shell, Docker, settings, requirements, C++ and CUDA."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ NATIVE = frozenset((".cpp", ".cc", ".cxx", ".c", ".h", ".hpp", ".hh"))
 SHELL = frozenset((".sh", ".bash", ".zsh", ".slurm", ".sbatch", ".job", ".mk"))
 SETTINGS = frozenset((".yaml", ".yml", ".json", ".toml", ".ini", ".cfg"))
 LINES_PER_HOUR = 20.0
-"""Of a CUDA kernel that is written anew: an assumption, stated in the report."""
+"""Lines of a CUDA kernel that a person rewrites in an hour; an assumption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRule:
-    """A pattern in files of some kinds."""
+    """A rule that is a pattern in files of certain kinds."""
 
     id: str
     where: Callable[[PurePosixPath], bool]
@@ -35,7 +35,7 @@ def is_shell(path: PurePosixPath) -> bool:
 
 
 def is_docker(path: PurePosixPath) -> bool:
-    """Whether a file says how a container is built or run."""
+    """Whether a file describes a container image or services."""
     name = path.name.lower()
     return "dockerfile" in name or name.startswith("docker-compose") or path.suffix == ".def"
 
@@ -46,7 +46,7 @@ def is_settings(path: PurePosixPath) -> bool:
 
 
 def is_requirements(path: PurePosixPath) -> bool:
-    """Whether a file lists what is to be installed."""
+    """Whether a file lists packages to install."""
     name = path.name.lower()
     is_list = path.suffix in (".txt", ".in") and "require" in name
     return is_list or name in ("pyproject.toml", "setup.cfg", "pipfile") or "environment" in name
@@ -75,14 +75,14 @@ RULES: tuple[TextRule, ...] = (
         pattern=_TWIN,
         kind=Kind.AUTOMATIC,
         hours=0.02,
-        reason="A variable of CUDA that has a twin for NPUs, which is set beside it.",
+        reason="Sets a variable of CUDA; the equivalent for NPUs is set beside it.",
     ),
     TextRule(
         id="shell-nccl",
         where=lambda p: is_shell(p) or is_docker(p),
         pattern=re.compile(r"\b(NCCL|TORCH_NCCL|CUDA|CUDNN|CUBLAS)_\w+="),
         kind=Kind.KEEP,
-        reason="A variable that only NVIDIA's libraries read.",
+        reason="Sets a variable that only NVIDIA's libraries read.",
     ),
     TextRule(
         id="shell-program",
@@ -90,16 +90,16 @@ RULES: tuple[TextRule, ...] = (
         pattern=re.compile(r"(?<![\w-])(nvidia-smi|nvcc|nsys|ncu|dcgmi)(?![\w-])"),
         kind=Kind.ASSISTED,
         hours=0.25,
-        reason="A program of NVIDIA's.",
-        question="npu-smi info tells the same for NPUs.",
+        reason="Runs a program of NVIDIA.",
+        question="npu-smi info reports the same for NPUs.",
     ),
     TextRule(
         id="shell-device",
         where=is_shell,
         pattern=re.compile(r"(--?[\w-]*(?:device|backend)[\w-]*[ =])[\"']?(cuda(:\d+)?|nccl)\b"),
         kind=Kind.ASSISTED,
-        reason="A device or a backend is named on a command line.",
-        question="Leave the option out where its default follows the machine now, or name npu.",
+        reason="A command line names a device or a backend.",
+        question="Remove the option if the default now follows the machine, or set npu.",
     ),
     TextRule(
         id="docker-image",
@@ -107,7 +107,7 @@ RULES: tuple[TextRule, ...] = (
         pattern=re.compile(r"(?im)^FROM\s+\S*(cuda|nvidia|nvcr\.io|pytorch/pytorch)\S*"),
         kind=Kind.ASSISTED,
         hours=2.0,
-        reason="The image is built on NVIDIA's.",
+        reason="The image is based on NVIDIA's.",
         question="Ascend's images have CANN and torch_npu: quay.io/ascend/cann.",
     ),
     TextRule(
@@ -116,7 +116,7 @@ RULES: tuple[TextRule, ...] = (
         pattern=re.compile(r"--gpus\b|runtime:\s*nvidia|nvidia\.com/gpu|--runtime[= ]nvidia"),
         kind=Kind.ASSISTED,
         hours=0.5,
-        reason="Devices are handed to a container the NVIDIA way.",
+        reason="A container gets devices through NVIDIA's options.",
         question="For NPUs: --device /dev/davinci0 and the driver's folders, or Ascend's runtime.",
     ),
     TextRule(
@@ -128,7 +128,7 @@ RULES: tuple[TextRule, ...] = (
         ),
         kind=Kind.ASSISTED,
         reason="A setting names the device or the backend.",
-        question="Say npu there, or have the program ask for its device.",
+        question="Set npu, or let the program detect its device.",
     ),
     TextRule(
         id="requirement",
@@ -136,15 +136,15 @@ RULES: tuple[TextRule, ...] = (
         pattern=re.compile(rf"(?im)^[ \t\"'-]*({_LIBRARIES})(?![\w-])[^\n]*"),
         kind=Kind.ASSISTED,
         hours=0.5,
-        reason="A package that needs CUDA is installed.",
-        question="Make it optional; the findings in the code say what stands in for it.",
+        reason="Installs a package that needs CUDA.",
+        question="Make the package optional; the findings in the code name a replacement.",
     ),
     TextRule(
         id="requirement-nvidia",
         where=is_requirements,
         pattern=re.compile(r"(?im)^[ \t\"'-]*(nvidia-[\w-]+)[^\n]*"),
         kind=Kind.KEEP,
-        reason="A part of torch's build for CUDA, which comes and goes with it.",
+        reason="Installs a part of torch's build for CUDA.",
     ),
     TextRule(
         id="requirement-torch",
@@ -152,8 +152,8 @@ RULES: tuple[TextRule, ...] = (
         pattern=re.compile(r"(?im)^[^#\n]*(\+cu\d+|whl/cu\d+)[^\n]*"),
         kind=Kind.ASSISTED,
         hours=0.5,
-        reason="torch is installed in a build for CUDA.",
-        question="Install torch and torch_npu of one version; `karez doctor` tells which fit CANN.",
+        reason="Installs a build of torch for CUDA.",
+        question="Install torch and torch_npu of one version; `karez doctor` shows which fit CANN.",
     ),
     TextRule(
         id="native-cuda",
@@ -164,15 +164,15 @@ RULES: tuple[TextRule, ...] = (
         ),
         kind=Kind.MANUAL,
         hours=1.0,
-        reason="C++ speaks to CUDA.",
-        question="What uses only ATen can ask for the tensor's device; the rest needs AscendCL.",
+        reason="C++ code calls CUDA.",
+        question="Code that uses only ATen can use the tensor's device; the rest needs AscendCL.",
     ),
 )
 CATALOGUE = (*(rule.id for rule in RULES), "cuda-kernel")
 
 
 def examine_text(path: str, text: str) -> FileReport:
-    """All findings of a file that is no Python."""
+    """Return all findings of a file other than Python."""
     at = PurePosixPath(path)
     report = FileReport(path=path, lines=text.count("\n") + (not text.endswith("\n")))
     if is_kernel(at):
@@ -237,7 +237,7 @@ def _kernel(path: str, lines: int) -> Finding:
         line=1,
         column=1,
         code=f"{lines} lines",
-        reason="A kernel in CUDA C++: no renaming turns it into one for NPUs.",
-        question="Is there a form in torch's operators? Otherwise write it in Ascend C or Triton.",
+        reason="A kernel in CUDA C++, which cannot be converted for NPUs by renaming.",
+        question="Is there a version in torch's operators? If not, use Ascend C or Triton.",
         hours=round(lines / LINES_PER_HOUR, 1),
     )

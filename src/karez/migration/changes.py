@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from karez.migration.findings import Finding, Kind
-from karez.migration.scan import RepoReport
+from karez.migration.repo_report import RepoReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

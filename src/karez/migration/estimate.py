@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from karez.migration.findings import Kind
-from karez.migration.scan import RepoReport
+from karez.migration.repo_report import RepoReport
 
 AGAIN = 0.2
 """Cost of each further construct of a rule in a file relative to the first; an assumption."""

@@ -15,7 +15,8 @@ from karez.migration.changes import Change, Plan
 from karez.migration.file_rewrite import rewrite_file
 from karez.migration.findings import Target
 from karez.migration.import_layout import Layout, own_modules
-from karez.migration.scan import RepoReport, read, scan
+from karez.migration.repo_report import RepoReport
+from karez.migration.scan import read, scan
 
 _ATTRIBUTES = frozenset(("type", "accelerator", "backend", "accelerator_backend"))
 """Names that every generated module computes on access."""

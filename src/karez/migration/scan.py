@@ -1,18 +1,18 @@
 """Scans a repository: reads all files and examines the files on all cores."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from karez.ascend.version_matrix import torch_wanted
 from karez.core.errors import BadRequest
-from karez.migration import notebooks, text_files
+from karez.migration import file_kinds, notebooks, text_files
 from karez.migration.analyze import ScanOptions, examine
-from karez.migration.findings import FileReport, Finding, Kind
+from karez.migration.findings import FileReport
 from karez.migration.import_layout import own_modules
+from karez.migration.repo_report import RepoReport
 from karez.migration.rules.site import SHIM
 
 SKIPPED = frozenset(
@@ -36,89 +36,16 @@ SKIPPED = frozenset(
 MAX_BYTES = 4 << 20
 """Largest file that is read; larger files are data or generated."""
 _TEXTS = (
-    text_files.SHELL
-    | text_files.SETTINGS
-    | text_files.KERNELS
-    | text_files.NATIVE
+    file_kinds.SHELL
+    | file_kinds.SETTINGS
+    | file_kinds.KERNELS
+    | file_kinds.NATIVE
     | {".txt", ".in", ".def"}
 )
 _REQUIREMENTS = frozenset(("pyproject.toml", "setup.py", "setup.cfg"))
 PARALLEL_FROM = 60
 """Number of files from which worker processes are started."""
 CHUNK = 16
-PORTABLE_SHARE = 0.25
-"""Share of portable files from which a repository is portable by design."""
-KERNEL_SHARE = 0.35
-"""Share of kernel lines above which a repository is mainly kernels."""
-FEW = 3
-
-
-@dataclass(slots=True, kw_only=True)
-class RepoReport:
-    """Findings and figures of a repository."""
-
-    root: str
-    files: list[FileReport] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    """Files that were not read, with the reason."""
-    paths: tuple[str, ...] = ()
-    """Paths of all Python files."""
-    code_lines: int = 0
-    """Lines of Python, C++ and CUDA."""
-    torch: str = ""
-    """Version specifier of torch in the requirements; empty: none was recognized."""
-
-    @property
-    def findings(self) -> Iterator[Finding]:
-        """Yield all findings, in order of files and lines."""
-        for report in self.files:
-            yield from report.findings
-
-    @property
-    def counts(self) -> Counter[Kind]:
-        """Number of findings of each kind."""
-        return Counter(finding.kind for finding in self.findings)
-
-    @property
-    def lines(self) -> int:
-        """Number of lines read."""
-        return sum(report.lines for report in self.files)
-
-    @property
-    def portable(self) -> tuple[str, ...]:
-        """Paths of files that support other devices already."""
-        return tuple(report.path for report in self.files if report.is_portable)
-
-    @property
-    def is_portable(self) -> bool:
-        """Whether the repository is portable by design, with some files left to rewrite."""
-        bound = [r for r in self.files if _is_bound(r) and not r.is_portable]
-        ported = len(self.portable)
-        return bool(bound) and ported >= max(FEW, PORTABLE_SHARE * (ported + len(bound)))
-
-    @property
-    def kernel_lines(self) -> int:
-        """Number of lines of CUDA, Triton and C++ for CUDA."""
-        return sum(report.kernel_lines for report in self.files)
-
-    @property
-    def is_about_kernels(self) -> bool:
-        """Whether the repository is mainly kernels, which cannot be rewritten automatically."""
-        return self.kernel_lines > KERNEL_SHARE * max(1, self.code_lines)
-
-    @property
-    def refusal(self) -> str:
-        """Why the repository should not be rewritten; empty: no objection."""
-        if self.is_portable:
-            count = len(self.portable)
-            return f"{count} of its files serve other devices already: it is portable by design."
-        if self.is_about_kernels:
-            share = 100 * self.kernel_lines / max(1, self.code_lines)
-            return (
-                f"{self.kernel_lines} lines, {share:.0f}% of its code, are kernels for CUDA: what "
-                "they do has to be written for NPUs first, and then the rest is small."
-            )
-        return ""
 
 
 def scan(
@@ -216,7 +143,7 @@ def _files(root: Path) -> Iterator[Path]:
 def _torch(base: Path, name: str) -> str:
     path = PurePosixPath(name)
     named = path.name in _REQUIREMENTS or path.name.startswith("environment")
-    if len(path.parts) > 2 or not (named or text_files.is_requirements(path)):
+    if len(path.parts) > 2 or not (named or file_kinds.is_requirements(path)):
         return ""
     try:
         return torch_wanted(read(base / name))
@@ -226,14 +153,9 @@ def _torch(base: Path, name: str) -> str:
 
 def _is_wanted(path: PurePosixPath) -> bool:
     return path.suffix in {".py", ".pyi", ".ipynb"} | _TEXTS or (
-        text_files.is_shell(path) or text_files.is_docker(path) or text_files.is_requirements(path)
+        file_kinds.is_shell(path) or file_kinds.is_docker(path) or file_kinds.is_requirements(path)
     )
 
 
 def _is_code(path: str) -> bool:
-    return path.endswith((".py", *text_files.KERNELS, *text_files.NATIVE))
-
-
-def _is_bound(report: FileReport) -> bool:
-    """Whether a file has constructs to rewrite."""
-    return any(f.kind == Kind.AUTOMATIC and f.edits for f in report.findings)
+    return path.endswith((".py", *file_kinds.KERNELS, *file_kinds.NATIVE))

@@ -1,7 +1,7 @@
 """What a repository needs of Ascend: fitting releases of torch_npu and CANN, and operators."""
 
 from karez.ascend import operator_support, version_matrix
-from karez.migration.scan import RepoReport
+from karez.migration.repo_report import RepoReport
 
 STACKS = 3
 """Stacks that a report lists at most."""

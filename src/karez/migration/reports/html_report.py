@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from karez.ascend import operator_support, version_matrix
 from karez.migration.estimate import Estimate, estimate
 from karez.migration.findings import Finding, Kind
+from karez.migration.repo_report import RepoReport
 from karez.migration.reports.ascend_fit import fitting_stacks, operators_to_check
 from karez.migration.reports.json_report import unread
 from karez.migration.rules.catalogue import CATALOGUE
-from karez.migration.scan import RepoReport
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}

@@ -6,8 +6,8 @@ from typing import Any
 from karez.ascend import operator_support, version_matrix
 from karez.migration.estimate import estimate
 from karez.migration.findings import Finding, Kind
+from karez.migration.repo_report import RepoReport
 from karez.migration.reports.ascend_fit import fitting_stacks, operators_to_check
-from karez.migration.scan import RepoReport
 
 
 def as_json(report: RepoReport) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from karez.migration.findings import Finding, Kind
-from karez.migration.scan import RepoReport
+from karez.migration.repo_report import RepoReport
 
 _LEVELS = {Kind.AUTOMATIC: "note", Kind.ASSISTED: "warning", Kind.MANUAL: "error"}
 

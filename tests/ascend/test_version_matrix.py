@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from karez.ascend import version_matrix
 from karez.cli.main import app
 from karez.core.errors import BadRequest
-from karez.migration import reports
+from karez.migration.reports.html_report import as_html
+from karez.migration.reports.json_report import as_json
 from karez.migration.scan import scan
 
 PARTS = {
@@ -191,10 +192,10 @@ def test_the_report_says_what_to_install(tmp_path: Path, asked: str, torch: str,
     (tmp_path / "requirements.txt").write_text(f"numpy\n{asked}\n")
     (tmp_path / "a.py").write_text("import torch\nx = torch.zeros(1).cuda()\n")
     found = scan(tmp_path)
-    environment = reports.as_json(found)["environment"]
+    environment = as_json(found)["environment"]
     assert environment["stacks"][0]["torch"] == torch
     assert word in environment["note"]
-    assert torch in reports.as_html(found)
+    assert torch in as_html(found)
 
 
 def test_the_command() -> None:

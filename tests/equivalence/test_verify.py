@@ -16,8 +16,9 @@ from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
 from karez.equivalence.compare import Record, compare, distance
 from karez.equivalence.run import RECORDER, Order, Outcome, verify
+from karez.migration.file_writer import write
 from karez.migration.findings import Target
-from karez.migration.rewrite import plan, write
+from karez.migration.rewrite import plan
 
 SCRIPTS = Path(__file__).parent.parent / "migration" / "scripts"
 ALL = sorted(path.name for path in SCRIPTS.glob("*.py"))

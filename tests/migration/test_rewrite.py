@@ -26,10 +26,14 @@ from karez.core.errors import BadRequest
 from karez.migration import shim
 from karez.migration.analyze import apply
 from karez.migration.estimate import estimate
+from karez.migration.file_writer import write
 from karez.migration.findings import Edit, Target
-from karez.migration.reports import as_html, as_json, as_sarif, unread
-from karez.migration.rewrite import check_clean, plan, write
+from karez.migration.reports.html_report import as_html
+from karez.migration.reports.json_report import as_json, unread
+from karez.migration.reports.sarif_report import as_sarif
+from karez.migration.rewrite import plan
 from karez.migration.scan import MAX_BYTES, scan
+from karez.migration.working_tree import check_clean
 
 CODE = "import torch\nx = torch.ones(1).cuda()\ntorch.cuda.synchronize()\n"
 

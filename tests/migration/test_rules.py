@@ -5,24 +5,24 @@ from typing import Any
 
 import pytest
 
-from karez.migration.analyze import Asked, apply, examine
+from karez.migration.analyze import ScanOptions, apply, examine
 from karez.migration.findings import FileReport, Kind, Target
-from karez.migration.rules import APIS, CATALOGUE
-from karez.migration.rules.base import Api
-from karez.migration.rules.libraries import _Library
-from karez.migration.rules.precision import _Names
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.catalogue import APIS, CATALOGUE, by_node
+from karez.migration.rules.library_rule import Library
+from karez.migration.rules.precision import NamesRule
 from karez.migration.shim import NAMES, write_shim
 from tests.migration.cases import FOUND, NOT_FOUND, PARTS
 
 HEAD = "import torch\n"
-LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, _Library) and rule.modules]
-NAMED = [rule for rule in CATALOGUE if issubclass(rule, _Names) and rule.id() not in FOUND]
+LIBRARIES = [rule for rule in CATALOGUE if issubclass(rule, Library) and rule.modules]
+NAMED = [rule for rule in CATALOGUE if issubclass(rule, NamesRule) and rule.id() not in FOUND]
 ROWS = [(rule, code, after) for rule, rows in FOUND.items() for code, after in rows]
 NEGATIVES = [(rule, code) for rule, codes in NOT_FOUND.items() for code in codes]
 
 
 def look(code: str, target: Target = Target.AGNOSTIC) -> FileReport:
-    return examine("a.py", HEAD + code + "  # cuda nccl\n", Asked(target=target))
+    return examine("a.py", HEAD + code + "  # cuda nccl\n", ScanOptions(target=target))
 
 
 def ids(report: FileReport) -> set[str]:
@@ -37,7 +37,7 @@ def rewritten(report: FileReport, code: str) -> str:
     return text.removeprefix(HEAD).replace("  # cuda nccl", "").rstrip("\n")
 
 
-def test_the_catalogue_is_as_large_as_it_says_and_every_rule_has_fixtures() -> None:
+def test_every_rule_has_an_id_of_its_own_a_short_reason_and_fixtures() -> None:
     assert len({rule.id() for rule in CATALOGUE}) == len(CATALOGUE) >= 100
     covered = {*FOUND, *(r.id() for r in (*APIS, *LIBRARIES, *NAMED))}
     assert {rule.id() for rule in CATALOGUE} == covered
@@ -45,8 +45,73 @@ def test_the_catalogue_is_as_large_as_it_says_and_every_rule_has_fixtures() -> N
     assert all(rule.reason() and len(rule.reason()) < 200 for rule in CATALOGUE)
 
 
+ORDER = {
+    ast.Constant: (
+        "tensor-type-string",
+        "autocast-device",
+        "device-format",
+        "nccl-mixed",
+        "nccl-choice",
+        "nccl-backend",
+        "nccl-string",
+        "environment-name",
+        "nvidia-program",
+        "device-literal",
+        "device-choices",
+        "device-variable",
+        "device-map",
+        "device-key",
+        "cuda-string",
+        "cuda-path",
+        "mentions-cuda",
+    ),
+    ast.Compare: ("device-comparison", "nccl-comparison"),
+    ast.Call: (
+        "default-tensor-type",
+        "tensor-type-method",
+        "tensor-type-check",
+        "cuda-by-name",
+        "cuda-method",
+        "device-index",
+        "device-with-index",
+        "device-prefix",
+        "data-pointer",
+    ),
+    ast.FunctionDef: ("cuda-method-defined", "triton-kernel", "mentions-cuda"),
+    ast.keyword: (
+        "profiler-flag",
+        "pin-device",
+        "attention-choice",
+        "quantised-loading",
+        "mentions-cuda",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ORDER, ids=lambda kind: kind.__name__)
+def test_rules_for_one_kind_of_node_are_tried_in_a_fixed_order(kind: type[ast.AST]) -> None:
+    assert tuple(rule.id() for rule in by_node()[kind]) == ORDER[kind]
+
+
+def test_rules_for_imports_try_torch_first_then_libraries_then_any_compiled_module() -> None:
+    for kind in (ast.Import, ast.ImportFrom):
+        ids_in_order = [rule.id() for rule in by_node()[kind]]
+        known = [rule.id() for rule in CATALOGUE if issubclass(rule, Library) and rule.modules]
+        assert ids_in_order[0] in ("cuda-import", "cuda-from-import")
+        first_after = ids_in_order.index("compiled-module")
+        assert set(known) <= set(ids_in_order[:first_after])
+
+
+def test_a_later_rule_does_not_report_what_an_earlier_one_has_claimed() -> None:
+    assert "cuda-string" not in ids(look("x.to('cuda')"))
+    assert "compiled-module" not in ids(look("import selective_scan_cuda"))
+    assert "mentions-cuda" not in ids(look("torch.cuda.synchronize()"))
+
+
 @pytest.mark.parametrize(("rule", "code", "after"), ROWS)
-def test_what_is_found_and_what_becomes_of_it(rule: str, code: str, after: str | None) -> None:
+def test_a_rule_reports_its_construct_and_rewrites_it_once(
+    rule: str, code: str, after: str | None
+) -> None:
     report = look(code)
     assert rule in ids(report), [(one.rule, one.code) for one in report.findings]
     if after is None:
@@ -60,7 +125,7 @@ def test_what_is_found_and_what_becomes_of_it(rule: str, code: str, after: str |
 
 
 @pytest.mark.parametrize(("rule", "code"), NEGATIVES)
-def test_what_is_not_found(rule: str, code: str) -> None:
+def test_a_rule_does_not_report_similar_code(rule: str, code: str) -> None:
     assert rule not in ids(look(code))
 
 
@@ -72,7 +137,7 @@ def of_api(rule: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("rule", APIS, ids=lambda rule: rule.id())
-def test_names_of_torch_cuda_under_every_alias(rule: type[Api]) -> None:
+def test_names_of_torch_cuda_are_found_under_every_alias(rule: type[Api]) -> None:
     name, call = of_api(rule)
     ways = {
         "torch": f"torch.cuda.{name}{call}",
@@ -100,18 +165,18 @@ def test_names_of_torch_cuda_under_every_alias(rule: type[Api]) -> None:
 
 
 @pytest.mark.parametrize("rule", LIBRARIES, ids=lambda rule: rule.id())
-def test_libraries_for_cuda(rule: Any) -> None:
+def test_libraries_are_found_under_every_form_of_import(rule: Any) -> None:
     for module in rule.modules:
         for code in (f"import {module}", f"import {module} as m", f"from {module} import x"):
             assert rule.id() in ids(look(code)), code
         assert rule.id() not in ids(look(f"from .{module} import x"))
         assert rule.id() not in ids(look(f"import {module}_other"))
-        own = Asked(own=frozenset({module.split(".")[0]}))
+        own = ScanOptions(own=frozenset({module.split(".")[0]}))
         assert rule.id() not in ids(examine("a.py", f"import {module}\n", own))
 
 
 @pytest.mark.parametrize("rule", NAMED, ids=lambda rule: rule.id())
-def test_names_of_switches_and_types(rule: Any) -> None:
+def test_settings_and_types_are_found_by_their_full_names(rule: Any) -> None:
     names = [*rule.names, *(PARTS.get(start, start) for start in rule.prefixes)]
     for name in names:
         tail = name.removeprefix("torch.")
@@ -120,27 +185,27 @@ def test_names_of_switches_and_types(rule: Any) -> None:
         assert rule.id() not in ids(look(f"mine.{tail}"))
 
 
-def test_a_comment_keeps_a_line_as_it_is() -> None:
+def test_a_keep_comment_prevents_the_rewrite_of_a_line() -> None:
     report = examine("a.py", "import torch\nx.cuda()  # karez: keep\ny.cuda()\n")
     kinds = {one.line: one.kind for one in report.findings}
     assert kinds == {2: Kind.KEEP, 3: Kind.AUTOMATIC}
     assert not next(one for one in report.findings if one.line == 2).edits
 
 
-def test_a_file_that_serves_npus_already_is_left_alone() -> None:
+def test_a_file_that_supports_npus_already_is_not_rewritten() -> None:
     code = "import torch\nif is_torch_npu_available():\n    x.npu()\nelse:\n    x.cuda()\n"
     report = examine("a.py", code)
     assert report.is_portable
     assert not any(one.edits for one in report.findings)
 
 
-def test_a_file_that_cannot_be_parsed_says_where() -> None:
+def test_a_syntax_error_is_reported_with_its_line() -> None:
     report = examine("a.py", "import torch\nprint 'cuda'\n")
     assert report.error.startswith("SyntaxError in line 2")
     assert not report.findings
 
 
-def test_names_that_are_taken_are_not_used() -> None:
+def test_the_generated_module_gets_another_name_if_the_file_uses_its_name() -> None:
     report = examine("a.py", "import torch\n_device = 1\nx.cuda()\n")
     assert report.shim == "_karez_device"
     assert any("_karez_device.type" in e.text for one in report.findings for e in one.edits)
@@ -156,7 +221,7 @@ def test_names_that_are_taken_are_not_used() -> None:
         ("if torch.cuda.is_available():\n    x = x.to(d)", Kind.AUTOMATIC),
     ],
 )
-def test_a_question_that_guards_a_kernel_stays_a_question(code: str, kind: Kind) -> None:
+def test_a_check_that_guards_a_kernel_is_not_rewritten_automatically(code: str, kind: Kind) -> None:
     mine = [one for one in look(code).findings if one.rule == "cuda-is-available"]
     assert [one.kind for one in mine] == [kind]
     assert bool(mine[0].question) == (kind == Kind.ASSISTED)

@@ -3,7 +3,8 @@
 import pytest
 
 from karez.migration.findings import Edit, Kind
-from karez.migration.text_files import CATALOGUE, examine_text
+from karez.migration.text_files import examine_text
+from karez.migration.text_rules import CATALOGUE
 
 RUN, DOCKER, YAML, NEEDS, CPP = (
     "run.sh",
@@ -103,7 +104,7 @@ LEFT: dict[str, list[tuple[str, str]]] = {
 }
 
 
-def test_each_rule_has_fixtures_of_both_kinds() -> None:
+def test_every_text_rule_has_positive_and_negative_fixtures() -> None:
     assert set(FOUND) == set(LEFT) == set(CATALOGUE)
     assert all(len(rows) >= 4 for rows in FOUND.values())
 
@@ -112,7 +113,7 @@ def test_each_rule_has_fixtures_of_both_kinds() -> None:
     ("rule", "path", "text"),
     [(rule, *row) for rule, rows in FOUND.items() for row in rows],
 )
-def test_what_is_found(rule: str, path: str, text: str) -> None:
+def test_a_text_rule_reports_its_construct(rule: str, path: str, text: str) -> None:
     found = [one for one in examine_text(path, text).findings if one.rule == rule]
     assert found
     for one in found:
@@ -126,7 +127,7 @@ def test_what_is_found(rule: str, path: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "path", "text"), [(rule, *row) for rule, rows in LEFT.items() for row in rows]
 )
-def test_what_is_left_alone(rule: str, path: str, text: str) -> None:
+def test_a_text_rule_does_not_report_similar_text(rule: str, path: str, text: str) -> None:
     assert rule not in {one.rule for one in examine_text(path, text).findings}
 
 
@@ -155,7 +156,7 @@ def test_what_is_left_alone(rule: str, path: str, text: str) -> None:
         ),
     ],
 )
-def test_variables_get_their_twins_beside_them_once(path: str, text: str, after: str) -> None:
+def test_a_cuda_variable_gets_its_npu_equivalent_once(path: str, text: str, after: str) -> None:
     def twins(before: str) -> str:
         edits: list[Edit] = [e for one in examine_text(path, before).findings for e in one.edits]
         for edit in sorted(edits, key=lambda one: -one.start):

@@ -1,6 +1,6 @@
 """From CUDA to NPU: scan, rewrite, report. Stands alone: no server needed.
 
-`rules` know one construct each; `analyze` asks them about a file, `scan` about a repository, and
-`rewrite` plans and writes changes. Whether the result computes the same is equivalence's question.
-Nothing is written without being asked for.
+`rules` find one construct each; `analyze` applies rules to a file, `scan` to a repository, and
+`rewrite` plans changes, which `file_writer` writes. `karez.equivalence` compares the results.
+A scan never changes a file; only `rewrite` with an option to write does.
 """

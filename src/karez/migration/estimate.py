@@ -1,22 +1,24 @@
-"""What a migration takes: hours by rule, with the arithmetic, and how much of it is automatic."""
+"""Estimates the effort of a migration: hours by rule, days, and the automatic share."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from karez.migration.findings import Kind
-from karez.migration.scan import RepoReport
+from karez.migration.repo_report import RepoReport
 
 AGAIN = 0.2
-"""What a second construct of one rule in the same file costs of the first: an assumption."""
+"""Cost of each further construct of a rule in a file relative to the first; an assumption."""
 HOURS_A_DAY = 6.0
-VERIFY_H, VERIFY_FILE_H = 4.0, 0.1
-"""To run the result beside the original: for a repository, and for each changed file."""
+VERIFY_H = 4.0
+"""Hours to compare the result with the original, for a repository."""
+VERIFY_FILE_H = 0.1
+"""Further hours to compare, for each changed file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One rule's part."""
+    """The share of one rule and kind in the estimate."""
 
     rule: str
     kind: Kind
@@ -28,25 +30,25 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """All of it."""
+    """The estimate for a repository."""
 
     rows: Sequence[Row]
     verify_h: float
     score: float
-    """Share of what is bound to CUDA that is rewritten automatically, 0 to 1; 1 for nothing."""
+    """Share of constructs that are rewritten automatically, 0 to 1; 1 if there are none."""
 
     @property
     def hours(self) -> float:
-        """Of one person."""
+        """Working hours of one person."""
         return self.verify_h + sum(row.hours for row in self.rows)
 
     @property
     def days(self) -> float:
-        """Of one person, at six hours a day."""
+        """Working days of one person, at six hours a day."""
         return self.hours / HOURS_A_DAY
 
     def arithmetic(self) -> str:
-        """How the days come about."""
+        """Return the calculation of the days as text."""
         by_kind = {
             kind: sum(row.hours for row in self.rows if row.kind == kind)
             for kind in (Kind.AUTOMATIC, Kind.ASSISTED, Kind.MANUAL)
@@ -58,7 +60,7 @@ class Estimate:
 
 
 def estimate(report: RepoReport) -> Estimate:
-    """For one person who knows the repository; assumptions, not measurements."""
+    """Estimate the effort of one person who knows the code; assumptions, not measurements."""
     places: dict[tuple[str, Kind], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one in report.findings:
         if one.kind != Kind.KEEP:

@@ -1,4 +1,4 @@
-"""What a scan says: a finding for each construct bound to CUDA, and the edits it asks for."""
+"""Findings of a scan, one for each construct bound to CUDA, with the edits that replace it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,23 +6,23 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Who does the work of a finding."""
+    """How much of the work for a finding is automatic."""
 
     AUTOMATIC = "automatic"
     """Rewritten, with the same result on CUDA and on a CPU."""
     ASSISTED = "assisted"
-    """Rewritten only when asked for, or not at all: a question has to be answered."""
+    """A question must be answered first; rewritten only on request, or not at all."""
     MANUAL = "manual"
     """A person has to replace it."""
     KEEP = "keep"
-    """Works as it is, or was marked to be left alone; listed so that nothing is hidden."""
+    """Works unchanged, or marked to be kept; listed so that reports are complete."""
 
 
 class Target(StrEnum):
-    """What rewritten code speaks to."""
+    """Interface that rewritten code uses."""
 
     AGNOSTIC = "agnostic"
-    """torch.accelerator and a small generated module; no import of torch_npu."""
+    """torch.accelerator and a small generated module, without torch_npu."""
     NPU = "npu"
     """torch.npu."""
 
@@ -38,44 +38,45 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One construct at one place."""
+    """One construct at one place in a file."""
 
     rule: str
     kind: Kind
     path: str
     line: int
+    """Counted from 1."""
     column: int
-    """Both counted from 1."""
+    """Counted from 1."""
     code: str
-    """The construct as it stands there, shortened."""
+    """Source text of the construct, shortened."""
     reason: str
     question: str = ""
-    """What has to be answered, for ASSISTED and MANUAL."""
+    """Question that a person must answer, for ASSISTED and MANUAL."""
     forms: tuple[tuple[Target, str], ...] = ()
-    """What it becomes."""
+    """Replacement for each target, for reports."""
     hours: float = 0.0
-    """Of a person's time; an estimate."""
+    """Estimated working hours of a person."""
     api: str = ""
-    """The name that is looked up in the support tables."""
+    """Name to look up in the support tables."""
     edits: tuple[Edit, ...] = ()
     needs: frozenset[str] = frozenset()
-    """Names of the generated module that the edits use; `torch_npu`: its import."""
+    """Names of the generated module that the edits use, or `torch_npu` for its import."""
 
 
 @dataclass(slots=True, kw_only=True)
 class FileReport:
-    """What was found in one file."""
+    """Findings and figures of one file."""
 
     path: str
     lines: int = 0
     findings: Sequence[Finding] = ()
     error: str = ""
-    """Why it could not be read; then it is left alone."""
+    """Why the file cannot be read; such a file is not changed."""
     is_portable: bool = False
-    """It has branches for other accelerators already."""
+    """The file has branches for other accelerators already."""
     kernel_lines: int = 0
     """Lines of CUDA, Triton or C++ for a device."""
     shim: str = ""
-    """What the generated module is called in it."""
+    """Name of the generated module in the file."""
     apis: frozenset[str] = field(default_factory=frozenset)
-    """torch operators that it names, for the support tables."""
+    """Functions of torch in the file, for the support tables."""

@@ -1,7 +1,7 @@
-"""Where the generated module goes, and by which name each file imports it.
+"""Decides where the generated module is written, and how each file imports the module.
 
-A file is imported either by a dotted name from some folder on the path, or it is a script whose own
-folder is on the path. Which it is follows from how the repository's files import one another.
+A file is either imported by a dotted name from a folder on the path, or run as a script with its
+own folder on the path. The imports between the repository's files show which is the case.
 """
 
 import ast
@@ -11,33 +11,33 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from karez.migration.rules.base import SHIM
+from karez.migration.rules.site import SHIM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """How one file reaches the generated module."""
+    """How one file imports the generated module."""
 
     file: str
-    """Its path in the repository."""
+    """Path of the generated module in the repository."""
     statement: str
-    """The import."""
+    """Import statement for the module."""
     module: str
-    """What `from ... import` names of it come from."""
+    """Module name for `from ... import` of single names."""
 
 
 class Layout:
     """The import structure of a repository, by the paths and the texts of its Python files."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        """`paths` are relative, with slashes."""
+        """Keep the paths of all files: relative, with slashes."""
         self.paths = frozenset(paths)
         self._folders = {str(PurePosixPath(path).parent) for path in self.paths}
         self._roots: dict[str, Counter[str]] = {}
-        """File -> the folders that it is imported from."""
+        """File -> folders from which other files import the file."""
 
     def note(self, path: str, text: str) -> None:
-        """Learn from a file which folders others are imported from."""
+        """Record from which folders a file imports other files."""
         here = PurePosixPath(path).parent
         for match in _IMPORT.finditer(text):
             dotted = match.group(1) or match.group(2)
@@ -46,7 +46,7 @@ class Layout:
                     break
 
     def home(self, path: str, text: str) -> Home:
-        """Where a file finds the generated module."""
+        """Return how a file imports the generated module."""
         here = PurePosixPath(path).parent
         top = self._top_of(here)
         is_relative = bool(re.search(r"^\s*from \.", text, re.MULTILINE))
@@ -82,7 +82,7 @@ class Layout:
         return str(folder) != "." and f"{folder}/__init__.py" in self.paths
 
     def _top_of(self, folder: PurePosixPath) -> PurePosixPath | None:
-        """The outermost package around a folder, which may itself be a plain folder within it."""
+        """The outermost package around a folder; the folder itself may be no package."""
         found = None
         for around in (folder, *folder.parents):
             if self._is_package(around):
@@ -94,8 +94,8 @@ class Layout:
     def _is_script(self, path: str, text: str, top: PurePosixPath) -> bool:
         """Whether a file in a package is run by its path.
 
-        It is if it imports its neighbours plainly, or if it has a main part, imports nothing of its
-        own package, and nobody imports it.
+        True if the file imports its neighbours without a package name, or if it has a main part,
+        imports nothing of its own package, and no file imports it.
         """
         if re.search(r"^\s*from \.", text, re.MULTILINE):
             return False
@@ -118,10 +118,10 @@ _IMPORT = re.compile(
 
 
 def place_of_import(text: str, first_use: int | None = None) -> int:
-    """The offset at which an import of the generated module is put.
+    """Return the offset at which the import of the generated module is inserted.
 
-    Behind the last import of torch at the top level that comes before its first use; where there is
-    none, behind the imports that the file begins with.
+    The place is after the last top-level import of torch before the first use; if there is none,
+    after the imports at the beginning of the file.
     """
     last = len(text) if first_use is None or first_use < 0 else first_use
     use_line = text.count("\n", 0, last) + 1
@@ -144,7 +144,7 @@ def place_of_import(text: str, first_use: int | None = None) -> int:
 
 
 def own_modules(paths: Iterable[str]) -> frozenset[str]:
-    """The top-level names that are the repository's own."""
+    """Return the names of the repository's own top-level modules."""
     found: set[str] = set()
     for path in paths:
         parts = PurePosixPath(path).parts
@@ -165,7 +165,7 @@ def _imports_torch(node: ast.stmt) -> bool:
 
 
 def _first_code_line(text: str) -> int:
-    """Behind the lines that name the interpreter, the encoding or the licence."""
+    """Number of comment lines at the top: interpreter, encoding, licence."""
     count = 0
     for line in text.split("\n"):
         if not line.startswith("#"):

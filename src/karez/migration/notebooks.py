@@ -1,4 +1,4 @@
-"""Notebooks: all code cells as one file, and the edits put back into the cells they belong to."""
+"""Analyzes and rewrites notebooks: all code cells count as one file of Python."""
 
 import json
 import re
@@ -6,31 +6,31 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from karez.migration.analyze import Asked, apply, examine
+from karez.migration.analyze import ScanOptions, apply, examine
 from karez.migration.findings import Edit, FileReport, Finding
 
 _MAGIC = re.compile(r"^([ \t]*)[%!?]", re.MULTILINE)
 _DECODER = json.JSONDecoder()
 _BODY = 1
-"""Cells are told apart by an empty line, so that a cell's last line needs no end."""
+"""Characters between two joined cells: one line end."""
 
 
-def examine_notebook(path: str, text: str, asked: Asked = Asked()) -> FileReport:
-    """Findings of the code cells; columns and lines count within the cell that is named."""
+def examine_notebook(path: str, text: str, options: ScanOptions = ScanOptions()) -> FileReport:
+    """Return the findings of the code cells; lines and columns count within each cell."""
     cells = _cells(text)
     if cells is None:
-        return FileReport(path=path, error="it is no notebook in JSON")
+        return FileReport(path=path, error="invalid notebook: not JSON with cells")
     joined, starts = _join(cells)
-    report = examine(path, joined, asked)
+    report = examine(path, joined, options)
     report.findings = [_placed(one, joined, starts) for one in report.findings]
     return report
 
 
 def rewrite_notebook(text: str, edits: tuple[Edit, ...], lines: str) -> str:
-    """The notebook with edits made, and `lines` before the first of them.
+    """Return the notebook with edits applied and `lines` inserted before the first edit.
 
-    Only the sources that change are written anew, in the form that they had: everything else stays
-    as it was, byte for byte.
+    Only sources that change are written again, in their old format: everything else stays the
+    same, byte for byte.
     """
     spans = _sources(text)
     bodies = ["".join(json.loads(text[start:end])) for start, end in spans]
@@ -58,7 +58,7 @@ def rewrite_notebook(text: str, edits: tuple[Edit, ...], lines: str) -> str:
 
 
 def _written(body: str, like: str) -> str:
-    """A cell's source as JSON, its lists and escapes as in the one before."""
+    """The source of a cell as JSON, with the lists and escapes of the old JSON."""
     is_ascii = "\\u" in like or like.isascii()
     if not like.startswith("["):
         return json.dumps(body, ensure_ascii=is_ascii)
@@ -76,7 +76,7 @@ def _written(body: str, like: str) -> str:
 
 
 def _sources(text: str) -> list[tuple[int, int]]:
-    """Where the sources of the code cells stand in the file. Raises ValueError, KeyError."""
+    """Spans of the sources of code cells in the file. Raises ValueError or KeyError."""
     found: list[tuple[int, int]] = []
     cells = dict(_members(text, _blank(text, 0)))["cells"]
     at = _blank(text, cells[0] + 1)
@@ -92,7 +92,7 @@ def _sources(text: str) -> list[tuple[int, int]]:
 
 
 def _members(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The members of the object that begins there, each with where its value stands."""
+    """Members of the JSON object at an offset, each with the span of its value."""
     at = _blank(text, at + 1)
     while text[at] == '"':
         key, at = _DECODER.raw_decode(text, at)
@@ -104,14 +104,14 @@ def _members(text: str, at: int) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def _blank(text: str, at: int) -> int:
-    """The next character that is no white space."""
+    """Offset of the next character that is not white space."""
     while text[at] in " \t\r\n":
         at += 1
     return at
 
 
 def _place(body: str, first_use: int) -> int:
-    """Where the import goes in a cell: behind one of torch that comes before its first use."""
+    """Offset for the import in a cell: after an import of torch that precedes the first use."""
     found = [
         match.end()
         for match in re.finditer(r"^(import|from)\s+torch\b[^\n]*\n?", body, re.MULTILINE)
@@ -130,7 +130,7 @@ def _cells(text: str) -> list[str] | None:
 
 
 def _join(cells: list[str]) -> tuple[str, list[int]]:
-    """One text of the same length as the cells, with an end of line behind each; magics hidden."""
+    """Join the cells to one text, with a line end after each; magics become comments."""
     starts, parts, at = [], [], 0
     for cell in cells:
         starts.append(at)

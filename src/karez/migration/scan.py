@@ -1,19 +1,19 @@
-"""A whole repository: its files read, examined on all cores, and summed up."""
+"""Scans a repository: reads all files and examines the files on all cores."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from karez.ascend.version_matrix import torch_wanted
 from karez.core.errors import BadRequest
-from karez.migration import notebooks, text_files
-from karez.migration.analyze import Asked, examine
-from karez.migration.findings import FileReport, Finding, Kind
+from karez.migration import file_kinds, notebooks, text_files
+from karez.migration.analyze import ScanOptions, examine
+from karez.migration.findings import FileReport
 from karez.migration.import_layout import own_modules
-from karez.migration.rules.base import SHIM
+from karez.migration.repo_report import RepoReport
+from karez.migration.rules.site import SHIM
 
 SKIPPED = frozenset(
     (
@@ -34,96 +34,23 @@ SKIPPED = frozenset(
     )
 )
 MAX_BYTES = 4 << 20
-"""Larger files are data or generated."""
+"""Largest file that is read; larger files are data or generated."""
 _TEXTS = (
-    text_files.SHELL
-    | text_files.SETTINGS
-    | text_files.KERNELS
-    | text_files.NATIVE
+    file_kinds.SHELL
+    | file_kinds.SETTINGS
+    | file_kinds.KERNELS
+    | file_kinds.NATIVE
     | {".txt", ".in", ".def"}
 )
 _REQUIREMENTS = frozenset(("pyproject.toml", "setup.py", "setup.cfg"))
 PARALLEL_FROM = 60
-"""Files from which other processes are worth their start."""
+"""Number of files from which worker processes are started."""
 CHUNK = 16
-PORTABLE_SHARE = 0.25
-"""From this share of the files bound to CUDA on, a repository serves other devices by design."""
-KERNEL_SHARE = 0.35
-"""From this share of kernels in the lines of code on, kernels are what a repository is about."""
-FEW = 3
-
-
-@dataclass(slots=True, kw_only=True)
-class RepoReport:
-    """What was found in a repository."""
-
-    root: str
-    files: list[FileReport] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    """Files that were not read, and why."""
-    paths: tuple[str, ...] = ()
-    """All Python files."""
-    code_lines: int = 0
-    """Of Python, C++ and CUDA."""
-    torch: str = ""
-    """The specifier of torch in its requirements; empty: none that can be read."""
-
-    @property
-    def findings(self) -> Iterator[Finding]:
-        """All of them, in order of files and lines."""
-        for report in self.files:
-            yield from report.findings
-
-    @property
-    def counts(self) -> Counter[Kind]:
-        """How many of each kind."""
-        return Counter(finding.kind for finding in self.findings)
-
-    @property
-    def lines(self) -> int:
-        """Lines read."""
-        return sum(report.lines for report in self.files)
-
-    @property
-    def portable(self) -> tuple[str, ...]:
-        """Files that serve other devices already."""
-        return tuple(report.path for report in self.files if report.is_portable)
-
-    @property
-    def is_portable(self) -> bool:
-        """Whether the repository as a whole does, and something in it does not."""
-        bound = [r for r in self.files if _is_bound(r) and not r.is_portable]
-        ported = len(self.portable)
-        return bool(bound) and ported >= max(FEW, PORTABLE_SHARE * (ported + len(bound)))
-
-    @property
-    def kernel_lines(self) -> int:
-        """Lines of CUDA, Triton and C++ for CUDA."""
-        return sum(report.kernel_lines for report in self.files)
-
-    @property
-    def is_about_kernels(self) -> bool:
-        """Whether most of the work is kernels, which no rewriting moves."""
-        return self.kernel_lines > KERNEL_SHARE * max(1, self.code_lines)
-
-    @property
-    def refusal(self) -> str:
-        """Why nothing should be rewritten; empty: go on."""
-        if self.is_portable:
-            count = len(self.portable)
-            return f"{count} of its files serve other devices already: it is portable by design."
-        if self.is_about_kernels:
-            share = 100 * self.kernel_lines / max(1, self.code_lines)
-            return (
-                f"{self.kernel_lines} lines, {share:.0f}% of its code, are kernels for CUDA: what "
-                "they do has to be written for NPUs first, and then the rest is small."
-            )
-        return ""
 
 
 def scan(
     root: Path,
-    asked: Asked = Asked(),
+    options: ScanOptions = ScanOptions(),
     *,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -132,9 +59,9 @@ def scan(
 
     Args:
         root: A folder, or one file.
-        asked: What edits are to look like.
-        workers: Processes; 0: as many as there are cores, for many files.
-        progress: Told how many files are done.
+        options: Options for the edits.
+        workers: Number of processes; 0: one for each core, if there are many files.
+        progress: Called with the number of examined files.
 
     Raises:
         BadRequest: There is no such folder.
@@ -146,11 +73,9 @@ def scan(
     base = root if root.is_dir() else root.parent
     names = [path.relative_to(base).as_posix() for path in paths]
     report.paths = tuple(name for name in names if name.endswith((".py", ".pyi")))
-    asked = Asked(
-        target=asked.target, shim=asked.shim, module=asked.module, own=own_modules(report.paths)
-    )
+    options = replace(options, own=own_modules(report.paths))
     report.torch = next(filter(None, (_torch(base, name) for name in names)), "")
-    jobs = [(str(base), name, asked) for name in names]
+    jobs = [(str(base), name, options) for name in names]
     for number, one in enumerate(_run(jobs, workers), 1):
         if isinstance(one, FileReport):
             report.files.append(one)
@@ -163,7 +88,7 @@ def scan(
 
 
 def read(path: Path) -> str:
-    """A file's text, its line ends as they are. Raises ValueError, saying why it is no text."""
+    """Return the text of a file with its line endings. Raises ValueError if it is not text."""
     body = path.read_bytes()
     if len(body) > MAX_BYTES:
         raise ValueError(f"it has {len(body) >> 20} MiB; files over 4 MiB are data")
@@ -175,21 +100,21 @@ def read(path: Path) -> str:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def look(base: str, name: str, asked: Asked) -> FileReport | tuple[str, str]:
-    """One file: its findings, or why it was not read."""
+def look(base: str, name: str, options: ScanOptions) -> FileReport | tuple[str, str]:
+    """Return the report of one file, or the path and the reason why it was not read."""
     try:
         text = read(Path(base, name))
     except (OSError, ValueError) as error:
         return name, str(error)
     if name.endswith((".py", ".pyi")):
-        return examine(name, text.removeprefix("\ufeff"), asked)
+        return examine(name, text.removeprefix("\ufeff"), options)
     if name.endswith(".ipynb"):
-        return notebooks.examine_notebook(name, text, asked)
+        return notebooks.examine_notebook(name, text, options)
     return text_files.examine_text(name, text)
 
 
 def _run(
-    jobs: Sequence[tuple[str, str, Asked]], workers: int
+    jobs: Sequence[tuple[str, str, ScanOptions]], workers: int
 ) -> Iterator[FileReport | tuple[str, str]]:
     count = workers or min(8, os.cpu_count() or 1)
     if count == 1 or len(jobs) < PARALLEL_FROM:
@@ -201,7 +126,7 @@ def _run(
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Every file worth reading, each once: links to folders are not followed."""
+    """Yield every file to read once; links to folders are not followed."""
     if root.is_file():
         yield root
         return
@@ -218,7 +143,7 @@ def _files(root: Path) -> Iterator[Path]:
 def _torch(base: Path, name: str) -> str:
     path = PurePosixPath(name)
     named = path.name in _REQUIREMENTS or path.name.startswith("environment")
-    if len(path.parts) > 2 or not (named or text_files.is_requirements(path)):
+    if len(path.parts) > 2 or not (named or file_kinds.is_requirements(path)):
         return ""
     try:
         return torch_wanted(read(base / name))
@@ -228,14 +153,9 @@ def _torch(base: Path, name: str) -> str:
 
 def _is_wanted(path: PurePosixPath) -> bool:
     return path.suffix in {".py", ".pyi", ".ipynb"} | _TEXTS or (
-        text_files.is_shell(path) or text_files.is_docker(path) or text_files.is_requirements(path)
+        file_kinds.is_shell(path) or file_kinds.is_docker(path) or file_kinds.is_requirements(path)
     )
 
 
 def _is_code(path: str) -> bool:
-    return path.endswith((".py", *text_files.KERNELS, *text_files.NATIVE))
-
-
-def _is_bound(report: FileReport) -> bool:
-    """Whether a file has anything to rewrite."""
-    return any(f.kind == Kind.AUTOMATIC and f.edits for f in report.findings)
+    return path.endswith((".py", *file_kinds.KERNELS, *file_kinds.NATIVE))

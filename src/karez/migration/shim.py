@@ -1,265 +1,46 @@
-"""The generated module: what torch.cuda offers, on whatever device there is, and as before on CPUs.
+"""Writes the generated module: functions of torch.cuda for any device, unchanged on a CPU.
 
-Only what a repository uses is generated. Everything is looked up when it is first asked for: a
-script may still choose its devices by environment variables after the import.
+The module contains only what a repository uses. Every function looks up the device when called: a
+script may set environment variables that select devices after the import.
 """
 
 import re
 from collections.abc import Iterable
 
 from karez.migration.analyze import GENERATED
-from karez.migration.rules.tensors import TYPES
-
-_HEAD = '''{generated} Edit it freely: it is yours.
-"""The device that computes: CUDA, an NPU, another accelerator, or the CPU.
-
-Functions are called as in torch.cuda, and on a machine without an accelerator do what those did
-there. `type` is the type of the device in use, "cpu" where there is no other; `accelerator` is
-never "cpu", and therefore what types are compared with.
-"""
-
-import importlib.util
-
-import torch
-
-if importlib.util.find_spec("torch_npu") is not None:
-    import torch_npu  # noqa: F401  # registers the device
-
-
-def _kind():
-    if not torch.accelerator.is_available():
-        return "cpu"
-    return torch.accelerator.current_accelerator().type
-
-
-def _module():
-    """torch.cuda, torch.npu and so on; None on a CPU."""
-    return None if _kind() == "cpu" else torch.get_device_module(_kind())
-
-
-def _call(_name, _without, *args, **kwargs):
-    """A function of the device's module, or what stands for it without one."""
-    function = getattr(_module(), _name, None)
-    return _without if function is None else function(*args, **kwargs)
-
-
-def __getattr__(wanted):
-    if wanted == "type":
-        return _kind()
-    if wanted == "accelerator":
-        return "cuda" if _kind() == "cpu" else _kind()
-    if wanted == "backend":
-        return torch.distributed.get_default_backend_for_device(_kind())
-    if wanted == "accelerator_backend":
-        return "nccl" if _kind() == "cpu" else __getattr__("backend")
-    raise AttributeError(wanted)
-
-
-def device(index=None):
-    """A torch.device of the accelerator from an index, a name or a device."""
-    if index is None:
-        return torch.device(_kind())
-    if isinstance(index, torch.device):
-        return index
-    if isinstance(index, str):
-        return torch.device(index.replace("cuda", _kind()) if "cuda" in index else index)
-    return torch.device("cpu") if _kind() == "cpu" else torch.device(_kind(), int(index))
-
-
-def name(index):
-    """A device's name from its index, such as "npu:1"."""
-    return str(device(index))
-'''
-
-_SIMPLE = {
-    # name: what it returns on a machine without an accelerator
-    "synchronize": "None",
-    "empty_cache": "None",
-    "memory_allocated": "0",
-    "max_memory_allocated": "0",
-    "memory_reserved": "0",
-    "max_memory_reserved": "0",
-    "reset_peak_memory_stats": "None",
-    "reset_accumulated_memory_stats": "None",
-    "memory_stats": "{}",
-    "memory_summary": '""',
-    "memory_snapshot": "[]",
-    "manual_seed": "None",
-    "manual_seed_all": "None",
-    "seed": "None",
-    "set_rng_state_all": "None",
-    "get_rng_state_all": "[]",
-    "is_bf16_supported": "False",
-    "is_initialized": "False",
-    "ipc_collect": "None",
-    "set_device": "None",
-    "set_stream": "None",
-    "set_per_process_memory_fraction": "None",
-    "utilization": "0",
-}
-_MUST = (
-    "current_device",
-    "mem_get_info",
-    "initial_seed",
-    "get_rng_state",
-    "set_rng_state",
-    "current_stream",
-    "default_stream",
-    "get_device_name",
-    "get_device_properties",
-    "init",
-)
-"""These raised on a machine without a device, and do."""
-_WHOLE = {
-    "is_accelerated": '''
-def is_accelerated(tensor):
-    """Whether a tensor is on the accelerator, as `is_cuda` says for CUDA."""
-    where = getattr(tensor, "device", None)
-    if where is None and not hasattr(tensor, "data"):  # no tensor, but something like one
-        return tensor.is_cuda
-    if where is None:  # a packed sequence
-        where = tensor.data.device
-    return where.type == __getattr__("accelerator")
-''',
-    "is_backend_available": '''
-def is_backend_available():
-    """Whether torch.distributed has the accelerator's backend."""
-    return torch.distributed.is_backend_available(__getattr__("accelerator_backend"))
-''',
-    "set_default_tensor_type": '''
-def set_default_tensor_type(dtype):
-    """New tensors are of this type, and on the device."""
-    torch.set_default_device(_kind())
-    if dtype.is_floating_point:
-        torch.set_default_dtype(dtype)
-''',
-    "profiler_activity": '''
-def profiler_activity():
-    """What the profiler is told to watch."""
-    known = torch.profiler.ProfilerActivity
-    if _kind() == "npu":
-        return torch.profiler.ProfilerActivity.PrivateUse1
-    return getattr(known, __getattr__("accelerator").upper(), known.CPU)
-''',
-    "autocast": '''
-class autocast(torch.autocast):  # noqa: N801
-    """torch.cuda.amp.autocast: float16 unless another type is said, and off on a CPU."""
-
-    def __init__(self, enabled=True, dtype=torch.float16, cache_enabled=True):
-        kind = __getattr__("accelerator")
-        if _kind() == "cpu":
-            kind, enabled, dtype = "cpu", False, torch.bfloat16
-        super().__init__(kind, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
-''',
-    "GradScaler": '''
-class GradScaler(torch.amp.GradScaler):
-    """torch.cuda.amp.GradScaler: off on a CPU."""
-
-    def __init__(self, init_scale=2.0**16, growth_factor=2.0, backoff_factor=0.5,
-                 growth_interval=2000, enabled=True):
-        super().__init__(_kind(), init_scale, growth_factor, backoff_factor, growth_interval,
-                         enabled and _kind() != "cpu")
-''',
-    "custom_fwd": '''
-def custom_fwd(fwd=None, *, cast_inputs=None):
-    """torch.cuda.amp.custom_fwd."""
-    kind = __getattr__("accelerator")
-    if fwd is None:
-        return torch.amp.custom_fwd(device_type=kind, cast_inputs=cast_inputs)
-    return torch.amp.custom_fwd(fwd, device_type=kind, cast_inputs=cast_inputs)
-''',
-    "custom_bwd": '''
-def custom_bwd(bwd):
-    """torch.cuda.amp.custom_bwd."""
-    return torch.amp.custom_bwd(bwd, device_type=__getattr__("accelerator"))
-''',
-    "amp_definitely_not_available": '''
-def amp_definitely_not_available():
-    """Whether mixed precision cannot work."""
-    return _kind() == "cpu"
-''',
-    "stream": '''
-class stream:  # noqa: N801
-    """Work inside goes to this stream; None changes nothing."""
-
-    def __init__(self, stream):
-        self._inner = None if stream is None or _module() is None else _module().stream(stream)
-
-    def __enter__(self):
-        return self._inner.__enter__() if self._inner is not None else None
-
-    def __exit__(self, *error):
-        return self._inner.__exit__(*error) if self._inner is not None else None
-''',
-    "device_context": '''
-class device_context:  # noqa: N801
-    """The device in use inside a block; None and negative indices change nothing."""
-
-    def __init__(self, where):
-        where = where.device if isinstance(where, torch.Tensor) else where
-        index = where if where is None or isinstance(where, int) else torch.device(where).index
-        is_one = _module() is not None and index is not None and index >= 0
-        self._inner = _module().device(index) if is_one else None
-
-    def __enter__(self):
-        return self._inner.__enter__() if self._inner is not None else None
-
-    def __exit__(self, *error):
-        return self._inner.__exit__(*error) if self._inner is not None else None
-''',
-    "Stream": '''
-def Stream(*args, **kwargs):  # noqa: N802
-    """A queue of work on the device."""
-    return getattr(_module() or torch, "Stream")(*args, **kwargs)
-''',
-    "Event": '''
-def Event(*args, **kwargs):  # noqa: N802
-    """A mark in a stream."""
-    return getattr(_module() or torch, "Event")(*args, **kwargs)
-''',
-}
+from karez.migration.rules.tensor_types import TYPES
+from karez.migration.shim_templates import COMPLETE, HEAD, RAISING, SIMPLE, tensor_type
 
 NAMES = frozenset(
     {"type", "accelerator", "backend", "accelerator_backend", "device", "name"}
-    | {*_SIMPLE, *_MUST, *TYPES, *_WHOLE}
+    | {*SIMPLE, *RAISING, *TYPES, *COMPLETE}
 )
 
 
 def write_shim(used: Iterable[str]) -> str:
-    """The module's text, with the functions that are used. Raises KeyError for an unknown name."""
-    parts = [_HEAD.replace("{generated}", GENERATED)]
+    """Return the text of the generated module. Raises KeyError for an unknown name in `used`."""
+    parts = [HEAD.replace("{generated}", GENERATED)]
     for name in sorted(set(used)):
-        if name in _SIMPLE:
+        if name in SIMPLE:
             parts.append(
                 f"def {name}(*args, **kwargs):\n"
-                f'    """As in torch.cuda; {_SIMPLE[name]} on a CPU."""\n'
-                f'    return _call("{name}", {_SIMPLE[name]}, *args, **kwargs)\n'
+                f'    """As in torch.cuda; {SIMPLE[name]} on a CPU."""\n'
+                f'    return _call("{name}", {SIMPLE[name]}, *args, **kwargs)\n'
             )
-        elif name in _MUST:
+        elif name in RAISING:
             parts.append(
                 f'def {name}(*args, **kwargs):\n    """As in torch.cuda."""\n'
                 f'    return getattr(_module() or torch.cuda, "{name}")(*args, **kwargs)\n'
             )
         elif name in TYPES:
-            parts.append(_type(name))
-        elif name in _WHOLE:
-            parts.append(_WHOLE[name].strip() + "\n")
+            parts.append(tensor_type(name))
+        elif name in COMPLETE:
+            parts.append(COMPLETE[name].strip() + "\n")
         elif name not in NAMES:
             raise KeyError(name)
     return "\n\n".join(part.rstrip() + "\n" for part in parts)
 
 
 def used_of(text: str) -> frozenset[str]:
-    """The names that an earlier generated module offers, so that a new one offers them too."""
+    """Return the names that an existing generated module offers, so that a new one keeps them."""
     return frozenset(re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)) & NAMES
-
-
-def _type(name: str) -> str:
-    return (
-        f"def {name}(*size_or_data):  # noqa: N802\n"
-        f'    """A tensor of torch.{TYPES[name]} on the device, of a size or from data."""\n'
-        f"    where = {{'device': _kind(), 'dtype': torch.{TYPES[name]}}}\n"
-        "    if size_or_data and not isinstance(size_or_data[0], (int, torch.Size)):\n"
-        "        return torch.as_tensor(size_or_data[0]).to(**where)\n"
-        "    return torch.empty(*size_or_data, **where)\n"
-    )

@@ -1,8 +1,8 @@
-"""A Python file with what rules ask of it: names resolved, parents, and where each node stands.
+"""A parsed Python file: nodes with parents, positions, and names resolved through imports.
 
-Edits are made to spans of the text, so everything else, comments and formatting included, stays as
-it is. Names are resolved through imports and their aliases; a name that a scope binds otherwise
-is its own and not the module's.
+Edits replace spans of the text, so all other text, comments and formatting included, is unchanged.
+Names are resolved through imports and aliases; a name that a scope binds in another way does not
+refer to a module.
 """
 
 import ast
@@ -21,12 +21,12 @@ class Scope:
     __slots__ = ("bound", "is_class", "outer")
 
     def __init__(self, outer: "Scope | None", *, is_class: bool = False) -> None:
-        """`bound` has, for an imported name, what it stands for; for any other, nothing."""
+        """Create an empty scope; `bound` maps imported names to full names, others to ''."""
         self.outer, self.is_class = outer, is_class
         self.bound: dict[str, str] = {}
 
     def lookup(self, name: str) -> str | None:
-        """What a name stands for; None: nothing that is known."""
+        """Return the full name of an imported name; None for any other name."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.bound:
@@ -38,13 +38,13 @@ class Scope:
 
 
 class Source:
-    """One parsed file. Raises SyntaxError, ValueError or RecursionError if it cannot be parsed."""
+    """A parsed file. Raises SyntaxError, ValueError or RecursionError if parsing fails."""
 
     def __init__(self, path: str, text: str) -> None:
-        """Parse and index it."""
+        """Parse and index the text of a file."""
         self.path, self.text = path, text
         if "\r" in text.replace("\r\n", ""):
-            raise ValueError("it has line ends of old Macs, by which places cannot be told")
+            raise ValueError("CR-only line endings are not supported")
         self.tree = ast.parse(text)
         self._starts = [0]
         for line in text.split("\n"):
@@ -57,36 +57,34 @@ class Source:
         self.docs: set[ast.AST] = set()
         self._index(self.tree, self.top)
 
-    # where things stand
-
     def start(self, node: ast.AST) -> int:
-        """The offset of its first character."""
-        return self._offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
+        """Return the offset of a node's first character."""
+        return self._offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]  # callers pass nodes with positions
 
     def end(self, node: ast.AST) -> int:
-        """The offset behind its last character."""
-        return self._offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+        """Return the offset after a node's last character."""
+        return self._offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]  # callers pass nodes with positions
 
     def code(self, node: ast.AST) -> str:
-        """Its text."""
+        """Return the text of a node."""
         return self.text[self.start(node) : self.end(node)]
 
     def place(self, offset: int) -> tuple[int, int]:
-        """Line and column, from 1, of an offset."""
+        """Return line and column of an offset, both counted from 1."""
         line = bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
 
     def line(self, number: int) -> str:
-        """One line's text, counted from 1."""
+        """Return the text of a line; `number` counts from 1."""
         return self.text[self._starts[number - 1] : self._starts[number]]
 
     def line_start(self, number: int) -> int:
-        """The offset of a line's first character."""
+        """Return the offset of a line's first character; `number` counts from 1."""
         return self._starts[number - 1]
 
     def is_kept(self, node: ast.AST) -> bool:
-        """Whether a comment on one of its lines asks to leave it alone."""
-        first, last = node.lineno, node.end_lineno  # type: ignore[attr-defined]
+        """Whether a comment on a line of a node asks to keep the line."""
+        first, last = node.lineno, node.end_lineno  # type: ignore[attr-defined]  # callers pass nodes with positions
         return any(KEEP in self.line(number) for number in range(first, last + 1))
 
     def _offset(self, line: int, column: int) -> int:
@@ -96,21 +94,19 @@ class Source:
         row = self.text[start : self._starts[line]]
         return start + (column if row.isascii() else len(row.encode()[:column].decode()))
 
-    # what names mean
-
     def parent(self, node: ast.AST) -> ast.AST | None:
-        """The node around it."""
+        """Return the node that contains a node."""
         return self.parents.get(node)
 
     def above(self, node: ast.AST) -> Iterator[ast.AST]:
-        """All nodes around it, the nearest first."""
-        found = self.parents.get(node)
-        while found is not None:
-            yield found
-            found = self.parents.get(found)
+        """Yield the nodes that contain a node, innermost first."""
+        parent = self.parents.get(node)
+        while parent is not None:
+            yield parent
+            parent = self.parents.get(parent)
 
     def dotted(self, node: ast.AST) -> str | None:
-        """The full name behind `a.b.c`, if `a` was imported; None otherwise."""
+        """Return the full name of `a.b.c` if `a` was imported; None otherwise."""
         tail: list[str] = []
         while isinstance(node, ast.Attribute):
             tail.append(node.attr)
@@ -121,7 +117,7 @@ class Source:
         return None if base is None else ".".join((base, *reversed(tail)))
 
     def scope(self, node: ast.AST) -> Scope:
-        """The scope that a node is in."""
+        """Return the scope of a node."""
         return self._scopes.get(node, self.top)
 
     def binds(self, name: str) -> bool:
@@ -133,7 +129,7 @@ class Source:
         ) or any(name in scope.bound for scope in set(self._scopes.values()))
 
     def _index(self, root: ast.AST, top: Scope) -> None:
-        """Parents, scopes and bindings, without recursion: generated code can be very deep."""
+        """Collect parents, scopes and bindings; no recursion, as generated code can be deep."""
         stack: list[tuple[ast.AST, Scope]] = [(root, top)]
         while stack:
             node, scope = stack.pop()
@@ -184,7 +180,7 @@ def _bind_import(node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
 
 
 def _is_inside(scope: ast.AST, child: ast.AST) -> bool:
-    """Whether a child stands in the scope that a node opens: not so decorators and bases."""
+    """Whether a child is in the scope that a node opens; decorators and bases are not."""
     match scope:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             return child in scope.body or child is scope.args

@@ -1,232 +1,70 @@
-"""Files that are no Python: shell, Docker, settings, requirements, C++ and CUDA."""
+"""Analyzes one file other than Python by the text rules."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from karez.migration.file_kinds import is_kernel, is_native
 from karez.migration.findings import Edit, FileReport, Finding, Kind
 from karez.migration.rules.environment import TWINS
+from karez.migration.text_rules import RULES, TWIN, TextRule
 
-KERNELS = frozenset((".cu", ".cuh"))
-NATIVE = frozenset((".cpp", ".cc", ".cxx", ".c", ".h", ".hpp", ".hh"))
-SHELL = frozenset((".sh", ".bash", ".zsh", ".slurm", ".sbatch", ".job", ".mk"))
-SETTINGS = frozenset((".yaml", ".yml", ".json", ".toml", ".ini", ".cfg"))
 LINES_PER_HOUR = 20.0
-"""Of a CUDA kernel that is written anew: an assumption, stated in the report."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextRule:
-    """A pattern in files of some kinds."""
-
-    id: str
-    where: Callable[[PurePosixPath], bool]
-    pattern: re.Pattern[str]
-    kind: Kind
-    reason: str
-    question: str = ""
-    hours: float = 0.1
-
-
-def is_shell(path: PurePosixPath) -> bool:
-    """Whether a file is a shell script or a make file."""
-    return path.suffix in SHELL or path.name in ("Makefile", "makefile", "justfile")
-
-
-def is_docker(path: PurePosixPath) -> bool:
-    """Whether a file says how a container is built or run."""
-    name = path.name.lower()
-    return "dockerfile" in name or name.startswith("docker-compose") or path.suffix == ".def"
-
-
-def is_settings(path: PurePosixPath) -> bool:
-    """Whether a file holds settings."""
-    return path.suffix in SETTINGS
-
-
-def is_requirements(path: PurePosixPath) -> bool:
-    """Whether a file lists what is to be installed."""
-    name = path.name.lower()
-    is_list = path.suffix in (".txt", ".in") and "require" in name
-    return is_list or name in ("pyproject.toml", "setup.cfg", "pipfile") or "environment" in name
-
-
-def is_kernel(path: PurePosixPath) -> bool:
-    """Whether a file is CUDA source."""
-    return path.suffix in KERNELS
-
-
-def is_native(path: PurePosixPath) -> bool:
-    """Whether a file is C or C++."""
-    return path.suffix in NATIVE
-
-
-_TWIN = re.compile(rf"\b({'|'.join(TWINS)})=(\"[^\"]*\"|'[^']*'|[^\s;&|]*)")
-_LIBRARIES = (
-    r"flash[-_]attn|xformers|apex|bitsandbytes|triton|cupy\S*|tensorrt\S*|pynvml"
-    r"|transformer[-_]engine\S*|mamba[-_]ssm|causal[-_]conv1d|faiss-gpu\S*|onnxruntime-gpu"
-    r"|pycuda|cudatoolkit|pytorch-cuda|spconv\S*|auto-gptq|autoawq|dgl-cu\S*|torch-scatter"
-)
-RULES: tuple[TextRule, ...] = (
-    TextRule(
-        id="shell-variable",
-        where=lambda p: is_shell(p) or is_docker(p),
-        pattern=_TWIN,
-        kind=Kind.AUTOMATIC,
-        hours=0.02,
-        reason="A variable of CUDA that has a twin for NPUs, which is set beside it.",
-    ),
-    TextRule(
-        id="shell-nccl",
-        where=lambda p: is_shell(p) or is_docker(p),
-        pattern=re.compile(r"\b(NCCL|TORCH_NCCL|CUDA|CUDNN|CUBLAS)_\w+="),
-        kind=Kind.KEEP,
-        reason="A variable that only NVIDIA's libraries read.",
-    ),
-    TextRule(
-        id="shell-program",
-        where=lambda p: is_shell(p) or is_docker(p),
-        pattern=re.compile(r"(?<![\w-])(nvidia-smi|nvcc|nsys|ncu|dcgmi)(?![\w-])"),
-        kind=Kind.ASSISTED,
-        hours=0.25,
-        reason="A program of NVIDIA's.",
-        question="npu-smi info tells the same for NPUs.",
-    ),
-    TextRule(
-        id="shell-device",
-        where=is_shell,
-        pattern=re.compile(r"(--?[\w-]*(?:device|backend)[\w-]*[ =])[\"']?(cuda(:\d+)?|nccl)\b"),
-        kind=Kind.ASSISTED,
-        reason="A device or a backend is named on a command line.",
-        question="Leave the option out where its default follows the machine now, or name npu.",
-    ),
-    TextRule(
-        id="docker-image",
-        where=is_docker,
-        pattern=re.compile(r"(?im)^FROM\s+\S*(cuda|nvidia|nvcr\.io|pytorch/pytorch)\S*"),
-        kind=Kind.ASSISTED,
-        hours=2.0,
-        reason="The image is built on NVIDIA's.",
-        question="Ascend's images have CANN and torch_npu: quay.io/ascend/cann.",
-    ),
-    TextRule(
-        id="docker-devices",
-        where=lambda p: is_docker(p) or is_shell(p),
-        pattern=re.compile(r"--gpus\b|runtime:\s*nvidia|nvidia\.com/gpu|--runtime[= ]nvidia"),
-        kind=Kind.ASSISTED,
-        hours=0.5,
-        reason="Devices are handed to a container the NVIDIA way.",
-        question="For NPUs: --device /dev/davinci0 and the driver's folders, or Ascend's runtime.",
-    ),
-    TextRule(
-        id="settings-device",
-        where=lambda p: is_settings(p) and not is_requirements(p),
-        pattern=re.compile(
-            r"(?im)^[ \t{,]*[\"']?[\w.-]*(device|accelerator|backend)[\w-]*[\"']?\s*[:=]\s*[\"']?"
-            r"(cuda(:\d+)?|nccl|gpu)\b"
-        ),
-        kind=Kind.ASSISTED,
-        reason="A setting names the device or the backend.",
-        question="Say npu there, or have the program ask for its device.",
-    ),
-    TextRule(
-        id="requirement",
-        where=is_requirements,
-        pattern=re.compile(rf"(?im)^[ \t\"'-]*({_LIBRARIES})(?![\w-])[^\n]*"),
-        kind=Kind.ASSISTED,
-        hours=0.5,
-        reason="A package that needs CUDA is installed.",
-        question="Make it optional; the findings in the code say what stands in for it.",
-    ),
-    TextRule(
-        id="requirement-nvidia",
-        where=is_requirements,
-        pattern=re.compile(r"(?im)^[ \t\"'-]*(nvidia-[\w-]+)[^\n]*"),
-        kind=Kind.KEEP,
-        reason="A part of torch's build for CUDA, which comes and goes with it.",
-    ),
-    TextRule(
-        id="requirement-torch",
-        where=is_requirements,
-        pattern=re.compile(r"(?im)^[^#\n]*(\+cu\d+|whl/cu\d+)[^\n]*"),
-        kind=Kind.ASSISTED,
-        hours=0.5,
-        reason="torch is installed in a build for CUDA.",
-        question="Install torch and torch_npu of one version; `karez doctor` tells which fit CANN.",
-    ),
-    TextRule(
-        id="native-cuda",
-        where=is_native,
-        pattern=re.compile(
-            r"#include\s*[<\"](cuda|cublas|cudnn|nccl|ATen/cuda|c10/cuda|torch/cuda)[\w./]*"
-            r"|at::cuda::|c10::cuda::|\.is_cuda\(\)|cudaStream_t|CHECK_CUDA"
-        ),
-        kind=Kind.MANUAL,
-        hours=1.0,
-        reason="C++ speaks to CUDA.",
-        question="What uses only ATen can ask for the tensor's device; the rest needs AscendCL.",
-    ),
-)
-CATALOGUE = (*(rule.id for rule in RULES), "cuda-kernel")
+"""Lines of a CUDA kernel that a person rewrites in an hour; an assumption."""
 
 
 def examine_text(path: str, text: str) -> FileReport:
-    """All findings of a file that is no Python."""
+    """Return all findings of a file other than Python."""
     at = PurePosixPath(path)
     report = FileReport(path=path, lines=text.count("\n") + (not text.endswith("\n")))
     if is_kernel(at):
         report.kernel_lines = report.lines
         report.findings = [_kernel(path, report.lines)]
         return report
-    found: list[Finding] = []
+    findings: list[Finding] = []
     taken: set[int] = set()
     for rule in RULES:
-        if not rule.where(at):
-            continue
-        for match in rule.pattern.finditer(text):
-            line = text.count("\n", 0, match.start()) + 1
+        for match in rule.pattern.finditer(text) if rule.where(at) else ():
             row = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0]
-            if match.start() in taken or (
-                row.lstrip().startswith(("#", "//")) and not is_native(at)
-            ):
-                continue
-            taken.add(match.start())
-            found.append(_finding(path, text, rule, match, line, row))
-    report.findings = found
-    if is_native(at) and found:
+            is_comment = row.lstrip().startswith(("#", "//")) and not is_native(at)
+            if match.start() not in taken and not is_comment:
+                taken.add(match.start())
+                findings.append(_finding(path, text, rule, match, row))
+    report.findings = findings
+    if is_native(at) and findings:
         report.kernel_lines = report.lines
     return report
 
 
-def _finding(
-    path: str, text: str, rule: TextRule, match: re.Match[str], line: int, row: str
-) -> Finding:
-    edits: Sequence[Edit] = ()
-    kind = rule.kind
-    if "karez: keep" in row:
-        kind = Kind.KEEP
-    elif rule.pattern is _TWIN:
-        twin = TWINS[match.group(1)]
-        around = text[max(0, match.start() - 200) : match.end() + 200]
-        if twin in around:
-            kind = Kind.KEEP
-        else:
-            edits = [Edit(start=match.end(), end=match.end(), text=f" {twin}={match.group(2)}")]
-    column = match.start() - (text.rfind("\n", 0, match.start()) + 1) + 1
+def _finding(path: str, text: str, rule: TextRule, match: re.Match[str], row: str) -> Finding:
+    kind, edits = _replacement(text, rule, match, row)
     asks = kind in (Kind.ASSISTED, Kind.MANUAL)
     return Finding(
         rule=rule.id,
         kind=kind,
         path=path,
-        line=line,
-        column=column,
+        line=text.count("\n", 0, match.start()) + 1,
+        column=match.start() - text.rfind("\n", 0, match.start()),
         code=" ".join(match.group(0).split())[:100],
         reason=rule.reason,
         question=rule.question if asks else "",
         hours=rule.hours if kind != Kind.KEEP else 0.0,
-        edits=tuple(edits),
+        edits=edits,
     )
+
+
+def _replacement(
+    text: str, rule: TextRule, match: re.Match[str], row: str
+) -> tuple[Kind, tuple[Edit, ...]]:
+    """The kind of a finding, and the edit that sets the equivalent variable for NPUs."""
+    if "karez: keep" in row:
+        return Kind.KEEP, ()
+    if rule.pattern is not TWIN:
+        return rule.kind, ()
+    twin = TWINS[match.group(1)]
+    if twin in text[max(0, match.start() - 200) : match.end() + 200]:
+        return Kind.KEEP, ()
+    edit = Edit(start=match.end(), end=match.end(), text=f" {twin}={match.group(2)}")
+    return rule.kind, (edit,)
 
 
 def _kernel(path: str, lines: int) -> Finding:
@@ -237,7 +75,7 @@ def _kernel(path: str, lines: int) -> Finding:
         line=1,
         column=1,
         code=f"{lines} lines",
-        reason="A kernel in CUDA C++: no renaming turns it into one for NPUs.",
-        question="Is there a form in torch's operators? Otherwise write it in Ascend C or Triton.",
+        reason="A kernel in CUDA C++, which cannot be converted for NPUs by renaming.",
+        question="Is there a version in torch's operators? If not, use Ascend C or Triton.",
         hours=round(lines / LINES_PER_HOUR, 1),
     )

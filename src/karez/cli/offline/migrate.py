@@ -37,18 +37,23 @@ def scan_command(
 
     Example: karez migrate scan ~/src/nanoGPT --report nanogpt.html
     """
-    from karez.migration import reports, scan  # noqa: PLC0415 - only where it is used
+    from karez.migration import scan  # noqa: PLC0415 - only where it is used
+    from karez.migration.reports import (  # noqa: PLC0415 - only where it is used
+        html_report,
+        json_report,
+        sarif_report,
+    )
 
     with _here(place) as root:
         found = scan.scan(root, workers=workers)
     found.root = place
-    write_page(report, reports.as_html(found))
+    write_page(report, html_report.as_html(found))
     if sarif is not None:
-        sarif.write_text(json.dumps(reports.as_sarif(found), indent=1) + "\n")
+        sarif.write_text(json.dumps(sarif_report.as_sarif(found), indent=1) + "\n")
     if as_json:
-        typer.echo(json.dumps(reports.as_json(found), indent=1))
+        typer.echo(json.dumps(json_report.as_json(found), indent=1))
     else:
-        show_scan(reports.as_json(found))
+        show_scan(json_report.as_json(found))
 
 
 @app.command("rewrite")
@@ -77,21 +82,27 @@ def rewrite_command(
 
     Example: karez migrate rewrite . --branch npu
     """
-    from karez.migration import rewrite  # noqa: PLC0415 - only where it is used
+    from karez.migration import (  # noqa: PLC0415 - only where it is used
+        file_writer,
+        rewrite,
+        working_tree,
+    )
     from karez.migration.findings import Target  # noqa: PLC0415 - as above
 
     if target not in tuple(Target):
         raise BadRequest(problem=f"--target is agnostic or npu, not {target!r}")
     writes = in_place or bool(branch)
     if writes and not dirty:
-        rewrite.check_clean(root)
+        working_tree.check_clean(root)
     planned = rewrite.plan(root, target=Target(target), assisted=assisted, force=force)
     if branch:
-        rewrite.switch_to(root, branch)
+        working_tree.switch_to(root, branch)
     if writes:
-        rewrite.write(root, planned.changes)
+        file_writer.write(root, planned.changes)
     if branch and planned.changes:
-        rewrite.commit(root, planned.changes, "Move from CUDA to any accelerator (karez migrate)")
+        working_tree.commit(
+            root, planned.changes, "Move from CUDA to any accelerator (karez migrate)"
+        )
     if as_json:
         typer.echo(json.dumps(plan_json(planned, list(planned.left), written=writes), indent=1))
         return
@@ -326,7 +337,7 @@ def rules_command(as_json: Json = False) -> None:
 
     Example: karez migrate rules --json
     """
-    from karez.migration.rules import CATALOGUE  # noqa: PLC0415 - only where it is used
+    from karez.migration.rules.catalogue import CATALOGUE  # noqa: PLC0415 - only where it is used
 
     rows = [(rule.id(), rule.kind.value, rule.reason()) for rule in CATALOGUE]
     if as_json:

@@ -1,11 +1,15 @@
-"""torch.distributed where it is bound to NCCL, and data parallelism of one process."""
+"""Rules for NCCL as a backend of torch.distributed, and for nn.DataParallel."""
 
 import ast
 import re
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind, Target
-from karez.migration.rules.base import SHIM, AnyRule, Rule, Site, string
-from karez.migration.rules.literals import holder_of
+from karez.migration.rules.expressions import string
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import SHIM, Site
+from karez.migration.rules.value_holders import holder_of
 
 _BACKEND_CALLS = frozenset(
     f"torch.distributed.{name}"
@@ -16,16 +20,16 @@ _FORMS = ((Target.AGNOSTIC, f"{SHIM}.backend"), (Target.NPU, '"hccl"'))
 
 
 class NcclBackend(Rule[ast.AST]):
-    """NCCL is named where torch.distributed expects a backend; NPUs have HCCL, CPUs gloo."""
+    """NCCL is the backend of torch.distributed on CUDA; NPUs have HCCL, CPUs have gloo."""
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if string(node) != "nccl" or not self._is_backend(node, site):
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.backend"
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=site.needs("backend"), forms=_FORMS
         )
 
@@ -46,20 +50,20 @@ class NcclBackend(Rule[ast.AST]):
 
 
 class NcclComparison(Rule[ast.Compare]):
-    """The backend is compared with NCCL; on a CPU the answer must stay no."""
+    """The backend is compared with NCCL; on a CPU the result must stay false."""
 
     nodes = (ast.Compare,)
 
+    @override
     def find(self, node: ast.Compare, site: Site) -> Finding | None:
-        """See Rule."""
         literals = [n for n in ast.walk(node) if string(n) == "nccl"]
         if not literals:
             return None
         site.claim(*literals)
         if {string(n) for n in ast.walk(node)} & {"hccl", "xccl", "ccl"}:
-            return self.found(node, site, kind=Kind.KEEP)
+            return self.finding(node, site, kind=Kind.KEEP)
         new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(literal, new) for literal in literals],
@@ -68,39 +72,39 @@ class NcclComparison(Rule[ast.Compare]):
 
 
 class NcclChoice(Rule[ast.AST]):
-    """NCCL is one of several backends to choose from."""
+    """A list of backends contains NCCL."""
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         around = site.source.parent(node)
         if string(node) != "nccl" or not isinstance(around, (ast.List, ast.Tuple, ast.Set)):
             return None
-        known = {string(item) for item in around.elts}
-        if known & {"hccl", "xccl"}:
-            return self.found(node, site, kind=Kind.KEEP)
-        if not known & {"gloo", "mpi", "ucc"}:
+        backends = {string(item) for item in around.elts}
+        if backends & {"hccl", "xccl"}:
+            return self.finding(node, site, kind=Kind.KEEP)
+        if not backends & {"gloo", "mpi", "ucc"}:
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.accelerator_backend"
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=site.needs("accelerator_backend")
         )
 
 
 class NcclMixed(Rule[ast.AST]):
-    """A backend for each device, as in "cuda:nccl,cpu:gloo"."""
+    """A string names a backend for each device, as in "cuda:nccl,cpu:gloo"."""
 
     nodes = (ast.Constant,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         text = string(node) or ""
         if "cuda:nccl" not in text or node in site.source.docs:
             return None
         if site.is_npu:
             new = repr(text.replace("cuda:nccl", "npu:hccl"))
-            return self.found(node, site, [site.swap(node, new)])
+            return self.finding(node, site, [site.swap(node, new)])
         before, _, after = text.partition("cuda:nccl")
         parts = [
             *([repr(before)] if before else []),
@@ -110,7 +114,7 @@ class NcclMixed(Rule[ast.AST]):
         new = " + ".join(parts)
         parent = site.source.parent(node)
         plain = isinstance(parent, (ast.keyword, ast.Assign, ast.Call))
-        return self.found(
+        return self.finding(
             node,
             site,
             [site.swap(node, new if plain else f"({new})")],
@@ -119,28 +123,28 @@ class NcclMixed(Rule[ast.AST]):
 
 
 class NcclString(Rule[ast.AST]):
-    """A string "nccl" whose meaning does not follow from where it stands."""
+    """A string "nccl" whose meaning the code around it does not show."""
 
     nodes = (ast.Constant,)
     kind = Kind.ASSISTED
-    question = "Is it the backend of torch.distributed?"
+    question = "Does the string name the backend of torch.distributed?"
     hours = 0.1
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         if string(node) != "nccl":
             return None
         new = '"hccl"' if site.is_npu else f"{site.shim}.backend"
-        return self.found(node, site, [site.swap(node, new)], needs=site.needs("backend"))
+        return self.finding(node, site, [site.swap(node, new)], needs=site.needs("backend"))
 
 
 class NcclAvailable(Rule[ast.AST]):
-    """torch.distributed is asked whether it was built with NCCL."""
+    """torch.distributed is checked for NCCL."""
 
     nodes = (ast.Attribute,)
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if name not in (
             "torch.distributed.is_nccl_available",
@@ -150,28 +154,28 @@ class NcclAvailable(Rule[ast.AST]):
         site.claim_all(node)
         if site.is_npu:
             new = "torch.distributed.is_hccl_available"
-            return self.found(node, site, [site.swap(node, new)], needs=site.needs())
+            return self.finding(node, site, [site.swap(node, new)], needs=site.needs())
         new = f"{site.shim}.is_backend_available"
-        return self.found(
+        return self.finding(
             node, site, [site.swap(node, new)], needs=site.needs("is_backend_available")
         )
 
 
 class NcclGroup(Rule[ast.AST]):
-    """A process group of NCCL is made, or its options are set, by its class."""
+    """The class of NCCL's process group is used, for a group or for options."""
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.ASSISTED
     question = "HCCL has ProcessGroupHCCL.Options; which options are set, and are they needed?"
     hours = 0.5
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node) or ""
         if "ProcessGroupNCCL" not in name.split("."):
             return None
         site.claim_all(node)
-        return self.found(node, site)
+        return self.finding(node, site)
 
 
 class DataParallel(Rule[ast.AST]):
@@ -179,11 +183,11 @@ class DataParallel(Rule[ast.AST]):
 
     nodes = (ast.Attribute, ast.Name)
     kind = Kind.ASSISTED
-    question = "Use DistributedDataParallel with one process for each device (torchrun), or one."
+    question = "Use DistributedDataParallel, one process for each device (torchrun), or one device."
     hours = 1.0
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name not in (
             "torch.nn.DataParallel",
@@ -199,7 +203,7 @@ class DataParallel(Rule[ast.AST]):
             isinstance(parent, ast.Call) and node in parent.args
         )
         kind = Kind.KEEP if is_check else None
-        return self.found(node, site, kind=kind, api=name)
+        return self.finding(node, site, kind=kind, api=name)
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -1,87 +1,92 @@
-"""Imports of torch.cuda and its parts: rewritten whole, so that the names they bind stay."""
+"""Rules for imports of torch.cuda and its parts; the names that an import binds stay the same."""
 
 import ast
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from karez.migration.findings import Edit, Finding, Kind
-from karez.migration.rules.base import AnyRule, Api, Rule, Site
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule, N, Rule
+from karez.migration.rules.site import Site
 
 
-class CudaImport(Rule[ast.Import]):
-    """torch.cuda is imported as a module; its uses are rewritten one by one."""
+class ImportRule(Rule[N]):
+    """Base of rules for imports, which need the rules for the imported names."""
+
+    def __init__(self, apis: Mapping[str, AnyRule]) -> None:
+        """Keep `apis`: the rules for names of torch.cuda, by full name."""
+        self._apis = apis
+
+
+class CudaImport(ImportRule[ast.Import]):
+    """torch.cuda is imported as a module; each use of the module is rewritten by itself."""
 
     nodes = (ast.Import,)
 
-    def __init__(self, apis: Mapping[str, AnyRule]) -> None:
-        """`apis` are the rules of torch.cuda's names, by full name."""
-        self._apis = apis
-
+    @override
     def find(self, node: ast.Import, site: Site) -> Finding | None:
-        """See Rule."""
-        mine = [alias for alias in node.names if is_cuda(alias.name)]
-        if not mine:
+        cuda = [alias for alias in node.names if is_cuda(alias.name)]
+        if not cuda:
             return None
-        named = {alias.asname: alias.name for alias in mine if alias.asname}
+        named = {alias.asname: alias.name for alias in cuda if alias.asname}
         if any(_is_needed(name, full, site, self._apis) for name, full in named.items()):
-            return self.found(node, site, kind=Kind.ASSISTED, question=_USES)
-        rest = [alias for alias in node.names if alias not in mine]
+            return self.finding(node, site, kind=Kind.ASSISTED, question=_USES)
+        rest = [alias for alias in node.names if alias not in cuda]
         parts = [_spelled(alias) for alias in rest]
-        if not all(alias.asname for alias in mine) or not _is_bound_above(node, site):
+        if not all(alias.asname for alias in cuda) or not _is_bound_above(node, site):
             parts.insert(0, "torch")
         text = f"import {', '.join(dict.fromkeys(parts))}" if parts else "pass"
-        return self.found(node, site, [site.swap(node, text)])
+        return self.finding(node, site, [site.swap(node, text)])
 
 
-class CudaFromImport(Rule[ast.ImportFrom]):
-    """Names of torch.cuda are imported by themselves; the same names come from elsewhere."""
+class CudaFromImport(ImportRule[ast.ImportFrom]):
+    """Names are imported from torch.cuda; the same names are imported from elsewhere instead."""
 
     nodes = (ast.ImportFrom,)
 
-    def __init__(self, apis: Mapping[str, AnyRule]) -> None:
-        """`apis` are the rules of torch.cuda's names, by full name."""
-        self._apis = apis
-
+    @override
     def find(self, node: ast.ImportFrom, site: Site) -> Finding | None:
-        """See Rule."""
         if node.level or not node.module:
             return None
         full = {alias: f"{node.module}.{alias.name}" for alias in node.names}
-        mine = [alias for alias, name in full.items() if is_cuda(name)]
-        if not mine:
+        cuda = [alias for alias, name in full.items() if is_cuda(name)]
+        if not cuda:
             return None
-        if any(alias.name == "*" for alias in mine):
-            return self.found(
-                node,
-                site,
-                kind=Kind.MANUAL,
-                question="Import the names that are used; nobody can tell which these are.",
-            )
         lines: dict[str, list[str]] = {}
-        rest = [alias for alias in node.names if alias not in mine]
+        rest = [alias for alias in node.names if alias not in cuda]
         if rest:
             lines[node.module] = [_spelled(alias) for alias in rest]
         needs: set[str] = set()
-        for alias in mine:
+        for alias in cuda:
+            question = self._question(node, alias, site)
+            if question is not None:
+                return question
             rule = self._apis.get(full[alias])
-            own = alias.asname or alias.name
             if rule is None:
-                if _is_needed(own, full[alias], site, self._apis):
-                    return self.found(node, site, kind=Kind.ASSISTED, question=_USES)
-                continue  # a part such as amp: its uses are rewritten one by one
-            new = _new_name(rule, site)
-            if not new or rule.kind != Kind.AUTOMATIC:
-                return self.found(
-                    node,
-                    site,
-                    kind=rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED,
-                    question=rule.question,
-                )
-            module, _, name = new.rpartition(".")
-            module = site.module if module == site.shim else module
-            lines.setdefault(module, []).append(name if name == own else f"{name} as {own}")
+                continue  # a part such as amp: each use of the part is rewritten by itself
+            module, name = _new_home(rule, site)
+            local = alias.asname or alias.name
+            lines.setdefault(module, []).append(name if name == local else f"{name} as {local}")
             if not site.is_npu and module == site.module:
                 needs.add(name)
         return self._write(node, site, lines, needs)
+
+    def _question(self, node: ast.ImportFrom, alias: ast.alias, site: Site) -> Finding | None:
+        """The finding for a name that cannot be rewritten without a person; None: it can."""
+        if alias.name == "*":
+            question = "Import the names that are used: the star does not tell which these are."
+            return self.finding(node, site, kind=Kind.MANUAL, question=question)
+        full = f"{node.module}.{alias.name}"
+        rule = self._apis.get(full)
+        if rule is None:
+            if not _is_needed(alias.asname or alias.name, full, site, self._apis):
+                return None
+            return self.finding(node, site, kind=Kind.ASSISTED, question=_USES)
+        if rule.kind == Kind.AUTOMATIC and _new_name(rule, site):
+            return None
+        kind = rule.kind if rule.kind != Kind.AUTOMATIC else Kind.ASSISTED
+        return self.finding(node, site, kind=kind, question=rule.question)
 
     def _write(
         self, node: ast.ImportFrom, site: Site, lines: dict[str, list[str]], needs: set[str]
@@ -93,21 +98,21 @@ class CudaFromImport(Rule[ast.ImportFrom]):
         if len(lines) == 1 and next(iter(lines.values())) == names and node.module:
             at = source.text.index(node.module, start)  # the rest stays, with its comments
             edit = Edit(start=at, end=at + len(node.module), text=next(iter(lines)))
-            return self.found(node, site, [edit], needs=needed)
+            return self.finding(node, site, [edit], needs=needed)
         indent = source.text[source.line_start(node.lineno) : start]
         parts = [f"from {module} import {', '.join(names)}" for module, names in lines.items()]
         joint = f"\n{indent}" if not indent.strip() else "; "
         text = joint.join(parts)
         if not text:
             text = "pass" if _is_bound_above(node, site) else "import torch"
-        return self.found(node, site, [site.swap(node, text)], needs=needed)
+        return self.finding(node, site, [site.swap(node, text)], needs=needed)
 
 
-_USES = "The module itself is used: torch.get_device_module() is that of whatever device there is."
+_USES = "The module itself is used: torch.get_device_module() returns the module of any device."
 
 
 def _is_needed(name: str, full: str, site: Site, apis: Mapping[str, AnyRule]) -> bool:
-    """Whether a name of a module is used otherwise than for names that are rewritten."""
+    """Whether a module is used by its name for anything but names that are rewritten."""
     for node in site.source.nodes:
         if not (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)):
             continue
@@ -125,7 +130,7 @@ def _is_needed(name: str, full: str, site: Site, apis: Mapping[str, AnyRule]) ->
 
 
 def _is_bound_above(node: ast.AST, site: Site) -> bool:
-    """Whether torch is there already, from a scope further out."""
+    """Whether an outer scope binds torch already."""
     scope = site.source.scope(node)
     return scope is not site.source.top and site.source.top.lookup("torch") == "torch"
 
@@ -134,7 +139,7 @@ RULES: tuple[AnyRule, ...] = (CudaImport, CudaFromImport)
 
 
 def is_cuda(name: str) -> bool:
-    """Whether a full name is torch.cuda's or a part of it."""
+    """Whether a full name is torch.cuda or a name in it."""
     return name == "torch.cuda" or name.startswith("torch.cuda.")
 
 
@@ -143,5 +148,11 @@ def _spelled(alias: ast.alias) -> str:
 
 
 def _new_name(rule: AnyRule, site: Site) -> str:
-    made = rule()
-    return made.new_name(site) if isinstance(made, Api) else ""
+    instance = rule()
+    return instance.new_name(site) if isinstance(instance, Api) else ""
+
+
+def _new_home(rule: AnyRule, site: Site) -> tuple[str, str]:
+    """The module that a name is imported from now, and the name there."""
+    module, _, name = _new_name(rule, site).rpartition(".")
+    return (site.module if module == site.shim else module), name

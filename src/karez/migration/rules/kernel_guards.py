@@ -1,21 +1,21 @@
-"""What a question about CUDA guards: where it is a kernel, an NPU must not take that way."""
+"""Finds kernels for CUDA that a check for CUDA guards: an NPU must not take that branch."""
 
 import ast
 import re
 from collections.abc import Iterator, Sequence
 
 from karez.migration.findings import Kind
-from karez.migration.rules.base import Site
+from karez.migration.rules.site import Site
 
 _KERNEL = re.compile(
     r"(^|[._])(triton\w*|_?ext|_C|extensions?|cuda_(ext|ops?|kernels?|lib)\w*|cupy|pycuda)($|[._])"
     r"|_cuda\.|^\w*_cuda$"
 )
-"""Modules by whose names kernels are known: triton_ops, _ext, _C, roi_align_cuda, cuda_ext."""
+"""Names of modules that hold kernels: triton_ops, _ext, _C, roi_align_cuda, cuda_ext."""
 
 
 def kernel_behind(node: ast.AST, site: Site) -> str:
-    """The kernel that is run where a question is answered with yes; empty: none is known."""
+    """Return the kernel that runs if a check is true; empty: no kernel is known."""
     branch = _branch(node, site)
     modules = _modules(site)
     for found in _within(branch):
@@ -30,19 +30,19 @@ def kernel_behind(node: ast.AST, site: Site) -> str:
     return ""
 
 
-def asked(node: ast.AST, site: Site) -> tuple[Kind | None, str]:
-    """The kind and the question of what leads to a kernel; None and nothing otherwise."""
+def kernel_question(node: ast.AST, site: Site) -> tuple[Kind | None, str]:
+    """Return kind and question for a check that guards a kernel; otherwise None and ''."""
     kernel = kernel_behind(node, site)
     if not kernel:
         return None, ""
     return (
         Kind.ASSISTED,
-        f"It leads to {kernel}, made for CUDA: is there a form of it that an NPU should take?",
+        f"The check guards {kernel}, made for CUDA: is there an equivalent for NPUs?",
     )
 
 
 def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
-    """What happens for yes: the body of the `if`, or its else where the question is denied."""
+    """The nodes that run if a check is true: the body of the `if`, or its else after a `not`."""
     inside, is_denied = node, False
     for around in site.source.above(node):
         if isinstance(around, ast.UnaryOp) and isinstance(around.op, ast.Not):
@@ -65,7 +65,7 @@ def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
 
 
 def _after(node: ast.stmt, site: Site) -> Sequence[ast.AST]:
-    """The statements that follow in the same block."""
+    """The statements that follow a statement in the same block."""
     around = site.source.parent(node)
     for block in ("body", "orelse", "finalbody"):
         found: list[ast.AST] = getattr(around, block, None) or []
@@ -76,7 +76,7 @@ def _after(node: ast.stmt, site: Site) -> Sequence[ast.AST]:
 
 def _called(call: ast.Call, modules: dict[str, str], site: Site) -> str:
     root: ast.AST = call.func
-    while isinstance(root, (ast.Attribute, ast.Subscript)):  # kernel[grid](...) is Triton's way
+    while isinstance(root, (ast.Attribute, ast.Subscript)):  # Triton calls kernel[grid](...)
         root = root.value
     if not isinstance(root, ast.Name):
         return ""
@@ -88,7 +88,7 @@ def _called(call: ast.Call, modules: dict[str, str], site: Site) -> str:
 
 
 def _of_function(own: ast.AST, modules: dict[str, str], site: Site) -> str:
-    """The kernel that a function of this file is, imports, or calls by a module's name."""
+    """The kernel that a function of this file is, imports, or calls through a module."""
     for found in ast.walk(own):
         if isinstance(found, (ast.Import, ast.ImportFrom)):
             name = next(filter(_KERNEL.search, _names(found)), "")
@@ -104,7 +104,7 @@ def _of_function(own: ast.AST, modules: dict[str, str], site: Site) -> str:
 
 
 def _modules(site: Site) -> dict[str, str]:
-    """Names of this file -> the modules they come from, relative ones too."""
+    """Map the imported names of a file to their modules, relative modules included."""
     found: dict[str, str] = {}
     for node in site.source.nodes:
         if isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -1,11 +1,12 @@
-"""The names of torch.cuda about memory, one class each."""
+"""Rules for names of torch.cuda about memory."""
 
 from karez.migration.findings import Kind
-from karez.migration.rules.base import AnyRule, Api
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule
 
 
 class CudaEmptyCache(Api):
-    """Gives cached memory back; nothing happens without a device."""
+    """Releases cached memory; does nothing on a machine without a device."""
 
     names = ("torch.cuda.empty_cache",)
     agnostic = "empty_cache"
@@ -13,7 +14,7 @@ class CudaEmptyCache(Api):
 
 
 class CudaMemoryAllocated(Api):
-    """Bytes in use; 0 on a CPU, where torch.accelerator raises."""
+    """Returns the allocated bytes: 0 on a CPU, where torch.accelerator raises."""
 
     names = ("torch.cuda.memory_allocated",)
     agnostic = "memory_allocated"
@@ -21,7 +22,7 @@ class CudaMemoryAllocated(Api):
 
 
 class CudaMaxMemoryAllocated(Api):
-    """The peak of bytes in use; 0 on a CPU, where torch.accelerator raises."""
+    """Returns the peak of allocated bytes: 0 on a CPU, where torch.accelerator raises."""
 
     names = ("torch.cuda.max_memory_allocated",)
     agnostic = "max_memory_allocated"
@@ -29,7 +30,7 @@ class CudaMaxMemoryAllocated(Api):
 
 
 class CudaMemoryReserved(Api):
-    """Bytes held by the allocator; 0 on a CPU, where torch.accelerator raises."""
+    """Returns the bytes reserved by the allocator: 0 on a CPU, where torch.accelerator raises."""
 
     names = (
         "torch.cuda.memory_reserved",
@@ -40,7 +41,7 @@ class CudaMemoryReserved(Api):
 
 
 class CudaMaxMemoryReserved(Api):
-    """The peak of bytes held; 0 on a CPU, where torch.accelerator raises."""
+    """Returns the peak of reserved bytes: 0 on a CPU, where torch.accelerator raises."""
 
     names = (
         "torch.cuda.max_memory_reserved",
@@ -51,7 +52,7 @@ class CudaMaxMemoryReserved(Api):
 
 
 class CudaResetPeak(Api):
-    """Starts a new measurement of peaks; nothing happens without a device."""
+    """Resets the peaks of memory use; does nothing on a machine without a device."""
 
     names = (
         "torch.cuda.reset_peak_memory_stats",
@@ -63,7 +64,7 @@ class CudaResetPeak(Api):
 
 
 class CudaResetAccumulated(Api):
-    """Starts the allocator's sums anew; nothing happens without a device."""
+    """Resets the allocator's totals; does nothing on a machine without a device."""
 
     names = ("torch.cuda.reset_accumulated_memory_stats",)
     agnostic = "reset_accumulated_memory_stats"
@@ -71,7 +72,7 @@ class CudaResetAccumulated(Api):
 
 
 class CudaMemoryStats(Api):
-    """The allocator's figures; empty on a CPU."""
+    """Returns the allocator's statistics; empty on a CPU."""
 
     names = ("torch.cuda.memory_stats",)
     agnostic = "memory_stats"
@@ -79,7 +80,7 @@ class CudaMemoryStats(Api):
 
 
 class CudaMemorySummary(Api):
-    """The allocator's figures as text."""
+    """Returns the allocator's statistics as text."""
 
     names = ("torch.cuda.memory_summary",)
     agnostic = "memory_summary"
@@ -87,18 +88,18 @@ class CudaMemorySummary(Api):
 
 
 class CudaMemorySnapshot(Api):
-    """A dump of the allocator, whose form is each vendor's own."""
+    """Returns a snapshot of the allocator; each vendor has another format."""
 
     names = ("torch.cuda.memory_snapshot",)
     agnostic = "memory_snapshot"
     npu = "torch.npu.memory_snapshot"
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Who reads the snapshot, and does that reader know the other vendor's form?"
+    question = "Which program reads the snapshot, and can it read the other vendor's format?"
 
 
 class CudaMemGetInfo(Api):
-    """Free and total memory of the device."""
+    """Returns the free and total memory of the device."""
 
     names = ("torch.cuda.mem_get_info",)
     agnostic = "mem_get_info"
@@ -106,14 +107,14 @@ class CudaMemGetInfo(Api):
 
 
 class CudaIpcCollect(Api):
-    """Frees memory shared between processes; other vendors need no such call."""
+    """Frees memory that processes share; only CUDA needs this call."""
 
     names = ("torch.cuda.ipc_collect",)
     agnostic = "ipc_collect"
 
 
 class CudaOutOfMemory(Api):
-    """Raised when memory runs out; torch.OutOfMemoryError is raised for every device."""
+    """Names the error for lack of memory on CUDA; every device raises torch.OutOfMemoryError."""
 
     names = ("torch.cuda.OutOfMemoryError",)
     agnostic = "torch.OutOfMemoryError"
@@ -121,7 +122,7 @@ class CudaOutOfMemory(Api):
 
 
 class CudaMemoryFraction(Api):
-    """Limits the allocator; nothing happens without a device."""
+    """Sets the allocator's limit; does nothing on a machine without a device."""
 
     names = ("torch.cuda.set_per_process_memory_fraction",)
     agnostic = "set_per_process_memory_fraction"
@@ -129,16 +130,16 @@ class CudaMemoryFraction(Api):
 
 
 class CudaGetMemoryFraction(Api):
-    """Asks for the limit of the allocator."""
+    """Returns the allocator's limit."""
 
     names = ("torch.cuda.get_per_process_memory_fraction",)
     kind = Kind.ASSISTED
     hours = 0.1
-    question = "Keep the limit that was set in a variable; torch_npu has no such question."
+    question = "Keep the limit in a variable; torch_npu has no function that returns the limit."
 
 
 class CudaAllocator(Api):
-    """Takes memory from the allocator by hand."""
+    """Controls the allocator directly."""
 
     names = (
         "torch.cuda.caching_allocator_alloc",
@@ -155,7 +156,7 @@ class CudaAllocator(Api):
     )
     kind = Kind.MANUAL
     hours = 4.0
-    question = "What is the memory handed to? A library for NVIDIA needs a substitute first."
+    question = "Which library uses the memory? Replace a library for NVIDIA first."
 
 
 class CudaMemoryHistory(Api):
@@ -168,7 +169,7 @@ class CudaMemoryHistory(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Is it still wanted? torch_npu.npu.memory has functions of the same names."
+    question = "Is the record needed? torch_npu.npu.memory has functions of the same names."
 
 
 RULES: tuple[AnyRule, ...] = (

@@ -1,38 +1,42 @@
-"""Switches of numbers: mixed precision, TF32, cuDNN, types that not every chip computes."""
+"""Rules for numeric settings and types: cuDNN, TF32, attention kernels, float8, float64."""
 
 import ast
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules.base import AnyRule, Rule, Site, string
+from karez.migration.rules.expressions import string
+from karez.migration.rules.rule import AnyRule, Rule
+from karez.migration.rules.site import Site
 
 
-class _Names(Rule[ast.AST]):
-    """A set of names with one verdict."""
+class NamesRule(Rule[ast.AST]):
+    """Base of rules for full names, or prefixes of full names, of torch."""
 
     nodes = (ast.Attribute, ast.Name)
     names: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name is None:
             return None
         if name not in self.names and not any(name.startswith(start) for start in self.prefixes):
             return None
         site.claim_all(node)
-        return self.found(node, site, api=name)
+        return self.finding(node, site, api=name)
 
 
-class Cudnn(_Names):
-    """A switch of cuDNN: harmless elsewhere, where nothing reads it."""
+class Cudnn(NamesRule):
+    """A setting of cuDNN, which no other device reads."""
 
     kind = Kind.KEEP
     prefixes = ("torch.backends.cudnn",)
 
 
-class Tf32(_Names):
-    """TF32 is NVIDIA's; the switch does nothing elsewhere. HF32 of NPUs is not the same format."""
+class Tf32(NamesRule):
+    """A setting of TF32, which only NVIDIA has; HF32 of NPUs is another format."""
 
     kind = Kind.KEEP
     names = (
@@ -44,13 +48,11 @@ class Tf32(_Names):
     )
 
 
-class SdpSwitch(_Names):
-    """Chooses among NVIDIA's kernels for attention; NPUs have one of their own."""
+class SdpSwitch(NamesRule):
+    """Selects one of NVIDIA's attention kernels; NPUs have their own."""
 
     kind = Kind.ASSISTED
-    question = (
-        "Is one kernel required, or only preferred? Preferences can stay, as they do nothing."
-    )
+    question = "Is one kernel required, or only preferred? A preference may stay: NPUs ignore it."
     hours = 0.1
     prefixes = (
         "torch.backends.cuda.sdp_kernel",
@@ -64,47 +66,47 @@ class SdpSwitch(_Names):
     )
 
 
-class CudaBackend(_Names):
-    """Another setting of torch.backends.cuda."""
+class CudaBackend(NamesRule):
+    """A further setting of torch.backends.cuda."""
 
     kind = Kind.KEEP
     prefixes = ("torch.backends.cuda",)
 
 
-class CudaVersion(_Names):
-    """The version of CUDA that torch was built for; None elsewhere."""
+class CudaVersion(NamesRule):
+    """Reads the version of CUDA that torch was built for; None for other builds."""
 
     kind = Kind.ASSISTED
-    question = "What does the version decide? Guard it with a check for CUDA."
+    question = "What depends on the version? Read the version only on CUDA."
     hours = 0.1
     names = ("torch.version.cuda", "torch.version.hip")
 
 
-class PrivateCuda(_Names):
-    """A private part of torch for CUDA."""
+class PrivateCuda(NamesRule):
+    """Uses a private part of torch for CUDA."""
 
     kind = Kind.MANUAL
-    question = "Which public call does the same?"
+    question = "Which public function does the same?"
     hours = 2.0
     prefixes = ("torch._C._cuda", "torch._C._CUDA", "torch._C._nccl")
 
 
-class Float8(_Names):
-    """8-bit floats compute only on the newest chips (Ascend 950, Hopper)."""
+class Float8(NamesRule):
+    """Uses 8-bit floats, which only the newest chips compute (Ascend 950, Hopper)."""
 
     kind = Kind.ASSISTED
-    question = "Is there a path in bfloat16 for chips without 8-bit floats?"
+    question = "Is there a code path in bfloat16 for chips without 8-bit floats?"
     hours = 1.0
     prefixes = ("torch.float8_",)
 
 
-class ProfilerActivity(_Names):
-    """The profiler is told to watch CUDA."""
+class ProfilerActivity(NamesRule):
+    """The profiler is configured to record CUDA."""
 
     names = ("torch.profiler.ProfilerActivity.CUDA", "torch.autograd.ProfilerActivity.CUDA")
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         name = site.source.dotted(node)
         if name not in self.names:
             return None
@@ -112,44 +114,46 @@ class ProfilerActivity(_Names):
         new = "torch_npu.profiler.ProfilerActivity.NPU"
         if not site.is_npu:
             new = f"{site.shim}.profiler_activity()"
-        return self.found(node, site, [site.swap(node, new)], needs=site.needs("profiler_activity"))
+        return self.finding(
+            node, site, [site.swap(node, new)], needs=site.needs("profiler_activity")
+        )
 
 
 class ProfilerFlag(Rule[ast.keyword]):
-    """The old profiler is told to watch CUDA by a flag."""
+    """The old profiler is configured to record CUDA by a flag."""
 
     nodes = (ast.keyword,)
     kind = Kind.ASSISTED
-    question = "torch.profiler.profile(activities=...) is the portable form."
+    question = "torch.profiler.profile(activities=...) is the portable function."
     hours = 0.1
 
+    @override
     def find(self, node: ast.keyword, site: Site) -> Finding | None:
-        """See Rule."""
         return (
-            self.found(node, site)
+            self.finding(node, site)
             if node.arg in ("use_cuda", "use_device") and (_is_profiler(node, site))
             else None
         )
 
 
 class PinDevice(Rule[ast.keyword]):
-    """DataLoader pins memory for the accelerator by itself; the device need not be named."""
+    """DataLoader pins memory for the accelerator by itself and needs no device."""
 
     nodes = (ast.keyword,)
 
+    @override
     def find(self, node: ast.keyword, site: Site) -> Finding | None:
-        """See Rule."""
         if node.arg != "pin_memory_device" or not (string(node.value) or "").startswith("cuda"):
             return None
         site.claim(node.value)
-        return self.found(node, site, [site.swap(node.value, '""')])
+        return self.finding(node, site, [site.swap(node.value, '""')])
 
 
-class NpuLacks(_Names):
-    """Ascend's documentation marks this as not supported on any chip, or kernels contradict it."""
+class NpuLacks(NamesRule):
+    """Ascend's documentation lists this as unsupported on every chip, or kernels contradict it."""
 
     kind = Kind.ASSISTED
-    question = "Run `karez migrate verify` on it; the support tables say which part is missing."
+    question = "Run `karez migrate verify`; the support tables list the missing parts."
     hours = 0.5
     names = (
         "torch.nn.utils.rnn.pack_padded_sequence",
@@ -159,11 +163,11 @@ class NpuLacks(_Names):
     )
 
 
-class ComplexNumbers(_Names):
-    """Complex numbers: indexing and gathering them fails on many NPUs, complex128 is slow."""
+class ComplexNumbers(NamesRule):
+    """Uses complex numbers: on many NPUs indexing and gathering fail, and complex128 is slow."""
 
     kind = Kind.ASSISTED
-    question = "Is it a rotary embedding? The form with sine and cosine works everywhere."
+    question = "Is it a rotary embedding? The version with sine and cosine works on every device."
     hours = 0.5
     names = (
         "torch.view_as_complex",
@@ -176,11 +180,11 @@ class ComplexNumbers(_Names):
     )
 
 
-class Float64(_Names):
-    """float64 is not computed, or only slowly, by NPUs."""
+class Float64(NamesRule):
+    """Uses float64, which NPUs compute slowly or not at all."""
 
     kind = Kind.ASSISTED
-    question = "Is it on the device? Use float32 there, or keep this part on the CPU."
+    question = "Does the device compute it? Use float32 there, or keep this part on the CPU."
     hours = 0.25
     names = ("torch.float64", "torch.double")
 

@@ -1,12 +1,13 @@
-"""The names of torch.cuda about streams, graphs and other libraries, one class each."""
+"""Rules for names of torch.cuda about streams, graphs and NVIDIA's libraries."""
 
 from karez.migration.findings import Kind
-from karez.migration.rules.base import AnyRule, Api
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule
 from karez.migration.rules.types_api import Made
 
 
 class CudaStream(Made):
-    """A queue of work on the device; torch.Stream is the portable one."""
+    """Creates a stream, a queue of work on the device; torch.Stream is the portable class."""
 
     names = ("torch.cuda.Stream",)
     agnostic = "Stream"
@@ -14,7 +15,7 @@ class CudaStream(Made):
 
 
 class CudaEvent(Made):
-    """A mark in a stream, with times where asked for; torch.Event is the portable one."""
+    """Creates an event in a stream, optionally with timing; torch.Event is the portable class."""
 
     names = ("torch.cuda.Event",)
     agnostic = "Event"
@@ -22,7 +23,7 @@ class CudaEvent(Made):
 
 
 class CudaStreamContext(Api):
-    """Work inside goes to this stream; None changes nothing."""
+    """Selects a stream for a block of code; None changes nothing."""
 
     names = (
         "torch.cuda.stream",
@@ -33,7 +34,7 @@ class CudaStreamContext(Api):
 
 
 class CudaCurrentStream(Api):
-    """The stream in use."""
+    """Returns the current stream."""
 
     names = ("torch.cuda.current_stream",)
     agnostic = "current_stream"
@@ -41,7 +42,7 @@ class CudaCurrentStream(Api):
 
 
 class CudaDefaultStream(Api):
-    """The stream that work goes to where nothing was said."""
+    """Returns the default stream."""
 
     names = ("torch.cuda.default_stream",)
     agnostic = "default_stream"
@@ -49,7 +50,7 @@ class CudaDefaultStream(Api):
 
 
 class CudaSetStream(Api):
-    """Chooses the stream from here on."""
+    """Sets the current stream."""
 
     names = ("torch.cuda.set_stream",)
     agnostic = "set_stream"
@@ -57,17 +58,17 @@ class CudaSetStream(Api):
 
 
 class CudaExternalStream(Api):
-    """Wraps a stream that another library made."""
+    """Wraps a stream that another library created."""
 
     names = ("torch.cuda.ExternalStream",)
     npu = "torch.npu.ExternalStream"
     kind = Kind.MANUAL
     hours = 4.0
-    question = "Which library? It needs a substitute first."
+    question = "Which library creates the stream? Replace that library first."
 
 
 class CudaGraph(Api):
-    """A recorded sequence of kernels; on NPUs graphs are documented for inference only."""
+    """Records kernels as a graph; graphs on NPUs are documented for inference only."""
 
     names = (
         "torch.cuda.CUDAGraph",
@@ -78,13 +79,13 @@ class CudaGraph(Api):
     kind = Kind.ASSISTED
     hours = 0.5
     question = (
-        "Is it inference? Then NPUGraph or torch.accelerator.Graph may do. For training, "
-        "leave it out at first."
+        "Is it inference? Then NPUGraph or torch.accelerator.Graph may work. For training, "
+        "run without graphs at first."
     )
 
 
 class CudaGraphHelpers(Api):
-    """Part of capturing graphs."""
+    """Helps to capture graphs."""
 
     names = (
         "torch.cuda.make_graphed_callables",
@@ -95,11 +96,11 @@ class CudaGraphHelpers(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Leave graphs out until the model runs without them."
+    question = "Add graphs only after the model runs without them."
 
 
 class CudaNvtx(Api):
-    """Marks for NVIDIA's profilers; on NPUs these are mstx."""
+    """Sets marks for NVIDIA's profilers; the marks for NPUs are called mstx."""
 
     names = (
         "torch.cuda.nvtx",
@@ -112,7 +113,7 @@ class CudaNvtx(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Are the marks still wanted? torch.profiler.record_function works everywhere."
+    question = "Are the marks needed? torch.profiler.record_function works on every device."
 
 
 class CudaRuntime(Api):
@@ -126,11 +127,11 @@ class CudaRuntime(Api):
     )
     kind = Kind.MANUAL
     hours = 4.0
-    question = "Which call is it, and which function of torch does the same?"
+    question = "Which function of torch does the same?"
 
 
 class CudaNccl(Api):
-    """Speaks to NCCL without torch.distributed."""
+    """Calls NCCL directly, without torch.distributed."""
 
     names = (
         "torch.cuda.nccl",
@@ -145,11 +146,11 @@ class CudaNccl(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Use torch.distributed; versions of HCCL come with CANN."
+    question = "Use torch.distributed; HCCL is part of CANN."
 
 
 class CudaComm(Api):
-    """Copies between the devices of one process, as DataParallel does."""
+    """Copies tensors between the devices of one process, as DataParallel does."""
 
     names = (
         "torch.cuda.comm",
@@ -166,12 +167,12 @@ class CudaComm(Api):
 
 
 class CudaSleep(Api):
-    """Keeps the device busy for some cycles; only tests of streams use it."""
+    """Keeps the device busy for some cycles; only tests of streams need this."""
 
     names = ("torch.cuda._sleep",)
     kind = Kind.MANUAL
     hours = 4.0
-    question = "Does the test matter on an NPU?"
+    question = "Is the test needed on an NPU?"
 
 
 class CudaJiterator(Api):
@@ -183,11 +184,11 @@ class CudaJiterator(Api):
     )
     kind = Kind.MANUAL
     hours = 4.0
-    question = "Write it with torch's operators, or as an Ascend C or Triton kernel."
+    question = "Write the kernel with torch's operators, or in Ascend C or Triton."
 
 
 class CudaTunable(Api):
-    """Tunes cuBLAS choices at run time."""
+    """Tunes the selection of cuBLAS kernels at run time."""
 
     names = (
         "torch.cuda.tunable",
@@ -196,7 +197,7 @@ class CudaTunable(Api):
     )
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Leave it out: CANN tunes by itself."
+    question = "Remove the call: CANN tunes by itself."
 
 
 RULES: tuple[AnyRule, ...] = (

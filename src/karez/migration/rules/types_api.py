@@ -1,17 +1,21 @@
-"""The names of torch.cuda about types of numbers, one class each."""
+"""Rules for names of torch.cuda about mixed precision and old tensor types."""
 
 import ast
 from dataclasses import replace
 
+from typing_extensions import override
+
 from karez.migration.findings import Finding, Kind
-from karez.migration.rules.base import AnyRule, Api, Site
+from karez.migration.rules.api_rule import Api
+from karez.migration.rules.rule import AnyRule
+from karez.migration.rules.site import Site
 
 
 class Made(Api):
-    """A class of torch.cuda; the generated module has a function in its place."""
+    """Base of rules for classes of torch.cuda that the generated module replaces by a function."""
 
+    @override
     def find(self, node: ast.AST, site: Site) -> Finding | None:
-        """See Rule."""
         found = super().find(node, site)
         parent = site.source.parent(node)
         makes = isinstance(parent, (ast.Assign, ast.IfExp, ast.BoolOp)) or (
@@ -25,12 +29,12 @@ class Made(Api):
             edits=(),
             needs=frozenset(),
             hours=0.1,
-            question="It stands for a type here: compare x.device.type and x.dtype instead.",
+            question="The class is used as a type: compare x.device.type and x.dtype instead.",
         )
 
 
 class CudaAmpAutocast(Api):
-    """Means float16. torch.autocast of a CPU means bfloat16, so the type is said."""
+    """Computes in float16. On a CPU torch.autocast means bfloat16, so the type is written out."""
 
     names = (
         "torch.cuda.amp.autocast",
@@ -41,7 +45,7 @@ class CudaAmpAutocast(Api):
 
 
 class CudaAmpGradScaler(Api):
-    """Scales losses against underflow; switched off where there is no device."""
+    """Scales losses against underflow; disabled on a machine without a device."""
 
     names = (
         "torch.cuda.amp.GradScaler",
@@ -52,7 +56,7 @@ class CudaAmpGradScaler(Api):
 
 
 class CudaAmpCustomFwd(Api):
-    """Decorates a forward for autocast."""
+    """Decorates a forward function for autocast."""
 
     names = ("torch.cuda.amp.custom_fwd",)
     agnostic = "custom_fwd"
@@ -60,7 +64,7 @@ class CudaAmpCustomFwd(Api):
 
 
 class CudaAmpCustomBwd(Api):
-    """Decorates a backward for autocast."""
+    """Decorates a backward function for autocast."""
 
     names = ("torch.cuda.amp.custom_bwd",)
     agnostic = "custom_bwd"
@@ -68,14 +72,14 @@ class CudaAmpCustomBwd(Api):
 
 
 class CudaAmpCommon(Api):
-    """Whether mixed precision cannot work at all."""
+    """Checks whether mixed precision is unavailable."""
 
     names = ("torch.cuda.amp.common.amp_definitely_not_available",)
     agnostic = "amp_definitely_not_available"
 
 
 class CudaFloatTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates float32 tensors on the device."""
 
     names = ("torch.cuda.FloatTensor",)
     agnostic = "FloatTensor"
@@ -83,7 +87,7 @@ class CudaFloatTensor(Made):
 
 
 class CudaHalfTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates float16 tensors on the device."""
 
     names = ("torch.cuda.HalfTensor",)
     agnostic = "HalfTensor"
@@ -91,7 +95,7 @@ class CudaHalfTensor(Made):
 
 
 class CudaBFloat16Tensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates bfloat16 tensors on the device."""
 
     names = ("torch.cuda.BFloat16Tensor",)
     agnostic = "BFloat16Tensor"
@@ -99,17 +103,17 @@ class CudaBFloat16Tensor(Made):
 
 
 class CudaDoubleTensor(Made):
-    """Makes float64 tensors on the device, which NPUs compute slowly or not at all."""
+    """Creates float64 tensors on the device, which NPUs compute slowly or not at all."""
 
     names = ("torch.cuda.DoubleTensor",)
     agnostic = "DoubleTensor"
     kind = Kind.ASSISTED
     hours = 0.5
-    question = "Is float64 needed here, or does float32, or the CPU, do?"
+    question = "Is float64 needed, or is float32 or the CPU enough?"
 
 
 class CudaLongTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates int64 tensors on the device."""
 
     names = ("torch.cuda.LongTensor",)
     agnostic = "LongTensor"
@@ -117,7 +121,7 @@ class CudaLongTensor(Made):
 
 
 class CudaIntTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates int32 tensors on the device."""
 
     names = ("torch.cuda.IntTensor",)
     agnostic = "IntTensor"
@@ -125,7 +129,7 @@ class CudaIntTensor(Made):
 
 
 class CudaShortTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates int16 tensors on the device."""
 
     names = ("torch.cuda.ShortTensor",)
     agnostic = "ShortTensor"
@@ -133,7 +137,7 @@ class CudaShortTensor(Made):
 
 
 class CudaCharTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates int8 tensors on the device."""
 
     names = ("torch.cuda.CharTensor",)
     agnostic = "CharTensor"
@@ -141,7 +145,7 @@ class CudaCharTensor(Made):
 
 
 class CudaByteTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates uint8 tensors on the device."""
 
     names = ("torch.cuda.ByteTensor",)
     agnostic = "ByteTensor"
@@ -149,7 +153,7 @@ class CudaByteTensor(Made):
 
 
 class CudaBoolTensor(Made):
-    """Makes tensors of one type on the device."""
+    """Creates bool tensors on the device."""
 
     names = ("torch.cuda.BoolTensor",)
     agnostic = "BoolTensor"

@@ -14,7 +14,6 @@ from random import Random
 from bench_recovery import free_port
 from report import report
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.chaos import FaultSpec
 from karez.core.gang_syntax import make_gang
@@ -58,8 +57,8 @@ def karez(*words: str) -> None:
 
 def compare(client: Client) -> list[dict[str, object]]:
     """Both runs, and whether they came to the same."""
-    model = client.call(calls.artifact("smollm2-135m-instruct")).id
-    data = client.call(calls.artifact("intent-router")).id
+    model = client.artifact("smollm2-135m-instruct").id
+    data = client.artifact("intent-router").id
     spec = JobSpec(
         name="lora",
         kind=WorkloadKind.TRAIN,
@@ -76,17 +75,15 @@ def compare(client: Client) -> list[dict[str, object]]:
         at = (kill + 1) * STEPS // (KILLS + 1)
         while (now := client.job(job.id)).status.step < at or now.state != State.RUNNING:
             time.sleep(0.1)
-        client.call(
-            calls.inject_faults(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))])
-        )
-        while len(client.call(calls.receipts(job.id))) <= kill:
+        client.inject_faults(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))])
+        while len(client.receipts(job.id)) <= kill:
             time.sleep(0.1)
     done = client.wait(job.id)
     losses = [
-        {(row.step, row.rank): row.loss for row in client.call(calls.metrics(one.id, -1))}
+        {(row.step, row.rank): row.loss for row in client.metrics(one.id, -1)}
         for one in (calm, done)
     ]
-    receipts = client.call(calls.receipts(job.id))
+    receipts = client.receipts(job.id)
     models = [one.status.outputs["model"] for one in (calm, done)]
     return [
         row("undisturbed", calm, losses[0], 0, 0.0, same=True),

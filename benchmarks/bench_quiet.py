@@ -17,7 +17,6 @@ from typing import Any
 from bench_recovery import free_port
 from report import report
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.gang_syntax import make_gang
 from karez.core.workloads import JobSpec, State, WorkloadKind
@@ -62,8 +61,8 @@ def watch(client: Client) -> dict[str, Any]:
         time.sleep(10)
         loads.append(os.getloadavg()[0])
     now = client.job(job.id)
-    receipts = client.call(calls.receipts(job.id))
-    client.call(calls.cancel(job.id))
+    receipts = client.receipts(job.id)
+    client.cancel(job.id)
     return {
         "minutes": MINUTES,
         "burners": LOAD,

@@ -22,11 +22,11 @@ class QuickClient(Client):
 
     at = 0.0
 
-    def _do(self, step: Step) -> object:
+    def _perform(self, step: Step) -> object:
         if isinstance(step, Pause):
             self.at += step.seconds
             return self.at
-        return super()._do(step)
+        return super()._perform(step)
 
 
 class QuickAsyncClient(AsyncClient):
@@ -34,11 +34,11 @@ class QuickAsyncClient(AsyncClient):
 
     at = 0.0
 
-    async def _do(self, step: Step) -> object:
+    async def _perform(self, step: Step) -> object:
         if isinstance(step, Pause):
             self.at += step.seconds
             return self.at
-        return await super()._do(step)
+        return await super()._perform(step)
 
 
 class Asker:

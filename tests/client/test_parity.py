@@ -8,7 +8,7 @@ import pytest
 
 import karez
 from karez import training
-from karez.client import calls
+from karez.client import access_calls, calls, pool_calls
 from karez.client.calls import Call
 from karez.client.sdk import AsyncClient, Client
 
@@ -47,7 +47,8 @@ def test_both_have_the_same_methods_with_the_same_words(
 def test_every_call_of_the_api_is_a_method(clients: tuple[Client, AsyncClient]) -> None:
     made = {
         name
-        for name, value in vars(calls).items()
+        for module in (calls, pool_calls, access_calls)
+        for name, value in vars(module).items()
         if inspect.isfunction(value)
         and str(inspect.signature(value).return_annotation).startswith(
             f"{Call.__module__}.{Call.__name__}["

@@ -13,7 +13,6 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.offline import versions
 from karez.cli.output import json_out, table
-from karez.client import calls
 from karez.client.address import state_folder
 from karez.client.sdk import Client
 from karez.core.errors import KarezError
@@ -92,7 +91,7 @@ def _ascend() -> Iterator[Check]:
 
 def _cloud() -> Check:
     try:
-        seen = Client(patience_s=0.0).call(calls.summary())
+        seen = Client(patience_s=0.0).summary()
     except KarezError as error:
         return Check(what="cloud", fine=True, seen=f"not running ({error.what()})")
     nodes = ", ".join(f"{count} {state}" for state, count in seen.nodes.items())

@@ -9,7 +9,6 @@ from karez.cli.client_options import Json, ProjectName, client
 from karez.cli.inventory_files import lines_of, nodes_of
 from karez.cli.offline.progress import bar
 from karez.cli.output import json_out, table
-from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.explanations import WhatIf
 from karez.core.gang_syntax import make_gang
@@ -61,7 +60,7 @@ def what_if(
     if trace is not None:
         _about_trace(trace, inventory, question, runs, as_json=as_json)
         return
-    outlook = client().call(calls.what_if(question))
+    outlook = client().what_if(question)
     if as_json:
         json_out(outlook)
         return

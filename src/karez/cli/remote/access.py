@@ -7,7 +7,6 @@ import typer
 
 from karez.cli.client_options import Json, ProjectName, Yes, client, sure
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Project, Role
 from karez.core.resources import DeviceKind, parse_amount, show_amount
@@ -26,7 +25,7 @@ def create_key(
     as_json: Json = False,
 ) -> None:
     """Make a key. Its text is shown this once."""
-    made = client().call(calls.create_key(KeySpec(name=name, project=project, role=role)))
+    made = client().create_key(KeySpec(name=name, project=project, role=role))
     if as_json:
         json_out(made)
     else:
@@ -36,7 +35,7 @@ def create_key(
 @keys.command("list")
 def list_keys(as_json: Json = False) -> None:
     """List keys, without their secrets."""
-    found = client().call(calls.keys())
+    found = client().keys()
     if as_json:
         json_out(found)
         return
@@ -50,13 +49,13 @@ def list_keys(as_json: Json = False) -> None:
 def revoke_key(key: str, yes: Yes = False) -> None:
     """Refuse a key from now on."""
     sure(f"Revoke {key}?", yes=yes)
-    client().call(calls.revoke_key(key))
+    client().revoke_key(key)
 
 
 @projects.command("list")
 def list_projects(as_json: Json = False) -> None:
     """List projects and their quotas."""
-    found = client().call(calls.projects())
+    found = client().projects()
     if as_json:
         json_out(found)
         return
@@ -82,7 +81,7 @@ def _shown(limits: Mapping[DeviceKind, int]) -> str:
 @projects.command("create")
 def create_project(name: str) -> None:
     """Make a project."""
-    client().call(calls.add_project(_project(name, [])))
+    client().add_project(_project(name, []))
 
 
 @projects.command("quota")
@@ -99,7 +98,7 @@ def set_quota(
     Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
     """
     project = _project(name, limits or [], cohort, guarantee or [], lend or [], weight)
-    client().call(calls.set_quota(project))
+    client().set_quota(project)
 
 
 @projects.command("secret")
@@ -109,20 +108,20 @@ def put_secret(
     text: Annotated[str, typer.Option(prompt=True, hide_input=True, help="Asked for.")] = "",
 ) -> None:
     """Keep a secret for jobs that name it."""
-    client().call(calls.put_secret(project, name, text))
+    client().put_secret(project, name, text)
 
 
 @projects.command("secrets")
 def list_secrets(project: ProjectName = "default") -> None:
     """The names of a project's secrets."""
-    for name in client().call(calls.secrets(project)):
+    for name in client().secrets(project):
         typer.echo(name)
 
 
 @usage_app.command()
 def usage(as_json: Json = False) -> None:
     """Tokens per service and device time per workload."""
-    found = client().call(calls.usage())
+    found = client().usage()
     if as_json:
         json_out(found)
         return
@@ -145,7 +144,7 @@ def usage(as_json: Json = False) -> None:
 @audit_app.command()
 def audit(limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Json = False) -> None:
     """Who changed what, newest first."""
-    found = client().call(calls.audit(limit))
+    found = client().audit(limit)
     if as_json:
         json_out(found)
         return

@@ -8,7 +8,6 @@ import typer
 from karez.cli.client_options import Json, ProjectName, Yes, client, sure
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
-from karez.client import calls
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.units import show_bytes
 from karez.core.workloads import JobSpec
@@ -35,7 +34,7 @@ def list_data(as_json: Json = False) -> None:
 @data.command("show")
 def show(artifact: str, as_json: Json = False) -> None:
     """One artifact with its files and its lineage."""
-    found = client().call(calls.artifact(artifact))
+    found = client().artifact(artifact)
     if as_json:
         json_out(found)
         return
@@ -149,11 +148,11 @@ def convert(
 def remove(artifact: str, yes: Yes = False) -> None:
     """Forget an artifact that nothing uses."""
     sure(f"Forget {artifact}?", yes=yes)
-    client().call(calls.remove_artifact(client().call(calls.artifact(artifact)).id))
+    client().remove_artifact(client().artifact(artifact).id)
 
 
 def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
-    found = client().call(calls.artifacts([kind]))
+    found = client().artifacts([kind])
     if as_json:
         json_out(found)
         return

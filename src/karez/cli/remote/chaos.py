@@ -14,7 +14,6 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.output import table
 from karez.cli.remote.cloud import start_cloud, stop_cloud
-from karez.client import calls
 from karez.client.address import find_address
 from karez.client.sdk import Client
 from karez.core import environment
@@ -106,7 +105,7 @@ def cause(
     Example: karez chaos inject my-job --fault stop --rank 2
     """
     with Client() as client:
-        (caused,) = client.call(calls.inject_faults(job, [FaultSpec(what=fault, rank=rank)]))
+        (caused,) = client.inject_faults(job, [FaultSpec(what=fault, rank=rank)])
     if as_json:
         typer.echo(json.dumps({"what": caused.what, "rank": caused.rank, "at": caused.at}))
     else:
@@ -138,7 +137,7 @@ def _seconds(value: float | None) -> str:
 
 def _share(client: Client, ranks: int) -> str:
     """So much of a CPU that all ranks fit into what is there."""
-    ready = [node for node in client.call(calls.pool()) if node.state == NodeState.READY]
+    ready = [node for node in client.pool() if node.state == NodeState.READY]
     cpus = sum(1 for node in ready for d in node.devices if d.kind == DeviceKind.CPU)
     if not cpus:
         raise BadRequest(problem="no node offers CPUs", fix="Say what a rank needs with --each.")

@@ -14,7 +14,6 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.output import json_out, table
-from karez.client import calls
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import MissingPart, Remote, StartFailed, error_from
@@ -168,7 +167,7 @@ def join(
 @status_app.command()
 def status(as_json: Json = False) -> None:
     """Nodes, devices, workloads and addresses."""
-    seen = client().call(calls.summary())
+    seen = client().summary()
     if as_json:
         json_out(seen)
         return

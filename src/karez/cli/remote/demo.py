@@ -17,7 +17,6 @@ from rich.rule import Rule
 
 from karez.cli.remote.cloud import start_cloud, stop_cloud
 from karez.cli.remote.job_progress import watch_job
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core import environment
 from karez.core.api_models import ReceiptView
@@ -133,21 +132,21 @@ def _tell_up(story: _Story, key_file: str) -> None:
 
 def _clear(client: Client) -> None:
     """Stop what an earlier demo left in the queue or running."""
-    for service in client.call(calls.services(ended=False)):
-        client.call(calls.stop_service(service.id))
+    for service in client.services(ended=False):
+        client.stop_service(service.id)
     for job in client.jobs(states=[*ACTIVE]):
-        client.call(calls.cancel(job.id))
-    while client.call(calls.services(ended=False)):
+        client.cancel(job.id)
+    while client.services(ended=False):
         _pause(0.2)
 
 
 def _bring_in(story: _Story, client: Client) -> None:
     kinds = {MODEL: ("models", ArtifactKind.MODEL), DATA: ("data", ArtifactKind.DATASET)}
     for name, (noun, kind) in kinds.items():
-        known = [a for a in client.call(calls.artifacts([kind])) if a.spec.name == name]
+        known = [a for a in client.artifacts([kind]) if a.spec.name == name]
         if not known:
             story.run(noun, "import", name)
-        found = client.call(calls.artifact(name))
+        found = client.artifact(name)
         lineage = found.spec.lineage
         again = " (here from an earlier run)" if known else ""
         story.say(f"  {name}: {found.id}, {lineage.licence}, from {lineage.source}{again}")
@@ -180,7 +179,7 @@ def _tune(story: _Story, client: Client) -> None:
     )
     done = watch_job(client, client.job(JOB).id, on_look=_Trouble(story).look)
     story.run("jobs", "receipts", JOB)
-    story.receipts = client.call(calls.receipts(done.id))
+    story.receipts = client.receipts(done.id)
     if not story.receipts:
         raise Failed(noun="job", name=JOB, reason="the kill left no receipt.")
     story.say(
@@ -236,7 +235,7 @@ def _evaluate(story: _Story, client: Client) -> None:
         "--watch",
     )
     report = client.job("router-eval").status.outputs["report"]
-    story.report = json.loads(client.call(calls.artifact_file(report, "report.json")))
+    story.report = json.loads(client.artifact_file(report, "report.json"))
     for role, name in (("base", "base "), ("model", "tuned")):
         shown = story.report[role]
         low, high = shown["accuracy_95"]
@@ -316,7 +315,7 @@ def _wait_for_models(remote: Any, names: set[str]) -> None:
 def _wait_for_usage(client: Client) -> None:
     deadline = _now() + 10.0
     while _now() < deadline:
-        if sum(row.requests for row in client.call(calls.usage())) >= 2 * len(QUESTIONS):
+        if sum(row.requests for row in client.usage()) >= 2 * len(QUESTIONS):
             return
         _pause(0.2)
 

@@ -6,7 +6,6 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.recovery import FaultPhase, FaultReport, Severity
 
@@ -42,7 +41,7 @@ def report(
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    kept = client().call(calls.report_fault(said))
+    kept = client().report_fault(said)
     if as_json:
         json_out(kept)
     else:
@@ -56,7 +55,7 @@ def list_faults(
     as_json: Json = False,
 ) -> None:
     """What was reported, and what the cloud found itself, oldest first."""
-    found = client().call(calls.faults(since, node))
+    found = client().faults(since, node)
     if as_json:
         json_out(found)
         return

@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.usage import MetricRow
 from karez.core.workloads import ENDED, Job
@@ -36,7 +35,7 @@ def watch_job(client: Client, ident: str, *, on_look: Callable[[Job], None] | No
         while True:
             job = client.job(ident)
             last = max((step for step, _ in rows), default=0)
-            for row in client.call(calls.metrics(ident, max(-1, last - 3))):
+            for row in client.metrics(ident, max(-1, last - 3)):
                 rows[row.step, row.rank] = row
             bar.update(
                 task,

@@ -11,7 +11,6 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_options import JobOptions, job_spec
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.receipts import show_goodput, show_receipts, show_timeline
-from karez.client import calls
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.units import show_seconds
@@ -121,7 +120,7 @@ def watch(job: str) -> None:
 @app.command("cancel")
 def cancel_job(job: str) -> None:
     """Stop a job."""
-    found = client().call(calls.cancel(job))
+    found = client().cancel(job)
     typer.echo(f"{found.id} {found.state}")
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from karez.cli.client_options import client
-from karez.client import calls
 from karez.core.errors import BadRequest, NotFound
 
 app = typer.Typer()
@@ -37,7 +36,7 @@ def _noun(name: str) -> str:
     try:
         client().job(name)
     except NotFound:
-        client().call(calls.service(name))
+        client().service(name)
         return "services"
     return "jobs"
 

@@ -14,7 +14,6 @@ from karez.cli.inventory_files import kept_inventory, nodes_of
 from karez.cli.options import pairs
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.pool_map import LEGEND, pool_map
-from karez.client import calls
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest
 from karez.core.resources import (
@@ -42,11 +41,11 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
     """Nodes, their devices and what is held of them."""
     if ctx.invoked_subcommand:
         return
-    nodes = client().call(calls.pool())
+    nodes = client().pool()
     if as_json:
         json_out(nodes)
         return
-    held = client().call(calls.allocations())
+    held = client().allocations()
     rows = [
         (
             n.id,
@@ -68,13 +67,13 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
 @app.command("cordon")
 def cordon(node: str) -> None:
     """Place nothing new on a node; what runs there goes on."""
-    client().call(calls.cordon(node, closed=True))
+    client().cordon(node, closed=True)
 
 
 @app.command("uncordon")
 def uncordon(node: str) -> None:
     """Place work on a node again."""
-    client().call(calls.cordon(node, closed=False))
+    client().cordon(node, closed=False)
 
 
 @app.command("drain")
@@ -86,9 +85,9 @@ def drain(
 
     What is not preemptible stays until it ends; `karez pool` shows it.
     """
-    client().call(calls.drain(node))
+    client().drain(node)
     while True:
-        held = client().call(calls.allocations())
+        held = client().allocations()
         here = [i for i, one in held.items() if any(g.node == node for g in one.grants)]
         said = f"{node} is draining: {', '.join(here)} still there" if here else f"{node} is empty"
         typer.echo(said)
@@ -111,7 +110,7 @@ def maintenance(
     Example: karez pool maintenance node-3 --from 2026-12-01T02:00 --for 2h --reason firmware
     """
     if none:
-        client().call(calls.maintenance(node, []))
+        client().maintenance(node, [])
         typer.echo(f"nothing is planned for {node}")
         return
     try:
@@ -121,9 +120,9 @@ def maintenance(
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    known = {one.id: one for one in client().call(calls.pool())}
+    known = {one.id: one for one in client().pool()}
     planned = known[NodeId(node)].windows if NodeId(node) in known else ()
-    for one in client().call(calls.maintenance(node, [*planned, window])):
+    for one in client().maintenance(node, [*planned, window]):
         typer.echo(f"{node}: {clock(one.starts_at)} to {clock(one.ends_at)}, {one.show()}")
 
 
@@ -156,7 +155,7 @@ def mark(
     Healthy and sub-healthy devices take work, pre-separated and separated ones do not. What was
     said before stays, unless it is said anew. Example: karez pool override n3 --label zone=a
     """
-    before = NodeOverride() if none else client().call(calls.overrides()).get(node, NodeOverride())
+    before = NodeOverride() if none else client().overrides().get(node, NodeOverride())
     try:
         levels = {name: Health(level) for name, level in pairs(health).items()}
         said = NodeOverride(
@@ -168,7 +167,7 @@ def mark(
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    client().call(calls.override_node(node, said))
+    client().override_node(node, said)
 
 
 @app.command("defrag", hidden=True)  # its name in karez 0.1
@@ -178,7 +177,7 @@ def defrag(
     as_json: Json = False,
 ) -> None:
     """Say which jobs could be moved together to free whole nodes, and what that costs."""
-    plan = client().call(calls.defragment(carry_out=apply))
+    plan = client().defragment(carry_out=apply)
     if as_json:
         json_out(plan)
         return

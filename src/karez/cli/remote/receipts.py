@@ -8,7 +8,6 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.client.address import state_folder
 from karez.core.api_models import ReceiptView
 from karez.core.codec import from_json
@@ -55,7 +54,7 @@ def verify(
 @app.command("key")
 def show_key(as_json: Json = False) -> None:
     """This cloud's public key, to hand to whoever wants to check."""
-    found = client().call(calls.receipts_key())
+    found = client().receipts_key()
     if as_json:
         json_out(found)
     else:
@@ -64,7 +63,7 @@ def show_key(as_json: Json = False) -> None:
 
 def show_receipts(job: str, as_json: Json = False) -> None:
     """A job's recoveries: detected, decided, restored, steps lost."""
-    found = client().call(calls.receipts(job))
+    found = client().receipts(job)
     if as_json:
         json_out(found)
         return
@@ -102,7 +101,7 @@ def show_receipts(job: str, as_json: Json = False) -> None:
 
 def show_timeline(job: str) -> None:
     """Draw each recovery: how long until it was decided, restored, and a step was complete."""
-    found = client().call(calls.receipts(job))
+    found = client().receipts(job)
     if not found:
         typer.echo("no recoveries: nothing went wrong")
         return
@@ -133,7 +132,7 @@ def bar(receipt: ReceiptView, longest_s: float) -> str:
 
 def show_goodput(job: str, as_json: Json = False) -> None:
     """How much of a job's time went into steps that count, and what each rung took."""
-    found = client().call(calls.goodput(job))
+    found = client().goodput(job)
     if as_json:
         json_out(found)
         return

@@ -6,7 +6,6 @@ import typer
 
 from karez.cli.client_options import Json, ProjectName, Yes, client, sure
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.resources import parse_resource_request
 from karez.core.workloads import ServiceSpec
@@ -53,7 +52,7 @@ def list_services(
     as_json: Json = False,
 ) -> None:
     """List services, newest first."""
-    found = client().call(calls.services(ended=ended))
+    found = client().services(ended=ended)
     if as_json:
         json_out(found)
         return
@@ -75,7 +74,7 @@ def list_services(
 @app.command("show")
 def show_service(service: str, as_json: Json = False) -> None:
     """One service and its replicas."""
-    found = client().call(calls.service(service))
+    found = client().service(service)
     if as_json:
         json_out(found)
         return
@@ -95,7 +94,7 @@ def show_service(service: str, as_json: Json = False) -> None:
 def stop_service(service: str, yes: Yes = False) -> None:
     """Stop a service; its model stays registered."""
     sure(f"Stop {service}?", yes=yes)
-    found = client().call(calls.stop_service(service))
+    found = client().stop_service(service)
     typer.echo(f"{found.id} {found.state}")
 
 

@@ -6,7 +6,6 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.core.explanations import Estimate, Explanation
 from karez.core.workloads import State
 
@@ -22,7 +21,7 @@ def why(
 
     Example: karez why support-tune
     """
-    answer = client().call(calls.why(name))
+    answer = client().why(name)
     if as_json:
         json_out(answer)
         return

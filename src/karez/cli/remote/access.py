@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Project, Role
@@ -48,7 +48,7 @@ def list_keys(as_json: Json = False) -> None:
 @keys.command("revoke")
 def revoke_key(key: str, yes: Yes = False) -> None:
     """Refuse a key from now on."""
-    sure(f"Revoke {key}?", yes=yes)
+    confirm(f"Revoke {key}?", yes=yes)
     client().revoke_key(key)
 
 

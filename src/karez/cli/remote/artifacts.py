@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
 from karez.core.artifacts import Artifact, ArtifactKind
@@ -147,7 +147,7 @@ def convert(
 @data.command("remove")
 def remove(artifact: str, yes: Yes = False) -> None:
     """Forget an artifact that nothing uses."""
-    sure(f"Forget {artifact}?", yes=yes)
+    confirm(f"Forget {artifact}?", yes=yes)
     client().remove_artifact(client().artifact(artifact).id)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.core.errors import BadRequest
 from karez.core.resources import parse_resource_request
@@ -93,7 +93,7 @@ def show_service(service: str, as_json: Json = False) -> None:
 @app.command("stop")
 def stop_service(service: str, yes: Yes = False) -> None:
     """Stop a service; its model stays registered."""
-    sure(f"Stop {service}?", yes=yes)
+    confirm(f"Stop {service}?", yes=yes)
     found = client().stop_service(service)
     typer.echo(f"{found.id} {found.state}")
 

@@ -1,4 +1,4 @@
-"""`karez faults`: what monitoring reported of nodes, and reporting it by hand."""
+"""`karez faults`: list faults of nodes, and report one by hand."""
 
 from typing import Annotated
 
@@ -9,28 +9,34 @@ from karez.cli.output import clock, json_out, table
 from karez.core.errors import BadRequest
 from karez.core.recovery import FaultPhase, FaultReport, Severity
 
-app = typer.Typer(no_args_is_help=True, help="Faults of nodes: report and list them.")
+app = typer.Typer(no_args_is_help=True, help="Report and list faults of nodes.")
 
 
 @app.command("report")
 def report(
     node: Annotated[str, typer.Argument(help="Name of the node.")],
-    code: Annotated[str, typer.Argument(help="The monitor's own code, such as xid-79.")],
-    level: Annotated[Severity, typer.Option(help="How bad it is.")] = Severity.MAJOR,
-    occasion: Annotated[FaultPhase, typer.Option(help="Begun, over, or came and went.")] = (
-        FaultPhase.ONCE
-    ),
-    device: Annotated[int | None, typer.Option(help="Index of the device.")] = None,
-    sender: Annotated[str, typer.Option(help="Who says so.")] = "operator",
-    detail: Annotated[str, typer.Option(help="In words.")] = "",
+    code: Annotated[
+        str, typer.Argument(help="Fault code of the monitoring system, such as xid-79.")
+    ],
+    level: Annotated[Severity, typer.Option(help="Severity of the fault.")] = Severity.MAJOR,
+    occasion: Annotated[
+        FaultPhase, typer.Option(help="Whether the fault has begun, has ended, or occurred once.")
+    ] = (FaultPhase.ONCE),
+    device: Annotated[
+        int | None, typer.Option(help="Index of the faulty device on the node.")
+    ] = None,
+    sender: Annotated[
+        str, typer.Option(help="Name of the reporting person or system.")
+    ] = "operator",
+    detail: Annotated[str, typer.Option(help="Free-text description.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong with a node. One fatal fault, or three major ones in an hour, evict it.
+    """Report a fault of a node. One fatal fault, or three major ones in an hour, evict the node.
 
     Example: karez faults report node-7 xid-79 --level fatal --device 3
     """
     try:
-        said = FaultReport(
+        fault = FaultReport(
             sender=sender,
             node=node,
             code=code,
@@ -41,20 +47,22 @@ def report(
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    kept = client().report_fault(said)
+    stored = client().report_fault(fault)
     if as_json:
-        json_out(kept)
+        json_out(stored)
     else:
-        typer.echo(f"{kept.level} {kept.code} of {kept.node} is noted; see `karez pool`")
+        typer.echo(f"{stored.level} {stored.code} of {stored.node} is recorded; see `karez pool`")
 
 
 @app.command("list")
 def list_faults(
-    node: Annotated[str, typer.Option(help="Only of this node.")] = "",
-    since: Annotated[float, typer.Option(help="UTC epoch seconds.")] = 0.0,
+    node: Annotated[str, typer.Option(help="List faults of this node only.")] = "",
+    since: Annotated[
+        float, typer.Option(help="List faults since this time, in UTC epoch seconds.")
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """What was reported, and what the cloud found itself, oldest first."""
+    """List faults that were reported or that the cloud detected, oldest first."""
     found = client().faults(since, node)
     if as_json:
         json_out(found)

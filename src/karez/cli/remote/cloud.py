@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from karez.cli.client_options import Json, client
+from karez.cli.options import takes
 from karez.cli.output import json_out, table
 from karez.cli.remote.cloud_process import start_cloud, state_folder_of, stop_cloud
 from karez.client.address import state_folder
@@ -22,41 +24,47 @@ join_app = typer.Typer()
 status_app = typer.Typer()
 
 
-@up_app.command()
-def up(
-    home: Annotated[str | None, typer.Option(help="State folder. Default: ~/.karez.")] = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """Options of `karez up`."""
+
+    home: Annotated[str | None, typer.Option(help="State folder. Default: ~/.karez.")] = None
     host: Annotated[
         str | None,
         typer.Option(help="Address to listen on; other hosts can join if it is not loopback."),
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the API. Default: 7070.")] = None,
+    ] = None
+    port: Annotated[int | None, typer.Option(help="Port of the API. Default: 7070.")] = None
     gateway_port: Annotated[
         int | None, typer.Option(help="Port of the gateway. Default: 7080.")
-    ] = None,
+    ] = None
     ray: Annotated[
         str | None, typer.Option(help="Address of an existing Ray cluster, as HOST:PORT.")
-    ] = None,
+    ] = None
     database: Annotated[
         str | None,
         typer.Option(help="Database URL, such as postgresql+psycopg://... Default: SQLite."),
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="Number of CPUs to offer. Default: all.")] = None,
+    ] = None
+    cpus: Annotated[int | None, typer.Option(help="Number of CPUs to offer. Default: all.")] = None
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops the cloud.")
-    ] = False,
-) -> None:
+    ] = False
+
+
+@up_app.command()
+@takes(UpOptions)
+def up(options: UpOptions) -> None:
     """Start a cloud on this machine and return once it is ready.
 
     Example: karez up --port 7070
     """
     flags = {
-        environment.HOME: home,
-        environment.HOST: host,
-        environment.PORT: port,
-        environment.CPUS: cpus,
-        environment.GATEWAY_PORT: gateway_port,
-        environment.RAY_ADDRESS: ray,
-        environment.DATABASE: database,
+        environment.HOME: options.home,
+        environment.HOST: options.host,
+        environment.PORT: options.port,
+        environment.CPUS: options.cpus,
+        environment.GATEWAY_PORT: options.gateway_port,
+        environment.RAY_ADDRESS: options.ray,
+        environment.DATABASE: options.database,
     }
     env = {name: str(value) for name, value in flags.items() if value is not None}
     process, first = start_cloud(env, say=typer.echo)
@@ -64,7 +72,7 @@ def up(
         typer.echo(f"admin key (shown once; kept in {first}): {Path(first).read_text()}")
     address = json.loads((state_folder_of(env) / "cloud.json").read_text())
     typer.echo(f"ready: API {address['url']}, gateway {address['gateway']}")
-    if foreground:
+    if options.foreground:
         _stay(process)
 
 
@@ -81,31 +89,37 @@ def down() -> None:
     typer.echo("stopped")
 
 
-@join_app.command()
-def join(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinOptions:
+    """Options of `karez join`."""
+
     url: Annotated[
         str, typer.Argument(help="URL of the cloud's API, such as http://10.0.0.1:7070.")
-    ],
+    ]
     token: Annotated[
         str, typer.Option(help="Join token of the cloud: the text of node.key in its state folder.")
-    ],
-    address: Annotated[str, typer.Option(help="Address of this host that the cloud can reach.")],
-    name: Annotated[str, typer.Option(help="Name of this node in the cloud.")] = "",
-    cpus: Annotated[int, typer.Option(help="Number of CPUs to offer; 0: all.")] = 0,
-    home: Annotated[str, typer.Option(help="Folder for the files of this node.")] = "~/.karez-node",
-) -> None:
+    ]
+    address: Annotated[str, typer.Option(help="Address of this host that the cloud can reach.")]
+    name: Annotated[str, typer.Option(help="Name of this node in the cloud.")] = ""
+    cpus: Annotated[int, typer.Option(help="Number of CPUs to offer; 0: all.")] = 0
+    home: Annotated[str, typer.Option(help="Folder for the files of this node.")] = "~/.karez-node"
+
+
+@join_app.command()
+@takes(JoinOptions)
+def join(options: JoinOptions) -> None:
     """Add this machine's devices to a cloud, until Ctrl-C.
 
     Example: karez join http://10.0.0.1:7070 --token kz_... --address 10.0.0.2
     """
     env = {
         **os.environ,  # noqa: TID251 - the node process inherits this environment
-        environment.JOIN_URL: url,
-        environment.JOIN_TOKEN: token,
-        environment.JOIN_ADDRESS: address,
-        environment.JOIN_NAME: name,
-        environment.NODE_CPUS: str(cpus),
-        environment.NODE_HOME: str(Path(home).expanduser().absolute()),
+        environment.JOIN_URL: options.url,
+        environment.JOIN_TOKEN: options.token,
+        environment.JOIN_ADDRESS: options.address,
+        environment.JOIN_NAME: options.name,
+        environment.NODE_CPUS: str(options.cpus),
+        environment.NODE_HOME: str(Path(options.home).expanduser().absolute()),
     }
     done = subprocess.run(
         [sys.executable, "-m", "karez.server.processes.main", "node"], env=env, check=False

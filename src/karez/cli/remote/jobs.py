@@ -69,18 +69,7 @@ def list_jobs(
     if as_json:
         json_out(jobs)
         return
-    rows = [
-        (
-            j.id,
-            j.spec.name,
-            j.spec.project,
-            j.state,
-            _progress(j),
-            clock(j.created_at),
-            j.status.reason[:60],
-        )
-        for j in jobs
-    ]
+    rows = [_row(job) for job in jobs]
     heads = ("id", "name", "project", "state", "progress", "created", "reason")
     table(heads, rows, empty="no jobs; submit one with `karez jobs submit -- COMMAND`")
 
@@ -130,6 +119,18 @@ def _show_job(job: Job) -> None:
         for r in status.ranks
     ]
     table(("", ""), rows, empty="")
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    return (
+        job.id,
+        job.spec.name,
+        job.spec.project,
+        job.state,
+        _progress(job),
+        clock(job.created_at),
+        job.status.reason[:60],
+    )
 
 
 def _progress(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from karez.cli.output import json_out
 from karez.cli.remote.pool_map import pool_map
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest
+from karez.core.resources import Node
 
 MAX_DRAWN = 64
 """Number of nodes of an imported inventory that are drawn."""
@@ -41,9 +43,13 @@ def import_pool(
     if as_json:
         json_out(list(nodes))
         return
+    _show(nodes, name or file.stem)
+
+
+def _show(nodes: Sequence[Node], name: str) -> None:
     kinds = Counter(device.kind for node in nodes for device in node.devices)
     words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    typer.echo(f"{len(nodes)} nodes with {words}, kept as {name or file.stem}")
+    typer.echo(f"{len(nodes)} nodes with {words}, kept as {name}")
     for line in pool_map(nodes[:MAX_DRAWN], {}):
         typer.echo(line)
     if len(nodes) > MAX_DRAWN:

@@ -39,17 +39,21 @@ def verify(
     for receipt in receipts:
         by_job.setdefault(receipt.job, []).append(receipt)
     wrong = [fault for chain in by_job.values() for fault in check(chain, public)]
+    _show(len(receipts), public, wrong, as_json=as_json)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _show(count: int, public: bytes, wrong: list[str], *, as_json: bool) -> None:
     if as_json:
         name = fingerprint(public)
-        result = {"receipts": len(receipts), "key": name, "wrong": wrong, "valid": not wrong}
+        result = {"receipts": count, "key": name, "wrong": wrong, "valid": not wrong}
         typer.echo(json.dumps(result, indent=2))
     else:
         for line in wrong:
             typer.echo(line, err=True)
         if not wrong:
-            typer.echo(f"{len(receipts)} receipts, signed by {fingerprint(public)}: all true")
-    if wrong:
-        raise typer.Exit(1)
+            typer.echo(f"{count} receipts, signed by {fingerprint(public)}: all true")
 
 
 @app.command("key")

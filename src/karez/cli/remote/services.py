@@ -1,10 +1,12 @@
 """`karez services`: deploy models behind the gateway."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from karez.cli.client_options import Json, ProjectName, ServiceName, Yes, client, confirm
+from karez.cli.options import takes
 from karez.cli.output import clock, json_out, table
 from karez.core.errors import BadRequest
 from karez.core.resources import parse_resource_request
@@ -13,43 +15,49 @@ from karez.core.workloads import ServiceSpec
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
 
 
-@app.command("deploy")
-def deploy(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """Options of `karez services deploy`."""
+
     model: Annotated[
         str,
         typer.Argument(help="Id or name of a model artifact in a format that the engine loads."),
-    ],
-    name: Annotated[str, typer.Option(help="Name of the service at the gateway.")],
-    engine: Annotated[str, typer.Option(help="Inference engine: llamacpp.")] = "llamacpp",
-    replicas: Annotated[int, typer.Option(help="Number of replicas.")] = 1,
+    ]
+    name: Annotated[str, typer.Option(help="Name of the service at the gateway.")]
+    engine: Annotated[str, typer.Option(help="Inference engine: llamacpp.")] = "llamacpp"
+    replicas: Annotated[int, typer.Option(help="Number of replicas.")] = 1
     each: Annotated[
         list[str] | None,
         typer.Option(help="Resources of one replica, such as cpu=1. Repeat for alternatives."),
-    ] = None,
-    context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048,
-    project: ProjectName = "default",
-    wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True,
-) -> None:
+    ] = None
+    context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048
+    project: ProjectName = "default"
+    wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True
+
+
+@app.command("deploy")
+@takes(DeployOptions)
+def deploy(options: DeployOptions) -> None:
     """Deploy a model as a service.
 
     Example: karez services deploy router-q8-gguf --name router
     """
     try:
         spec = ServiceSpec(
-            name=name,
-            model=model,
-            project=project,
-            engine=engine,
-            replicas=replicas,
-            each=tuple(parse_resource_request(text) for text in each or ("cpu=1",)),
-            context_tokens=context,
+            name=options.name,
+            model=options.model,
+            project=options.project,
+            engine=options.engine,
+            replicas=options.replicas,
+            each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
+            context_tokens=options.context,
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
     service = client().deploy(spec)
-    if wait:
+    if options.wait:
         service = client().wait_ready(service.id)
-    typer.echo(f"{service.id} {service.state}; talk to it with: karez chat {name}")
+    typer.echo(f"{service.id} {service.state}; talk to it with: karez chat {options.name}")
 
 
 @app.command("list")

@@ -11,6 +11,11 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.output import table
 
+SOURCES = (
+    "Sources: rules of msprof-analyze's advisor, Ascend's documentation, what migrations met. "
+    "Measure on the device before and after changing anything."
+)
+
 
 def advise_command(
     root: Annotated[Path, typer.Argument(help="Folder or file of source code to examine.")],
@@ -37,14 +42,14 @@ def advise_command(
         return
     if profile is not None:
         _show_hotspots(hotspots)
+    _show_advice(found)
+    if found or hotspots:
+        typer.echo(SOURCES, err=True)
+
+
+def _show_advice(found: Sequence[Any]) -> None:
     rows = [(f"{item.path}:{item.line}", item.rule, item.reason, item.source) for item in found]
     table(("place", "rule", "reason", "source"), rows, empty="no advice for this source")
-    if rows or hotspots:
-        typer.echo(
-            "Sources: rules of msprof-analyze's advisor, Ascend's documentation, what migrations "
-            "met. Measure on the device before and after changing anything.",
-            err=True,
-        )
 
 
 def _show_hotspots(hotspots: Sequence[Any]) -> None:

@@ -1,5 +1,6 @@
 """`karez simulate packing`: fill a pool with workers until nothing fits."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from karez.cli.client_options import Json
 from karez.cli.inventory_files import lines_of
 from karez.cli.offline.progress import bar, parse_seeds, write_page
 from karez.cli.offline.simulate.options import Report
+from karez.cli.options import takes
 from karez.cli.output import json_out, table
 from karez.core.errors import BadRequest
 
@@ -25,23 +27,28 @@ class PackingPolicy(StrEnum):
     KAREZ = "karez"
 
 
-def packing_command(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackingOptions:
+    """Options of `karez simulate packing`."""
+
     nodes: Annotated[
         Path, typer.Option(help="CSV file of nodes: sn,cpu_milli,memory_mib,gpu,model.")
-    ],
+    ]
     pods: Annotated[
         Path, typer.Option(help="CSV file of workers: cpu_milli,memory_mib,num_gpu,gpu_milli,...")
-    ],
-    policy: Annotated[PackingPolicy, typer.Option(help="Placement policy.")] = PackingPolicy.KAREZ,
+    ]
+    policy: Annotated[PackingPolicy, typer.Option(help="Placement policy.")] = PackingPolicy.KAREZ
     seeds: Annotated[
         str, typer.Option(help="Random seeds, one run each, such as 42-51 or 1,2,3.")
-    ] = "42-51",
+    ] = "42-51"
     load: Annotated[
         float, typer.Option(help="Total demand as a multiple of the pool's capacity.")
-    ] = 1.3,
-    report_file: Report = None,
-    as_json: Json = False,
-) -> None:
+    ] = 1.3
+    report_file: Report = None
+
+
+@takes(PackingOptions)
+def packing_command(options: PackingOptions, as_json: Json = False) -> None:
     """Simulate how full a pool gets when workers arrive one by one and none leaves.
 
     Example: karez simulate packing --nodes nodes.csv --pods pods.csv --policy fgd
@@ -49,18 +56,23 @@ def packing_command(
     from karez.simulation import html_reports, openb  # noqa: PLC0415 - NumPy, only here
     from karez.simulation import packing as simulation  # noqa: PLC0415 - NumPy, only here
 
-    numbers = parse_seeds(seeds)
-    if not 0 < load <= 10:
-        raise BadRequest(problem=f"--load {load:g} is not between 0 and 10")
-    with lines_of(nodes) as lines:
-        rows = openb.read_nodes(lines, str(nodes))
-    with lines_of(pods) as lines:
-        requests = openb.read_pods(lines, str(pods))
+    numbers = parse_seeds(options.seeds)
+    if not 0 < options.load <= 10:
+        raise BadRequest(problem=f"--load {options.load:g} is not between 0 and 10")
+    with lines_of(options.nodes) as lines:
+        rows = openb.read_nodes(lines, str(options.nodes))
+    with lines_of(options.pods) as lines:
+        requests = openb.read_pods(lines, str(options.pods))
     with bar("packing", len(numbers)) as progress:
         report = simulation.packing(
-            rows, requests, policy=policy.value, seeds=numbers, load=load, progress=progress
+            rows,
+            requests,
+            policy=options.policy.value,
+            seeds=numbers,
+            load=options.load,
+            progress=progress,
         )
-    write_page(report_file, html_reports.packing_page(report))
+    write_page(options.report_file, html_reports.packing_page(report))
     if as_json:
         json_out(report)
     else:

@@ -3,7 +3,7 @@
 All four are measured alike, from outside: the time from the kill until all ranks have completed
 a step that none had completed before it, and until those that were not killed have; and how many
 steps were done again. karez's gang and torchft's are killed KILLS times in a row (50), the others,
-which start anew each time, RUNS times (3). torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to
+which start again each time, RUNS times (3). torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to
 recover with gloo at all (torch 2.13). torchft goes on without the killed rank: the steps until it
 is back are made from three quarters of the batch. It is installed in a separate folder, because
 its requirements conflict with Ray's.

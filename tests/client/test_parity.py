@@ -13,10 +13,10 @@ from karez.client.calls import Call
 from karez.client.sdk import AsyncClient, Client
 
 INSIDE = {"put_blob", "has_blob", "join_paper"}
-"""Calls that are parts of `upload`, or a node's own."""
+"""Calls that only `upload` or a joining node sends."""
 STREAMS = {"follow_logs"}
 PLAIN = {"ask", "run", "stream", "bind", "bind_stream", "address"}
-"""What is no call of a cloud."""
+"""Attributes of a client that are not calls of the API."""
 
 
 def surface(client: Client | AsyncClient) -> set[str]:
@@ -28,7 +28,7 @@ def clients() -> tuple[Client, AsyncClient]:
     return Client("http://cloud", "k"), AsyncClient("http://cloud", "k")
 
 
-def test_both_have_the_same_methods_with_the_same_words(
+def test_both_clients_have_the_same_methods_and_signatures(
     clients: tuple[Client, AsyncClient],
 ) -> None:
     sync, later = clients

@@ -67,7 +67,7 @@ def _show_hotspots(hotspots: Sequence[Any]) -> None:
             )
             for item in hotspots
         ],
-        empty="nothing in the profile stands out",
+        empty="no hotspots in the profile",
     )
 
 

@@ -27,7 +27,7 @@ def run_verify(options: VerifyOptions, arguments: Sequence[str], *, quiet: bool)
 
     Args:
         options: Options of the command.
-        arguments: Script and its arguments, as they stand behind `--`.
+        arguments: Script and its arguments, as given after `--`.
         quiet: Print nothing but notices on standard error.
 
     Raises:

@@ -1,8 +1,9 @@
-"""Workers that want cores, GPUs, memory, disk and a share of a network card: nothing twice.
+"""Multi-resource placement of the DLRM trace: cores, GPUs, memory, disk and network cards.
 
 Needs the trace: KAREZ_TRACES (default ../shared/traces): Alibaba's disaggregated DLRM serving
-(cluster-trace-gpu-v2025). Its nodes are not published: ours are what its largest instances would
-stand on, so many that all of it just fits or just does not.
+(cluster-trace-gpu-v2025). Its nodes are not published: the
+benchmark assumes nodes that hold the largest instances, once enough for the trace and once too few.
+Every step is checked for resources that are allocated twice.
 """
 
 import time
@@ -42,7 +43,7 @@ POLICIES = (("best-fit", Policy.BEST_FIT), ("karez", Policy.KAREZ))
 
 
 def main() -> None:
-    """First come first served on two pools, with nodes chosen by best-fit or by ours."""
+    """Replay the trace, first come first served, on two pools with two placement policies."""
     path = traces("alibaba_v2025_dlrm") / "disaggregated_DLRM_trace.csv"
     with path.open() as file:
         jobs = workloads.read_jobs(file, "trace")
@@ -55,11 +56,11 @@ def main() -> None:
 
 
 def run(nodes: Sequence[Node], jobs: Sequence[TraceJob], policy: Policy) -> dict[str, object]:
-    """One replay; every step is checked for what is held twice."""
+    """Replay the trace once, and count resources that were allocated twice."""
     before = time.process_time()
     overdrawn = 0
 
-    def look(engine: SchedulingEngine, _at: float) -> None:
+    def count_overdrawn(engine: SchedulingEngine, _at: float) -> None:
         nonlocal overdrawn
         arrays = engine.cluster.pool.inventory.arrays
         overdrawn += int((arrays.bulk < 0).sum() + (arrays.free < 0).sum())
@@ -72,7 +73,7 @@ def run(nodes: Sequence[Node], jobs: Sequence[TraceJob], policy: Policy) -> dict
     rules = rules_of("fifo", known=False)
     replay, left_out = replay_of(nodes, jobs, rules, Hooks(on_end=int), known=False)
     replay.engine_log.make_selector = selector
-    replay.on_step = look
+    replay.on_step = count_overdrawn
     outcomes = replay.run()
     last = max(job.arrives_s + job.runs_s for job in jobs)
     held = {use.kind: use for use in kinds_used([replay], nodes, last)}
@@ -81,7 +82,7 @@ def run(nodes: Sequence[Node], jobs: Sequence[TraceJob], policy: Policy) -> dict
         "jobs": len(outcomes),
         "left_out": left_out,
         "overdrawn": overdrawn,
-        "waited": sum(one > 1.0 for one in waited),
+        "waited": sum(wait > 1.0 for wait in waited),
         "mean_wait_s": round(sum(waited) / len(waited), 1),
         **{f"{kind}_pct": round(held[kind].peak_pct, 1) for kind in sorted(held)},
         "cpu_s": round(time.process_time() - before, 1),

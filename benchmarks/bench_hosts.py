@@ -1,9 +1,9 @@
-"""A host is lost, with two ranks, its keeper and its memory: how long until all ranks are on.
+"""Recovery time after the loss of a host with two ranks and its replica server.
 
-Three hosts, each a network and PID namespace of its own on one bridge; a gang of four ranks on two
-of them, the third is free. Either every process of a host is killed at once, or its cable is
-pulled and nobody is told; RUNS times each (3). Measured from the fault to the first step complete
-on all ranks, by the receipt. Needs root and iproute2.
+Each of three hosts is a network and PID namespace on one bridge. A gang of four ranks runs on two
+hosts; the third is free. Either every process of a host is killed at once, or the host is cut off
+from the network; RUNS times each (3). The receipt gives the time from the fault to the first step
+complete on all ranks. Needs root and iproute2.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ HEARTBEAT_S = 1.0
 
 
 def main() -> None:
-    """Both kinds of loss, taking turns between the two hosts."""
+    """Measure both kinds of loss, RUNS times each."""
     if not hosts.possible():
         print("skipped: needs root and network namespaces")
         return
@@ -60,16 +60,16 @@ def main() -> None:
 
 
 class Cloud:
-    """Control on the first host, nodes on all."""
+    """A cloud with control on the first host and a node on every host."""
 
     def __init__(self, net: hosts.Network, folder: Path) -> None:
-        """Nothing runs yet."""
+        """Prepare folders; no process is started."""
         self.net, self.home, self.folder = net, folder / "h1", folder
         self.running: dict[str, subprocess.Popen[str]] = {}
         self.count = 0
 
     def up(self) -> None:
-        """Start control, then the others."""
+        """Start control, then the other nodes."""
         env = {
             "KAREZ_HOME": str(self.home),
             "KAREZ_NODE": "h1",
@@ -84,7 +84,7 @@ class Cloud:
             self.join(host)
 
     def join(self, host: str) -> None:
-        """A host joins, or joins again."""
+        """Let a host join, or join again, and wait until its node is ready."""
         self.count += 1
         home = self.folder / f"{host}-{self.count}"
         self.net.homes.append(home)
@@ -108,7 +108,7 @@ class Cloud:
         until(lambda: self.states().get(host) == "ready", within_s=120)
 
     def kill(self, host: str) -> float:
-        """SIGKILL to the first process of its PID namespace, and so to all; when it was sent."""
+        """Send SIGKILL to every process of a host. Returns the time of the kill."""
         space = f"{hosts.PREFIX}-{host}"
         listed = subprocess.run(
             ["ip", "netns", "pids", space], capture_output=True, text=True, check=True
@@ -120,17 +120,17 @@ class Cloud:
         return at
 
     def unplug(self, host: str) -> float:
-        """Its cable is pulled; when."""
+        """Cut a host off from the network. Returns the time of the cut."""
         at = time.time()
         self.net.pull_plug(host)
         return at
 
     def states(self) -> dict[str, str]:
-        """Node -> state."""
+        """State of each node, by name."""
         return {node["id"]: node["state"] for node in self.ask("pool", "--json") or []}
 
     def trial(self, lose: Callable[[str], float]) -> dict[str, Any]:
-        """One gang, one lost host; then the host is made whole again."""
+        """Run a gang, lose a host, read the receipt, and let the host join again."""
         self.count += 1
         name = f"gang-{self.count}"
         submit = [
@@ -156,8 +156,8 @@ class Cloud:
         ]
         self.ask(*submit)
         until(lambda: self.job(name)["status"]["step"] >= 40, within_s=180)
-        places = {rank["node"] for rank in self.job(name)["status"]["ranks"]}
-        victim = max(places)  # never h1: control is there
+        rank_nodes = {rank["node"] for rank in self.job(name)["status"]["ranks"]}
+        victim = max(rank_nodes)  # never h1, which runs control
         at = lose(victim)
         until(lambda: bool(self.ask("jobs", "receipts", name, "--json")), within_s=60)
         receipt = self.ask("jobs", "receipts", name, "--json")[0]
@@ -177,11 +177,11 @@ class Cloud:
         }
 
     def job(self, name: str) -> Any:
-        """As `karez jobs show`."""
+        """Get a job as JSON, as `karez jobs show` prints it."""
         return self.ask("jobs", "show", name, "--json")
 
     def ask(self, *words: str) -> Any:
-        """A karez command on the first host, answered as JSON; None if it is not."""
+        """Run a karez command on the first host. Returns its JSON, or None without valid JSON."""
         done = subprocess.run(
             [*hosts.inside("h1"), sys.executable, "-m", "karez.cli.main", *words],
             env={"KAREZ_HOME": str(self.home), "PATH": "/usr/bin:/bin"},
@@ -196,7 +196,7 @@ class Cloud:
 
 
 def until(condition: Callable[[], bool], *, within_s: float) -> None:
-    """Until a condition holds. Raises TimeoutError."""
+    """Wait until a condition holds. Raises TimeoutError."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
-"""What an idle cloud costs: CPU and memory of control and gateway, and how fast the CLI answers.
+"""Cost of an idle cloud: CPU and memory of control and gateway, and start time of the CLI.
 
 Claims: control + gateway < 2% of a core and < 250 MB; `karez --help` < 0.15 s; ready in < 8 s.
-No peer: absolute figures of this machine, with its load.
+There is no peer to compare with: the figures are absolute, for this machine and its load.
 """
 
 import json
@@ -21,7 +21,7 @@ WATCH_S = 20.0
 
 
 def main() -> None:
-    """Start a cloud, leave it alone, read its clocks."""
+    """Start a cloud, leave it idle, and read CPU times and memory."""
     with tempfile.TemporaryDirectory() as name:
         env = {**os.environ, "KAREZ_HOME": name}
         for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
@@ -33,7 +33,7 @@ def main() -> None:
         ready_s = time.monotonic() - before
         parts = json.loads((Path(name) / "cloud.json").read_text())["parts"]
         try:
-            time.sleep(15)  # the nursery's imports end
+            time.sleep(15)  # until the fork server has imported its modules
             rows = [idle_row(part, parts[part]) for part in ("control", "gateway")]
         finally:
             subprocess.run([*karez, "down"], env=env, check=True, capture_output=True)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def idle_row(name: str, pid: int) -> dict[str, object]:
-    """CPU over WATCH_S and proportional memory of one process."""
+    """Measure CPU over WATCH_S seconds and proportional memory of one process."""
     process = psutil.Process(pid)
     before = sum(process.cpu_times()[:2])
     time.sleep(WATCH_S)

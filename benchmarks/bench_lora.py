@@ -1,4 +1,4 @@
-"""LoRA fine-tune of the real 135 M model: once in peace, once with a rank killed five times.
+"""LoRA fine-tune of a 135 M model: once undisturbed, once with a rank killed five times.
 
 Losses of every step and the digest of the tuned model are compared; wall time of both. The model
 and the data come from the package registry once (`karez models import`).
@@ -14,7 +14,6 @@ from random import Random
 from bench_recovery import free_port
 from report import report
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.chaos import FaultSpec
 from karez.core.fault_injection import FaultKind
@@ -32,7 +31,7 @@ SETTINGS: dict[str, str | int | float | bool] = {
 
 
 def main() -> None:
-    """In a cloud of its own."""
+    """Run both in a temporary cloud."""
     with tempfile.TemporaryDirectory(prefix="kz-") as folder:
         os.environ["KAREZ_HOME"] = str(Path(folder) / "home")
         for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
@@ -49,7 +48,7 @@ def main() -> None:
 
 
 def karez(*words: str) -> None:
-    """Run a command. Raises CalledProcessError."""
+    """Run a karez command. Raises CalledProcessError."""
     import sys
 
     subprocess.run(
@@ -58,9 +57,9 @@ def karez(*words: str) -> None:
 
 
 def compare(client: Client) -> list[dict[str, object]]:
-    """Both runs, and whether they came to the same."""
-    model = client.call(calls.artifact("smollm2-135m-instruct")).id
-    data = client.call(calls.artifact("intent-router")).id
+    """Run both jobs, and compare losses and final models."""
+    model = client.artifact("smollm2-135m-instruct").id
+    data = client.artifact("intent-router").id
     spec = JobSpec(
         name="lora",
         kind=WorkloadKind.TRAIN,
@@ -77,17 +76,15 @@ def compare(client: Client) -> list[dict[str, object]]:
         at = (kill + 1) * STEPS // (KILLS + 1)
         while (now := client.job(job.id)).status.step < at or now.state != State.RUNNING:
             time.sleep(0.1)
-        client.call(
-            calls.inject_faults(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))])
-        )
-        while len(client.call(calls.receipts(job.id))) <= kill:
+        client.inject_faults(job.id, [FaultSpec(what=FaultKind.KILL, rank=chance.randrange(2))])
+        while len(client.receipts(job.id)) <= kill:
             time.sleep(0.1)
     done = client.wait(job.id)
     losses = [
-        {(row.step, row.rank): row.loss for row in client.call(calls.metrics(one.id, -1))}
+        {(row.step, row.rank): row.loss for row in client.metrics(one.id, -1)}
         for one in (calm, done)
     ]
-    receipts = client.call(calls.receipts(job.id))
+    receipts = client.receipts(job.id)
     models = [one.status.outputs["model"] for one in (calm, done)]
     return [
         row("undisturbed", calm, losses[0], 0, 0.0, same=True),
@@ -111,7 +108,7 @@ def row(
     *,
     same: bool,
 ) -> dict[str, object]:
-    """One line of the table."""
+    """Make one row of the report."""
     return {
         "what": what,
         "wall_s": round((job.ended_at or 0.0) - (job.started_at or 0.0), 1),

@@ -1,8 +1,8 @@
-"""How fast a repository is scanned and rewritten: karez, grep, and libcst's own codemod runner.
+"""Speed of scanning and rewriting a repository: karez, grep, and libcst's codemod runner.
 
-The repository is made here: FILES (400) files of about 100 lines, every second of which mentions
+The repository is generated: FILES (400) files of about 100 lines, every second of which mentions
 CUDA. All run on one core. grep only finds lines; libcst's runner renames three calls, with names
-resolved; karez examines all of its rules. Peak memory is that of karez on the repository and on one
+resolved; karez checks all of its rules. Peak memory is that of karez on the repository and on one
 four times as large.
 """
 
@@ -54,7 +54,7 @@ class Rename(VisitorBasedCodemodCommand):
 
 
 def main() -> None:
-    """Each once; CPU time of the process and its children."""
+    """Run each tool once, and measure CPU time of the process and its children."""
     with tempfile.TemporaryDirectory(prefix="kz-") as name:
         folder = Path(name)
         lines = make(folder / "repository", FILES)
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def make(root: Path, files: int) -> int:
-    """A repository; its lines."""
+    """Generate a repository. Returns its number of lines."""
     lines = 0
     for number in range(files):
         path = root / f"p{number % 20}" / f"m{number}.py"
@@ -122,7 +122,7 @@ def make(root: Path, files: int) -> int:
 
 
 def timed(words: list[str], folder: Path) -> tuple[float, float, int]:
-    """Wall and CPU seconds of a command, and its peak memory in MB."""
+    """Run a command. Returns wall seconds, CPU seconds and peak memory in MB."""
     env = {**os.environ, "PYTHONPATH": str(folder)}
     began = time.monotonic()
     process = subprocess.Popen(

@@ -1,7 +1,8 @@
-"""How full fractional packing gets on openb, beside the published figures of its authors.
+"""Fractional packing of the openb trace, compared with its authors' published figures.
 
 Needs the trace: KAREZ_TRACES (default ../shared/traces). Published: mean of seeds 42-51 of the
-artifact of Q. Weng et al., USENIX ATC 2023 (expected_results); ours are ten random orders too.
+artifact of Q. Weng et al., USENIX ATC 2023 (expected_results); the benchmark uses ten random
+orders, too.
 """
 
 import time
@@ -22,7 +23,7 @@ SEEDS = tuple(range(42, 52))
 
 
 def main() -> None:
-    """Every mix under every policy."""
+    """Pack every mix with every policy."""
     folder = traces("openb")
     with (folder / "openb_node_list_gpu_node.csv").open() as file:
         nodes = openb.read_nodes(file, "nodes")

@@ -1,7 +1,7 @@
 """Job completion times on Philly's eleven busiest projects at a quarter of their nodes.
 
 Needs the trace: KAREZ_TRACES (default ../shared/traces). All policies in one run, as ratios to
-FIFO; the peers' orders stand in the same desk and differ only in their rules.
+FIFO; the peers' policies run in the same scheduling engine and differ only in their rules.
 """
 
 import time
@@ -24,7 +24,7 @@ RUNS = (
 
 
 def main() -> None:
-    """FIFO first; the others beside it."""
+    """Replay the trace with each policy; FIFO first, as the base of the ratios."""
     nodes = inventories.read_inventory(INVENTORY.read_text(), str(INVENTORY))
     busiest = {node.labels["project"] for node in nodes}
     with (traces("philly") / "philly.csv").open() as file:

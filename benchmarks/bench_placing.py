@@ -1,7 +1,7 @@
-"""How fast placing is: 12,500 nodes of 8 devices, the 151 worker shapes of openb, one core.
+"""Placement speed: 12,500 nodes of 8 devices, the 151 worker shapes of openb, one core.
 
-Rates of others, with their conditions, are in docs/scheduling.md: they place through an API
-server and bind, which this does not.
+docs/scheduling.md has the rates of other schedulers and their conditions: they place through an API
+server and bind pods; this benchmark does not.
 """
 
 import time
@@ -31,7 +31,7 @@ STEPS = 40_000
 
 
 def churn(policy: Policy, shapes: list[Shape], chance: np.random.Generator) -> dict[str, object]:
-    """At 88% load, one leaves and one comes, again and again."""
+    """Measure the rate of placements at 88% load: release a worker, place a worker, repeat."""
     rows = [
         Row(
             name=f"n{n:05d}",
@@ -68,7 +68,7 @@ def churn(policy: Policy, shapes: list[Shape], chance: np.random.Generator) -> d
 def step(
     selector: NodeSelector, inventory: Inventory, shape: Shape, live: list[tuple[int, Shape, int]]
 ) -> bool:
-    """Place one if it fits."""
+    """Place one worker. Returns whether it fits."""
     found = selector.select(shape)
     if found is None:
         return False
@@ -77,7 +77,7 @@ def step(
 
 
 def big_pool(chance: np.random.Generator) -> Pool:
-    """100,000 devices in supernodes of 48 nodes, 55% of the nodes busy."""
+    """Make a pool of 100,000 devices in supernodes of 48 nodes, 55% of the nodes busy."""
     devices = tuple(Device(kind=DeviceKind.NPU, index=index) for index in range(WIDTH))
     nodes = [
         Node(id=NodeId(f"n{n:05d}"), address="", devices=devices, supernode=f"s{n // SUPERNODE}")
@@ -89,7 +89,7 @@ def big_pool(chance: np.random.Generator) -> Pool:
 
 
 def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
-    """A gang of 1,024 devices; its supernodes against the optimum; the fork of the pool."""
+    """Place a gang of 1,024 devices; compare its supernodes with the optimum; fork the pool."""
     gang = GangSpec(
         min=128,
         want=128,
@@ -137,7 +137,7 @@ def gangs(chance: np.random.Generator) -> list[dict[str, object]]:
 
 
 def cp_sat(room: list[int], workers: int) -> int | None:
-    """The fewest supernodes that hold the workers, from OR-Tools; None where it is absent."""
+    """Compute the fewest supernodes that hold the workers; None without OR-Tools."""
     try:
         from ortools.sat.python import cp_model
     except ModuleNotFoundError:
@@ -154,13 +154,13 @@ def cp_sat(room: list[int], workers: int) -> int | None:
 
 
 def explaining() -> dict[str, object]:
-    """Everything in a line of 1,000 explained at once: 40 shapes, three projects, 100 nodes."""
+    """Explain a queue of 1,000 workloads: 40 shapes, three projects, 100 nodes."""
     devices = tuple(Device(kind=DeviceKind.NPU, index=index) for index in range(WIDTH))
     nodes = [
         Node(id=NodeId(f"n{n:03d}"), address="", devices=devices, supernode=f"s{n // 12}")
         for n in range(100)
     ]
-    line = [
+    queue = [
         PendingWorkload(
             id=WorkloadId(f"j{n}"),
             project=f"p{n % 3}",
@@ -178,9 +178,9 @@ def explaining() -> dict[str, object]:
     spent = []
     for _ in range(5):
         before = time.process_time()
-        answers = explain_all(Snapshot(nodes=nodes, waiting=line), now=1000.0)
+        answers = explain_all(Snapshot(nodes=nodes, waiting=queue), now=1000.0)
         spent.append(time.process_time() - before)
-        assert len(answers) == len(line)
+        assert len(answers) == len(queue)
         assert all(why.changes for why in answers.values())
     return {
         "what": "1,000 waiting workloads explained",
@@ -190,7 +190,7 @@ def explaining() -> dict[str, object]:
 
 
 def main() -> None:
-    """All of it on one core."""
+    """Run all measurements on one core."""
     chance = np.random.default_rng(1)
     with (traces("openb") / "openb_pod_list_default.csv").open() as file:
         pods = openb.read_pods(file, "pods")

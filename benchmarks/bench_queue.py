@@ -1,7 +1,7 @@
 """2,000 queued jobs: CPU time of a submit, of a listing and of a scheduler pass.
 
 Claims: submit < 20 ms CPU in control, `jobs list` < 0.3 s, scheduler pass < 100 ms.
-No peer: the figures are karez's own, in CPU time of one process.
+There is no peer to compare with: the figures are CPU time of one process.
 """
 
 import gc
@@ -35,12 +35,12 @@ JOBS = 2000
 
 
 def main() -> None:
-    """Fill a queue and measure."""
+    """Fill a queue, and measure submits, listings and scheduler passes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = SqlStore(f"sqlite:///{folder / 'k.db'}")
         clock = SteadyClock()
-        asked = Scheduler(store, clock)
+        api_scheduler = Scheduler(store, clock)
         cloud = Cloud(
             store=store,
             blobs=FsspecBlobs(str(folder / "b")),
@@ -49,7 +49,9 @@ def main() -> None:
             settings=Settings(),
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
-            places=PoolService(store=store, clock=clock, scheduler=asked, wake=lambda: None),
+            places=PoolService(
+                store=store, clock=clock, scheduler=api_scheduler, wake=lambda: None
+            ),
             recovery=RecoveryService(
                 store=store,
                 clock=clock,
@@ -61,7 +63,7 @@ def main() -> None:
         headers = {"authorization": f"Bearer {first_start(cloud)}"}
         app = create_app(cloud)
         app.state.loops_alive = lambda: True
-        # full nodes: everything waits, which is the costly case
+        # no worker fits: everything waits, which is the costly case
         devices = tuple(Device(kind=DeviceKind.NPU, index=index, milli=1) for index in range(8))
         nodes = [Node(id=NodeId(f"n{n}"), address="", devices=devices) for n in range(100)]
         store.pool.record_nodes(nodes, now=clock.now())
@@ -79,7 +81,7 @@ def main() -> None:
                 lists.append(time.process_time() - before)
                 assert len(shown) == JOBS
         gc.collect()
-        gc.freeze()  # as control does; and the client's leftovers in this process are not control's
+        gc.freeze()  # as control does; garbage of the client in this process does not count
         scheduler = Scheduler(store, clock)
         passes = []
         for number in range(9):
@@ -109,7 +111,7 @@ def main() -> None:
 
 
 def ms(seconds: list[float]) -> float:
-    """Median in milliseconds."""
+    """Median of seconds, in milliseconds."""
     return round(median(seconds) * 1000, 2)
 
 

@@ -1,8 +1,8 @@
-"""Nobody is killed by mistake: a gang on a machine with far more to do than it can.
+"""False alarms of failure detection: a gang on an overloaded machine.
 
 A gang of four ranks trains for MINUTES (30) while LOAD (8) processes compute as fast as they can,
-in bursts: at times nothing runs, at times everything does. Nothing is wrong, so each receipt, each
-report and each restart is a false alarm. The load average says how hard it was.
+in bursts. No fault is injected, so each receipt and each restart is a false alarm. The report
+includes the load average.
 """
 
 import os
@@ -17,19 +17,18 @@ from typing import Any
 from bench_recovery import free_port
 from report import report
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import JobSpec
 from karez.core.workloads import State, WorkloadKind
 
 MINUTES, LOAD = float(os.environ.get("MINUTES", "30")), int(os.environ.get("LOAD", "8"))
-BURN = "import time,random\nwhile True:\n e=time.time()+random.uniform(1,20)\n while time.time()<e: pass\n time.sleep(random.uniform(0,2))"  # noqa: E501
+BURN = "import time,random\nwhile True:\n e=time.time()+random.uniform(1,20)\n while time.time()<e: pass\n time.sleep(random.uniform(0,2))"  # noqa: E501 - one line of code for `python -c`
 RANKS = 4
 
 
 def main() -> None:
-    """In a cloud of its own."""
+    """Run the gang in a temporary cloud."""
     with tempfile.TemporaryDirectory(prefix="kz-") as folder:
         os.environ["KAREZ_HOME"] = str(Path(folder) / "home")
         for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
@@ -48,7 +47,7 @@ def main() -> None:
 
 
 def watch(client: Client) -> dict[str, Any]:
-    """Train for a while; what was taken for a fault."""
+    """Train for MINUTES, and count recoveries and restarts."""
     spec = JobSpec(
         name="quiet",
         kind=WorkloadKind.TRAIN,
@@ -63,8 +62,8 @@ def watch(client: Client) -> dict[str, Any]:
         time.sleep(10)
         loads.append(os.getloadavg()[0])
     now = client.job(job.id)
-    receipts = client.call(calls.receipts(job.id))
-    client.call(calls.cancel(job.id))
+    receipts = client.receipts(job.id)
+    client.cancel(job.id)
     return {
         "minutes": MINUTES,
         "burners": LOAD,

@@ -1,12 +1,12 @@
 """kill -9 of one of four ranks: karez, torchrun elastic, Ray Train and torchft, one model, one run.
 
-Measured alike for all four, from outside: the time from the kill until all ranks have completed
+All four are measured alike, from outside: the time from the kill until all ranks have completed
 a step that none had completed before it, and until those that were not killed have; and how many
 steps were done again. karez's gang and torchft's are killed KILLS times in a row (50), the others,
-which start anew each time, RUNS times (3). torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to
+which start again each time, RUNS times (3). torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to
 recover with gloo at all (torch 2.13). torchft goes on without the killed rank: the steps until it
-is back are made from three quarters of the batch. It is installed beside the environment, for its
-needs differ from Ray's pins.
+is back are made from three quarters of the batch. It is installed in a separate folder, because
+its requirements conflict with Ray's.
 """
 
 import os
@@ -26,15 +26,15 @@ from report import report
 HERE = Path(__file__).parent
 STEPS, KILL_AT, RUNS = 400, 55, int(os.environ.get("RUNS", "3"))
 RANKS, KILLS, APART = 4, int(os.environ.get("KILLS", "50")), 12
-"""Ranks; kills of one karez gang; steps between two of them."""
+"""Ranks of a gang; kills of one gang; steps between two kills."""
 LASTING = ("karez", "torchft")
-"""Ways that can be killed again and again."""
+"""Frameworks whose gang is killed many times in one run."""
 TORCHFT = "torchft-nightly==2026.10.26"
 Row = tuple[int, float, int]
 
 
 def main() -> None:
-    """Four ways, taking turns."""
+    """Measure the four frameworks, taking turns."""
     ways: dict[str, Callable[[Path], Callable[[], None]]] = {
         "karez": start_karez,
         "torchrun": start_torchrun,
@@ -77,7 +77,8 @@ def measure(folder: Path, after: int, rank: int) -> tuple[float, float, int]:
     """Kill a rank after a step.
 
     Returns:
-        Seconds until all ranks are past it, until the others are, and the most steps done again.
+        Seconds until all ranks are past the step, seconds until the surviving ranks are, and the
+        most steps that a rank repeated.
     """
     ranks = range(RANKS)
     wait(lambda: min(last(folder, r)[0] for r in ranks) >= after, within_s=240)
@@ -101,9 +102,9 @@ def measure(folder: Path, after: int, rank: int) -> tuple[float, float, int]:
 
 
 def rows(folder: Path, rank: int, since: int = 0) -> list[Row]:
-    """What a rank has written: (step, time, pid), from a place in its file on.
+    """Read the rows (step, time, pid) that a rank has written, from an offset in its file.
 
-    Only what is new is read: who measures on two cores must not compute beside those it measures.
+    Only new rows are read, so that measuring takes little CPU time from the measured ranks.
     """
     path = folder / f"rank-{rank}"
     if not path.exists():
@@ -120,7 +121,7 @@ def rows(folder: Path, rank: int, since: int = 0) -> list[Row]:
 
 
 def last(folder: Path, rank: int) -> Row:
-    """The newest row of a rank."""
+    """Read the newest row of a rank."""
     path = folder / f"rank-{rank}"
     size = path.stat().st_size if path.exists() else 0
     found = rows(folder, rank, max(0, size - 256))
@@ -128,7 +129,7 @@ def last(folder: Path, rank: int) -> Row:
 
 
 def wait(condition: Callable[[], bool], *, within_s: float) -> None:
-    """Until a condition holds. Raises TimeoutError."""
+    """Wait until a condition holds. Raises TimeoutError."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:
@@ -137,7 +138,7 @@ def wait(condition: Callable[[], bool], *, within_s: float) -> None:
 
 
 def start_torchrun(folder: Path) -> Callable[[], None]:
-    """Torchrun elastic."""
+    """Start torchrun elastic. Returns a function that stops it."""
     env = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,
@@ -156,14 +157,14 @@ def start_torchrun(folder: Path) -> Callable[[], None]:
 
 
 def start_ray_train(folder: Path) -> Callable[[], None]:
-    """Ray Train on a local Ray."""
+    """Start Ray Train on a local Ray. Returns a function that stops it."""
     env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     command = [sys.executable, str(HERE / "recovery_peers.py"), "ray", str(folder), str(STEPS)]
     return stopper(subprocess.Popen(command, env=env, stdout=DEVNULL, stderr=DEVNULL))
 
 
 def start_karez(folder: Path) -> Callable[[], None]:
-    """A cloud of its own, and one job in it."""
+    """Start a temporary cloud with one job. Returns a function that stops the cloud."""
     env = {**os.environ, "KAREZ_HOME": str(folder / "home")}
     for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
         env[f"KAREZ_{part}"] = str(free_port())
@@ -195,7 +196,7 @@ def start_karez(folder: Path) -> Callable[[], None]:
 
 
 def start_torchft(folder: Path) -> Callable[[], None]:
-    """A lighthouse and four replica groups of one rank."""
+    """Start torchft: a lighthouse and four replica groups of one rank. Returns a stop function."""
     apart = Path(sys.prefix) / "torchft"
     if not (apart / "torchft").exists():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(apart)]
@@ -216,7 +217,7 @@ def start_torchft(folder: Path) -> Callable[[], None]:
 
 
 def stopper(process: "subprocess.Popen[bytes]") -> Callable[[], None]:
-    """Ends a process and everything it started."""
+    """Make a function that ends a process and all its descendants."""
 
     def stop() -> None:
         import psutil
@@ -236,11 +237,11 @@ def stopper(process: "subprocess.Popen[bytes]") -> Callable[[], None]:
 
 
 def done(_: object) -> None:
-    """Nothing more."""
+    """Discard a value, so that a lambda returns None."""
 
 
 def free_port() -> int:
-    """A port that is free now."""
+    """Find a free TCP port on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 

@@ -1,8 +1,9 @@
-"""Services and elastic training on one pool, beside each on nodes of its own.
+"""Services and elastic training on one pool, compared with separate nodes.
 
 Needs the traces: KAREZ_TRACES (default ../shared/traces): an hour of Azure's LLM conversations
-(2023) and ServeGen's small language models (several days). What one replica serves is our
-assumption, chosen so that the peak takes about half the pool; headroom 1.2 in all runs.
+(2023) and ServeGen's small language models (several days). The load that one
+replica serves is an assumption, chosen so that the peak takes about half the pool; headroom is 1.2
+in all runs.
 """
 
 import gzip
@@ -20,7 +21,7 @@ GPU = ResourceRequest(kind=DeviceKind.GPU)
 
 
 def main() -> None:
-    """Both traces."""
+    """Simulate both traces."""
     rows: list[dict[str, object]] = []
     for name, path, rate, nodes in (
         ("Azure conversations", "azure_llm_2023/AzureLLMInferenceTrace_conv.csv", 500.0, 8),

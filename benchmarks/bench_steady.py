@@ -1,9 +1,9 @@
-"""What it costs to keep every step: CPU time of training in a session, A/B within one run.
+"""Cost of a snapshot at every step: CPU time of training in a session, A/B within one run.
 
-One gang of four ranks in one process tree; six steps with everything kept, six with nothing kept,
-and so on: snapshot, checksum and comparison are left out in the B steps. CPU time of all ranks is
-summed over each block; the medians of the blocks are compared. What is kept costs the same however
-long the step is, so the share is measured over steps of several lengths.
+A gang of four ranks alternates between six steps with snapshots and six steps without: snapshot,
+checksum and comparison are left out in the B steps. CPU time of all ranks is summed over each
+block; the medians of the blocks are compared. A snapshot costs the same however long the step is,
+so the share is measured over steps of several lengths.
 """
 
 import json
@@ -25,12 +25,12 @@ SIZES = (
     (504, 5040, "0.5 M parameters, replicated", "ddp"),
     (1700, 425, "8.7 M parameters, sharded", "sharded"),
 )
-"""Width, rows of a batch, what it is, mode."""
+"""Layer width, rows of a batch, description, mode."""
 BLOCKS = int(os.environ.get("BLOCKS", "16"))
 
 
 def main() -> None:
-    """Each size once."""
+    """Measure each size once."""
     rows = []
     for width, batch, name, mode in SIZES:
         with tempfile.TemporaryDirectory(prefix="kz-") as folder:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(folder: Path, width: int, batch: int, mode: str) -> dict[str, object]:
-    """One gang in a cloud of its own; the ranks write what each block of steps took."""
+    """Run a gang in a temporary cloud; the ranks write CPU and wall time of each block."""
     env = {**os.environ, "KAREZ_HOME": str(folder / "home")}
     for part in ("PORT", "GATEWAY_PORT", "RAY_PORT"):
         env[f"KAREZ_{part}"] = str(free_port())

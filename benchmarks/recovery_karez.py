@@ -1,4 +1,4 @@
-"""The same training in a karez session: no checkpoint, a commit at each step."""
+"""Training of bench_recovery in a karez session: no checkpoint, a commit at each step."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from karez import training
 
 
 def main() -> None:
-    """FOLDER and STEPS from the job's settings."""
+    """Train with folder and steps from the job's settings."""
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
     sys.path.insert(0, str(settings["here"]))
     from recovery_peers import model

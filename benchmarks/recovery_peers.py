@@ -1,4 +1,4 @@
-"""The same training under torchrun elastic and under Ray Train: a checkpoint every 20 steps.
+"""Training of bench_recovery under torchrun elastic and Ray Train: a checkpoint every 20 steps.
 
 Run as `torchrun ... recovery_peers.py FOLDER STEPS`, or through `ray_train(FOLDER, STEPS)`. Each
 rank appends `step time pid` to FOLDER/rank-N after every step.
@@ -17,7 +17,7 @@ EVERY = 20
 
 
 def model() -> torch.nn.Module:
-    """0.5 M parameters."""
+    """Make a model of 0.5 M parameters."""
     torch.manual_seed(0)
     return torch.nn.Sequential(
         torch.nn.Linear(256, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 256)
@@ -25,7 +25,7 @@ def model() -> torch.nn.Module:
 
 
 def train(folder: Path, steps: int, rank: int) -> None:
-    """Plain data-parallel steps with a checkpoint on the local disk."""
+    """Train data-parallel with checkpoints on the local disk."""
     net = model()
     parallel = torch.nn.parallel.DistributedDataParallel(net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
@@ -54,7 +54,7 @@ def train(folder: Path, steps: int, rank: int) -> None:
 
 
 def ray_train(folder: Path, steps: int) -> Callable[[], object]:
-    """A Ray Train run of the same, to be called in a process of its own."""
+    """Make a Ray Train run; call the result in a separate process."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -78,7 +78,7 @@ def ray_train(folder: Path, steps: int) -> Callable[[], object]:
 
 
 def main() -> None:
-    """As torchrun starts it, or `ray FOLDER STEPS`."""
+    """Run as a rank of torchrun, or with `ray FOLDER STEPS` as the driver of Ray Train."""
     if sys.argv[1] == "ray":
         import ray
 

@@ -1,7 +1,7 @@
-"""The same training under torchft: four replica groups of one rank each, state from a peer.
+"""Training of bench_recovery under torchft: four replica groups of one rank, state from a peer.
 
 Run as `recovery_torchft.py lighthouse PORT`, and `recovery_torchft.py rank FOLDER STEPS RANK PORT`
-for each rank. torchft restarts nothing itself: `rank` starts its worker again whenever that dies.
+for each rank. torchft restarts nothing itself: `rank` restarts its worker whenever the worker dies.
 Like the others, a worker appends `step time pid` to FOLDER/rank-N after every step.
 """
 
@@ -18,7 +18,7 @@ from recovery_peers import model
 
 
 def serve(port: int) -> None:
-    """The lighthouse, with limits short enough for a fast recovery."""
+    """Run the lighthouse, with limits short enough for a fast recovery."""
     from torchft.coordination import LighthouseServer
 
     _ = LighthouseServer(
@@ -32,13 +32,13 @@ def serve(port: int) -> None:
 
 
 def keep_alive(words: list[str]) -> None:
-    """Start a worker again as soon as it ends badly, as a launcher would."""
+    """Restart a worker as soon as it fails, as a launcher would."""
     while subprocess.run([sys.executable, __file__, "work", *words], check=False).returncode:
         pass
 
 
 def work(folder: Path, steps: int, rank: int, port: int) -> None:
-    """Steps that count when every group that lives agrees."""
+    """Train; a step counts when all live groups commit it."""
     from torchft import DistributedDataParallel, Manager, Optimizer, ProcessGroupGloo
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What every benchmark prints: a table for people, one JSON object for machines."""
+"""Print the result of a benchmark: a table for people, one JSON object for machines."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def report(name: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def traces(name: str) -> Path:
-    """A folder of the traces; ends the benchmark with a reason where there is none."""
+    """Find a folder of traces; exit with a message if the folder does not exist."""
     default = Path(__file__).parent.parent.parent / "shared" / "traces"
     folder = Path(os.environ.get("KAREZ_TRACES", default)) / name
     if not folder.exists():

@@ -1,4 +1,4 @@
-"""A session that keeps every step of one block and none of the next; writes what blocks took."""
+"""Training of bench_steady: blocks with and without snapshots, in turn; writes their times."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from karez.runtime.training_state import pack, size_of
 
 
 def main() -> None:
-    """FOLDER, width, mode and blocks from the job's settings."""
+    """Train with folder, width, mode and blocks from the job's settings."""
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
     width, block, mode = settings["width"], settings["block"], settings["mode"]
     with training.session(seed=1) as run:

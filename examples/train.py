@@ -1,4 +1,4 @@
-"""A training script of your own: kill any of its ranks, and the losses stay the same.
+"""A training script that survives lost ranks: kill any rank, and the losses stay the same.
 
 karez jobs submit --kind train --workers 2 --code examples -- python train.py
 """

@@ -53,7 +53,7 @@ def lines_of(used: Seconds, budgets: Seconds) -> list[str]:
             if took is not None and given is not None and took > given:
                 warnings.append(
                     f"WARNING: {tier} tests of {room} took {took:.1f} s of {given:g} s:"
-                    " make one quicker, or a story or deep; or change the shares in tests/budgets.toml"
+                    " make one quicker, or a story, or deep; or share tests/budgets.toml out again"
                 )
         lines.append(f"{room:<12}" + "".join(f"{cell:>16}" for cell in cells).rstrip())
     totals = [

@@ -1,4 +1,4 @@
-"""The command line in this process, before the real API on loopback."""
+"""Run the command line in this process against the real API on loopback."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ __all__ = ["api"]
 
 @dataclass
 class Done:
-    """What a command printed, and how it ended."""
+    """Output and exit code of a command."""
 
     code: int
     out: str
@@ -66,7 +66,7 @@ def karez(
             point(url, key or api.admin)
         with pytest.raises(SystemExit) as end:
             main(words)
-        said = capsys.readouterr()
-        return Done(code=int(end.value.code or 0), out=said.out, err=said.err)
+        printed = capsys.readouterr()
+        return Done(code=int(end.value.code or 0), out=printed.out, err=printed.err)
 
     return run

@@ -69,7 +69,7 @@ def test_help_is_the_same_in_process_and_imports_no_command() -> None:
         (["projects", "quota", "p", "npu=many"], 2, "Write limits like"),
     ],
 )
-def test_misuse_is_told_apart_and_says_what_to_change(
+def test_misuse_exits_with_2_and_names_the_fix(
     words: list[str], code: int, says: str, tmp_path: Path
 ) -> None:
     done = karez(*words, home=tmp_path)
@@ -78,7 +78,7 @@ def test_misuse_is_told_apart_and_says_what_to_change(
     assert "Traceback" not in done.stderr
 
 
-def test_no_cloud_is_a_sentence_and_a_next_step(tmp_path: Path) -> None:
+def test_without_a_cloud_the_error_names_karez_up(tmp_path: Path) -> None:
     done = karez("jobs", "cancel", "x", home=tmp_path)
     assert done.returncode == 1
     assert "karez does not answer at http://127.0.0.1:1." in done.stderr
@@ -86,7 +86,7 @@ def test_no_cloud_is_a_sentence_and_a_next_step(tmp_path: Path) -> None:
     assert karez("down", home=tmp_path).returncode == 0
 
 
-def test_the_pool_is_drawn_supernode_by_supernode() -> None:
+def test_pool_map_groups_nodes_by_supernode() -> None:
     def node(name: str, block: str, state: NodeState = NodeState.READY) -> Node:
         devices = tuple(Device(kind=DeviceKind.NPU, index=index) for index in range(4))
         return Node(id=NodeId(name), address="", devices=devices, supernode=block, state=state)
@@ -103,7 +103,7 @@ def test_the_pool_is_drawn_supernode_by_supernode() -> None:
     assert pool_map([big], {}) == ["  big  " + "·" * 64]
 
 
-def test_the_curve_falls_from_left_to_right() -> None:
+def test_loss_curve_falls_with_the_losses_and_fits_the_width() -> None:
     drawn = curve([4.0, 2.0, 1.0, 0.5])
     assert "4.000" in drawn.splitlines()[0]
     assert drawn.splitlines()[0].endswith("█   ")

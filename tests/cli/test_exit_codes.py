@@ -1,4 +1,4 @@
-"""0 done, 1 refused or failed, 2 misused: whether karez or the API says so (docs/errors.md)."""
+"""Exit codes: 0 done, 1 refused or failed, 2 misused (docs/errors.md)."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from tests.loopback import served
 from tests.server.test_api import Api
 
 
-def test_a_command_that_works_ends_with_0(karez: Karez) -> None:
+def test_success_exits_with_0(karez: Karez) -> None:
     done = karez("jobs", "submit", "--name", "hello", "--", "echo", "hi")
     assert (done.code, done.err) == (0, "")
     assert "follow it with: karez logs -f hello" in done.out
@@ -31,14 +31,14 @@ def test_a_command_that_works_ends_with_0(karez: Karez) -> None:
         (("projects", "create", "default"), "There is a project 'default' already."),
     ],
 )
-def test_what_the_api_refuses_ends_with_1(karez: Karez, words: tuple[str, ...], says: str) -> None:
+def test_an_api_error_exits_with_1(karez: Karez, words: tuple[str, ...], says: str) -> None:
     done = karez(*words)
     assert done.code == 1, done.err
     assert says in done.err
     assert done.out == ""
 
 
-def test_a_key_that_may_not_ends_with_1(karez: Karez, api: Api) -> None:
+def test_a_key_without_the_role_exits_with_1(karez: Karez, api: Api) -> None:
     viewer = karez("jobs", "submit", "--", "true", key=api.key(Role.VIEWER))
     assert viewer.code == 1
     assert "This needs role member" in viewer.err
@@ -47,7 +47,7 @@ def test_a_key_that_may_not_ends_with_1(karez: Karez, api: Api) -> None:
     assert "The API key is missing, unknown or revoked." in wrong.err
 
 
-def test_a_bad_request_ends_with_2_whoever_finds_it(karez: Karez, api: Api) -> None:
+def test_a_bad_request_exits_with_2_from_client_and_from_api(karez: Karez, api: Api) -> None:
     api.cloud.store.pool.record_nodes([cpu_node("n", 2)], now=1.0)
     found_there = karez("jobs", "submit", "--each", "cpu=64", "--", "true")
     assert found_there.code == 2, found_there.err
@@ -63,7 +63,7 @@ def test_a_bad_request_ends_with_2_whoever_finds_it(karez: Karez, api: Api) -> N
     ("code", "status", "exit_code"),
     [("bad-request", 422, 2), ("quota-exceeded", 409, 1), ("teapot", 418, 1)],
 )
-def test_an_api_of_another_version_ends_with_the_same_codes(
+def test_unknown_api_errors_exit_with_the_same_codes(
     point: Callable[[str, str], None],
     capsys: pytest.CaptureFixture[str],
     code: str,
@@ -85,7 +85,7 @@ def test_an_api_of_another_version_ends_with_the_same_codes(
     assert capsys.readouterr().err == "No.\nAsk again.\n"
 
 
-def test_options_win_over_the_file_up_to_the_api(
+def test_submitted_job_has_options_in_place_of_file_values(
     karez: Karez, api: Api, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file = tmp_path_factory.mktemp("job") / "job.toml"

@@ -39,7 +39,7 @@ def busy(karez: Karez, api: Api, url: str, tmp_path: Path) -> Karez:
 
 
 @pytest.mark.parametrize("command", sorted(SHAPES))
-def test_what_scripts_read_keeps_its_shape(busy: Karez, command: str) -> None:
+def test_json_output_keeps_its_shape(busy: Karez, command: str) -> None:
     done = busy(*command.split(), "--json")
     assert done.code == 0, done.err
     assert shape(json.loads(done.out)) == SHAPES[command]

@@ -68,7 +68,7 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_command_alone_is_a_job_with_the_defaults_that_help_shows() -> None:
+def test_a_command_without_options_is_a_job_with_defaults() -> None:
     assert described("--", "python", "a/Train_it.py") == JobSpec(
         name="train_it", command=("python", "a/Train_it.py")
     )
@@ -107,7 +107,7 @@ def test_every_option_reaches_the_job() -> None:
     )
 
 
-def test_a_file_alone_is_the_job_that_it_describes(file: str) -> None:
+def test_a_file_without_options_is_the_parsed_job(file: str) -> None:
     assert described("-f", file) == parse_job(FILE)
 
 
@@ -142,7 +142,7 @@ def test_a_file_alone_is_the_job_that_it_describes(file: str) -> None:
         ("--recipe evaluate", "recipe", "evaluate"),
     ],
 )
-def test_an_option_wins_over_the_file_and_leaves_the_rest(
+def test_an_option_replaces_its_value_of_the_file_only(
     file: str, words: str, part: str, value: object
 ) -> None:
     spec = described("-f", file, *words.split())
@@ -153,7 +153,7 @@ def test_an_option_wins_over_the_file_and_leaves_the_rest(
         assert getattr(spec, name) == getattr(kept, name), name
 
 
-def test_all_options_win_over_a_file_as_if_there_were_none(file: str) -> None:
+def test_all_options_together_replace_every_value_of_the_file(file: str) -> None:
     alone = described(*ALL.split(), "--", "run")
     both = described("-f", file, *ALL.split(), "--", "run")
     tables = ("settings", "inputs", "env", "retry")
@@ -176,9 +176,7 @@ def test_all_options_win_over_a_file_as_if_there_were_none(file: str) -> None:
         ("--expected-duration 3h", "longer than max_duration"),
     ],
 )
-def test_what_contradicts_the_file_or_itself_is_refused(
-    file: str, words: str, complaint: str
-) -> None:
+def test_contradictory_options_are_refused(file: str, words: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         described("-f", file, *words.split())
 

@@ -22,11 +22,11 @@ class QuickClient(Client):
 
     at = 0.0
 
-    def _do(self, step: Step) -> object:
+    def _perform(self, step: Step) -> object:
         if isinstance(step, Pause):
             self.at += step.seconds
             return self.at
-        return super()._do(step)
+        return super()._perform(step)
 
 
 class QuickAsyncClient(AsyncClient):
@@ -34,15 +34,15 @@ class QuickAsyncClient(AsyncClient):
 
     at = 0.0
 
-    async def _do(self, step: Step) -> object:
+    async def _perform(self, step: Step) -> object:
         if isinstance(step, Pause):
             self.at += step.seconds
             return self.at
-        return await super()._do(step)
+        return await super()._perform(step)
 
 
 class Asker:
-    """Calls a method by name on one kind of client and gives its value, or a stream's items."""
+    """Calls a method by name on one kind of client, and returns its value or the stream's items."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -56,7 +56,7 @@ class Asker:
         return asyncio.run(self._later(transport, name, args, named))
 
     def ask_at(self, url: str, key: str, name: str, /, *args: Any, **named: Any) -> Any:
-        """As `ask`, over the network."""
+        """Call a method over the network."""
         if self.kind == "sync":
             with Client(url, key) as client:
                 value = getattr(client, name)(*args, **named)
@@ -89,7 +89,7 @@ class Asker:
 
 @pytest.fixture(params=["sync", "async"])
 def asker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Asker:
-    """Each test that asks runs on both clients; no cloud of this machine is found."""
+    """Run each test that uses this fixture on both clients, without a local cloud."""
     monkeypatch.setenv("KAREZ_HOME", str(tmp_path / "nobody"))
     return Asker(request.param)
 

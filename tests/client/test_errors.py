@@ -12,7 +12,7 @@ from tests.client.conftest import Asker
 from tests.server.test_api import Api
 
 
-def test_the_api_and_both_clients_agree_on_every_class(asker: Asker, api: Api, url: str) -> None:
+def test_api_errors_arrive_as_their_own_class(asker: Asker, api: Api, url: str) -> None:
     viewer = api.key(Role.VIEWER)
     with pytest.raises(NotFound) as missing:
         asker.ask_at(url, api.admin, "job", "nope")
@@ -29,7 +29,7 @@ def test_the_api_and_both_clients_agree_on_every_class(asker: Asker, api: Api, u
         asker.ask_at(url, api.admin, "add_project", Project(name="default"))
 
 
-def test_a_quota_is_an_error_with_its_numbers(asker: Asker, api: Api, url: str) -> None:
+def test_quota_error_has_project_and_kind(asker: Asker, api: Api, url: str) -> None:
     asker.ask_at(url, api.admin, "add_project", Project(name="small", quota={DeviceKind.CPU: 1000}))
     spec = JobSpec(name="x", project="small", command=("true",), gang=karez.gang("4"))
     with pytest.raises(karez.errors.QuotaExceeded) as refused:
@@ -74,7 +74,7 @@ def test_a_quota_is_an_error_with_its_numbers(asker: Asker, api: Api, url: str) 
         (405, {"code": "http", "title": "Method Not Allowed"}, "http", "Method Not Allowed", ""),
     ],
 )
-def test_what_this_version_does_not_know_keeps_the_apis_words(
+def test_unknown_errors_keep_the_text_of_the_api(
     asker: Asker, status: int, body: object, kind: str, what: str, hint: str
 ) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
@@ -90,9 +90,7 @@ def test_what_this_version_does_not_know_keeps_the_apis_words(
 
 
 @pytest.mark.parametrize("body", [b"<html>Welcome", b'[{"id": 3}]', b"\xff"])
-def test_an_answer_that_is_not_of_this_api_is_an_error_with_a_sentence(
-    asker: Asker, body: bytes
-) -> None:
+def test_an_unreadable_answer_raises_remote_with_a_hint(asker: Asker, body: bytes) -> None:
     with pytest.raises(Remote, match="The answer to GET /jobs cannot be read") as caught:
         asker.ask(lambda request: httpx.Response(200, content=body), "jobs")
     assert caught.value.kind == "unreadable"

@@ -24,7 +24,7 @@ SERVICE = Service(id=WorkloadId("svc-1"), spec=ServiceSpec(name="s", model="m", 
 
 
 class Script:
-    """Answers the same question with one value after the other; the last one stays."""
+    """Answers each request with the next value; the last value repeats."""
 
     def __init__(self, *values: object) -> None:
         self.values = [to_json(value) for value in values]
@@ -47,7 +47,7 @@ def service(*states: str, state: State = State.RUNNING, reason: str = "") -> Ser
     return replace(SERVICE, state=state, status=Status(ranks=ranks, reason=reason))
 
 
-def test_wait_looks_until_the_job_has_ended(asker: Asker) -> None:
+def test_wait_polls_until_the_job_has_ended(asker: Asker) -> None:
     cloud = Script(job(State.QUEUED), job(State.RUNNING), job(State.SUCCEEDED))
     seen: list[State] = []
     ended = asker.ask(cloud, "wait", "x", watch=lambda one: seen.append(one.state))
@@ -80,17 +80,17 @@ def test_wait_ready_needs_every_replica(asker: Asker) -> None:
 
 
 class Logs:
-    """A job that writes a line at each look, and ends after some."""
+    """A job that writes one line per poll, and ends after the last text."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
-        self.looks = 0
+        self.polls = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/logs"):
             return httpx.Response(200, json=["rank-0.log"])
         if "/logs/" in request.url.path:
-            whole = "".join(self.texts[: self.looks])
+            whole = "".join(self.texts[: self.polls])
             offset = int(request.url.params["offset"])
             piece = {
                 "name": "rank-0.log",
@@ -99,8 +99,8 @@ class Logs:
                 "size": len(whole),
             }
             return httpx.Response(200, json=piece)
-        self.looks += 1
-        over = self.looks >= len(self.texts)
+        self.polls += 1
+        over = self.polls >= len(self.texts)
         state = State.SUCCEEDED if over else State.RUNNING
         if "/services/" in request.url.path:
             return httpx.Response(200, json=to_json(replace(SERVICE, state=state)))
@@ -108,13 +108,15 @@ class Logs:
 
 
 @pytest.mark.parametrize("noun", ["jobs", "services"])
-def test_follow_logs_goes_on_from_where_it_was_until_the_end(asker: Asker, noun: str) -> None:
+def test_follow_logs_continues_at_its_offset_until_the_workload_ends(
+    asker: Asker, noun: str
+) -> None:
     pieces = asker.ask(Logs(["a\n", "b\n", "c\n"]), "follow_logs", noun, "x", follow=True)
     assert pieces == [("rank-0.log", "a\n"), ("rank-0.log", "b\n"), ("rank-0.log", "c\n")]
     assert asker.at == pytest.approx(1.0)
 
 
-def test_logs_that_are_not_followed_are_what_there_is(asker: Asker) -> None:
+def test_logs_without_follow_return_what_is_there(asker: Asker) -> None:
     pieces = asker.ask(Logs(["a\n", "b\n"]), "follow_logs", "jobs", "x", follow=False)
     assert pieces == [("rank-0.log", "a\n")]
     assert asker.at == 0.0
@@ -165,7 +167,7 @@ def test_nothing_to_upload_is_a_bad_request(asker: Asker, tmp_path: Path) -> Non
         asker.ask(Script(True), "upload", tmp_path / "no", name="x", kind=ArtifactKind.CODE)
 
 
-def test_a_connection_lost_in_an_upload_starts_that_file_anew(asker: Asker, folder: Path) -> None:
+def test_a_lost_connection_restarts_the_upload_of_that_file(asker: Asker, folder: Path) -> None:
     bodies: list[tuple[int, str]] = []
 
     def cloud(request: httpx.Request) -> httpx.Response:
@@ -188,7 +190,7 @@ def test_a_connection_lost_in_an_upload_starts_that_file_anew(asker: Asker, fold
     assert bodies == [(1, "1"), (3 << 20, str(3 << 20)), (3 << 20, str(3 << 20))]
 
 
-def test_an_upload_to_nobody_is_unreachable(asker: Asker, folder: Path) -> None:
+def test_an_upload_without_a_cloud_raises_unreachable(asker: Asker, folder: Path) -> None:
     def nobody(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 

@@ -8,15 +8,15 @@ import pytest
 
 import karez
 from karez import training
-from karez.client import calls
+from karez.client import access_calls, calls, pool_calls
 from karez.client.calls import Call
 from karez.client.sdk import AsyncClient, Client
 
 INSIDE = {"put_blob", "has_blob", "join_paper"}
-"""Calls that are parts of `upload`, or a node's own."""
+"""Calls that only `upload` or a joining node sends."""
 STREAMS = {"follow_logs"}
 PLAIN = {"ask", "run", "stream", "bind", "bind_stream", "address"}
-"""What is no call of a cloud."""
+"""Attributes of a client that are not calls of the API."""
 
 
 def surface(client: Client | AsyncClient) -> set[str]:
@@ -28,7 +28,7 @@ def clients() -> tuple[Client, AsyncClient]:
     return Client("http://cloud", "k"), AsyncClient("http://cloud", "k")
 
 
-def test_both_have_the_same_methods_with_the_same_words(
+def test_both_clients_have_the_same_methods_and_signatures(
     clients: tuple[Client, AsyncClient],
 ) -> None:
     sync, later = clients
@@ -47,7 +47,8 @@ def test_both_have_the_same_methods_with_the_same_words(
 def test_every_call_of_the_api_is_a_method(clients: tuple[Client, AsyncClient]) -> None:
     made = {
         name
-        for name, value in vars(calls).items()
+        for module in (calls, pool_calls, access_calls)
+        for name, value in vars(module).items()
         if inspect.isfunction(value)
         and str(inspect.signature(value).return_annotation).startswith(
             f"{Call.__module__}.{Call.__name__}["

@@ -1,4 +1,4 @@
-"""How long a client is patient, and what it sends again."""
+"""Retries of both clients: for how long, and which calls are sent again."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Flaky:
         return httpx.Response(200, json=self.answer)
 
 
-def test_reads_are_sent_again_until_control_is_back(asker: Asker) -> None:
+def test_reads_are_retried_until_control_is_back(asker: Asker) -> None:
     cloud = Flaky(4, JOB)
     assert asker.ask(cloud, "job", "x").id == "job-1"
     assert len(cloud.seen) == 5
@@ -44,14 +44,14 @@ def test_reads_are_sent_again_until_control_is_back(asker: Asker) -> None:
     assert asker.at == pytest.approx(4 * 0.2)
 
 
-def test_a_stranger_is_waited_for_a_second(asker: Asker) -> None:
+def test_a_cloud_that_never_answered_is_retried_for_one_second(asker: Asker) -> None:
     with pytest.raises(Unreachable, match="karez does not answer at http://cloud") as caught:
         asker.ask(Flaky(10**6, JOB), "job", "x")
     assert isinstance(caught.value.__cause__, httpx.ConnectError)
     assert STRANGER_PATIENCE_S <= asker.at <= STRANGER_PATIENCE_S + 0.5
 
 
-def test_who_was_heard_once_is_waited_for_longer() -> None:
+def test_a_cloud_that_has_answered_is_retried_longer() -> None:
     cloud = Flaky(0, JOB)
     with QuickClient("http://cloud", "k", transport=httpx.MockTransport(cloud)) as client:
         client.job("x")
@@ -64,7 +64,7 @@ def test_who_was_heard_once_is_waited_for_longer() -> None:
 @pytest.mark.parametrize(
     ("name", "spec"), [("submit", SPEC), ("deploy", ServiceSpec(name="s", model="m"))]
 )
-def test_a_lost_connection_never_queues_twice(
+def test_retries_of_submit_and_deploy_reuse_one_idempotency_key(
     asker: Asker, name: str, spec: JobSpec | ServiceSpec
 ) -> None:
     answer = {**JOB, "spec": to_json(spec)}
@@ -78,7 +78,7 @@ def test_a_lost_connection_never_queues_twice(
     assert again.seen[0].headers["idempotency-key"] != keys[0]
 
 
-def test_what_is_not_safe_to_repeat_is_sent_once(asker: Asker) -> None:
+def test_calls_without_idempotency_key_are_sent_once(asker: Asker) -> None:
     cloud = Flaky(10**6, {})
     with pytest.raises(Unreachable):
         asker.ask(cloud, "create_key", KeySpec(name="ci", role=Role.MEMBER))
@@ -86,7 +86,7 @@ def test_what_is_not_safe_to_repeat_is_sent_once(asker: Asker) -> None:
     assert "idempotency-key" not in cloud.seen[0].headers
 
 
-def test_a_refusal_is_not_repeated(asker: Asker) -> None:
+def test_an_api_error_is_not_retried(asker: Asker) -> None:
     body = {"code": "not-signed-in", "status": 401, "fields": {}}
     seen: list[httpx.Request] = []
 
@@ -112,7 +112,7 @@ def test_a_refusal_is_not_repeated(asker: Asker) -> None:
         (lambda a, c: a.ask(c, "pool"), "GET /api/v1/pool"),
     ],
 )
-def test_what_is_asked_is_what_is_sent(
+def test_arguments_become_query_parameters(
     asker: Asker, ask: Callable[[Asker, Flaky], object], line: str
 ) -> None:
     cloud = Flaky(0, [])

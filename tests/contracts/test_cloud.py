@@ -80,7 +80,7 @@ def test_a_script_with_its_code_inputs_secrets_and_outputs(cloud: Cloud, tmp_pat
     with cloud.client() as client:
         client.upload(tmp_path / "d.txt", name="d", kind=ArtifactKind.DATASET)
         code = client.upload(tmp_path, name="code", kind=ArtifactKind.CODE)
-        client.call(calls.put_secret("default", "TOKEN", "12345"))
+        client.put_secret("default", "TOKEN", "12345")
         job = client.submit(
             batch(
                 "script",
@@ -241,7 +241,7 @@ def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> N
         made = make_cloud(home, KAREZ_RAY_ADDRESS=f"127.0.0.1:{port}", KAREZ_PRELOAD="false")
         made.karez("up")
         with made.client() as client:
-            assert [node.id for node in client.call(calls.pool())] == ["theirs"]
+            assert [node.id for node in client.pool()] == ["theirs"]
             client.wait(client.submit(batch("guest", "true")).id)
             client.submit(batch("endless", "sleep", "1000"))
             until(lambda: client.job("endless").state == State.RUNNING)

@@ -97,7 +97,7 @@ def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
         assert set(ended) == {State.CANCELLED}
         until(lambda: not engines_of(cloud))
         assert sorted(map(int, book.read_text().split())) == list(range(count))
-        until(lambda: not client.call(calls.allocations()))
+        until(lambda: not client.allocations())
         names = [job.spec.name for job in client.jobs(limit=1000)]
         assert all(names.count(f"n{number}") == 1 for number in range(count))
     node_work = cloud.home / "node" / "work"

@@ -1,4 +1,4 @@
-"""Commands: noun, then verb. One file per noun; `remote` speaks to a cloud, `offline` needs none.
+"""Commands: noun, then verb. `remote` speaks to a cloud, `offline` works without a cloud.
 
 A command parses, calls one function and shows the answer. No decision is made here.
 """

@@ -1,4 +1,4 @@
-"""Inventory and trace files that commands read: by path, or by the name of an import."""
+"""Read inventory and trace files, by path or by the name of an imported inventory."""
 
 import gzip
 import zlib
@@ -14,7 +14,7 @@ from karez.core.nodes import Node
 
 @contextmanager
 def lines_of(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a text file. Raises BadRequest if it cannot be read."""
+    """Open a text file, compressed or not, by lines. Raises BadRequest for an unreadable file."""
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8-sig", newline="")
@@ -28,11 +28,11 @@ def lines_of(path: Path) -> Iterator[Iterator[str]]:
 
 
 def nodes_of(inventory: Path) -> Sequence[Node]:
-    """The nodes of an inventory file, or of one that was imported by name. Raises BadRequest."""
+    """Read the nodes of an inventory file, or of an imported inventory. Raises BadRequest."""
     from karez.simulation.inventories import read_inventory  # noqa: PLC0415 - NumPy, only here
 
     path = inventory
-    with suppress(OSError, BadRequest):  # it is no name, or too long for one: then it is a file
+    with suppress(OSError, BadRequest):  # not a valid name: then it is a file
         if not path.exists() and (kept := kept_inventory(str(inventory))).exists():
             path = kept
     with lines_of(path) as lines:
@@ -40,7 +40,7 @@ def nodes_of(inventory: Path) -> Sequence[Node]:
 
 
 def kept_inventory(name: str) -> Path:
-    """Where an imported inventory is kept. Raises BadRequest if the name is none."""
+    """Path of the imported inventory with a name. Raises BadRequest for an invalid name."""
     try:
         check_name(name)
     except ValueError as error:

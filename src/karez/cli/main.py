@@ -1,4 +1,4 @@
-"""`karez`: the command line. Each noun's module is imported only when it is used."""
+"""`karez`: the command line. A command's module is imported only when the command runs."""
 
 import importlib
 import sys
@@ -14,40 +14,49 @@ COMMANDS = {
     "up": ("karez.cli.remote.cloud", "Start a cloud on this machine."),
     "down": ("karez.cli.remote.cloud", "Stop the cloud on this machine."),
     "join": ("karez.cli.remote.cloud", "Add this machine's devices to a cloud."),
-    "status": ("karez.cli.remote.cloud", "The cloud in one look."),
-    "doctor": ("karez.cli.offline.doctor", "Check this machine and say what to mend."),
-    "demo": ("karez.cli.remote.demo", "Tune a model through a kill, then chat with it."),
-    "simulate": ("karez.cli.offline.simulate", "Traces through the production scheduler, offline."),
-    "pool": ("karez.cli.remote.pool", "Nodes and devices."),
-    "why": ("karez.cli.remote.why", "Why a job or service waits, and what would start it."),
-    "what-if": ("karez.cli.offline.what_if", "What a change would do, and to whom."),
-    "chaos": ("karez.cli.remote.chaos", "Break a job on purpose, and measure how it goes on."),
-    "receipts": ("karez.cli.remote.receipts", "Check receipts of recoveries, offline."),
-    "migrate": ("karez.cli.offline.migrate", "From CUDA to NPU: scan, rewrite, verify, convert."),
-    "faults": ("karez.cli.remote.faults", "Faults of nodes: report and list them."),
+    "status": ("karez.cli.remote.cloud", "Show nodes, devices, workloads and addresses."),
+    "doctor": ("karez.cli.offline.doctor", "Check this machine, and say what to fix."),
+    "demo": (
+        "karez.cli.remote.demo.app",
+        "Tune a model through two kills, then chat with the model.",
+    ),
+    "simulate": (
+        "karez.cli.offline.simulate.app",
+        "Replay traces through the production scheduler, offline.",
+    ),
+    "pool": ("karez.cli.remote.pool", "Show and manage nodes and devices."),
+    "why": ("karez.cli.remote.why", "Explain why a job or service waits, and what would start it."),
+    "what-if": ("karez.cli.offline.what_if", "Predict the effect of other nodes, quotas or jobs."),
+    "chaos": ("karez.cli.remote.chaos", "Inject faults into jobs, and measure the recoveries."),
+    "receipts": ("karez.cli.remote.receipts", "Verify receipts of recoveries, offline."),
+    "migrate": (
+        "karez.cli.offline.migrate.app",
+        "Move a repository from CUDA to NPUs, with proof.",
+    ),
+    "faults": ("karez.cli.remote.faults", "Report and list faults of nodes."),
     "jobs": ("karez.cli.remote.jobs", "Submit, watch and stop jobs."),
-    "models": ("karez.cli.remote.artifacts", "Models: import, convert, list."),
-    "data": ("karez.cli.remote.artifacts", "Data sets: import, list."),
+    "models": ("karez.cli.remote.artifacts", "Import, convert and list models."),
+    "data": ("karez.cli.remote.artifacts", "Import and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),
-    "chat": ("karez.cli.remote.chat", "Talk to a deployed model."),
-    "logs": ("karez.cli.remote.logs", "Output of a job or a service."),
-    "keys": ("karez.cli.remote.access", "API keys."),
-    "projects": ("karez.cli.remote.access", "Projects, quotas and secrets."),
-    "usage": ("karez.cli.remote.access", "Tokens and device time used."),
-    "audit": ("karez.cli.remote.access", "Who changed what."),
+    "chat": ("karez.cli.remote.chat", "Chat with a deployed model."),
+    "logs": ("karez.cli.remote.logs", "Print the output of a job or a service."),
+    "keys": ("karez.cli.remote.access", "Create, list and revoke API keys."),
+    "projects": ("karez.cli.remote.projects", "Manage projects, quotas and secrets."),
+    "usage": ("karez.cli.remote.access", "Show tokens and device time used."),
+    "audit": ("karez.cli.remote.access", "List who changed what."),
 }
 
 
 class _Lazy(TyperGroup):
-    """Knows every command's name and one line; imports it on use."""
+    """Group that knows each command's name and help line; imports a command on use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """All names, in the table's order."""
+        """List all names, in the order of COMMANDS."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command itself, imported now."""
+        """Import a command and return it."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -58,7 +67,7 @@ class _Lazy(TyperGroup):
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the table's lines: no command is imported for the list."""
+        """Write the help lines of COMMANDS; no command is imported."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -75,7 +84,9 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
     """One pool of NPUs, GPUs and CPUs that trains without interruption and serves the result."""
     if version:
         typer.echo(karez.__version__)
@@ -83,9 +94,9 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command, by default the process's own: 0 done, 1 refused or failed, 2 misused."""
-    from karez.core.errors import KarezError, Remote  # noqa: PLC0415 - after --help
-    from karez.core.parts import missing_part  # noqa: PLC0415 - as above
+    """Run a command. Exit codes: 0 done, 1 refused or failed, 2 misused."""
+    from karez.core.errors import KarezError, Remote  # noqa: PLC0415 - keeps --help fast
+    from karez.core.parts import missing_part  # noqa: PLC0415 - keeps --help fast
 
     try:
         app(words, prog_name="karez")

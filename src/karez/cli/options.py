@@ -1,6 +1,6 @@
-"""How commands take their options: grouped in a dataclass, told apart from defaults, in pairs."""
+"""Parse command-line options: as a dataclass, as NAME=VALUE pairs, given or default."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,37 +18,43 @@ def takes(kind: type[D]) -> Callable[[Callable[Concatenate[D, P], None]], Callab
     """
 
     def wrap(command: Callable[Concatenate[D, P], None]) -> Callable[..., None]:
-        known: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]  # kind is a dataclass
-        shown = signature(command)
-        options = [
-            Parameter(
-                field.name,
-                Parameter.KEYWORD_ONLY,
-                annotation=field.type,
-                default=Parameter.empty if field.default is MISSING else field.default,
-            )
-            for field in known
-        ]
-        rest = [
-            one.replace(kind=Parameter.KEYWORD_ONLY) for one in list(shown.parameters.values())[1:]
-        ]
+        members: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]  # kind is a dataclass
+        function: Callable[..., None] = command
 
         def run(**values: Any) -> None:
-            chosen = {field.name: values.pop(field.name) for field in known}
-            whole: Callable[..., None] = command
-            whole(kind(**chosen), **values)
+            chosen = {member.name: values.pop(member.name) for member in members}
+            function(kind(**chosen), **values)
 
-        face: Any = run
-        face.__name__, face.__doc__ = command.__name__, command.__doc__
-        face.__signature__ = shown.replace(parameters=[*options, *rest])
-        face.__annotations__ = {one.name: one.annotation for one in (*options, *rest)}
+        _set_signature(run, command, members)
         return run
 
     return wrap
 
 
+def _set_signature(run: Any, command: Callable[..., None], members: Sequence[Field[Any]]) -> None:
+    """Show the fields and the command's own parameters as the parameters of `run`."""
+    own = signature(command)
+    options = [
+        Parameter(
+            member.name,
+            Parameter.KEYWORD_ONLY,
+            annotation=member.type,
+            default=Parameter.empty if member.default is MISSING else member.default,
+        )
+        for member in members
+    ]
+    rest = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY)
+        for parameter in list(own.parameters.values())[1:]
+    ]
+    shown = [*options, *rest]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = own.replace(parameters=shown)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+
+
 def given(ctx: typer.Context) -> frozenset[str]:
-    """The parameters that stand on the command line, or come from the environment."""
+    """Names of the parameters that the command line or the environment sets."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     return frozenset(
         name for name, source in sources.items() if source is not None and source.name != "DEFAULT"
@@ -56,11 +62,11 @@ def given(ctx: typer.Context) -> frozenset[str]:
 
 
 def pairs(texts: list[str] | None) -> dict[str, str]:
-    """`name=value` options as a dict. Raises ValueError."""
-    found = {}
+    """Parse NAME=VALUE options. Raises ValueError."""
+    parsed = {}
     for text in texts or ():
         key, sep, value = text.partition("=")
         if not sep or not key:
             raise ValueError(f"{text!r} should read NAME=VALUE")
-        found[key] = value
-    return found
+        parsed[key] = value
+    return parsed

@@ -1,4 +1,4 @@
-"""How answers look: a table for people, JSON for machines."""
+"""Print answers: a table for people, JSON for machines."""
 
 import datetime
 import json
@@ -18,12 +18,12 @@ def json_out(value: object) -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Print rows under heads, or a sentence when there are none."""
+    """Print rows under column heads, or the sentence `empty` if there are no rows."""
     if not rows:
         typer.echo(empty)
         return
     from rich.console import Console  # noqa: PLC0415 - only where a table is drawn
-    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - only where a table is drawn
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
@@ -35,7 +35,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str)
 
 
 def clock(at: float | None) -> str:
-    """An instant in local time."""
+    """Format UTC epoch seconds in local time."""
     if at is None:
         return ""
     moment = datetime.datetime.fromtimestamp(at, tz=datetime.UTC).astimezone()

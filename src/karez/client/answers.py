@@ -1,4 +1,4 @@
-"""HTTP answers as typed values or errors."""
+"""Convert calls to HTTP requests, and HTTP responses to typed values or errors."""
 
 from typing import Any, TypeVar
 
@@ -12,25 +12,25 @@ T = TypeVar("T")
 
 
 def request_of(call: Call[Any], key: str) -> dict[str, Any]:
-    """Arguments for httpx."""
+    """Build the keyword arguments of `httpx.Client.request` for a call."""
     headers = {"authorization": f"Bearer {key}"}
     if call.once:
         headers["idempotency-key"] = call.once
     params = {name: value for name, value in call.params.items() if value not in (None, [])}
-    shown = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
+    query = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
     if call.file is not None:
         headers["content-length"] = str(call.file.stat().st_size)
-        return {"params": shown, "headers": headers}
-    return {"params": shown, "json": call.body, "headers": headers}
+        return {"params": query, "headers": headers}
+    return {"params": query, "json": call.body, "headers": headers}
 
 
 def may_repeat(call: Call[Any]) -> bool:
-    """Whether sending it again after a lost connection is harmless."""
+    """Whether a call may be sent again after a lost connection."""
     return call.method == "GET" or bool(call.once)
 
 
 def read(call: Call[T], answer: httpx.Response) -> T:
-    """The typed answer. Raises the error that the API sent, or Remote if it cannot be read."""
+    """Parse a response. Raises the error that the API sent, or Remote if unreadable."""
     if answer.is_error:
         raise error_of(answer)
     if call.answer is None:
@@ -50,7 +50,7 @@ def read(call: Call[T], answer: httpx.Response) -> T:
 
 
 def error_of(answer: httpx.Response) -> KarezError:
-    """The error that the API sent; Remote where this version cannot rebuild it."""
+    """Rebuild the error that the API sent; Remote where this version does not know the error."""
     try:
         body = answer.json()
     except ValueError:
@@ -58,8 +58,8 @@ def error_of(answer: httpx.Response) -> KarezError:
     if not isinstance(body, dict):
         body = {}
     code, facts = str(body.get("code", "http")), body.get("fields")
-    known = error_from(code, facts) if isinstance(facts, dict) else None
-    return known or Remote(
+    error = error_from(code, facts) if isinstance(facts, dict) else None
+    return error or Remote(
         kind=code,
         http_status=answer.status_code,
         problem=str(body.get("title", f"The API answered {answer.status_code}.")),

@@ -20,12 +20,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Method(Generic[P, T]):
-    """A flow as a method of both clients."""
+    """Descriptor that turns a flow into a method of both clients."""
 
     def __init__(self, flow: Callable[Concatenate[Any, P], Flow[T]]) -> None:
-        """The flow's first parameter is the client."""
+        """Keep a flow whose first parameter is the client."""
         self.flow = flow
-        self._face = _Face.of(flow)
+        self._signature = _Signature.of(flow)
 
     @overload
     def __get__(
@@ -39,19 +39,19 @@ class Method(Generic[P, T]):
     ) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     def __get__(self, client: Driver | None, owner: type[Driver]) -> Callable[..., Any]:
-        """The method of a client; of a class, the flow."""
+        """Bind to a client; on the class, return the flow."""
         if client is None:
             return self.flow
-        return self._face.put_on(client.bind(partial(self.flow, client)))
+        return self._signature.apply_to(client.bind(partial(self.flow, client)))
 
 
 class Stream(Generic[P, T]):
-    """A flow that emits items as a method of both clients."""
+    """Descriptor that turns a flow that emits items into a method of both clients."""
 
     def __init__(self, items: Callable[Concatenate[Any, P], Items[T]]) -> None:
-        """The flow's first parameter is the client."""
+        """Keep a flow whose first parameter is the client."""
         self.items = items
-        self._face = _Face.of(items, Iterator)
+        self._signature = _Signature.of(items, Iterator)
 
     @overload
     def __get__(
@@ -65,42 +65,42 @@ class Stream(Generic[P, T]):
     ) -> Callable[P, AsyncIterator[T]]: ...
 
     def __get__(self, client: Driver | None, owner: type[Driver]) -> Callable[..., Any]:
-        """The method of a client; of a class, the flow."""
+        """Bind to a client; on the class, return the flow."""
         if client is None:
             return self.items
-        return self._face.put_on(client.bind_stream(partial(self.items, client)))
+        return self._signature.apply_to(client.bind_stream(partial(self.items, client)))
 
 
 def endpoint(make: Callable[P, Call[T]]) -> Method[P, T]:
-    """A method that sends one call, with the parameters and the docstring of what makes it."""
+    """Make a method that sends one call, with the signature and docstring of `make`."""
 
     def flow(client: Driver, /, *args: P.args, **named: P.kwargs) -> Flow[T]:
         return client.ask(make(*args, **named))
 
     shown = signature(make)
-    itself = Parameter("self", Parameter.POSITIONAL_ONLY)
-    whole = shown.replace(parameters=[itself, *shown.parameters.values()])
-    _Face(name=make.__name__, doc=make.__doc__, shown=whole).put_on(flow)
+    receiver = Parameter("self", Parameter.POSITIONAL_ONLY)
+    full = shown.replace(parameters=[receiver, *shown.parameters.values()])
+    _Signature(name=make.__name__, doc=make.__doc__, signature=full).apply_to(flow)
     return Method(flow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Face:
-    """What `help` shows of a method: it returns a value, and knows its client."""
+class _Signature:
+    """Signature and docstring that `help` shows: without the client, with the flow's value type."""
 
     name: str
     doc: str | None
-    shown: Signature
+    signature: Signature
 
     @staticmethod
-    def of(flow: Callable[..., Any], value: Any = None) -> "_Face":
-        whole = signature(flow)
-        given = value or get_args(whole.return_annotation)[-1]  # of Call and of Flow alike
-        bound = list(whole.parameters.values())[1:]
-        shown = whole.replace(parameters=bound, return_annotation=given)
-        return _Face(name=flow.__name__, doc=flow.__doc__, shown=shown)
+    def of(flow: Callable[..., Any], value: Any = None) -> "_Signature":
+        full = signature(flow)
+        returned = value or get_args(full.return_annotation)[-1]  # of Call and of Flow alike
+        bound = list(full.parameters.values())[1:]
+        shown = full.replace(parameters=bound, return_annotation=returned)
+        return _Signature(name=flow.__name__, doc=flow.__doc__, signature=shown)
 
-    def put_on(self, function: F) -> F:
+    def apply_to(self, function: F) -> F:
         face: Any = function
-        face.__name__, face.__doc__, face.__signature__ = self.name, self.doc, self.shown
+        face.__name__, face.__doc__, face.__signature__ = self.name, self.doc, self.signature
         return function

@@ -1,4 +1,4 @@
-"""Carry out flows (client.steps) over HTTP: one driver blocks, the other awaits."""
+"""Drivers that run flows (client.steps) over HTTP: one blocks, the other awaits."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from typing_extensions import override
 
 from karez.client.address import Address
 from karez.client.answers import may_repeat, read, request_of
@@ -18,39 +19,39 @@ from karez.core.errors import Unreachable
 T = TypeVar("T")
 PREFIX = "/api/v1"
 PATIENCE_S = 20.0
-"""How long a call that may be repeated waits for a control that is being restarted."""
+"""Seconds that a repeatable call waits for a control process that restarts."""
 STRANGER_PATIENCE_S = 1.0
-"""How long it waits for one that was never heard."""
+"""Seconds that a repeatable call waits for a cloud that has never answered."""
 TIMEOUT_S = 60.0
-"""How long one request may take."""
+"""Seconds that one request may take."""
 _CHUNK = 1 << 20
 
 
 class Driver(ABC):
-    """What both drivers share: the cloud's address, and how long it may stay silent."""
+    """Base of both drivers: the cloud's address, and the time it may stay silent."""
 
     address: Address
 
     def __init__(self, address: Address, patience_s: float) -> None:
-        """`patience_s` 0 is 20 s for a cloud that runs here or was heard, else 1 s."""
+        """`patience_s` 0 means 20 s for a cloud that runs here or has answered, else 1 s."""
         self.address = address
         self._patience_s = patience_s or (PATIENCE_S if address.is_up else STRANGER_PATIENCE_S)
 
     @abstractmethod
     def bind(self, flow: Callable[..., Flow[Any]]) -> Callable[..., Any]:
-        """A flow as a function of this driver's kind."""
+        """Turn a flow into a function that runs it with this driver."""
 
     @abstractmethod
     def bind_stream(self, items: Callable[..., Items[Any]]) -> Callable[..., Any]:
-        """A flow that emits items as an iterator of this driver's kind."""
+        """Turn a flow that emits items into a function that returns an iterator."""
 
     def ask(self, call: Call[T]) -> Flow[T]:
-        """Send a call until it is answered, while it may be repeated. Raises the API's errors."""
+        """Send a call; repeat a repeatable one until it is answered. Raises the API's errors."""
         deadline = (yield from pause()) + self._patience_s
         while True:
             answer: httpx.Response | httpx.TransportError = yield Send(call)
             if isinstance(answer, httpx.Response):
-                self._patience_s = max(self._patience_s, PATIENCE_S)  # it was heard
+                self._patience_s = max(self._patience_s, PATIENCE_S)
                 return read(call, answer)
             if (yield from pause()) > deadline or not may_repeat(call):
                 raise Unreachable(what_is_it="karez", address=self.address.url) from answer
@@ -58,12 +59,12 @@ class Driver(ABC):
 
 
 class BlockingDriver(Driver):
-    """Does the steps of flows one after the other in the caller's thread."""
+    """Runs the steps of flows one after the other in the caller's thread."""
 
     _http: httpx.Client
 
     def run(self, flow: Flow[T]) -> T:
-        """The value of a flow."""
+        """Run a flow and return its value."""
         result: Any = None
         while True:
             try:
@@ -71,10 +72,10 @@ class BlockingDriver(Driver):
             except StopIteration as end:
                 value: T = end.value
                 return value
-            result = self._do(step)
+            result = self._perform(step)
 
     def stream(self, items: Items[T]) -> Iterator[T]:
-        """The items of a flow as they come."""
+        """Run a flow and yield its items as they are emitted."""
         result: Any = None
         while True:
             try:
@@ -85,23 +86,23 @@ class BlockingDriver(Driver):
                 result = None
                 yield step.item
             else:
-                result = self._do(step)
+                result = self._perform(step)
 
+    @override
     def bind(self, flow: Callable[..., Flow[Any]]) -> Callable[..., Any]:
-        """See Driver."""
         return lambda *args, **named: self.run(flow(*args, **named))
 
+    @override
     def bind_stream(self, items: Callable[..., Items[Any]]) -> Callable[..., Any]:
-        """See Driver."""
         return lambda *args, **named: self.stream(items(*args, **named))
 
-    def _do(self, step: Step) -> object:
+    def _perform(self, step: Step) -> object:
         if isinstance(step, Send):
             return self._send(step.call)
         if isinstance(step, Pause):
             if step.seconds:
                 time.sleep(step.seconds)  # noqa: TID251 - the client's own clock
-            return time.monotonic()  # noqa: TID251 - as above
+            return time.monotonic()  # noqa: TID251 - the client's own clock
         return step.function()
 
     def _send(self, call: Call[Any]) -> httpx.Response | httpx.TransportError:
@@ -116,12 +117,12 @@ class BlockingDriver(Driver):
 
 
 class AsyncDriver(Driver):
-    """Does the steps of flows on asyncio's event loop; what may block goes to a thread."""
+    """Runs the steps of flows on asyncio's event loop; blocking work goes to a thread."""
 
     _http: httpx.AsyncClient
 
     async def run(self, flow: Flow[T]) -> T:
-        """The value of a flow."""
+        """Run a flow and return its value."""
         result: Any = None
         while True:
             try:
@@ -129,10 +130,10 @@ class AsyncDriver(Driver):
             except StopIteration as end:
                 value: T = end.value
                 return value
-            result = await self._do(step)
+            result = await self._perform(step)
 
     async def stream(self, items: Items[T]) -> AsyncIterator[T]:
-        """The items of a flow as they come."""
+        """Run a flow and yield its items as they are emitted."""
         result: Any = None
         while True:
             try:
@@ -143,21 +144,20 @@ class AsyncDriver(Driver):
                 result = None
                 yield step.item
             else:
-                result = await self._do(step)
+                result = await self._perform(step)
 
+    @override
     def bind(self, flow: Callable[..., Flow[Any]]) -> Callable[..., Any]:
-        """See Driver."""
-
         async def method(*args: Any, **named: Any) -> Any:
             return await self.run(flow(*args, **named))
 
         return method
 
+    @override
     def bind_stream(self, items: Callable[..., Items[Any]]) -> Callable[..., Any]:
-        """See Driver."""
         return lambda *args, **named: self.stream(items(*args, **named))
 
-    async def _do(self, step: Step) -> object:
+    async def _perform(self, step: Step) -> object:
         if isinstance(step, Send):
             return await self._send(step.call)
         if isinstance(step, Pause):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from karez.client import calls
+from karez.client import access_calls, calls, pool_calls
 from karez.client.binding import Method, Stream, endpoint
 from karez.client.drivers import Driver
 from karez.client.steps import Emit, Flow, Items, pause, work
@@ -18,10 +18,10 @@ from karez.core.workloads import ENDED, State
 
 
 class Methods(Driver):
-    """What a cloud can be asked. Each method raises the errors of karez.errors."""
+    """Methods of both clients. Each method raises the errors of karez.errors."""
 
     summary = endpoint(calls.summary)
-    whoami = endpoint(calls.whoami)
+    whoami = endpoint(access_calls.whoami)
 
     # jobs
 
@@ -49,53 +49,53 @@ class Methods(Driver):
 
     # the pool
 
-    pool = endpoint(calls.pool)
-    allocations = endpoint(calls.allocations)
-    why = endpoint(calls.why)
-    what_if = endpoint(calls.what_if)
-    cordon = endpoint(calls.cordon)
-    drain = endpoint(calls.drain)
-    maintenance = endpoint(calls.maintenance)
-    overrides = endpoint(calls.overrides)
-    override_node = endpoint(calls.override_node)
-    defragment = endpoint(calls.defragment)
-    faults = endpoint(calls.faults)
-    report_fault = endpoint(calls.report_fault)
+    pool = endpoint(pool_calls.pool)
+    allocations = endpoint(pool_calls.allocations)
+    why = endpoint(pool_calls.why)
+    what_if = endpoint(pool_calls.what_if)
+    cordon = endpoint(pool_calls.cordon)
+    drain = endpoint(pool_calls.drain)
+    maintenance = endpoint(pool_calls.maintenance)
+    overrides = endpoint(pool_calls.overrides)
+    override_node = endpoint(pool_calls.override_node)
+    defragment = endpoint(pool_calls.defragment)
+    faults = endpoint(pool_calls.faults)
+    report_fault = endpoint(pool_calls.report_fault)
     receipts_key = endpoint(calls.receipts_key)
 
     # projects, keys, usage
 
-    projects = endpoint(calls.projects)
-    add_project = endpoint(calls.add_project)
-    set_quota = endpoint(calls.set_quota)
-    keys = endpoint(calls.keys)
-    create_key = endpoint(calls.create_key)
-    revoke_key = endpoint(calls.revoke_key)
-    secrets = endpoint(calls.secrets)
-    put_secret = endpoint(calls.put_secret)
-    usage = endpoint(calls.usage)
-    audit = endpoint(calls.audit)
+    projects = endpoint(access_calls.projects)
+    add_project = endpoint(access_calls.add_project)
+    set_quota = endpoint(access_calls.set_quota)
+    keys = endpoint(access_calls.keys)
+    create_key = endpoint(access_calls.create_key)
+    revoke_key = endpoint(access_calls.revoke_key)
+    secrets = endpoint(access_calls.secrets)
+    put_secret = endpoint(access_calls.put_secret)
+    usage = endpoint(access_calls.usage)
+    audit = endpoint(access_calls.audit)
 
     @Method
     def submit(self, spec: JobSpec) -> Flow[Job]:
-        """Queue a job; a connection lost on the way never queues it twice."""
+        """Queue a job; a lost connection never queues the job twice."""
         return self.ask(calls.submit(spec, uuid.uuid4().hex))
 
     @Method
     def deploy(self, spec: ServiceSpec) -> Flow[Service]:
-        """Deploy a model; a connection lost on the way never deploys it twice."""
+        """Deploy a model; a lost connection never deploys the model twice."""
         return self.ask(calls.deploy(spec, uuid.uuid4().hex))
 
     @Method
     def wait(
         self, ident: str, *, watch: Callable[[Job], None] | None = None, limit_s: float = 3600.0
     ) -> Flow[Job]:
-        """Wait until a job has ended. Raises Failed if it did not succeed, or not in time.
+        """Wait until a job has ended. Raises Failed if the job did not succeed in time.
 
         Args:
-            ident: Its id or name.
-            watch: Called with the job at each look.
-            limit_s: How long to wait at most.
+            ident: Id or name of the workload.
+            watch: Called with the job at each poll.
+            limit_s: Seconds to wait at most.
         """
         deadline = (yield from pause()) + limit_s
         while True:
@@ -110,7 +110,7 @@ class Methods(Driver):
 
     @Method
     def wait_ready(self, ident: str, *, limit_s: float = 120.0) -> Flow[Service]:
-        """Wait until all replicas of a service are ready. Raises Failed if they are not in time."""
+        """Wait until all replicas of a service are ready. Raises Failed after `limit_s` seconds."""
         deadline = (yield from pause()) + limit_s
         while True:
             service = yield from self.ask(calls.service(ident))
@@ -123,7 +123,7 @@ class Methods(Driver):
             yield from pause(0.2)
 
     @Method
-    def upload(  # noqa: PLR0913 - what an artifact is described by
+    def upload(  # noqa: PLR0913 - one parameter for each property of an artifact
         self,
         path: str | Path,
         *,
@@ -134,30 +134,30 @@ class Methods(Driver):
         source: str = "",
         licence: str = "",
     ) -> Flow[Artifact]:
-        """Register a file or folder as an artifact. Bytes that are there already are not sent.
+        """Upload a file or folder as an artifact. Bytes that the store already has are not sent.
 
         Args:
             path: File or folder.
-            name: What to call it.
-            kind: What it is.
-            project: Whose it is.
-            format: Of its files, such as safetensors.
-            source: Where it came from.
-            licence: Under which it may be used.
+            name: Name of the artifact.
+            kind: Model, data set or code.
+            project: Project that owns the artifact.
+            format: Format of the files, such as safetensors.
+            source: Where the files come from.
+            licence: Licence of the files, as an SPDX name.
 
         Raises:
-            BadRequest: Nothing there.
+            BadRequest: There are no files at `path`.
         """
-        found = yield from work(partial(all_local_files, Path(path)))
-        if not found:
+        files = yield from work(partial(all_local_files, Path(path)))
+        if not files:
             raise BadRequest(problem=f"there are no files at {path}")
-        for entry, file in found:
+        for entry, file in files:
             if not (yield from self.ask(calls.has_blob(entry.sha256))):
                 yield from self.ask(calls.put_blob(entry.sha256, file))
         spec = ArtifactSpec(
             name=name,
             kind=kind,
-            files=tuple(entry for entry, _ in found),
+            files=tuple(entry for entry, _ in files),
             project=project,
             format=format,
             lineage=Lineage(source=source, licence=licence),
@@ -166,12 +166,12 @@ class Methods(Driver):
 
     @Stream
     def follow_logs(self, noun: str, ident: str, *, follow: bool) -> Items[tuple[str, str]]:
-        """(file, text) pieces of a workload's output; with `follow` until it has ended.
+        """Yield (file, text) pieces of a workload's output; with `follow`, until the workload ends.
 
         Args:
             noun: "jobs" or "services".
-            ident: Its id or name.
-            follow: Go on until it has ended.
+            ident: Id or name of the workload.
+            follow: Continue until the workload has ended.
         """
         offsets: dict[str, int] = {}
         while True:

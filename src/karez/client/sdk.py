@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Client(Methods, BlockingDriver):
-    """A cloud's API. Raises the errors of karez.errors."""
+    """Blocking client of a cloud's API. Raises the errors of karez.errors."""
 
     def __init__(
         self,
@@ -26,8 +26,8 @@ class Client(Methods, BlockingDriver):
     ) -> None:
         """Arguments win over KAREZ_URL and KAREZ_KEY, and these over the local cloud's files.
 
-        `patience_s` 0 is 20 s for a cloud that runs here or was heard, else 1 s. `transport` is
-        httpx's: what carries requests, by default the network.
+        `patience_s` 0 means 20 s for a cloud that runs here or has answered, else 1 s. `transport`
+        is httpx's transport, by default the network.
         """
         super().__init__(find_address(url, key), patience_s)
         self._http = httpx.Client(
@@ -49,12 +49,12 @@ class Client(Methods, BlockingDriver):
         self._http.close()
 
     def call(self, call: Call[T]) -> T:
-        """Any call of karez.client.calls."""
+        """Send a call of karez.client.calls, pool_calls or access_calls."""
         return self.run(self.ask(call))
 
 
 class AsyncClient(Methods, AsyncDriver):
-    """A cloud's API for asyncio: the methods of Client, awaited."""
+    """Client of a cloud's API for asyncio: the methods of Client, awaited."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class AsyncClient(Methods, AsyncDriver):
         patience_s: float = 0.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """See Client."""
+        """Take the arguments of Client; `transport` is an async transport of httpx."""
         super().__init__(find_address(url, key), patience_s)
         self._http = httpx.AsyncClient(
             base_url=self.address.url + PREFIX, timeout=TIMEOUT_S, transport=transport
@@ -85,5 +85,5 @@ class AsyncClient(Methods, AsyncDriver):
         await self._http.aclose()
 
     async def call(self, call: Call[T]) -> T:
-        """Any call of karez.client.calls."""
+        """Send a call of karez.client.calls, pool_calls or access_calls."""
         return await self.run(self.ask(call))

@@ -1,7 +1,7 @@
-"""The steps that a client's methods are made of, without I/O: one source for sync and async.
+"""Steps of the client's methods, without I/O: one source for sync and async.
 
-A method is written once, as a *flow*: a generator that yields the steps it needs done and is sent
-their results. A driver (client.drivers) does the steps, by blocking or by awaiting.
+A method is written once, as a *flow*: a generator that yields steps and is sent their results.
+A driver (client.drivers) performs the steps, by blocking or by awaiting.
 """
 
 from collections.abc import Callable, Generator
@@ -37,25 +37,25 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Emit(Generic[T_co]):
-    """Hand one item to whoever iterates over the stream; there is no result."""
+    """Yield one item to the stream's consumer; there is no result."""
 
     item: T_co
 
 
 Step: TypeAlias = Send | Pause | Work
 Flow: TypeAlias = Generator[Step, Any, T]
-"""What a method does; it returns the method's value."""
+"""Generator of a method's steps; returns the method's value."""
 Items: TypeAlias = Generator[Step | Emit[T], Any, None]
-"""What a method does that streams: it emits items."""
+"""Generator of a streaming method's steps; emits the items."""
 
 
 def pause(seconds: float = 0.0) -> Flow[float]:
-    """Wait, and tell the monotonic clock afterwards."""
+    """Wait some seconds. Returns the monotonic clock afterwards."""
     at: float = yield Pause(seconds)
     return at
 
 
 def work(function: Callable[[], T]) -> Flow[T]:
-    """Call a function that may block, and give its value."""
+    """Call a function that may block. Returns the function's value."""
     value: T = yield Work(function)
     return value

@@ -1,4 +1,4 @@
-"""Local files as an artifact's files."""
+"""Describe local files as the files of an artifact."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ _IGNORED = {".git", "__pycache__", ".venv", "node_modules", ".mypy_cache", ".pyt
 
 
 def local_files(path: Path) -> Iterator[tuple[FileEntry, Path]]:
-    """The files of a folder, or the one file, with their digests. Caches and .git are left out."""
+    """Yield the files of a folder, or one file, with digests. Caches and .git are left out."""
     if path.is_file():
         yield _entry(path, path.name), path
         return
@@ -21,7 +21,7 @@ def local_files(path: Path) -> Iterator[tuple[FileEntry, Path]]:
 
 
 def all_local_files(path: Path) -> Sequence[tuple[FileEntry, Path]]:
-    """As `local_files`, read to the end."""
+    """List what `local_files` yields."""
     return list(local_files(path))
 
 

@@ -1,4 +1,4 @@
-"""`karez doctor`: what this machine has, and what to mend."""
+"""`karez doctor`: check the software and the resources of this machine."""
 
 import os
 import shutil
@@ -13,7 +13,6 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.offline import versions
 from karez.cli.output import json_out, table
-from karez.client import calls
 from karez.client.address import state_folder
 from karez.client.sdk import Client
 from karez.core.errors import KarezError
@@ -31,7 +30,7 @@ PARTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding."""
+    """One checked item: whether it is fine, and otherwise how to fix it."""
 
     what: str
     fine: bool
@@ -41,13 +40,13 @@ class Check:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this machine and the cloud. Exit code 1 if something must be mended."""
+    """Check this machine and the cloud, and say what to fix. Exit code 1 if anything fails."""
     checks = [*_machine(), *_packages(), *_ascend(), _cloud()]
     if as_json:
         json_out(checks)
     else:
         rows = [
-            ("ok" if c.fine else "MEND", c.what, c.seen, "" if c.fine else c.fix) for c in checks
+            ("ok" if c.fine else "FIX", c.what, c.seen, "" if c.fine else c.fix) for c in checks
         ]
         table(("", "check", "seen", "what to do"), rows, empty="")
     if not all(check.fine for check in checks):
@@ -61,7 +60,7 @@ def _machine() -> Iterator[Check]:
     )
     cores = len(os.sched_getaffinity(0))
     yield Check(what="CPU cores", fine=cores >= 1, seen=str(cores))
-    for path, least in (("/dev/shm", 256 << 20), (str(_existing(state_folder())), 4 << 30)):  # noqa: S108 - is checked
+    for path, least in (("/dev/shm", 256 << 20), (str(_existing(state_folder())), 4 << 30)):  # noqa: S108 - shared memory is checked, nothing is written
         free = shutil.disk_usage(path).free
         yield Check(
             what=f"room in {path}",
@@ -83,16 +82,16 @@ def _packages() -> Iterator[Check]:
 
 
 def _ascend() -> Iterator[Check]:
-    found = versions.here()
-    if not found:
+    installed = versions.here()
+    if not installed:
         yield Check(what="Ascend's software", fine=True, seen="none here")
-    for what, fine, seen, fix in versions.findings(found):
+    for what, fine, seen, fix in versions.findings(installed):
         yield Check(what=what, fine=fine, seen=seen, fix=fix)
 
 
 def _cloud() -> Check:
     try:
-        seen = Client(patience_s=0.0).call(calls.summary())
+        seen = Client(patience_s=0.0).summary()
     except KarezError as error:
         return Check(what="cloud", fine=True, seen=f"not running ({error.what()})")
     nodes = ", ".join(f"{count} {state}" for state, count in seen.nodes.items())

@@ -1,4 +1,4 @@
-"""What commands that need no cloud share: seeds, pages, a progress bar."""
+"""Seeds, report files and the progress bar of offline commands."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ MOST_SEEDS = 10_000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`42-51` or `1,2,5-7`. Raises BadRequest."""
+    """Parse seeds such as `42-51` or `1,2,5-7`. Raises BadRequest."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
@@ -28,7 +28,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def write_page(path: Path | None, text: str, what: str = "report") -> None:
-    """Write a report, if one was asked for. Raises BadRequest if it cannot be written."""
+    """Write a report if there is a path. Raises BadRequest for an unwritable path."""
     if path is None:
         return
     try:
@@ -40,9 +40,9 @@ def write_page(path: Path | None, text: str, what: str = "report") -> None:
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where somebody looks; call it with how much is done."""
+    """Show a progress bar on a terminal's standard error; call the result with the amount done."""
     from rich.console import Console  # noqa: PLC0415 - only where it is drawn
-    from rich.progress import Progress  # noqa: PLC0415 - as above
+    from rich.progress import Progress  # noqa: PLC0415 - only where it is drawn
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

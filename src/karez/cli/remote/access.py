@@ -1,33 +1,27 @@
-"""`karez keys`, `karez projects`, `karez usage`, `karez audit`."""
+"""`karez keys`, `karez usage` and `karez audit`: who may use the cloud, and who used it."""
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
-from karez.core.devices import DeviceKind
-from karez.core.errors import BadRequest
-from karez.core.identity import KeySpec, Project, Role
-from karez.core.resource_syntax import parse_amount, show_amount
+from karez.core.identity import KeySpec, Role
 
-keys = typer.Typer(no_args_is_help=True, help="API keys.")
-projects = typer.Typer(no_args_is_help=True, help="Projects, quotas and secrets.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 usage_app = typer.Typer()
 audit_app = typer.Typer()
 
 
 @keys.command("create")
 def create_key(
-    name: str,
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
     project: ProjectName = "default",
-    role: Annotated[Role, typer.Option(help="viewer, member or admin.")] = Role.MEMBER,
+    role: Annotated[Role, typer.Option(help="Role of the key.")] = Role.MEMBER,
     as_json: Json = False,
 ) -> None:
-    """Make a key. Its text is shown this once."""
-    made = client().call(calls.create_key(KeySpec(name=name, project=project, role=role)))
+    """Create a key. The text of the key is shown only once."""
+    made = client().create_key(KeySpec(name=name, project=project, role=role))
     if as_json:
         json_out(made)
     else:
@@ -37,7 +31,7 @@ def create_key(
 @keys.command("list")
 def list_keys(as_json: Json = False) -> None:
     """List keys, without their secrets."""
-    found = client().call(calls.keys())
+    found = client().keys()
     if as_json:
         json_out(found)
         return
@@ -48,82 +42,18 @@ def list_keys(as_json: Json = False) -> None:
 
 
 @keys.command("revoke")
-def revoke_key(key: str, yes: Yes = False) -> None:
-    """Refuse a key from now on."""
-    sure(f"Revoke {key}?", yes=yes)
-    client().call(calls.revoke_key(key))
-
-
-@projects.command("list")
-def list_projects(as_json: Json = False) -> None:
-    """List projects and their quotas."""
-    found = client().call(calls.projects())
-    if as_json:
-        json_out(found)
-        return
-    rows = [
-        (
-            p.name,
-            _shown(p.quota) or "no limit",
-            p.cohort,
-            _shown(p.guarantee),
-            _shown(p.lend),
-            p.weight,
-        )
-        for p in found
-    ]
-    heads = ("project", "cap", "cohort", "guarantee", "lends at most", "weight")
-    table(heads, rows, empty="no projects")
-
-
-def _shown(limits: Mapping[DeviceKind, int]) -> str:
-    return ", ".join(f"{show_amount(kind, amount)} {kind}" for kind, amount in limits.items())
-
-
-@projects.command("create")
-def create_project(name: str) -> None:
-    """Make a project."""
-    client().call(calls.add_project(_project(name, [])))
-
-
-@projects.command("quota")
-def set_quota(
-    name: str,
-    limits: Annotated[list[str] | None, typer.Argument(help="Caps, such as npu=8 cpu=32.")] = None,
-    cohort: Annotated[str, typer.Option(help="Projects that lend each other.")] = "",
-    guarantee: Annotated[list[str] | None, typer.Option(help="npu=8: its own; repeat.")] = None,
-    lend: Annotated[list[str] | None, typer.Option(help="npu=4: lent at most; repeat.")] = None,
-    weight: Annotated[int, typer.Option(help="Its part of what projects share.")] = 1,
+def revoke_key(
+    key: Annotated[str, typer.Argument(help="Id of the key.")], yes: Yes = False
 ) -> None:
-    """Set what a project may hold. A kind that is not named has no limit.
-
-    Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
-    """
-    project = _project(name, limits or [], cohort, guarantee or [], lend or [], weight)
-    client().call(calls.set_quota(project))
-
-
-@projects.command("secret")
-def put_secret(
-    name: str,
-    project: ProjectName = "default",
-    text: Annotated[str, typer.Option(prompt=True, hide_input=True, help="Asked for.")] = "",
-) -> None:
-    """Keep a secret for jobs that name it."""
-    client().call(calls.put_secret(project, name, text))
-
-
-@projects.command("secrets")
-def list_secrets(project: ProjectName = "default") -> None:
-    """The names of a project's secrets."""
-    for name in client().call(calls.secrets(project)):
-        typer.echo(name)
+    """Revoke a key; requests with the key are refused from now on."""
+    confirm(f"Revoke {key}?", yes=yes)
+    client().revoke_key(key)
 
 
 @usage_app.command()
 def usage(as_json: Json = False) -> None:
-    """Tokens per service and device time per workload."""
-    found = client().call(calls.usage())
+    """Show tokens per service and device time per workload."""
+    found = client().usage()
     if as_json:
         json_out(found)
         return
@@ -144,9 +74,12 @@ def usage(as_json: Json = False) -> None:
 
 
 @audit_app.command()
-def audit(limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Json = False) -> None:
-    """Who changed what, newest first."""
-    found = client().call(calls.audit(limit))
+def audit(
+    limit: Annotated[int, typer.Option(help="Maximum number of entries.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List who changed what, newest first."""
+    found = client().audit(limit)
     if as_json:
         json_out(found)
         return
@@ -154,35 +87,4 @@ def audit(limit: Annotated[int, typer.Option(help="At most.")] = 50, as_json: Js
     table(("at", "who", "what", "outcome"), rows, empty="nothing was changed yet")
 
 
-def _project(
-    name: str,
-    limits: list[str],
-    cohort: str = "",
-    guarantee: Sequence[str] = (),
-    lend: Sequence[str] = (),
-    weight: int = 1,
-) -> Project:
-    try:
-        return Project(
-            name=name,
-            quota=_limits(limits),
-            cohort=cohort,
-            guarantee=_limits(guarantee),
-            lend=_limits(lend),
-            weight=weight,
-        )
-    except ValueError as error:
-        raise BadRequest(
-            problem=str(error), fix="Write limits like npu=8, cpu=2.5 or memory=64GiB."
-        ) from error
-
-
-def _limits(texts: Sequence[str]) -> dict[DeviceKind, int]:
-    limits: dict[DeviceKind, int] = {}
-    for text in texts:
-        kind, _, amount = text.partition("=")
-        limits[DeviceKind(kind)] = parse_amount(DeviceKind(kind), amount)
-    return limits
-
-
-APPS = {"keys": keys, "projects": projects, "usage": usage_app, "audit": audit_app}
+APPS = {"keys": keys, "usage": usage_app, "audit": audit_app}

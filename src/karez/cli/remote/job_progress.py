@@ -1,4 +1,4 @@
-"""A job as it goes: progress, loss curve and recoveries in the terminal."""
+"""Watch a running job in the terminal: progress bar and loss curve."""
 
 import sys
 import time
@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.jobs import Job
 from karez.core.usage import MetricRow
@@ -20,25 +19,18 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 60, 8
 
 
-def watch_job(client: Client, ident: str, *, on_look: Callable[[Job], None] | None = None) -> Job:
-    """Show a job until it has ended. Raises Failed as Client.wait."""
+def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | None = None) -> Job:
+    """Show a job until the job has ended. Raises Failed as Client.wait does."""
     console = Console(width=None if sys.stdout.isatty() else 100)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, TimeElapsedColumn(), console=console)
     task = bar.add_task("queued", total=None)
     rows: dict[tuple[int, int], MetricRow] = {}
-    said = ""
+    printed = ""
     with Live(bar, console=console, refresh_per_second=4, transient=False) as live:
         while True:
             job = client.job(ident)
-            last = max((step for step, _ in rows), default=0)
-            for row in client.call(calls.metrics(ident, max(-1, last - 3))):
-                rows[row.step, row.rank] = row
+            _read_metrics(client, ident, rows)
             bar.update(
                 task,
                 description=_headline(job),
@@ -46,19 +38,26 @@ def watch_job(client: Client, ident: str, *, on_look: Callable[[Job], None] | No
                 total=job.status.total_steps or None,
             )
             live.update(Group(bar, Text(curve(_losses(rows.values())))))
-            if not sys.stdout.isatty() and (line := _line(job)) != said:
-                said = line
+            if not sys.stdout.isatty() and (line := _line(job)) != printed:
+                printed = line
                 console.print(line, highlight=False)
-            if on_look is not None:
-                on_look(job)
+            if on_poll is not None:
+                on_poll(job)
             if job.state in ENDED:
                 break
             time.sleep(0.25)  # noqa: TID251 - a command's own clock
     return client.wait(ident)
 
 
+def _read_metrics(client: Client, ident: str, rows: dict[tuple[int, int], MetricRow]) -> None:
+    """Add new metrics; the last three steps are read again, as ranks report at different times."""
+    last = max((step for step, _ in rows), default=0)
+    for row in client.metrics(ident, max(-1, last - 3)):
+        rows[row.step, row.rank] = row
+
+
 def curve(losses: Sequence[float]) -> str:
-    """Losses as a block chart with its scale. Empty for fewer than two."""
+    """Draw losses as a block chart with a scale; empty for fewer than two losses."""
     if len(losses) < 2:
         return ""
     points = _thinned(losses)
@@ -75,7 +74,7 @@ def curve(losses: Sequence[float]) -> str:
 
 
 def _thinned(losses: Sequence[float]) -> list[float]:
-    """At most _WIDTH points, each the mean of its share."""
+    """Average consecutive losses to at most _WIDTH points."""
     if len(losses) <= _WIDTH:
         return list(losses)
     edges = [at * len(losses) // _WIDTH for at in range(_WIDTH + 1)]

@@ -1,17 +1,16 @@
-"""`karez jobs ...`."""
+"""`karez jobs`: submit, watch and stop jobs."""
 
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, client
+from karez.cli.client_options import JobName, Json, client
 from karez.cli.options import given, takes
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_options import JobOptions, job_spec
 from karez.cli.remote.job_progress import watch_job
-from karez.cli.remote.receipts import show_goodput, show_receipts, show_timeline
-from karez.client import calls
+from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobs import Job
@@ -26,10 +25,12 @@ app = typer.Typer(no_args_is_help=True, help="Submit, watch and stop jobs.")
 def submit(
     options: JobOptions,
     ctx: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it ends.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Wait and show progress until the job ends.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Queue a job. It starts once its whole gang fits. Options win over what a --file says.
+    """Queue a job; the job starts once its whole gang fits. Options win over the --file.
 
     Examples:
       karez jobs submit --code . -- python train.py
@@ -58,8 +59,10 @@ def submit(
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[list[State] | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(help="At most.")] = 100,
+    state: Annotated[
+        list[State] | None, typer.Option(help="List jobs in this state only. Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of jobs.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List the jobs you may see, newest first."""
@@ -67,40 +70,46 @@ def list_jobs(
     if as_json:
         json_out(jobs)
         return
-    rows = [
-        (
-            j.id,
-            j.spec.name,
-            j.spec.project,
-            j.state,
-            _progress(j),
-            clock(j.created_at),
-            j.status.reason[:60],
-        )
-        for j in jobs
-    ]
+    rows = [_row(job) for job in jobs]
     heads = ("id", "name", "project", "state", "progress", "created", "reason")
     table(heads, rows, empty="no jobs; submit one with `karez jobs submit -- COMMAND`")
 
 
 @app.command("show")
-def show_job(job: str, as_json: Json = False) -> None:
-    """One job: where it runs, how far it is, why it waits or ended."""
+def show_job(job: JobName, as_json: Json = False) -> None:
+    """Show one job: where it runs, its progress, and why it waits or ended."""
     found = client().job(job)
     if as_json:
         json_out(found)
         return
-    status = found.status
+    _show_job(found)
+
+
+@app.command("watch")
+def watch(job: JobName) -> None:
+    """Show a job's progress and loss curve until the job ends. Ctrl-C leaves the job running."""
+    watch_job(client(), job)
+
+
+@app.command("cancel")
+def cancel_job(job: JobName) -> None:
+    """Cancel a job."""
+    found = client().cancel(job)
+    typer.echo(f"{found.id} {found.state}")
+
+
+def _show_job(job: Job) -> None:
+    status = job.status
     rows: list[tuple[str, object]] = [
-        ("id", found.id),
-        ("name", found.spec.name),
-        ("state", found.state),
+        ("id", job.id),
+        ("name", job.spec.name),
+        ("state", job.state),
         ("reason", status.reason),
         ("end", status.end or ""),
-        ("progress", _progress(found)),
+        ("progress", _progress(job)),
         ("loss", "" if status.loss is None else f"{status.loss:.4f}"),
-        ("started", clock(found.started_at)),
-        ("ended", clock(found.ended_at)),
+        ("started", clock(job.started_at)),
+        ("ended", clock(job.ended_at)),
         ("generation", status.generation),
         ("restarts", status.retries),
         ("checkpoint every", show_seconds(status.checkpoint_every_s)),
@@ -113,17 +122,16 @@ def show_job(job: str, as_json: Json = False) -> None:
     table(("", ""), rows, empty="")
 
 
-@app.command("watch")
-def watch(job: str) -> None:
-    """Follow a job with its loss curve until it ends. Ctrl-C leaves it running."""
-    watch_job(client(), job)
-
-
-@app.command("cancel")
-def cancel_job(job: str) -> None:
-    """Stop a job."""
-    found = client().call(calls.cancel(job))
-    typer.echo(f"{found.id} {found.state}")
+def _row(job: Job) -> tuple[object, ...]:
+    return (
+        job.id,
+        job.spec.name,
+        job.spec.project,
+        job.state,
+        _progress(job),
+        clock(job.created_at),
+        job.status.reason[:60],
+    )
 
 
 def _progress(job: Job) -> str:

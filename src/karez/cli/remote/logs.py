@@ -1,4 +1,4 @@
-"""`karez logs NAME`."""
+"""`karez logs`: print the output of a job or a service."""
 
 import re
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from karez.cli.client_options import client
-from karez.client import calls
 from karez.core.errors import BadRequest, NotFound
 
 app = typer.Typer()
@@ -14,11 +13,15 @@ app = typer.Typer()
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="A job or a service, by name or id.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until it ends.")] = False,
-    grep: Annotated[str, typer.Option(help="Only lines that match this pattern.")] = "",
+    name: Annotated[str, typer.Argument(help="Id or name of a job or a service.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new output until the workload ends.")
+    ] = False,
+    grep: Annotated[
+        str, typer.Option(help="Print only lines that match this regular expression.")
+    ] = "",
 ) -> None:
-    """Print what a job's or a service's processes wrote.
+    """Print the output of all processes of a job or a service.
 
     Example: karez logs -f support-tune
     """
@@ -37,7 +40,7 @@ def _noun(name: str) -> str:
     try:
         client().job(name)
     except NotFound:
-        client().call(calls.service(name))
+        client().service(name)
         return "services"
     return "jobs"
 

@@ -1,4 +1,4 @@
-"""The pool as a picture: one cell per device, supernode by supernode."""
+"""Draw the pool as a map: one cell per device, supernode by supernode."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +9,13 @@ from karez.core.workloads import Allocation
 
 FREE, PART, FULL, OUT = "·", "▒", "█", "x"
 LEGEND = f"{FULL} held  {PART} shared  {FREE} free  {OUT} out of use"
-MOST_CELLS = 64
-"""Cells of one node; a cell of a larger node stands for several devices."""
-_WELL = (Health.HEALTHY, Health.SUB_HEALTHY)
+MAX_CELLS = 64
+"""Cells of one node; a cell of a larger node represents several devices."""
+_USABLE = (Health.HEALTHY, Health.SUB_HEALTHY)
 
 
 def pool_map(nodes: Sequence[Node], held: Mapping[str, Allocation]) -> list[str]:
-    """Lines of `supernode  node cells`, accelerators where a node has them, else its cores."""
+    """Draw lines of `supernode  node cells`; cells are accelerators, or cores without them."""
     used: dict[tuple[str, str, int], int] = {}
     for allocation in held.values():
         for grant in allocation.grants:
@@ -36,13 +36,13 @@ def pool_map(nodes: Sequence[Node], held: Mapping[str, Allocation]) -> list[str]
 def _cells(node: Node, used: Mapping[tuple[str, str, int], int]) -> str:
     shown = [d for d in node.devices if d.kind in (DeviceKind.NPU, DeviceKind.GPU)]
     shown = shown or [d for d in node.devices if d.kind == DeviceKind.CPU]
-    per_cell = -(-len(shown) // MOST_CELLS) or 1
+    per_cell = -(-len(shown) // MAX_CELLS) or 1
     groups = [shown[start : start + per_cell] for start in range(0, len(shown), per_cell)]
     return "".join(_cell(node, group, used) for group in groups)
 
 
 def _cell(node: Node, devices: Sequence[Device], used: Mapping[tuple[str, str, int], int]) -> str:
-    if node.state == NodeState.LOST or all(device.health not in _WELL for device in devices):
+    if node.state == NodeState.LOST or all(device.health not in _USABLE for device in devices):
         return OUT
     milli = sum(used.get((node.id, device.kind.value, device.index), 0) for device in devices)
     if milli == 0:

@@ -1,12 +1,13 @@
-"""`karez services ...`."""
+"""`karez services`: deploy models behind the gateway."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, Yes, client, sure
+from karez.cli.client_options import Json, ProjectName, ServiceName, Yes, client, confirm
+from karez.cli.options import takes
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.core.errors import BadRequest
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.services import ServiceSpec
@@ -14,46 +15,58 @@ from karez.core.services import ServiceSpec
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
 
 
-@app.command("deploy")
-def deploy(
-    model: Annotated[str, typer.Argument(help="Model artifact, in a format the engine loads.")],
-    name: Annotated[str, typer.Option(help="Name at the gateway.")],
-    engine: Annotated[str, typer.Option(help="llamacpp.")] = "llamacpp",
-    replicas: Annotated[int, typer.Option(help="How many.")] = 1,
-    each: Annotated[list[str] | None, typer.Option(help="Per replica: cpu=1.")] = None,
-    context: Annotated[int, typer.Option(help="Tokens per request.")] = 2048,
-    project: ProjectName = "default",
-    wait: Annotated[bool, typer.Option(help="Stay until it is ready.")] = True,
-) -> None:
-    """Deploy a model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """Options of `karez services deploy`."""
 
-    Example: karez services deploy desk-q8-gguf --name desk
+    model: Annotated[
+        str,
+        typer.Argument(help="Id or name of a model artifact in a format that the engine loads."),
+    ]
+    name: Annotated[str, typer.Option(help="Name of the service at the gateway.")]
+    engine: Annotated[str, typer.Option(help="Inference engine: llamacpp.")] = "llamacpp"
+    replicas: Annotated[int, typer.Option(help="Number of replicas.")] = 1
+    each: Annotated[
+        list[str] | None,
+        typer.Option(help="Resources of one replica, such as cpu=1. Repeat for alternatives."),
+    ] = None
+    context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048
+    project: ProjectName = "default"
+    wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True
+
+
+@app.command("deploy")
+@takes(DeployOptions)
+def deploy(options: DeployOptions) -> None:
+    """Deploy a model as a service.
+
+    Example: karez services deploy router-q8-gguf --name router
     """
     try:
         spec = ServiceSpec(
-            name=name,
-            model=model,
-            project=project,
-            engine=engine,
-            replicas=replicas,
-            each=tuple(parse_resource_request(text) for text in each or ("cpu=1",)),
-            context_tokens=context,
+            name=options.name,
+            model=options.model,
+            project=options.project,
+            engine=options.engine,
+            replicas=options.replicas,
+            each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
+            context_tokens=options.context,
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
     service = client().deploy(spec)
-    if wait:
+    if options.wait:
         service = client().wait_ready(service.id)
-    typer.echo(f"{service.id} {service.state}; talk to it with: karez chat {name}")
+    typer.echo(f"{service.id} {service.state}; talk to it with: karez chat {options.name}")
 
 
 @app.command("list")
 def list_services(
-    ended: Annotated[bool, typer.Option("--ended", help="Stopped ones too.")] = False,
+    ended: Annotated[bool, typer.Option("--ended", help="List stopped services too.")] = False,
     as_json: Json = False,
 ) -> None:
     """List services, newest first."""
-    found = client().call(calls.services(ended=ended))
+    found = client().services(ended=ended)
     if as_json:
         json_out(found)
         return
@@ -73,9 +86,9 @@ def list_services(
 
 
 @app.command("show")
-def show_service(service: str, as_json: Json = False) -> None:
-    """One service and its replicas."""
-    found = client().call(calls.service(service))
+def show_service(service: ServiceName, as_json: Json = False) -> None:
+    """Show one service and its replicas."""
+    found = client().service(service)
     if as_json:
         json_out(found)
         return
@@ -92,10 +105,10 @@ def show_service(service: str, as_json: Json = False) -> None:
 
 
 @app.command("stop")
-def stop_service(service: str, yes: Yes = False) -> None:
-    """Stop a service; its model stays registered."""
-    sure(f"Stop {service}?", yes=yes)
-    found = client().call(calls.stop_service(service))
+def stop_service(service: ServiceName, yes: Yes = False) -> None:
+    """Stop a service; the model stays registered."""
+    confirm(f"Stop {service}?", yes=yes)
+    found = client().stop_service(service)
     typer.echo(f"{found.id} {found.state}")
 
 

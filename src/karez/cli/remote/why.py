@@ -1,4 +1,4 @@
-"""`karez why NAME`."""
+"""`karez why`: explain why a job or a service waits."""
 
 from typing import Annotated
 
@@ -6,7 +6,6 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.output import clock, json_out, table
-from karez.client import calls
 from karez.core.explanations import Estimate, Explanation
 from karez.core.workloads import State
 
@@ -15,25 +14,25 @@ app = typer.Typer()
 
 @app.command()
 def why(
-    name: Annotated[str, typer.Argument(help="A job or a service, by name or id.")],
+    name: Annotated[str, typer.Argument(help="Id or name of a job or a service.")],
     as_json: Json = False,
 ) -> None:
-    """Say why a job or service waits, when it may start, and what would start it now.
+    """Explain why a job or service waits, when it may start, and what would start it now.
 
     Example: karez why support-tune
     """
-    answer = client().call(calls.why(name))
+    answer = client().why(name)
     if as_json:
         json_out(answer)
         return
     typer.echo(f"{answer.name} ({answer.id}) is {answer.state}: {answer.reason or 'all is well'}")
     if answer.state == State.QUEUED:
-        _tell(answer)
+        _show_reasons(answer)
 
 
-def _tell(answer: Explanation) -> None:
+def _show_reasons(answer: Explanation) -> None:
     if answer.ahead:
-        typer.echo(f"{answer.ahead} stand before it in line")
+        typer.echo(f"{answer.ahead} workloads are ahead in the queue")
     for hurdle in answer.hurdles:
         ruled_out = ", ".join(f"{count} {reason}" for reason, count in hurdle.nodes.items())
         typer.echo(
@@ -47,10 +46,14 @@ def _tell(answer: Explanation) -> None:
             f"{line.asked:g} asked"
             + ("" if line.guarantee is None else f", {line.guarantee:g} guaranteed in its cohort")
         )
+    _show_outlook(answer)
+
+
+def _show_outlook(answer: Explanation) -> None:
     if answer.starts is not None:
         typer.echo(f"it may start {_when(answer.starts)}")
     if answer.holders:
-        typer.echo("\nwho holds what it asks for")
+        typer.echo("\nworkloads that hold what it needs")
         table(
             ("workload", "id", "project", "kind", "devices", "since"),
             [
@@ -66,7 +69,7 @@ def _tell(answer: Explanation) -> None:
 
 
 def _when(starts: Estimate) -> str:
-    late = f"{clock(starts.late)} at the latest" if starts.late else "no telling when at the latest"
+    late = f"{clock(starts.late)} at the latest" if starts.late else "latest start unknown"
     return f"about {clock(starts.middle)} ({clock(starts.early)} at the earliest, {late})"
 
 

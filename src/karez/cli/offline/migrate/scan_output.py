@@ -1,4 +1,4 @@
-"""What `karez migrate scan` and `rewrite` say in the terminal."""
+"""Output of `karez migrate scan` and `rewrite`: tables for people, JSON for machines."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ import typer
 from karez.cli.output import table
 
 TOP = 20
-"""Rules and questions that are shown; the reports have all."""
+"""Number of rules and questions shown in the terminal; the reports have all."""
 
 
 def show_scan(found: dict[str, Any]) -> None:
-    """What a scan found, in short."""
+    """Print a summary of a scan."""
     counts = found["counts"]
     rows = [
         ("lines", f"{found['lines']:,} in {found['files']} files"),
@@ -24,12 +24,7 @@ def show_scan(found: dict[str, Any]) -> None:
         ("days", f"{found['days']:.1f} = {found['arithmetic']}"),
     ]
     table(("", ""), rows, empty="")
-    for one in found["environment"]["stacks"][:1]:
-        typer.echo(
-            f"{found['environment']['note']} Newest that goes together: torch {one['torch']}, "
-            f"torch_npu {one['torch_npu']}, CANN {one['cann']}, driver "
-            f"{' or '.join(one['drivers']) or 'not published'} (karez migrate versions)"
-        )
+    _show_environment(found["environment"])
     if found["refusal"]:
         typer.echo(f"not for rewriting: {found['refusal']}")
     table(
@@ -37,25 +32,35 @@ def show_scan(found: dict[str, Any]) -> None:
         [(r["rule"], r["kind"], r["count"], f"{r['hours']:.1f}") for r in found["rules"][:TOP]],
         empty="nothing is bound to CUDA",
     )
-    for one in found["unread"]:
-        typer.echo(f"not read: {one['path']}: {one['why']}")
+    for file in found["unread"]:
+        typer.echo(f"not read: {file['path']}: {file['why']}")
+
+
+def _show_environment(environment: dict[str, Any]) -> None:
+    for stack in environment["stacks"][:1]:
+        typer.echo(
+            f"{environment['note']} Newest compatible set: torch {stack['torch']}, "
+            f"torch_npu {stack['torch_npu']}, CANN {stack['cann']}, driver "
+            f"{' or '.join(stack['drivers']) or 'not published'} (karez migrate versions)"
+        )
 
 
 def show_plan(planned: Any, root: Path, *, written: bool) -> None:
-    """What was or would be rewritten, and what is left to people."""
+    """Print what was or would be rewritten, and what needs manual work."""
     done = "rewritten" if written else "would be rewritten"
     typer.echo(f"{len(planned.changes)} files {done}, {len(planned.made)} constructs", err=True)
     for path, why in planned.failed:
         typer.echo(f"left alone: {path}: {why}", err=True)
     left = list(planned.left)
-    for one in left[:TOP]:
-        typer.echo(f"{one.path}:{one.line}: {one.rule}: {one.question or one.reason}", err=True)
+    for item in left[:TOP]:
+        text = f"{item.path}:{item.line}: {item.rule}: {item.question or item.reason}"
+        typer.echo(text, err=True)
     if len(left) > TOP:
         typer.echo(f"and {len(left) - TOP} more: karez migrate scan {root}", err=True)
 
 
 def plan_json(planned: Any, left: list[Any], *, written: bool) -> dict[str, Any]:
-    """The same for machines."""
+    """Summarize a rewrite as JSON."""
     return {
         "written": written,
         "files": [change.path for change in planned.changes],
@@ -63,13 +68,13 @@ def plan_json(planned: Any, left: list[Any], *, written: bool) -> dict[str, Any]
         "failed": [{"path": path, "why": why} for path, why in planned.failed],
         "left": [
             {
-                "path": one.path,
-                "line": one.line,
-                "rule": one.rule,
-                "kind": one.kind.value,
-                "code": one.code,
-                "question": one.question,
+                "path": item.path,
+                "line": item.line,
+                "rule": item.rule,
+                "kind": item.kind.value,
+                "code": item.code,
+                "question": item.question,
             }
-            for one in left
+            for item in left
         ],
     }

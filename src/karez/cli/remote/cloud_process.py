@@ -1,0 +1,95 @@
+"""Start and stop the processes of a cloud on this machine."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from karez.client.address import state_folder
+from karez.core import environment
+from karez.core.errors import MissingPart, Remote, StartFailed, error_from
+
+STOP_LIMIT_S = 30.0
+"""Seconds that a cloud gets to stop."""
+
+
+def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str], str]":
+    """Start the supervisor and wait until the cloud is ready.
+
+    Returns:
+        The supervisor, and the path of the admin key if the key is new, else empty.
+
+    Raises:
+        StartFailed: The supervisor ended; the error holds its reason.
+    """
+    home = state_folder_of(env)
+    is_new = not (home / "admin.key").exists()
+    (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    process = _spawn(home, env)
+    for line in process.stdout or ():
+        message = json.loads(line)
+        if "starting" in message:
+            say(f"starting {message['starting']}")
+        elif "error" in message:
+            error = message["error"]
+            raise error_from(error["code"], error.get("fields", {})) or Remote(
+                kind=error["code"], http_status=500, problem=error["what"], fix=error["hint"]
+            )
+        elif message.get("ready"):
+            return process, str(home / "admin.key") if is_new else ""
+    if process.wait() and find_spec("ray") is None:
+        raise MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[server]'")
+    raise StartFailed(part="The cloud", detail=f"karezd ended with code {process.returncode}.")
+
+
+def _spawn(home: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
+    """Start the supervisor in a session of its own, so that it outlives this terminal."""
+    with (home / "logs" / "supervisor.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "karez.server.processes.main", "supervise"],
+            env={**os.environ, **env},  # noqa: TID251 - the supervisor inherits this environment
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def state_folder_of(env: dict[str, str]) -> Path:
+    """State folder that an environment names."""
+    return (
+        Path(env[environment.HOME]).expanduser().absolute()
+        if environment.HOME in env
+        else state_folder()
+    )
+
+
+def stop_cloud(pid: int, *, limit_s: float = STOP_LIMIT_S) -> bool:
+    """Ask a supervisor to stop and wait. Returns False if it still runs after the limit."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return True
+    deadline = time.monotonic() + limit_s  # noqa: TID251 - a command's own clock
+    while time.monotonic() < deadline:  # noqa: TID251 - a command's own clock
+        if not _alive(pid):
+            return True
+        time.sleep(0.05)  # noqa: TID251 - a command's own clock
+    return False
+
+
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):  # not a child of this process
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

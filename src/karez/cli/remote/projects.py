@@ -1,0 +1,131 @@
+"""`karez projects`: projects, their quotas and their secrets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from karez.cli.client_options import Json, ProjectName, client
+from karez.cli.output import json_out, table
+from karez.core.devices import DeviceKind
+from karez.core.errors import BadRequest
+from karez.core.identity import Project
+from karez.core.resource_syntax import parse_amount, show_amount
+
+projects = typer.Typer(no_args_is_help=True, help="Manage projects, quotas and secrets.")
+ProjectArgument = Annotated[str, typer.Argument(help="Name of the project.")]
+
+
+@projects.command("list")
+def list_projects(as_json: Json = False) -> None:
+    """List projects and their quotas."""
+    found = client().projects()
+    if as_json:
+        json_out(found)
+        return
+    rows = [
+        (
+            p.name,
+            _shown(p.quota) or "no limit",
+            p.cohort,
+            _shown(p.guarantee),
+            _shown(p.lend),
+            p.weight,
+        )
+        for p in found
+    ]
+    heads = ("project", "cap", "cohort", "guarantee", "lends at most", "weight")
+    table(heads, rows, empty="no projects")
+
+
+def _shown(limits: Mapping[DeviceKind, int]) -> str:
+    return ", ".join(f"{show_amount(kind, amount)} {kind}" for kind, amount in limits.items())
+
+
+@projects.command("create")
+def create_project(name: ProjectArgument) -> None:
+    """Create a project."""
+    client().add_project(_project(name, []))
+
+
+@projects.command("quota")
+def set_quota(
+    name: ProjectArgument,
+    limits: Annotated[
+        list[str] | None, typer.Argument(help="Maximum amounts, such as npu=8 cpu=32.")
+    ] = None,
+    cohort: Annotated[
+        str, typer.Option(help="Cohort of projects that lend each other unused quota.")
+    ] = "",
+    guarantee: Annotated[
+        list[str] | None,
+        typer.Option(help="Amount that the project always gets back, such as npu=8. Repeatable."),
+    ] = None,
+    lend: Annotated[
+        list[str] | None,
+        typer.Option(help="Maximum amount that the project lends, such as npu=4. Repeatable."),
+    ] = None,
+    weight: Annotated[int, typer.Option(help="Weight of the project in fair sharing.")] = 1,
+) -> None:
+    """Set the quota of a project. A kind of resource that is not named has no limit.
+
+    Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
+    """
+    project = _project(name, limits or [], cohort, guarantee or [], lend or [], weight)
+    client().set_quota(project)
+
+
+@projects.command("secret")
+def put_secret(
+    name: Annotated[str, typer.Argument(help="Name of the secret.")],
+    project: ProjectName = "default",
+    text: Annotated[
+        str,
+        typer.Option(
+            prompt=True, hide_input=True, help="Text of the secret. Default: prompt for the text."
+        ),
+    ] = "",
+) -> None:
+    """Store a secret for jobs of a project that name the secret."""
+    client().put_secret(project, name, text)
+
+
+@projects.command("secrets")
+def list_secrets(project: ProjectName = "default") -> None:
+    """List the names of a project's secrets."""
+    for name in client().secrets(project):
+        typer.echo(name)
+
+
+def _project(
+    name: str,
+    limits: list[str],
+    cohort: str = "",
+    guarantee: Sequence[str] = (),
+    lend: Sequence[str] = (),
+    weight: int = 1,
+) -> Project:
+    try:
+        return Project(
+            name=name,
+            quota=_limits(limits),
+            cohort=cohort,
+            guarantee=_limits(guarantee),
+            lend=_limits(lend),
+            weight=weight,
+        )
+    except ValueError as error:
+        raise BadRequest(
+            problem=str(error), fix="Write limits like npu=8, cpu=2.5 or memory=64GiB."
+        ) from error
+
+
+def _limits(texts: Sequence[str]) -> dict[DeviceKind, int]:
+    limits: dict[DeviceKind, int] = {}
+    for text in texts:
+        kind, _, amount = text.partition("=")
+        limits[DeviceKind(kind)] = parse_amount(DeviceKind(kind), amount)
+    return limits
+
+
+APPS = {"projects": projects}

@@ -35,7 +35,8 @@ from karez.training.recovery.events import (
 )
 from karez.training.recovery.shard_layouts import ShardLayout, layout_at, layouts_after
 from karez.training.recovery.state import Gang, Phase, Rank
-from karez.training.recovery.transitions import adopt, advance, begin
+from karez.training.recovery.takeover import adopt, begin
+from karez.training.recovery.transitions import advance
 
 Shards = dict[int, tuple[tuple[int, ...], int]]
 """Step -> the ranks that it was split over, and the generation in which it was kept."""

@@ -17,7 +17,8 @@ from karez.training.recovery.events import (
 )
 from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Fault, Gang, Phase, Rank
-from karez.training.recovery.transitions import adopt, advance
+from karez.training.recovery.takeover import adopt
+from karez.training.recovery.transitions import advance
 from tests.training.test_transitions import A, B, World, finish
 
 

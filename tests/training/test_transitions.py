@@ -37,7 +37,8 @@ from karez.training.recovery.events import (
     Tick,
 )
 from karez.training.recovery.state import Gang, Phase, Rank
-from karez.training.recovery.transitions import adopt, advance, begin
+from karez.training.recovery.takeover import adopt, begin
+from karez.training.recovery.transitions import advance
 
 A, B = NodeId("a"), NodeId("b")
 
@@ -222,7 +223,7 @@ def test_an_error_of_the_users_own_fails_the_job_at_once() -> None:
     world = World([A, A])
     world.die(0, code=1)
     assert world.ends()[0].reason == EndReason.USER_ERROR
-    assert KillRank(rank=1, node=A, attempt=1, why="the gang is over") in world.sent
+    assert KillRank(rank=1, node=A, attempt=1, why="the gang has failed") in world.sent
 
 
 def test_an_error_that_comes_again_without_a_new_step_fails_the_job() -> None:

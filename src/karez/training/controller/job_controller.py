@@ -29,7 +29,7 @@ from karez.training.controller.outputs import register_outputs
 from karez.training.controller.process_specs import LaunchContext, parse_key
 from karez.training.controller.sidecars import Sidecars
 from karez.training.controller.status_writer import ControllerDeps, StatusWriter
-from karez.training.recovery import transitions
+from karez.training.recovery import takeover, transitions
 from karez.training.recovery.checkpoint_interval import CheckpointCadence
 from karez.training.recovery.commands import (
     DropReplicas,
@@ -61,7 +61,7 @@ from karez.training.recovery.events import (
     Shrunk,
     Tick,
 )
-from karez.training.recovery.faults import fail_gang
+from karez.training.recovery.gang_failure import fail_gang
 from karez.training.recovery.hang_detector import HangDetector
 from karez.training.recovery.ladder import expected_costs
 from karez.training.recovery.limits import Limits
@@ -158,7 +158,7 @@ class JobController:
         else:
             self.status.log(self._gang)
             self.status.write(State.STARTING)
-            self._execute_all(transitions.begin(self._gang))
+            self._execute_all(takeover.begin(self._gang))
         known_now = self.executor.processes() if found else []
         self._sidecars.adopt(known_now, self.job.spec.gang.roles, self.allocation.of_role)
         for node in self.allocation.nodes:
@@ -170,9 +170,7 @@ class JobController:
             self.status.view(index, pid=info.pid, state="running" if info.alive else "lost")
         together = in_same_generation(self._gang, found)
         self.executor.find_store()
-        self._gang, commands = transitions.adopt(
-            self._gang, together=together, now=now, saved=saved
-        )
+        self._gang, commands = takeover.adopt(self._gang, together=together, now=now, saved=saved)
         self.status.log(self._gang)
         self._execute_all(commands)
         for index, (attempt, info) in found.items():

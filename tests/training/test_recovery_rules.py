@@ -16,13 +16,8 @@ from karez.training.recovery.checkpoint_interval import (
     mean_time_between_failures,
 )
 from karez.training.recovery.events import Hung
-from karez.training.recovery.hang_detector import (
-    KNOWN,
-    HangDetector,
-    Stalled,
-    diagnose,
-    find_stopped,
-)
+from karez.training.recovery.hang_detector import KNOWN, HangDetector
+from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
 from karez.training.recovery.node_health import EVICTED, FIRST_REST_S
 from karez.training.recovery.node_health import judge_nodes as trust
 from tests.fakes import cpu_node

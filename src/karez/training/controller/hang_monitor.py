@@ -9,13 +9,8 @@ from karez.core.workloads import Job
 from karez.training.controller.process_specs import parse_key
 from karez.training.controller.status_writer import ControllerDeps
 from karez.training.recovery.events import Committed, Hung, RecoveryEvent, Resumed
-from karez.training.recovery.hang_detector import (
-    HangDetector,
-    Stalled,
-    Straggler,
-    diagnose,
-    find_stopped,
-)
+from karez.training.recovery.hang_detector import HangDetector, Straggler
+from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
 from karez.training.recovery.state import Gang, Phase
 
 APART_S = 0.15

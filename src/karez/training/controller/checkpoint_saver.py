@@ -12,7 +12,7 @@ from karez.core.ports import NodeLost
 from karez.core.recovery import CheckpointPart
 from karez.core.resources import NodeId
 from karez.core.workloads import WorkloadId
-from karez.training.controller.status_writer import ControllerDeps
+from karez.training.controller.controller_deps import ControllerDeps
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,9 +9,9 @@ from typing import Any
 from karez.core.ports import Fabric, NodeLost, ProcessInfo, ProcessSpec
 from karez.core.resources import Grant, NodeId
 from karez.core.workloads import Job, WorkloadId
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext, parse_key, rank_key, rank_spec
-from karez.training.controller.status_writer import ControllerDeps
 from karez.training.recovery.commands import StartRank
 from karez.training.recovery.state import Gang, Phase
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from karez.core.workloads import EndReason, Job
 from karez.training.controller.checkpoint_saver import CheckpointSaver
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.emergency_checkpoint import take_emergency_checkpoint
 from karez.training.controller.event_stream import NodeEventStream
 from karez.training.controller.gang_allocation import GangAllocation
@@ -15,7 +16,7 @@ from karez.training.controller.generation_starter import GenerationStarter
 from karez.training.controller.hang_monitor import HangMonitor
 from karez.training.controller.launch_context import devices_of
 from karez.training.controller.sidecars import Sidecars
-from karez.training.controller.status_writer import ControllerDeps, StatusWriter
+from karez.training.controller.status_writer import StatusWriter
 from karez.training.recovery.checkpoint_interval import CheckpointCadence
 from karez.training.recovery.commands import (
     DropReplicas,

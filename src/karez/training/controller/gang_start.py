@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from karez.core.workloads import Allocation, Job, State
 from karez.training.controller.checkpoint_saver import CheckpointSaver
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.event_parser import (
     NewestProcesses,
     gang_from,
@@ -23,7 +24,7 @@ from karez.training.controller.launch_context import StartRefused, devices_of, g
 from karez.training.controller.process_specs import LaunchContext
 from karez.training.controller.rendezvous import Rendezvous
 from karez.training.controller.sidecars import Sidecars
-from karez.training.controller.status_writer import ControllerDeps, StatusWriter
+from karez.training.controller.status_writer import StatusWriter
 from karez.training.recovery.checkpoint_interval import CheckpointCadence
 from karez.training.recovery.commands import EndGang
 from karez.training.recovery.controller_state import (

@@ -7,12 +7,13 @@ them from what they last reported.
 import threading
 
 from karez.core.workloads import Allocation, Job
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_run import GangRun
 from karez.training.controller.gang_start import Lease, open_run
 from karez.training.controller.node_reports import handle_next_report
 from karez.training.controller.periodic_checks import PeriodicChecks
 from karez.training.controller.run_end import close_run
-from karez.training.controller.status_writer import ControllerDeps, StatusWriter
+from karez.training.controller.status_writer import StatusWriter
 from karez.training.recovery.events import Tick
 
 POLL_S = 0.1

@@ -1,4 +1,4 @@
-"""What a job leaves behind, registered as artifacts with their lineage."""
+"""Registers the outputs of a job as artifacts with their lineage."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from karez.core.stores import Store
 from karez.core.workloads import Job
 
 CARD = "karez.json"
-"""A file in an output folder that says what the folder is."""
+"""Name of the manifest file in an output folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputManifest:
-    """What an output says of itself; all of it may be left out."""
+    """Manifest of an output; every field may be left out."""
 
     kind: ArtifactKind = ArtifactKind.REPORT
     name: str = ""
@@ -35,28 +35,28 @@ class OutputManifest:
 
 
 class OutputStores(Protocol):
-    """Where results go."""
+    """Stores in which outputs are registered."""
 
     @property
     def store(self) -> Store:
-        """The truth."""
+        """The database."""
         ...
 
     @property
     def blobs(self) -> Blobs:
-        """The bytes."""
+        """The blob store for file contents."""
         ...
 
     @property
     def clock(self) -> Clock:
-        """The time."""
+        """The clock for creation times."""
         ...
 
 
 def register_outputs(
     shelf: OutputStores, job: Job, files: Sequence[tuple[str, FileEntry]]
 ) -> Mapping[str, str]:
-    """Output name -> artifact id. Registering the same outputs again changes nothing."""
+    """Register output files; returns output name -> artifact id. Repeating it changes nothing."""
     outputs: dict[str, list[FileEntry]] = {}
     for name, entry in files:
         outputs.setdefault(name, []).append(entry)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from karez.core.workloads import EndReason, State
 from karez.training.controller.gang_run import GangRun
+from karez.training.controller.log_copier import copy_logs
 from karez.training.controller.resize import resize
 from karez.training.controller.run_end import stop_run
 from karez.training.recovery.commands import EndGang
@@ -34,7 +35,7 @@ class PeriodicChecks:
 
     def _check(self, now: float) -> None:
         run = self.run
-        run.status.pull_logs(run.gang, run.executor.context.epoch)
+        copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
         self._check_requests(now)
         self._check_duration(now)
         self._check_checkpoint(now)

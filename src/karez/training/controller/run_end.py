@@ -6,6 +6,7 @@ from dataclasses import replace
 from karez.core.ports import NodeLost
 from karez.core.workloads import EndReason
 from karez.training.controller.gang_run import GangRun
+from karez.training.controller.log_copier import copy_logs
 from karez.training.controller.outputs import register_outputs
 from karez.training.recovery.commands import EndGang
 from karez.training.recovery.state import Phase
@@ -27,7 +28,7 @@ def stop_run(run: GangRun, end: EndGang) -> None:
 
 def close_run(run: GangRun, end: EndGang) -> None:
     """Register the outputs, and end the job or queue it again."""
-    run.status.pull_logs(run.gang, run.executor.context.epoch)
+    copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
     outputs: Mapping[str, str] = {}
     if end.reason == EndReason.DONE:
         try:

@@ -176,7 +176,7 @@ def test_checkpoints_come_as_young_and_daly_say() -> None:
 
 def report(node: str, at: float, level: Severity = Severity.MAJOR, **more: object) -> FaultReport:
     fields = {"sender": "dcgm", "code": "xid-79", "level": level, "at": at, **more}
-    return FaultReport(node=node, **fields)  # type: ignore[arg-type]
+    return FaultReport(node=node, **fields)  # type: ignore[arg-type]  # FaultReport's fields
 
 
 def pool(count: int) -> list[Node]:

@@ -19,7 +19,7 @@ if not TYPE_CHECKING:  # else a type checker would accept any attribute name
         """`training.session` and `training.Run`, imported only where torch is."""
         if name not in __all__:
             raise AttributeError(f"module 'karez.training' has no attribute {name!r}")
-        from karez.core.parts import missing_part  # noqa: PLC0415 - only where it is asked for
+        from karez.core.parts import missing_part  # noqa: PLC0415 - keeps `import karez.training` light
 
         try:
             from karez.runtime import session  # noqa: PLC0415 - needs torch

@@ -13,7 +13,7 @@ from karez.core.workloads import NodeAffinity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerDeps:
-    """What every job controller of one control process works with."""
+    """Stores, edges and settings that all job controllers of one process share."""
 
     store: Store
     fabric: Fabric

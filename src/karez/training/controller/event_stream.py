@@ -1,4 +1,4 @@
-"""The events of one workload, polled from several nodes at once."""
+"""Polls the events of one workload from several nodes at once."""
 
 import queue
 import threading

@@ -29,7 +29,7 @@ class GangExecutor:
     context: LaunchContext
 
     def on_node(self, node: NodeId, act: Callable[[NodeId], None]) -> None:
-        """Act on a node, if there is one and it answers."""
+        """Act on a node; no node, or a node that does not answer, is skipped."""
         if not node:
             return
         with suppress(NodeLost):

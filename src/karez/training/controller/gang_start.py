@@ -43,7 +43,7 @@ from karez.training.recovery.takeover import adopt, begin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What one controller has of a job: the job, its allocation and the lease's token."""
+    """A job under a lease: the job, its allocation and the lease's token."""
 
     job: Job
     allocation: Allocation

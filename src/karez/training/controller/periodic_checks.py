@@ -1,4 +1,4 @@
-"""What a job controller does every tick: logs, requests of users, checkpoints, node health."""
+"""Periodic checks of a job controller: logs, users' requests, checkpoints, node health."""
 
 import signal
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ PREEMPTION_GRACE_S = 30.0
 
 @dataclass(slots=True, kw_only=True)
 class PeriodicChecks:
-    """The checks of one run, and when they last happened."""
+    """Runs the checks of one run, and keeps when they last happened."""
 
     run: GangRun
     checkpoint_at: float

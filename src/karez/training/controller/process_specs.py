@@ -16,7 +16,7 @@ _STORE = "karez.runtime.rendezvous:main"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchContext:
-    """What all ranks of one job share."""
+    """Inputs, secrets and addresses that all processes of one job share."""
 
     job: Job
     epoch: int

@@ -20,8 +20,9 @@ FIRST_FACTOR = 3.0
 MOST_DOUBLINGS = 6
 """How often verdicts may double the limit."""
 SAMPLES, SIGMAS, SLOWER, IN_A_ROW = 20, 3.0, 0.3, 3
-"""A straggler is slower by this many standard deviations and by this share, over this many steps,
-this often in a row. Defaults of the sub-health rules in the design notes on resilience."""
+"""A straggler's mean over SAMPLES steps is slower than the other ranks' median by SLOWER (a share)
+and by SIGMAS standard deviations, IN_A_ROW times. Defaults of the sub-health rules in the design
+notes on resilience."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,9 +69,9 @@ def diagnose(
     hung = tuple(
         rank
         for rank, sample in behind.items()
-        if late_s > PATIENCE * limit_s or not _is_busy(first.get(rank), sample, apart_s)
+        if (late_s > PATIENCE * limit_s or not _is_busy(first.get(rank), sample, apart_s))
+        and (rank not in loading or late_s >= DATA_S)
     )
-    hung = tuple(rank for rank in hung if rank not in loading or late_s >= DATA_S)
     if not hung:
         return None
     named = ", ".join(map(str, hung))

@@ -1,4 +1,4 @@
-"""Transitions of a gang one of whose processes has ended. Pure."""
+"""Transitions of a gang when the process of a rank has ended. Pure."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Begins a new gang, or adopts the running processes of one whose job controller is gone. Pure."""
+"""Begins a new gang, or adopts the processes of a gang that has lost its controller. Pure."""
 
 from dataclasses import replace
 

@@ -19,7 +19,7 @@ from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Fault, Gang, Phase, Rank
 from karez.training.recovery.takeover import adopt
 from karez.training.recovery.transitions import advance
-from tests.training.test_transitions import A, B, World, finish
+from tests.training.gang_world import A, B, World, finish
 
 
 def test_plain_script_has_no_time_limit_once_it_runs() -> None:

@@ -21,9 +21,9 @@ from karez.core.workloads import State, WorkloadId, WorkloadKind
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.wiring import recipes
 from karez.store.sql import SqlStore
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.job_controller import JobController
 from karez.training.controller.process_specs import parse_key
-from karez.training.controller.status_writer import ControllerDeps
 from tests.fakes import DirectFabric, MemoryLogs
 
 SCRIPT = Path(__file__).parent / "gang_job.py"

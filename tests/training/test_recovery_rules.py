@@ -16,13 +16,8 @@ from karez.training.recovery.checkpoint_interval import (
     mean_time_between_failures,
 )
 from karez.training.recovery.events import Hung
-from karez.training.recovery.hang_detector import (
-    KNOWN,
-    HangDetector,
-    Stalled,
-    diagnose,
-    find_stopped,
-)
+from karez.training.recovery.hang_detector import KNOWN, HangDetector
+from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
 from karez.training.recovery.node_health import EVICTED, FIRST_REST_S
 from karez.training.recovery.node_health import judge_nodes as trust
 from tests.fakes import cpu_node
@@ -48,54 +43,54 @@ def receipt(rung: str, seconds: float, cause: str = "rank 1 killed by signal 9")
     )
 
 
-def test_the_first_rung_is_in_place_and_after_a_second_fault_of_its_node_another_place() -> None:
+def test_first_rung_is_in_place_and_replace_after_a_second_fault_of_the_node() -> None:
     costs = ladder.expected_costs([])
     first = [ladder.order_rungs(LADDER, costs, again=again, world=4)[0] for again in (0, 1, 5)]
     assert first == ["in-place", "replace", "replace"]
     assert ladder.order_rungs(LADDER, costs, again=0, world=4)[-1] == "restart"
 
 
-def test_what_a_rung_really_took_changes_the_order() -> None:
+def test_measured_recoveries_change_the_order_of_rungs() -> None:
     slow = [receipt("in-place", 9.0), receipt("in-place", 11.0)]
     assert ladder.order_rungs(LADDER, ladder.expected_costs(slow), again=0, world=4)[0] == "replace"
     mixed = [receipt("replace", 500.0, "rank 1 killed; then rank 1 killed")]
     assert ladder.expected_costs(mixed) == ladder.PRIOR_S  # more went wrong: it teaches nothing
 
 
-def test_a_users_order_is_kept_and_what_is_not_allowed_is_not_tried() -> None:
+def test_fixed_ladder_keeps_the_users_order_and_only_allowed_rungs_are_tried() -> None:
     given = ("restart", "in-place")
     assert ladder.order_rungs(given, ladder.PRIOR_S, again=0, world=4, is_fixed=True) == given
     assert ladder.order_rungs(given, ladder.PRIOR_S, again=0, world=4) == ("in-place", "restart")
 
 
-def test_a_node_that_was_condemned_is_left_whatever_another_place_costs() -> None:
+def test_evicted_node_is_left_whatever_a_replacement_costs() -> None:
     costs = {**ladder.PRIOR_S, "replace": 100.0}
     assert ladder.order_rungs(LADDER, costs, again=0, world=4)[0] == "in-place"
     assert ladder.order_rungs(LADDER, costs, again=ladder.CONDEMNED, world=4)[0] == "replace"
 
 
 def steady(step_s: float, steps: int = 50, ranks: int = 2) -> HangDetector:
-    lookout = HangDetector(floor_s=1.0)
-    lookout.begin(range(ranks), 0.0)
+    detector = HangDetector(floor_s=1.0)
+    detector.begin(range(ranks), 0.0)
     for step in range(1, steps + 1):
         for rank in range(ranks):
-            lookout.record_event(rank, 0.5 * step_s, step * step_s)
-    return lookout
+            detector.record_event(rank, 0.5 * step_s, step * step_s)
+    return detector
 
 
-def test_a_limit_follows_from_the_steps_before_and_never_falls_below_its_floor() -> None:
+def test_step_limit_follows_from_earlier_steps_and_never_falls_below_its_floor() -> None:
     assert steady(0.01).limit_s == 1.0
     assert steady(2.0).limit_s == pytest.approx(10.0)
     assert steady(2.0, steps=KNOWN - 2).limit_s >= 60.0  # too few are known
 
 
-def test_a_verdict_doubles_the_limit_until_a_step_is_heard_of() -> None:
-    lookout = steady(2.0)
-    lookout.record_verdict()
-    lookout.record_verdict()
-    assert lookout.limit_s == pytest.approx(40.0)
-    lookout.record_event(0, 1.0, 102.0)
-    assert lookout.limit_s == pytest.approx(10.0)
+def test_each_hang_verdict_doubles_the_limit_until_the_next_step() -> None:
+    detector = steady(2.0)
+    detector.record_verdict()
+    detector.record_verdict()
+    assert detector.limit_s == pytest.approx(40.0)
+    detector.record_event(0, 1.0, 102.0)
+    assert detector.limit_s == pytest.approx(10.0)
 
 
 def look(
@@ -115,14 +110,14 @@ def verdict(first: list[ProcessSample], second: list[ProcessSample], late_s: flo
     )
 
 
-def test_who_is_not_in_the_collective_is_the_one_that_hangs() -> None:
+def test_rank_outside_the_collective_is_the_one_that_hangs() -> None:
     looks = [look("meeting"), look("computing"), look("meeting")]
     found = verdict(looks, looks)
     assert isinstance(found, Hung)
     assert found.ranks == (1,)
 
 
-def test_one_that_computes_has_patience_and_one_that_waits_for_a_processor_too() -> None:
+def test_computing_rank_and_rank_waiting_for_a_processor_get_more_time() -> None:
     first = [look("meeting"), look("computing", cpu_s=1.0)]
     busy = [look("meeting"), look("computing", cpu_s=1.1)]
     starved = [look("meeting"), look("computing", state="running")]
@@ -131,13 +126,13 @@ def test_one_that_computes_has_patience_and_one_that_waits_for_a_processor_too()
     assert isinstance(verdict(first, busy, late_s=21.0), Hung)  # but not for ever
 
 
-def test_a_stalled_loader_is_no_hang() -> None:
+def test_rank_waiting_for_data_is_stalled_and_hangs_only_after_data_s() -> None:
     looks = [look("meeting"), look("loading")]
     assert verdict(looks, looks) == Stalled(ranks=(1,), for_s=6.0)
     assert isinstance(verdict(looks, looks, late_s=601.0), Hung)
 
 
-def test_all_in_one_collective_is_nobodys_fault_and_a_stopped_process_is_proof() -> None:
+def test_hang_inside_a_collective_names_no_rank_and_a_stopped_process_is_named() -> None:
     looks = [look("meeting"), look("meeting")]
     found = verdict(looks, looks)
     assert isinstance(found, Hung)
@@ -147,26 +142,26 @@ def test_all_in_one_collective_is_nobodys_fault_and_a_stopped_process_is_proof()
     assert (stopped.ranks, stopped.code, stopped.since) == ((1,), "frozen", 3.0)
 
 
-def test_who_gets_on_between_two_looks_is_not_judged() -> None:
+def test_progress_between_two_samples_is_no_hang() -> None:
     assert verdict([look("meeting"), look("computing")], [look("meeting", step=8)] * 2) is None
 
 
-def test_a_straggler_is_named_after_three_windows_and_a_noisy_rank_is_not() -> None:
-    lookout = HangDetector()
-    lookout.begin(range(4), 0.0)
+def test_straggler_is_named_after_three_windows_and_a_noisy_rank_is_not() -> None:
+    detector = HangDetector()
+    detector.begin(range(4), 0.0)
     named = []
     for step in range(200):
         for rank in range(4):
             noise = 0.01 * ((step * 7 + rank) % 5)
             slow = 0.5 if rank == 2 else 0.0
-            lookout.record_event(rank, 1.0 + noise + slow, float(step))
-            if (found := lookout.straggler()) is not None:
+            detector.record_event(rank, 1.0 + noise + slow, float(step))
+            if (found := detector.straggler()) is not None:
                 named.append((found.rank, step))
     assert [rank for rank, _ in named] == [2]
     assert named[0][1] >= 3 * 20 - 1
 
 
-def test_checkpoints_come_as_young_and_daly_say() -> None:
+def test_checkpoint_interval_follows_young_and_daly_within_its_limits() -> None:
     assert best_interval(1.0, 10_000.0) == pytest.approx((2 * 10_000.0) ** 0.5, rel=0.02)
     assert best_interval(0.1, 60.0) == 10.0  # never more often
     assert best_interval(100.0, 1e9) == 1800.0  # never more seldom
@@ -181,14 +176,14 @@ def test_checkpoints_come_as_young_and_daly_say() -> None:
 
 def report(node: str, at: float, level: Severity = Severity.MAJOR, **more: object) -> FaultReport:
     fields = {"sender": "dcgm", "code": "xid-79", "level": level, "at": at, **more}
-    return FaultReport(node=node, **fields)  # type: ignore[arg-type]
+    return FaultReport(node=node, **fields)  # type: ignore[arg-type]  # FaultReport's fields
 
 
 def pool(count: int) -> list[Node]:
     return [cpu_node(f"n{number}") for number in range(count)]
 
 
-def test_repeat_offenders_are_evicted_and_never_too_many_at_once() -> None:
+def test_repeat_offenders_are_evicted_and_at_most_a_tenth_at_once() -> None:
     nodes, here = pool(20), frozenset(NodeId(f"n{n}") for n in range(20))
     once = [report("n3", 10.0), report("n3", 20.0)]
     assert not trust(nodes, once, here, 30.0).evict
@@ -198,7 +193,7 @@ def test_repeat_offenders_are_evicted_and_never_too_many_at_once() -> None:
     assert not trust(pool(1), fatal, here, 30.0).evict  # never the last
 
 
-def test_what_is_over_does_not_count_and_what_lasts_counts_for_ever() -> None:
+def test_ended_faults_do_not_count_and_lasting_faults_count_until_they_end() -> None:
     nodes, here = pool(20), frozenset([NodeId("n3")])
     began = report("n3", 10.0, Severity.FATAL, occasion=FaultPhase.OCCUR)
     over = report("n3", 20.0, occasion=FaultPhase.RECOVER)
@@ -206,7 +201,7 @@ def test_what_is_over_does_not_count_and_what_lasts_counts_for_ever() -> None:
     assert not trust(nodes, [began, over], here, 30.0).evict
 
 
-def test_an_evicted_node_rests_is_probed_and_comes_back_later_each_time() -> None:
+def test_evicted_node_is_released_after_its_rest_which_doubles_each_time() -> None:
     nodes = [replace(pool(1)[0], state=NodeState.EVICTED), *pool(5)[1:]]
     here = frozenset([NodeId("n0")])
     once = [report("n0", 0.0, Severity.MINOR, code=EVICTED, sender="karez")]

@@ -17,11 +17,12 @@ from karez.training.recovery.events import (
 )
 from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Fault, Gang, Phase, Rank
-from karez.training.recovery.transitions import adopt, advance
-from tests.training.test_transitions import A, B, World, finish
+from karez.training.recovery.takeover import adopt
+from karez.training.recovery.transitions import advance
+from tests.training.gang_world import A, B, World, finish
 
 
-def test_a_plain_script_may_run_for_as_long_as_it_likes() -> None:
+def test_plain_script_has_no_time_limit_once_it_runs() -> None:
     """It never stands: nothing but its exit says that it is done."""
     gang = Gang(ranks=(Rank(node=A), Rank(node=A)))
     gang, _ = advance(gang, Started(rank=0, attempt=1), 0.0)
@@ -33,7 +34,7 @@ def test_a_plain_script_may_run_for_as_long_as_it_likes() -> None:
     assert advance(gang, Tick(), 1e6) == (gang, ())
 
 
-def test_ranks_of_a_session_have_their_time_from_when_the_first_stands() -> None:
+def test_start_deadline_of_a_session_counts_from_its_first_ready_rank() -> None:
     gang = Gang(ranks=(Rank(node=A), Rank(node=A)))
     for rank in (0, 1):
         gang, _ = advance(gang, Started(rank=rank, attempt=1), 0.0)
@@ -50,7 +51,7 @@ def test_ranks_of_a_session_have_their_time_from_when_the_first_stands() -> None
     assert advance(gang, Tick(), 1e6) == (gang, ())  # how long a step takes is judged elsewhere
 
 
-def test_a_job_that_starts_over_has_a_receipt_for_it() -> None:
+def test_restarted_job_gets_a_receipt() -> None:
     world = World([A, B])
     for _ in range(3):
         world.work(0)
@@ -71,7 +72,7 @@ def test_a_job_that_starts_over_has_a_receipt_for_it() -> None:
     assert receipt.fault.rung == "restart"
 
 
-def test_what_was_stopped_on_purpose_has_nothing_to_recover_from() -> None:
+def test_job_stopped_on_purpose_inherits_no_fault() -> None:
     world = World([A])
     world.work(0)
     stopped = capture(replace(world.gang, phase=Phase.DONE))
@@ -82,7 +83,7 @@ def test_what_was_stopped_on_purpose_has_nothing_to_recover_from() -> None:
     assert (gone.code, gone.step_before, gone.detected_at) == ("control", 1, 4.0)
 
 
-def test_a_plain_script_that_started_over_has_its_receipt_once_it_runs() -> None:
+def test_restarted_plain_script_gets_its_receipt_once_it_runs() -> None:
     gang = Gang(ranks=(Rank(node=A),))
     gang, _ = advance(gang, Started(rank=0, attempt=1), 0.0)
     failed, _ = advance(gang, NodeGone(node=A), 50.0)
@@ -97,7 +98,7 @@ def test_a_plain_script_that_started_over_has_its_receipt_once_it_runs() -> None
     assert receipt.resumed_at == 70.0
 
 
-def test_a_hundred_ranks_that_die_at_once_are_one_fault() -> None:
+def test_hundred_ranks_that_die_at_once_count_as_one_fault() -> None:
     world = World([A] * 60 + [B] * 60)
     for rank in range(120):
         world.work(rank)
@@ -108,7 +109,7 @@ def test_a_hundred_ranks_that_die_at_once_are_one_fault() -> None:
     assert world.gang.faults == 1
 
 
-def test_a_gang_that_starts_over_with_fewer_and_is_hit_again_keeps_what_it_restored() -> None:
+def test_gang_restarted_with_fewer_ranks_keeps_its_restored_step_after_another_fault() -> None:
     before = (ShardLayout(after=-1, ranks=(0, 1, 2, 3), created_generation=1),)
     gang = Gang(ranks=tuple(Rank(node=A) for _ in range(3)), generation=5, shard_layouts=before)
     for rank in range(3):
@@ -136,7 +137,7 @@ def test_a_gang_that_starts_over_with_fewer_and_is_hit_again_keeps_what_it_resto
     assert commands == (StartGeneration(generation=6, step=150),)
 
 
-def test_who_was_asked_for_others_shards_is_not_stuck() -> None:
+def test_rank_that_answers_a_shard_query_is_not_killed_as_stuck() -> None:
     cuts = (
         ShardLayout(after=-1, ranks=(0, 1, 2), created_generation=1),
         ShardLayout(after=10, ranks=(0, 1), created_generation=2),
@@ -171,7 +172,7 @@ def test_who_was_asked_for_others_shards_is_not_stuck() -> None:
     )  # nobody is asked for what was cleared
 
 
-def test_control_is_replaced_while_a_job_starts() -> None:
+def test_controller_is_replaced_while_a_job_starts() -> None:
     starting = Gang(ranks=(Rank(node=A, alive=True),), generation=2)
     fault = Fault(cause="x", ranks=(), rung="restart", detected_at=0.0, step_before=0)
     saved = replace(capture(starting), fault=fault, phase=Phase.QUIESCING, slowest_start_s=900.0)
@@ -185,7 +186,7 @@ def test_control_is_replaced_while_a_job_starts() -> None:
     assert plain.fault is None
 
 
-def test_those_that_joined_go_on_where_none_of_the_others_is_left() -> None:
+def test_joined_ranks_continue_when_all_earlier_ranks_have_left() -> None:
     ranks = (
         Rank(node=A, retired=True),
         Rank(node=B, joining=True, started_once=True, alive=True),

@@ -1,8 +1,8 @@
-"""Jobs that do not stop: the recovery protocol, the foreman that carries it out, and the session.
+"""Fault-tolerant training jobs: the recovery protocol and the job controller that carries it out.
 
-`from karez import training; training.session()` is what user code sees (training.worker.session).
-This room decides how a gang heals; it never places one (scheduling) nor starts a process itself
-(drivers, through core.ports.Fabric).
+`from karez import training; training.session()` is what user code sees (karez.runtime.session).
+This room decides how a gang recovers; it never places a gang (scheduling) nor starts a process
+itself (drivers, through core.ports.Fabric).
 """
 
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "session"]
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of these
+if not TYPE_CHECKING:  # else a type checker would accept any attribute name
 
     def __getattr__(name: str) -> object:
         """`training.session` and `training.Run`, imported only where torch is."""
         if name not in __all__:
             raise AttributeError(f"module 'karez.training' has no attribute {name!r}")
-        from karez.core.parts import missing_part  # noqa: PLC0415 - only where it is asked for
+        from karez.core.parts import missing_part  # noqa: PLC0415 - keeps `import karez.training` light
 
         try:
             from karez.runtime import session  # noqa: PLC0415 - needs torch

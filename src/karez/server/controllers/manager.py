@@ -20,8 +20,8 @@ from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.orphan_collector import OrphanCollector
 from karez.server.controllers.scheduler import Scheduler
 from karez.serving.replica_controller import ReplicaController, ServingDeps
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.job_controller import JobController
-from karez.training.controller.status_writer import ControllerDeps
 
 log = structlog.get_logger()
 WORK_S = 1.0

@@ -1,4 +1,4 @@
-"""Who of a gang holds what: the workers' seats, its spares, and what its roles hold."""
+"""The grants of a gang: of its workers, its spares and its roles."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,38 +12,40 @@ from karez.training.controller.process_specs import parse_key
 
 @dataclass(slots=True, kw_only=True)
 class GangAllocation:
-    """The grants of one gang. A seat keeps its number for good."""
+    """The grants of one gang. A rank keeps its number for good."""
 
     workers: dict[int, Grant]
-    """Seat -> what its worker holds; seats that were given up stay listed."""
+    """Rank -> grant of its worker; ranks that have left stay listed."""
     others: list[Grant] = field(default_factory=list)
-    """What spares and roles hold."""
+    """Grants of spares and roles."""
+    former_nodes: set[NodeId] = field(default_factory=set)
+    """Nodes that the gang ran on before its grants changed."""
 
     @property
     def nodes(self) -> set[NodeId]:
-        """All nodes that anything of it stands on."""
+        """All nodes on which the gang has a grant."""
         return {grant.node for grant in (*self.workers.values(), *self.others)}
 
     def of_role(self, role: str) -> list[Grant]:
-        """What a role holds, in order."""
+        """The grants of a role, in order."""
         return [grant for grant in self.others if grant.role == role]
 
     def drop_node(self, node: NodeId) -> set[str]:
-        """Nothing of it stands on a node any more but ranks; the roles that lost a worker."""
+        """Drop the spares and role workers on a lost node. Returns the affected roles."""
         roles = {grant.role for grant in self.others if grant.node == node} - {SPARE}
         self.others = [grant for grant in self.others if grant.node != node]
         return roles
 
-    def take_spares(self, count: int, off: frozenset[NodeId]) -> list[Grant]:
-        """Spare places that are not on these nodes, as workers' grants; they are spares no more."""
-        found = [g for g in self.of_role(SPARE) if g.node not in off][:count]
-        for grant in found:
+    def take_spares(self, count: int, avoid: frozenset[NodeId]) -> list[Grant]:
+        """Turn up to `count` spares on other nodes than these into workers' grants."""
+        spares = [g for g in self.of_role(SPARE) if g.node not in avoid][:count]
+        for grant in spares:
             self.others.remove(grant)
-        return [as_worker(grant) for grant in found]
+        return [as_worker(grant) for grant in spares]
 
 
 def as_worker(grant: Grant) -> Grant:
-    """A spare's grant in a worker's hands."""
+    """A spare's grant as a worker's grant."""
     return Grant(
         node=grant.node,
         kind=grant.kind,
@@ -56,21 +58,21 @@ def as_worker(grant: Grant) -> Grant:
 
 
 def allocation_from(grants: Sequence[Grant], processes: Iterable[ProcessInfo]) -> GangAllocation:
-    """A crew from what is granted; seats that have a process already keep their numbers."""
+    """The allocation of these grants; ranks that have a process already keep their numbers."""
     workers = [grant for grant in grants if not grant.role]
-    taken: dict[int, Grant] = {}
-    left = list(workers)
+    by_rank: dict[int, Grant] = {}
+    unassigned = list(workers)
     newest = sorted(processes, key=lambda info: (info.alive, info.epoch), reverse=True)
     for info in newest:
-        named = parse_key(info.key)
-        if named is not None and info.grant in left and named[0] not in taken:
-            taken[named[0]] = info.grant
-            left.remove(info.grant)
+        key = parse_key(info.key)
+        if key is not None and info.grant in unassigned and key[0] not in by_rank:
+            by_rank[key[0]] = info.grant
+            unassigned.remove(info.grant)
     free = (
-        index for index in range(len(workers) + max(taken, default=0) + 1) if index not in taken
+        index for index in range(len(workers) + max(by_rank, default=0) + 1) if index not in by_rank
     )
-    taken.update(zip(free, left, strict=False))
+    by_rank.update(zip(free, unassigned, strict=False))
     return GangAllocation(
-        workers={index: taken[index] for index in sorted(taken)},
+        workers={index: by_rank[index] for index in sorted(by_rank)},
         others=[grant for grant in grants if grant.role],
     )

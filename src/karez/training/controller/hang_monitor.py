@@ -1,4 +1,4 @@
-"""Looks at a gang's processes when it does not get on, and hands its verdict to the protocol."""
+"""Samples the processes of a gang that makes no progress, and reports hung ranks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,114 +7,121 @@ from karez.core.jobs import Job
 from karez.core.ports import NodeLost
 from karez.core.processes import ProcessSample
 from karez.core.recovery import FaultReport, Severity
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.process_specs import parse_key
-from karez.training.controller.status_writer import ControllerDeps
 from karez.training.recovery.events import Committed, Hung, RecoveryEvent, Resumed
-from karez.training.recovery.hang_detector import (
-    HangDetector,
-    Stalled,
-    Straggler,
-    diagnose,
-    find_stopped,
-)
+from karez.training.recovery.hang_detector import HangDetector, Straggler
+from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
 from karez.training.recovery.state import Gang, Phase
 
 APART_S = 0.15
-"""Between two looks."""
+"""Seconds between two samples of a late gang."""
 QUIET_S = 1.0
-"""How long a gang may take to come to a stand before its processes are looked at."""
+"""Seconds that a gang may take to quiesce before its processes are sampled."""
 
 
 @dataclass(slots=True, kw_only=True)
 class HangMonitor:
-    """One gang's."""
+    """Watches one gang for hung and slow ranks."""
 
     job: Job
     deps: ControllerDeps
     detector: HangDetector = field(default_factory=HangDetector)
     note: str = ""
-    """What holds the gang up although nothing is wrong with it."""
+    """What slows the gang down without being a fault."""
     _first: Mapping[int, ProcessSample] = field(default_factory=dict)
     _first_at: float = 0.0
-    _looked_at: float = 0.0
+    _sampled_at: float = 0.0
     _generation: int = 0
 
     def on_event(self, gang: Gang, event: RecoveryEvent, busy_s: float, now: float) -> None:
-        """Learn from what a rank says."""
+        """Record the progress of a rank."""
         match event:
-            case Committed(generation=born, rank=rank) if born == gang.generation:
+            case Committed(generation=generation, rank=rank) if generation == gang.generation:
                 self.detector.record_event(rank, busy_s, now)
                 self._first, self.note = {}, ""
                 if (slow := self.detector.straggler()) is not None:
                     self._report(gang, slow, now)
-            case Resumed(generation=born, rank=rank) if born == gang.generation:
+            case Resumed(generation=generation, rank=rank) if generation == gang.generation:
                 self.detector.record_event(rank, 0.0, now, resumed=True)
 
     def check(self, gang: Gang, now: float) -> Hung | None:
-        """Who must be ended for the gang to get on; called several times a second."""
+        """The ranks that must be ended for progress, if any; call several times a second."""
         if not gang.is_session:
             return None
         if gang.generation != self._generation:
             self._generation = gang.generation
             self.detector.begin([number for number, _ in gang.active], now)
             self._first = {}
-        if gang.phase in (Phase.QUIESCING, Phase.RESUMING):
-            late = now - gang.since > QUIET_S and now - self._looked_at > QUIET_S
-            stuck = gang.phase == Phase.QUIESCING
-            looks = self._samples(gang, now, stacks=stuck) if late else {}
-            if (found := find_stopped(looks, gang.since)) is not None:
-                return found
-        at_work = gang.phase in (Phase.RUNNING, Phase.RESUMING)
-        return self._look_at_work(gang, now) if at_work else None
+        stopped = self._check_transition(gang, now)
+        if stopped is None and gang.phase in (Phase.RUNNING, Phase.RESUMING):
+            return self._check_progress(gang, now)
+        return stopped
 
-    def _look_at_work(self, gang: Gang, now: float) -> Hung | None:
+    def _check_transition(self, gang: Gang, now: float) -> Hung | None:
+        """Stopped processes of a gang that takes long to quiesce or to resume."""
+        is_late = now - gang.since > QUIET_S and now - self._sampled_at > QUIET_S
+        if gang.phase not in (Phase.QUIESCING, Phase.RESUMING) or not is_late:
+            return None
+        samples = self._samples(gang, now, stacks=gang.phase == Phase.QUIESCING)
+        return find_stopped(samples, gang.since)
+
+    def _check_progress(self, gang: Gang, now: float) -> Hung | None:
+        """Stopped or hung processes of a gang whose last event is some time ago."""
         since = self.detector.quiet_since(now)
         is_late = self.detector.late_since(now) is not None
         pause_s = APART_S if is_late else QUIET_S
-        if now - since <= self.detector.floor_s or now - self._looked_at < pause_s:
+        if now - since <= self.detector.floor_s or now - self._sampled_at < pause_s:
             return None
-        looks = self._samples(gang, now)
-        if (stopped := find_stopped(looks, since)) is not None:
+        samples = self._samples(gang, now)
+        if (stopped := find_stopped(samples, since)) is not None:
             return stopped
         if not is_late:
-            return None  # only a process that does not run at all is judged so soon
-        first, first_at = self._first, self._first_at
-        self._first, self._first_at = looks, now
-        if not first:
-            return None
-        verdict = diagnose(
-            first,
-            looks,
-            apart_s=now - first_at,
-            late_s=now - since,
-            limit_s=self.detector.limit_s,
-            since=since,
-        )
-        if isinstance(verdict, Stalled):
-            named = ", ".join(map(str, verdict.ranks))
-            self.note = f"rank {named} waits for its data since {verdict.for_s:.0f} s"
-            return None
+            return None  # only a stopped process is judged so soon
+        verdict = self._diagnose(samples, since, now)
         if verdict is not None:
             self.detector.record_verdict()
             self._samples(gang, now, stacks=True)
         return verdict
 
+    def _diagnose(
+        self, samples: Mapping[int, ProcessSample], since: float, now: float
+    ) -> Hung | None:
+        """Compare with the samples before; ranks that wait for data are shown, not reported."""
+        first, first_at = self._first, self._first_at
+        self._first, self._first_at = samples, now
+        if not first:
+            return None
+        verdict = diagnose(
+            first,
+            samples,
+            apart_s=now - first_at,
+            late_s=now - since,
+            limit_s=self.detector.limit_s,
+            since=since,
+        )
+        if not isinstance(verdict, Stalled):
+            return verdict
+        named = ", ".join(map(str, verdict.ranks))
+        self.note = f"rank {named} waits for its data since {verdict.for_s:.0f} s"
+        return None
+
     def _samples(
         self, gang: Gang, now: float, *, stacks: bool = False
     ) -> Mapping[int, ProcessSample]:
-        self._looked_at = now
-        lives = {(number, rank.attempt): number for number, rank in gang.active}
-        found: dict[int, ProcessSample] = {}
+        self._sampled_at = now
+        numbers = {(number, rank.attempt): number for number, rank in gang.active}
+        by_rank: dict[int, ProcessSample] = {}
         for node in sorted({rank.node for _, rank in gang.active if rank.node}):
             try:
-                looks = self.deps.fabric.sample(node, self.job.id, stacks=stacks)
+                samples = self.deps.fabric.sample(node, self.job.id, stacks=stacks)
             except NodeLost:
-                continue  # its watcher says so
-            for look in looks:
-                named = parse_key(look.key)
-                if named in lives:
-                    found[lives[named]] = look
-        return found
+                continue  # NodeEventStream reports the loss
+            for sample in samples:
+                key = parse_key(sample.key)
+                if key in numbers:
+                    by_rank[numbers[key]] = sample
+        return by_rank
 
     def _report(self, gang: Gang, slow: Straggler, now: float) -> None:
         self.deps.store.history.add_incident(

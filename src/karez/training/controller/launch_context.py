@@ -1,4 +1,4 @@
-"""Gathers what the ranks of a job share before the first of them starts."""
+"""Gathers what all ranks of a job share, before the first rank starts."""
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,19 +11,20 @@ from karez.core.ports import NodeLost
 from karez.core.processes import Staged
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import EndReason
+from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext
-from karez.training.controller.status_writer import ControllerDeps
 
 MASTER_PORTS = range(20_000, 30_000)
-"""Below Linux's default range of ephemeral ports (32768 and up, ip(7))."""
+"""Ports for process groups that scripts build themselves, below Linux's default range of ephemeral
+ports (32768 and up, ip(7))."""
 
 
 class StartRefused(Exception):
-    """A job that cannot start at all."""
+    """The job cannot start."""
 
     def __init__(self, reason: EndReason, detail: str) -> None:
-        """Why, as the job's end reason and in words."""
+        """Refuse to start, with the job's end reason and a text for users."""
         super().__init__(detail)
         self.reason = reason
 
@@ -31,7 +32,7 @@ class StartRefused(Exception):
 def gather_launch_context(
     job: Job, epoch: int, allocation: GangAllocation, deps: ControllerDeps
 ) -> LaunchContext:
-    """Inputs, code, secrets and addresses of a job. Raises Refused."""
+    """Gather inputs, code, secrets and addresses of a job. Raises StartRefused."""
     spec, store = job.spec, deps.store
     staged = []
     for folder, ident in spec.inputs.items():
@@ -64,47 +65,47 @@ def _recipe(name: str, deps: ControllerDeps) -> str:
 
 
 def replica_servers_of(nodes: Iterable[NodeId], deps: ControllerDeps) -> list[str]:
-    """Addresses of the keepers of nodes that a gang stands on, or has just left."""
-    found = (_replica_server(node, deps) for node in sorted(nodes))
-    return [address for address in found if address]
+    """Addresses of the replica servers of these nodes, as far as the nodes answer."""
+    addresses = (_replica_server(node, deps) for node in sorted(nodes))
+    return [address for address in addresses if address]
 
 
 def _replica_server(node: NodeId, deps: ControllerDeps) -> str:
     try:
         return deps.fabric.replica_server(node)
     except NodeLost:
-        return ""  # its poller says so to the foreman
+        return ""  # NodeEventStream reports the loss
 
 
 def _addresses(allocation: GangAllocation, deps: ControllerDeps) -> dict[str, list[str]]:
-    """Role -> where its workers stand."""
-    known = {node.id: node.address for node in deps.store.pool.nodes()}
-    found: dict[str, list[str]] = {}
+    """Role -> addresses of the nodes of its workers."""
+    by_node = {node.id: node.address for node in deps.store.pool.nodes()}
+    by_role: dict[str, list[str]] = {}
     for grant in allocation.others:
-        found.setdefault(grant.role, []).append(known.get(grant.node, ""))
-    return found
+        by_role.setdefault(grant.role, []).append(by_node.get(grant.node, ""))
+    return by_role
 
 
 def _memory(allocation: GangAllocation, deps: ControllerDeps) -> list[tuple[str, int]]:
-    """The keepers that hold memory for this gang, and how much."""
-    held = [grant for grant in allocation.others if grant.kind == DeviceKind.MEMORY]
-    found = [(_replica_server(grant.node, deps), grant.memory_bytes) for grant in held]
-    return [(address, size) for address, size in found if address]
+    """(address of the replica server, bytes) of the memory that the gang holds."""
+    grants = [grant for grant in allocation.others if grant.kind == DeviceKind.MEMORY]
+    servers = [(_replica_server(grant.node, deps), grant.memory_bytes) for grant in grants]
+    return [(address, size) for address, size in servers if address]
 
 
 def need_of(grant: Grant, each: Sequence[ResourceRequest]) -> ResourceRequest:
-    """The alternative that a grant was made for."""
+    """The resource request that a grant meets."""
     return next((need for need in each if grant.meets(need)), each[0])
 
 
 def devices_of(grant: Grant) -> str:
-    """`cpu:0,1`: the devices of a grant, for people."""
+    """The devices of a grant as shown to users, such as `cpu:0,1`."""
     return f"{grant.kind}:{','.join(str(index) for index in grant.indices)}"
 
 
 def _master(job: Job, epoch: int, grants: Mapping[int, Grant], deps: ControllerDeps) -> str:
-    """Where scripts that build their own group meet: a port that follows from the epoch."""
+    """Address of rank 0 for scripts that build their own process group; the epoch sets the port."""
     first = grants[min(grants)].node
     address = next((node.address for node in deps.store.pool.nodes() if node.id == first), "")
-    spot = zlib.crc32(f"{job.id}/{epoch}".encode())
-    return f"{address}:{MASTER_PORTS[spot % len(MASTER_PORTS)]}"
+    checksum = zlib.crc32(f"{job.id}/{epoch}".encode())
+    return f"{address}:{MASTER_PORTS[checksum % len(MASTER_PORTS)]}"

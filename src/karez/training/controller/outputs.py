@@ -1,4 +1,4 @@
-"""What a job leaves behind, registered as artifacts with their lineage."""
+"""Registers the outputs of a job as artifacts with their lineage."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from karez.core.ports import Blobs, Clock
 from karez.core.stores.store import Store
 
 CARD = "karez.json"
-"""A file in an output folder that says what the folder is."""
+"""Name of the manifest file in an output folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputManifest:
-    """What an output says of itself; all of it may be left out."""
+    """Manifest of an output; every field may be left out."""
 
     kind: ArtifactKind = ArtifactKind.REPORT
     name: str = ""
@@ -35,63 +35,73 @@ class OutputManifest:
 
 
 class OutputStores(Protocol):
-    """Where results go."""
+    """Stores in which outputs are registered."""
 
     @property
     def store(self) -> Store:
-        """The truth."""
+        """The database."""
         ...
 
     @property
     def blobs(self) -> Blobs:
-        """The bytes."""
+        """The blob store for file contents."""
         ...
 
     @property
     def clock(self) -> Clock:
-        """The time."""
+        """The clock for creation times."""
         ...
 
 
 def register_outputs(
-    shelf: OutputStores, job: Job, files: Sequence[tuple[str, FileEntry]]
+    stores: OutputStores, job: Job, files: Sequence[tuple[str, FileEntry]]
 ) -> Mapping[str, str]:
-    """Output name -> artifact id. Registering the same outputs again changes nothing."""
+    """Register output files; returns output name -> artifact id. Repeating it changes nothing."""
     outputs: dict[str, list[FileEntry]] = {}
     for name, entry in files:
         outputs.setdefault(name, []).append(entry)
-    receipts = tuple(receipt.id for receipt in shelf.store.history.receipts(job.id))
+    receipts = tuple(receipt.id for receipt in stores.store.history.receipts(job.id))
     ids: dict[str, str] = {}
     for name, entries in outputs.items():
-        card = _card(shelf, entries)
-        inputs: dict[str, Any] = dict(job.spec.inputs)
-        if job.spec.code:
-            inputs["code"] = job.spec.code
-        spec = ArtifactSpec(
-            name=card.name or f"{job.spec.name}-{name}",
-            kind=card.kind,
-            project=job.spec.project,
-            format=card.format,
-            files=tuple(entry for entry in entries if entry.path != CARD),
-            lineage=Lineage(
-                job=job.id,
-                inputs=inputs,
-                receipts=receipts,
-                source=card.source,
-                licence=card.licence,
-            ),
-            facts=card.facts,
-        )
+        spec = _artifact_spec(job, name, entries, _manifest(stores, entries), receipts)
         artifact = Artifact(
-            id=artifact_id(spec), spec=spec, owner=job.owner, created_at=shelf.clock.now()
+            id=artifact_id(spec), spec=spec, owner=job.owner, created_at=stores.clock.now()
         )
-        ids[name] = shelf.store.artifacts.add(artifact).id
+        ids[name] = stores.store.artifacts.add(artifact).id
     return ids
 
 
-def _card(shelf: OutputStores, entries: Sequence[FileEntry]) -> OutputManifest:
+def _artifact_spec(
+    job: Job,
+    output: str,
+    entries: Sequence[FileEntry],
+    manifest: OutputManifest,
+    receipts: tuple[str, ...],
+) -> ArtifactSpec:
+    inputs: dict[str, Any] = dict(job.spec.inputs)
+    if job.spec.code:
+        inputs["code"] = job.spec.code
+    lineage = Lineage(
+        job=job.id,
+        inputs=inputs,
+        receipts=receipts,
+        source=manifest.source,
+        licence=manifest.licence,
+    )
+    return ArtifactSpec(
+        name=manifest.name or f"{job.spec.name}-{output}",
+        kind=manifest.kind,
+        project=job.spec.project,
+        format=manifest.format,
+        files=tuple(entry for entry in entries if entry.path != CARD),
+        lineage=lineage,
+        facts=manifest.facts,
+    )
+
+
+def _manifest(stores: OutputStores, entries: Sequence[FileEntry]) -> OutputManifest:
     for entry in entries:
         if entry.path == CARD:
-            with shelf.blobs.open(entry.sha256) as file:
+            with stores.blobs.open(entry.sha256) as file:
                 return from_text(OutputManifest, json.dumps(json.load(file)))
     return OutputManifest()

@@ -1,4 +1,4 @@
-"""What a rank's process is given: its command, environment, inputs. Pure."""
+"""Specifications of a gang's processes: command, environment, inputs. Pure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _STORE = "karez.runtime.rendezvous:main"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchContext:
-    """All that the ranks of one job share."""
+    """Inputs, secrets and addresses that all processes of one job share."""
 
     job: Job
     epoch: int
@@ -30,20 +30,20 @@ class LaunchContext:
     replica_servers: Sequence[str] = ()
     world: int = 1
     master_address: str = ""
-    """host:port for scripts that build their own process group."""
+    """host:port of rank 0 for scripts that build their own process group."""
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Role -> addresses of the nodes that its workers stand on."""
+    """Role -> addresses of the nodes of its workers."""
     memory: Sequence[tuple[str, int]] = ()
-    """(keeper's host:port, bytes) of the memory on other nodes that the gang holds."""
+    """(replica server's host:port, bytes) of the memory on other nodes that the gang holds."""
 
 
 def rank_key(job: str, index: int, attempt: int) -> str:
-    """The name of a rank's process."""
+    """The key of a rank's process."""
     return f"{job}.{index}.{attempt}"
 
 
 def parse_key(key: str) -> tuple[int, int] | None:
-    """(seat, life) of a rank's process; None for others, such as the store."""
+    """(rank, attempt) of a rank's process; None for other processes, such as the store."""
     parts = key.split(".")
     if len(parts) != 3 or not parts[1].isdigit() or not parts[2].isdigit():
         return None
@@ -53,7 +53,7 @@ def parse_key(key: str) -> tuple[int, int] | None:
 def rank_spec(
     context: LaunchContext, index: int, attempt: int, grant: Grant, *, restore: Mapping[str, str]
 ) -> ProcessSpec:
-    """The process of one rank."""
+    """The specification of one rank's process."""
     spec = context.job.spec
     command, warm = _command(context)
     host, _, port = context.master_address.rpartition(":")
@@ -87,7 +87,7 @@ def rank_spec(
 def sidecar_spec(
     context: LaunchContext, role: GangRole, number: int, attempt: int, grant: Grant, count: int
 ) -> ProcessSpec:
-    """A process of a role beside the ranks."""
+    """The specification of a role's process beside the ranks."""
     spec = context.job.spec
     command = role.command or spec.command
     return ProcessSpec(
@@ -111,7 +111,7 @@ def sidecar_spec(
 
 
 def _shared(context: LaunchContext) -> dict[str, str]:
-    """What every process of a gang is told of the others."""
+    """Environment that every process of a gang has in common."""
     return {
         environment.SETTINGS: json.dumps(dict(context.job.spec.settings)),
         environment.ROLES: json.dumps({name: list(at) for name, at in context.roles.items()}),
@@ -122,7 +122,7 @@ def _shared(context: LaunchContext) -> dict[str, str]:
 
 
 def store_spec(context: LaunchContext, generation: int, mark: str) -> ProcessSpec:
-    """A rendezvous store; `mark` tells it from those before it."""
+    """The specification of a rendezvous store; `mark` distinguishes its key from earlier stores."""
     return ProcessSpec(
         key=f"{context.job.id}.store.{generation}.{mark}",
         workload=context.job.id,
@@ -135,7 +135,7 @@ def store_spec(context: LaunchContext, generation: int, mark: str) -> ProcessSpe
 
 
 def _command(context: LaunchContext) -> tuple[tuple[str, ...], bool]:
-    """The command, and whether a warm fork can run it."""
+    """The command, and whether the fork server can run it."""
     spec = context.job.spec
     if spec.recipe:
         return (context.recipe,), True

@@ -1,10 +1,10 @@
-"""What the recovery protocol asks for: the commands that the job controller carries out."""
+"""Commands of the recovery protocol: what the job controller carries out."""
 
 from dataclasses import dataclass
 
 from karez.core.nodes import NodeId
 from karez.core.workloads import EndReason
-from karez.training.recovery.state import Fault
+from karez.training.recovery.state import Fault, Gang
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class StartRank:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quiesce:
-    """Tell a rank to leave its group."""
+    """Tell a rank to leave its process group."""
 
     rank: int
     generation: int
@@ -26,23 +26,24 @@ class Quiesce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartGeneration:
-    """Tell every rank to form the group of this generation and go on after `step`."""
+    """Tell every rank to form the group of this generation and to continue after `step`."""
 
     generation: int
     step: int
     skipped: tuple[int, ...] = ()
     """Batches that are left out."""
     need_state: tuple[int, ...] = ()
-    """Ranks that get their state from one that has it."""
+    """Ranks that receive the state from a rank that has it."""
     shard_ranks: tuple[int, ...] = ()
-    """Ranks, then and now, whose shards of that step are cut anew; none: each takes its own."""
+    """Former and present ranks whose shards of that step are resharded; empty: each rank restores
+    its own shard."""
     created_generation: int = 0
-    """The generation before which those shards do not count."""
+    """Shards of that step from earlier generations do not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryShards:
-    """Ask a rank that stands what can be had of others that left; it answers with Stood."""
+    """Ask a quiesced rank which shards of departed ranks exist; the answer is ReadyToRestore."""
 
     rank: int
     generation: int
@@ -51,14 +52,14 @@ class QueryShards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropReplicas:
-    """Have keepers forget what they hold of ranks that have left."""
+    """Have the replica servers delete the snapshots of departed ranks."""
 
     departed: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillRank:
-    """End a rank's process: this life of it, on this node."""
+    """End one attempt of a rank: this process, on this node."""
 
     rank: int
     node: NodeId
@@ -68,7 +69,7 @@ class KillRank:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindPlaces:
-    """Find places for these ranks by the first rung that will do; answer with Moved or Shrunk."""
+    """Find nodes for these ranks by the first rung that works; answer PlacesFound or Shrunk."""
 
     ranks: tuple[int, ...]
     rungs: tuple[str, ...]
@@ -76,19 +77,19 @@ class FindPlaces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmergencyCheckpoint:
-    """Nothing else is left: have those that live store what they hold before they end."""
+    """Last resort: these surviving ranks write a checkpoint before they are ended."""
 
     ranks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRanks:
-    """Tell every rank that it may end."""
+    """Tell every rank that it may exit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteReceipt:
-    """A recovery is complete."""
+    """Record a completed recovery."""
 
     fault: Fault
     generation: int
@@ -97,7 +98,7 @@ class WriteReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndGang:
-    """The gang is over."""
+    """End the job's run, for this reason."""
 
     reason: EndReason
     detail: str
@@ -116,3 +117,18 @@ RecoveryCommand = (
     | WriteReceipt
     | EndGang
 )
+
+Decision = tuple[Gang, tuple[RecoveryCommand, ...]]
+"""The next state of a gang, and the commands that lead there."""
+
+
+def kill_rank(gang: Gang, number: int, why: str) -> KillRank:
+    """The command that ends a rank's present process; call before the next attempt is chosen."""
+    rank = gang.ranks[number]
+    return KillRank(rank=number, node=rank.node or rank.home, attempt=rank.attempt, why=why)
+
+
+def start_rank(gang: Gang, number: int) -> StartRank:
+    """The command that starts a rank's present attempt on its node."""
+    rank = gang.ranks[number]
+    return StartRank(rank=number, node=rank.node, attempt=rank.attempt)

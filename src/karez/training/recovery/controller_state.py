@@ -1,4 +1,4 @@
-"""What one foreman writes down for the next."""
+"""The state of a job controller that is stored for the next controller of the job. Pure."""
 
 import json
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,7 @@ from karez.training.recovery.state import Fault, Gang, Phase
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerState:
-    """What a foreman must not forget: all that its gang's processes cannot tell the next one."""
+    """What a controller stores: the part of a gang's state that no process can report."""
 
     generation: int
     phase: Phase
@@ -55,15 +55,17 @@ def parse_state(text: str) -> ControllerState:
 
 
 def capture(gang: Gang) -> ControllerState:
-    """What is to be remembered of a gang."""
-    own = {f.name: getattr(gang, f.name) for f in fields(ControllerState) if hasattr(gang, f.name)}
+    """The part of a gang's state that is stored."""
+    common = {
+        f.name: getattr(gang, f.name) for f in fields(ControllerState) if hasattr(gang, f.name)
+    }
     joining = tuple(number for number, rank in gang.active if rank.joining)
-    tainted = tuple(number for number, rank in gang.active if rank.state_corrupt)
-    return ControllerState(**own, joining=joining, state_corrupt=tainted)
+    corrupt = tuple(number for number, rank in gang.active if rank.state_corrupt)
+    return ControllerState(**common, joining=joining, state_corrupt=corrupt)
 
 
 def restore(gang: Gang, saved: ControllerState | None) -> Gang:
-    """A gang that starts, with what counts beyond the lives of its processes."""
+    """A gang that starts, with the stored state that outlives its processes."""
     if saved is None:
         return gang
     slowest = saved.slowest_start_s
@@ -73,24 +75,22 @@ def restore(gang: Gang, saved: ControllerState | None) -> Gang:
 
 
 def indices_used(saved: ControllerState | None) -> set[int]:
-    """The numbers of ranks that had a part of the state once."""
-    return (
-        {index for cut in saved.shard_layouts for index in cut.ranks}
-        if saved is not None
-        else set()
-    )
+    """The numbers of all ranks that ever had a shard of the state."""
+    if saved is None:
+        return set()
+    return {index for layout in saved.shard_layouts for index in layout.ranks}
 
 
 def inherited_fault(
     saved: ControllerState | None, now: float, step: int, heard_at: float
 ) -> Fault | None:
-    """What a job that starts over recovers from; None: it was stopped on purpose, or is new.
+    """The fault that a restarted job recovers from; None: it was stopped on purpose, or is new.
 
     Args:
-        saved: What the foreman before wrote down last.
+        saved: The newest state that the controller before stored.
         now: UTC epoch seconds.
-        step: The last step that it was known to have completed.
-        heard_at: When that was.
+        step: The last step that the job was known to have completed.
+        heard_at: When that step was complete.
     """
     if saved is None or saved.phase == Phase.DRAINING:
         return None

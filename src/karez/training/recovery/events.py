@@ -1,4 +1,4 @@
-"""What can happen to a gang: the events of the recovery protocol."""
+"""Events of the recovery protocol: what can happen to a gang."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from karez.core.nodes import NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A process of a rank runs."""
+    """A rank's process runs."""
 
     rank: int
     attempt: int
@@ -16,28 +16,29 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyToRestore:
-    """A rank has no group and can restore these steps."""
+    """A rank has left its process group and can restore these steps."""
 
     rank: int
     attempt: int
     generation: int
-    """0 from a process that has not been in a group yet."""
+    """0: the process has not been in a group yet."""
     steps: Mapping[int, str] = field(default_factory=dict)
-    """step -> source."""
+    """Step -> source, one of state.SOURCES."""
     sharded: bool = False
     created_generation: Mapping[int, int] = field(default_factory=dict)
-    """step -> generation in which it was kept, where that is known."""
+    """Step -> generation in which its snapshot was taken, where that is known."""
     shards_found: Mapping[int, Mapping[int, int]] | None = None
-    """Rank -> step of which its shard can be had -> generation: the answer to Seek."""
+    """Departed rank -> step of an available shard -> generation: the answer to QueryShards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """A rank has its group and the agreed state back."""
+    """A rank is in its process group and has restored the common step."""
 
     rank: int
     generation: int
     rigid: bool = False
+    """The state is split in a way that cannot be resharded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveFailed:
-    """A rank's collective broke, or its group could not be built."""
+    """A rank's collective failed, or its process group could not be built."""
 
     rank: int
     generation: int
@@ -60,7 +61,7 @@ class CollectiveFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hung:
-    """The gang does not get on, and these ranks hold it up; none: nobody does, all wait."""
+    """The gang makes no progress because these ranks hang; no ranks: all wait in a collective."""
 
     ranks: tuple[int, ...]
     why: str
@@ -70,7 +71,7 @@ class Hung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadLoss:
-    """A rank's loss is not finite, or far from what it was: the step is not to count."""
+    """A rank's loss is not finite, or far from its earlier values: the step must not count."""
 
     rank: int
     generation: int
@@ -78,12 +79,12 @@ class BadLoss:
     batch: int
     error: str
     replays: int | None = None
-    """How often the batch is tried again; None: as the limits say."""
+    """How often the batch is tried again; None: as often as Limits.replays says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaMismatch:
-    """Replicas that must be alike are not; `ranks`, as numbered in the group, differ from most."""
+    """Replicas differ that must be equal; `ranks`, as numbered in the group, are the minority."""
 
     generation: int
     step: int
@@ -92,7 +93,7 @@ class ReplicaMismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A rank has nothing more to do and waits to leave."""
+    """A rank has completed its training and waits for ExitRanks."""
 
     rank: int
     attempt: int
@@ -101,7 +102,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """A rank's process has ended. Negative code: by that signal."""
+    """A rank's process has ended. A negative code: by that signal."""
 
     rank: int
     attempt: int
@@ -111,14 +112,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeGone:
-    """A node does not answer any more."""
+    """A node no longer answers."""
 
     node: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEvicted:
-    """A node is to be left, although it answers."""
+    """A node must be left, although it answers."""
 
     node: NodeId
     why: str
@@ -126,7 +127,7 @@ class NodeEvicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacesFound:
-    """New nodes for lost ranks; an empty mapping: there are none."""
+    """Nodes for lost ranks were found; an empty mapping: none are free."""
 
     nodes: Mapping[int, NodeId]
     rung: str = "replace"
@@ -134,23 +135,23 @@ class PlacesFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shrunk:
-    """Go on with these ranks only."""
+    """The gang continues with these ranks only."""
 
     keep: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resized:
-    """Go on without some ranks, or with more: nothing is wrong."""
+    """An elastic gang changes its size, without a fault."""
 
     leave: tuple[int, ...] = ()
     join: Mapping[int, NodeId] = field(default_factory=dict)
-    """Number, beyond all there were, -> node."""
+    """New rank -> node; the numbers are above all that were used before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed: deadlines are checked."""
 
 
 RecoveryEvent = (

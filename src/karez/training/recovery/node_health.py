@@ -1,4 +1,4 @@
-"""Which nodes are not to be trusted any more, and which may come back. Pure."""
+"""Decides which nodes to evict for their faults, and which evicted nodes to release. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,35 +7,37 @@ from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.recovery import FaultPhase, FaultReport, Severity
 
 POINTS: Mapping[Severity, float] = {Severity.MINOR: 0.34, Severity.MAJOR: 1.0, Severity.FATAL: 3.0}
+"""Severity -> points of one report."""
 EVICTION_POINTS = 3.0
-"""Points within the window that make a node a lemon: one fatal report, or three that are major."""
+"""Points within the window that evict a node: one fatal report, or three major ones."""
 WINDOW_S = 3600.0
+"""Seconds for which a report without an end counts."""
 MOST_SHARE = 0.1
-"""Of the nodes, at most so many are out at once: a rule that fires everywhere is wrong."""
+"""Largest share of the nodes that is evicted at once: a rule that fires everywhere is wrong."""
 FIRST_REST_S = 1800.0
-"""How long an evicted node rests before it is probed; twice as long each further time."""
+"""Seconds that an evicted node rests before it is probed; twice as long each further time."""
 EVICTED = "evicted"
-"""Code of the incident that notes an eviction."""
+"""Code of the incident that records an eviction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What to do with nodes."""
+    """Nodes to evict and nodes to release."""
 
     evict: Mapping[NodeId, str] = field(default_factory=dict)
-    """Node -> why."""
+    """Node -> reason."""
     release: tuple[NodeId, ...] = ()
-    """Nodes that have rested, answer, and may take work again."""
+    """Evicted nodes that have rested, answer, and may take work again."""
 
 
 def judge_nodes(
     nodes: Sequence[Node], incidents: Sequence[FaultReport], here: frozenset[NodeId], now: float
 ) -> Judgement:
-    """Evict repeat offenders within the cap; release who has rested and answers its probe.
+    """Evict repeat offenders up to the cap; release evicted nodes that have rested and answer.
 
     Args:
         nodes: All nodes with their states.
-        incidents: What was reported, oldest first; as far back as evictions are remembered.
+        incidents: Fault reports, oldest first; as far back as evictions are recorded.
         here: Nodes that have just answered a probe with healthy devices.
         now: UTC epoch seconds.
     """
@@ -56,19 +58,19 @@ def judge_nodes(
 
 
 def open_reports(reports: Iterable[FaultReport]) -> list[FaultReport]:
-    """Those that no later report of the same sender, code and device took back."""
-    kept: dict[tuple[str, str, int | None, int], FaultReport] = {}
+    """Reports that no later report of the same sender, code and device ended."""
+    open_by_key: dict[tuple[str, str, int | None, int], FaultReport] = {}
     for number, report in enumerate(reports):
-        what = (report.sender, report.code, report.device)
+        subject = (report.sender, report.code, report.device)
         if report.occasion == FaultPhase.RECOVER:
-            kept = {key: old for key, old in kept.items() if key[:3] != what}
+            open_by_key = {k: old for k, old in open_by_key.items() if k[:3] != subject}
         elif report.code != EVICTED:
-            kept[*what, number] = report
-    return list(kept.values())
+            open_by_key[*subject, number] = report
+    return list(open_by_key.values())
 
 
 def _recent(reports: Sequence[FaultReport], now: float) -> list[FaultReport]:
-    """What still counts: after the last eviction, within the window or not over yet."""
+    """Reports since the last eviction that are in the window or not ended yet."""
     since = max((r.at for r in reports if r.code == EVICTED), default=0.0)
     return [
         report

@@ -1,47 +1,47 @@
-"""Whose shards make up a step: the history of a sharded gang's sizes. Pure."""
+"""History of the shard layouts of a gang: which ranks' shards make up a step. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardLayout:
-    """From here on the state was split over these ranks."""
+    """One layout: after a step, the state was split over these ranks."""
 
     after: int
-    """The last step that was split otherwise."""
+    """The last step of the layout before."""
     ranks: tuple[int, ...]
-    """In the order of their places in the group."""
+    """Ranks in the order of their positions in the group."""
     created_generation: int = 0
-    """The generation in which it began: what is left of such steps from earlier ones was given up,
-    and some keeper may still have it."""
+    """The generation in which this layout began. Shards of these steps from earlier generations
+    were given up, though a replica server may still have them."""
 
 
-def layout_at(cuts: tuple[ShardLayout, ...], step: int, now: tuple[int, ...]) -> ShardLayout:
-    """How a step was split; over `now`, if nothing is known of so early a step."""
-    known = [cut for cut in cuts if cut.after < step]
-    return known[-1] if known else ShardLayout(after=0, ranks=now)
+def layout_at(layouts: tuple[ShardLayout, ...], step: int, now: tuple[int, ...]) -> ShardLayout:
+    """The layout of a step; split over `now`, if the history does not reach back so far."""
+    earlier = [layout for layout in layouts if layout.after < step]
+    return earlier[-1] if earlier else ShardLayout(after=0, ranks=now)
 
 
 def layouts_after(
-    cuts: tuple[ShardLayout, ...],
+    layouts: tuple[ShardLayout, ...],
     step: int,
     now: tuple[int, ...],
-    born: int,
+    generation: int,
     *,
-    is_anew: bool = False,
+    is_resplit: bool = False,
 ) -> tuple[ShardLayout, ...]:
-    """The history once the ranks `now` go on from a step: what came after it is given up.
+    """The history once the ranks `now` continue from a step: later steps are given up.
 
     Args:
-        cuts: The history so far.
-        step: From which they go on.
-        now: The ranks, in the order of their places in the group.
-        born: Their generation.
-        is_anew: The step itself is kept as these ranks split it: it came from storage, or is the
-            beginning.
+        layouts: The history so far.
+        step: The step that the ranks continue from.
+        now: The ranks, in the order of their positions in the group.
+        generation: The generation of those ranks.
+        is_resplit: The step itself is kept as these ranks split it: it came from storage, or is
+            the first.
     """
-    base = step - 1 if is_anew else step
-    kept = tuple(cut for cut in cuts if cut.after < base)
-    if not is_anew and kept and kept[-1].ranks == now and kept[-1] == cuts[-1]:
+    base = step - 1 if is_resplit else step
+    kept = tuple(layout for layout in layouts if layout.after < base)
+    if not is_resplit and kept and kept[-1].ranks == now and kept[-1] == layouts[-1]:
         return kept
-    return (*kept, ShardLayout(after=base, ranks=now, created_generation=born))
+    return (*kept, ShardLayout(after=base, ranks=now, created_generation=generation))

@@ -1,0 +1,51 @@
+"""Copies checkpoint files from nodes into the blob store."""
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from karez.core.errors import KarezError
+from karez.core.nodes import NodeId
+from karez.core.ports import NodeLost
+from karez.core.recovery import CheckpointPart
+from karez.core.workloads import WorkloadId
+from karez.training.controller.controller_deps import ControllerDeps
+
+
+@dataclass(slots=True, kw_only=True)
+class CheckpointSaver:
+    """Saves one job's checkpoint parts, each in a thread of its own."""
+
+    job: WorkloadId
+    deps: ControllerDeps
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def save(self, index: int, node: NodeId, data: Mapping[str, Any]) -> None:
+        """Save the part that a rank has stored on its node; it counts once it is read back."""
+        part = CheckpointPart(
+            step=int(data["step"]),
+            rank=index,
+            digest="",
+            world=int(data["world"]),
+            whole=bool(data["whole"]),
+        )
+        args = (node, str(data["path"]), part)
+        thread = threading.Thread(target=self._save, args=args, daemon=True)
+        self._threads = [*(old for old in self._threads if old.is_alive()), thread]
+        thread.start()
+
+    def wait(self, *, within_s: float) -> None:
+        """Wait for parts that are being saved, for each at most this long."""
+        for thread in self._threads:
+            thread.join(within_s)
+
+    def _save(self, node: NodeId, path: str, part: CheckpointPart) -> None:
+        with suppress(NodeLost, KarezError, OSError):  # the next checkpoint may succeed
+            entry = self.deps.fabric.save(node, path)
+            with self.deps.blobs.open(entry.sha256) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a BinaryIO
+            if digest == entry.sha256:
+                self.deps.store.history.add_checkpoint(self.job, replace(part, digest=digest))

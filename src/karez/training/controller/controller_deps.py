@@ -1,0 +1,35 @@
+"""Dependencies of job controllers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from karez.core.gangs import NodeAffinity
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.ports import Blobs, Clock, Fabric, LogSink
+from karez.core.receipts import Receipt
+from karez.core.resource_requests import ResourceRequest
+from karez.core.settings import Settings
+from karez.core.stores.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerDeps:
+    """Stores, edges and settings that all job controllers of one process share."""
+
+    store: Store
+    fabric: Fabric
+    blobs: Blobs
+    clock: Clock
+    settings: Settings
+    logs: LogSink
+    find: Callable[[ResourceRequest, int, frozenset[NodeId], NodeAffinity], Sequence[Grant]]
+    """Finds free devices for so many workers, not on these nodes, within the gang's affinity."""
+    secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
+    """(project, names) -> values of secrets."""
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    """Recipe -> `module:function`, of the entry points that are installed."""
+    sign: Callable[[Receipt], Receipt] = lambda receipt: receipt
+    """Puts the cloud's signature on a receipt."""
+    nodes_to_avoid: Callable[[], Mapping[NodeId, str]] = dict
+    """Evicted nodes -> reason."""

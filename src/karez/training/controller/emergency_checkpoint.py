@@ -1,0 +1,35 @@
+"""The emergency checkpoint: surviving ranks of a failed gang store their state before they end."""
+
+from collections.abc import Iterable
+
+from karez.training.controller.checkpoint_saver import CheckpointSaver
+from karez.training.controller.event_stream import NodeEventStream
+from karez.training.controller.gang_executor import GangExecutor
+from karez.training.controller.process_specs import parse_key
+from karez.training.recovery.state import Gang
+
+EMERGENCY_CHECKPOINT_S = 10.0
+"""How long ranks may take to store their state when their gang ends in failure."""
+
+
+def take_emergency_checkpoint(
+    gang: Gang,
+    indices: Iterable[int],
+    executor: GangExecutor,
+    events: NodeEventStream,
+    saver: CheckpointSaver,
+) -> None:
+    """Have these ranks store their state, and wait for a while until it is saved."""
+    waiting, clock = set(indices), executor.deps.clock
+    for index in waiting:
+        executor.send(gang, index, {"type": "gasp"})
+    deadline = clock.now() + EMERGENCY_CHECKPOINT_S
+    while waiting and clock.now() < deadline:
+        node_event = events.next(within_s=0.1)
+        event = node_event[1] if node_event is not None else None
+        key = None if event is None else parse_key(event.key)
+        if event is not None and key is not None and event.type in ("stored", "exit"):
+            if event.type == "stored":
+                saver.save(key[0], executor.allocation.workers[key[0]].node, event.data)
+            waiting.discard(key[0])
+    saver.wait(within_s=EMERGENCY_CHECKPOINT_S)

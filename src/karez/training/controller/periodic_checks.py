@@ -1,0 +1,98 @@
+"""Periodic checks of a job controller: logs, users' requests, checkpoints, node health."""
+
+import signal
+from dataclasses import dataclass, replace
+
+from karez.core.workloads import EndReason, State
+from karez.training.controller.gang_run import GangRun
+from karez.training.controller.log_copier import copy_logs
+from karez.training.controller.resize import resize
+from karez.training.controller.run_end import stop_run
+from karez.training.recovery.commands import EndGang
+from karez.training.recovery.events import Exited, NodeEvicted
+from karez.training.recovery.state import Phase
+
+PREEMPTION_GRACE_S = 30.0
+"""How long a preempted job may take to store a step; after that it goes back to an older one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PeriodicChecks:
+    """Runs the checks of one run, and keeps when they last happened."""
+
+    run: GangRun
+    checkpoint_at: float
+    """When the last checkpoint was requested; at first, when the controller began."""
+    _checked_at: float = 0.0
+    _preemption: tuple[int | None, float] | None = None
+    """(step to store, deadline) of a preemption under way."""
+
+    def check_if_due(self, now: float) -> None:
+        """Check everything once per tick, and once more when the run has ended."""
+        if now - self._checked_at > self.run.deps.settings.tick_s or self.run.end:
+            self._checked_at = now
+            self._check(now)
+
+    def _check(self, now: float) -> None:
+        run = self.run
+        copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
+        self._check_requests(now)
+        self._check_duration(now)
+        self._check_checkpoint(now)
+        for node, why in run.deps.nodes_to_avoid().items():
+            run.apply(NodeEvicted(node=node, why=why))
+        for index, attempt in run.executor.vanished(run.gang, now):
+            run.apply(Exited(rank=index, attempt=attempt, code=-int(signal.SIGKILL)))
+
+    def _check_requests(self, now: float) -> None:
+        """Write the status, and act on a cancellation, a preemption or a change of size."""
+        run = self.run
+        job = run.deps.store.workloads.job(run.job.id)
+        state = None if job is None or run.end is not None else job.state
+        if state == State.STOPPING:
+            stop_run(run, EndGang(reason=EndReason.CANCELLED, detail="cancelled by request"))
+        elif state == State.PREEMPTING:
+            self._preempt(now)
+        elif not run.status.flush(run.gang):
+            run.stopped.set()  # another control owns the job
+        else:
+            resize(run)
+
+    def _check_duration(self, now: float) -> None:
+        run = self.run
+        limit_s, since = run.job.spec.max_duration_s, run.status.started_at
+        if limit_s and since and now - since > limit_s and run.end is None:
+            stop_run(run, EndGang(reason=EndReason.TIMED_OUT, detail=f"ran for {limit_s:.0f} s"))
+
+    def _check_checkpoint(self, now: float) -> None:
+        """Show the interval, and request a checkpoint when one is due."""
+        run = self.run
+        every_s = run.cadence.every_s(len(run.allocation.nodes), now)
+        run.status.status = replace(run.status.status, checkpoint_every_s=round(every_s, 1))
+        run.status.show_note(run.hang_monitor.note if run.gang.phase == Phase.RUNNING else "")
+        if now - self.checkpoint_at > every_s:
+            self.checkpoint_at = now
+            self._request_checkpoint()
+
+    def _request_checkpoint(self) -> int | None:
+        """Have every rank store the same step, which none has reached yet. Returns that step."""
+        gang = self.run.gang
+        if gang.phase != Phase.RUNNING or not gang.is_session:
+            return None
+        step = max(rank.committed for _, rank in gang.active) + 2
+        self.run.executor.send_all(gang, {"type": "store", "step": step})
+        return step
+
+    def _preempt(self, now: float) -> None:
+        """Release the devices for other jobs: store a step, end the ranks, queue again."""
+        run = self.run
+        if self._preemption is None:
+            self._preemption = (self._request_checkpoint(), now + PREEMPTION_GRACE_S)
+        step, deadline = self._preemption
+        indices = [index for index, _ in run.gang.active]
+        checkpoint = run.deps.store.history.newest_checkpoint(run.job.id, indices)
+        is_stored = step is None or any(
+            part.step >= step for parts in checkpoint.values() for part in parts
+        )
+        if is_stored or now > deadline:
+            stop_run(run, EndGang(reason=EndReason.PREEMPTED, detail="it made room for others"))

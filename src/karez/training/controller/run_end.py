@@ -1,0 +1,44 @@
+"""Ends a run of a gang: on purpose, or after its last command."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from karez.core.ports import NodeLost
+from karez.core.workloads import EndReason
+from karez.training.controller.gang_run import GangRun
+from karez.training.controller.log_copier import copy_logs
+from karez.training.controller.outputs import register_outputs
+from karez.training.recovery.commands import EndGang
+from karez.training.recovery.state import Phase
+
+STOP_GRACE_S = 5.0
+"""Between SIGTERM and SIGKILL when a job is cancelled. Kubernetes' default is 30 s; ranks here
+have nothing to save by then, since every step is kept."""
+
+
+def stop_run(run: GangRun, end: EndGang) -> None:
+    """End the ranks on purpose: a later start of the job has nothing to recover from."""
+    for index, rank in run.gang.active:
+        run.executor.kill(rank.node, index, rank.attempt, STOP_GRACE_S)
+    run.executor.wait_until_gone(set(run.allocation.workers), 2 * STOP_GRACE_S)
+    run.gang = replace(run.gang, phase=Phase.DONE)
+    run.status.log(run.gang)
+    run.end = end
+
+
+def close_run(run: GangRun, end: EndGang) -> None:
+    """Register the outputs, and end the job or queue it again."""
+    copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
+    outputs: Mapping[str, str] = {}
+    if end.reason == EndReason.DONE:
+        try:
+            outputs = register_outputs(run.deps, run.job, run.executor.collect(run.gang))
+        except NodeLost as lost:
+            detail = f"outputs are out of reach: {lost}"
+            end = EndGang(reason=EndReason.OUTPUT_LOST, detail=detail)
+    is_retried = run.status.may_retry(end.reason)
+    if is_retried:
+        run.executor.purge()  # before the queue can start the job again
+    run.status.close(end, outputs, run.gang)
+    if not is_retried:
+        run.executor.purge()  # only now: a controller that finds no process of a live job starts it

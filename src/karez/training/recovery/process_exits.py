@@ -1,0 +1,30 @@
+"""Transitions of a gang when the process of a rank has ended. Pure."""
+
+from dataclasses import replace
+
+from karez.core.workloads import EndReason
+from karez.training.recovery.commands import Decision, EndGang
+from karez.training.recovery.events import Exited
+from karez.training.recovery.faults import fail_ranks
+from karez.training.recovery.gang_failure import fail_gang
+from karez.training.recovery.state import Fault, Gang, Phase, with_rank
+
+
+def on_exited(gang: Gang, event: Exited, now: float) -> Decision:
+    """Restart the rank, or end the gang: it is done, or the user's own code has failed."""
+    rank = gang.ranks[event.rank]
+    gang = with_rank(gang, event.rank, alive=False, quiesced=False, exited=True)
+    if gang.phase == Phase.DRAINING or (event.code == 0 and not gang.is_session):
+        if all(rank.exited for _, rank in gang.active):
+            return replace(gang, phase=Phase.DONE), (EndGang(reason=EndReason.DONE, detail=""),)
+        return gang, ()
+    why = f"killed by signal {-event.code}" if event.code < 0 else f"ended with code {event.code}"
+    cause = f"rank {event.rank} {event.error or why}"
+    if not gang.is_session:
+        reason = EndReason.CRASHED if event.code < 0 else EndReason.USER_ERROR
+        return fail_gang(gang, reason, cause, now)
+    is_repeated = gang.fault is not None and event.rank in gang.fault.ranks
+    if event.code >= 0 and (is_repeated or not rank.started_once or gang.max_committed_step == 0):
+        return fail_gang(gang, EndReason.USER_ERROR, cause, now)
+    fault = Fault(cause=cause, ranks=(event.rank,), rung="in-place", detected_at=now, step_before=0)
+    return fail_ranks(gang, fault, now)

@@ -17,19 +17,21 @@ class PeerReplicas:
     environment: RankEnvironment
 
     def whole_replicas(
-        self, indices: Sequence[int], keepers: Sequence[str]
+        self, indices: Sequence[int], replica_servers: Sequence[str]
     ) -> dict[int, Mapping[int, int]]:
         """Find whole replicas of these ranks: the generation of each, by rank and step."""
         generations: dict[int, Mapping[int, int]] = {}
         for index in indices:
-            replicas = replicas_at_peers(self.environment, index=index, keepers=keepers)
+            replicas = replicas_at_peers(
+                self.environment, index=index, replica_servers=replica_servers
+            )
             generations[index] = {n: info.generation for n, info in replicas.items() if info.whole}
         return generations
 
     def shard(
-        self, step: int, index: int, keepers: Sequence[str], born: int
+        self, step: int, index: int, replica_servers: Sequence[str], since_generation: int
     ) -> tuple[bytes, bytes]:
-        """Fetch a rank's shard of a step, written in generation `born` or later.
+        """Fetch a rank's shard of a step, written in that generation or later.
 
         Returns:
             The per-rank and the shared part.
@@ -37,17 +39,19 @@ class PeerReplicas:
         Raises:
             RuntimeError: No replica server has it, or the one that has it does not answer.
         """
-        replica = replicas_at_peers(self.environment, index=index, keepers=keepers).get(step)
+        replica = replicas_at_peers(
+            self.environment, index=index, replica_servers=replica_servers
+        ).get(step)
         body = None
-        if replica is not None and replica.generation >= born:
+        if replica is not None and replica.generation >= since_generation:
             with suppress(OSError, EOFError):
                 body = fetch_replica(self.environment, replica.address, step, index=index)
         if not body:
             raise RuntimeError(f"no replica server has rank {index}'s shard of step {step}")
         return split(body)
 
-    def drop(self, indices: Sequence[int], keepers: Sequence[str]) -> None:
+    def drop(self, indices: Sequence[int], replica_servers: Sequence[str]) -> None:
         """Have all replica servers delete the snapshots of these ranks, on another thread."""
         threading.Thread(
-            target=drop_replicas, args=(self.environment, indices, keepers), daemon=True
+            target=drop_replicas, args=(self.environment, indices, replica_servers), daemon=True
         ).start()

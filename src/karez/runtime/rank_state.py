@@ -49,10 +49,11 @@ class RankState:
     has_state: bool = False
     """Whether this process has restored: its node may hold the state of an earlier process."""
     compares_replicas: bool = False
+    """Whether replicas are compared by digest in this generation."""
     skipped_batches: tuple[int, ...] = ()
     tracked: Tracked | None = None
     snapshots: SnapshotStore | None = None
-    """Where snapshots are kept, once something is tracked in a cloud."""
+    """The snapshot store, once something is tracked in a cloud."""
     timer: StepTimer = field(default_factory=StepTimer)
 
     @property

@@ -54,18 +54,18 @@ class ReplicaInfo:
 
 
 def replicas_at_peers(
-    environment: RankEnvironment, *, index: int | None = None, keepers: Sequence[str] = ()
+    environment: RankEnvironment, *, index: int | None = None, replica_servers: Sequence[str] = ()
 ) -> dict[int, ReplicaInfo]:
     """Find the replicas of a rank's snapshots, by step: whole ones first, then the newest.
 
     Args:
         environment: The environment of the rank that asks.
         index: The rank whose replicas are wanted; None: the one that asks.
-        keepers: Replica servers to ask besides those that this rank was started with.
+        replica_servers: Replica servers to ask besides those that this rank was started with.
     """
     rank = environment.rank if index is None else index
     head = {"op": "list", "job": environment.job, "rank": rank}
-    servers = dict.fromkeys((*keepers, *environment.replica_servers, *environment.memory))
+    servers = dict.fromkeys((*replica_servers, *environment.replica_servers, *environment.memory))
     with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:  # some may not answer
         answers = list(pool.map(lambda server: _list_replicas(server, environment, head), servers))
     best: dict[int, ReplicaInfo] = {}
@@ -103,13 +103,13 @@ def fetch_replica(
 
 
 def drop_replicas(
-    environment: RankEnvironment, indices: Sequence[int], keepers: Sequence[str]
+    environment: RankEnvironment, indices: Sequence[int], replica_servers: Sequence[str]
 ) -> None:
     """Have replica servers delete the snapshots of these ranks of the own job.
 
     A server that has gone is skipped: its memory went with it.
     """
-    for address in dict.fromkeys((*keepers, *environment.replica_servers)):
+    for address in dict.fromkeys((*replica_servers, *environment.replica_servers)):
         with contextlib.suppress(OSError, EOFError):
             client = ReplicaClient(address, environment)
             for index in indices:

@@ -76,9 +76,9 @@ def _reshard_flat(
         rows.add("slice", state["slice"], first, end)
         for name, value in state["inner"]["state"].get(0, {}).items():
             rows.add(name, value, first, end, like=state["slice"])
-    whole = rows.joined(0, pad_to=-(-length // world))
-    own = whole.pop("slice")
-    inner = {**state["inner"], "state": {0: whole} if whole else {}}
+    moments = rows.joined(0, pad_to=-(-length // world))
+    own = moments.pop("slice")
+    inner = {**state["inner"], "state": {0: moments} if moments else {}}
     return {
         "model": {},
         "optimizer": {**state, "slice": own, "inner": inner, "shape": (rank, world)},
@@ -100,7 +100,7 @@ def _reshard_tensors(
     model = {name: _Rows() for name in wanted}
     moments = {name: _Rows() for name in wanted if name in number_of}
     optimizer: Mapping[str, Any] = {}
-    for at in sorted({number for _, found in wanted.values() for number, _, _ in found}):
+    for at in sorted({number for _, spans in wanted.values() for number, _, _ in spans}):
         state = piece(at)
         optimizer = state["optimizer"]
         for name, (dim, first, end) in _of_piece(wanted, at):
@@ -109,10 +109,10 @@ def _reshard_tensors(
             own = optimizer["state"].get(number_of.get(name, -1), {})
             for key, value in own.items():
                 moments[name].add(key, value, first, end, dim=dim, like=like)
-    kept = {number_of[name]: rows.joined(wanted[name][0]) for name, rows in moments.items()}
+    joined = {number_of[name]: rows.joined(wanted[name][0]) for name, rows in moments.items()}
     return {
         "model": {name: rows.joined(wanted[name][0])[""] for name, rows in model.items()},
-        "optimizer": {**optimizer, "state": {n: state for n, state in kept.items() if state}},
+        "optimizer": {**optimizer, "state": {n: state for n, state in joined.items() if state}},
     }
 
 
@@ -144,11 +144,11 @@ class _Rows:
 
     def joined(self, dim: int, *, pad_to: int = 0) -> dict[str, Any]:
         """Join the rows of each name; pad them with zeros to `pad_to` rows."""
-        whole = {name: torch.cat(parts, dim) for name, parts in self._parts.items()}
-        for name, value in whole.items():
+        tensors = {name: torch.cat(parts, dim) for name, parts in self._parts.items()}
+        for name, value in tensors.items():
             if len(value) < pad_to:
-                whole[name] = torch.nn.functional.pad(value, (0, pad_to - len(value)))
-        return {**self._others, **whole}
+                tensors[name] = torch.nn.functional.pad(value, (0, pad_to - len(value)))
+        return {**self._others, **tensors}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
@@ -172,7 +172,7 @@ def _spans_of(parameter: torch.Tensor, *, before: int, rank: int, world: int) ->
 def _of_piece(
     wanted: Mapping[str, tuple[int, list[Span]]], number: int
 ) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    for name, (dim, found) in wanted.items():
-        for at, first, end in found:
+    for name, (dim, spans) in wanted.items():
+        for at, first, end in spans:
             if at == number:
                 yield name, (dim, first, end)

@@ -81,24 +81,24 @@ class Restorer:
                 restart_process()  # all ranks start over, with another number of ranks
             self._complete(0)
             return
-        found = None if self.snapshots is None else self.snapshots.find(agreed.step)
+        state = None if self.snapshots is None else self.snapshots.find(agreed.step)
         stored = () if self.snapshots is None else self.snapshots.stored_split(agreed.step)
         if agreed.shard_ranks or stored:
             self._reshard(agreed, stored)
-        elif found is not None and found.shared and not is_fresh:
-            unpack_shared(found.shared, self.tracked)
+        elif state is not None and state.shared and not is_fresh:
+            unpack_shared(state.shared, self.tracked)
         elif not is_fresh and (agreed.step or had):
             restart_process()  # the state is lost
-        if found is not None and not is_fresh and (found.shared or agreed.step):
-            self._take_per_rank(found, agreed.step)
+        if state is not None and not is_fresh and (state.shared or agreed.step):
+            self._take_per_rank(state, agreed.step)
         if agreed.need_state:
-            self._share(agreed, found.per_rank if found is not None else b"")
+            self._share(agreed, state.per_rank if state is not None else b"")
         self.tracked.optimizer.zero_grad()
         self._complete(agreed.step)
 
-    def _take_per_rank(self, found: FoundState, step: int) -> None:
-        unpack_per_rank(found.per_rank, self.tracked, own=found.is_own)
-        if not found.is_own:  # another rank's random generators are not restored
+    def _take_per_rank(self, state: FoundState, step: int) -> None:
+        unpack_per_rank(state.per_rank, self.tracked, own=state.is_own)
+        if not state.is_own:  # another rank's random generators are not restored
             torch.manual_seed(self.seed + 7919 * self.rank + step)
 
     def _reshard(self, agreed: RestorePoint, stored: tuple[int, ...]) -> None:

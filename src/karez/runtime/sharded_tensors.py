@@ -1,4 +1,4 @@
-"""Sharded tensors of FSDP2 (DTensor), told from others without importing DTensor."""
+"""Sharded tensors of FSDP2 (DTensor), recognized without importing DTensor."""
 
 from typing import TYPE_CHECKING, Any, TypeGuard
 

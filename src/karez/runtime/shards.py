@@ -82,12 +82,12 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def gather(self, collect: Collect | None = None) -> None:
         """Copy all ranks' slices into the parameters, gathered by `collect` if it is given."""
         own, collect = self._slice.detach(), collect or self.collect
-        whole = own if self._shape[1] == 1 or collect is None else collect(own)
-        if whole is None:
+        row = own if self._shape[1] == 1 or collect is None else collect(own)
+        if row is None:
             return  # a peer was lost: the step does not count
         at = 0
         for parameter in self.parameters:
-            piece = whole[at : at + parameter.numel()]
+            piece = row[at : at + parameter.numel()]
             parameter.copy_(piece.view(parameter.shape))
             at += parameter.numel()
 

@@ -186,7 +186,7 @@ class SnapshotStore:
         try:
             return SnapshotFile.create(Path(self._environment.snapshot_folder), capacity)
         except OSError as error:
-            raise StorageFull(path="/dev/shm", wanted_bytes=2 * capacity) from error  # noqa: S108
+            raise StorageFull(path="/dev/shm", wanted_bytes=2 * capacity) from error  # noqa: S108 - names shared memory
 
     @property
     def _store_folder(self) -> Path:

@@ -42,7 +42,8 @@ def session(
         spike: Treat a loss so many standard deviations above the mean of the last 64 like one
             that is not finite. 0: never.
         hide_world: Let libraries that would form a group of their own, such as Accelerate and
-            the Hugging Face Trainer, see a single process; the session runs the collectives between ranks.
+            the Hugging Face Trainer, see a single process; the session runs the collectives
+            between ranks.
         collectives: Backend of the session's collectives: `gloo`, by way of the host's memory, or,
             where the device has them, `nccl` or `hccl`, which follow their documentation but were
             never run.

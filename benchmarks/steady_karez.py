@@ -29,7 +29,8 @@ def main() -> None:
         else:
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         run.track(model=model, optimizer=optimizer)
-        member, blocks, keeping = run._member, [], run._member._keeping
+        state, blocks = run._runtime.state, []
+        snapshots = state.snapshots
         began, wall, kept = time.process_time(), time.monotonic(), True
         batch = torch.ones(settings["batch"], 32)
         for _ in run.steps([0], total=block * settings["blocks"]):
@@ -40,16 +41,16 @@ def main() -> None:
             run.commit(loss=loss)
             if run.step % block == 0:
                 now, wall_now = time.process_time(), time.monotonic()
-                assert member._tracked is not None
-                size = size_of(pack(member._tracked).parts)
+                assert state.tracked is not None
+                size = size_of(pack(state.tracked).parts)
                 blocks.append(
                     {"kept": kept, "cpu_s": now - began, "wall_s": wall_now - wall, "bytes": size}
                 )
                 kept = not kept
-                member._keeping = keeping if kept else None
-                member._compares = kept
+                state.snapshots = snapshots if kept else None
+                state.compares_replicas = kept
                 began, wall = time.process_time(), time.monotonic()
-        member._keeping = keeping
+        state.snapshots = snapshots
         (Path(settings["folder"]) / f"rank-{run.rank}").write_text(json.dumps(blocks))
 
 

@@ -1,4 +1,4 @@
-"""Cutting collectives off: gloo's for real, the devices' as their documentation describes them."""
+"""Aborted collectives: gloo for real, devices as their documentation describes them."""
 
 import threading
 from collections.abc import Iterator
@@ -9,13 +9,11 @@ import torch
 import torch.distributed as dist
 
 from karez.core.errors import BadRequest
-from karez.runtime.collective_backends import (
-    GlooBackend,
-    HcclBackend,
-    NcclBackend,
-    collective_backend,
-)
-from karez.runtime.process_group import Membership, ProcessGroup
+from karez.runtime.backend_registry import collective_backend
+from karez.runtime.device_backends import HcclBackend, NcclBackend
+from karez.runtime.gloo_backend import GlooBackend
+from karez.runtime.membership import Membership
+from karez.runtime.process_group import ProcessGroup
 
 
 @dataclass
@@ -47,42 +45,42 @@ def store() -> Iterator[str]:
     del kept
 
 
-def test_a_device_is_stopped_once_and_taken_up_again_before_the_next_group() -> None:
+def test_hccl_stops_the_device_once_and_restarts_it_before_the_next_group() -> None:
     npu = DocumentedNpu()
     hccl = HcclBackend(npu, 3)
-    hccl.begin()
-    hccl.cut()  # nothing is formed: there is nothing to end
-    hccl.formed()
-    hccl.cut()
-    hccl.cut()
-    hccl.forget()
-    hccl.begin()
-    hccl.begin()
+    hccl.begin_forming()
+    hccl.abort()  # nothing is formed: there is nothing to end
+    hccl.mark_formed()
+    hccl.abort()
+    hccl.abort()
+    hccl.leave()
+    hccl.begin_forming()
+    hccl.begin_forming()
     assert npu.calls == [("stop", 3), ("restart", 3)]
 
 
-def test_a_device_that_does_not_stop_is_not_restarted() -> None:
+def test_hccl_does_not_restart_a_device_that_did_not_stop() -> None:
     npu = DocumentedNpu(obeys=False)
     hccl = HcclBackend(npu)
-    hccl.formed()
-    hccl.cut()
-    hccl.begin()
+    hccl.mark_formed()
+    hccl.abort()
+    hccl.begin_forming()
     assert npu.calls == [("stop", 0)]
 
 
-def test_nccl_aborts_only_what_was_formed() -> None:
+def test_nccl_aborts_only_a_group_that_was_formed() -> None:
     nccl = NcclBackend(1)
-    nccl.cut()  # would raise: there is no process group
+    nccl.abort()  # would raise: there is no process group
     assert nccl.device == torch.device("cuda", 1)
 
 
-def meet_for_ever(group: ProcessGroup) -> None:
+def meet_forever(group: ProcessGroup) -> None:
     while True:
         group.barrier()
 
 
 @pytest.mark.parametrize("gloo", [GlooBackend, QueuedGloo])
-def test_a_collective_with_one_who_does_not_come_ends_when_it_is_cut(
+def test_a_collective_with_a_missing_rank_ends_when_the_group_is_aborted(
     store: str, gloo: type[GlooBackend]
 ) -> None:
     group = ProcessGroup(gloo())
@@ -93,7 +91,7 @@ def test_a_collective_with_one_who_does_not_come_ends_when_it_is_cut(
     assert row.tolist() == [2.0, 4.0]
     threading.Thread(target=group.abort).start()
     with pytest.raises(RuntimeError, match="aborted"):
-        meet_for_ever(group)
+        meet_forever(group)
     group.shutdown()
     group.arm()
     group.rebuild(Membership(generation=2, rank=0, world=1, store=store))
@@ -101,7 +99,7 @@ def test_a_collective_with_one_who_does_not_come_ends_when_it_is_cut(
     group.shutdown()
 
 
-def test_collectives_that_cannot_be_had_are_refused_with_what_to_do() -> None:
+def test_unknown_and_unavailable_backends_are_refused() -> None:
     for name in ("hccl", "nccl", "mpi"):
         with pytest.raises(BadRequest):
             collective_backend(name)

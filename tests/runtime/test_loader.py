@@ -1,4 +1,4 @@
-"""Batches by number: every one once, whatever is read again."""
+"""Batches by step number: each step gets the same batch, however often it is read."""
 
 import random
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from karez.runtime.loader import Listed, Replay
+from karez.runtime.loader import Listed
+from karez.runtime.replay_loader import Replay
 
 
 class Rows(Dataset[torch.Tensor]):
@@ -78,7 +79,7 @@ def test_fetching_leaves_the_random_generators_as_they_were() -> None:
     assert random.getstate() == before[1]
 
 
-def test_a_source_with_a_state_is_set_to_its_place_and_not_read_from_the_start() -> None:
+def test_a_source_with_a_state_is_set_to_its_position_instead_of_being_reread() -> None:
     first = Replay(Remembering(), seed=0)
     assert [first.at(step, 0, 1) for step in range(6)] == [1, 2, 3, 4, 5, 6]
     fresh = Remembering()
@@ -88,7 +89,7 @@ def test_a_source_with_a_state_is_set_to_its_place_and_not_read_from_the_start()
     assert again.at(6, 0, 1) == 7
 
 
-def test_a_list_is_gone_to_at_once_and_gives_what_reading_it_again_and_again_would() -> None:
+def test_a_list_gives_the_same_batches_as_an_iterable_that_is_reread() -> None:
     rows = [torch.tensor([n]) for n in range(7)]
     read, listed = Replay(Again(rows)), Listed(batches=rows)
     for step in (0, 1, 6, 7, 13, 14, 20, 20, 19):

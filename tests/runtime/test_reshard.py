@@ -1,4 +1,4 @@
-"""Shards for another number of ranks are what a split of the whole would give, bit for bit."""
+"""Resharded state is bit for bit what a split of the whole state would give."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +16,16 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from karez.core.errors import BadRequest
 from karez.runtime.reshard import is_fixed_size, reshard, row_spans
-from karez.runtime.shards import ShardedOptimizer, is_sharded_tensor
-from karez.runtime.training_state import Tracked, pack, put_back, shared_tree, split
+from karez.runtime.sharded_tensors import is_sharded_tensor
+from karez.runtime.shards import ShardedOptimizer
+from karez.runtime.tracked import Tracked
+from karez.runtime.training_state import pack, put_back, shared_tree, split
 
 
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 9))
-def test_each_row_comes_once_and_from_where_it_was(length: int, before: int, world: int) -> None:
+def test_row_spans_cover_each_row_once_and_point_to_its_previous_piece(
+    length: int, before: int, world: int
+) -> None:
     rows = torch.arange(length)
     size = -(-length // before)
     pieces = [rows[n * size : (n + 1) * size] for n in range(before)]
@@ -44,7 +48,7 @@ def _trained(kind: Callable[..., torch.optim.Optimizer], rank: int, world: int) 
     model = _network()
     optimizer = ShardedOptimizer(model.parameters(), kind, lr=0.1)
     optimizer.spread(rank, world)
-    optimizer.collect = lambda _: None  # each looks at its own slice alone
+    optimizer.collect = lambda _: None  # each rank sees its own slice only
     for step in range(3):
         for n, parameter in enumerate(model.parameters()):
             parameter.grad = torch.full_like(parameter, 0.1 * (step + 1)) * (n + 1)
@@ -58,18 +62,18 @@ def _tree(tracked: Tracked) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
 @pytest.mark.parametrize(("before", "world"), [(4, 3), (3, 4), (1, 2), (6, 1), (2, 30)])
-def test_a_sharded_optimizer_goes_on_with_another_number_of_ranks(
+def test_a_sharded_optimizer_is_resharded_for_another_number_of_ranks(
     kind: Callable[..., torch.optim.Optimizer], before: int, world: int
 ) -> None:
     pieces = [_tree(_trained(kind, rank, before)) for rank in range(before)]
-    asked: list[int] = []
+    fetched: list[int] = []
 
     def piece(number: int) -> dict[str, Any]:
-        asked.append(number)
+        fetched.append(number)
         return pieces[number]
 
     for rank in range(world):
-        asked.clear()
+        fetched.clear()
         fresh = Tracked(
             model=_network(),
             optimizer=ShardedOptimizer(_network().parameters(), kind, lr=0.1),
@@ -85,12 +89,12 @@ def test_a_sharded_optimizer_goes_on_with_another_number_of_ranks(
         for name, value in want["inner"]["state"].get(0, {}).items():
             other = got["inner"]["state"][0][name]
             assert torch.equal(other, value) if isinstance(value, torch.Tensor) else other == value
-        assert len(asked) <= before // world + 2
+        assert len(fetched) <= before // world + 2
 
 
 @contextmanager
 def _one_of(rank: int, world: int) -> Iterator[None]:
-    """A process group whose other members are imagined: what is split needs no word of theirs."""
+    """A process group whose other members do not exist: splitting needs none of them."""
     dist.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
     try:
         yield
@@ -131,7 +135,7 @@ def _packed(tracked: Tracked) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("before", "world"), [(4, 3), (3, 4), (1, 2), (5, 1), (2, 7)])
-def test_tensors_of_fsdp2_go_on_with_another_number_of_ranks(before: int, world: int) -> None:
+def test_fsdp2_tensors_are_resharded_for_another_number_of_ranks(before: int, world: int) -> None:
     pieces = []
     for rank in range(before):
         with _one_of(rank, before):
@@ -157,9 +161,9 @@ def _same(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_a_mesh_of_two_dimensions_is_not_cut_anew() -> None:
+def test_a_mesh_of_two_dimensions_is_not_resharded() -> None:
     with _one_of(0, 4):
         tracked = _split(0, 4, dims=(2, 2))
         assert is_fixed_size(tracked.model, 4)
-        with pytest.raises(BadRequest, match="cannot be cut anew"):
+        with pytest.raises(BadRequest, match="cannot be resharded"):
             reshard(tracked, lambda _: {}, before=4, rank=0, world=3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from karez.transport.snapshot_file import SnapshotFile
 
 
-def test_the_step_before_survives_while_the_newest_is_written(tmp_path: Path) -> None:
+def test_the_previous_step_survives_while_the_newest_is_written(tmp_path: Path) -> None:
     slots = SnapshotFile.create(tmp_path / "0.slots", 100)
     for step in range(5):
         slots.write(step, 1, [b"state", str(step).encode()])
@@ -20,7 +20,7 @@ def test_the_step_before_survives_while_the_newest_is_written(tmp_path: Path) ->
     assert again.read(9) is None
 
 
-def test_a_snapshot_with_a_flipped_bit_is_no_snapshot(tmp_path: Path) -> None:
+def test_a_snapshot_with_a_flipped_bit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "0.slots"
     slots = SnapshotFile.create(path, 64)
     slots.write(1, 1, [b"x" * 64])
@@ -30,7 +30,7 @@ def test_a_snapshot_with_a_flipped_bit_is_no_snapshot(tmp_path: Path) -> None:
     assert SnapshotFile(path).read(1) is None
 
 
-def test_what_was_given_up_is_forgotten(tmp_path: Path) -> None:
+def test_steps_that_were_rolled_back_are_dropped(tmp_path: Path) -> None:
     slots = SnapshotFile.create(tmp_path / "0.slots", 8)
     slots.write(6, 1, [b"a"])
     slots.write(7, 1, [b"b"])
@@ -38,9 +38,9 @@ def test_what_was_given_up_is_forgotten(tmp_path: Path) -> None:
     assert slots.steps() == (6,)
 
 
-def test_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0" * 9000)
-    with pytest.raises(ValueError, match="no snapshot file"):
+    with pytest.raises(ValueError, match="not a snapshot file"):
         SnapshotFile(tmp_path / "x")
 
 
@@ -52,7 +52,7 @@ def test_the_last_two_steps_can_always_be_read(
     slots = SnapshotFile.create(tmp_path_factory.mktemp("s") / "f", 50)
     for step, body in enumerate(bodies):
         slots.write(step, 3, [body[:10], body[10:]])
-        for known in range(max(0, step - 1), step + 1):
-            found = slots.read(known)
+        for readable in range(max(0, step - 1), step + 1):
+            found = slots.read(readable)
             assert found is not None
-            assert found.body == bodies[known]
+            assert found.body == bodies[readable]

@@ -10,23 +10,26 @@ from karez.runtime.process_group import ProcessGroup
 
 @dataclass(slots=True, kw_only=True)
 class GradientAllReduce:
-    """One rank's. Autograd calls it back once all gradients of a backward are there."""
+    """The gradient averaging of one rank.
+
+    Autograd calls it back once all gradients of a backward are there.
+    """
 
     group: ProcessGroup
-    together: Callable[[Callable[[], None]], bool]
-    """Does something with all ranks; False if one was lost."""
-    bad: Callable[[], None]
-    """Hears of gradients that are not finite."""
+    run_collective: Callable[[Callable[[], None]], bool]
+    """Runs a collective with all ranks; returns False if a peer was lost."""
+    on_bad_gradients: Callable[[], None]
+    """Called after a mean that is not finite."""
     digest: Callable[[], int]
-    """Checksum of what must be alike on all ranks; 0: nothing is compared."""
+    """Returns the checksum of what must be alike on all ranks; 0: nothing is compared."""
     _is_due: bool = False
 
     def begin(self) -> None:
-        """A generation begins."""
+        """Begin a generation."""
         self._is_due = False
 
     def watch(self, model: torch.nn.Module, wanted: Callable[[], bool]) -> None:
-        """Average this model's gradients from now on, whenever it is wanted."""
+        """Average this model's gradients from now on, whenever `wanted` returns True."""
         trained = [p for p in model.parameters() if p.requires_grad]
 
         def reduce() -> None:
@@ -53,5 +56,5 @@ class GradientAllReduce:
             nonlocal is_finite
             is_finite = self.group.all_reduce_mean(grads, digest)
 
-        if self.together(average) and not is_finite:
-            self.bad()
+        if self.run_collective(average) and not is_finite:
+            self.on_bad_gradients()

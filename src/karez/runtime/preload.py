@@ -1,4 +1,4 @@
-"""Imported once per node by the nursery, so that ranks fork with it done. Starts no thread."""
+"""Imports what ranks need, once per node in its fork server, before they fork. Starts no thread."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Shards for another number of ranks: each takes the rows that are its own now from those before.
+"""Reshards state for another number of ranks: each takes its rows from the previous shards.
 
 A dimension of `length` rows is split into even parts of ceil(length / parts) rows, the last ones
 shorter or empty. So do `torch.chunk`, FSDP2 and the sharded optimizer.
@@ -10,30 +10,34 @@ from typing import Any
 import torch
 
 from karez.core.errors import BadRequest
-from karez.runtime.shards import ShardedOptimizer, is_sharded_tensor
-from karez.runtime.training_state import Tracked
+from karez.runtime.sharded_tensors import is_sharded_tensor
+from karez.runtime.shards import ShardedOptimizer
+from karez.runtime.tracked import Tracked
 
 Piece = Callable[[int], Mapping[str, Any]]
-"""The model's and the optimizer's state as the n-th rank of then had it."""
+"""Returns the model's and the optimizer's state of the n-th previous rank."""
 Span = tuple[int, int, int]
-"""Number of a piece, and the first row in it and the one after the last (-1: it has no rows)."""
+"""Number of a piece, its first row, and the one after its last (-1: it has no rows)."""
 
 
 def row_spans(length: int, *, before: int, rank: int, world: int) -> list[Span]:
-    """Where the rows of one of `world` ranks were when there were `before`; in order."""
+    """Return where the rows of one of `world` ranks were among `before` ranks, in order."""
     size, piece = -(-length // world), -(-length // before)
     at, end = min(rank * size, length), min((rank + 1) * size, length)
-    found: list[Span] = []
+    spans: list[Span] = []
     while at < end:
         number = at // piece
         stop = min(end, (number + 1) * piece)
-        found.append((number, at - number * piece, stop - number * piece))
+        spans.append((number, at - number * piece, stop - number * piece))
         at = stop
-    return found or [(0, 0, 0)]
+    return spans or [(0, 0, 0)]
 
 
 def is_fixed_size(model: torch.nn.Module, world: int) -> bool:
-    """Whether its tensors are split over a mesh of several dimensions, or of fewer ranks."""
+    """Whether a model cannot be resharded.
+
+    So it is if tensors are split over a mesh of several dimensions, or of fewer ranks.
+    """
     split = [p for p in model.parameters() if is_sharded_tensor(p)]
     return any(
         p.device_mesh.ndim != 1 or p.device_mesh.size() != world or p.placements[0].is_partial()
@@ -44,18 +48,18 @@ def is_fixed_size(model: torch.nn.Module, world: int) -> bool:
 def reshard(
     tracked: Tracked, piece: Piece, *, before: int, rank: int, world: int
 ) -> dict[str, Any]:
-    """The model's and the optimizer's state for one of `world` ranks, from those of `before`.
+    """Return the model's and the optimizer's state for one of `world` ranks, from `before` ranks.
 
-    No more than one piece is held at a time, and only those are asked for that have rows of it.
+    No more than one piece is held at a time, and only pieces with rows of this rank are fetched.
 
     Raises:
-        BadRequest: It is split in a way that cannot be cut anew.
+        BadRequest: The model is split in a way that cannot be resharded.
     """
     if isinstance(tracked.optimizer, ShardedOptimizer):
         return _reshard_flat(tracked.optimizer, piece, before=before, rank=rank, world=world)
     if is_fixed_size(tracked.model, world):
         raise BadRequest(
-            problem="this model is split over a mesh that cannot be cut anew for another size",
+            problem="this model is split over a mesh that cannot be resharded for another size",
             fix="Give the gang one size (--workers N), or split the model over all ranks alike.",
         )
     return _reshard_tensors(tracked, piece, before=before, rank=rank, world=world)
@@ -72,9 +76,9 @@ def _reshard_flat(
         rows.add("slice", state["slice"], first, end)
         for name, value in state["inner"]["state"].get(0, {}).items():
             rows.add(name, value, first, end, like=state["slice"])
-    whole = rows.joined(0, pad_to=-(-length // world))
-    own = whole.pop("slice")
-    inner = {**state["inner"], "state": {0: whole} if whole else {}}
+    moments = rows.joined(0, pad_to=-(-length // world))
+    own = moments.pop("slice")
+    inner = {**state["inner"], "state": {0: moments} if moments else {}}
     return {
         "model": {},
         "optimizer": {**state, "slice": own, "inner": inner, "shape": (rank, world)},
@@ -96,7 +100,7 @@ def _reshard_tensors(
     model = {name: _Rows() for name in wanted}
     moments = {name: _Rows() for name in wanted if name in number_of}
     optimizer: Mapping[str, Any] = {}
-    for at in sorted({number for _, found in wanted.values() for number, _, _ in found}):
+    for at in sorted({number for _, spans in wanted.values() for number, _, _ in spans}):
         state = piece(at)
         optimizer = state["optimizer"]
         for name, (dim, first, end) in _of_piece(wanted, at):
@@ -105,15 +109,15 @@ def _reshard_tensors(
             own = optimizer["state"].get(number_of.get(name, -1), {})
             for key, value in own.items():
                 moments[name].add(key, value, first, end, dim=dim, like=like)
-    kept = {number_of[name]: rows.joined(wanted[name][0]) for name, rows in moments.items()}
+    joined = {number_of[name]: rows.joined(wanted[name][0]) for name, rows in moments.items()}
     return {
         "model": {name: rows.joined(wanted[name][0])[""] for name, rows in model.items()},
-        "optimizer": {**optimizer, "state": {n: state for n, state in kept.items() if state}},
+        "optimizer": {**optimizer, "state": {n: state for n, state in joined.items() if state}},
     }
 
 
 class _Rows:
-    """Rows of tensors by name, in the order in which they come; other values as they last were."""
+    """Rows of tensors by name, in the order in which they are added; of other values the last."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[torch.Tensor]] = {}
@@ -129,7 +133,7 @@ class _Rows:
         dim: int = 0,
         like: torch.Tensor | None = None,
     ) -> None:
-        """Rows of a tensor, or with `like` of one that is split as that is."""
+        """Add rows of a tensor; with `like`, only if the tensor is split as `like` is."""
         is_split = isinstance(value, torch.Tensor) and (
             like is None or (value.dim() > 0 and value.shape == like.shape)
         )
@@ -139,12 +143,12 @@ class _Rows:
             self._others[name] = value
 
     def joined(self, dim: int, *, pad_to: int = 0) -> dict[str, Any]:
-        """All rows of each name in one; padded with zeros at the end."""
-        whole = {name: torch.cat(parts, dim) for name, parts in self._parts.items()}
-        for name, value in whole.items():
+        """Join the rows of each name; pad them with zeros to `pad_to` rows."""
+        tensors = {name: torch.cat(parts, dim) for name, parts in self._parts.items()}
+        for name, value in tensors.items():
             if len(value) < pad_to:
-                whole[name] = torch.nn.functional.pad(value, (0, pad_to - len(value)))
-        return {**self._others, **whole}
+                tensors[name] = torch.nn.functional.pad(value, (0, pad_to - len(value)))
+        return {**self._others, **tensors}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
@@ -154,9 +158,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
 def _dim_of(parameter: torch.Tensor) -> int:
     if not is_sharded_tensor(parameter):
         return 0
-    placement: Any = parameter.placements[
-        0
-    ]  # `is_shard` tells of a `dim`, but torch's types do not
+    placement: Any = parameter.placements[0]  # torch's types lack the `dim` of a shard
     return int(placement.dim) if placement.is_shard() else 0
 
 
@@ -170,7 +172,7 @@ def _spans_of(parameter: torch.Tensor, *, before: int, rank: int, world: int) ->
 def _of_piece(
     wanted: Mapping[str, tuple[int, list[Span]]], number: int
 ) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    for name, (dim, found) in wanted.items():
-        for at, first, end in found:
+    for name, (dim, spans) in wanted.items():
+        for at, first, end in spans:
             if at == number:
                 yield name, (dim, first, end)

@@ -1,4 +1,4 @@
-"""How a rank gets its state back: its own, another's, or one that is cut anew from shards."""
+"""Restores the state of a rank: from its own snapshot, another rank's, or resharded."""
 
 import os
 import signal
@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from karez.runtime.checkpoint_files import FoundState
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.reshard import reshard
 from karez.runtime.shards import ShardedOptimizer
-from karez.runtime.snapshot_store import FoundState, SnapshotStore
+from karez.runtime.snapshot_store import SnapshotStore
+from karez.runtime.tracked import Tracked
 from karez.runtime.training_state import (
     HEAD,
-    Tracked,
     pack,
     pack_per_rank,
     put_back,
@@ -27,20 +28,21 @@ from karez.runtime.training_state import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorePoint:
-    """What all go on from, and who has it."""
+    """The step from which all ranks go on, and who has its state."""
 
     step: int
     need_state: frozenset[int]
-    """Places in the group of those that take from another what all have in common."""
+    """Ranks of the new group that take the shared state from another."""
     shard_ranks: tuple[int, ...]
-    """Ranks whose shards are cut anew; none: each takes its own."""
+    """Previous ranks whose shards are resharded; none: each rank takes its own."""
     replica_servers: tuple[str, ...]
+    """Replica servers that hold the shards."""
     created_generation: int = 0
-    """The generation before which those shards do not count."""
+    """Shards that were written before this generation are outdated."""
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "RestorePoint":
-        """From the foreman's word to go on."""
+        """Read it from the job controller's message that starts a generation."""
         return cls(
             step=int(message["step"]),
             need_state=frozenset(int(number) for number in message.get("fresh", ())),
@@ -52,7 +54,7 @@ class RestorePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restorer:
-    """One rank's, in one generation."""
+    """Restores one rank's state in one generation."""
 
     tracked: Tracked
     snapshots: SnapshotStore | None
@@ -61,42 +63,42 @@ class Restorer:
     world: int
     seed: int
     is_built: bool
-    """Whether the model was made within the group: then its ranks need not begin alike."""
+    """Whether the model was built within the group: then its ranks need not begin alike."""
 
     def restore(self, agreed: RestorePoint, *, had: int | None) -> None:
-        """Take the agreed state, from here, from another rank, or from shards.
+        """Restore the agreed step from this rank, from another rank, or from shards.
 
         Args:
-            agreed: The foreman's word.
+            agreed: What the job controller decided.
             had: The step that this process had reached; None: it had no state yet.
 
         Raises:
-            RuntimeError: A peer was lost meanwhile, or nobody has a shard any more.
+            RuntimeError: A peer was lost meanwhile, or a shard is not available any more.
         """
         is_fresh = self.rank in agreed.need_state
         if agreed.step == 0 and is_fresh:
             if had is not None:
-                restart_process()  # all begin again, with another number of ranks
+                restart_process()  # all ranks start over, with another number of ranks
             self._complete(0)
             return
-        found = None if self.snapshots is None else self.snapshots.find(agreed.step)
+        state = None if self.snapshots is None else self.snapshots.find(agreed.step)
         stored = () if self.snapshots is None else self.snapshots.stored_split(agreed.step)
         if agreed.shard_ranks or stored:
             self._reshard(agreed, stored)
-        elif found is not None and found.shared and not is_fresh:
-            unpack_shared(found.shared, self.tracked)
+        elif state is not None and state.shared and not is_fresh:
+            unpack_shared(state.shared, self.tracked)
         elif not is_fresh and (agreed.step or had):
-            restart_process()  # nobody has the state any more
-        if found is not None and not is_fresh and (found.shared or agreed.step):
-            self._take_per_rank(found, agreed.step)
+            restart_process()  # the state is lost
+        if state is not None and not is_fresh and (state.shared or agreed.step):
+            self._take_per_rank(state, agreed.step)
         if agreed.need_state:
-            self._share(agreed, found.per_rank if found is not None else b"")
+            self._share(agreed, state.per_rank if state is not None else b"")
         self.tracked.optimizer.zero_grad()
         self._complete(agreed.step)
 
-    def _take_per_rank(self, found: FoundState, step: int) -> None:
-        unpack_per_rank(found.per_rank, self.tracked, own=found.is_own)
-        if not found.is_own:  # no other generator is ours
+    def _take_per_rank(self, state: FoundState, step: int) -> None:
+        unpack_per_rank(state.per_rank, self.tracked, own=state.is_own)
+        if not state.is_own:  # another rank's random generators are not restored
             torch.manual_seed(self.seed + 7919 * self.rank + step)
 
     def _reshard(self, agreed: RestorePoint, stored: tuple[int, ...]) -> None:
@@ -112,21 +114,21 @@ class Restorer:
         assert self.snapshots is not None
         if not agreed.shard_ranks:
             return self.snapshots.stored_shard(agreed.step, index)
-        return self.snapshots.shard(
+        return self.snapshots.replicas.shard(
             agreed.step, index, agreed.replica_servers, agreed.created_generation
         )
 
     def _share(self, agreed: RestorePoint, own: bytes) -> None:
-        """Ranks that lack what all have in common take it from the first that has it.
+        """Give the shared state to the ranks that need it, from the first that has it.
 
-        Where none of those that were there is left, all take it from a shard.
+        Where no rank has it any more, all take the per-rank part of a shard.
         """
-        having = set(range(self.world)) - agreed.need_state
-        if not having:
-            light, _ = self._shard(agreed, agreed.shard_ranks[0])
-            unpack_per_rank(light, self.tracked, own=False)
+        holders = set(range(self.world)) - agreed.need_state
+        if not holders:
+            per_rank, _ = self._shard(agreed, agreed.shard_ranks[0])
+            unpack_per_rank(per_rank, self.tracked, own=False)
             return
-        donor = min(having)
+        donor = min(holders)
         body = HEAD.pack(0, 0)
         if self.rank == donor and self.tracked.is_sharded:
             parts = pack_per_rank(self.tracked)
@@ -135,13 +137,13 @@ class Restorer:
             body = b"".join(pack(self.tracked).parts)
         body = self.group.broadcast_bytes(body, donor)
         if self.rank in agreed.need_state:
-            light, heavy = split(body)
-            if heavy:
-                unpack_shared(heavy, self.tracked)
-            unpack_per_rank(own or light, self.tracked, own=bool(own))
+            per_rank, shared = split(body)
+            if shared:
+                unpack_shared(shared, self.tracked)
+            unpack_per_rank(own or per_rank, self.tracked, own=bool(own))
 
     def _complete(self, step: int) -> None:
-        """At the start all take the first rank's model; shards are cut and gathered."""
+        """Give all ranks the first one's model before step 1; create or gather optimizer shards."""
         tracked = self.tracked
         if step == 0 and self.world > 1 and not self.is_built:
             self.group.broadcast_parameters(
@@ -152,9 +154,13 @@ class Restorer:
         if step == 0:
             tracked.optimizer.spread(self.rank, self.world)
         else:
-            tracked.optimizer.gather(self.group.gather)  # not by Rule R: nothing is kept yet
+            tracked.optimizer.gather(self.group.gather)  # not under Rule R: no snapshot exists yet
 
 
 def restart_process() -> None:
-    """A new process does what this one no longer can."""
+    """Kill this process with SIGKILL; the job controller has the node start a replacement.
+
+    Does not return, and no cleanup runs: what this process cannot restore in place, a new one
+    restores from the beginning.
+    """
     os.kill(os.getpid(), signal.SIGKILL)

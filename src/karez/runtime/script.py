@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """sys.argv is this module's name, then the script and its arguments."""
+    """Run the script that `sys.argv` names after this module, with its arguments."""
     script = Path(sys.argv[1])
     sys.argv = sys.argv[1:]
     sys.path[0] = str(script.resolve().parent)

@@ -1,14 +1,12 @@
-"""State that is split over the ranks: an optimizer in shards (ZeRO stage 1), FSDP2's tensors."""
+"""An optimizer whose state is sharded over the ranks (ZeRO stage 1)."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, overload
+from typing import Any, NoReturn, overload
 
 import torch
+from typing_extensions import override
 
 from karez.core.errors import BadRequest
-
-if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
 
 Collect = Callable[[torch.Tensor], torch.Tensor | None]
 
@@ -43,16 +41,16 @@ class ShardedOptimizer(torch.optim.Optimizer):
         self._inner = kind([self._slice], **options)
         self._shape = (0, 1)
         self.collect: Collect | None = None
-        """Puts all ranks' slices in a row; None, if one was lost. Set by the session."""
+        """Gathers all ranks' slices into one row; None if a peer was lost. Set by the session."""
         super().__init__(own, dict(self._inner.defaults))
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        """What it trains."""
+        """The parameters that this optimizer trains."""
         return [p for group in self.param_groups for p in group["params"]]
 
     def spread(self, rank: int, world: int) -> None:
-        """Take this rank's slice of what the parameters are now; its moments start anew."""
+        """Take this rank's slice of the current parameters; its moments start from zero."""
         self._shape = (rank, world)
         flat = self._flat(self.parameters)
         self._slice = torch.nn.Parameter(self._mine(flat).clone())
@@ -66,7 +64,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
-        """Update the own slice by averaged gradients, then gather the others'."""
+        """Update the own slice by averaged gradients, then gather the other ranks' slices."""
         if closure is not None:
             raise BadRequest(problem="a sharded optimizer takes no closure")
         if self._slice.numel() == 0:
@@ -82,19 +80,20 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def gather(self, collect: Collect | None = None) -> None:
-        """Give every rank all slices, by `collect` if it is given."""
+        """Copy all ranks' slices into the parameters, gathered by `collect` if it is given."""
         own, collect = self._slice.detach(), collect or self.collect
-        whole = own if self._shape[1] == 1 or collect is None else collect(own)
-        if whole is None:
+        row = own if self._shape[1] == 1 or collect is None else collect(own)
+        if row is None:
             return  # a peer was lost: the step does not count
         at = 0
         for parameter in self.parameters:
-            piece = whole[at : at + parameter.numel()]
+            piece = row[at : at + parameter.numel()]
             parameter.copy_(piece.view(parameter.shape))
             at += parameter.numel()
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """The own slice and its moments."""
+        """Return the own slice and its moments."""
         return {
             "slice": self._slice.detach(),
             "inner": self._inner.state_dict(),
@@ -104,8 +103,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
             ],
         }
 
+    @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take a slice back; `gather` then completes the parameters."""
+        """Restore a slice; `gather` then completes the parameters."""
         self._shape = tuple(state["shape"])
         self._slice = torch.nn.Parameter(state["slice"].clone())
         self._inner = self._kind([self._slice], **self._options)
@@ -114,7 +114,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
             group.update(saved)
 
     def _flat(self, tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-        """All in one row, padded so that every rank's slice is as long."""
+        """Join tensors into one row, padded so that every rank's slice is as long."""
         flat = torch.cat([t.detach().reshape(-1).to("cpu") for t in tensors])
         missing = -len(flat) % self._shape[1]
         return torch.nn.functional.pad(flat, (0, missing)) if missing else flat
@@ -123,43 +123,3 @@ class ShardedOptimizer(torch.optim.Optimizer):
         rank, world = self._shape
         size = len(flat) // world
         return flat[rank * size : (rank + 1) * size]
-
-
-def is_sharded_tensor(tensor: torch.Tensor) -> "TypeGuard[DTensor]":
-    """Whether it is one of FSDP2's: a DTensor."""
-    return hasattr(tensor, "_local_tensor")
-
-
-def local_of(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's shard of a DTensor; any other tensor as it is."""
-    return tensor._local_tensor if is_sharded_tensor(tensor) else tensor
-
-
-def placed_like(state: Any, optimizer: torch.optim.Optimizer) -> Any:
-    """An optimizer's state with shards as DTensors again, placed as their parameters are."""
-    parameters: list[torch.Tensor] = [p for g in optimizer.param_groups for p in g["params"]]
-    if not any(is_sharded_tensor(p) for p in parameters):
-        return state
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415 - 0.5 s, only where it is used
-
-    kept: dict[Any, Any] = {}
-    for index, moments in state["state"].items():
-        like = parameters[index]
-        if not is_sharded_tensor(like):
-            kept[index] = moments
-            continue
-        shape = like.to_local().shape
-        kept[index] = {
-            name: DTensor.from_local(
-                value,
-                like.device_mesh,
-                like.placements,
-                run_check=False,
-                shape=like.shape,
-                stride=like.stride(),
-            )
-            if isinstance(value, torch.Tensor) and value.dim() and value.shape == shape
-            else value
-            for name, value in moments.items()
-        }
-    return {**state, "state": kept}

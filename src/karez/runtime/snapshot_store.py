@@ -1,83 +1,63 @@
-"""Where a rank's snapshots are: its own shared memory, its peers' keepers, stored files."""
+"""The snapshots of a rank, in its own shared memory, at its peers, and in stored files."""
 
 import threading
-import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from karez.core.errors import StorageFull
-from karez.runtime.agent_client import (
-    AgentClient,
-    RankEnvironment,
-    SnapshotReplicator,
-    drop_replicas,
-    fetch_replica,
-    replicas_at_peers,
+from karez.runtime.agent_client import AgentClient
+from karez.runtime.checkpoint_files import (
+    Checkpoint,
+    CheckpointFiles,
+    FoundState,
+    SnapshotTag,
+    write_checkpoint,
 )
-from karez.runtime.training_state import (
-    Packed,
-    Tracked,
-    capacity_for,
-    is_whole,
-    pack,
-    size_of,
-    split,
-)
+from karez.runtime.host_clock import monotonic_s
+from karez.runtime.peer_replicas import PeerReplicas
+from karez.runtime.rank_environment import RankEnvironment
+from karez.runtime.replica_client import fetch_replica, replicas_at_peers
+from karez.runtime.snapshot_replicator import SnapshotReplicator
+from karez.runtime.tracked import Tracked
+from karez.runtime.training_state import Packed, capacity_for, is_whole, pack, size_of, split
 from karez.transport.snapshot_file import SnapshotFile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundState:
-    """A state that was found: the light part, the heavy one if it is there, and whose it is."""
-
-    per_rank: bytes
-    shared: bytes
-    is_own: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotTag:
-    """Of which generation a snapshot is, and who stores what of it."""
-
-    generation: int
-    rank: int
-    world: int
-
-
 class SnapshotStore:
-    """One rank's snapshots."""
+    """Writes, replicates and finds the snapshots of one rank."""
 
-    def __init__(self, place: RankEnvironment) -> None:
-        """Open the slots of the process before this one, if there was one."""
-        self._place = place
+    def __init__(self, environment: RankEnvironment) -> None:
+        """Open the snapshot file of the previous process of this rank, if there was one."""
+        self._environment = environment
+        self.replicas = PeerReplicas(environment=environment)
         self._tracked: Tracked | None = None
         self.peers: tuple[str, ...] = ()
         self.ship_whole = True
-        """Whether peers need the heavy part: no other rank on another node has it."""
+        """Whether peers need the shared part: no other rank on another node has it."""
         self.store_at: int | None = None
-        self._slots: SnapshotFile | None = None
+        """The step of which to write a checkpoint file, if one is wanted."""
+        self._file: SnapshotFile | None = None
         with suppress(FileNotFoundError, ValueError):
-            self._slots = SnapshotFile(Path(place.snapshot_folder))
-        self._shipper = SnapshotReplicator(place)
+            self._file = SnapshotFile(Path(environment.snapshot_folder))
+        self._replicator = SnapshotReplicator(environment)
+        self._checkpoints = CheckpointFiles(folder=Path(environment.restore), rank=environment.rank)
         self._outdated: frozenset[int] = frozenset()
         """Steps in the own memory of which a peer has a later version."""
-        self._recut_at = -1
-        """What is kept up to this step is split as it was before the last change of size."""
+        self._resharded_at = -1
+        """Snapshots up to this step have the shards of the previous number of ranks."""
         self._stored_steps: frozenset[int] = frozenset()
-        """Steps that nobody has but in files."""
+        """Steps that can be restored from files alone."""
 
     @property
-    def slots(self) -> SnapshotFile:
-        """The own shared memory, made if there is none. Raises StorageFull."""
-        if self._slots is None:
-            self._slots = self._make(capacity_for(self.tracked))
-        return self._slots
+    def file(self) -> SnapshotFile:
+        """The snapshot file in shared memory, created if there is none. Raises StorageFull."""
+        if self._file is None:
+            self._file = self._create_file(capacity_for(self.tracked))
+        return self._file
 
     @property
     def tracked(self) -> Tracked:
-        """Whose state it keeps; set before the first snapshot."""
+        """The objects whose state is kept; set before the first snapshot."""
         assert self._tracked is not None
         return self._tracked
 
@@ -86,224 +66,150 @@ class SnapshotStore:
         self._tracked = tracked
 
     def begin(self, peers: tuple[str, ...], *, ship_whole: bool, epoch: int) -> None:
-        """A generation begins, with these peers."""
+        """Begin a generation with these peers."""
         self.peers, self.ship_whole = peers, ship_whole
-        self._shipper.epoch = epoch
+        self._replicator.epoch = epoch
 
     def snapshot(
-        self, step: int, stamp: SnapshotTag, packed: Packed, link: AgentClient | None
+        self, step: int, tag: SnapshotTag, packed: Packed, agent: AgentClient | None
     ) -> None:
-        """Keep a completed step here, send it to the peers, and store it if that was asked."""
+        """Write a completed step, replicate it, and store a checkpoint file if one is wanted."""
         parts = packed.parts
         size = size_of(parts)
-        if size > self.slots.capacity:
-            before = self.slots.read(step - 1)
-            self._slots = self._make(int(size * 1.5))
-            if before is not None:
-                self.slots.write(before.step, before.generation, [before.body])
-        self.slots.write(step, stamp.generation, parts)
+        if size > self.file.capacity:
+            previous = self.file.read(step - 1)
+            self._file = self._create_file(int(size * 1.5))
+            if previous is not None:
+                self.file.write(previous.step, previous.generation, [previous.body])
+        self.file.write(step, tag.generation, parts)
         self.replicate(step, packed.per_rank_bytes)
         if self.store_at == step:
             self.store_at = None
-            began = time.monotonic()  # noqa: TID251 - a duration
-            whole = self.tracked.is_sharded or stamp.rank == 0
-            body = b"".join(parts) if whole else b"".join(parts[: 1 + len(packed.per_rank)])
-            self._store(step, stamp, body, link, began)
+            began_s = monotonic_s()
+            has_shared = self.tracked.is_sharded or tag.rank == 0
+            body = b"".join(parts if has_shared else parts[: 1 + len(packed.per_rank)])
+            if agent is not None:
+                self._write_beside(self._checkpoint(step, tag, body), agent, began_s)
 
-    def replicate(self, step: int, light_bytes: int | None = None) -> None:
-        """Have the peers keep a step."""
-        only = light_bytes if light_bytes and not self.ship_whole else 0
-        if only == 0 and not self.ship_whole and (kept := self.slots.read(step)) is not None:
-            only = len(kept.body) - len(split(kept.body)[1])
+    def replicate(self, step: int, per_rank_bytes: int | None = None) -> None:
+        """Have the peers hold a replica of a step."""
+        only = per_rank_bytes if per_rank_bytes and not self.ship_whole else 0
+        if only == 0 and not self.ship_whole and (snapshot := self.file.read(step)) is not None:
+            only = len(snapshot.body) - len(split(snapshot.body)[1])
         if self.peers:
-            self._shipper.replicate(step, self.peers, only)
+            self._replicator.replicate(step, self.peers, only)
 
     def is_replicated(self, step: int) -> bool:
-        """Rule R: whether the peers hold a step. Raises StorageFull if they have no room."""
-        if not self.peers or self.slots.replicated >= step:
+        """Whether the peers hold a step (Rule R). Raises StorageFull if they have no room."""
+        if not self.peers or self.file.replicated >= step:
             return True
-        if self._shipper.full_bytes:
+        if self._replicator.full_bytes:
             where = f"the memory that this job holds at {self.peers[0]}"
-            raise StorageFull(path=where, wanted_bytes=self._shipper.full_bytes)
+            raise StorageFull(path=where, wanted_bytes=self._replicator.full_bytes)
         return False
 
     def restorable(self, *, is_new: bool) -> dict[int, tuple[str, int]]:
-        """Step -> where this rank would take it from, and the generation in which it was kept.
+        """List the steps that this rank can restore: the source and the generation of each.
 
-        What is stored has no generation of its own: 0.
+        Stored files have no generation: 0.
         """
-        found: dict[int, tuple[str, int]] = {}
-        for step, paths in self._stored().items():
-            if any(is_whole(path.read_bytes()) for path in paths):
-                found[step] = ("storage", 0)
-        for step in self._shards():
-            found[step] = ("storage", 0)
-        own = () if self._slots is None else self._slots.steps()
-        if is_new or not own:  # what lies here may be from an earlier stay: peers know better
-            for step, kept in replicas_at_peers(self._place).items():
-                found[step] = ("peer" if kept.whole else "replica", kept.generation)
-        for step in own:
-            source, born = found.get(step, ("", 0))
-            is_older = source == "peer" and born > self.slots.generation(step)
+        sources = {step: ("storage", 0) for step in self._checkpoints.steps()}
+        own_steps = () if self._file is None else self._file.steps()
+        if is_new or not own_steps:  # own memory may be of an earlier process: peers know better
+            for step, replica in replicas_at_peers(self._environment).items():
+                sources[step] = ("peer" if replica.whole else "replica", replica.generation)
+        for step in own_steps:
+            source, generation = sources.get(step, ("", 0))
+            is_older = source == "peer" and generation > self.file.generation(step)
             self._outdated = (self._outdated - {step}) | ({step} if is_older else set())
             if not is_older:
-                found[step] = ("shm", self.slots.generation(step))
+                sources[step] = ("shm", self.file.generation(step))
         if is_new:
-            found.setdefault(0, ("start", 0))
-        self._stored_steps = frozenset(s for s, (source, _) in found.items() if source == "storage")
-        return found
+            sources.setdefault(0, ("start", 0))
+        self._stored_steps = frozenset(
+            n for n, (source, _) in sources.items() if source == "storage"
+        )
+        return sources
 
     def stored_split(self, step: int) -> tuple[int, ...]:
-        """The ranks that stored a step which this one takes from there, if they were others."""
-        others = self._shards().get(step, {})
-        if step not in self._stored_steps or not others:
-            return ()
-        own = Path(self._place.restore) / f"step-{step}-{self._place.rank}.kz"
-        return tuple(sorted({*others, *([self._place.rank] if own.is_file() else [])}))
+        """Return the ranks whose stored shards make up a step; none if it has another source."""
+        return self._checkpoints.shard_ranks(step) if step in self._stored_steps else ()
 
     def find(self, step: int) -> FoundState | None:
-        """The state of a step from the nearest place that has it."""
-        is_here = self._slots is not None and step not in self._outdated
-        snapshot = self.slots.read(step) if is_here else None
+        """Find the state of a step: in shared memory, at the peers, then in stored files."""
+        is_here = self._file is not None and step not in self._outdated
+        snapshot = self.file.read(step) if is_here else None
         if snapshot is not None:
-            light, heavy = split(snapshot.body)
-            return FoundState(per_rank=light, shared=heavy, is_own=True)
-        kept = replicas_at_peers(self._place).get(step)
-        if kept is not None:
-            body = fetch_replica(self._place, kept.address, step)
+            per_rank, shared = split(snapshot.body)
+            return FoundState(per_rank=per_rank, shared=shared, is_own=True)
+        replica = replicas_at_peers(self._environment).get(step)
+        if replica is not None:
+            body = fetch_replica(self._environment, replica.address, step)
             if body is not None:
-                light, heavy = split(body)
-                return FoundState(per_rank=light, shared=heavy if kept.whole else b"", is_own=True)
-        if (stored := self._from_files(self._stored().get(step, []))) is not None:
-            return stored
-        others = self._shards().get(step)
-        if not others:
-            return None
-        light, _ = split(next(iter(others.values())).read_bytes())
-        return FoundState(per_rank=light, shared=b"", is_own=False)
-
-    def replicas_of(
-        self, indices: Sequence[int], keepers: Sequence[str]
-    ) -> dict[int, dict[int, int]]:
-        """Rank -> step of which all that was its own can be had -> generation."""
-        found = {}
-        for index in indices:
-            kept = replicas_at_peers(self._place, index=index, keepers=keepers)
-            found[index] = {step: one.generation for step, one in kept.items() if one.whole}
-        return found
-
-    def drop_replicas(self, indices: Sequence[int], keepers: Sequence[str]) -> None:
-        """Have all keepers forget these ranks, on a thread of its own."""
-        threading.Thread(
-            target=drop_replicas, args=(self._place, indices, keepers), daemon=True
-        ).start()
-
-    def shard(
-        self, step: int, index: int, keepers: Sequence[str], born: int
-    ) -> tuple[bytes, bytes]:
-        """A rank's shard of a step, light and heavy, if it is of this generation or a later one.
-
-        Raises:
-            RuntimeError: Nobody has it any more, or who has it does not answer.
-        """
-        kept = replicas_at_peers(self._place, index=index, keepers=keepers).get(step)
-        body = None
-        if kept is not None and kept.generation >= born:
-            with suppress(OSError, EOFError):
-                body = fetch_replica(self._place, kept.address, step, index=index)
-        if not body:
-            raise RuntimeError(f"nobody has rank {index}'s shard of step {step}")
-        return split(body)
+                per_rank, shared = split(body)
+                shared = shared if replica.whole else b""
+                return FoundState(per_rank=per_rank, shared=shared, is_own=True)
+        return self._checkpoints.find(step)
 
     def stored_shard(self, step: int, index: int) -> tuple[bytes, bytes]:
-        """As `shard`, from a file that was stored."""
-        return split((Path(self._place.restore) / f"step-{step}-{index}.kz").read_bytes())
+        """Read a rank's shard of a step from a stored file."""
+        return self._checkpoints.shard(step, index)
 
-    def settle(self, step: int, stamp: SnapshotTag, *, moved: bool, is_recut: bool = False) -> None:
-        """After a restore: the agreed step is the newest, and new peers must hear of it.
+    def settle(
+        self, step: int, tag: SnapshotTag, *, moved: bool, is_resharded: bool = False
+    ) -> None:
+        """Make the restored step the newest one, and replicate it to new peers.
 
-        Where shards were cut anew, those of before stay until the step after the next is written:
-        as long as somebody has not completed the next one, all go on from them again.
+        After resharding, the previous shards stay until the step after the next is written: as
+        long as a rank has not completed the next step, all may have to restore them again.
         """
-        self.slots.drop_newer_than(step)
-        self.slots.replicated = -1
-        self._recut_at = step if is_recut else min(self._recut_at, step - 1)
-        is_here = step in self.slots.steps() and step not in self._outdated
-        if is_recut and not is_here:
-            self.slots.replicated = step  # it has nothing of that step that others need
-        elif not is_recut and (moved or not is_here):
-            self.snapshot(step, stamp, pack(self.tracked), None)
+        self.file.drop_newer_than(step)
+        self.file.replicated = -1
+        self._resharded_at = step if is_resharded else min(self._resharded_at, step - 1)
+        is_here = step in self.file.steps() and step not in self._outdated
+        if is_resharded and not is_here:
+            self.file.replicated = step  # it has nothing of that step that others need
+        elif not is_resharded and (moved or not is_here):
+            self.snapshot(step, tag, pack(self.tracked), None)
         else:
             self.replicate(step)
 
-    def emergency_checkpoint(self, stamp: SnapshotTag, link: AgentClient) -> None:
-        """Store the newest step at once: the gang is about to end."""
-        steps = self.slots.steps()
-        snapshot = self.slots.read(steps[-1]) if steps else None
-        if snapshot is not None and snapshot.step > self._recut_at:
-            world = stamp.world if self.tracked.is_sharded else 0
-            alone = SnapshotTag(generation=stamp.generation, rank=stamp.rank, world=world)
-            self._write(snapshot.step, alone, snapshot.body, link, 0.0)
+    def emergency_checkpoint(self, tag: SnapshotTag, agent: AgentClient) -> None:
+        """Write the newest step to a file at once: the gang is about to end."""
+        steps = self.file.steps()
+        snapshot = self.file.read(steps[-1]) if steps else None
+        if snapshot is not None and snapshot.step > self._resharded_at:
+            checkpoint = self._checkpoint(snapshot.step, tag, snapshot.body, is_alone=True)
+            write_checkpoint(self._store_folder, checkpoint, agent, 0.0)
 
-    def _make(self, capacity: int) -> SnapshotFile:
+    def _create_file(self, capacity: int) -> SnapshotFile:
         try:
-            return SnapshotFile.create(Path(self._place.snapshot_folder), capacity)
+            return SnapshotFile.create(Path(self._environment.snapshot_folder), capacity)
         except OSError as error:
-            raise StorageFull(path="/dev/shm", wanted_bytes=2 * capacity) from error  # noqa: S108
+            raise StorageFull(path="/dev/shm", wanted_bytes=2 * capacity) from error  # noqa: S108 - names shared memory
 
-    def _stored(self) -> dict[int, list[Path]]:
-        """Step -> the files of it: this rank's own first, then what all have in common."""
-        found: dict[int, list[Path]] = {}
-        for step, whose, path in self._files():
-            if whose in ("whole", str(self._place.rank)):
-                found.setdefault(step, []).append(path)
-                found[step].sort(key=lambda path: path.stem.endswith("-whole"))
-        return found
+    @property
+    def _store_folder(self) -> Path:
+        return Path(self._environment.restore).parent / "stored"
 
-    def _shards(self) -> dict[int, dict[int, Path]]:
-        """Step -> rank -> the file of its shard; only where there are others' than the own."""
-        found: dict[int, dict[int, Path]] = {}
-        for step, whose, path in self._files():
-            if whose not in ("whole", str(self._place.rank)):
-                found.setdefault(step, {})[int(whose)] = path
-        return found
-
-    def _files(self) -> list[tuple[int, str, Path]]:
-        """(step, whose, path) of all stored files at hand."""
-        named = [(path.stem.split("-"), path) for path in Path(self._place.restore).glob("step-*")]
-        return sorted((int(name[1]), name[2], path) for name, path in named)
-
-    def _from_files(self, paths: list[Path]) -> FoundState | None:
-        found: FoundState | None = None
-        for path in paths:
-            light, heavy = split(path.read_bytes())
-            is_own = not path.stem.endswith("-whole")
-            if found is None:
-                found = FoundState(per_rank=light, shared=heavy, is_own=is_own)
-            elif not found.shared:
-                found = FoundState(per_rank=found.per_rank, shared=heavy, is_own=found.is_own)
-        return found
-
-    def _store(
-        self, step: int, stamp: SnapshotTag, body: bytes, link: AgentClient | None, began: float
-    ) -> None:
-        """Write a checkpoint beside the training; held up is the rank only while it copies."""
-        if link is None:
-            return
-        held_s = time.monotonic() - began  # noqa: TID251 - a duration
-        threading.Thread(
-            target=self._write, args=(step, stamp, body, link, held_s), daemon=True
-        ).start()
-
-    def _write(
-        self, step: int, stamp: SnapshotTag, body: bytes, link: AgentClient, held_s: float
-    ) -> None:
-        """Write a checkpoint file; the foreman has the node put it into the blob store."""
-        folder = Path(self._place.restore).parent / "stored"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"step-{step}-{stamp.rank}.kz"
-        path.write_bytes(body)
-        whole = not self.tracked.is_sharded and is_whole(body)
-        link.send(
-            "stored", step=step, path=str(path), world=stamp.world, whole=whole, held_s=held_s
+    def _checkpoint(
+        self, step: int, tag: SnapshotTag, body: bytes, *, is_alone: bool = False
+    ) -> Checkpoint:
+        """A checkpoint of this rank; one that is alone is part of a set only if sharded."""
+        is_sharded = self.tracked.is_sharded
+        return Checkpoint(
+            step=step,
+            rank=tag.rank,
+            world=0 if is_alone and not is_sharded else tag.world,
+            body=body,
+            whole=not is_sharded and is_whole(body),
         )
+
+    def _write_beside(self, checkpoint: Checkpoint, agent: AgentClient, began_s: float) -> None:
+        """Write a checkpoint on another thread; the training is held up only by the copy."""
+        held_s = monotonic_s() - began_s
+        threading.Thread(
+            target=write_checkpoint,
+            args=(self._store_folder, checkpoint, agent, held_s),
+            daemon=True,
+        ).start()

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer, and Accelerate, in a session.
+"""Support for the Hugging Face Trainer, and for Accelerate, in a session.
 
     with training.session(hide_world=True) as run:
         trainer = Trainer(model=model, args=TrainingArguments(..., max_steps=1000), ...)
@@ -6,7 +6,7 @@
         trainer.train()
 
 Each rank's Trainer sees one process; the session averages gradients between the ranks, splits the
-batches, keeps every step, and takes the Trainer back when a peer is lost. Code with Accelerate's
+batches, keeps every step, and sets the Trainer back when a peer is lost. Code with Accelerate's
 own loop does the same with `run.track` after `accelerator.prepare`, in a hidden world.
 """
 
@@ -14,34 +14,36 @@ from collections.abc import Iterator
 from typing import Any
 
 from transformers import TrainerCallback
+from typing_extensions import override
 
 from karez.core.errors import BadRequest
-from karez.runtime.loader import Replay
-from karez.runtime.session import Run
+from karez.runtime.loader import StepLoader
+from karez.runtime.replay_loader import Replay
+from karez.runtime.run import Run
 
 
 def attach(trainer: Any, run: Run) -> None:
-    """Put a Trainer into a session; call it before `train`.
+    """Connect a Trainer to a session; call it before `trainer.train`.
 
     Raises:
-        BadRequest: The Trainer accumulates gradients, or has no max_steps: then a step of the
-            session is not one of its own.
+        BadRequest: The Trainer accumulates gradients, or has no max_steps: a step of the
+            session must be a step of the Trainer.
     """
-    args = trainer.args
-    if args.gradient_accumulation_steps != 1:
+    arguments = trainer.args
+    if arguments.gradient_accumulation_steps != 1:
         raise BadRequest(
             problem="gradient accumulation is not kept step by step",
             fix="Use gradient_accumulation_steps=1 and a larger batch, or more ranks.",
         )
-    if args.max_steps <= 0:
+    if arguments.max_steps <= 0:
         raise BadRequest(
             problem="a session counts steps", fix="Set max_steps in TrainingArguments."
         )
-    callback = KarezCallback(run, args.max_steps)
+    callback = KarezCallback(run, arguments.max_steps)
     plain_step, plain_loader = trainer.training_step, trainer.get_train_dataloader
 
-    def training_step(*words: Any, **named: Any) -> Any:
-        loss = plain_step(*words, **named)
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        loss = plain_step(*args, **kwargs)
         callback.loss = float(loss.detach())
         return loss
 
@@ -50,19 +52,19 @@ def attach(trainer: Any, run: Run) -> None:
     trainer.add_callback(callback)
 
 
-class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Has the session keep each of a Trainer's steps."""
+class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
+    """Commits each step of a Trainer to the session."""
 
     def __init__(self, run: Run, total: int) -> None:
-        """For a Trainer of so many steps."""
+        """Create the callback of a Trainer that runs `total` steps."""
         self.run = run
         self.total = total
         self.loss = 0.0
-        """Of the newest step."""
+        """Loss of the newest step."""
         self.batches: Iterator[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Everything is built: take charge of it, and go to where the others are."""
+        """Track what the Trainer has built, and go to the step that all ranks restored."""
         del args, control
         optimizer = parts["optimizer"]
         self.run.track(
@@ -73,7 +75,7 @@ class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         state.global_step = self.run.step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """A step is done, or must be done again."""
+        """Commit a step; after a fault this sets the Trainer back."""
         del args, parts
         self.run.commit(loss=self.loss)
         state.global_step = self.run.step
@@ -81,7 +83,7 @@ class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
 
 class _Batches:
-    """A Trainer's loader that yields what the session's next step needs."""
+    """A loader for a Trainer that yields the batch of the session's next step."""
 
     def __init__(self, callback: KarezCallback, source: Any) -> None:
         self._callback = callback
@@ -90,7 +92,7 @@ class _Batches:
         self.dataset = getattr(source, "dataset", None)
 
     def __len__(self) -> int:
-        """More than it will ever need: steps that are done again must not end its epoch."""
+        """Return more than it will ever need: repeated steps must not end its epoch."""
         return 1000 * self._callback.total
 
     def __iter__(self) -> Iterator[Any]:
@@ -98,13 +100,14 @@ class _Batches:
         yield from run.steps(_Split(self._source), total=total)
 
 
-class _Split:
-    """Every rank reads all batches and keeps its own: the same batch for any number of ranks."""
+class _Split(StepLoader):
+    """Reads all batches on every rank and keeps its rows: the same for any number of ranks."""
 
     def __init__(self, source: Any) -> None:
         self._all = Replay(source)
 
+    @override
     def at(self, step: int, rank: int, world: int) -> Any:
-        """See StepLoader: this rank's rows of the batch."""
+        """Return this rank's rows of the batch."""
         batch = self._all.at(step, rank, world)
         return {name: rows[rank::world] for name, rows in batch.items()}

@@ -8,7 +8,7 @@ itself (drivers, through core.ports.Fabric).
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from karez.runtime.session import Run as Run
+    from karez.runtime.run import Run as Run
     from karez.runtime.session import session as session
 
 __all__ = ["Run", "session"]

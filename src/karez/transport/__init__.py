@@ -1,5 +1,5 @@
-"""How a node's processes exchange bytes: frames on sockets, snapshots and status in shared memory.
+"""Byte layouts between a node's processes: frames on sockets, snapshots and status in memory.
 
-Runtime writes, drivers read, or the other way round; this room only knows the layouts. It knows
-nothing of gangs, recovery or torch.
+The runtime writes and the drivers read, or the other way round. This room knows the layouts only,
+and nothing of gangs, recovery or torch.
 """

@@ -1,4 +1,4 @@
-"""Frames on a stream socket: a JSON head and an optional blob. Used between a node's processes."""
+"""Frames on a stream socket between a node's processes: a JSON head and an optional blob."""
 
 import json
 import struct
@@ -14,11 +14,11 @@ class Stream(Protocol):
     """A connected stream socket."""
 
     def sendall(self, data: Any, /) -> None:
-        """Send all of it."""
+        """Send all bytes of `data`."""
         ...
 
     def recv_into(self, buffer: Any, /) -> int:
-        """Fill some of a buffer; 0 at the end."""
+        """Fill a part of a buffer and return its size; 0 at the end of the stream."""
         ...
 
 
@@ -34,8 +34,8 @@ def receive(stream: Stream) -> tuple[dict[str, Any], bytes]:
     """Read one frame.
 
     Raises:
-        EOFError: The peer closed.
-        ValueError: What came is no frame.
+        EOFError: The peer closed the connection.
+        ValueError: The bytes are not a valid frame.
     """
     text_len, blob_len = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
     if text_len > 2**24 or blob_len > LIMIT_BYTES:
@@ -50,8 +50,8 @@ def _exactly(stream: Stream, size: int) -> bytearray:
     buffer = bytearray(size)
     view, at = memoryview(buffer), 0
     while at < size:
-        got = stream.recv_into(view[at:])
-        if not got:
+        size_read = stream.recv_into(view[at:])
+        if not size_read:
             raise EOFError
-        at += got
+        at += size_read
     return buffer

@@ -1,7 +1,7 @@
-"""Where a rank writes what it is doing, for its node's steward to read: 64 bytes in shared memory.
+"""The status of a rank in 64 bytes of shared memory, which its node agent (the steward) reads.
 
-Writing costs a microsecond and needs nobody to listen, so a rank can do it at every turn; reading
-works even while the rank is stopped.
+Writing costs a microsecond and needs no listener, so a rank can do it several times per step;
+reading works even while the rank is stopped.
 """
 
 import mmap
@@ -13,38 +13,38 @@ from pathlib import Path
 from typing import Final
 
 SIZE: Final = 64
-_LAYOUT: Final = struct.Struct("<qqqd")  # generation, step, doing, since (CLOCK_MONOTONIC)
+_LAYOUT: Final = struct.Struct("<qqqd")  # generation, step, activity, since
 
 
 class Activity(IntEnum):
-    """What a rank is at."""
+    """The current activity of a rank."""
 
     QUIESCED = 0
-    """It has no group and waits for the foreman's word."""
+    """The rank has no group and waits for the job controller."""
     LOADING = 1
-    """It waits for its batch."""
+    """The rank waits for its batch."""
     COMPUTING = 2
-    """It runs the user's code."""
+    """The rank runs the user's code."""
     COLLECTIVE = 3
-    """It is in a collective, or waits for its peer."""
+    """The rank is in a collective, or waits for its peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankStatus:
-    """What a board says."""
+    """The content of a status file."""
 
     generation: int
     step: int
     activity: Activity
     since: float
-    """CLOCK_MONOTONIC seconds of the host."""
+    """Since when, in CLOCK_MONOTONIC seconds of the host."""
 
 
 class RankStatusFile:
-    """One rank's board. One writer; anyone may read."""
+    """The status file of one rank. One writer; any process may read."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, or make it. Raises OSError."""
+        """Open the file, or create it. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -53,22 +53,22 @@ class RankStatusFile:
         finally:
             os.close(fd)
 
-    def post(self, posted: RankStatus) -> None:
-        """Say what is being done."""
+    def post(self, status: RankStatus) -> None:
+        """Write the status."""
         _LAYOUT.pack_into(
-            self._map, 0, posted.generation, posted.step, posted.activity, posted.since
+            self._map, 0, status.generation, status.step, status.activity, status.since
         )
 
 
 def read_rank_status(path: Path) -> RankStatus | None:
-    """What a board says; None if there is none."""
+    """Read a status file; None if there is none, or its content is invalid."""
     try:
         raw = path.read_bytes()
     except OSError:
         return None
     if len(raw) < _LAYOUT.size:
         return None
-    generation, step, doing, since = _LAYOUT.unpack_from(raw, 0)
-    if doing not in Activity.__members__.values():
+    generation, step, activity, since = _LAYOUT.unpack_from(raw, 0)
+    if activity not in Activity.__members__.values():
         return None
-    return RankStatus(generation=generation, step=step, activity=Activity(doing), since=since)
+    return RankStatus(generation=generation, step=step, activity=Activity(activity), since=since)

@@ -1,6 +1,6 @@
-"""A rank's snapshots in shared memory: the layout that ranks write and keepers read.
+"""The snapshot file of a rank in shared memory, which ranks write and replica servers read.
 
-One file per rank with two slots, so that the step before the newest survives while the newest is
+There is one file per rank with two slots, so that the previous step survives while the newest is
 being written. A slot counts only once its step number is published, which happens last.
 """
 
@@ -22,7 +22,7 @@ _TOP: Final = struct.Struct("<Qqq")  # magic, capacity, replicated step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One whole snapshot."""
+    """One snapshot as it was read."""
 
     step: int
     generation: int
@@ -30,14 +30,14 @@ class Snapshot:
 
 
 class SnapshotFile:
-    """The two slots of one rank. One writer; readers may look at any time."""
+    """The two newest snapshots of one rank. One writer; any process may read at any time."""
 
     def __init__(self, path: Path) -> None:
         """Open an existing file.
 
         Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is something else.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not a snapshot file.
         """
         self.path = path
         with path.open("r+b") as file:
@@ -48,11 +48,11 @@ class SnapshotFile:
         magic, self.capacity, _ = _TOP.unpack_from(self._map, 0)
         if magic != _MAGIC or size < _HEAD + 2 * self.capacity:
             self._map.close()
-            raise ValueError(f"{path} is no snapshot file")
+            raise ValueError(f"{path} is not a snapshot file")
 
     @classmethod
     def create(cls, path: Path, capacity: int) -> "SnapshotFile":
-        """Make a file with room for two snapshots of `capacity` bytes.
+        """Create a file with room for two snapshots of `capacity` bytes.
 
         Raises:
             OSError: No room (ENOSPC); nothing is left behind.
@@ -73,7 +73,7 @@ class SnapshotFile:
         return cls(path)
 
     def write(self, step: int, generation: int, parts: Sequence[bytes | memoryview]) -> None:
-        """Replace the older slot. The parts are joined; they must fit `capacity`."""
+        """Write a snapshot into the older slot. The parts are joined; they must fit `capacity`."""
         slot = step % 2
         head = 64 + slot * 64
         _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
@@ -87,20 +87,20 @@ class SnapshotFile:
         struct.pack_into("<q", self._map, head, step)  # published last
 
     def steps(self) -> tuple[int, ...]:
-        """The steps that can be read, oldest first."""
-        found = (_SLOT.unpack_from(self._map, 64 + slot * 64)[0] for slot in range(2))
-        return tuple(sorted(step for step in found if step >= 0))
+        """Return the steps that can be read, oldest first."""
+        steps = (_SLOT.unpack_from(self._map, 64 + slot * 64)[0] for slot in range(2))
+        return tuple(sorted(step for step in steps if step >= 0))
 
     def generation(self, step: int) -> int:
-        """In which generation a step was written; 0, if it is not there."""
+        """Return the generation in which a step was written; 0 if it is not there."""
         head = 64 + (step % 2) * 64
         at_step, _, _, generation = _SLOT.unpack_from(self._map, head)
         return int(generation) if at_step == step else 0
 
     def read(self, step: int, *, only: int = 0) -> Snapshot | None:
-        """A whole snapshot, or None if it is not there or its checksum is wrong.
+        """Read a snapshot; None if it is not there or its checksum is wrong.
 
-        With `only`, its first bytes alone, and without the checksum, which is over all of it.
+        With `only`, read that many first bytes, without the checksum, which is over all bytes.
         """
         head = 64 + (step % 2) * 64
         at_step, length, checksum, generation = _SLOT.unpack_from(self._map, head)
@@ -114,7 +114,7 @@ class SnapshotFile:
         return Snapshot(step=step, generation=generation, body=body)
 
     def drop_newer_than(self, step: int) -> None:
-        """Forget snapshots after `step`: they belong to a past that was given up."""
+        """Drop snapshots after `step`: their steps were rolled back."""
         for slot in range(2):
             head = 64 + slot * 64
             if _SLOT.unpack_from(self._map, head)[0] > step:
@@ -122,7 +122,7 @@ class SnapshotFile:
 
     @property
     def replicated(self) -> int:
-        """The newest step that a peer holds too; -1: none."""
+        """The newest step that the peers hold too; -1: none."""
         return int(_TOP.unpack_from(self._map, 0)[2])
 
     @replicated.setter
@@ -130,5 +130,5 @@ class SnapshotFile:
         struct.pack_into("<q", self._map, 16, step)
 
     def close(self) -> None:
-        """Unmap; the file stays."""
+        """Unmap the file, which stays."""
         self._map.close()

@@ -1,4 +1,4 @@
-"""Keys, encryption, erasure, watermarks, audit: whatever protects data.
+"""Keys and encryption: API keys, sealed secrets, and the key that signs receipts.
 
-Today it seals secrets. It never decides who may see what; that is the role check at the routes.
+This room never decides who may see what: the role check at the API routes does.
 """

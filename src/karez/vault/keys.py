@@ -1,4 +1,4 @@
-"""API keys and sealed secrets."""
+"""API keys, sealed secrets, and files that only their owner can read."""
 
 import hashlib
 import hmac
@@ -20,11 +20,11 @@ class Pepper:
     """The cloud's own secret: keys are stored only as keyed hashes, secrets only sealed by it."""
 
     def __init__(self, path: Path) -> None:
-        """Read it, or make it with mode 0600."""
+        """Read the secret from a file, or create the file with mode 0600."""
         self._bytes = read_or_make(path)
 
     def digest(self, secret: str) -> str:
-        """What the store keeps of a key's secret."""
+        """Return the keyed hash of a key's secret, which is all that the store keeps."""
         return hmac.new(self._bytes, secret.encode(), hashlib.sha256).hexdigest()
 
     def matches(self, secret: str, digest: str) -> bool:
@@ -32,12 +32,12 @@ class Pepper:
         return hmac.compare_digest(self.digest(secret), digest)
 
     def seal(self, name: str, text: str) -> bytes:
-        """Encrypt a secret; `name` is bound to it."""
+        """Encrypt a secret, bound to its name."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + AESGCM(self._key()).encrypt(nonce, text.encode(), name.encode())
 
     def open(self, name: str, sealed: bytes) -> str:
-        """Decrypt a secret. Raises BrokenArtifact if it was tampered with or moved."""
+        """Decrypt a secret. Raises BrokenArtifact if the bytes were altered or renamed."""
         nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return AESGCM(self._key()).decrypt(nonce, body, name.encode()).decode()
@@ -50,17 +50,17 @@ class Pepper:
 
 
 def make_key() -> tuple[str, str]:
-    """A new key: (id, secret). The user is shown `full_key` of them, once."""
+    """Create a key: (id, secret). The user is shown their `full_key` once."""
     return secrets.token_hex(6), secrets.token_urlsafe(24)
 
 
 def full_key(ident: str, secret: str) -> str:
-    """The text a user sends."""
+    """Return the text of a key, which the user sends."""
     return f"{PREFIX}_{ident}_{secret}"
 
 
 def split_key(text: str) -> tuple[str, str] | None:
-    """(id, secret) of a key's text, or None if it is none."""
+    """Split a key's text into (id, secret); None if the text is not a key."""
     parts = text.split("_", 2)
     if len(parts) != 3 or parts[0] != PREFIX or not parts[1] or not parts[2]:
         return None
@@ -68,7 +68,10 @@ def split_key(text: str) -> tuple[str, str] | None:
 
 
 def read_or_make(path: Path) -> bytes:
-    """32 random bytes from a file of mode 0600, made on first use. Safe for several at once."""
+    """Read 32 random bytes from a file of mode 0600, which the first call creates.
+
+    Several processes may call it at once.
+    """
     if not path.exists():
         fresh = _private(path, secrets.token_hex(32))
         try:
@@ -81,12 +84,12 @@ def read_or_make(path: Path) -> bytes:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, without a moment in which others could."""
+    """Write a file that only its owner can read, at every moment of the writing."""
     _private(path, text).replace(path)
 
 
 def write_public(path: Path, text: str) -> None:
-    """Write a file that everybody may read."""
+    """Write a file that everybody may read, with mode 0644."""
     _private(path, text).replace(path)
     path.chmod(0o644)
 

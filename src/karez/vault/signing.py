@@ -1,4 +1,4 @@
-"""The key with which a cloud signs what it vouches for."""
+"""The key with which a cloud signs receipts and certificates."""
 
 import base64
 from dataclasses import replace
@@ -11,19 +11,19 @@ from karez.vault.keys import read_or_make
 
 
 class CloudKey:
-    """An Ed25519 key (RFC 8032) in a file of mode 0600; its public half is for everybody."""
+    """An Ed25519 key (RFC 8032) in a file of mode 0600; its public half may be published."""
 
     def __init__(self, path: Path) -> None:
-        """Read it, or make it."""
+        """Read the key from a file, or create the file."""
         self._key = Ed25519PrivateKey.from_private_bytes(read_or_make(path))
         self.public = self._key.public_key().public_bytes_raw()
-        """32 bytes."""
+        """The public key, 32 bytes."""
 
     def sign(self, receipt: Receipt) -> Receipt:
-        """A receipt with this cloud's signature."""
+        """Return a receipt with this cloud's signature."""
         named = replace(receipt, key=fingerprint(self.public), signature="")
         return replace(named, signature=self.seal(named.message))
 
     def seal(self, message: bytes) -> str:
-        """The signature of any message, in base64."""
+        """Return the signature of any message, in base64."""
         return base64.b64encode(self._key.sign(message)).decode()

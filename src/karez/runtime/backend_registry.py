@@ -1,0 +1,49 @@
+"""The collective backends by name."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+import torch
+import torch.distributed as dist
+
+from karez.core.errors import BadRequest
+from karez.runtime.collective_backends import CollectiveBackend
+from karez.runtime.device_backends import HcclBackend, NcclBackend
+from karez.runtime.gloo_backend import GlooBackend
+
+
+def collective_backend(name: str) -> CollectiveBackend:
+    """Create a backend. Raises BadRequest if it is unknown or not available on this node."""
+    if name not in _BACKENDS:
+        raise BadRequest(
+            problem=f"there are no collectives called {name!r}",
+            fix=f"One of {', '.join(_BACKENDS)}.",
+        )
+    return _BACKENDS[name]()
+
+
+def _nccl() -> CollectiveBackend:
+    if not (torch.cuda.is_available() and dist.is_nccl_available()):
+        raise BadRequest(
+            problem="nccl needs a CUDA device and a torch built with NCCL",
+            fix='Take a node that has both, or say collectives="gloo".',
+        )
+    return NcclBackend()
+
+
+def _hccl() -> CollectiveBackend:
+    try:
+        torch_npu = import_module("torch_npu")
+    except ImportError as error:
+        raise BadRequest(
+            problem="hccl needs torch_npu, which is not installed",
+            fix='Install it for your CANN version, or say collectives="gloo".',
+        ) from error
+    return HcclBackend(torch_npu.npu)
+
+
+_BACKENDS: dict[str, Callable[[], CollectiveBackend]] = {
+    "gloo": GlooBackend,
+    "nccl": _nccl,
+    "hccl": _hccl,
+}

@@ -1,0 +1,94 @@
+"""Collectives of a rank with its whole gang."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from karez.runtime.host_clock import monotonic_s, pause
+from karez.runtime.process_group import ProcessGroup
+from karez.runtime.rank_reporter import RankReporter
+from karez.runtime.rank_state import RankState
+from karez.runtime.replica_digest import ReplicaMismatch, digest_every, digest_of
+from karez.transport.rank_status import Activity
+
+
+@dataclass(slots=True, kw_only=True)
+class GangCollectives:
+    """Runs collectives under Rule R, and reports those that fail."""
+
+    state: RankState
+    reporter: RankReporter
+    group: ProcessGroup
+    replays: int
+    """How often a step with bad gradients is repeated before its batch is left out."""
+
+    def run(self, collective: Callable[[], None]) -> bool:
+        """Run a collective with all ranks; False, and the step is spoiled, if it failed."""
+        began_s = monotonic_s()
+        self.reporter.post(Activity.COLLECTIVE)
+        try:
+            self.wait_for_peers()
+            collective()
+        except ReplicaMismatch as mismatch:
+            self._report_mismatch(mismatch)
+            return False
+        except RuntimeError as error:
+            self.reporter.report_collective_failure(error)
+            return False
+        finally:
+            self.state.timer.waited_s += monotonic_s() - began_s
+            self.reporter.post(Activity.COMPUTING)
+        return True
+
+    def wait_for_peers(self) -> None:
+        """Wait until the peers hold this rank's completed step.
+
+        Rule R: no rank enters step t before its peers hold its step t-1.
+
+        Raises:
+            RuntimeError: The generation has ended.
+        """
+        state = self.state
+        while state.snapshots is not None and not state.snapshots.is_replicated(state.step):
+            if state.is_generation_over:
+                break
+            pause(0.0005)
+        if state.is_generation_over:
+            raise RuntimeError("the generation is over")
+
+    def gather(self, piece: torch.Tensor) -> torch.Tensor | None:
+        """Gather the ranks' pieces in one row; None if a peer was lost."""
+        rows: list[torch.Tensor] = []
+        self.run(lambda: rows.append(self.group.gather(piece)))
+        return rows[0] if rows else None
+
+    def report_bad_gradients(self) -> None:
+        """Report gradients that are not finite, unless a GradScaler expects overflows."""
+        others = self.state.need_tracked().others.values()
+        if not any(isinstance(other, torch.amp.GradScaler) for other in others):
+            self.reporter.report_bad_loss("a gradient was not finite", self.replays)
+
+    def digest(self) -> int:
+        """Return the digest of the parameters of this step's gradients; 0 if none is due."""
+        state, tracked = self.state, self.state.need_tracked()
+        is_due = (
+            state.compares_replicas
+            and tracked.is_alike
+            and state.step % digest_every(tracked.model) == 0
+        )
+        return digest_of(tracked.model) if is_due else 0
+
+    def _report_mismatch(self, mismatch: ReplicaMismatch) -> None:
+        """Give up the step, and without a majority that can be trusted, the one before too."""
+        state = self.state
+        state.is_spoiled = True
+        if (
+            state.snapshots is not None
+            and not mismatch.ranks
+            and not state.need_tracked().is_sharded
+        ):
+            state.snapshots.file.drop_newer_than(state.step - 1)
+        self.reporter.send(
+            "corrupt", generation=state.generation, step=state.step, ranks=list(mismatch.ranks)
+        )

@@ -1,0 +1,83 @@
+"""The state of one rank's runtime: its step, its generation, and its place in the group."""
+
+from dataclasses import dataclass, field
+
+from karez.core.errors import BadRequest
+from karez.runtime.checkpoint_files import SnapshotTag
+from karez.runtime.host_clock import monotonic_s
+from karez.runtime.snapshot_store import SnapshotStore
+from karez.runtime.tracked import Tracked
+
+
+@dataclass(slots=True, kw_only=True)
+class StepTimer:
+    """Measures how long a rank computes in a step, without what it waits for others."""
+
+    began_s: float = 0.0
+    """When the step began; 0: unknown."""
+    waited_s: float = 0.0
+
+    def reset(self) -> None:
+        """Forget when the step began: a generation begins."""
+        self.began_s = 0.0
+
+    def lap_s(self) -> float:
+        """End a step, begin the next, and return the seconds for which the rank computed."""
+        now_s = monotonic_s()
+        busy_s = max(0.0, now_s - self.began_s - self.waited_s) if self.began_s else 0.0
+        self.began_s, self.waited_s = now_s, 0.0
+        return busy_s
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RankState:
+    """The state that the parts of one rank's runtime share.
+
+    The agent connection's thread writes `wanted_generation`; the training thread writes the rest.
+    """
+
+    rank: int
+    """Number of this rank in the group of this generation."""
+    world: int
+    step: int = 0
+    """Number of completed steps."""
+    generation: int = 0
+    wanted_generation: int = 0
+    """The newest generation that the job controller has announced."""
+    is_spoiled: bool = False
+    """Whether the step under way must not count."""
+    has_state: bool = False
+    """Whether this process has restored: its node may hold the state of an earlier process."""
+    compares_replicas: bool = False
+    """Whether replicas are compared by digest in this generation."""
+    skipped_batches: tuple[int, ...] = ()
+    tracked: Tracked | None = None
+    snapshots: SnapshotStore | None = None
+    """The snapshot store, once something is tracked in a cloud."""
+    timer: StepTimer = field(default_factory=StepTimer)
+
+    @property
+    def batch(self) -> int:
+        """The batch of the next step: batches that were left out are counted, not used."""
+        cursor = self.step
+        for skipped in self.skipped_batches:
+            cursor += skipped <= cursor
+        return cursor
+
+    @property
+    def is_generation_over(self) -> bool:
+        """Whether the job controller has ended this generation."""
+        return self.wanted_generation > self.generation
+
+    @property
+    def tag(self) -> SnapshotTag:
+        """The tag of a snapshot that is written now."""
+        return SnapshotTag(generation=self.generation, rank=self.rank, world=self.world)
+
+    def need_tracked(self) -> Tracked:
+        """Return the tracked objects. Raises BadRequest if nothing is tracked yet."""
+        if self.tracked is None:
+            raise BadRequest(
+                problem="steps() came before track()", fix="Call run.track(...) first."
+            )
+        return self.tracked

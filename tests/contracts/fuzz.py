@@ -9,9 +9,10 @@ import psutil
 
 from karez.core.devices import DeviceKind
 from karez.core.fault_injection import FaultKind
-from karez.core.gangs import GangSpec, NodeAffinity
+from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
 from karez.core.jobs import Job, JobSpec
+from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.receipts import Receipt

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from karez.core.devices import DeviceKind
-from karez.core.gangs import GangRole, GangSpec, NodeAffinity
+from karez.core.gangs import GangRole, GangSpec
 from karez.core.grants import Grant
 from karez.core.jobs import LADDER, Job, JobSpec
+from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.processes import ProcessInfo
 from karez.core.resource_requests import ResourceRequest

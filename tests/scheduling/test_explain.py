@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from karez.core.devices import DeviceKind
-from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import GangRole, GangSpec, Topology
 from karez.core.identity import Project
+from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import Allocation, WorkloadId

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 import karez
 from karez.core.devices import Device, DeviceKind
-from karez.core.gangs import GangRole, GangSpec, NodeAffinity
+from karez.core.gangs import GangRole, GangSpec
 from karez.core.grants import Grant
 from karez.core.identity import Project
 from karez.core.jobfile import parse_job
+from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import MaintenanceWindow, Node, NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request, resource_request_from

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import GangRole, GangSpec, Topology
+from karez.core.node_affinity import NodeAffinity
 from karez.core.resource_syntax import parse_resource_request
 
 

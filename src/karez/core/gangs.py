@@ -1,10 +1,11 @@
-"""Gangs: workers that are placed together, their roles, and where they may run."""
+"""Gangs: workers that are placed together, and their roles."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from karez.core.names import check_name
+from karez.core.node_affinity import ANYWHERE, NodeAffinity
 from karez.core.resource_requests import ResourceRequest
 from karez.core.validation import FORBID
 
@@ -24,33 +25,6 @@ class Topology(StrEnum):
     PREFER_SUPERNODE = "prefer:supernode"
     REQUIRE_SUPERNODE = "require:supernode"
     SPREAD = "spread"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeAffinity:
-    """Nodes that are acceptable, each entry a node's name or `label=value`."""
-
-    __pydantic_config__: ClassVar[Any] = FORBID
-
-    on: tuple[str, ...] = ()
-    """Nodes of which one must match; empty: any node."""
-    off: tuple[str, ...] = ()
-    """Nodes of which none may match."""
-
-    def __post_init__(self) -> None:
-        both = sorted(set(self.on) & set(self.off))
-        if both:
-            raise ValueError(f"{both[0]!r} is in both `on` and `off`: no node will do")
-        if not all((*self.on, *self.off)):
-            raise ValueError("name a node, or a label as label=value, in `on` and `off`")
-
-    def show(self) -> str:
-        """Describe the affinity for people."""
-        words = [f"on {' or '.join(self.on)}"] if self.on else []
-        return " and ".join([*words, *([f"not on {' or '.join(self.off)}"] if self.off else [])])
-
-
-ANYWHERE = NodeAffinity()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

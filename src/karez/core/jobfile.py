@@ -4,8 +4,9 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import GangRole, GangSpec, Topology
 from karez.core.jobs import JobSpec, Retry
+from karez.core.node_affinity import NodeAffinity
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request, resource_request_from
 from karez.core.units import parse_seconds

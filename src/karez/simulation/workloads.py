@@ -24,7 +24,8 @@ from typing import Any
 
 from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
-from karez.core.gangs import GangRole, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import GangRole, GangSpec, Topology
+from karez.core.node_affinity import NodeAffinity
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.units import MILLI

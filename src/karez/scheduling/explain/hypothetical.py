@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from karez.core.explanations import SuggestedChange
-from karez.core.gangs import ANYWHERE, GangSpec
+from karez.core.gangs import GangSpec
 from karez.core.identity import Project
+from karez.core.node_affinity import ANYWHERE
 from karez.core.nodes import Node, NodeState
 from karez.core.workloads import WorkloadId
 from karez.scheduling.queue.order import PendingWorkload

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from karez.core.devices import IN_BYTES, Device, DeviceKind
 from karez.core.explanations import MAX_NEW_NODES, SuggestedChange
-from karez.core.gangs import ANYWHERE, GangSpec, Topology
+from karez.core.gangs import GangSpec, Topology
 from karez.core.identity import Project
+from karez.core.node_affinity import ANYWHERE
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import write_amount

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karez.core.devices import IN_BYTES, Device, DeviceKind, Health
-from karez.core.gangs import ANYWHERE, NodeAffinity
 from karez.core.grants import Grant
+from karez.core.node_affinity import ANYWHERE, NodeAffinity
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI

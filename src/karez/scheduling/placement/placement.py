@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from karez.core.devices import DeviceKind
-from karez.core.gangs import ANYWHERE, SPARE, GangSpec, NodeAffinity, Topology
+from karez.core.gangs import SPARE, GangSpec, Topology
 from karez.core.grants import Grant
+from karez.core.node_affinity import ANYWHERE, NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Bools, Pool

@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from karez.core.gangs import GangSpec, NodeAffinity
+from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
+from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId

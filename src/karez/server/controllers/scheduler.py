@@ -13,9 +13,9 @@ from karez.core.explanations import (
     WhatIf,
     WhatIfResult,
 )
-from karez.core.gangs import ANYWHERE, NodeAffinity
 from karez.core.grants import Grant
 from karez.core.identity import Project
+from karez.core.node_affinity import ANYWHERE, NodeAffinity
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.ports import Clock
 from karez.core.resource_requests import ResourceRequest

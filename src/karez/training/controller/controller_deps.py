@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.gangs import NodeAffinity
 from karez.core.grants import Grant
+from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.ports import Blobs, Clock, Fabric, LogSink
 from karez.core.receipts import Receipt

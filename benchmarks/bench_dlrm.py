@@ -17,9 +17,10 @@ from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import request_mix
 from karez.scheduling.placement.scores import Policy
 from karez.simulation import inventories, workloads
-from karez.simulation.queueing import kinds_used, rules_of
-from karez.simulation.replay import Hooks, replay_of
-from karez.simulation.workloads import TraceJob
+from karez.simulation.partitions import Hooks, replay_of
+from karez.simulation.queueing import rules_of
+from karez.simulation.resource_usage import kinds_used
+from karez.simulation.trace_job import TraceJob
 
 NODES = """
 [[nodes]]

@@ -14,7 +14,9 @@ from karez.core.devices import DeviceKind
 from karez.core.gangs import GangSpec
 from karez.core.resource_requests import ResourceRequest
 from karez.simulation import inventories
-from karez.simulation.colocation import Colocation, colocate, read_demand
+from karez.simulation.colocation import colocate
+from karez.simulation.colocation_report import Colocation
+from karez.simulation.demand import read_demand
 
 POOL = "[[nodes]]\ncount = {nodes}\ngpu = 8\n"
 GPU = ResourceRequest(kind=DeviceKind.GPU)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from karez.ascend import version_matrix
+from karez.ascend import installed_versions, stacks, torch_requirement, version_matrix
 from karez.cli.main import app
 from karez.core.errors import BadRequest
 from karez.migration.reports.html_report import as_html
@@ -16,19 +16,19 @@ from karez.migration.reports.json_report import as_json
 from karez.migration.scan import scan
 
 PARTS = {
-    part: sorted({v for one in version_matrix.stacks() for v in one.allows(part)})
+    part: sorted({v for one in stacks.stacks() for v in one.allows(part)})
     for part in ("driver", "cann", "torch", "torch_npu")
 }
 
 
 def test_every_row_has_a_source_and_versions_that_can_be_compared() -> None:
-    found = version_matrix.stacks()
+    found = stacks.stacks()
     assert len(found) > 100
     for one in found:
         assert one.sources
-        assert all(version_matrix.where(name) for name in one.sources)
-        for part in (*version_matrix.PARTS, one.engine):
-            assert all(version_matrix.order(v).release != (0,) for v in one.allows(part))
+        assert all(stacks.where(name) for name in one.sources)
+        for part in (*stacks.PARTS, one.engine):
+            assert all(stacks.order(v).release != (0,) for v in one.allows(part))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_every_row_has_a_source_and_versions_that_can_be_compared() -> None:
     ],
 )
 def test_the_order_of_versions(older: str, newer: str) -> None:
-    assert version_matrix.order(older) < version_matrix.order(newer)
+    assert stacks.order(older) < stacks.order(newer)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_what_a_machine_has(tmp_path: Path) -> None:
     toolkit.mkdir(parents=True)
     note = "package_name=Ascend-cann-toolkit\nversion=8.5.0\ninnerversion=V100R001C25\n"
     (toolkit / "ascend_toolkit_install.info").write_text(note)
-    found = version_matrix.installed(tmp_path)
+    found = installed_versions.installed(tmp_path)
     assert (found["driver"], found["cann"]) == ("25.5.0", "8.5.0")
     elsewhere = tmp_path / "cann-9/x86_64-linux"
     elsewhere.mkdir(parents=True)
     (elsewhere / "ascend_toolkit_install.info").write_text("version=9.1.0\n")
-    assert version_matrix.installed(tmp_path, str(tmp_path / "cann-9"))["cann"] == "9.1.0"
-    assert set(version_matrix.installed(tmp_path / "none")) <= {"torch"}
+    assert installed_versions.installed(tmp_path, str(tmp_path / "cann-9"))["cann"] == "9.1.0"
+    assert set(installed_versions.installed(tmp_path / "none")) <= {"torch"}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_a_machine_has(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_repository_asks_of_torch(text: str, specifier: str) -> None:
-    assert version_matrix.torch_wanted(text) == specifier
+    assert torch_requirement.torch_wanted(text) == specifier
 
 
 @pytest.mark.parametrize(

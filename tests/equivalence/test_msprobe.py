@@ -15,7 +15,7 @@ from karez.cli.main import app
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
 from karez.equivalence import msprobe
-from karez.equivalence.compare import distance
+from karez.equivalence.distance import distance
 from karez.equivalence.records import judge, read
 from karez.equivalence.run import compare_folders
 

@@ -14,8 +14,11 @@ import pytest
 
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
-from karez.equivalence.compare import Record, compare, distance
-from karez.equivalence.run import RECORDER, Order, Outcome, verify
+from karez.equivalence.compare import compare
+from karez.equivalence.distance import distance
+from karez.equivalence.record import Record
+from karez.equivalence.run import Outcome, verify
+from karez.equivalence.run_spec import RECORDER, Order
 from karez.migration.file_writer import write
 from karez.migration.findings import Target
 from karez.migration.rewrite import plan

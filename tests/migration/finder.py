@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from karez.emulated_npu import operators
-from karez.equivalence.compare import Record, Verdict, compare
-from karez.equivalence.recorder import Recorder
+from karez.equivalence.compare import compare
+from karez.equivalence.record import Record
+from karez.equivalence.recording import Recorder
+from karez.equivalence.verdict import Verdict
 
 SHARE = 1e-3
 

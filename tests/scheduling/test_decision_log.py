@@ -18,9 +18,10 @@ from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
 from karez.scheduling.engine import Preempt, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload
 from karez.server.controllers.scheduler import LIVE_POLICY, Scheduler
-from karez.simulation.replay import Hooks, Replay, replay_of
+from karez.simulation.partitions import Hooks, replay_of
+from karez.simulation.replay import Replay
+from karez.simulation.trace_job import TraceJob
 from karez.simulation.verify_log import verify_log
-from karez.simulation.workloads import TraceJob
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
 from tests.scheduling.test_snapshot import node

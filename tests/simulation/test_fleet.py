@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.simulation.failure_rates import CLASSES, FLEETS
+from karez.simulation.fleet_plan import FleetPlan
 from karez.simulation.fleet_report import summarize
 from karez.simulation.fleet_simulation import simulate, simulate_many
-from karez.simulation.recovery_simulation import FleetPlan
 
 
 def test_the_published_counts_add_up() -> None:

@@ -77,7 +77,7 @@ def test_npus_do_too_and_what_never_fits_or_takes_no_time_is_no_trouble() -> Non
 
 
 BAD_TABLES = {
-    "no column 'gpu'": ("sn,cpu_milli,memory_mib,model\n", openb.read_nodes),
+    "column 'gpu' is missing": ("sn,cpu_milli,memory_mib,model\n", openb.read_nodes),
     "line 2, column gpu: 'x'": ("sn,cpu_milli,memory_mib,gpu,model\na,1,1,x,\n", openb.read_nodes),
     "line 2, column gpu: 1000000 is not between": (
         "sn,cpu_milli,memory_mib,gpu,model\na,1,1,1000000,\n",

@@ -18,10 +18,12 @@ from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.scheduling.engine import SchedulingEngine
 from karez.simulation import inventories, workloads
-from karez.simulation.colocation import Colocation, colocate, read_demand
+from karez.simulation.colocation import colocate
+from karez.simulation.colocation_report import Colocation
+from karez.simulation.demand import read_demand
 from karez.simulation.failures import parse_failures
+from karez.simulation.partitions import Hooks, replay_of
 from karez.simulation.queueing import Extras, queueing, rules_of
-from karez.simulation.replay import Hooks, replay_of
 from karez.simulation.trace_what_if import trace_what_if
 from karez.simulation.verify_log import verify_log
 from tests.simulation.test_simulation import NODES, POOL, lines
@@ -263,7 +265,7 @@ ODD = {
     "arrive,runs\nnan,1\n": "column arrive",
     "arrive,runs\n-inf,1\n": "column arrive",
     "arrive,runs\n1e300,1\n": "column arrive",
-    "arrive,runs,runs\n1,1,1\n": "is there twice",
+    "arrive,runs,runs\n1,1,1\n": "duplicate column",
     "timestamp,duration,num_gpus,cluster\nnan,1,1,a\n": "column timestamp",
 }
 
@@ -346,7 +348,7 @@ def test_files_that_are_no_text_end_in_two_lines(tmp_path: Path) -> None:
     data[20:40] = b"\0" * 20
     packed.write_bytes(bytes(data))
     for path in (binary, packed):
-        with pytest.raises(BadRequest, match=r"annot read|no CSV"), lines_of(path) as found:
+        with pytest.raises(BadRequest, match=r"annot read|invalid CSV"), lines_of(path) as found:
             workloads.read_jobs(found, str(path))
     for name in ("../../x", "/abs", "a\0", "x" * 300):
         with pytest.raises(BadRequest):

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.core.errors import BadRequest
-from karez.tuning import profile_analysis
+from karez.tuning import json_stream, profile_analysis
+from karez.tuning.hotspots import Hotspot
 
 HEAD = (
     "Step Id,Device_id,Model ID,Task ID,Stream ID,Name,Type,OP State,Accelerator Core,"
@@ -43,7 +44,7 @@ def wrote(tmp_path: Path, **files: str) -> Path:
     return tmp_path
 
 
-def kernels(tmp_path: Path, *rows: str) -> dict[str, profile_analysis.Slow]:
+def kernels(tmp_path: Path, *rows: str) -> dict[str, Hotspot]:
     found = profile_analysis.look(wrote(tmp_path, kernel_details_csv=HEAD + "".join(rows)))
     return {one.rule: one for one in found}
 
@@ -51,7 +52,7 @@ def kernels(tmp_path: Path, *rows: str) -> dict[str, profile_analysis.Slow]:
 FINE = kernel("MatMulV2", 100, shapes="512,768;768,1024")
 
 
-def test_what_is_well_made_is_left_in_peace(tmp_path: Path) -> None:
+def test_a_fast_profile_has_no_hotspots(tmp_path: Path) -> None:
     rows = [FINE, kernel("Add", 3), kernel("hcom_allReduce_", 900, core="COMMUNICATION")]
     assert kernels(tmp_path, *rows, kernel("FlashAttentionScore", 9, shapes="2,8,64,128")) == {}
 
@@ -61,7 +62,7 @@ def test_what_is_well_made_is_left_in_peace(tmp_path: Path) -> None:
     [
         ("ai-cpu", [kernel("Sort", 50, core="AI_CPU", types="INT64;FLOAT")], "INT64"),
         ("ai-cpu", [kernel("Cast", 50, core="AI_CPU", types="DT_DOUBLE")], "DOUBLE"),
-        ("dynamic-shape", [kernel("Slice", 2, state="dynamic")], "planned anew"),
+        ("dynamic-shape", [kernel("Slice", 2, state="dynamic")], "planned again"),
         ("layout", [kernel("TransData", 30)], "layout"),
         ("layout", [kernel("Transpose", 30)], ""),
         ("odd-size", [kernel("MatMulV2", 90, shapes="512,768;768,1001")], "1001"),
@@ -86,7 +87,7 @@ def test_kernels(tmp_path: Path, rule: str, rows: list[str], word: str) -> None:
     assert found[rule].time_us > 0
 
 
-def test_a_step_that_waits_and_one_that_does_not(tmp_path: Path) -> None:
+def test_idle_and_exposed_time_of_steps_is_reported(tmp_path: Path) -> None:
     busy = STEPS + "0,1,900,40,10,50,60,1000,0,40,10\n"
     idle = STEPS + "0,1,500,200,10,210,300,1000,0,200,10\n" * 2
     assert profile_analysis.look(wrote(tmp_path / "a", step_trace_time_csv=busy)) == []
@@ -169,24 +170,24 @@ def test_communication(tmp_path: Path, link: str, size_mb: float, rules: set[str
 def test_a_trace_is_read_piece_by_piece(
     monkeypatch: pytest.MonkeyPatch, spaced: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(profile_analysis, "_CHUNK", 97)
+    monkeypatch.setattr(json_stream, "CHUNK", 97)
     many = [{**event(f"n{i}", i), "args": {"text": "]},{\\" * (i % 7)}} for i in range(300)]
     text = json.dumps(many, separators=spaced)
-    assert list(profile_analysis.events(io.StringIO(text))) == many
-    assert list(profile_analysis.events(io.StringIO("[ ]"))) == []
+    assert list(json_stream.events(io.StringIO(text))) == many
+    assert list(json_stream.events(io.StringIO("[ ]"))) == []
     with pytest.raises(ValueError, match=r"."):
-        list(profile_analysis.events(io.StringIO(text[:-40])))
+        list(json_stream.events(io.StringIO(text[:-40])))
 
 
 def test_memory_does_not_grow_with_a_trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(profile_analysis, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(json_stream, "CHUNK", 1 << 16)
     peaks = []
     for count in (5_000, 20_000):
         path = tmp_path / f"{count}.json"
         path.write_text(json.dumps([event("aten::add", 1.0)] * count))
         tracemalloc.start()
         with path.open() as file:
-            assert sum(1 for _ in profile_analysis.events(file)) == count
+            assert sum(1 for _ in json_stream.events(file)) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
@@ -209,7 +210,7 @@ def test_a_profile_that_cannot_be_read(tmp_path: Path, files: dict[str, str], wo
         profile_analysis.look(wrote(tmp_path, **files))
 
 
-def test_there_is_one_profile_or_a_question(tmp_path: Path) -> None:
+def test_no_profile_or_several_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="none"):
         profile_analysis.look(tmp_path)
     wrote(tmp_path, trace_view_json="[]")

@@ -1,7 +1,8 @@
-"""What Ascend's NPUs compute, by two published sources that do not always agree.
+"""Operators that Ascend's NPUs support, by two published sources that do not always agree.
 
 Derived from the tables of github.com/Ascend/pytorch (CC-BY-4.0, see data/NOTICE) and from the list
-of kernels in the torch-npu wheel (BSD-3-Clause). What neither names is unknown, not unsupported.
+of kernels in the torch-npu wheel (BSD-3-Clause). An operator that
+neither names is unknown, not unsupported.
 """
 
 import json
@@ -29,15 +30,15 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Support:
-    """What is known of one function of torch."""
+    """Support of one function of torch, by both sources."""
 
     api: str
     docs: Mapping[str, bool | None]
-    """Chip -> what its documentation says; None: nothing."""
+    """Chip -> whether its documentation lists support; None: the documentation is silent."""
     kernel: bool
     """Whether the list of kernels names an operator of this name."""
     dtypes: tuple[str, ...]
-    """Types that the documentation names; none: no limit is stated."""
+    """Types that the documentation names; empty: no limit is stated."""
     falls_back: bool
     """Whether the documentation warns of the CPU doing the work."""
     inference_only: bool
@@ -58,7 +59,7 @@ class Support:
 
 
 def lookup(api: str) -> Support | None:
-    """By a function's full name, such as torch.nn.functional.gelu; None: in neither source."""
+    """Look up a full name such as torch.nn.functional.gelu; None: in neither source."""
     table = _table()
     mask, dtypes, flags = table["apis"].get(api, ("", "", ""))
     last = api.rpartition(".")[2]
@@ -97,15 +98,15 @@ _PLACES = ("torch.", "torch.nn.functional.", "torch.Tensor.", "torch.special.")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documented:
-    """What a chip's documentation says of an operator, by all functions of its name."""
+    """A chip's documentation of an operator, over all functions of that name."""
 
     is_there: bool
     dtypes: frozenset[str]
-    """torch's names; none: no limit is stated."""
+    """torch's names of types; empty: no limit is stated."""
     apis: tuple[str, ...]
 
     def allows(self, dtype: str) -> bool:
-        """Whether a type is named. bfloat16 counts where float16 is: the tables lag behind."""
+        """Whether a type is documented. float16 implies bfloat16: the tables lag behind."""
         if not self.dtypes or dtype in self.dtypes:
             return True
         return dtype == "bfloat16" and "float16" in self.dtypes
@@ -113,10 +114,10 @@ class Documented:
 
 @cache
 def documented(operator: str, chip: str) -> Documented | None:
-    """By an operator's name without `aten::`; None: no function of that name is documented.
+    """Look up an operator, named without `aten::`; None: no function of that name is documented.
 
     Raises:
-        ValueError: A chip that the tables do not have.
+        ValueError: Unknown chip.
     """
     chips = _table()["chips"]
     if chip not in chips:
@@ -140,7 +141,7 @@ def documented(operator: str, chip: str) -> Documented | None:
 
 
 def worth_a_look(apis: Iterable[str]) -> list[Support]:
-    """Of the functions that a repository names, those that are not plainly supported."""
+    """Those of a repository's functions that are unsupported, contradictory or fall back."""
     found = [lookup(api) for api in sorted(set(apis))]
     return [
         one

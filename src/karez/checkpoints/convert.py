@@ -1,4 +1,4 @@
-"""One checkpoint into another format, bit for bit, with a list of what was renamed and what not."""
+"""Converts a checkpoint to another format, bit for bit, and lists what was renamed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,25 +22,25 @@ SHARD_BYTES = 5 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to become of what."""
+    """A request to convert a checkpoint."""
 
     source: Path
     target: Path
     to: str = ""
-    """A format; empty: by the target's name."""
+    """Format of the target; empty: by the target's name."""
     rules: Path | None = None
     kinds: Mapping[str, str] | None = None
-    """Module -> kind, for MindSpore's own names; None: names stay as they are."""
+    """Module -> kind, to rename for MindSpore; None: keep all names."""
     shard_bytes: int = SHARD_BYTES
 
 
 def convert(order: Order) -> dict[str, Any]:
-    """Read, rename, write.
+    """Read a checkpoint, rename its tensors and write the target.
 
     Raises:
         BadRequest: A format or a rule does not fit; nothing is written.
         BrokenArtifact: The source is damaged.
-        StorageFull: There is no room for the target; nothing of it is left.
+        StorageFull: The disk cannot hold the target; no partial file remains.
     """
     tensors, others, metadata = read(order.source)
     if order.rules is not None:
@@ -72,8 +72,8 @@ def read(source: Path) -> tuple[list[Tensor], list[str], dict[str, str]]:
     """The tensors of a file or folder, what else is in it, and its metadata.
 
     Raises:
-        BadRequest: There is nothing that can be read.
-        BrokenArtifact: It is damaged.
+        BadRequest: The source holds no checkpoint.
+        BrokenArtifact: The source is damaged.
     """
     if source.is_dir():
         if list(source.glob("*.safetensors")):

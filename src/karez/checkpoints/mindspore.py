@@ -1,4 +1,4 @@
-"""MindSpore's .ckpt: a protocol buffer, read and written field by field.
+"""Reads and writes MindSpore's .ckpt, a protocol buffer, field by field.
 
 Source: mindspore/ccsrc/utils/checkpoint.proto (Apache-2.0): Checkpoint.value = 1 {tag = 1,
 tensor = 2 {dims = 1, tensor_type = 2, tensor_content = 3}}. A tensor may be spread over several
@@ -34,7 +34,7 @@ CHUNK = 512 << 20
 
 
 def read(path: Path) -> tuple[list[Tensor], list[str]]:
-    """The tensors of a file, and the tags of what else is there. Raises BrokenArtifact."""
+    """Read the tensors of a file, and the tags of all other values. Raises BrokenArtifact."""
     body = path.read_bytes()
     parts: dict[str, tuple[str, tuple[int, ...], list[bytes]]] = {}
     others: list[str] = []
@@ -63,8 +63,8 @@ def write(path: Path, tensors: Sequence[Tensor]) -> None:
     """Write a file that mindspore.load_checkpoint reads.
 
     Raises:
-        BrokenArtifact: A tensor is of a type that MindSpore does not have.
-        OSError: It cannot be written.
+        BrokenArtifact: A tensor has a type that MindSpore lacks.
+        OSError: The file cannot be written.
     """
     lacking = [one.name for one in tensors if one.dtype not in _NAMES]
     if lacking:

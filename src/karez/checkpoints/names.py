@@ -1,4 +1,4 @@
-"""Names of weights from one framework to another: by kind of layer, never by guessing."""
+"""Renames weights from one framework to another: by kind of layer, never by guessing."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ DROPPED = ("num_batches_tracked",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Names that match become `to`; `to` may use what the pattern found."""
+    """Renames what matches the pattern to `to`, which may use the pattern's groups."""
 
     pattern: re.Pattern[str]
     to: str
@@ -31,17 +31,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapped:
-    """What the rules made of a checkpoint."""
+    """Tensors renamed by rules, and what the rules did."""
 
     tensors: Sequence[Tensor]
     renamed: Mapping[str, str]
     dropped: Sequence[str]
     unmatched: Sequence[str]
-    """Names that no rule knows; they are kept as they are."""
+    """Names that no rule matches; they are kept as they are."""
 
 
 def read_rules(path: Path) -> list[Rule]:
-    """From a TOML file: `[[rule]]` with `from`, `to` and perhaps `shape`. Raises BadRequest."""
+    """Read rules from TOML: `[[rule]]` with `from`, `to` and perhaps `shape`. Raises BadRequest."""
     try:
         table = tomllib.loads(path.read_text())
         return [
@@ -56,7 +56,7 @@ def read_rules(path: Path) -> list[Rule]:
 
 
 def to_mindspore(tensors: Iterable[Tensor], kinds: Mapping[str, str]) -> Mapped:
-    """Torch's names as MindSpore's nn has them.
+    """Rename tensors from torch's names to those of MindSpore's nn.
 
     `kinds` says what each module is (`norm`, `embedding`, `prelu`, `conv1d`, `same`). A module with
     running means is a norm whether it is named or not; of the others nothing is assumed.
@@ -68,7 +68,7 @@ def to_mindspore(tensors: Iterable[Tensor], kinds: Mapping[str, str]) -> Mapped:
 
 
 def apply_rules(tensors: Iterable[Tensor], rules: Sequence[Rule]) -> Mapped:
-    """Rename by a rule file; the first that fits counts. Raises BadRequest if two names meet."""
+    """Rename by rules; the first match counts. Raises BadRequest if two names become equal."""
     return _rename(list(tensors), rules)
 
 

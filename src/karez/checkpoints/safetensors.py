@@ -1,4 +1,4 @@
-"""The safetensors format: a header in JSON, then the bytes; also spread over several files.
+"""Reads and writes safetensors: a header in JSON, then the bytes, in one file or several.
 
 Source: the format's description in github.com/huggingface/safetensors (README, "Format").
 """
@@ -37,7 +37,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def read(path: Path) -> tuple[list[Tensor], dict[str, str]]:
-    """The tensors of a file, and its metadata. Raises BrokenArtifact."""
+    """Read the tensors of a file, and its metadata. Raises BrokenArtifact."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD.size)
@@ -85,7 +85,7 @@ def write(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]) ->
 
 
 def read_folder(folder: Path) -> tuple[list[Tensor], dict[str, str]]:
-    """All files of a folder, by its index where it has one. Raises BrokenArtifact."""
+    """Read all files of a folder, by its index where there is one. Raises BrokenArtifact."""
     index = folder / INDEX
     if not index.exists():
         files = sorted(folder.glob("*.safetensors"))
@@ -106,7 +106,7 @@ def read_folder(folder: Path) -> tuple[list[Tensor], dict[str, str]]:
 def write_folder(
     folder: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str], shard_bytes: int
 ) -> list[Path]:
-    """Files of about so many bytes, and their index. Raises OSError."""
+    """Write files of about `shard_bytes` each, and their index. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(_shards(tensors, shard_bytes))
     if len(shards) == 1:

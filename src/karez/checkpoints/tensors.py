@@ -1,4 +1,4 @@
-"""A tensor as its name, its type, its shape and its bytes: what all formats have in common."""
+"""Tensors without a framework: name, type, shape and bytes, for all formats."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ SIZES = {
     "uint64": 8,
     "complex64": 8,
 }
-"""Bytes of one element, by name as torch has it."""
+"""Bytes of one element, by torch's name of the type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One tensor; its bytes are read when they are asked for."""
+    """One tensor; its bytes are read on demand."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     read: Callable[[], bytes]
-    """Little-endian, in C order."""
+    """Reads the bytes: little-endian, in C order."""
 
     @property
     def count(self) -> int:
-        """Elements."""
+        """Number of elements."""
         total = 1
         for size in self.shape:
             total *= size
@@ -44,10 +44,10 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.count * SIZES[self.dtype]
 
 
 def of_bytes(name: str, dtype: str, shape: tuple[int, ...], body: bytes) -> Tensor:
-    """A tensor whose bytes are at hand."""
+    """A tensor whose bytes are in memory."""
     return Tensor(name=name, dtype=dtype, shape=shape, read=lambda: body)

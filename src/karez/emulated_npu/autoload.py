@@ -1,4 +1,4 @@
-"""What torch calls when it is imported: nothing happens unless the emulation was asked for."""
+"""Installs the emulated device when torch is imported, if KAREZ_EMUNPU=1."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from karez.core import environment
 
 def autoload() -> None:
     """Entry point of the group torch.backends."""
-    if os.environ.get(environment.EMUNPU) == "1":  # noqa: TID251 - how a child process is told
+    if os.environ.get(environment.EMUNPU) == "1":  # noqa: TID251 - set for a child process
         install()
 
 
@@ -17,7 +17,7 @@ def install() -> None:
     """Register the device `npu` in this process; once. Says on stderr what it is.
 
     Raises:
-        RuntimeError: A real torch_npu is here; the two cannot live in one process.
+        RuntimeError: torch_npu is installed; both cannot work in one process.
     """
     from karez.emulated_npu import device  # noqa: PLC0415 - torch is still being imported
 

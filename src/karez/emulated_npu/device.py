@@ -15,7 +15,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from karez.ascend.operator_support import documented
 from karez.core import environment
-from karez.emulated_npu import autocast, memory, operators, surface
+from karez.emulated_npu import autocast, memory, operators, patches, surface
 
 _KEPT: list[Any] = []
 """Libraries live as long as they are referred to."""
@@ -24,17 +24,17 @@ _C: Any = torch._C
 
 
 def is_installed() -> bool:
-    """Whether the device is there."""
+    """Whether the device is installed in this process."""
     return bool(_KEPT)
 
 
 def install() -> None:
-    """Register everything."""
+    """Register the device, its operators and collectives, and torch_npu."""
     module = surface.make_module()
     sys.modules["torch.npu"] = module
     _setup_privateuseone_for_python_backend(memory.NAME, backend_module=module)
     _register_operators()
-    surface.patch(module)
+    patches.patch(module)
     if torch.distributed.is_available():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -146,7 +146,7 @@ def _read_limits() -> None:
         operators.LIMITS.operators = frozenset(Path(listed).read_text().split())
     operators.LIMITS.chip = read(environment.EMUNPU_CHIP, "")
     if operators.LIMITS.chip:
-        documented("add", operators.LIMITS.chip)  # an unknown chip is told at once
+        documented("add", operators.LIMITS.chip)  # an unknown chip raises at once
     operators.LIMITS.dtypes = frozenset(
         filter(None, read(environment.EMUNPU_NO_DTYPES, "").split(","))
     )

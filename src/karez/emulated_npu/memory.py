@@ -1,4 +1,4 @@
-"""Tensors that are on the emulated device and share their bytes with a CPU tensor.
+"""Tensors on the emulated device, which share their bytes with a CPU tensor.
 
 An npu tensor has a storage with a null pointer and the right size; the CPU's storage hangs on its
 Python object, which torch keeps as long as the storage. Views, offsets and aliasing are therefore
@@ -28,13 +28,13 @@ class Usage:
 
     @classmethod
     def add(cls, count: int) -> None:
-        """So many more, or fewer."""
+        """Add a number of bytes, negative to release them."""
         cls.now += count
         cls.peak = max(cls.peak, cls.now)
 
 
 class _Borrowed(torch.Tensor):
-    """Never seen: only its storage is used."""
+    """A tensor used only for its storage; programs never see it."""
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares it as the disabled dispatch

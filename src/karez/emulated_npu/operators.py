@@ -1,4 +1,4 @@
-"""Every operator of the device, by way of the CPU's; with limits and faults where asked for."""
+"""Runs every operator of the device on the CPU, with limits and faults on request."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +16,16 @@ _aten: Any = torch.ops.aten
 
 @dataclass(slots=True)
 class Limits:
-    """What the emulation pretends to lack, and what it gets wrong on purpose."""
+    """Operators and types that the emulation lacks on purpose, and faults that it injects."""
 
     operators: frozenset[str] | None = None
-    """Only these exist, by their names without `aten::`; None: all."""
+    """Names without `aten::` of the only operators that exist; None: all."""
     dtypes: frozenset[str] = frozenset()
-    """These raise, such as float64."""
+    """Types that raise, such as float64."""
     chip: str = ""
-    """As this chip's documentation says; empty: no such limit."""
+    """Chip whose documentation limits operators and types; empty: no such limit."""
     faults: Mapping[str, float] = field(default_factory=dict)
-    """Operator -> its results are multiplied by 1 + this; for tests of what compares."""
+    """Operator -> its results are multiplied by 1 + this; for tests of comparisons."""
 
 
 LIMITS = Limits()
@@ -34,7 +34,7 @@ CALLED: Counter[str] = Counter()
 
 
 def run(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """Any operator: on the CPU tensors behind its arguments."""
+    """Run an operator on the CPU tensors behind its arguments."""
     call = _Call(op._schema.name)
     CALLED[call.name] += 1
     is_limited = LIMITS.operators is not None and call.name.startswith("aten::")
@@ -96,13 +96,13 @@ class _Call:
 
     @property
     def dtypes(self) -> list[str]:
-        """Of the first tensor, and of all that are no indices or masks."""
+        """Types of the first tensor, and of all others but indices and masks."""
         values = [value for value, _ in self._seen]
         counted = values[:1] + [v for v in values[1:] if v.is_floating_point() or v.is_complex()]
         return [str(value.dtype).removeprefix("torch.") for value in counted]
 
     def enter(self, value: Any) -> Any:
-        """An argument, as the CPU takes it."""
+        """An argument for the CPU's kernel."""
         if memory.is_npu(value):
             kind = str(value.dtype).removeprefix("torch.")
             if kind in LIMITS.dtypes:
@@ -130,7 +130,7 @@ class _Call:
             memory.repoint(npu, storage if is_old else memory.storage_of(now), near)
 
     def leave(self, value: Any) -> Any:
-        """A result, as the device has it."""
+        """A result as a tensor of the device."""
         if not isinstance(value, torch.Tensor):
             return value
         if self.name in LIMITS.faults and value.is_floating_point():
@@ -143,7 +143,7 @@ class _Call:
 
 
 def copy_from(source: torch.Tensor, target: torch.Tensor, _non_blocking: bool = False) -> Any:
-    """Between the device and the CPU, and within the device."""
+    """Copy between the device and the CPU, or within the device."""
     near = memory.unwrap(source) if memory.is_npu(source) else source
     (memory.unwrap(target) if memory.is_npu(target) else target).copy_(near)
     return target

@@ -1,4 +1,4 @@
-"""The certificate: what was compared, how closely, on what, and what was not; signed."""
+"""Certificates of a comparison: what was compared, how closely, and what was not; signed."""
 
 import base64
 import html
@@ -10,8 +10,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from karez.core.receipts import fingerprint
-from karez.equivalence.compare import Difference
 from karez.equivalence.run import Outcome, digest_of
+from karez.equivalence.verdict import Difference
 from karez.vault.signing import CloudKey
 
 FORM = "karez.migration.certificate/1"
@@ -19,7 +19,7 @@ _MOST = 200
 
 
 def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
-    """Everything that the comparison says, ready to be signed."""
+    """The body of a certificate, ready to be signed."""
     order, verdict = found.order, found.verdict
     counts = {
         kind: sum(one.kind == kind for one in verdict.differences)
@@ -57,7 +57,7 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
 
 
 def sign(body: dict[str, Any], key_file: Path) -> dict[str, Any]:
-    """With the key's fingerprint and its signature; the key is made where there is none."""
+    """Add a key's fingerprint and signature to a body; a missing key file is created."""
     key_file.parent.mkdir(parents=True, exist_ok=True)
     key = CloudKey(key_file)
     named = {**body, "key": fingerprint(key.public), "public": key.public.hex()}
@@ -65,7 +65,7 @@ def sign(body: dict[str, Any], key_file: Path) -> dict[str, Any]:
 
 
 def check(signed: dict[str, Any], public: bytes | None = None) -> str:
-    """Why a certificate is not to be believed; empty: it is.
+    """Why a certificate is invalid; empty: the certificate is valid.
 
     With `public` it must be of that key; without, only that nothing was changed since it was made.
     """

@@ -1,4 +1,4 @@
-"""Reads what msprobe (MindStudio Probe) dumped on a GPU, a CPU or an NPU, as a record.
+"""Reads a dump of msprobe (MindStudio Probe) from a GPU, a CPU or an NPU, as a record.
 
 The forms are those of mindstudio-probe 26.2: `dump.json` of level L0 (modules), L1 (functions) or
 mix, with tensors, statistics or checksums; PyTorch's `.pt` and MindSpore's `.npy`.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from karez.core.errors import BadRequest
-from karez.equivalence.compare import SAMPLE, Record
+from karez.equivalence.record import SAMPLE, Record
 
 FORM = "msprobe"
 _STEP = re.compile(r"step(\d+)$")
@@ -41,15 +41,15 @@ _STATISTICS = ("Max", "Min", "Mean")
 
 
 def is_dump(folder: Path) -> bool:
-    """Whether msprobe wrote this."""
+    """Whether a folder holds a dump of msprobe."""
     return next(_dumps(folder), None) is not None
 
 
 def read(folder: Path, rank: int = 0) -> Record:
-    """A dump as a record: its folder, one step's, or one rank's.
+    """Read a dump as a record; `folder` holds all steps, one step or one rank.
 
     Raises:
-        BadRequest: It is none, has no such rank, or is broken.
+        BadRequest: The folder holds no dump, lacks the rank, or is damaged.
     """
     steps: dict[int, dict[int, Path]] = {}
     for step, its_rank, path in _dumps(folder):
@@ -93,7 +93,7 @@ def _rank_of(folder: Path) -> int:
 
 
 class _Reader:
-    """Fills a record, step by step."""
+    """Fills a record step by step."""
 
     def __init__(self, record: Record) -> None:
         self._rows: list[dict[str, Any]] = []
@@ -161,7 +161,7 @@ class _Reader:
 def _samples(
     value: Mapping[str, Any], tensors: Path, dtype: str
 ) -> Iterator[tuple[str, np.ndarray, str]]:
-    """What of a tensor can be compared: elements, or its statistics, or its checksum."""
+    """The comparable parts of a tensor: elements, statistics or checksum."""
     path = tensors / Path(str(value.get("data_name"))).name
     if value.get("data_name") and path.is_file():
         flat = _load(path)
@@ -188,7 +188,7 @@ def _load(path: Path) -> np.ndarray:
 def _sides(
     entry: Mapping[str, Any], kind: str, data: Mapping[str, Any], name: str
 ) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-    """What went in and what came out, under the names a record has for them."""
+    """Inputs and outputs of an entry, under the names that a record has for them."""
     if kind == "gradient":  # it follows from what came back to its module
         back = data.get(name.replace("parameters_grad", "backward"), {})
         made = [pair for key, value in entry.items() for pair in _named(value, key)]
@@ -234,7 +234,7 @@ def _is_finite(value: Mapping[str, Any]) -> bool:
 
 
 def _parents(path: Path) -> frozenset[str]:
-    """The names that others stand in."""
+    """The names of entries that contain others."""
     try:
         return frozenset(filter(None, json.loads(path.read_text()).values()))
     except (OSError, ValueError):

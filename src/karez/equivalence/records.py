@@ -1,4 +1,4 @@
-"""Records of either form, the recorder's and msprobe's, read and judged by one another."""
+"""Reads and judges records of both forms: the recorder's and msprobe's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,11 +6,13 @@ from zipfile import BadZipFile
 
 from karez.core.errors import BadRequest
 from karez.equivalence import msprobe
-from karez.equivalence.compare import Record, Verdict, compare
+from karez.equivalence.compare import compare
+from karez.equivalence.record import Record
+from karez.equivalence.verdict import Verdict
 
 
 def read(folder: Path, rank: int = 0) -> Record:
-    """Whatever kind it is. Raises BadRequest."""
+    """Read a record of either form. Raises BadRequest."""
     for at in (folder, folder / f"rank-{rank}"):
         if (at / "record.json").is_file():
             try:
@@ -26,10 +28,10 @@ def read(folder: Path, rank: int = 0) -> Record:
 
 
 def judge(reference: Record, target: Record, again: Record | None = None) -> Verdict:
-    """As compare; of records of two forms what both have.
+    """Compare two records; of records of two forms, only the rows that both have.
 
     Raises:
-        BadRequest: They have nothing in common.
+        BadRequest: The records have no rows in common.
     """
     forms = {record.about.get("form", "karez") for record in (reference, target)}
     if len(forms) > 1:
@@ -49,7 +51,7 @@ def judge(reference: Record, target: Record, again: Record | None = None) -> Ver
 
 
 def _shared(record: Record, other: Record) -> Record:
-    """What the other has too: a dump knows no optimizers, a record no functions."""
+    """The rows that the other record also has: dumps lack optimizers, records lack functions."""
     known = {(row["step"], row["kind"], row["name"]): row for row in other.rows}
     made = replace(record, rows=[], samples={})
     rows: list[dict[str, object]] = []

@@ -1,10 +1,7 @@
 """Runs the original and the migrated script under the recorder, each in a process of its own."""
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +9,14 @@ from pathlib import Path
 from karez.ascend.operator_support import documented
 from karez.core import environment
 from karez.core.errors import BadRequest
-from karez.equivalence.compare import Record, Verdict, compare
+from karez.equivalence.compare import compare
+from karez.equivalence.local_run import here
+from karez.equivalence.record import Record
 from karez.equivalence.recorder import ENVIRONMENT
 from karez.equivalence.records import judge, read
+from karez.equivalence.run_spec import TARGETS, Order, Piece, Runner
+from karez.equivalence.verdict import Verdict
 
-TARGETS = ("emulated", "cpu", "cuda", "npu")
-RECORDER = "karez.equivalence.recorder"
-LAST_WORDS = 12
 _EMULATION = (
     environment.EMUNPU,
     environment.EMUNPU_FAULTS,
@@ -27,73 +25,15 @@ _EMULATION = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be compared, and how."""
-
-    original: Path
-    migrated: Path
-    words: Sequence[str]
-    """Script and arguments, within both folders."""
-    reference: str = "cpu"
-    """`cpu` or `cuda`, `migrated` (the migrated code on the CPU), or the folder of a record."""
-    target: str = "emulated"
-    steps: int = 3
-    most: int = 0
-    reference_words: Sequence[str] = ()
-    """Further arguments for the reference, such as --device=cpu."""
-    limit_s: float = 3600.0
-    fault: str = ""
-    """A module of the migrated run to spoil, as name=share; for tests."""
-    operator_fault: str = ""
-    """An operator of the emulated device to spoil, as aten::name:share; for tests."""
-    kernels: Path | None = None
-    """Strict mode: a file with the operators that the emulated device has."""
-    chip: str = ""
-    """Strict mode: what this chip is documented not to compute raises, by type too."""
-    ranks: int = 1
-    """Processes; more than one are started by torchrun, on one machine."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """One run under the recorder."""
-
-    base: Path
-    """A folder, or the script itself."""
-    script: str
-    """Within the folder."""
-    words: Sequence[str]
-    """The script's arguments."""
-    device: str
-    env: Mapping[str, str]
-    folder: Path
-    """Where the record is to be; empty when it begins."""
-    limit_s: float
-    ranks: int = 1
-
-    def command(self, python: str, folder: str, script: str) -> list[str]:
-        """What to run, by torchrun where there are several ranks."""
-        run = ["-m", RECORDER, folder, "--", script, *self.words]
-        if self.ranks == 1:
-            return [python, *run]
-        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}"]
-        return [python, *start, *run]
-
-
-Runner = Callable[[Piece], None]
-"""Carries a piece out, here or on the pool. Raises BadRequest with the script's last words."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """Both runs and what they say."""
+    """Both runs and the verdict on them."""
 
     order: Order
     reference: Record
     target: Record
     verdict: Verdict
-    """Of the first rank that is off, or of rank 0."""
+    """Verdict on the first rank that is off, or on rank 0."""
     rank: int = 0
     operator: str = ""
     """The first operator that differs inside the first diverging module."""
@@ -110,8 +50,8 @@ def verify(
     Args:
         order: What is to be compared.
         folder: Where records go, one folder each.
-        say: Told what is being done.
-        runners: For `reference` and `target`: who runs it; left out: this machine.
+        say: Called with a line before each run.
+        runners: What executes `reference` and `target`; left out: this machine.
 
     Raises:
         BadRequest: A script is missing or failed, or a record cannot be read.
@@ -142,7 +82,7 @@ def verify(
 
 
 def _judged(order: Order, reference: Path, target: Path, again: Path | None) -> Outcome:
-    """All ranks, up to the first that is off."""
+    """Judge all ranks, up to the first that is off."""
     for rank in reversed(range(order.ranks)):
         left, right = read(reference, rank), read(target, rank)
         verdict = judge(left, right, read(again, rank) if again else None)
@@ -187,44 +127,9 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def here(piece: Piece) -> None:
-    """Run it on this machine."""
-    script = piece.base / piece.script if piece.base.is_dir() else piece.base
-    env = {**os.environ, **piece.env}  # noqa: TID251 - handed on
-    words = piece.command(sys.executable, str(piece.folder.resolve()), str(script.resolve()))
-    try:
-        done = subprocess.run(  # noqa: S603 - what the user asked for
-            words,
-            cwd=script.parent if piece.base.is_file() else piece.base,
-            env=env,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=piece.limit_s,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BadRequest(
-            problem=f"{script} on {piece.device} took longer than {piece.limit_s:.0f} s",
-            fix="Give it fewer steps with its own options, or say --most N.",
-        ) from error
-    (piece.folder / "output.txt").write_text(done.stdout + done.stderr)
-    if done.returncode:
-        raise failed(piece, done.stderr)
-
-
-def failed(piece: Piece, said: str) -> BadRequest:
-    """What to raise where a script did not end well, with its last words."""
-    last = "\n".join(said.strip().splitlines()[-LAST_WORDS:])
-    script = piece.base / piece.script if piece.base.is_dir() else piece.base
-    return BadRequest(
-        problem=f"{script} failed on {piece.device}:\n{last}", fix=_advice(said, piece.device)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Runs:
-    """The runs of one order."""
+    """Executes the runs of one request."""
 
     order: Order
     folder: Path
@@ -307,12 +212,3 @@ class _Runs:
         )
         self.runners.get(side, here)(piece)
         return folder
-
-
-def _advice(said: str, device: str) -> str:
-    if device == "cpu" and ("CUDA" in said or "cuda" in said):
-        return (
-            "The original needs CUDA: pass its option for the CPU with --reference-args, or "
-            "compare the migrated code with itself on the CPU: --reference migrated."
-        )
-    return "Run it by hand to see more."

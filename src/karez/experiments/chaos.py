@@ -1,4 +1,4 @@
-"""A chaos run: the same job once undisturbed and once with faults, compared step by step."""
+"""Chaos runs: a job once undisturbed and once with faults, compared step by step."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Say = Callable[[str], object]
 HEAL_S = 120.0
 """How long one recovery may take before the run is called failed."""
 MANY = 4
-"""Gangs of fewer ranks pause a little in each step: they are so fast that they would end first."""
+"""Ranks below which a gang pauses in each step, so that it does not end before the faults."""
 STEPS_EACH = 40
 """Steps of the gang for each fault, so that it does not end before the last."""
 
@@ -43,7 +43,7 @@ def compare_runs(
         client: The cloud to run on.
         spec: The job; it must allow chaos.
         groups: Faults that are injected together, group after group.
-        say: Hears progress, a line at a time.
+        say: Called with each line of progress.
 
     Returns:
         Figures as `karez chaos run --json` prints them; `passed` says whether both runs are equal.
@@ -51,18 +51,18 @@ def compare_runs(
     say(f"{spec.gang.want} ranks, {spec.settings['steps']} steps, undisturbed")
     calm = client.wait(client.submit(spec).id)
     say(f"the same with {sum(map(len, groups))} faults")
-    told = ChaosLog()
+    log = ChaosLog()
     job = client.submit(spec)
     try:
-        _inject_groups(client, job, groups, told, say)
-        return _figures(client, calm, client.wait(job.id), told)
+        _inject_groups(client, job, groups, log, say)
+        return _figures(client, calm, client.wait(job.id), log)
     except BaseException:
-        client.call(calls.cancel(job.id))  # nothing of it is left behind
+        client.call(calls.cancel(job.id))  # no job is left behind
         raise
 
 
 def _inject_groups(
-    client: Client, job: Job, groups: Sequence[Sequence[FaultSpec]], told: ChaosLog, say: Say
+    client: Client, job: Job, groups: Sequence[Sequence[FaultSpec]], log: ChaosLog, say: Say
 ) -> None:
     """Cause one group of faults after another, each once the gang has got over the one before."""
     number = 0
@@ -70,7 +70,7 @@ def _inject_groups(
         number += len(group)
         before = _wait_for_progress(client, job, after=client.job(job.id).status.step)
         if before.state in ENDED:
-            return  # it was faster than the faults
+            return  # the job ended before the faults
         known = len(client.call(calls.receipts(job.id)))
         caused = client.call(calls.inject_faults(job.id, list(group)))
         receipt = None
@@ -78,14 +78,14 @@ def _inject_groups(
             receipt = _wait_for_receipt(client, job, known)
             if receipt is None:
                 return
-            told.seconds.append(receipt.resumed_at - caused[0].at)
-        told.caused += [(one, receipt) for one in caused]
-        took = show_seconds(told.seconds[-1]) if receipt is not None else "not noticed"
+            log.seconds.append(receipt.resumed_at - caused[0].at)
+        log.caused += [(one, receipt) for one in caused]
+        took = show_seconds(log.seconds[-1]) if receipt is not None else "not noticed"
         say(f"{number:4}  {', '.join(f'{c.what} rank {c.rank}' for c in caused)}: {took}")
 
 
 def _wait_for_progress(client: Client, job: Job, *, after: int) -> Job:
-    """Until the gang runs and has made a step more."""
+    """Wait until the gang runs and has made another step."""
 
     def at_work() -> Job | None:
         now = client.job(job.id)
@@ -98,7 +98,7 @@ def _wait_for_progress(client: Client, job: Job, *, after: int) -> Job:
 
 
 def _wait_for_receipt(client: Client, job: Job, known: int) -> ReceiptView | None:
-    """The receipt of what was just caused; None if the job was done before it mattered."""
+    """Wait for the receipt of the last faults; None if the job succeeded before."""
 
     def written() -> tuple[ReceiptView | None] | None:
         receipts = client.call(calls.receipts(job.id))
@@ -122,7 +122,7 @@ def _wait(what: Callable[[], T | None], words: str) -> T:
     return found
 
 
-def _figures(client: Client, calm: Job, job: Job, told: ChaosLog) -> dict[str, Any]:
+def _figures(client: Client, calm: Job, job: Job, log: ChaosLog) -> dict[str, Any]:
     """The comparison, and what recoveries cost."""
     losses = [
         {(row.step, row.rank): row.loss for row in client.call(calls.metrics(one.id, -1))}
@@ -138,16 +138,16 @@ def _figures(client: Client, calm: Job, job: Job, told: ChaosLog) -> dict[str, A
     same = losses[0] == losses[1] and bool(losses[0])
     wall = [((one.ended_at or 0.0) - (one.started_at or 0.0)) for one in (calm, job)]
     return {
-        "recovery_s": _spread(told.seconds),
+        "recovery_s": _spread(log.seconds),
         "detected_to_step_s": _spread([receipt.recovery_s for receipt in receipts]),
         "by_fault": {
             what.value: _spread(
-                [r.resumed_at - c.at for c, r in told.caused if r is not None and c.what == what]
+                [r.resumed_at - c.at for c, r in log.caused if r is not None and c.what == what]
             )
-            for what in dict.fromkeys(c.what for c, _ in told.caused)
+            for what in dict.fromkeys(c.what for c, _ in log.caused)
         },
         "by_rung": {rung.rung: rung.count for rung in goodput.rungs},
-        "caused": len(told.caused),
+        "caused": len(log.caused),
         "receipts": len(receipts),
         "steps": len({step for step, _ in losses[0]}),
         "steps_lost_max": max(lost, default=0),

@@ -1,4 +1,4 @@
-"""Runs of `karez migrate verify` that happen on the pool: a job each, its record fetched."""
+"""Executes runs of `karez migrate verify` on the pool: one job each, its record fetched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, Failed
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import JobSpec
-from karez.equivalence.run import Piece, failed
+from karez.equivalence.local_run import failed
+from karez.equivalence.run_spec import Piece
 
 TARGETS = {"npu": "npu", "gpu": "cuda", "cpu": "emulated"}
-"""What a target on such a device is, where nothing else is said."""
+"""Default target for each kind of device."""
 REFERENCES = {"npu": "cpu", "gpu": "cuda", "cpu": "cpu"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnPool:
-    """Carries pieces out as jobs that ask for `need`, such as npu:1."""
+    """Executes runs as jobs that request `need`, such as npu:1."""
 
     client: Client
     need: str
@@ -29,7 +30,7 @@ class OnPool:
     say: Callable[[str], object]
 
     def __call__(self, piece: Piece) -> None:
-        """Upload, run, fetch. The job is cancelled if this is interrupted."""
+        """Upload, run and fetch; the job is cancelled if the caller is interrupted."""
         if piece.env.get(environment.EMUNPU_OPS):
             raise BadRequest(
                 problem="--kernels names a file of this machine, which the pool's nodes lack",
@@ -74,7 +75,7 @@ class OnPool:
 
 
 def kind_of(need: str) -> str:
-    """The kind of device that npu:1 asks for. Raises BadRequest."""
+    """The device kind of a request such as npu:1. Raises BadRequest."""
     kind, _, amount = need.partition(":")
     if kind not in TARGETS or not (amount or "1").isdigit():
         known = ", ".join(f"{one}:1" for one in TARGETS)

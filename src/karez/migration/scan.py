@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from karez.ascend.version_matrix import torch_wanted
+from karez.ascend.torch_requirement import torch_wanted
 from karez.core.errors import BadRequest
 from karez.migration import file_kinds, notebooks, text_files
 from karez.migration.analyze import ScanOptions, examine

@@ -1,6 +1,6 @@
-"""A trace in, the real decisions and what they came to out.
+"""Simulations of scheduling and recovery, with the production code and simulated time.
 
-It calls scheduling's functions as they are, never copies of them: what a simulation says holds
+They call the functions of scheduling and recovery as they are, never copies of them: results hold
 for the live cloud. Pure: readers take lines of text, chance comes from a seed, time from the
-trace. It never opens a file and never touches the cloud.
+trace. The room never opens a file and never touches the cloud.
 """

@@ -1,4 +1,4 @@
-"""Reports that people look at: one HTML file with plots in it, which needs nothing else."""
+"""Draws reports as one self-contained HTML file with plots."""
 
 import math
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ _STYLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One curve."""
+    """One curve of a chart."""
 
     name: str
     points: Sequence[tuple[float, float]]
     band: Sequence[float] = ()
-    """Half the width of a band around it, point by point."""
+    """Half the width of a band around the curve, point by point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under heads."""
+    """A table with a heading."""
 
     title: str
     heads: Sequence[str]
@@ -45,7 +45,7 @@ class Table:
 
 
 def page(title: str, said: str, parts: Sequence[Chart | Table]) -> str:
-    """A whole HTML page."""
+    """Render a whole HTML page."""
     body = "\n".join(_chart(part) if isinstance(part, Chart) else _table(part) for part in parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'

@@ -1,4 +1,4 @@
-"""How often large training fails, and of what: published counts, as classes of faults. Pure.
+"""Failure rates of large training: published counts, as classes of faults. Pure.
 
 Every figure names its source; those marked so were read second-hand in the design notes on
 resilience. Times are in seconds, rates per node and day, a node being eight devices.
@@ -10,20 +10,20 @@ from enum import StrEnum
 
 
 class Hit(StrEnum):
-    """What a fault takes with it, and so how it is noticed."""
+    """What a fault stops, which decides how it is noticed."""
 
     PROCESS = "process"
-    """A rank ends; its device is well."""
+    """A rank ends; its device is healthy."""
     DEVICE = "device"
-    """A rank ends, and will again on the same device."""
+    """A rank ends, and will end again on the same device."""
     NODE = "node"
     """A whole node goes silent."""
     NETWORK = "network"
     """Several nodes behind one switch go silent."""
     FLAP = "flap"
-    """A link breaks for a moment: collectives break, nobody is lost."""
+    """A link breaks for a moment: collectives fail, no rank is lost."""
     HANG = "hang"
-    """A rank does not get on, without any error."""
+    """A rank makes no progress, without any error."""
     SILENT = "silent"
     """A device computes wrongly, without any error."""
     PLANNED = "planned"
@@ -37,12 +37,12 @@ class FaultClass:
     name: str
     hit: Hit
     weight: float
-    """Its share of all faults, by count."""
+    """Number of faults of this class, which is its share of all faults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """A fleet's failures."""
+    """Failure rate of a published fleet."""
 
     name: str
     per_node_day: float
@@ -96,14 +96,14 @@ that they fail ten times as often is assumed."""
 MISDIAGNOSED = 0.05
 """Hardware faults that look like software at first. Source: the design notes' suggestion."""
 REPAIR_S = (2 * 3600.0, 48 * 3600.0)
-"""A broken node is back after so long, evenly spread. Source: as above, 2 hours to 2 days."""
+"""Time until a broken node is back, evenly spread. Source: as above, 2 hours to 2 days."""
 RACK_NODES = (2, 4)
 """Nodes that a lasting fault of the network takes. Source: as above, several nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Another system: what one interruption costs there, by its own publication."""
+    """Cost of one interruption on another system, by its own publication."""
 
     name: str
     seconds: float

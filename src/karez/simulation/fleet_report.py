@@ -1,4 +1,4 @@
-"""What simulated trainings came to: figures, and a page."""
+"""Report on simulated trainings: figures, and an HTML page."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,12 +8,12 @@ import numpy as np
 
 from karez.simulation.charts import Chart, Line, Table, page
 from karez.simulation.failure_rates import PEERS
+from karez.simulation.fleet_plan import DAY_S, FleetPlan
 from karez.simulation.fleet_simulation import RecoveryEvent, TrainingRun
-from karez.simulation.recovery_simulation import DAY_S, FleetPlan
 
 
 def summarize(plan: FleetPlan, lives: Sequence[TrainingRun]) -> dict[str, Any]:
-    """All figures, as JSON has them."""
+    """All figures, as the JSON report has them."""
     span_s = plan.days * DAY_S
     goodputs = [life.goodput for life in lives]
     every = [one for life in lives for one in life.recoveries]
@@ -64,7 +64,7 @@ def summarize(plan: FleetPlan, lives: Sequence[TrainingRun]) -> dict[str, Any]:
 
 
 def page_of(figures: dict[str, Any]) -> str:
-    """The figures as a page with a plot."""
+    """Render the figures as a page with a plot."""
     good = figures["goodput"]
     return page(
         f"Training on {figures['devices']:,} devices for {figures['days']:g} days",

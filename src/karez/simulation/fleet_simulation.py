@@ -1,7 +1,7 @@
-"""Training at a scale that no laptop has: the recovery protocol itself, over simulated faults.
+"""Simulates training on large fleets: drawn faults, each handled by the real recovery code.
 
-Each fault is dealt with by `training.recovery.transitions`, the state machine that runs real
-gangs, and by its ladder (simulation.recovery_simulation).
+`training.recovery.transitions`, the state machine that runs real gangs, handles each fault with its
+ladder (simulation.recovery_simulation).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +20,10 @@ from karez.simulation.failure_rates import (
     FaultClass,
     Hit,
 )
-from karez.simulation.recovery_simulation import (
-    DAY_S,
-    FleetPlan,
-    RecoverySimulation,
-    SimulatedFault,
-    SparePool,
-)
+from karez.simulation.fault_effects import SimulatedFault
+from karez.simulation.fleet_plan import DAY_S, FleetPlan
+from karez.simulation.recovery_simulation import RecoverySimulation
+from karez.simulation.spare_pool import SparePool
 from karez.training.recovery import ladder
 
 PLANNED = FaultClass(name="planned maintenance", hit=Hit.PLANNED, weight=0)
@@ -34,16 +31,16 @@ PLANNED = FaultClass(name="planned maintenance", hit=Hit.PLANNED, weight=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryEvent:
-    """One recovery."""
+    """One recovery of a simulated training."""
 
     at: float
     name: str
-    """The class of the (first) fault."""
+    """Class of the first fault."""
     rung: str
     seconds: float
-    """From the fault to the first step complete, less nothing."""
+    """Time from the fault to the end of the first complete step."""
     lost_s: float
-    """That, and what of a step was done again."""
+    """`seconds`, and the part of a step that was repeated."""
 
 
 @dataclass(slots=True)
@@ -53,16 +50,16 @@ class TrainingRun:
     plan: FleetPlan
     recoveries: list[RecoveryEvent] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
-    """When the whole job started over, seconds from the beginning."""
+    """Instants at which the whole job started over, in seconds from the beginning."""
 
     @property
     def lost_s(self) -> float:
-        """All that was lost to faults."""
-        return sum(one.lost_s for one in self.recoveries)
+        """Time lost to faults."""
+        return sum(recovery.lost_s for recovery in self.recoveries)
 
     @property
     def goodput(self) -> float:
-        """Share of the time that went into steps that count, snapshots' cost taken off."""
+        """Share of the time spent on steps that count, less the cost of snapshots."""
         return 1.0 - self.lost_s / (self.plan.days * DAY_S) - self.plan.phases.steady
 
     @property
@@ -76,50 +73,54 @@ def simulate(plan: FleetPlan, seed: int) -> TrainingRun:
     """Simulate one training."""
     chance = np.random.Generator(np.random.PCG64(seed))
     faults = _faults(plan, chance)
-    yard = SparePool(spares=max(1, round(plan.spare_share * plan.nodes)))
-    life = TrainingRun(plan)
-    past: tuple[tuple[NodeId, float], ...] = ()
+    spares = SparePool(spares=max(1, round(plan.spare_share * plan.nodes)))
+    run = TrainingRun(plan)
+    recent_failures: tuple[tuple[NodeId, float], ...] = ()
     costs = dict(ladder.PRIOR_S)
-    number = 0
-    free_at = 0.0
+    number, free_at = 0, 0.0
     while number < len(faults):
-        begun = faults[number]
-        if begun.at < free_at:
-            begun = replace(begun, at=free_at)  # it hit what was not at work: it shows when it is
-        scene = RecoverySimulation(plan, chance, yard, past, costs)
-        number, end = scene.play(faults, number, begun.at)
-        past = scene.gang.recent_failures
-        seconds = end - begun.at
-        partial_s = float(chance.uniform(0, plan.phases.step_s))
-        life.recoveries.append(
-            RecoveryEvent(
-                at=begun.at,
-                name=begun.what.name,
-                rung=scene.rung,
-                seconds=seconds,
-                lost_s=seconds + partial_s + scene.redone_s,
-            )
-        )
-        if scene.rung == "restart":
-            life.restarts.append(begun.at)
-        elif scene.is_simple:
-            costs[scene.rung] = 0.9 * costs[scene.rung] + 0.1 * seconds
-        free_at = end
-    return life
+        # a fault that hit during a recovery shows once the gang works
+        fault = replace(faults[number], at=max(faults[number].at, free_at))
+        recovery = RecoverySimulation(plan, chance, spares, recent_failures, costs)
+        number, free_at = recovery.play(faults, number, fault.at)
+        recent_failures = recovery.gang.recent_failures
+        seconds = free_at - fault.at
+        run.recoveries.append(_recovery_event(recovery, fault, seconds, chance))
+        if recovery.rung == "restart":
+            run.restarts.append(fault.at)
+        elif recovery.is_simple:
+            costs[recovery.rung] = 0.9 * costs[recovery.rung] + 0.1 * seconds
+    return run
+
+
+def _recovery_event(
+    recovery: RecoverySimulation,
+    fault: SimulatedFault,
+    seconds: float,
+    chance: np.random.Generator,
+) -> RecoveryEvent:
+    partial_s = float(chance.uniform(0, recovery.plan.phases.step_s))
+    return RecoveryEvent(
+        at=fault.at,
+        name=fault.what.name,
+        rung=recovery.rung,
+        seconds=seconds,
+        lost_s=seconds + partial_s + recovery.redone_s,
+    )
 
 
 def _faults(plan: FleetPlan, chance: np.random.Generator) -> list[SimulatedFault]:
-    """Faults of one training, in order of time: of all classes, on lemons more often."""
+    """Draw the faults of one training, in order of time; lemon nodes fail more often."""
     span = plan.days * DAY_S
     nodes = plan.nodes
     lemons = chance.random(nodes) < LEMON_SHARE
     share = np.where(lemons, LEMON_FACTOR, 1.0)
     share = share / share.sum()
-    weights = np.array([one.weight for one in CLASSES])
-    found: list[SimulatedFault] = []
+    weights = np.array([fault_class.weight for fault_class in CLASSES])
+    faults: list[SimulatedFault] = []
     for _ in range(int(chance.poisson(plan.per_node_day * nodes * plan.days))):
         what = CLASSES[int(chance.choice(len(CLASSES), p=weights / weights.sum()))]
-        found.append(
+        faults.append(
             SimulatedFault(
                 at=float(chance.uniform(0, span)),
                 what=what,
@@ -129,17 +130,17 @@ def _faults(plan: FleetPlan, chance: np.random.Generator) -> list[SimulatedFault
         )
     for _ in range(int(chance.poisson(PLANNED_PER_NODE_DAY * nodes * plan.days))):
         node = int(chance.integers(nodes))
-        found.append(SimulatedFault(at=float(chance.uniform(0, span)), what=PLANNED, node=node))
-    return sorted(found, key=lambda fault: fault.at)
+        faults.append(SimulatedFault(at=float(chance.uniform(0, span)), what=PLANNED, node=node))
+    return sorted(faults, key=lambda fault: fault.at)
 
 
 def simulate_many(
     plan: FleetPlan, seeds: Sequence[int], *, progress: Callable[[int], object] | None = None
 ) -> list[TrainingRun]:
-    """One training per seed."""
-    found: list[TrainingRun] = []
+    """Simulate one training per seed; `progress` is called with the number done."""
+    runs: list[TrainingRun] = []
     for seed in seeds:
-        found.append(simulate(plan, seed))
+        runs.append(simulate(plan, seed))
         if progress is not None:
-            progress(len(found))
-    return found
+            progress(len(runs))
+    return runs

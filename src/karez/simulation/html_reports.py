@@ -1,15 +1,15 @@
-"""What a simulation came to, as a page."""
+"""Renders the reports of simulations as HTML pages."""
 
 from collections.abc import Sequence
 
 from karez.simulation.charts import Chart, Line, Table, page
-from karez.simulation.colocation import ColocationPoint, ColocationReport
+from karez.simulation.colocation_report import ColocationPoint, ColocationReport
 from karez.simulation.packing import PackingReport
-from karez.simulation.queueing import QueueReport, Times
+from karez.simulation.queue_report import QueueReport, Times
 
 
 def packing_page(report: PackingReport) -> str:
-    """How full the pool was as more and more was asked for."""
+    """Page of a packing report: how full the pool is as demand grows."""
     allocated = Line(
         name="allocated",
         points=[(p.arrived_pct, p.allocated_pct.mean) for p in report.points],
@@ -51,7 +51,7 @@ def packing_page(report: PackingReport) -> str:
 
 
 def queue_words(report: QueueReport) -> str:
-    """The replay in a few sentences."""
+    """Summarise a replay in one sentence."""
     said = (
         f"{report.jobs} jobs on {report.nodes} nodes with {report.devices} accelerators, policy "
         f"{report.policy}, durations {report.durations}; {report.left_out} jobs never fit; "
@@ -68,7 +68,7 @@ def queue_words(report: QueueReport) -> str:
 
 
 def queue_page(report: QueueReport) -> str:
-    """How long jobs waited and took."""
+    """Page of a queueing report: how long jobs waited and took."""
     rows = [("all", report.jct_s, report.queued_s)]
     rows += [(f"class {one.name}", one.jct_s, one.queued_s) for one in report.classes if one.name]
     rows += [(one.name, one.jct_s, one.queued_s) for one in report.projects]
@@ -102,7 +102,7 @@ def queue_page(report: QueueReport) -> str:
 
 
 def colocation_page(report: ColocationReport) -> str:
-    """Requests, what could be served, and what trained meanwhile."""
+    """Page of a colocation report: load, capacity, and devices that trained."""
     hours = [point.at_s / 3600 for point in report.points]
     gain = (
         ""
@@ -154,7 +154,7 @@ def colocation_page(report: ColocationReport) -> str:
 
 
 MOST_POINTS = 600
-"""Points of a curve that a page shows."""
+"""Largest number of points of a curve."""
 
 
 def _pairs(

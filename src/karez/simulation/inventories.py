@@ -1,4 +1,4 @@
-"""Reads the nodes of a pool from a file, for simulation: three formats, told apart by content.
+"""Reads the nodes of a pool from a file in one of three formats, told apart by content.
 
 TOML, one table for each kind of node:
 
@@ -34,7 +34,7 @@ from karez.core.units import MILLI, parse_bytes
 from karez.simulation.openb import read_nodes
 
 PROJECT: Final = "project"
-"""The label of nodes that take one project's work only."""
+"""Label of nodes that only one project may use."""
 MOST: Final = {
     "count": 200_000,
     "npu": 64,
@@ -43,12 +43,12 @@ MOST: Final = {
     "dpu": 64,
     "per_supernode": 200_000,
 }
-"""Largest amounts: the design goes to 100,000 devices; beyond this lies a slip of the pen."""
+"""Largest amounts: the design goes to 100,000 devices; larger amounts are typing errors."""
 _KNOWN = {*MOST, "name", "model", "memory", "storage", "project", "labels", "site", "cluster"}
 
 
 def read_inventory(text: str, file: str) -> Sequence[Node]:
-    """The nodes of an inventory file. Raises BadRequest naming the file, place and key."""
+    """Read the nodes of an inventory file. Raises BadRequest naming the file, place and key."""
     head = text.lstrip()
     if head.startswith(("[{", "[\n", "[]", "[ ")):
         nodes = _from_json(text, file)
@@ -68,11 +68,11 @@ def read_inventory(text: str, file: str) -> Sequence[Node]:
 
 
 MOST_MODELS: Final = 62
-"""Models are told apart by the bits of one integer."""
+"""Largest number of models: each is one bit of an integer."""
 
 
 def _check(node: Node, file: str) -> None:
-    """Devices that are there twice, or more and larger than any node has."""
+    """Refuse duplicate devices, and more or larger devices than any node has."""
     counts = Counter(device.kind for device in node.devices)
     most = {DeviceKind(kind): MOST[kind] for kind in ("npu", "gpu", "cpu", "dpu")}
     for kind, count in counts.items():
@@ -90,7 +90,7 @@ def _from_toml(text: str, file: str) -> list[Node]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadRequest(problem=f"in {file}: this is no TOML: {error}") from error
+        raise BadRequest(problem=f"in {file}: invalid TOML: {error}") from error
     groups = tables.get("nodes")
     if not isinstance(groups, list) or not groups or set(tables) != {"nodes"}:
         raise BadRequest(problem=f"in {file}: it should hold [[nodes]] tables and nothing else")
@@ -117,7 +117,7 @@ def _from_json(text: str, file: str) -> list[Node]:
 
 
 def _from_csv(text: str, file: str) -> list[Node]:
-    """Openb's nodes: whole cores, and the GPUs' model."""
+    """Read openb's nodes: whole cores, and the GPUs' model."""
     nodes = []
     for row in read_nodes(text.splitlines(), file):
         cpu_milli, memory_bytes, _, _ = row.bulk

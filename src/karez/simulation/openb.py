@@ -10,7 +10,7 @@ from karez.simulation.tables import Line, read_table
 
 MIB = 1 << 20
 MOST_DEVICES = 64
-"""Accelerators in one node: the masks of the arrays have so many bits, and no machine has more."""
+"""Largest number of accelerators in one node: the masks of the arrays have 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class PodRequest:
     models: tuple[str, ...] = ()
 
     def shape(self, inventory: Inventory) -> Shape:
-        """As the arrays of an inventory know it."""
+        """The request as the arrays of an inventory hold it."""
         return Shape(
             devices=self.devices,
             milli=self.milli,
@@ -34,7 +34,7 @@ class PodRequest:
 
 
 def read_nodes(lines: Iterable[str], file: str) -> Sequence[Row]:
-    """Columns `sn, cpu_milli, memory_mib, gpu, model`. Raises BadRequest."""
+    """Read nodes from columns `sn, cpu_milli, memory_mib, gpu, model`. Raises BadRequest."""
     rows: list[Row] = []
     seen: set[str] = set()
     for line in read_table(lines, file, ("sn", "cpu_milli", "memory_mib", "gpu", "model")):
@@ -51,7 +51,7 @@ def read_nodes(lines: Iterable[str], file: str) -> Sequence[Row]:
 
 
 def read_pods(lines: Iterable[str], file: str) -> Sequence[PodRequest]:
-    """Columns `cpu_milli, memory_mib, num_gpu, gpu_milli`, and `gpu_spec` if there.
+    """Read workers from columns `cpu_milli, memory_mib, num_gpu, gpu_milli` and `gpu_spec`, if any.
 
     Raises:
         BadRequest: A cell is out of bounds, or a share of several devices is asked for.

@@ -1,4 +1,4 @@
-"""How full a pool can be made when workers come one by one and none leaves.
+"""Packing simulation: how full a pool gets when workers arrive one by one and none leaves.
 
 The experiment of Q. Weng et al., "Beware of Fragmentation", USENIX ATC 2023: the trace's workers
 in random order, some cloned or dropped until they ask for `load` times the pool.
@@ -18,13 +18,13 @@ from karez.scheduling.placement.scores import Policy, fragmentation
 from karez.simulation.openb import PodRequest
 
 MAX_MISSES = 1000
-"""Clones in a row that may be too large before the load is as near as it gets."""
+"""Clones in a row that may be too large before no more are tried."""
 POLICIES = {"best-fit": Policy.BEST_FIT, "fgd": Policy.FGD, "karez": Policy.KAREZ}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The pool once so much had been asked for, in percent of its accelerators."""
+    """State of the pool at one arrival percent, in percent of its accelerators."""
 
     arrived_pct: int
     allocated_pct: float
@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackingRun:
-    """One order of arrival."""
+    """One run: one order of arrival."""
 
     seed: int
     placed: int
@@ -41,13 +41,13 @@ class PackingRun:
     points: tuple[Point, ...]
 
     def at(self, arrived_pct: int) -> Point | None:
-        """The point at an arrival percent, if it came so far."""
+        """The point at an arrival percent; None if the run did not get that far."""
         return next((point for point in self.points if point.arrived_pct == arrived_pct), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """A figure over several runs."""
+    """Mean and standard deviation over several runs."""
 
     mean: float
     sd: float
@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackingPoint:
-    """An arrival percent over all runs."""
+    """State of the pool at one arrival percent, over all runs."""
 
     arrived_pct: int
     allocated_pct: Spread
@@ -64,7 +64,7 @@ class PackingPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackingReport:
-    """All runs of one policy."""
+    """Results of all runs of one policy."""
 
     policy: str
     load: float
@@ -83,7 +83,7 @@ class PackingReport:
 def pack(
     rows: Sequence[Row], pods: Sequence[PodRequest], policy: Policy, seed: int, load: float
 ) -> PackingRun:
-    """One run.
+    """Run one order of arrival.
 
     Raises:
         BadRequest: The pool has no accelerators, or no worker asks for one.
@@ -149,7 +149,7 @@ def packing(
     load: float,
     progress: Callable[[int], object] = id,
 ) -> PackingReport:
-    """A run for each seed, summed up. `progress` hears how many are done."""
+    """Run each seed and summarise; `progress` is called with the number of runs done."""
     runs = []
     for done, seed in enumerate(seeds, 1):
         runs.append(pack(rows, pods, POLICIES[policy], seed, load))

@@ -1,4 +1,4 @@
-"""What would have become of a trace if nodes, quotas or the jobs had been different."""
+"""Replays a trace twice: as it was, and with other nodes, quotas or jobs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +10,14 @@ from karez.core.explanations import WhatIf
 from karez.core.identity import Project
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.units import MILLI
-from karez.simulation.queueing import Extras, QueueReport, queueing
-from karez.simulation.workloads import TraceJob
+from karez.simulation.queue_report import QueueReport
+from karez.simulation.queueing import Extras, queueing
+from karez.simulation.trace_job import TraceJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectWhatIf:
-    """One project, before and after; times in seconds."""
+    """Times of one project before and after the change, in seconds."""
 
     project: str
     jobs: int
@@ -41,12 +42,12 @@ class TraceWhatIf:
     left_out_before: int
     left_out_after: int
     asked_jct_s: float | None
-    """How long the workload that somebody might submit would take, if there is one."""
+    """Completion time of the hypothetical workload; None if there is none."""
     projects: tuple[ProjectWhatIf, ...]
 
 
 ASKED = "hypothetical"
-"""The class of the workload that somebody might submit."""
+"""Class of the hypothetical workload."""
 
 
 def trace_what_if(
@@ -57,7 +58,7 @@ def trace_what_if(
     runs_s: float = 3600.0,
     progress: Callable[[int], object] = id,
 ) -> TraceWhatIf:
-    """Replay a trace twice, as it was and with the change; a submitted gang comes with the first.
+    """Replay a trace as it was and with the change; a submitted gang arrives with the first job.
 
     Raises:
         NotFound: A node that is named does not exist.

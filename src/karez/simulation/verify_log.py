@@ -1,4 +1,4 @@
-"""Redoes a journal: the same inputs give the same decisions, live or here, or it says where not."""
+"""Verifies a decision log: replays its inputs and compares each decision with the logged one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from karez.scheduling.decision_log import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogVerification:
-    """What redoing a journal came to."""
+    """Result of verifying a decision log."""
 
     steps: int
     decisions: int
     line: int | None = None
-    """The first line that is not the same; None: all are."""
+    """The first line that differs; None: none does."""
     logged: str = ""
-    """The decision that is written there; empty: none."""
+    """The decision in the log; empty: none."""
     redone: str = ""
-    """The decision that was made here; empty: none."""
+    """The replayed decision; empty: none."""
 
 
 def verify_log(lines: Iterable[str]) -> LogVerification:
-    """Tell a new desk what a journal tells, and compare every decision.
+    """Replay a decision log on a new engine, and compare every decision.
 
     Raises:
-        ValueError: A line is no step; the message has its number.
+        ValueError: A line is not a valid step; the message names its number.
     """
     engine_log, steps, decisions, number = RecordedEngine(), 0, 0, 0
     made: list[str] = []

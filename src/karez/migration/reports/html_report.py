@@ -4,7 +4,8 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from karez.ascend import operator_support, version_matrix
+from karez.ascend import operator_support
+from karez.ascend.stacks import where
 from karez.migration.estimate import Estimate, estimate
 from karez.migration.findings import Finding, Kind
 from karez.migration.repo_report import RepoReport
@@ -101,7 +102,7 @@ def _stacks(report: RepoReport) -> str:
         )
         for one in fitting
     ]
-    named = dict.fromkeys(version_matrix.where(name) for one in fitting for name in one.sources)
+    named = dict.fromkeys(where(name) for one in fitting for name in one.sources)
     return (
         f"<p>{_e(note)} Published as going together, the newest first:</p>"
         + _table(("torch", "torch_npu", "CANN", "driver", "Python"), rows, numbers=9)

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from karez.ascend import operator_support, version_matrix
+from karez.ascend import operator_support
+from karez.ascend.stacks import where
 from karez.migration.estimate import estimate
 from karez.migration.findings import Finding, Kind
 from karez.migration.repo_report import RepoReport
@@ -44,7 +45,7 @@ def _environment(report: RepoReport) -> dict[str, Any]:
         "torch": report.torch,
         "note": note,
         "stacks": [asdict(one) for one in fitting],
-        "sources": {name: version_matrix.where(name) for one in fitting for name in one.sources},
+        "sources": {name: where(name) for one in fitting for name in one.sources},
     }
 
 

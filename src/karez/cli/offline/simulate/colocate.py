@@ -16,7 +16,7 @@ from karez.core.errors import BadRequest
 from karez.core.units import parse_seconds
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
-    from karez.simulation.colocation import Colocation, ColocationReport
+    from karez.simulation.colocation_report import Colocation, ColocationReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def colocate_command(options: ColocateOptions, as_json: Json = False) -> None:
 
     Example: karez simulate colocate --requests azure.csv --inventory pool.toml --replica-rate 2500
     """
-    from karez.simulation import colocation, html_reports  # noqa: PLC0415 - NumPy, only here
+    from karez.simulation import colocation, demand, html_reports  # noqa: PLC0415 - NumPy, only here
 
     nodes = nodes_of(options.inventory)
     try:
@@ -60,9 +60,9 @@ def colocate_command(options: ColocateOptions, as_json: Json = False) -> None:
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
     with lines_of(options.requests) as lines:
-        demand = colocation.read_demand(lines, str(options.requests), window_s)
-    with bar("windows", len(demand.load)) as progress:
-        report = colocation.colocate(nodes, demand, plan, progress=progress)
+        load = demand.read_demand(lines, str(options.requests), window_s)
+    with bar("windows", len(load.load)) as progress:
+        report = colocation.colocate(nodes, load, plan, progress=progress)
     write_page(options.report_file, html_reports.colocation_page(report))
     if as_json:
         json_out(report)
@@ -74,7 +74,7 @@ def _plan(options: ColocateOptions) -> "Colocation":
     """Parse the options. Raises ValueError."""
     from karez.core.gang_syntax import make_gang  # noqa: PLC0415 - only here
     from karez.core.resource_syntax import parse_resource_request  # noqa: PLC0415 - only here
-    from karez.simulation.colocation import Colocation  # noqa: PLC0415 - NumPy, only here
+    from karez.simulation.colocation_report import Colocation  # noqa: PLC0415 - NumPy, only here
 
     return Colocation(
         replica=parse_resource_request(options.replica),

@@ -18,7 +18,7 @@ from karez.cli.output import json_out, table
 from karez.core.errors import BadRequest
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
-    from karez.simulation.queueing import QueueReport
+    from karez.simulation.queue_report import QueueReport
 
 MAX_PROJECTS = 20
 """Number of projects printed in the terminal; `--json` has all."""

@@ -16,7 +16,7 @@ from karez.core.errors import BadRequest
 from karez.core.units import show_seconds
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
-    from karez.simulation.recovery_simulation import FleetPlan
+    from karez.simulation.fleet_plan import FleetPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,10 @@ def training_command(options: TrainingOptions, as_json: Json = False) -> None:
 
 def _plan(options: TrainingOptions) -> "tuple[FleetPlan, str]":
     """Build the fleet; the text is the source of the failure rate. Raises BadRequest."""
-    from karez.simulation import failure_rates  # noqa: PLC0415 - NumPy, only here
-    from karez.simulation import recovery_simulation as recovery  # noqa: PLC0415 - NumPy, only here
+    from karez.simulation import (
+        failure_rates,
+        fleet_plan,
+    )
 
     if options.fleet not in failure_rates.FLEETS:
         known = ", ".join(failure_rates.FLEETS)
@@ -85,13 +87,13 @@ def _plan(options: TrainingOptions) -> "tuple[FleetPlan, str]":
         )
     fleet = failure_rates.FLEETS[options.fleet]
     try:
-        plan = recovery.FleetPlan(
+        plan = fleet_plan.FleetPlan(
             devices=options.devices,
             days=options.days,
             per_node_day=fleet.per_node_day if options.rate is None else options.rate,
             spare_share=options.spares,
             elastic=options.elastic,
-            phases=recovery.PhaseDurations(step_s=options.step),
+            phases=fleet_plan.PhaseDurations(step_s=options.step),
         )
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error

@@ -1,0 +1,72 @@
+"""Patches torch where its hooks for devices written in Python do not suffice."""
+
+from typing import Any
+
+import torch
+
+from karez.emulated_npu.memory import CPU, NAME, bytes_of, storage_of, unwrap
+
+
+def patch(module: Any) -> None:
+    """Patch what torch's hooks for devices written in Python cannot express (torch 2.13)."""
+    accelerator: Any = torch.accelerator
+    for name in accelerator.__all__:
+        if hasattr(module, name) and name not in ("is_available", "device_count"):
+            setattr(accelerator, name, getattr(module, name))
+            if hasattr(accelerator.memory, name):
+                setattr(accelerator.memory, name, getattr(module, name))
+    accelerator.set_device_index = module.set_device
+    accelerator.current_device_index = module.current_device
+    accelerator.get_memory_info = module.mem_get_info
+    _patch_generator()
+    _patch_storages()
+    tensors: Any = torch.Tensor
+    tensors.pin_memory = lambda self, device=None: self  # noqa: ARG005 - torch's signature
+    tensors.is_pinned = lambda self, device=None: False  # noqa: ARG005 - torch's signature
+    torch.serialization.register_package(
+        5,
+        lambda storage: f"{NAME}:0" if storage.device.type == NAME else None,
+        lambda storage, place: storage_of(storage) if place.startswith(NAME) else None,
+    )
+
+
+def _patch_generator() -> None:
+    library: Any = torch  # its classes cannot be replaced by their types
+    plain = library.Generator
+
+    def make(cls: Any, device: Any = "cpu") -> Any:
+        where = CPU if torch.device(device).type == NAME else device
+        return plain.__new__(cls, where)
+
+    library.Generator = type("Generator", (plain,), {"__new__": make})
+
+
+def _patch_storages() -> None:
+    storages: Any = torch.UntypedStorage
+    tensors: Any = torch.Tensor
+
+    def resize(storage: Any, size: int) -> Any:
+        storage._cpu.resize_(size)
+        return storage
+
+    for owner, name, ours in (
+        (storages, "cpu", lambda s: s._cpu.clone()),
+        (storages, "data_ptr", lambda s: s._cpu.data_ptr()),
+        (storages, "nbytes", lambda s: bytes_of(s._cpu)),
+        (storages, "size", lambda s: bytes_of(s._cpu)),
+        (storages, "resize_", resize),
+        (storages, "_write_file", lambda s, *rest: s._cpu._write_file(*rest)),
+        (tensors, "data_ptr", lambda t: unwrap(t).data_ptr()),
+        (tensors, "record_stream", lambda _t, _s: None),
+    ):
+        _for_npu(owner, name, ours)
+
+
+def _for_npu(owner: Any, name: str, ours: Any) -> None:
+    """Replace a method for objects on the device; all others keep the original."""
+    before = getattr(owner, name)
+
+    def either(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (ours if self.device.type == NAME else before)(self, *args, **kwargs)
+
+    setattr(owner, name, either)

@@ -21,7 +21,7 @@ from karez.server.api.app import create_app
 from karez.server.clock import SteadyClock
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
-from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.cloud import CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
@@ -39,7 +39,7 @@ def main() -> None:
         store = SqlStore(f"sqlite:///{folder / 'k.db'}")
         clock = SteadyClock()
         asked = Scheduler(store, clock)
-        cloud = Cloud(
+        deps = CloudDeps(
             store=store,
             blobs=FsspecBlobs(str(folder / "b")),
             clock=clock,
@@ -47,7 +47,7 @@ def main() -> None:
             settings=Settings(),
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
-            places=PoolService(store=store, clock=clock, scheduler=asked, wake=lambda: None),
+            pool=PoolService(store=store, clock=clock, scheduler=asked, wake=lambda: None),
             recovery=RecoveryService(
                 store=store,
                 clock=clock,
@@ -56,7 +56,8 @@ def main() -> None:
                 reported=lambda: None,
             ),
         )
-        headers = {"authorization": f"Bearer {first_start(cloud)}"}
+        cloud = build_services(deps)
+        headers = {"authorization": f"Bearer {cloud.access.first_start()}"}
         app = create_app(cloud)
         app.state.loops_alive = lambda: True
         # full nodes: everything waits, which is the costly case

@@ -9,7 +9,8 @@ import pytest
 
 from karez.core.resources import MaintenanceWindow, NodeId, NodeState, ResourceRequest
 from karez.core.workloads import GangSpec, Job, JobSpec, State, Status, WorkloadId, WorkloadKind
-from karez.server.controllers.scheduler import LENT_S, RESIZE_S, Scheduler
+from karez.server.controllers.pending_decisions import LENT_S, RESIZE_S
+from karez.server.controllers.scheduler import Scheduler
 from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node

@@ -49,7 +49,11 @@ def public() -> dict[str, Any]:
 def _checker(role: Role) -> Callable[[Request], None]:
     def check(request: Request) -> None:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        who = cloud_of(request).principal(text.strip()) if scheme.lower() == "bearer" else None
+        who = (
+            cloud_of(request).permissions.principal(text.strip())
+            if scheme.lower() == "bearer"
+            else None
+        )
         if who is None:
             raise NotSignedIn
         request.state.principal = who

@@ -20,7 +20,7 @@ def report_fault(report: FaultReport, cloud: CloudDep, who: Who) -> FaultReport:
     there until it has rested and is well again.
     """
     if who.role != Role.MONITOR:
-        cloud.need_everywhere(who)  # a project's admin does not decide on nodes
+        cloud.permissions.require_everywhere(who)  # a project's admin does not decide on nodes
     return cloud.recovery.report(report)
 
 

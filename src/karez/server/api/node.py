@@ -12,6 +12,7 @@ from karez.core.routing import Table
 from karez.core.usage import Call
 from karez.server.api.artifacts import receive_blob, send_blob
 from karez.server.api.authorization import CloudDep, allow
+from karez.server.services.gateway_table import build_gateway_table
 
 router = APIRouter(tags=["internal"])
 
@@ -38,7 +39,7 @@ async def node_put_blob(digest: str, request: Request, cloud: CloudDep) -> FileE
 @router.get("/gateway/table", **allow(Role.GATEWAY))
 def gateway_table(cloud: CloudDep) -> Table:
     """The keys and replicas that the gateway routes by."""
-    return cloud.gateway_table()
+    return build_gateway_table(cloud.store)
 
 
 @router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))

@@ -8,7 +8,8 @@ import uvicorn
 from karez.core.api_models import JoinConfig
 from karez.core.settings import Settings
 from karez.server.api.app import create_app
-from karez.server.wiring import Home, build_cloud
+from karez.server.home import Home
+from karez.server.wiring import build_cloud
 
 
 def _heard(_number: int, _frame: object) -> None:

@@ -15,7 +15,7 @@ from karez.core.codec import from_text, to_json, to_text
 from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
-from karez.server.wiring import Home
+from karez.server.home import Home
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private

@@ -22,7 +22,8 @@ import psutil
 from karez.core.environment import of_setting
 from karez.core.errors import KarezError, MissingPart, PortTaken, StartFailed, StorageFull
 from karez.core.settings import Settings
-from karez.server.wiring import Home, node_name, ray_env
+from karez.server.home import Home
+from karez.server.wiring import node_name, ray_env
 from karez.vault.keys import read_or_make, write_private
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

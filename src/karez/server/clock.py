@@ -8,8 +8,8 @@ from typing_extensions import override
 from karez.core.ports import Clock
 
 SLEW = 0.1
-"""Largest correction, as a share of elapsed time. A step of the system clock by an hour is corrected
-over ten hours; until then every timeout is true to within a tenth."""
+"""Largest correction, as a share of elapsed time. A step of the system clock by an hour is
+corrected over ten hours; until then every timeout is true to within a tenth."""
 
 
 def slew(shown: float, elapsed_s: float, wall: float) -> float:

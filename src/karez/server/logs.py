@@ -81,3 +81,6 @@ class DecisionLogFile:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(fd, "ab") as file:
                 file.write(data)
+
+    def _is_full(self) -> bool:
+        return self._path.exists() and self._path.stat().st_size > DECISION_LOG_BYTES

@@ -195,7 +195,8 @@ def _preload() -> str:
 def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
     # Ray reads these when it is imported
     os.environ.update(ray_env(settings, home))  # noqa: TID251 - Ray's only way in
-    from karez.drivers.ray_fabric import RayEdge, RayFabric  # noqa: PLC0415 - Ray takes 0.3 s
+    from karez.drivers.ray_fabric import RayFabric  # noqa: PLC0415 - Ray takes 0.3 s
+    from karez.drivers.ray_stewards import RayEdge  # noqa: PLC0415 - comes with Ray
     from karez.drivers.steward.config import StewardConfig  # noqa: PLC0415 - comes with Ray
     from karez.drivers.steward.staging import BlobSource  # noqa: PLC0415 - comes with Ray
 

@@ -73,7 +73,7 @@ class DeltaBuilder:
     def _withdrawn(
         self, started: AbstractSet[WorkloadId], preempted: AbstractSet[WorkloadId]
     ) -> tuple[WorkloadId, ...]:
-        """Workloads in the engine's queue that should not be there, or not as the engine has them."""
+        """Workloads to take out of the engine's queue: gone, started, or changed."""
         view = self.view
         return tuple(
             ident

@@ -1,4 +1,4 @@
-"""Carries out scheduling decisions on the store: preempt, resize, and start once devices are free."""
+"""Carries out scheduling decisions: preempt, resize, and start once devices are free."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -31,9 +31,9 @@ from karez.server.controllers.workload_cache import WorkloadCache
 
 LIVE_POLICY = SchedulingPolicy(preempts=True, fair=True, defragments=True, elastic=True)
 PAUSE_S = 5.0
-"""Seconds between two passes of the engine while the cluster does not change: only time matters."""
+"""Seconds between two passes of the engine while the cluster does not change."""
 RESET_AFTER_STEPS = 50_000
-"""Passes after which the decision log starts over from the whole state, so that its file can too."""
+"""Passes after which the decision log states the whole cluster, so that its file can rotate."""
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class Scheduler:
         return bool(view.queued) or view.has_elastic() or closes
 
     def _delta(self, view: StoreView, now: float) -> ClusterDelta:
-        """What has changed since the last pass, or everything for an engine that has nothing yet."""
+        """Changes since the last pass; the whole state for an engine that has none yet."""
         nodes = tuple(replace(node, seen_at=0.0) for node in self.store.pool.nodes())
         projects = tuple(self.store.access.projects())
         (nodes_before, projects_before), self._inventory = self._inventory, (nodes, projects)

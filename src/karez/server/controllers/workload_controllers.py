@@ -1,4 +1,4 @@
-"""Runs one controller, on a thread of its own, for each active workload that control has claimed."""
+"""Runs one controller, on its own thread, for each active workload that control has claimed."""
 
 import threading
 from collections.abc import Callable

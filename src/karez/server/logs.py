@@ -72,11 +72,7 @@ class DecisionLogFile:
         data = f"{line}\n".encode()
         with contextlib.suppress(OSError):
             states_all = line.startswith("{") and '"fresh":true' in line
-            if (
-                states_all
-                and self._path.exists()
-                and self._path.stat().st_size > DECISION_LOG_BYTES
-            ):
+            if states_all and self._is_full():
                 self._path.replace(self._path.with_suffix(".log.1"))
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(fd, "ab") as file:

@@ -26,7 +26,7 @@ from karez.server.services.cloud import Cloud, CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
-from karez.serving.replica_controller import ServingDeps
+from karez.serving.replica_processes import ServingDeps
 from karez.store.sql import SqlStore
 from karez.training.controller.status_writer import ControllerDeps
 from karez.vault.keys import Pepper, read_or_make, write_private, write_public

@@ -7,7 +7,7 @@ from karez.core.ports import Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores import Store
 from karez.server.controllers.node_eviction import NodeEviction
-from karez.serving.replica_controller import ServingDeps
+from karez.serving.replica_processes import ServingDeps
 from karez.training.controller.status_writer import ControllerDeps
 
 

@@ -25,7 +25,7 @@ class SecretText:
 
 @router.get("/whoami", **allow(Role.VIEWER))
 def whoami(who: Who) -> Principal:
-    """Whose key this is."""
+    """The principal of the key that was sent."""
     return who
 
 

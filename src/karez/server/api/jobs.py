@@ -59,7 +59,7 @@ def show_job(job: str, cloud: CloudDep, who: Who) -> Job:
 
 @router.post("/{job}/cancel", **allow(Role.MEMBER))
 def cancel_job(job: str, cloud: CloudDep, who: Who) -> Job:
-    """Ask for a job's end. One that has ended stays as it is."""
+    """Request a job's end. A job that has ended is unchanged."""
     return cloud.jobs.cancel(who, job)
 
 
@@ -77,7 +77,7 @@ def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
 
 @router.get("/{job}/goodput", **allow(Role.VIEWER))
 def job_goodput(job: str, cloud: CloudDep, who: Who) -> Goodput:
-    """How much of the job's time went into steps that count, and what recoveries cost."""
+    """The share of a job's time that went into steps that count, and the cost of recoveries."""
     return cloud.recovery.goodput(cloud.jobs.get(who, job))
 
 
@@ -92,7 +92,7 @@ def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]
 def inject_faults(
     job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
 ) -> list[InjectedFault]:
-    """Break a job on purpose, if it allows that; when each fault is caused, by control's clock."""
+    """Inject faults into a job that allows it; `at` is when each happens, by control's clock."""
     target = cloud.jobs.get(who, job)
     cloud.permissions.require(who, target.spec.project, Role.ADMIN)
     if any(spec.what in SHARED for spec in specs):

@@ -1,4 +1,4 @@
-"""What nodes and the gateway ask of control."""
+"""Routes that nodes and the gateway call."""
 
 from collections.abc import Sequence
 
@@ -20,8 +20,8 @@ router = APIRouter(tags=["internal"])
 @router.get("/node/join", **allow(Role.NODE))
 def join_config(request: Request) -> JoinConfig:
     """How a host with a node key joins the pool."""
-    paper: JoinConfig = request.app.state.join_paper
-    return paper
+    config: JoinConfig = request.app.state.join_config
+    return config
 
 
 @router.get("/node/blobs/{digest}", **allow(Role.NODE))
@@ -44,5 +44,5 @@ def gateway_table(cloud: CloudDep) -> Table:
 
 @router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))
 def record_calls(calls: Sequence[Call], cloud: CloudDep) -> None:
-    """Calls for the books; recording one twice is harmless."""
+    """Record calls for usage; recording a call twice is harmless."""
     cloud.store.usage.add_calls(calls)

@@ -22,7 +22,7 @@ def show_pool(cloud: CloudDep) -> Sequence[Node]:
 
 @router.get("/allocations", **allow(Role.VIEWER))
 def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
-    """What is held right now, by workload."""
+    """Current allocations, by workload."""
     return {str(ident): held for ident, held in cloud.store.workloads.allocations().items()}
 
 
@@ -34,7 +34,7 @@ def why_workload(workload: str, cloud: CloudDep, who: Who) -> Explanation:
 
 @router.post("/what-if", **allow(Role.ADMIN))
 def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> WhatIfResult:
-    """What would change, and for whom. Nothing is changed; an admin of all projects may ask."""
+    """Show what a hypothetical change would do; for an admin of all projects."""
     cloud.permissions.require_everywhere(who)
     return cloud.pool.what_if(question)
 
@@ -55,7 +55,7 @@ def uncordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
 
 @router.post("/nodes/{node}/drain", **allow(Role.ADMIN))
 def drain_node(node: str, cloud: CloudDep) -> dict[str, Any]:
-    """Place nothing new on a node, and have what lets itself be moved go elsewhere."""
+    """Place nothing new on a node, and move preemptible workloads elsewhere."""
     cloud.pool.set_node(node, NodeState.DRAINING)
     return {"node": node, "state": NodeState.DRAINING}
 
@@ -66,8 +66,8 @@ def plan_maintenance(
 ) -> list[MaintenanceWindow]:
     """Plan when a node is needed for something else; an empty list plans nothing.
 
-    Nothing is placed there that would not be over by then, unless it can be moved; what can be
-    moved is asked to leave shortly before.
+    Workloads that would not end by then are not placed there, unless they can be moved; those are
+    moved shortly before.
     """
     cloud.pool.plan_maintenance(node, windows)
     return windows
@@ -76,14 +76,14 @@ def plan_maintenance(
 @router.get("/marks", **old_name(Role.ADMIN))
 @router.get("/overrides", **allow(Role.ADMIN))
 def show_overrides(cloud: CloudDep) -> Mapping[str, NodeOverride]:
-    """What operators said of nodes, by node."""
+    """Overrides that operators have set, by node."""
     return {str(node): mark for node, mark in cloud.store.pool.overrides().items()}
 
 
 @router.put("/nodes/{node}/mark", **old_name(Role.ADMIN))
 @router.put("/nodes/{node}/override", **allow(Role.ADMIN))
 def override_node(node: str, mark: NodeOverride, cloud: CloudDep) -> NodeOverride:
-    """Say where a node stands, its labels, and which of its devices are not to be trusted."""
+    """Set a node's topology and labels, and the health of its devices."""
     cloud.pool.set_override(node, mark)
     return mark
 
@@ -99,6 +99,6 @@ def plan_defrag(cloud: CloudDep, who: Who) -> DefragResult:
 @router.post("/regroup", **old_name(Role.ADMIN))
 @router.post("/defragment", **allow(Role.ADMIN))
 def defragment(cloud: CloudDep, who: Who) -> DefragResult:
-    """Make these moves: each job stores a step, and goes on from there at its new places."""
+    """Make these moves: each job stores a step, and resumes from it on its new nodes."""
     cloud.permissions.require_everywhere(who)
     return cloud.pool.defragment(carry_out=True)

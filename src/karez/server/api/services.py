@@ -40,7 +40,7 @@ def show_service(service: str, cloud: CloudDep, who: Who) -> Service:
 
 @router.post("/{service}/stop", **allow(Role.MEMBER))
 def stop_service(service: str, cloud: CloudDep, who: Who) -> Service:
-    """Ask for a service's end."""
+    """Request a service's end."""
     return cloud.services.stop(who, service)
 
 

@@ -24,6 +24,6 @@ def show_usage(cloud: CloudDep, who: Who) -> Sequence[UsageRow]:
 def show_audit(
     cloud: CloudDep, who: Who, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
 ) -> Sequence[AuditRow]:
-    """Who changed what, newest first."""
+    """The audit log of changes, newest first."""
     cloud.permissions.require_everywhere(who)
     return cloud.store.usage.audit(limit=limit)

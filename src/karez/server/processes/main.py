@@ -1,4 +1,4 @@
-"""`karezd`: the programs of a cloud. Started by `karez up`; reads its settings from file and environment."""
+"""`karezd`: runs one program of a cloud, with settings from file and environment."""
 
 import json
 import os

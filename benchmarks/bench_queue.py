@@ -23,7 +23,7 @@ from karez.server.api.app import create_app
 from karez.server.clock import SteadyClock
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
-from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.cloud import CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
@@ -41,7 +41,7 @@ def main() -> None:
         store = SqlStore(f"sqlite:///{folder / 'k.db'}")
         clock = SteadyClock()
         api_scheduler = Scheduler(store, clock)
-        cloud = Cloud(
+        deps = CloudDeps(
             store=store,
             blobs=FsspecBlobs(str(folder / "b")),
             clock=clock,
@@ -49,9 +49,7 @@ def main() -> None:
             settings=Settings(),
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
-            places=PoolService(
-                store=store, clock=clock, scheduler=api_scheduler, wake=lambda: None
-            ),
+            pool=PoolService(store=store, clock=clock, scheduler=api_scheduler, wake=lambda: None),
             recovery=RecoveryService(
                 store=store,
                 clock=clock,
@@ -60,7 +58,8 @@ def main() -> None:
                 reported=lambda: None,
             ),
         )
-        headers = {"authorization": f"Bearer {first_start(cloud)}"}
+        cloud = build_services(deps)
+        headers = {"authorization": f"Bearer {cloud.access.first_start()}"}
         app = create_app(cloud)
         app.state.loops_alive = lambda: True
         # no worker fits: everything waits, which is the costly case

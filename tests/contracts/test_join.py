@@ -99,7 +99,7 @@ def test_a_job_spreads_over_a_host_that_joined_and_survives_its_loss(tmp_path: P
             for pid in listed.stdout.split():
                 status = Path(f"/proc/{pid}/cmdline")
                 lines.append(status.read_text() if status.exists() else "")
-            return "\n".join(line for line in lines if "nursery" in line)
+            return "\n".join(line for line in lines if "fork_server" in line)
 
         deadline = time.monotonic() + 60
         while ranks_there():

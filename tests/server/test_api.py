@@ -18,7 +18,7 @@ from karez.server.api.app import PREFIX, ROUTERS, create_app
 from karez.server.api.authorization import roles
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
-from karez.server.services.cloud import Cloud, first_start
+from karez.server.services.cloud import Cloud, CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
@@ -40,7 +40,7 @@ class Api:
     admin: str
 
     def key(self, role: Role, project: str = "default") -> str:
-        return self.cloud.new_key(KeySpec(name=role.value, project=project, role=role))[1]
+        return self.cloud.access.new_key(KeySpec(name=role.value, project=project, role=role))[1]
 
     def ask(
         self,
@@ -62,7 +62,7 @@ class Api:
 def api(tmp_path: Path) -> Iterator[Api]:
     store = SqlStore(f"sqlite:///{tmp_path / 'k.db'}")
     clock = FakeClock()
-    cloud = Cloud(
+    deps = CloudDeps(
         store=store,
         blobs=FsspecBlobs(str(tmp_path / "blobs")),
         clock=clock,
@@ -70,7 +70,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
         settings=Settings(),
         logs=FileLogs(tmp_path / "logs"),
         wake=lambda: None,
-        places=PoolService(
+        pool=PoolService(
             store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
         ),
         recovery=RecoveryService(
@@ -81,7 +81,8 @@ def api(tmp_path: Path) -> Iterator[Api]:
             reported=lambda: None,
         ),
     )
-    admin = first_start(cloud)
+    cloud = build_services(deps)
+    admin = cloud.access.first_start()
     app = create_app(cloud)
     app.state.loops_alive = lambda: True
     with TestClient(app) as http:
@@ -114,7 +115,7 @@ def test_nothing_is_answered_without_a_key_but_health(api: Api) -> None:
 
 
 def test_a_viewer_looks_and_a_member_acts_in_its_project_alone(api: Api) -> None:
-    api.cloud.add_project(Project(name="other"))
+    api.cloud.access.add_project(Project(name="other"))
     viewer, member = api.key(Role.VIEWER), api.key(Role.MEMBER)
     foreign = api.key(Role.MEMBER, "other")
     assert api.ask("POST", "/jobs", viewer, json=BATCH).status_code == 403
@@ -192,7 +193,7 @@ def test_sending_a_job_twice_queues_it_once(api: Api) -> None:
 
 
 def test_a_quota_that_can_never_be_met_is_refused_at_the_door(api: Api) -> None:
-    api.cloud.set_quota(Project(name="default", quota={DeviceKind.CPU: 1000}))
+    api.cloud.access.set_quota(Project(name="default", quota={DeviceKind.CPU: 1000}))
     answer = api.ask("POST", "/jobs", json={**BATCH, "gang": {"min": 2, "want": 2}})
     assert answer.status_code == 409
     assert "may hold 1 cpu; this asks for 2" in answer.json()["title"]
@@ -230,7 +231,7 @@ def test_secrets_go_in_and_never_come_out(api: Api) -> None:
     )
     assert api.ask("GET", "/projects/default/secrets").json() == ["token"]
     assert b"hush" not in api.cloud.store.access.secrets("default")["token"]
-    assert api.cloud.open_secrets("default", ["token"]) == {"token": "hush"}
+    assert api.cloud.secrets.open("default", ["token"]) == {"token": "hush"}
     assert api.ask("GET", "/projects/default/secrets", api.key(Role.VIEWER)).status_code == 403
 
 

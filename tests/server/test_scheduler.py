@@ -12,7 +12,8 @@ from karez.core.jobs import Job, JobSpec
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import State, Status, WorkloadId, WorkloadKind
-from karez.server.controllers.scheduler import LENT_S, RESIZE_S, Scheduler
+from karez.server.controllers.pending_decisions import LENT_S, RESIZE_S
+from karez.server.controllers.scheduler import Scheduler
 from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node

@@ -1,5 +1,5 @@
 """Real edges: Ray, devices, engines, blobs. Each passes the contract tests of its port.
 
-Chosen by server/wiring.py alone. A driver does what it is told and reports; it decides nothing,
+Chosen by server/wiring.py alone. A driver carries out calls and reports; it decides nothing,
 and it never talks to the store.
 """

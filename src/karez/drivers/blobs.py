@@ -8,15 +8,17 @@ from typing import BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from typing_extensions import override
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import BrokenArtifact, NotFound, StorageFull
+from karez.core.ports import Blobs
 
 _CHUNK = 1 << 20
 
 
-class FsspecBlobs:
-    """See core.ports.Blobs."""
+class FsspecBlobs(Blobs):
+    """Stores blobs in a folder or at an fsspec URL."""
 
     def __init__(self, url: str) -> None:
         """Open a folder path or an fsspec URL."""
@@ -24,41 +26,41 @@ class FsspecBlobs:
         self._is_local = isinstance(self._fs, LocalFileSystem)
         self._fs.makedirs(self._root, exist_ok=True)
 
+    @override
     def put(self, source: BinaryIO, *, expect: str = "") -> FileEntry:
-        """See Blobs."""
-        fresh = f"{self._root}/{secrets.token_hex(8)}.part"
+        partial_path = f"{self._root}/{secrets.token_hex(8)}.part"
         seen, size = hashlib.sha256(), 0
         try:
-            with self._fs.open(fresh, "wb") as file:
+            with self._fs.open(partial_path, "wb") as file:
                 while chunk := source.read(_CHUNK):
                     seen.update(chunk)
                     size += len(chunk)
                     file.write(chunk)
         except OSError as error:
-            self._drop(fresh)
+            self._drop(partial_path)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(path=self._root, wanted_bytes=size) from error
             raise
         digest = seen.hexdigest()
         if expect and digest != expect:
-            self._drop(fresh)
+            self._drop(partial_path)
             raise BrokenArtifact(name=expect, problem=f"its content has the digest {digest}")
         self._fs.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
-        self._fs.mv(fresh, self._path(digest))
+        self._fs.mv(partial_path, self._path(digest))
         return FileEntry(path="blob", sha256=digest, size_bytes=size)
 
+    @override
     def open(self, digest: str) -> BinaryIO:
-        """See Blobs."""
         if not self.has(digest):
             raise NotFound(noun="blob", name=digest)
         return cast("BinaryIO", self._fs.open(self._path(digest), "rb"))
 
+    @override
     def has(self, digest: str) -> bool:
-        """See Blobs."""
         return bool(self._fs.exists(self._path(digest)))
 
+    @override
     def local(self, digest: str) -> Path | None:
-        """See Blobs."""
         return Path(self._path(digest)) if self._is_local and self.has(digest) else None
 
     @property

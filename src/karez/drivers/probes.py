@@ -1,4 +1,4 @@
-"""What this host has: CPUs, memory, NVIDIA and Ascend devices, network cards, its disk."""
+"""Probes this host: CPUs, memory, NVIDIA and Ascend devices, network cards, the disk."""
 
 import os
 import re
@@ -17,17 +17,17 @@ LIMITS = {
     "npu": "only the granted devices are visible",
     "gpu": "only the granted devices are visible",
     "cpu": "processes run on the granted cores only",
-    "memory": "looked at every second; what takes more than it was granted is ended",
-    "storage": "looked at every second; what writes more than it was granted is ended",
+    "memory": "checked every second; a process that takes more than it was granted is ended",
+    "storage": "checked every second; a process that writes more than it was granted is ended",
     "dpu": "not enforced: a share of a card's bandwidth is counted, not held back",
 }
 """How grants are enforced on a node, or not; see karez.drivers.steward.resource_limits."""
 
 
 def probe_node(node: NodeId, address: str, *, cpus: int = 0, folder: str = "") -> Node:
-    """This host as a node. `cpus` limits how many CPUs it offers; 0 is all.
+    """Probe this host as a node. `cpus` limits how many CPUs it offers; 0 is all.
 
-    `folder` is where its work lies: the disk below it is what the node offers as storage.
+    `folder` is the work folder: its disk is what the node offers as storage.
     """
     disks = disk_devices(folder) if folder else ()
     devices = [
@@ -100,7 +100,7 @@ def ascend_devices() -> Sequence[Device]:
 
 
 def davinci_devices(dev: Path = Path("/dev")) -> Sequence[Device]:
-    """Ascend NPUs by their device files, where the tool is absent: their number is all we know.
+    """Ascend NPUs by their device files, where the tool is absent: only their number is known.
 
     Source: the driver makes /dev/davinci0, /dev/davinci1, ... beside /dev/davinci_manager.
     """
@@ -116,7 +116,7 @@ _NPU_CHIP = re.compile(r"^\|\s*\d+\s*(?:\d+\s*)?\|\s*[0-9A-Fa-f]{4}:[0-9A-Fa-f:.
 
 
 def parse_npu_smi(text: str) -> Sequence[Device]:
-    """The table of `npu-smi info`: a line with NPU, name and health, then one per chip.
+    """Parse the table of `npu-smi info`: a line with NPU, name and health, then one per chip.
 
     Memory is the last `used / total` pair of the chip's line, in MiB. Source: the column heads
     that `npu-smi info` prints.
@@ -149,21 +149,21 @@ def network_devices(sys: Path = Path("/sys")) -> Sequence[Device]:
 
     The model says whether it is a DPU, where its PCI ids are known, and its speed.
     """
-    found: list[Device] = []
+    cards: list[Device] = []
     for interface in sorted((sys / "class" / "net").glob("*")):
         card = interface / "device"
         if not card.exists():
             continue  # virtual: the loopback, a bridge, a tunnel
         up = _read(interface / "operstate") in ("up", "unknown")
-        found.append(
+        cards.append(
             Device(
                 kind=DeviceKind.DPU,
-                index=len(found),
+                index=len(cards),
                 model=_card_model(card, _read(interface / "speed")),
                 health=Health.HEALTHY if up else Health.SEPARATED,
             )
         )
-    return found
+    return cards
 
 
 _CARDS = {
@@ -192,9 +192,9 @@ KEPT_FREE = 0.05
 
 @cache
 def disk_devices(folder: str, sys: Path = Path("/sys")) -> Sequence[Device]:
-    """The disk below a folder: what was free on it when first asked, less a reserve.
+    """The disk below a folder: its free space at the first call, less a reserve.
 
-    Asked once: what jobs write must not look as if the disk had shrunk.
+    Cached: files that jobs write must not make the disk appear smaller.
     """
     try:
         usage, number = shutil.disk_usage(folder), os.stat(folder).st_dev
@@ -216,7 +216,7 @@ def disk_devices(folder: str, sys: Path = Path("/sys")) -> Sequence[Device]:
 
 
 def _read(path: Path) -> str:
-    """The text of a small file of the kernel; empty where there is none or it will not say."""
+    """The text of a small file of the kernel; empty if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

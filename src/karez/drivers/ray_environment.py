@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def ray_environment(token_file: Path, *, loopback: bool = True) -> dict[str, str]:
-    """What every Ray process of a cloud must have in its environment.
+    """Build the environment that every Ray process of a cloud must have.
 
     Health checks: 1 s period, 3 s limit, 4 misses; a cut-off node ends itself after about 13 s.
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 is what keeps Ray's listeners on loopback on Linux.

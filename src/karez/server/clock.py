@@ -1,33 +1,37 @@
-"""The one real clock: the time of day, but never in leaps."""
+"""The real clock: the time of day, slewed and never stepped."""
 
 import threading
 import time
 
+from typing_extensions import override
+
+from karez.core.ports import Clock
+
 SLEW = 0.1
-"""Share of the time gone by that a correction may take. A step of the system clock by an hour is
-made good over ten, and until then every timeout is true to within a tenth."""
+"""Largest correction, as a share of elapsed time. A step of the system clock by an hour is
+corrected over ten hours; until then every timeout is true to within a tenth."""
 
 
 def slew(shown: float, elapsed_s: float, wall: float) -> float:
-    """What to show `elapsed_s` after `shown`, while the time of day says `wall`."""
+    """The time to show `elapsed_s` after `shown`, while the time of day is `wall`."""
     ahead = shown + elapsed_s
     limit_s = SLEW * elapsed_s
     return ahead + max(-limit_s, min(limit_s, wall - ahead))
 
 
-class SteadyClock:
-    """See core.ports.Clock. A host that steps its clock, or was asleep, ends no lease by it."""
+class SteadyClock(Clock):
+    """A clock that ends no lease because its host stepped its clock or was asleep."""
 
     def __init__(self) -> None:
-        """Start with the time of day."""
+        """Start at the time of day."""
         self._lock = threading.Lock()
-        self._looked_at = time.monotonic()  # noqa: TID251 - the one real clock
-        self._shown = time.time()  # noqa: TID251 - as above
+        self._read_at = time.monotonic()  # noqa: TID251 - the one real clock
+        self._shown = time.time()  # noqa: TID251 - the one real clock
 
+    @override
     def now(self) -> float:
-        """UTC epoch seconds."""
         with self._lock:
-            at, wall = time.monotonic(), time.time()  # noqa: TID251 - as above
-            self._shown = slew(self._shown, at - self._looked_at, wall)
-            self._looked_at = at
+            at, wall = time.monotonic(), time.time()  # noqa: TID251 - the one real clock
+            self._shown = slew(self._shown, at - self._read_at, wall)
+            self._read_at = at
             return self._shown

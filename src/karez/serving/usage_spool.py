@@ -1,4 +1,4 @@
-"""Calls on their way to the books: on disk until control has them, so none is lost or doubled."""
+"""Usage spool: calls stay on disk until control has recorded them, so none is lost or doubled."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ class UsageSpool:
     """An append-only file of calls. One process writes it."""
 
     def __init__(self, path: Path) -> None:
-        """Open it; calls that an earlier run could not deliver are still in it."""
+        """Open a spool; calls that an earlier process could not deliver are still in it."""
         self._path = path
         self._sending = path.with_suffix(".sending")
         self._file = self._open()
 
     def add(self, call: Call) -> None:
-        """Note a call. It is in the kernel's hands when this returns."""
+        """Append a call. The kernel has it when this returns."""
         self._file.write(to_text(call) + "\n")
         self._file.flush()
 
     def take(self) -> Sequence[Call]:
-        """The calls to deliver. The same ones come again until `done`."""
+        """Read the calls to deliver; the same calls are returned until `done`."""
         if not self._sending.exists():
             if self._path.stat().st_size == 0:
                 return ()
@@ -40,11 +40,11 @@ class UsageSpool:
         return calls
 
     def done(self) -> None:
-        """What `take` gave has been delivered."""
+        """Delete the calls that the last `take` returned: they have been delivered."""
         self._sending.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file; what is in it stays."""
+        """Close the file; its calls stay on disk."""
         self._file.close()
 
     def _open(self) -> TextIO:

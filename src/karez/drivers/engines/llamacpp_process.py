@@ -1,4 +1,4 @@
-"""The llama.cpp server as a process of its own: it tells the steward where it listens."""
+"""The llama.cpp server as a process of its own, which reports its URL to the node agent."""
 
 import os
 import signal

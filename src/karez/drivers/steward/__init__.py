@@ -1,5 +1,6 @@
-"""The agent of one node and the processes it consists of.
+"""The node agent, called the steward, and the processes it consists of.
 
-nursery bears processes warm, keeper holds training state in memory, files lays out inputs and
-gathers outputs. It passes messages on and never reads their meaning.
+The fork server starts processes with torch imported, the replica server holds training state in
+memory, staging copies inputs and collects outputs. The agent passes messages on and never reads
+them.
 """

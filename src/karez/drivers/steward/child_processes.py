@@ -1,5 +1,6 @@
-"""The steward's own children: nurseries, which bear all other processes, and the keeper."""
+"""The node agent's own children: fork servers, which start all others, and the replica server."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -14,19 +15,19 @@ from karez.drivers.steward.replica_server import dial
 from karez.transport import framing
 
 KEEP_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
-"""What processes inherit of the agent's environment; above all not Ray's token."""
+"""Variables that processes inherit from the agent; Ray's token is not among them."""
 
 
 class ForkServerClient:
-    """A nursery and the line to it."""
+    """A fork server and the connection to it."""
 
     def __init__(
-        self, log: Path, preload: str, hear: Callable[[Mapping[str, Any] | None], None]
+        self, log: Path, preload: str, on_report: Callable[[Mapping[str, Any] | None], None]
     ) -> None:
-        """Start it. `hear` gets each report, and None once it has ended."""
-        self._hear = hear
+        """Start a fork server. `on_report` gets each report, and None once the server has ended."""
+        self._on_report = on_report
         self._lock = threading.Lock()
-        self._line, theirs = socket.socketpair()
+        self._connection, theirs = socket.socketpair()
         command = [sys.executable, "-m", "karez.drivers.steward.fork_server", str(theirs.fileno())]
         if preload:
             command.append(preload)
@@ -47,54 +48,58 @@ class ForkServerClient:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, request: Mapping[str, Any]) -> None:
-        """Send a request. Raises OSError if the nursery has ended."""
+        """Send a request. Raises OSError if the fork server has ended."""
         with self._lock:
-            framing.send(self._line, request)
+            framing.send(self._connection, request)
 
     def stop(self) -> None:
-        """Hang up: it kills what it bore and ends."""
-        self._line.shutdown(socket.SHUT_RDWR)
+        """Close the connection: the server kills its children and ends."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self._connection.shutdown(socket.SHUT_RDWR)
         _wait(self._process)
 
     def _listen(self) -> None:
         try:
             while True:
-                report, _ = framing.receive(self._line)
-                self._hear(report)
+                report, _ = framing.receive(self._connection)
+                self._on_report(report)
         except (EOFError, OSError):
-            self._hear(None)
+            self._connection.close()
+            self._on_report(None)
 
 
 class ReplicaServerProcess:
-    """This node's keeper. One that ends is started anew at its port; ranks send again."""
+    """This node's replica server, restarted at the same port whenever it ends; ranks send again."""
 
     def __init__(self, address: str, token: str, memory: Path) -> None:
-        """Start it at a port of its own choice."""
+        """Start a replica server at a port of its own choice."""
         self._address, self._token, self._memory = address, token, memory
-        self._is_over = threading.Event()
+        self._is_stopped = threading.Event()
         self.port = 0
         self._process = self._start()
-        threading.Thread(target=self._keep, daemon=True).start()
+        threading.Thread(target=self._restart, daemon=True).start()
 
     def kill(self) -> None:
-        """End it as a fault would."""
+        """Kill the server, as a fault would."""
         self._process.kill()
 
     def drop(self, job: str) -> None:
-        """Have it forget what it keeps of a job."""
+        """Have the server drop the replicas of a job."""
         try:
             with dial(f"{self._address}:{self.port}", self._token) as peer:
                 framing.send(peer, {"op": "drop", "job": job, "rank": 0})
                 framing.receive(peer)
         except (OSError, EOFError):
-            return  # a keeper that has gone holds nothing
+            return  # a server that has ended holds nothing
 
     def stop(self) -> None:
-        """Hang up: it ends."""
-        self._is_over.set()
+        """Close the server's standard input, on which it ends."""
+        self._is_stopped.set()
         if self._process.stdin:
             self._process.stdin.close()
         _wait(self._process)
+        if self._process.stdout:
+            self._process.stdout.close()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(  # noqa: S603 - our own program
@@ -111,25 +116,25 @@ class ReplicaServerProcess:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        line = process.stdout.readline() if process.stdout else b""
-        self.port = int(line or self.port)
+        printed = process.stdout.readline() if process.stdout else b""
+        self.port = int(printed or self.port)
         return process
 
-    def _keep(self) -> None:
+    def _restart(self) -> None:
         while True:
             self._process.wait()
-            if self._is_over.wait(0.01):
+            if self._is_stopped.wait(0.01):
                 return
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
                     stream.close()
             self._process = self._start()
-            if self._is_over.is_set():
+            if self._is_stopped.is_set():
                 self._process.kill()
 
 
 def inherited() -> dict[str, str]:
-    """The part of this process's environment that others may have."""
+    """The part of this process's environment that its children inherit."""
     kept = {k: os.environ[k] for k in KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
     own = str(Path(sys.executable).parent)  # `python` in a command is the node's, torch and all
     return {**kept, "PATH": os.pathsep.join(filter(None, (own, kept.get("PATH"))))}

@@ -1,4 +1,4 @@
-"""What a steward is told when it starts."""
+"""Configuration of a node agent."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from karez.drivers.steward.staging import BlobSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StewardConfig:
-    """What a steward needs to know."""
+    """Configuration with which a steward starts."""
 
     node: str
     address: str
@@ -29,7 +29,7 @@ class StewardConfig:
         return hashlib.sha256(f"{self.home}|{self.node}".encode()).hexdigest()[:12]
 
     def environment(self) -> dict[str, str]:
-        """What every process of the node finds in its environment."""
+        """Environment variables of every process of the node."""
         return {
             environment.NODE: self.node,
             environment.ADDRESS: self.address,

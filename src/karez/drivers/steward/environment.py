@@ -1,4 +1,4 @@
-"""What a process finds in its environment: its place, its folders, its devices."""
+"""Environment of a process: its identity, its folders, its devices."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from karez.core.processes import ProcessSpec
 
 
 def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
-    """The part that follows from what is to be started; what the spec says itself comes last."""
+    """Variables that follow from a process's spec; the spec's own variables override them."""
     return {
         environment.KEY_NAME: spec.key,
         environment.JOB: spec.workload,
@@ -24,7 +24,7 @@ def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
 
 
 def cores_of(grant: Grant | None) -> list[int]:
-    """The cores that a process is held to; none: all."""
+    """The cores that a process is pinned to; empty means all."""
     if grant is None:
         return []
     held = grant.devices if grant.kind == "cpu" else grant.cores
@@ -32,7 +32,7 @@ def cores_of(grant: Grant | None) -> list[int]:
 
 
 def _visible(spec: ProcessSpec) -> dict[str, str]:
-    """What limits a process to its accelerators. Empty text, not absent, hides them all."""
+    """Variables that limit a process to its accelerators. Empty, not absent, hides them all."""
     indices = "" if spec.grant is None else ",".join(str(i) for i in spec.grant.indices)
     kind = "" if spec.grant is None else spec.grant.kind.value
     return {

@@ -35,23 +35,23 @@ def main() -> None:
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal
-    nursery = _ForkServer(steward, (wake_read, wake_write))
+    server = _ForkServer(steward, (wake_read, wake_write))
     framing.send(steward, {"event": "ready"})
     while True:
         readable, _, _ = select.select([steward.fileno(), wake_read], [], [])
         if wake_read in readable:
             os.read(wake_read, 4096)
-            nursery.reap()
+            server.reap()
         if steward.fileno() in readable:
             try:
                 request, _ = framing.receive(steward)
             except (EOFError, OSError):
-                nursery.end()
-            nursery.serve(request)
+                server.end()
+            server.serve(request)
 
 
 class _ForkServer:
-    """The children, by key."""
+    """Forks children on request, and knows their keys."""
 
     def __init__(self, steward: socket.socket, pipe: tuple[int, int]) -> None:
         self.steward = steward
@@ -103,14 +103,14 @@ class _ForkServer:
                 os.close(fd)
             _open_streams(request["log"])
             os.environ.clear()  # noqa: TID251 - this process becomes what the request says
-            os.environ.update(request["env"])  # noqa: TID251 - as above
+            os.environ.update(request["env"])  # noqa: TID251 - its own environment
             os.chdir(request["cwd"])
             if request["cpus"]:
                 os.sched_setaffinity(0, request["cpus"])
             code = _run(request["command"], warm=request["warm"])
         except SystemExit as leaving:
             code = _code_of(leaving)
-        except BaseException:  # noqa: BLE001 - the child must not return into the nursery's loop
+        except BaseException:  # noqa: BLE001 - the child must not return into the fork server's loop
             traceback.print_exc()
             code = 1
         finally:

@@ -1,8 +1,8 @@
-"""A node's pulse: a byte ten times a second over a connection of its own.
+"""Heartbeat of a node: a byte ten times a second over a connection of its own.
 
-Ray notices a silent node after 14 to 66 seconds by default; a gang cannot wait for that. Whoever
-has work on a node listens to its pulse: a closed connection says at once that the agent has ended,
-and silence says within a second or so that the host or its network has.
+Ray notices a silent node after 14 to 66 seconds by default; a gang cannot wait for that. Control
+listens to the heartbeat of each node that has work: a closed connection means that the agent has
+ended, and silence for about a second that the host or its network has failed.
 """
 
 import hmac
@@ -15,16 +15,16 @@ from karez.transport import framing
 
 BEAT_S = 0.1
 FACTOR = 5.0
-"""Silence counts from so many times the 99th percentile of the gaps before it on."""
-KNOWN = 20
-"""Gaps that make a limit of their own."""
+"""A gap counts as silence from this multiple of the 99th percentile of earlier gaps."""
+MIN_GAPS = 20
+"""Gaps that have to be measured before the limit adapts to them."""
 RESET_S = 0.01
 DIAL_S = 0.5
-"""How long to try to reach a pulse that broke off."""
+"""Seconds to try to reconnect to a heartbeat that broke off."""
 
 
 class HeartbeatServer:
-    """Beats for whoever knows the token."""
+    """Sends heartbeats to every client that shows the token."""
 
     def __init__(self, address: str, token: str) -> None:
         """Listen on a port of its own choice."""
@@ -34,7 +34,7 @@ class HeartbeatServer:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening for clients."""
         self._server.close()
 
     def _accept(self) -> None:
@@ -57,11 +57,11 @@ class HeartbeatServer:
                     peer.sendall(b".")
                     pause.wait(BEAT_S)
             except (OSError, EOFError, ValueError):
-                return  # nobody listens any more
+                return  # the client has gone
 
 
 class Heartbeat:
-    """Listens to one node's pulse, on a thread of its own, until closed."""
+    """Follows one node's heartbeat, on a thread of its own, until closed."""
 
     def __init__(self, address: str, token: str, limit_s: float) -> None:
         """Connect in the background."""
@@ -69,7 +69,7 @@ class Heartbeat:
         self._gaps: deque[float] = deque(maxlen=300)
         self._heard_at = _now()
         self._has_ended = False
-        self._is_over = threading.Event()
+        self._is_closed = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def is_lost(self) -> bool:
@@ -78,34 +78,34 @@ class Heartbeat:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the agent has ended, which is no matter of patience."""
+        """Whether the agent has ended: its port refused a connection."""
         return self._has_ended
 
     @property
     def limit_s(self) -> float:
-        """How long it may be silent: the limit given, or more where it was irregular before."""
-        if len(self._gaps) < KNOWN:
+        """Seconds of silence allowed: the given limit, or more where gaps were irregular."""
+        if len(self._gaps) < MIN_GAPS:
             return max(self._limit_s, DIAL_S * 2)
         ordered = sorted(self._gaps)
         return max(self._limit_s, FACTOR * ordered[int(0.99 * (len(ordered) - 1))])
 
     def close(self) -> None:
-        """Listen no more."""
-        self._is_over.set()
+        """Stop following the heartbeat."""
+        self._is_closed.set()
 
     def _listen(self) -> None:
-        while not self._is_over.is_set():
+        while not self._is_closed.is_set():
             try:
                 with self._dial() as stream:
                     self._follow(stream)
             except ConnectionRefusedError:
                 self._has_ended = True
             except ConnectionResetError:
-                self._is_over.wait(RESET_S)  # it is about to end: dialled again, it refuses
+                self._is_closed.wait(RESET_S)  # the agent is ending: the next connection is refused
             except OSError:
-                self._is_over.wait(BEAT_S)  # silence is what counts
+                self._is_closed.wait(BEAT_S)  # silence is what counts
             if self._has_ended:
-                self._is_over.wait(DIAL_S)  # it may come back
+                self._is_closed.wait(DIAL_S)  # it may come back
 
     def _dial(self) -> socket.socket:
         host, _, port = self._address.rpartition(":")
@@ -115,13 +115,13 @@ class Heartbeat:
 
     def _follow(self, stream: socket.socket) -> None:
         stream.settimeout(1.0)
-        while not self._is_over.is_set():
+        while not self._is_closed.is_set():
             try:
-                heard = stream.recv(64)
+                beat = stream.recv(64)
             except TimeoutError:
                 continue
-            if not heard:
-                return  # it broke off: dial again, and be refused if the agent has ended
+            if not beat:
+                return  # broken off: reconnect, and be refused if the agent has ended
             now = _now()
             self._gaps.append(now - self._heard_at)
             self._heard_at, self._has_ended = now, False

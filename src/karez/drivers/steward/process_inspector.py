@@ -1,4 +1,4 @@
-"""Looks at processes from outside, and breaks them on purpose."""
+"""Samples processes from outside, and injects faults into them."""
 
 import os
 import signal
@@ -14,34 +14,34 @@ from karez.core.processes import ProcessInfo, ProcessSample
 from karez.transport.rank_status import read_rank_status
 
 SLOW_S = 3.0
-"""How long a process is slowed down."""
+"""Seconds for which a process is slowed down."""
 TURN_S = 0.02
-"""Half a period of a slowed process: so long it runs, so long it is stopped."""
+"""Seconds that a slowed process runs, then is stopped, in turn."""
 
 
 def sample_process(info: ProcessInfo, slots: Path, *, stacks: bool) -> ProcessSample:
-    """One process as the kernel and its board have it; it need not answer."""
+    """Sample a process from the kernel and its status file; the process need not answer."""
     board = slots.with_suffix(".board")
-    posted = read_rank_status(board)
+    status = read_rank_status(board)
     try:
         process = psutil.Process(info.pid)
         state: str = process.status()
         times = process.cpu_times()
-        if stacks and posted is not None and state != psutil.STATUS_STOPPED:
+        if stacks and status is not None and state != psutil.STATUS_STOPPED:
             process.send_signal(signal.SIGUSR2)  # faulthandler writes them to its output
         cpu_s = times.user + times.system
     except psutil.Error:
         state, cpu_s = "gone", 0.0
-    if posted is None:
+    if status is None:
         return ProcessSample(key=info.key, state=state, cpu_s=cpu_s)
     return ProcessSample(
         key=info.key,
         state=state,
         cpu_s=cpu_s,
-        activity=posted.activity.name.lower(),
-        step=posted.step,
-        generation=posted.generation,
-        activity_s=time.monotonic() - posted.since,  # noqa: TID251 - the host's clock, as the board's
+        activity=status.activity.name.lower(),
+        step=status.step,
+        generation=status.generation,
+        activity_s=time.monotonic() - status.since,  # noqa: TID251 - the clock of the status file
     )
 
 

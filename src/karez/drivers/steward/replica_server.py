@@ -2,7 +2,7 @@
 
 Run as `python -m karez.drivers.steward.replica_server HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in
 its environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
-the peers' keepers, and marks it replicated. It never unpickles anything.
+the peers' replica servers, and marks it replicated. It never unpickles anything.
 """
 
 import hmac
@@ -26,22 +26,22 @@ MAX_KEPT_STEPS = 2
 class _Replica:
     body: bytes
     whole: bool
-    """Whether it is all of it."""
+    """Whether the body is a whole snapshot, not a part of one."""
     generation: int
-    """In which it was written: of two of one step, the later one counts."""
+    """Generation that wrote it: of two replicas of one step, the later generation counts."""
 
 
 class ReplicaServer:
-    """Snapshots by (job, rank) and step. Threads share it under one lock."""
+    """Holds snapshots by (job, rank) and step, under one lock."""
 
     def __init__(self, token: str, memory: Path) -> None:
-        """Nothing is held yet; `memory` is where this node's ranks have their own snapshots."""
+        """Start empty; `memory` is the folder of the snapshots of this node's ranks."""
         self._token = token
         self._memory = memory
         self._held: dict[tuple[str, int], dict[int, _Replica]] = {}
         """(job, rank) -> step -> what was sent."""
         self._epochs: dict[str, int] = {}
-        """The newest epoch that each job has written with: older ones are fenced off."""
+        """The newest epoch that each job has written with: older epochs are fenced off."""
         self._lock = threading.Lock()
 
     def serve(self, peer: socket.socket) -> None:
@@ -50,8 +50,8 @@ class ReplicaServer:
             try:
                 hello, _ = framing.receive(peer)
                 job = str(hello.get("job", ""))
-                known = token_of(self._token, job) if job else self._token
-                if not hmac.compare_digest(str(hello.get("token")), known):
+                expected = token_of(self._token, job) if job else self._token
+                if not hmac.compare_digest(str(hello.get("token")), expected):
                     return
                 peers: dict[str, socket.socket] = {}
                 while True:
@@ -61,12 +61,12 @@ class ReplicaServer:
                     answer, body = self.answer(request, blob, peers)
                     framing.send(peer, answer, body)
             except (EOFError, OSError, ValueError, KeyError):
-                return  # a peer that breaks off or talks nonsense is simply let go
+                return  # a broken connection or a malformed request ends the connection
 
     def answer(
         self, request: dict[str, Any], blob: bytes, peers: dict[str, socket.socket]
     ) -> tuple[dict[str, Any], bytes]:
-        """One request, one answer."""
+        """Answer one request: (answer, body)."""
         name = (str(request.get("job")), int(request.get("rank", 0)))
         match request["op"]:
             case "put":
@@ -90,7 +90,7 @@ class ReplicaServer:
                 return {"ok": False}, b""
 
     def _steps(self, name: tuple[str, int]) -> list[tuple[int, bool, int]]:
-        """(step, whether all of it, generation) of a rank: sent here, or left here by it."""
+        """(step, whether whole, generation) of a rank's replicas and of its own file here."""
         with self._lock:
             kept = self._held.get(name, {})
             found = {step: (step, one.whole, one.generation) for step, one in kept.items()}
@@ -102,7 +102,7 @@ class ReplicaServer:
         return sorted(found.values())
 
     def _body(self, name: tuple[str, int], step: int) -> bytes:
-        """A snapshot as it was sent, or as a rank left it that was moved to another node."""
+        """The bytes of a replica, or of the file left by a rank that moved to another node."""
         with self._lock:
             kept = self._held.get(name, {}).get(step)
         slots = self._slots(name)
@@ -114,7 +114,7 @@ class ReplicaServer:
         return snapshot.body
 
     def _forget(self, name: tuple[str, int]) -> dict[str, Any]:
-        """Forget one rank that its gang has given up, and the memory that it left here."""
+        """Drop the replicas and the snapshot file of a rank that its gang has given up."""
         with self._lock:
             self._held.pop(name, None)
         if (slots := self._slots(name)) is not None:
@@ -132,7 +132,7 @@ class ReplicaServer:
             return None
 
     def _put(self, name: tuple[str, int], request: dict[str, Any], blob: bytes) -> dict[str, Any]:
-        """Hold a snapshot, within what its job was granted here, if it was granted so much."""
+        """Store a replica, if its job stays within the memory granted here."""
         step, epoch = int(request["step"]), int(request.get("epoch", 0))
         limit = int(request.get("limit", 0))
         with self._lock:
@@ -160,7 +160,7 @@ class ReplicaServer:
         return {"ok": True}
 
     def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> dict[str, Any]:
-        """Send one of this node's snapshots to the peers' keepers, then mark it replicated."""
+        """Send one of this node's snapshots to the peers' servers, then mark it replicated."""
         slots = self._slots((str(request["job"]), int(request["rank"])))
         to = ""
         if slots is None:
@@ -192,12 +192,12 @@ class ReplicaServer:
 
 
 def token_of(secret: str, job: str) -> str:
-    """What the ranks of one job show: it opens nothing of other jobs."""
+    """The token of one job's ranks, which gives no access to other jobs."""
     return hmac.new(secret.encode(), job.encode(), "sha256").hexdigest()
 
 
 def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
-    """Connect to a keeper and say the token. Raises OSError."""
+    """Connect to a replica server and send the token. Raises OSError."""
     host, _, port = address.rpartition(":")
     peer = socket.create_connection((host, int(port)), timeout=timeout_s)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -208,14 +208,14 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
 def main() -> None:
     """Listen, print the port, serve until standard input closes."""
     token = os.environ[environment.KEEPER_TOKEN]  # noqa: TID251 - this process's own main
-    keeper = ReplicaServer(token, Path(sys.argv[3]))
+    replicas = ReplicaServer(token, Path(sys.argv[3]))
     server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 
     def accept() -> None:
         while True:
             peer, _ = server.accept()
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=keeper.serve, args=(peer,), daemon=True).start()
+            threading.Thread(target=replicas.serve, args=(peer,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     sys.stdout.write(f"{server.getsockname()[1]}\n")

@@ -1,6 +1,7 @@
-"""Holds processes to the memory and the storage they were granted.
+"""Measures the memory and storage of processes against their grants.
 
-No cgroup is needed, and no privilege: what is over its limit at a look is ended, with the reason.
+No cgroup and no privilege is needed: a process that exceeds its grant at a check is ended, with the
+reason.
 """
 
 import os
@@ -12,26 +13,26 @@ import psutil
 from karez.core.grants import Grant
 from karez.core.units import show_bytes
 
-LOOK_S = 1.0
-"""Seconds between two looks."""
+CHECK_S = 1.0
+"""Seconds between two checks."""
 OVER_CODE = 137
-"""Exit code of what was ended for taking too much: as of a process that was killed."""
+"""Exit code of a process that was ended for exceeding its grant: as of a killed process."""
 
 
 def over_limit(grant: Grant, pid: int, folder: Path) -> str:
-    """What a process and its children took beyond their grant, in words; empty if nothing."""
+    """What a process and its children use beyond their grant, as text; empty if nothing."""
     if grant.memory_bytes:
         used = memory_of(pid)
         if used > grant.memory_bytes:
-            return _say("memory", used, grant.memory_bytes)
+            return _message("memory", used, grant.memory_bytes)
     if grant.storage_bytes:
         used = storage_of(folder)
         if used > grant.storage_bytes:
-            return _say("storage", used, grant.storage_bytes)
+            return _message("storage", used, grant.storage_bytes)
     return ""
 
 
-def _say(what: str, used: int, granted: int) -> str:
+def _message(what: str, used: int, granted: int) -> str:
     return (
         f"took {show_bytes(used)} of {what} and was granted {show_bytes(granted)}; "
         f"ask for {what}={show_bytes(used * 5 // 4).replace(' ', '')}"
@@ -39,7 +40,7 @@ def _say(what: str, used: int, granted: int) -> str:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes that a process and its children have to themselves: shared pages are nobody's."""
+    """Bytes of memory that a process and its children do not share with others."""
     total = 0
     try:
         family = [psutil.Process(pid)]
@@ -55,7 +56,7 @@ def memory_of(pid: int) -> int:
 
 
 def storage_of(folder: Path) -> int:
-    """Bytes that the files below a folder take on the disk, inputs left out: these are shared."""
+    """Bytes on disk of the files below a folder; inputs, which are shared, are left out."""
     return sum(_sizes(folder, skip="inputs"))
 
 

@@ -1,4 +1,4 @@
-"""Where a node keeps what its processes read and write, and how blobs get there."""
+"""Staging: copies inputs of processes from the blob store to a node, and outputs back."""
 
 import errno
 import hashlib
@@ -19,14 +19,14 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobSource:
-    """How this node reaches the blob store: a folder it shares with control, or HTTP."""
+    """Access to the blob store: a folder shared with control, or HTTP."""
 
     folder: str = ""
     url: str = ""
     key: str = ""
 
     def fetch(self, digest: str, target: Path) -> None:
-        """Put a blob at `target`.
+        """Copy a blob to `target`.
 
         Raises:
             NotFound, BrokenArtifact, StorageFull, Unreachable.
@@ -38,16 +38,16 @@ class BlobSource:
             return
         if not self.url:
             raise NotFound(noun="blob", name=digest)
-        fresh = target.with_name(target.name + ".part")
-        with _room(target), fresh.open("wb") as file:
+        partial_file = target.with_name(target.name + ".part")
+        with _room(target), partial_file.open("wb") as file:
             seen = hashlib.sha256()
             for chunk in self._download(digest):
                 seen.update(chunk)
                 file.write(chunk)
         if seen.hexdigest() != digest:
-            fresh.unlink()
+            partial_file.unlink()
             raise BrokenArtifact(name=digest, problem="it arrived with other content")
-        fresh.replace(target)
+        partial_file.replace(target)
 
     def store(self, source: Path) -> FileEntry:
         """Put a file into the blob store. Raises as `fetch`."""
@@ -57,10 +57,10 @@ class BlobSource:
             place = Path(self.folder) / digest[:2] / digest
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                fresh = place.with_name(f"{digest}.{os.getpid()}.part")
+                partial_file = place.with_name(f"{digest}.{os.getpid()}.part")
                 with _room(place):
-                    shutil.copyfile(source, fresh)
-                    fresh.replace(place)
+                    shutil.copyfile(source, partial_file)
+                    partial_file.replace(place)
             return entry
         with source.open("rb") as file:
             self._upload(digest, size, file)
@@ -112,7 +112,7 @@ def digest_of(path: Path) -> tuple[str, int]:
 
 
 def lay_out(source: BlobSource, files: Iterable[FileEntry], folder: Path) -> None:
-    """Put an artifact's files into a folder; what is there already stays. Raises as `fetch`."""
+    """Copy an artifact's files into a folder; present files are kept. Raises as `fetch`."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in files:
         target = folder / entry.path
@@ -121,18 +121,18 @@ def lay_out(source: BlobSource, files: Iterable[FileEntry], folder: Path) -> Non
 
 
 def gather(source: BlobSource, folder: Path) -> list[tuple[str, FileEntry]]:
-    """Store everything under `folder`: its children are the outputs, by name."""
-    found: list[tuple[str, FileEntry]] = []
+    """Store all files under `folder`; each child of it is one output: (output name, file) pairs."""
+    outputs: list[tuple[str, FileEntry]] = []
     for child in sorted(folder.iterdir()) if folder.exists() else []:
         files = [child] if child.is_file() else sorted(p for p in child.rglob("*") if p.is_file())
         for file in files:
             path = file.name if child.is_file() else str(file.relative_to(child))
             entry = source.store(file)
             name = child.stem if child.is_file() else child.name
-            found.append(
+            outputs.append(
                 (name, FileEntry(path=path, sha256=entry.sha256, size_bytes=entry.size_bytes))
             )
-    return found
+    return outputs
 
 
 class _room:  # noqa: N801 - reads as a phrase where it is used

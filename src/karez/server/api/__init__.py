@@ -1,4 +1,4 @@
-"""Routes: parse, check the role, call one service method, return.
+"""Routes of the API: parse, check the role, call one service method, return.
 
-Every route names its role (server.api.guard); one without is refused at start-up.
+Every route names its role (server.api.authorization); one without is refused at start-up.
 """

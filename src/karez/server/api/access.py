@@ -25,30 +25,30 @@ class SecretText:
 
 @router.get("/whoami", **allow(Role.VIEWER))
 def whoami(who: Who) -> Principal:
-    """Whose key this is."""
+    """The principal of the key that was sent."""
     return who
 
 
 @router.get("/projects", **allow(Role.VIEWER))
 def list_projects(cloud: CloudDep, who: Who) -> Sequence[Project]:
     """The projects you may see."""
-    return [project for project in cloud.store.access.projects() if who.sees(project.name)]
+    return cloud.access.projects(who)
 
 
 @router.post("/projects", status_code=201, **allow(Role.ADMIN))
 def create_project(project: Project, cloud: CloudDep, who: Who) -> Project:
     """Make a project."""
-    cloud.need_everywhere(who)
-    return cloud.add_project(project)
+    cloud.permissions.require_everywhere(who)
+    return cloud.access.add_project(project)
 
 
 @router.put("/projects/{name}", **allow(Role.ADMIN))
 def set_quota(name: str, project: Project, cloud: CloudDep, who: Who) -> Project:
     """Set a project's quota."""
-    cloud.need_everywhere(who)
+    cloud.permissions.require_everywhere(who)
     if name != project.name:
         raise ValueError(f"the path says {name}, the body {project.name}")
-    return cloud.set_quota(project)
+    return cloud.access.set_quota(project)
 
 
 @router.get("/keys", **allow(Role.ADMIN))
@@ -63,37 +63,36 @@ def list_keys(cloud: CloudDep, who: Who) -> Sequence[KeyView]:
             created_at=key.created_at,
             revoked_at=key.revoked_at,
         )
-        for key in cloud.keys(who)
+        for key in cloud.access.keys(who)
     ]
 
 
 @router.post("/keys", status_code=201, **allow(Role.ADMIN))
 def create_key(spec: KeySpec, cloud: CloudDep, who: Who) -> NewKey:
     """Make a key; its text is shown this once."""
-    key, text = cloud.make_key(who, spec)
+    key, text = cloud.access.make_key(who, spec)
     return NewKey(id=key.id, key=text, name=key.name, project=key.project, role=key.role)
 
 
 @router.delete("/keys/{key}", status_code=204, **allow(Role.ADMIN))
 def revoke_key(key: str, cloud: CloudDep, who: Who) -> None:
     """Refuse a key from now on."""
-    cloud.revoke(who, key)
+    cloud.access.revoke(who, key)
 
 
 @router.get("/projects/{project}/secrets", **allow(Role.MEMBER))
 def list_secrets(project: str, cloud: CloudDep, who: Who) -> list[str]:
     """The names of a project's secrets, never their texts."""
-    cloud.need(who, project, Role.MEMBER)
-    return sorted(cloud.store.access.secrets(project))
+    return cloud.secrets.names(who, project)
 
 
 @router.put("/projects/{project}/secrets/{name}", status_code=204, **allow(Role.MEMBER))
 def put_secret(project: str, name: str, secret: SecretText, cloud: CloudDep, who: Who) -> None:
     """Keep a secret, sealed; jobs that name it find it in their environment."""
-    cloud.put_secret(who, project, name, secret.text)
+    cloud.secrets.put(who, project, name, secret.text)
 
 
 @router.delete("/projects/{project}/secrets/{name}", status_code=204, **allow(Role.MEMBER))
 def drop_secret(project: str, name: str, cloud: CloudDep, who: Who) -> None:
     """Forget a secret."""
-    cloud.drop_secret(who, project, name)
+    cloud.secrets.drop(who, project, name)

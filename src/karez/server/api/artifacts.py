@@ -33,7 +33,7 @@ def has_blob(digest: str, cloud: CloudDep) -> bool:
 @router.post("/artifacts", status_code=201, **allow(Role.MEMBER))
 def register_artifact(spec: ArtifactSpec, cloud: CloudDep, who: Who) -> Artifact:
     """Register files that were uploaded as one artifact."""
-    return cloud.register(who, spec)
+    return cloud.artifacts.register(who, spec)
 
 
 @router.get("/artifacts", **allow(Role.VIEWER))
@@ -41,19 +41,19 @@ def list_artifacts(
     cloud: CloudDep, who: Who, kind: Annotated[list[ArtifactKind] | None, Query()] = None
 ) -> Sequence[Artifact]:
     """The artifacts you may see, newest first."""
-    return cloud.artifacts(who, kind or [])
+    return cloud.artifacts.list(who, kind or [])
 
 
 @router.get("/artifacts/{artifact}", **allow(Role.VIEWER))
 def show_artifact(artifact: str, cloud: CloudDep, who: Who) -> Artifact:
     """One artifact, by id or by name (the newest of that name)."""
-    return cloud.artifact(who, artifact)
+    return cloud.artifacts.get(who, artifact)
 
 
 @router.get("/artifacts/{artifact}/files/{path:path}", **allow(Role.VIEWER))
 def artifact_file(artifact: str, path: str, cloud: CloudDep, who: Who) -> StreamingResponse:
     """The bytes of one of its files."""
-    for file in cloud.artifact(who, artifact).spec.files:
+    for file in cloud.artifacts.get(who, artifact).spec.files:
         if file.path == path:
             return send_blob(cloud, file.sha256)
     raise NotFound(noun="file", name=path)
@@ -62,7 +62,7 @@ def artifact_file(artifact: str, path: str, cloud: CloudDep, who: Who) -> Stream
 @router.delete("/artifacts/{artifact}", status_code=204, **allow(Role.MEMBER))
 def remove_artifact(artifact: str, cloud: CloudDep, who: Who) -> None:
     """Forget an artifact that nothing active uses."""
-    cloud.remove_artifact(who, artifact)
+    cloud.artifacts.remove(who, artifact)
 
 
 def send_blob(cloud: Cloud, digest: str) -> StreamingResponse:
@@ -80,7 +80,7 @@ def send_blob(cloud: Cloud, digest: str) -> StreamingResponse:
 async def receive_blob(request: Request, cloud: Cloud, digest: str) -> FileEntry:
     """The body of a request into the blob store, off the event loop."""
     stream = cast("BinaryIO", _Body(request))
-    return await anyio.to_thread.run_sync(cloud.put_blob, stream, digest)
+    return await anyio.to_thread.run_sync(cloud.artifacts.put_blob, stream, digest)
 
 
 class _Body:

@@ -1,4 +1,4 @@
-"""Who may call what: every route names its role; everything else is denied."""
+"""Authorization of routes: every route names its role; everything else is denied."""
 
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ def cloud_of(request: Request) -> Cloud:
 
 
 def principal_of(request: Request) -> Principal:
-    """Who signed the request, already checked against the route's role."""
+    """The principal of a request, already checked against the route's role."""
     who: Principal = request.state.principal
     return who
 
@@ -49,7 +49,11 @@ def public() -> dict[str, Any]:
 def _checker(role: Role) -> Callable[[Request], None]:
     def check(request: Request) -> None:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        who = cloud_of(request).principal(text.strip()) if scheme.lower() == "bearer" else None
+        who = (
+            cloud_of(request).permissions.principal(text.strip())
+            if scheme.lower() == "bearer"
+            else None
+        )
         if who is None:
             raise NotSignedIn
         request.state.principal = who
@@ -62,13 +66,13 @@ def _checker(role: Role) -> Callable[[Request], None]:
 
 def roles(routers: Iterable[APIRouter]) -> dict[str, str]:
     """`METHOD /path` -> the role it needs; `UNGUARDED` for a route that names none."""
-    found: dict[str, str] = {}
+    role_of: dict[str, str] = {}
     for router in routers:
         for route in router.routes:
-            assert isinstance(route, APIRoute), f"{route} is no guarded kind of route"
+            assert isinstance(route, APIRoute), f"{route} is an unsupported kind of route"
             role = str((route.openapi_extra or {}).get(_MARK, UNGUARDED))
             if role != PUBLIC and not route.dependencies:
                 role = UNGUARDED
             for method in route.methods or ():
-                found[f"{method} {route.path}"] = role
-    return found
+                role_of[f"{method} {route.path}"] = role
+    return role_of

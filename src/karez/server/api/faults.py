@@ -14,19 +14,19 @@ router = APIRouter(tags=["faults"])
 
 @router.post("/faults", status_code=201, **allow(Role.MONITOR))
 def report_fault(report: FaultReport, cloud: CloudDep, who: Who) -> FaultReport:
-    """Say what is wrong with a node or a device: any monitoring may, with a key of role monitor.
+    """Report a fault of a node or a device, with a key of role monitor.
 
     A fatal fault, or several in an hour, evict the node: jobs leave it, and nothing new is placed
     there until it has rested and is well again.
     """
     if who.role != Role.MONITOR:
-        cloud.need_everywhere(who)  # a project's admin does not decide on nodes
+        cloud.permissions.require_everywhere(who)  # a project's admin does not decide on nodes
     return cloud.recovery.report(report)
 
 
 @router.get("/faults", **allow(Role.ADMIN))
 def list_faults(cloud: CloudDep, since: float = 0.0, node: str = "") -> Sequence[FaultReport]:
-    """What was reported, and what this cloud found itself, oldest first."""
+    """Faults that were reported or that this cloud detected, oldest first."""
     return cloud.recovery.incidents(since, node)
 
 

@@ -38,7 +38,7 @@ def submit_job(
 
     Sending the same Idempotency-Key again gives the same job.
     """
-    return cloud.submit(who, spec, once=idempotency_key)
+    return cloud.jobs.submit(who, spec, idempotency_key=idempotency_key)
 
 
 @router.get("", **allow(Role.VIEWER))
@@ -49,43 +49,43 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
 ) -> Sequence[Job]:
     """The jobs you may see, newest first."""
-    return cloud.jobs(who, state or [], limit)
+    return cloud.jobs.list(who, state or [], limit)
 
 
 @router.get("/{job}", **allow(Role.VIEWER))
 def show_job(job: str, cloud: CloudDep, who: Who) -> Job:
     """One job, by id or by name (the newest of that name)."""
-    return cloud.job(who, job)
+    return cloud.jobs.get(who, job)
 
 
 @router.post("/{job}/cancel", **allow(Role.MEMBER))
 def cancel_job(job: str, cloud: CloudDep, who: Who) -> Job:
-    """Ask for a job's end. One that has ended stays as it is."""
-    return cloud.cancel(who, job)
+    """Request a job's end. A job that has ended is unchanged."""
+    return cloud.jobs.cancel(who, job)
 
 
 @router.get("/{job}/metrics", **allow(Role.VIEWER))
 def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequence[MetricRow]:
     """The loss of each rank at each step after `after`."""
-    return cloud.store.history.metrics(cloud.job(who, job).id, after=after)
+    return cloud.store.history.metrics(cloud.jobs.get(who, job).id, after=after)
 
 
 @router.get("/{job}/receipts", **allow(Role.VIEWER))
 def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
-    return cloud.recovery.receipts(cloud.job(who, job))
+    return cloud.recovery.receipts(cloud.jobs.get(who, job))
 
 
 @router.get("/{job}/goodput", **allow(Role.VIEWER))
 def job_goodput(job: str, cloud: CloudDep, who: Who) -> Goodput:
-    """How much of the job's time went into steps that count, and what recoveries cost."""
-    return cloud.recovery.goodput(cloud.job(who, job))
+    """The share of a job's time that went into steps that count, and the cost of recoveries."""
+    return cloud.recovery.goodput(cloud.jobs.get(who, job))
 
 
 @router.get("/{job}/transitions", **allow(Role.VIEWER))
 def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]:
     """The log of the job's recovery protocol, oldest first."""
-    return cloud.store.history.transitions(cloud.job(who, job).id)
+    return cloud.store.history.transitions(cloud.jobs.get(who, job).id)
 
 
 @router.post("/{job}/harm", **old_name(Role.ADMIN))
@@ -93,18 +93,18 @@ def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]
 def inject_faults(
     job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
 ) -> list[InjectedFault]:
-    """Break a job on purpose, if it allows that; when each fault is caused, by control's clock."""
-    found = cloud.job(who, job)
-    cloud.need(who, found.spec.project, Role.ADMIN)
+    """Inject faults into a job that allows it; `at` is when each happens, by control's clock."""
+    target = cloud.jobs.get(who, job)
+    cloud.permissions.require(who, target.spec.project, Role.ADMIN)
     if any(spec.what in SHARED for spec in specs):
-        cloud.need_everywhere(who)  # others have work there too
-    return cloud.recovery.inject(found, specs)
+        cloud.permissions.require_everywhere(who)  # others have work there too
+    return cloud.recovery.inject(target, specs)
 
 
 @router.get("/{job}/logs", **allow(Role.VIEWER))
 def job_logs(job: str, cloud: CloudDep, who: Who) -> list[str]:
     """The names of a job's log files."""
-    return cloud.logs.names(cloud.job(who, job).id)
+    return cloud.logs.names(cloud.jobs.get(who, job).id)
 
 
 @router.get("/{job}/logs/{name}", **allow(Role.VIEWER))
@@ -117,4 +117,4 @@ def job_log(
     limit: Annotated[int, Query(ge=1, le=4 << 20)] = 1 << 20,
 ) -> LogPiece:
     """A piece of one log file."""
-    return cloud.logs.read(cloud.job(who, job).id, name, offset, limit)
+    return cloud.logs.read(cloud.jobs.get(who, job).id, name, offset, limit)

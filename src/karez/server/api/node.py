@@ -1,4 +1,4 @@
-"""What nodes and the gateway ask of control."""
+"""Routes that nodes and the gateway call."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from karez.core.routing import Table
 from karez.core.usage import Call
 from karez.server.api.artifacts import receive_blob, send_blob
 from karez.server.api.authorization import CloudDep, allow
+from karez.server.services.gateway_table import build_gateway_table
 
 router = APIRouter(tags=["internal"])
 
@@ -19,8 +20,8 @@ router = APIRouter(tags=["internal"])
 @router.get("/node/join", **allow(Role.NODE))
 def join_config(request: Request) -> JoinConfig:
     """How a host with a node key joins the pool."""
-    paper: JoinConfig = request.app.state.join_paper
-    return paper
+    config: JoinConfig = request.app.state.join_config
+    return config
 
 
 @router.get("/node/blobs/{digest}", **allow(Role.NODE))
@@ -38,10 +39,10 @@ async def node_put_blob(digest: str, request: Request, cloud: CloudDep) -> FileE
 @router.get("/gateway/table", **allow(Role.GATEWAY))
 def gateway_table(cloud: CloudDep) -> Table:
     """The keys and replicas that the gateway routes by."""
-    return cloud.gateway_table()
+    return build_gateway_table(cloud.store)
 
 
 @router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))
 def record_calls(calls: Sequence[Call], cloud: CloudDep) -> None:
-    """Calls for the books; recording one twice is harmless."""
+    """Record calls for usage; recording a call twice is harmless."""
     cloud.store.usage.add_calls(calls)

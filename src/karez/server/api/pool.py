@@ -22,41 +22,41 @@ def show_pool(cloud: CloudDep) -> Sequence[Node]:
 
 @router.get("/allocations", **allow(Role.VIEWER))
 def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
-    """What is held right now, by workload."""
+    """Current allocations, by workload."""
     return {str(ident): held for ident, held in cloud.store.workloads.allocations().items()}
 
 
 @router.get("/why/{workload}", **allow(Role.VIEWER))
 def why_workload(workload: str, cloud: CloudDep, who: Who) -> Explanation:
     """Why a job or service waits: counts, quota, holders, an estimate, and what would start it."""
-    return cloud.places.why(who, workload)
+    return cloud.pool.why(who, workload)
 
 
 @router.post("/what-if", **allow(Role.ADMIN))
 def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> WhatIfResult:
-    """What would change, and for whom. Nothing is changed; an admin of all projects may ask."""
-    cloud.need_everywhere(who)
-    return cloud.places.what_if(question)
+    """Show what a hypothetical change would do; for an admin of all projects."""
+    cloud.permissions.require_everywhere(who)
+    return cloud.pool.what_if(question)
 
 
 @router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))
 def cordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
     """Place nothing new on a node; what runs there goes on."""
-    cloud.places.set_node(node, NodeState.CORDONED)
+    cloud.pool.set_node(node, NodeState.CORDONED)
     return {"node": node, "state": NodeState.CORDONED}
 
 
 @router.post("/nodes/{node}/uncordon", **allow(Role.ADMIN))
 def uncordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
     """Place work on a node again."""
-    cloud.places.set_node(node, NodeState.READY)
+    cloud.pool.set_node(node, NodeState.READY)
     return {"node": node, "state": NodeState.READY}
 
 
 @router.post("/nodes/{node}/drain", **allow(Role.ADMIN))
 def drain_node(node: str, cloud: CloudDep) -> dict[str, Any]:
-    """Place nothing new on a node, and have what lets itself be moved go elsewhere."""
-    cloud.places.set_node(node, NodeState.DRAINING)
+    """Place nothing new on a node, and move preemptible workloads elsewhere."""
+    cloud.pool.set_node(node, NodeState.DRAINING)
     return {"node": node, "state": NodeState.DRAINING}
 
 
@@ -66,25 +66,25 @@ def plan_maintenance(
 ) -> list[MaintenanceWindow]:
     """Plan when a node is needed for something else; an empty list plans nothing.
 
-    Nothing is placed there that would not be over by then, unless it can be moved; what can be
-    moved is asked to leave shortly before.
+    Workloads that would not end by then are not placed there, unless they can be moved; those are
+    moved shortly before.
     """
-    cloud.places.plan_maintenance(node, windows)
+    cloud.pool.plan_maintenance(node, windows)
     return windows
 
 
 @router.get("/marks", **old_name(Role.ADMIN))
 @router.get("/overrides", **allow(Role.ADMIN))
 def show_overrides(cloud: CloudDep) -> Mapping[str, NodeOverride]:
-    """What operators said of nodes, by node."""
+    """Overrides that operators have set, by node."""
     return {str(node): mark for node, mark in cloud.store.pool.overrides().items()}
 
 
 @router.put("/nodes/{node}/mark", **old_name(Role.ADMIN))
 @router.put("/nodes/{node}/override", **allow(Role.ADMIN))
 def override_node(node: str, mark: NodeOverride, cloud: CloudDep) -> NodeOverride:
-    """Say where a node stands, its labels, and which of its devices are not to be trusted."""
-    cloud.places.set_override(node, mark)
+    """Set a node's topology and labels, and the health of its devices."""
+    cloud.pool.set_override(node, mark)
     return mark
 
 
@@ -92,13 +92,13 @@ def override_node(node: str, mark: NodeOverride, cloud: CloudDep) -> NodeOverrid
 @router.get("/defragment", **allow(Role.ADMIN))
 def plan_defrag(cloud: CloudDep, who: Who) -> DefragResult:
     """Moves that would free whole nodes, and their price; for an admin of all projects."""
-    cloud.need_everywhere(who)
-    return cloud.places.defragment(carry_out=False)
+    cloud.permissions.require_everywhere(who)
+    return cloud.pool.defragment(carry_out=False)
 
 
 @router.post("/regroup", **old_name(Role.ADMIN))
 @router.post("/defragment", **allow(Role.ADMIN))
 def defragment(cloud: CloudDep, who: Who) -> DefragResult:
-    """Make these moves: each job stores a step, and goes on from there at its new places."""
-    cloud.need_everywhere(who)
-    return cloud.places.defragment(carry_out=True)
+    """Make these moves: each job stores a step, and resumes from it on its new nodes."""
+    cloud.permissions.require_everywhere(who)
+    return cloud.pool.defragment(carry_out=True)

@@ -23,31 +23,31 @@ def deploy_service(
     idempotency_key: Annotated[str, Header()] = "",
 ) -> Service:
     """Deploy a model. It answers at the gateway under its name once a replica is ready."""
-    return cloud.deploy(who, spec, once=idempotency_key)
+    return cloud.services.deploy(who, spec, idempotency_key=idempotency_key)
 
 
 @router.get("", **allow(Role.VIEWER))
 def list_services(cloud: CloudDep, who: Who, ended: bool = False) -> Sequence[Service]:
     """The services you may see, newest first."""
-    return cloud.services(who, ended=ended)
+    return cloud.services.list(who, ended=ended)
 
 
 @router.get("/{service}", **allow(Role.VIEWER))
 def show_service(service: str, cloud: CloudDep, who: Who) -> Service:
     """One service, by id or by name."""
-    return cloud.service(who, service)
+    return cloud.services.get(who, service)
 
 
 @router.post("/{service}/stop", **allow(Role.MEMBER))
 def stop_service(service: str, cloud: CloudDep, who: Who) -> Service:
-    """Ask for a service's end."""
-    return cloud.stop_service(who, service)
+    """Request a service's end."""
+    return cloud.services.stop(who, service)
 
 
 @router.get("/{service}/logs", **allow(Role.VIEWER))
 def service_logs(service: str, cloud: CloudDep, who: Who) -> list[str]:
     """The names of a service's log files."""
-    return cloud.logs.names(cloud.service(who, service).id)
+    return cloud.logs.names(cloud.services.get(who, service).id)
 
 
 @router.get("/{service}/logs/{name}", **allow(Role.VIEWER))
@@ -60,4 +60,4 @@ def service_log(
     limit: Annotated[int, Query(ge=1, le=4 << 20)] = 1 << 20,
 ) -> LogPiece:
     """A piece of one log file."""
-    return cloud.logs.read(cloud.service(who, service).id, name, offset, limit)
+    return cloud.logs.read(cloud.services.get(who, service).id, name, offset, limit)

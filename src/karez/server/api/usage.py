@@ -5,9 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from karez.core.identity import EVERYWHERE, Role
+from karez.core.identity import Role
 from karez.core.usage import AuditRow, UsageRow
 from karez.server.api.authorization import CloudDep, Who, allow
+from karez.server.services.permissions import visible_projects
 
 router = APIRouter(tags=["books"])
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["books"])
 @router.get("/usage", **allow(Role.VIEWER))
 def show_usage(cloud: CloudDep, who: Who) -> Sequence[UsageRow]:
     """Tokens per service and device-seconds per workload."""
-    projects = None if who.project == EVERYWHERE else (who.project,)
+    projects = visible_projects(who)
     return cloud.store.usage.summary(projects=projects, now=cloud.clock.now())
 
 
@@ -23,6 +24,6 @@ def show_usage(cloud: CloudDep, who: Who) -> Sequence[UsageRow]:
 def show_audit(
     cloud: CloudDep, who: Who, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
 ) -> Sequence[AuditRow]:
-    """Who changed what, newest first."""
-    cloud.need_everywhere(who)
+    """The audit log of changes, newest first."""
+    cloud.permissions.require_everywhere(who)
     return cloud.store.usage.audit(limit=limit)

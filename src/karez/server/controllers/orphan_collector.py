@@ -1,4 +1,4 @@
-"""What is on a node without being held there: left over from an epoch that passed. Pure."""
+"""Finds orphans: processes and memory on a node that no current allocation covers. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from karez.core.workloads import Allocation, WorkloadId
 
 @dataclass(slots=True, kw_only=True)
 class OrphanCollector:
-    """Remembers since when.
+    """Remembers since when each workload has been an orphan on each node.
 
-    What nobody runs any more, of a job that is at work elsewhere, stays for as long as a rank may
-    take to start: one that was moved or has joined may still fetch its state from there.
+    Ended processes of a job that runs elsewhere are kept for as long as a rank may take to start:
+    a rank that was moved or has joined may still fetch its state from there.
     """
 
     start_s: float
@@ -22,21 +22,24 @@ class OrphanCollector:
     def overdue(
         self,
         node: NodeId,
-        here: Iterable[ProcessInfo],
-        held: Mapping[WorkloadId, Allocation],
+        processes: Iterable[ProcessInfo],
+        allocations: Mapping[WorkloadId, Allocation],
         now: float,
     ) -> list[WorkloadId]:
-        """Workloads to be ended and cleared there; at the second look at the earliest."""
-        alive: dict[WorkloadId, bool] = {}
-        for info in here:
-            grants = held[info.workload].grants if info.workload in held else ()
+        """Workloads to purge from a node: orphans since an earlier call at least."""
+        has_process: dict[WorkloadId, bool] = {}
+        """Orphan -> whether one of its processes is alive."""
+        for info in processes:
+            ident = info.workload
+            grants = allocations[ident].grants if ident in allocations else ()
             if all(grant.node != node for grant in grants):
-                alive[info.workload] = alive.get(info.workload, False) or info.alive
-        known = {key: at for key, at in self._since.items() if key[0] != node}
-        known |= {(node, one): self._since.get((node, one), now) for one in alive}
-        self._since = known
+                has_process[ident] = has_process.get(ident, False) or info.alive
+        since = {key: at for key, at in self._since.items() if key[0] != node}
+        since |= {(node, ident): self._since.get((node, ident), now) for ident in has_process}
+        self._since = since
         return [
-            one
-            for one, runs in alive.items()
-            if now - known[node, one] > (0.0 if runs or one not in held else self.start_s)
+            ident
+            for ident, runs in has_process.items()
+            if now - since[node, ident]
+            > (0.0 if runs or ident not in allocations else self.start_s)
         ]

@@ -1,74 +1,53 @@
-"""What the scheduler knows of workloads: specs never change, so each is read once."""
+"""A cache of workloads for the scheduler: specs never change, so each is read once."""
 
 from collections.abc import Mapping, Sequence
 
 from karez.core.devices import DeviceKind
-from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
 from karez.core.jobs import Job
 from karez.core.nodes import Node
 from karez.core.services import Service
 from karez.core.stores.store import Store
-from karez.core.workloads import Allocation, State, WorkloadId, WorkloadKind
+from karez.core.workloads import Allocation, State, WorkloadId
 from karez.scheduling.cluster_state import capacity_of
 from karez.scheduling.placement.capacity import free_pool
 from karez.scheduling.queue.fair_share import HALF_LIFE_S, FairShare
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.snapshot import AllocatedWorkload
+from karez.server.controllers.pending_workloads import to_allocated, to_pending
+from karez.server.controllers.store_view import StoreView
 
 MAX_WAITING = 1_000_000
-MANY = 20
-"""Unknown specs beyond which one query for all is cheaper than one for each."""
-REMEMBERED = 10 * HALF_LIFE_S
-"""After ten half-lives less than a thousandth counts."""
+BULK_READ_FROM = 20
+"""Unread workloads beyond which one query for all is cheaper than one query for each."""
+USAGE_HISTORY_S = 10 * HALF_LIFE_S
+"""Seconds of past usage that are read: after ten half-lives less than a thousandth counts."""
 
 
 class WorkloadCache:
-    """Waiting and running workloads as the desk knows them."""
+    """Waiting and running workloads of the store, in the engine's terms."""
 
     def __init__(self, store: Store) -> None:
-        """Nothing is known yet."""
+        """Start empty."""
         self._store = store
         self._waiting: dict[WorkloadId, PendingWorkload] = {}
         self._running: dict[tuple[WorkloadId, int], AllocatedWorkload] = {}
 
-    def waiting(
-        self, queued: Sequence[tuple[WorkloadId, str, str]]
-    ) -> Mapping[WorkloadId, PendingWorkload]:
-        """Those in the queue, in order of their submission."""
-        unknown = [pair for pair in queued if pair[0] not in self._waiting]
-        if len(unknown) > MANY:
-            self._read_all()
-        known: dict[WorkloadId, PendingWorkload] = {}
-        for ident, kind, _ in queued:
-            found = self._waiting.get(ident) or self._read(ident, kind)
-            if found is not None:
-                known[ident] = found
-        self._waiting = known
-        return known
-
-    def running(
-        self, allocations: Mapping[WorkloadId, Allocation]
-    ) -> Mapping[WorkloadId, AllocatedWorkload]:
-        """What holds devices; each allocation is looked up once."""
-        known: dict[tuple[WorkloadId, int], AllocatedWorkload] = {}
-        for ident, allocation in allocations.items():
-            key = (ident, allocation.epoch)
-            found = self._running.get(key)
-            if found is None:
-                item = self._item(ident)
-                found = None if item is None else _running(item, allocation)
-            if found is not None:
-                known[key] = found
-        self._running = known
-        return {ident: found for (ident, _), found in known.items()}
+    def view(self) -> StoreView:
+        """Read the queue and the allocations."""
+        queued = self._store.workloads.queued()
+        return StoreView(
+            queued=queued,
+            waiting=self._read_waiting(queued),
+            running=self._read_running(self._store.workloads.allocations()),
+        )
 
     def usage_s(self, now: float, nodes: Sequence[Node]) -> dict[str, float]:
-        """What each project had of the pool so far, from what was held and when."""
+        """Decayed usage of the pool by project, from what was held and when."""
         capacity = capacity_of(free_pool(nodes, ()))
-        shares = FairShare(capacity=capacity, at=now - REMEMBERED)
+        shares = FairShare(capacity=capacity, at=now - USAGE_HISTORY_S)
         edges: list[tuple[float, int, str, tuple[Grant, ...]]] = []
-        for project, grants, since, until in self._store.usage.held(now - REMEMBERED):
+        for project, grants, since, until in self._store.usage.held(now - USAGE_HISTORY_S):
             edges.append((since, 1, project, grants))
             edges.append((now if until is None else until, -1, project, grants))
         used: dict[tuple[str, DeviceKind], int] = {}
@@ -80,62 +59,52 @@ class WorkloadCache:
         shares.advance(now, used)
         return shares.usage_s
 
+    def _read_waiting(
+        self, queued: Sequence[tuple[WorkloadId, str, str]]
+    ) -> Mapping[WorkloadId, PendingWorkload]:
+        """Queued workloads in order of their submission."""
+        unread = [row for row in queued if row[0] not in self._waiting]
+        if len(unread) > BULK_READ_FROM:
+            self._read_all()
+        waiting: dict[WorkloadId, PendingWorkload] = {}
+        for ident, kind, _ in queued:
+            workload = self._waiting.get(ident) or self._read(ident, kind)
+            if workload is not None:
+                waiting[ident] = workload
+        self._waiting = waiting
+        return waiting
+
+    def _read_running(
+        self, allocations: Mapping[WorkloadId, Allocation]
+    ) -> Mapping[WorkloadId, AllocatedWorkload]:
+        """Workloads that hold devices; each allocation is read once."""
+        running: dict[tuple[WorkloadId, int], AllocatedWorkload] = {}
+        for ident, allocation in allocations.items():
+            key = (ident, allocation.epoch)
+            workload = self._running.get(key) or self._read_allocated(ident, allocation)
+            if workload is not None:
+                running[key] = workload
+        self._running = running
+        return {ident: workload for (ident, _), workload in running.items()}
+
     def _read_all(self) -> None:
-        """Everything that waits in two queries: after a start, or when many came at once."""
-        waits = (State.QUEUED,)
+        """Read the whole queue in two queries: after a start, or when many workloads are new."""
+        states = (State.QUEUED,)
         items: list[Job | Service] = [
-            *self._store.workloads.jobs(projects=None, states=waits, limit=MAX_WAITING),
-            *self._store.workloads.services(projects=None, states=waits),
+            *self._store.workloads.jobs(projects=None, states=states, limit=MAX_WAITING),
+            *self._store.workloads.services(projects=None, states=states),
         ]
-        self._waiting.update({item.id: as_waiting(item) for item in items})
+        self._waiting.update({item.id: to_pending(item) for item in items})
 
     def _read(self, ident: WorkloadId, kind: str) -> PendingWorkload | None:
-        found: Job | Service | None = (
-            self._store.workloads.job(ident)
-            if kind == "job"
-            else self._store.workloads.service(ident)
+        workloads = self._store.workloads
+        item: Job | Service | None = (
+            workloads.job(ident) if kind == "job" else workloads.service(ident)
         )
-        return None if found is None else as_waiting(found)
+        return None if item is None else to_pending(item)
 
-    def _item(self, ident: WorkloadId) -> Job | Service | None:
-        return self._store.workloads.job(ident) or self._store.workloads.service(ident)
-
-
-def _running(item: Job | Service, allocation: Allocation) -> AllocatedWorkload:
-    waiting, ends_by = as_waiting(item), None
-    if isinstance(item, Job):
-        runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
-        began_at = item.started_at or allocation.since
-        ends_by = began_at + runs_s if runs_s else None
-    return AllocatedWorkload(
-        allocation=allocation, project=item.spec.project, ends_by=ends_by, waiting=waiting
-    )
-
-
-def as_waiting(item: Job | Service) -> PendingWorkload:
-    """A workload as it stands in line."""
-    if not isinstance(item, Job):
-        replicas = item.spec.replicas
-        return PendingWorkload(
-            id=item.id,
-            project=item.spec.project,
-            gang=GangSpec(min=replicas, want=replicas, each=item.spec.each),
-            priority=item.spec.priority,
-            since=item.created_at,
-            done_s=item.status.ran_s,
-            preemptible=False,
-        )
-    spec = item.spec
-    return PendingWorkload(
-        id=item.id,
-        project=spec.project,
-        gang=spec.gang,
-        priority=spec.priority,
-        since=item.created_at,
-        max_duration_s=spec.max_duration_s,
-        expected_s=spec.expected_duration_s,
-        done_s=item.status.ran_s if spec.kind == WorkloadKind.TRAIN else 0.0,
-        preemptible=spec.preemptible,
-        resumes=spec.kind == WorkloadKind.TRAIN,
-        deadline_at=None if spec.deadline_s is None else item.created_at + spec.deadline_s,
-    )
+    def _read_allocated(
+        self, ident: WorkloadId, allocation: Allocation
+    ) -> AllocatedWorkload | None:
+        item = self._store.workloads.job(ident) or self._store.workloads.service(ident)
+        return None if item is None else to_allocated(item, allocation)

@@ -1,4 +1,4 @@
-"""Control as a process: the API and the loops."""
+"""The control process: the API and the controllers."""
 
 import gc
 import signal
@@ -8,29 +8,30 @@ import uvicorn
 from karez.core.api_models import JoinConfig
 from karez.core.settings import Settings
 from karez.server.api.app import create_app
-from karez.server.wiring import Home, build_cloud
+from karez.server.home import Home
+from karez.server.wiring import build_cloud
 
 
-def _heard(_number: int, _frame: object) -> None:
-    """Uvicorn has ended by this signal and raises it again: what follows must still run."""
+def _keep_running(_number: int, _frame: object) -> None:
+    """Ignore the signal that uvicorn raises again after it has ended: the cleanup must run."""
 
 
 def run_control(settings: Settings) -> None:
     """Serve until SIGTERM. Raises AlreadyRunning if another control holds the state folder."""
     home = Home.of(settings)
     home.lock("control")
-    cloud, loops = build_cloud(settings, home)
+    cloud, manager = build_cloud(settings, home)
     app = create_app(cloud)
-    app.state.loops_alive = loops.alive
-    app.state.join_paper = JoinConfig(
+    app.state.loops_alive = manager.alive
+    app.state.join_config = JoinConfig(
         ray_address=settings.ray_address or f"{settings.host}:{settings.ray_port}",
         ray_token=home.ray_token.read_text() if home.ray_token.exists() else "",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _heard)
+        signal.signal(number, _keep_running)
     gc.collect()
-    gc.freeze()  # what is loaded by now stays: no collection need walk it, in mid-pass of all times
-    loops.start()
+    gc.freeze()  # modules stay loaded: no collection needs to walk them during a pass
+    manager.start()
     try:
         uvicorn.run(
             app,
@@ -41,5 +42,5 @@ def run_control(settings: Settings) -> None:
             timeout_graceful_shutdown=3,
         )
     finally:
-        loops.stop()
+        manager.stop()
         cloud.store.close()

@@ -1,4 +1,4 @@
-"""The gateway as a process: its table comes from control, its calls go to control."""
+"""The gateway process: reads its table from control, and delivers calls to control."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,14 +15,14 @@ from karez.core.codec import from_text, to_json, to_text
 from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
-from karez.server.wiring import Home
+from karez.server.home import Home
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
 
 log = structlog.get_logger()
 REFRESH_S = 1.0
-"""How old the gateway's knowledge of keys and replicas may be."""
+"""Seconds between two reads of the table of keys and replicas."""
 
 
 def run_gateway(settings: Settings) -> None:
@@ -33,14 +33,14 @@ def run_gateway(settings: Settings) -> None:
         clock=SteadyClock(),
         check=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),
-        table=_remembered(home.path / "gateway.table"),
+        table=_stored_table(home.path / "gateway.table"),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(gateway, settings, home))
 
 
 def key_check(pepper: Pepper) -> Callable[[str, Table], GatewayKey | None]:
-    """Finds the key of a text; a good one is not hashed twice."""
+    """Build a check that finds the key of a text; a valid key is hashed once only."""
     matches = lru_cache(maxsize=4096)(pepper.matches)
 
     def check(text: str, table: Table) -> GatewayKey | None:
@@ -76,7 +76,7 @@ async def _background(gateway: Gateway, settings: Settings, home: Home) -> Async
 
 
 async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, home: Home) -> None:
-    """Keep the table fresh and hand in the calls; control may come and go."""
+    """Refresh the table and deliver the calls; control may be away for a while."""
     seen = b""
     while True:
         try:
@@ -98,8 +98,8 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
         await asyncio.sleep(REFRESH_S)
 
 
-def _remembered(path: Path) -> Table:
-    """The last table, so that the gateway serves even if control is not there yet."""
+def _stored_table(path: Path) -> Table:
+    """The last table, so that the gateway serves even before control has started."""
     try:
         return from_text(Table, path.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""`karezd`: the programs of a cloud. Started by `karez up`; reads its settings from the world."""
+"""`karezd`: runs one program of a cloud, with settings from file and environment."""
 
 import json
 import os
@@ -14,7 +14,7 @@ USAGE = "usage: karezd supervise | control | gateway | node"
 
 
 def main() -> int:
-    """Run one of them."""
+    """Run the program that the command line names. Returns the exit code."""
     try:
         return _main()
     except ModuleNotFoundError as error:
@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def _main() -> int:
-    import structlog  # noqa: PLC0415 - a missing extra is told by main()
+    import structlog  # noqa: PLC0415 - main() reports a missing extra
 
     structlog.configure(
         processors=[
@@ -69,15 +69,15 @@ def _run(program: str, settings: Settings) -> int:
 
             return Supervisor(settings, _report).run()
         case "control":
-            from karez.server.processes.control import run_control  # noqa: PLC0415 - as above
+            from karez.server.processes.control import run_control  # noqa: PLC0415 - only what is needed
 
             run_control(settings)
         case "gateway":
-            from karez.server.processes.gateway import run_gateway  # noqa: PLC0415 - as above
+            from karez.server.processes.gateway import run_gateway  # noqa: PLC0415 - only what is needed
 
             run_gateway(settings)
         case "node":
-            from karez.server.processes.node import join_request, run_node  # noqa: PLC0415 - as above
+            from karez.server.processes.node import join_request, run_node  # noqa: PLC0415 - only what is needed
 
             return run_node(join_request())
         case _:
@@ -87,15 +87,15 @@ def _run(program: str, settings: Settings) -> int:
 
 
 def load_settings() -> Settings:
-    """From karez.toml in the state folder, then the environment. Raises ValueError."""
+    """Read karez.toml in the state folder, then the environment. Raises ValueError."""
     home = os.environ.get(environment.HOME, Settings().home)  # noqa: TID251 - one of the two mains
     file = Path(home).expanduser() / "karez.toml"
     text = file.read_text() if file.exists() else ""
-    return resolve(text, os.environ, {})[0]  # noqa: TID251 - as above
+    return resolve(text, os.environ, {})[0]  # noqa: TID251 - one of the two mains
 
 
 def _report(line: dict[str, object]) -> None:
-    """One JSON line for whoever started us; nobody may be there any more."""
+    """Write one JSON line for the process that started this one, which may have gone."""
     try:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()

@@ -1,5 +1,5 @@
-"""What routes call: jobs, services, artifacts, access, the pool and recoveries, for a principal.
+"""Services that routes call: jobs, deployments, artifacts, access, the pool and recoveries.
 
-A service checks who may do it, calls the store or a controller, and returns a noun. It holds no
+A service checks permissions, calls the store or a controller, and returns a noun. It holds no
 thread and never talks to a node except through core.ports.
 """

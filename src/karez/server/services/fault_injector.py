@@ -1,4 +1,4 @@
-"""Breaks a job on purpose: only one that allows it, and nothing of any other."""
+"""Injects faults into a job that allows it, and into no other."""
 
 import os
 import signal
@@ -16,47 +16,34 @@ from karez.core.workloads import ACTIVE, WorkloadId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultInjector:
-    """Causes faults through the fabric."""
+    """Injects faults through the fabric."""
 
     clock: Clock
     fabric: Callable[[], Fabric | None]
     """The fabric, once it is connected."""
     drop: Callable[[WorkloadId], None]
-    """Have the foreman of a job forget it."""
+    """Ends the controller of a job."""
 
     def inject(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
-        """Cause faults, the later ones after their delay; when, by this clock.
+        """Inject faults, each after its delay; returns when, by this clock.
 
         Raises:
             BadRequest: The job does not allow it, is not running, or has no such rank.
         """
-        if not job.spec.chaos:
-            raise BadRequest(
-                problem=f"{job.spec.name} does not allow chaos",
-                fix="Submit it with --chaos, or with [recovery] chaos = true in its file.",
-            )
-        if not 1 <= len(specs) <= MAX_AT_ONCE:
-            raise BadRequest(problem=f"name 1 to {MAX_AT_ONCE} faults at once, not {len(specs)}")
-        if job.state not in ACTIVE:
-            raise BadRequest(problem=f"{job.spec.name} is {job.state}", fix="It must be running.")
-        known = {view.rank for view in job.status.ranks}
-        missing = sorted({spec.rank for spec in specs} - known)
-        if missing:
-            raise BadRequest(problem=f"{job.spec.name} has no rank {missing[0]}")
-        caused: list[InjectedFault] = []
-        for spec in specs:
-            if spec.after_s:
-                later = threading.Timer(spec.after_s, self._one, args=(job, spec))
-                later.daemon = True
-                later.start()
-                at = self.clock.now() + spec.after_s
-            else:
-                at = self.clock.now()
-                self._one(job, spec)
-            caused.append(InjectedFault(what=spec.what, rank=spec.rank, at=at))
-        return caused
+        _check(job, specs)
+        return [self._schedule(job, spec) for spec in specs]
 
-    def _one(self, job: Job, spec: FaultSpec) -> None:
+    def _schedule(self, job: Job, spec: FaultSpec) -> InjectedFault:
+        at = self.clock.now() + spec.after_s
+        if spec.after_s:
+            later = threading.Timer(spec.after_s, self._inject, args=(job, spec))
+            later.daemon = True
+            later.start()
+        else:
+            self._inject(job, spec)
+        return InjectedFault(what=spec.what, rank=spec.rank, at=at)
+
+    def _inject(self, job: Job, spec: FaultSpec) -> None:
         if spec.what == FaultKind.CONTROLLER:
             self.drop(job.id)
         elif spec.what == FaultKind.CONTROL:
@@ -78,3 +65,19 @@ class FaultInjector:
                         return
         except NodeLost:
             return  # it is gone already
+
+
+def _check(job: Job, specs: Sequence[FaultSpec]) -> None:
+    if not job.spec.chaos:
+        raise BadRequest(
+            problem=f"{job.spec.name} does not allow chaos",
+            fix="Submit it with --chaos, or with [recovery] chaos = true in its file.",
+        )
+    if not 1 <= len(specs) <= MAX_AT_ONCE:
+        raise BadRequest(problem=f"name 1 to {MAX_AT_ONCE} faults at once, not {len(specs)}")
+    if job.state not in ACTIVE:
+        raise BadRequest(problem=f"{job.spec.name} is {job.state}", fix="It must be running.")
+    known = {view.rank for view in job.status.ranks}
+    missing = sorted({spec.rank for spec in specs} - known)
+    if missing:
+        raise BadRequest(problem=f"{job.spec.name} has no rank {missing[0]}")

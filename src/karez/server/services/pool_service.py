@@ -1,4 +1,4 @@
-"""What people ask and say of the pool: why something waits, what would be, what is closed."""
+"""The pool: explains waits, answers what-if questions, and changes nodes."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,36 +19,36 @@ from karez.scheduling.placement.capacity import Pool
 from karez.server.controllers.scheduler import Scheduler
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
-KNOWN_S = 5.0
-"""How long what the nodes have, when empty, is taken as known."""
+EMPTY_POOL_S = 5.0
+"""Seconds for which the capacity of the empty pool is cached."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PoolService:
-    """The pool for those who ask."""
+    """Questions about the pool, and changes of its nodes."""
 
     store: Store
     clock: Clock
     scheduler: Scheduler
     wake: Callable[[], None]
-    """Have the scheduler look at once."""
+    """Runs the scheduler at once."""
     _empty: tuple[float, Pool] | None = field(default=None)
 
     def why(self, who: Principal, ident: str) -> Explanation:
-        """Why a job or service is where it is. Raises NotFound.
+        """Explain the state of a job or service. Raises NotFound.
 
-        What other projects run is counted, but not named to those who may not see it.
+        Workloads of other projects are counted, but not named to users who may not see them.
         """
-        item = self._work(ident)
+        item = self._workload(ident)
         if item is None or not who.sees(item.spec.project):
             raise NotFound(noun="job", name=ident)
         status = item.status
         why = self.scheduler.explain(item.id) if item.state == State.QUEUED else None
         if why is None:
-            said = status.reason or (status.end or "")
+            reason = status.reason or (status.end or "")
             if item.state == State.QUEUED:
-                said = "it starts with the next pass of the scheduler"
-            return Explanation(id=item.id, name=item.spec.name, state=item.state, reason=said)
+                reason = "it starts with the next pass of the scheduler"
+            return Explanation(id=item.id, name=item.spec.name, state=item.state, reason=reason)
         shown = [holder for holder in why.holders if who.sees(holder.project)]
         return replace(
             why,
@@ -59,28 +59,28 @@ class PoolService:
         )
 
     def what_if(self, question: WhatIf) -> WhatIfResult:
-        """What a change would do. Raises NotFound."""
+        """Answer what a hypothetical change would do. Raises NotFound."""
         return self.scheduler.what_if(question)
 
     def defragment(self, *, carry_out: bool) -> DefragResult:
-        """What could be moved together; with `carry_out`, it is."""
+        """Plan moves that free whole nodes; with `carry_out`, request these moves."""
         answer = self.scheduler.defragment(carry_out=carry_out)
         if carry_out:
             self.wake()
         return answer
 
     def set_node(self, node: str, state: NodeState) -> None:
-        """Open, close or clear a node. Raises NotFound."""
+        """Cordon, uncordon or drain a node. Raises NotFound."""
         if not self.store.pool.set_node(NodeId(node), state):
             raise NotFound(noun="node", name=node)
         self.wake()
 
     def plan_maintenance(self, node: str, windows: Sequence[MaintenanceWindow]) -> None:
-        """Say when a node is needed for something else; none at all forgets what was planned.
+        """Plan maintenance of a node; no windows at all cancel what was planned.
 
         Raises:
             NotFound: No such node.
-            BadRequest: A window that is over already.
+            BadRequest: A window ends in the past.
         """
         now = self.clock.now()
         if any(window.ends_at <= now for window in windows):
@@ -92,16 +92,16 @@ class PoolService:
         self.wake()
 
     def set_override(self, node: str, mark: NodeOverride) -> None:
-        """Keep what an operator says of a node. Raises NotFound."""
+        """Store an operator's override of a node. Raises NotFound."""
         if not self.store.pool.set_override(NodeId(node), mark):
             raise NotFound(noun="node", name=node)
         self._empty = None
         self.wake()
 
     def check(self, gang: GangSpec) -> None:
-        """Refuse what no node could ever hold. Raises BadRequest."""
+        """Check that a gang fits into the empty pool. Raises BadRequest."""
         now = self.clock.now()
-        if self._empty is None or not 0 <= now - self._empty[0] < KNOWN_S:
+        if self._empty is None or not 0 <= now - self._empty[0] < EMPTY_POOL_S:
             self._empty = (now, empty_pool(self.store.pool.nodes()))
         problem = infeasible_reason(gang, self._empty[1])
         if problem:
@@ -110,33 +110,33 @@ class PoolService:
                 fix="Ask for less for each worker, or spread it over more workers.",
             )
 
-    def _work(self, ident: str) -> Job | Service | None:
+    def _workload(self, ident: str) -> Job | Service | None:
         return self.store.workloads.job(ident) or self.store.workloads.service(ident)
 
     def _name(self, ident: WorkloadId) -> str:
-        item = self._work(ident)
+        item = self._workload(ident)
         return item.spec.name if item else ident
 
     def _named(self, change: SuggestedChange) -> SuggestedChange:
-        """With the names of what would be stopped beside their ids."""
-        said = change.what
+        """The change, with names beside the ids of workloads that it would stop."""
+        text = change.what
         for ident in change.stop:
-            said = said.replace(ident, f"{self._name(ident)} ({ident})")
-        return replace(change, what=said)
+            text = text.replace(ident, f"{self._name(ident)} ({ident})")
+        return replace(change, what=text)
 
     def _redact(self, who: Principal, text: str) -> str:
-        """Without the ids of what this key may not see."""
+        """Replace the ids of workloads that a key may not see."""
 
-        def said(match: re.Match[str]) -> str:
-            item = self._work(match[0])
+        def shown(match: re.Match[str]) -> str:
+            item = self._workload(match[0])
             seen = item is None or who.sees(item.spec.project)
             return match[0] if seen else "a workload of another project"
 
-        return IDENT.sub(said, text)
+        return IDENT.sub(shown, text)
 
     def _is_hidden(self, who: Principal, change: SuggestedChange) -> bool:
-        """Whether a change names what this key may not see."""
+        """Whether a change names a workload that a key may not see."""
         if who.project == EVERYWHERE:
             return False
-        named = [self._work(ident) for ident in change.stop]
+        named = [self._workload(ident) for ident in change.stop]
         return any(item is None or not who.sees(item.spec.project) for item in named)

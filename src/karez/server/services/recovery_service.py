@@ -1,4 +1,4 @@
-"""Recoveries for those who ask: receipts, goodput, reports of faults, faults on purpose."""
+"""Recoveries: receipts, goodput, fault reports, and fault injection."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,21 +18,21 @@ from karez.server.services.fault_injector import FaultInjector
 from karez.training.recovery.node_health import EVICTED
 
 AHEAD_S = 60.0
-"""How far a monitor's clock may be ahead."""
+"""Seconds that a monitor's clock may be ahead."""
 STEPS = 400
-"""Newest rows of metrics from which the length of a step is taken."""
+"""Newest steps from whose metrics the length of a step is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryService:
-    """Reads what foremen wrote."""
+    """Reads what job controllers recorded, and takes fault reports."""
 
     store: Store
     clock: Clock
     public: bytes
     injector: FaultInjector
     reported: Callable[[], None]
-    """Have reports of faults judged at once."""
+    """Judges the health of nodes at once."""
 
     def key(self) -> PublicKey:
         """The public half of the key that signs receipts."""
@@ -46,7 +46,7 @@ class RecoveryService:
         ]
 
     def goodput(self, job: Job) -> Goodput:
-        """How much of a job's time went into steps that count."""
+        """The share of a job's time that went into steps that count."""
         now = self.clock.now()
         rows = self.store.history.metrics(job.id, after=max(0, job.status.step - STEPS))
         first = [row.at for row in rows if row.rank == min(r.rank for r in rows)]
@@ -60,7 +60,7 @@ class RecoveryService:
         )
 
     def report(self, report: FaultReport) -> FaultReport:
-        """Keep what monitoring says of a node. Raises NotFound."""
+        """Store a monitor's fault report. Raises NotFound, BadRequest."""
         if report.node not in {str(node.id) for node in self.store.pool.nodes()}:
             raise NotFound(noun="node", name=report.node)
         now = self.clock.now()
@@ -74,22 +74,22 @@ class RecoveryService:
         return dated
 
     def incidents(self, since: float, node: str) -> Sequence[FaultReport]:
-        """What was reported."""
+        """Fault reports since an instant, of one node or of all."""
         return self.store.history.incidents(since=since, node=node)
 
     def inject(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
-        """Break a job on purpose. Raises BadRequest."""
+        """Inject faults into a job. Raises BadRequest."""
         return self.injector.inject(job, specs)
 
 
 def waits(log: Sequence[Transition]) -> list[tuple[float, float]]:
-    """From when to when a job was not at work after it had to start over."""
-    found: list[tuple[float, float]] = []
+    """Intervals from a failure of a whole job to its next running phase."""
+    intervals: list[tuple[float, float]] = []
     failed_at: float | None = None
-    for one in log:
-        if one.phase == "failed":
-            failed_at = one.at
-        elif one.phase == "running" and failed_at is not None:
-            found.append((failed_at, one.at))
+    for transition in log:
+        if transition.phase == "failed":
+            failed_at = transition.at
+        elif transition.phase == "running" and failed_at is not None:
+            intervals.append((failed_at, transition.at))
             failed_at = None
-    return found
+    return intervals

@@ -73,7 +73,7 @@ def training_command(options: TrainingOptions, as_json: Json = False) -> None:
 
 def _plan(options: TrainingOptions) -> "tuple[FleetPlan, str]":
     """Build the fleet; the text is the source of the failure rate. Raises BadRequest."""
-    from karez.simulation import (
+    from karez.simulation import (  # noqa: PLC0415 - NumPy, only here
         failure_rates,
         fleet_plan,
     )

@@ -1,0 +1,208 @@
+"""Calls to the node agents of a Ray cluster, with node loss noticed by heartbeat and by silence."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from karez.core import environment
+from karez.core.errors import StartFailed
+from karez.core.nodes import NodeId
+from karez.core.ports import NodeEnded, NodeLost
+from karez.core.processes import Poll
+from karez.core.workloads import WorkloadId
+from karez.drivers.steward.config import StewardConfig
+from karez.drivers.steward.heartbeat import BEAT_S, Heartbeat
+from karez.drivers.steward.steward import Steward
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NAMESPACE = "karez"
+POLLS = 2
+"""Polls in a row that a node may leave unanswered; together they last the allowed silence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayEdge:
+    """How to reach the Ray cluster, and the configuration of its node agents."""
+
+    address: str
+    steward: StewardConfig
+    """A template: node, address and home are filled in for each node."""
+    silence_s: float = 4.0
+    heartbeat_s: float = 1.0
+    """Seconds that the heartbeat of a node with work on it may be silent."""
+
+
+class RayStewards:
+    """The stewards of a Ray cluster, by node: one detached actor on each."""
+
+    def __init__(self, edge: RayEdge) -> None:
+        """Start without stewards; `ensure` adds them."""
+        self._edge = edge
+        self._actors: dict[NodeId, Any] = {}
+        self._silent: set[NodeId] = set()
+        self._heartbeats: dict[NodeId, Heartbeat] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, node: NodeId) -> bool:
+        """Whether a node's steward is known."""
+        return node in self._actors
+
+    def items(self) -> list[tuple[NodeId, Any]]:
+        """Nodes and their actors."""
+        return list(self._actors.items())
+
+    def ensure(self, node: NodeId, row: Mapping[str, Any]) -> Any:
+        """The actor of a node's steward, started if absent; `row` is the node in `ray.nodes()`."""
+        if node in self._actors:
+            return self._actors[node]
+        labels = row.get("Labels", {})
+        config = replace(
+            self._edge.steward,
+            node=node,
+            address=row["NodeManagerAddress"],
+            home=str(self._edge.steward.home),
+            labels={k: v for k, v in labels.items() if not k.startswith("ray.io/")},
+        )
+        actor = ray.remote(_HostedSteward).options(
+            name=f"steward-{row['NodeID'][:16]}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_concurrency=64,
+            label_selector={"ray.io/node-id": row["NodeID"]},
+        )
+        self._actors[node] = actor.remote(config)
+        return self._actors[node]
+
+    def call(
+        self,
+        node: NodeId,
+        method: Callable[Concatenate[Steward, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a steward within the allowed silence. Raises NodeLost."""
+        return self.call_within(self._edge.silence_s, node, method, *args, **kwargs)
+
+    def call_within(
+        self,
+        limit_s: float,
+        node: NodeId,
+        method: Callable[Concatenate[Steward, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a steward within a time limit. Raises NodeLost."""
+        actor = self._actors.get(node)
+        if actor is None:
+            raise NodeLost(f"{node} has no steward")
+        if node in self._silent:
+            raise NodeLost(f"{node} is silent")
+        ref = getattr(actor, method.__name__).remote(*args, **kwargs)
+        self._wait_while_alive(node, ref, limit_s)
+        answer: T = self.answer(node, ref, limit_s)
+        return answer
+
+    def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
+        """Poll a node's events; a missing heartbeat ends the wait. Raises NodeLost."""
+        actor = self._actors.get(node)
+        if actor is None:
+            raise NodeLost(f"{node} has no steward")
+        heartbeat = self._heartbeat_of(node)
+        if heartbeat.is_lost() and node in self._silent:
+            threading.Event().wait(BEAT_S)  # a lost node is polled no more often than it would beat
+        ref = actor.poll.remote(workload, after, wait_s)
+        deadline = _now() + wait_s + self._edge.silence_s / POLLS
+        while not ray.wait([ref], timeout=BEAT_S / 2)[0]:
+            if heartbeat.is_lost():
+                self._silent.add(node)
+                lost = NodeEnded if heartbeat.has_ended else NodeLost
+                raise lost(f"{node} has no heartbeat")
+            if _now() > deadline:
+                break
+        answer: Poll = self.answer(node, ref, 0.05)
+        return answer
+
+    def answer(self, node: NodeId, ref: Any, limit_s: float) -> Any:
+        """A steward's answer. Raises NodeLost, and marks the node as silent until it answers."""
+        try:
+            answer = ray.get(ref, timeout=limit_s)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from None
+        except GetTimeoutError as error:
+            self._silent.add(node)
+            raise NodeLost(f"{node} is silent for {limit_s} s") from error
+        except RayError as error:
+            self._actors.pop(node, None)
+            self._drop_heartbeat(node)
+            raise NodeLost(f"{node}: {type(error).__name__}") from error
+        self._silent.discard(node)
+        return answer
+
+    def _heartbeat_of(self, node: NodeId) -> Heartbeat:
+        with self._lock:
+            heartbeat = self._heartbeats.get(node)
+        if heartbeat is None:
+            address = self.call(node, Steward.heartbeat)
+            heartbeat = Heartbeat(address, self._edge.steward.token, self._edge.heartbeat_s)
+            with self._lock:
+                self._heartbeats[node] = heartbeat
+        return heartbeat
+
+    def _wait_while_alive(self, node: NodeId, ref: Any, limit_s: float) -> None:
+        """Wait for an answer while the node has a heartbeat. Raises NodeLost when it has none."""
+        deadline = _now() + limit_s
+        while not ray.wait([ref], timeout=BEAT_S)[0]:
+            with self._lock:
+                heartbeat = self._heartbeats.get(node)
+            if heartbeat is None or _now() > deadline:
+                return
+            if heartbeat.is_lost():
+                self._silent.add(node)
+                raise NodeLost(f"{node} has no heartbeat")
+
+    def _drop_heartbeat(self, node: NodeId) -> None:
+        with self._lock:
+            heartbeat = self._heartbeats.pop(node, None)
+        if heartbeat is not None:
+            heartbeat.close()
+
+
+class _HostedSteward(Steward):
+    """A steward inside a Ray actor: its folder comes from the node's own environment."""
+
+    def __init__(self, config: StewardConfig) -> None:
+        home = os.environ.get(environment.NODE_HOME, config.home)  # noqa: TID251 - set by `join`
+        is_remote = home != config.home
+        blobs = replace(config.blobs, folder="") if is_remote else config.blobs
+        cpus = int(os.environ.get(environment.NODE_CPUS, config.cpus))  # noqa: TID251 - set by `join`
+        super().__init__(replace(config, home=home, blobs=blobs, cpus=cpus))
+
+
+def wait_for_port(address: str, *, within_s: float = 60.0) -> None:
+    """Wait until Ray's head listens: Ray's own waiting costs 5 s a try. Raises StartFailed."""
+    host, _, port = address.rpartition(":")
+    deadline = _now() + within_s
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+        except OSError as error:
+            if _now() > deadline:
+                raise StartFailed(part="Ray", detail=f"nothing listens at {address}.") from error
+            time.sleep(0.05)  # noqa: TID251 - bounded by the deadline
+        else:
+            return
+
+
+def _now() -> float:
+    return time.monotonic()  # noqa: TID251 - an edge owns its clock

@@ -1,0 +1,99 @@
+"""Starts and kills the processes of a node through its two fork servers."""
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from karez.core import environment
+from karez.core.errors import KarezError
+from karez.core.processes import ProcessSpec
+from karez.drivers.steward.child_processes import ForkServerClient, inherited
+from karez.drivers.steward.config import StewardConfig
+from karez.drivers.steward.environment import cores_of, process_env
+from karez.drivers.steward.process_table import ProcessTable
+from karez.drivers.steward.replica_server import token_of
+from karez.drivers.steward.staging import lay_out
+
+NOT_STARTED = 127
+"""Exit code of a process that could not be started, as of a shell."""
+
+
+class ProcessLauncher:
+    """Stages inputs, and sends requests to the warm or the cold fork server."""
+
+    def __init__(
+        self, config: StewardConfig, table: ProcessTable, memory: Path, socket_path: str
+    ) -> None:
+        """Start both fork servers; processes connect to the agent at `socket_path`."""
+        self._config, self._table = config, table
+        self._memory, self._socket_path = memory, socket_path
+        log = Path(config.home) / "nursery.log"
+        self._cold = ForkServerClient(log, "", self._on_report)
+        self._warm = ForkServerClient(log, config.preload, self._on_report)
+
+    def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
+        """Stage a process's files and start it; a failure is recorded as its exit."""
+        try:
+            self._stage(spec, folder)
+        except (KarezError, OSError) as error:
+            self._table.ended(spec.key, NOT_STARTED, str(error))
+            return
+        request = {
+            "op": "start",
+            "key": spec.key,
+            "command": spec.command,
+            "warm": spec.warm,
+            "env": {**self._agent_env(spec, replica_server), **process_env(spec, folder)},
+            "cwd": str(folder / "code"),
+            "log": str(folder / "log"),
+            "cpus": cores_of(spec.grant),
+        }
+        try:
+            (self._warm if spec.warm else self._cold).ask(request)
+        except OSError:
+            self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
+
+    def kill(self, key: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a process and its children."""
+        for server in (self._warm, self._cold):  # one of them has it
+            try:
+                server.ask({"op": "kill", "key": key, "signal": int(number)})
+            except OSError:
+                continue  # its processes ended with it
+
+    def stop(self) -> None:
+        """End both fork servers and all processes."""
+        self._warm.stop()
+        self._cold.stop()
+
+    def _stage(self, spec: ProcessSpec, folder: Path) -> None:
+        blobs = self._config.blobs
+        for name in ("inputs", "out", "code", "restore"):
+            (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        lay_out(blobs, spec.code, folder / "code")
+        for staged in spec.inputs:
+            lay_out(blobs, staged.files, folder / "inputs" / staged.folder)
+        for name, digest in spec.restore.items():
+            blobs.fetch(digest, folder / "restore" / name)
+
+    def _agent_env(self, spec: ProcessSpec, replica_server: str) -> dict[str, str]:
+        return {
+            **inherited(),
+            **self._config.environment(),
+            environment.STEWARD: self._socket_path,
+            environment.KEEPER: replica_server,
+            environment.KEEPER_TOKEN: token_of(self._config.token, spec.workload),
+            environment.SLOTS: str(self._memory / spec.workload / f"{spec.rank}.slots"),
+        }
+
+    def _on_report(self, report: Mapping[str, Any] | None) -> None:
+        """Take a report of a fork server; None means that the fork server has ended."""
+        if report is None:
+            for process in self._table.alive():
+                code = -int(signal.SIGKILL)
+                self._table.ended(process.spec.key, code, "a fork server of this node has ended")
+        elif report["event"] == "started":
+            self._table.started(report["key"], report["pid"])
+        elif report["event"] == "exit":
+            self._table.ended(report["key"], report["code"], "")

@@ -1,0 +1,132 @@
+"""The processes of a node, and the events that control polls."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from karez.core.processes import Event, ProcessInfo, ProcessSpec
+from karez.core.workloads import WorkloadId
+from karez.drivers.steward.event_log import EventLog
+from karez.drivers.steward.message_stream import MessageStream
+from karez.drivers.steward.resource_limits import OVER_CODE
+
+PURGE_S = 10.0
+"""Seconds to wait for the processes of a purged workload to end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TrackedProcess:
+    """A process that was started here, running or ended."""
+
+    spec: ProcessSpec
+    folder: Path
+    info: ProcessInfo
+    stream: MessageStream = field(default_factory=MessageStream)
+    exceeded: str = ""
+    """What it used beyond its grant, once it is being ended for that."""
+
+
+class ProcessTable:
+    """Processes by key, and the events of their workloads, under one lock."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._changed = threading.Condition(threading.RLock())
+        self._processes: dict[str, TrackedProcess] = {}
+        self._events = EventLog()
+
+    def add(self, spec: ProcessSpec, folder: Path) -> None:
+        """Track a process that is about to start."""
+        info = ProcessInfo(
+            key=spec.key,
+            workload=spec.workload,
+            rank=spec.rank,
+            epoch=spec.epoch,
+            pid=0,
+            alive=True,
+            grant=spec.grant,
+        )
+        with self._changed:
+            self._processes[spec.key] = TrackedProcess(spec=spec, folder=folder, info=info)
+
+    def get(self, key: str) -> TrackedProcess | None:
+        """The process of a key, if it is tracked."""
+        with self._changed:
+            return self._processes.get(key)
+
+    def tracked(self) -> list[TrackedProcess]:
+        """All processes, ended ones included until their workload is removed."""
+        with self._changed:
+            return list(self._processes.values())
+
+    def alive(self) -> list[TrackedProcess]:
+        """Processes that have not ended, those still starting included."""
+        return [process for process in self.tracked() if process.info.alive]
+
+    def ranks(self, workload: WorkloadId) -> list[ProcessInfo]:
+        """Living ranks of a workload."""
+        infos = [process.info for process in self.alive()]
+        return [i for i in infos if i.workload == workload and i.pid and i.rank >= 0]
+
+    def keys(self, workload: WorkloadId) -> list[str]:
+        """Keys of a workload's processes."""
+        return [p.spec.key for p in self.tracked() if p.spec.workload == workload]
+
+    def remove(self, workload: WorkloadId, keys: Sequence[str]) -> None:
+        """Wait until processes have ended, then forget them and their workload's events."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._any_alive(keys), timeout=PURGE_S)
+            for key in keys:
+                self._processes.pop(key, None)
+            self._events.drop(workload)
+
+    def started(self, key: str, pid: int) -> None:
+        """Record that a process runs."""
+        self._change(key, pid=pid)
+        self.publish(key, "started", {"pid": pid})
+
+    def ended(self, key: str, code: int, error: str) -> None:
+        """Record that a process has ended, for exceeding its grant if that was the reason."""
+        process = self.get(key)
+        if process is not None and process.exceeded:
+            code, error = OVER_CODE, process.exceeded
+        self._change(key, alive=False, exit_code=code, error=error)
+        self.publish(key, "exit", {"code": code, "error": error})
+
+    def publish(self, key: str, kind: str, data: Mapping[str, Any]) -> None:
+        """Add an event of a process, and wake those who poll."""
+        with self._changed:
+            process = self._processes.get(key)
+            if process is None:
+                return
+            messages = {**process.info.last_messages, kind: data}
+            process.info = replace(process.info, last_messages=messages)
+            at = time.time()  # noqa: TID251 - the agent stamps what it sees
+            self._events.add(process.spec.workload, key=key, kind=kind, data=data, at=at)
+            self._changed.notify_all()
+
+    def wake(self, change: Callable[[], None]) -> None:
+        """Make a change that ends the wait of those who poll."""
+        with self._changed:
+            change()
+            self._changed.notify_all()
+
+    def wait(
+        self, workload: WorkloadId, after: int, wait_s: float
+    ) -> tuple[tuple[Event, ...], int]:
+        """Events of a workload after a sequence number, waiting for one; and the newest number."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._events.after(workload, after), timeout=wait_s)
+            return tuple(self._events.after(workload, after)), self._events.seq
+
+    def _any_alive(self, keys: Sequence[str]) -> bool:
+        return any(self._processes[k].info.alive for k in keys if k in self._processes)
+
+    def _change(self, key: str, **fields: Any) -> None:
+        with self._changed:
+            if key in self._processes:
+                process = self._processes[key]
+                process.info = replace(process.info, **fields)

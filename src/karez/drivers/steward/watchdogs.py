@@ -1,0 +1,58 @@
+"""Watchdogs of a node: the fence stops work without control, the enforcer holds work to grants."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from karez.drivers.steward.process_table import ProcessTable
+from karez.drivers.steward.resource_limits import CHECK_S, over_limit
+
+FENCE_CHECK_S = 5.0
+"""Longest pause, in seconds, between two checks of the fence."""
+
+
+class Fence:
+    """Kills all processes when control has been silent for too long: another may own them now."""
+
+    def __init__(self, table: ProcessTable, kill: Callable[[str], None], limit_s: float) -> None:
+        """Start the check on a thread of its own; `kill` takes a process's key."""
+        self._table, self._kill, self._limit_s = table, kill, limit_s
+        self._called_at = _now()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def touch(self) -> None:
+        """Record that control has called."""
+        self._called_at = _now()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while True:
+            if _now() - self._called_at > self._limit_s:
+                for process in self._table.alive():
+                    self._kill(process.spec.key)
+            pause.wait(min(FENCE_CHECK_S, self._limit_s / 4))
+
+
+class ResourceEnforcer:
+    """Kills processes that use more memory or storage than they were granted."""
+
+    def __init__(self, table: ProcessTable, kill: Callable[[str], None]) -> None:
+        """Start the check on a thread of its own; `kill` takes a process's key."""
+        self._table, self._kill = table, kill
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while True:
+            for process in self._table.alive():
+                grant = process.spec.grant
+                if not process.info.pid or grant is None:
+                    continue
+                process.exceeded = over_limit(grant, process.info.pid, process.folder)
+                if process.exceeded:
+                    self._kill(process.spec.key)
+            pause.wait(CHECK_S)
+
+
+def _now() -> float:
+    return time.monotonic()  # noqa: TID251 - the agent owns its own clock

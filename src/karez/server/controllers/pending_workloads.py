@@ -1,0 +1,58 @@
+"""Converts jobs and services of the store to what the scheduling engine reads. Pure."""
+
+from karez.core.gangs import GangSpec
+from karez.core.jobs import Job
+from karez.core.services import Service
+from karez.core.workloads import Allocation, WorkloadKind
+from karez.scheduling.queue.order import PendingWorkload
+from karez.scheduling.snapshot import AllocatedWorkload
+
+
+def to_pending(item: Job | Service) -> PendingWorkload:
+    """Convert a job or service to a queued workload."""
+    return _pending_job(item) if isinstance(item, Job) else _pending_service(item)
+
+
+def to_allocated(item: Job | Service, allocation: Allocation) -> AllocatedWorkload:
+    """Convert a job or service and its devices to an allocated workload."""
+    ends_by = None
+    if isinstance(item, Job):
+        runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
+        began_at = item.started_at or allocation.since
+        ends_by = began_at + runs_s if runs_s else None
+    return AllocatedWorkload(
+        allocation=allocation,
+        project=item.spec.project,
+        ends_by=ends_by,
+        waiting=to_pending(item),
+    )
+
+
+def _pending_job(job: Job) -> PendingWorkload:
+    spec = job.spec
+    return PendingWorkload(
+        id=job.id,
+        project=spec.project,
+        gang=spec.gang,
+        priority=spec.priority,
+        since=job.created_at,
+        max_duration_s=spec.max_duration_s,
+        expected_s=spec.expected_duration_s,
+        done_s=job.status.ran_s if spec.kind == WorkloadKind.TRAIN else 0.0,
+        preemptible=spec.preemptible,
+        resumes=spec.kind == WorkloadKind.TRAIN,
+        deadline_at=None if spec.deadline_s is None else job.created_at + spec.deadline_s,
+    )
+
+
+def _pending_service(service: Service) -> PendingWorkload:
+    replicas = service.spec.replicas
+    return PendingWorkload(
+        id=service.id,
+        project=service.spec.project,
+        gang=GangSpec(min=replicas, want=replicas, each=service.spec.each),
+        priority=service.spec.priority,
+        since=service.created_at,
+        done_s=service.status.ran_s,
+        preemptible=False,
+    )

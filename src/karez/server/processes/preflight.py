@@ -1,0 +1,44 @@
+"""Checks before a cloud starts: Ray is installed, ports are free, disks have space."""
+
+import shutil
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
+from karez.core.errors import MissingPart, PortTaken, StorageFull
+from karez.core.settings import Settings
+
+MIN_FREE_BYTES = 64 << 20
+"""With less shared memory, no rank could keep two snapshots of even a small adapter."""
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - shared memory is meant
+
+
+def check_host(settings: Settings, home: Path) -> None:
+    """Check that a cloud can start on this host.
+
+    Raises:
+        MissingPart: Ray is not installed.
+        PortTaken: Another program listens at one of the cloud's ports.
+        StorageFull: Shared memory or the state folder's disk is full.
+    """
+    if find_spec("ray") is None:
+        raise MissingPart(
+            part="Ray", needed_for="running anything", install="pip install 'karez[server]'"
+        )
+    ports = [settings.port, settings.gateway_port]
+    if not settings.ray_address:
+        ports.append(settings.ray_port)
+    for port in ports:
+        _check_port(settings.host, port)
+    for path in (SHARED_MEMORY, str(home)):
+        if shutil.disk_usage(path).free < MIN_FREE_BYTES:
+            raise StorageFull(path=path, wanted_bytes=MIN_FREE_BYTES)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(port=port) from error

@@ -1,0 +1,84 @@
+"""Projects and keys: make, list, limit and revoke."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from karez.core.errors import AlreadyExists, NotFound
+from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role
+from karez.core.ports import Clock
+from karez.core.stores.access import AccessStore
+from karez.server.services.permissions import Permissions
+from karez.vault.keys import Pepper, full_key, make_key
+
+CLOUD_ROLES = (Role.NODE, Role.GATEWAY, Role.MONITOR)
+"""Roles that only an admin of all projects may hand out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessService:
+    """Projects with their quotas, and the keys of their users."""
+
+    store: AccessStore
+    permissions: Permissions
+    pepper: Pepper
+    clock: Clock
+    wake: Callable[[], None]
+    """Runs the scheduler at once."""
+
+    def first_start(self) -> str:
+        """Make the default project and the first admin key; empty if an admin key exists."""
+        with contextlib.suppress(AlreadyExists):  # not the first start
+            self.store.add_project(Project(name="default"))
+        if any(key.role == Role.ADMIN for key in self.store.keys()):
+            return ""
+        return self.new_key(KeySpec(name="admin", project=EVERYWHERE, role=Role.ADMIN))[1]
+
+    def make_key(self, who: Principal, spec: KeySpec) -> tuple[Key, str]:
+        """Make a key if the caller may; returns the key and its text, which is shown only once."""
+        if spec.project == EVERYWHERE or spec.role in CLOUD_ROLES:
+            self.permissions.require_everywhere(who)
+        else:
+            self.permissions.require(who, spec.project, Role.ADMIN)
+        return self.new_key(spec)
+
+    def new_key(self, spec: KeySpec) -> tuple[Key, str]:
+        """Make a key without checking permissions; returns the key and its text."""
+        ident, secret = make_key()
+        key = Key(
+            id=ident,
+            name=spec.name,
+            project=spec.project,
+            role=spec.role,
+            digest=self.pepper.digest(secret),
+            created_at=self.clock.now(),
+        )
+        self.store.add_key(key)
+        return key, full_key(ident, secret)
+
+    def keys(self, who: Principal) -> Sequence[Key]:
+        """Keys of the projects that this admin may see."""
+        return [key for key in self.store.keys() if who.sees(key.project)]
+
+    def revoke(self, who: Principal, ident: str) -> None:
+        """Refuse a key from now on. Raises NotFound."""
+        key = self.store.key(ident)
+        if key is None or not who.sees(key.project):
+            raise NotFound(noun="key", name=ident)
+        self.store.revoke_key(ident, at=self.clock.now())
+
+    def projects(self, who: Principal) -> Sequence[Project]:
+        """Projects that a key may see."""
+        return [project for project in self.store.projects() if who.sees(project.name)]
+
+    def add_project(self, project: Project) -> Project:
+        """Make a project. Raises AlreadyExists."""
+        self.store.add_project(project)
+        return project
+
+    def set_quota(self, project: Project) -> Project:
+        """Set a project's quota. Raises NotFound."""
+        if not self.store.set_quota(project):
+            raise NotFound(noun="project", name=project.name)
+        self.wake()
+        return project

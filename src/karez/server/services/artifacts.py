@@ -1,0 +1,77 @@
+"""Artifacts: store bytes, register, show, list, remove."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry, artifact_id
+from karez.core.errors import BadRequest, NotFound
+from karez.core.identity import Principal, Role
+from karez.core.ports import Blobs, Clock
+from karez.core.stores.artifacts import ArtifactStore
+from karez.core.stores.workloads import WorkloadStore
+from karez.core.workloads import ACTIVE, State
+from karez.server.services.permissions import Permissions, visible_projects
+
+MAX_USERS = 10_000
+"""Most jobs that are looked through for users of an artifact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactService:
+    """Artifacts of the projects that a key may see."""
+
+    store: ArtifactStore
+    workloads: WorkloadStore
+    blobs: Blobs
+    permissions: Permissions
+    clock: Clock
+
+    def put_blob(self, stream: BinaryIO, expect: str) -> FileEntry:
+        """Store bytes under their digest."""
+        return self.blobs.put(stream, expect=expect)
+
+    def register(self, who: Principal, spec: ArtifactSpec) -> Artifact:
+        """Register an artifact. Raises BadRequest unless its files are in the blob store."""
+        self.permissions.require(who, spec.project, Role.MEMBER)
+        for file in spec.files:
+            if not self.blobs.has(file.sha256):
+                raise BadRequest(problem=f"the bytes of {file.path} were not uploaded")
+        artifact = Artifact(
+            id=artifact_id(spec), spec=spec, owner=who.name, created_at=self.clock.now()
+        )
+        return self.store.add(artifact)
+
+    def get(self, who: Principal, ident: str) -> Artifact:
+        """One artifact by id or name. Raises NotFound."""
+        artifact = self.store.find(ident)
+        if artifact is None or not who.sees(artifact.spec.project):
+            raise NotFound(noun="artifact", name=ident)
+        return artifact
+
+    def list(self, who: Principal, kinds: Sequence[ArtifactKind]) -> Sequence[Artifact]:
+        """Artifacts that a key may see, newest first."""
+        return self.store.list(projects=visible_projects(who), kinds=kinds)
+
+    def remove(self, who: Principal, ident: str) -> None:
+        """Delete an artifact. Raises BadRequest while a queued or active workload uses it."""
+        artifact = self.get(who, ident)
+        self.permissions.require(who, artifact.spec.project, Role.MEMBER)
+        user = self._user_of(artifact)
+        if user is not None:
+            raise BadRequest(
+                problem=f"{artifact.spec.name} is in use by {user}",
+                fix=f"Stop {user} first.",
+            )
+        self.store.remove(artifact.id)
+
+    def _user_of(self, artifact: Artifact) -> str | None:
+        """The name of a queued or active workload that uses an artifact."""
+        live = (*ACTIVE, State.QUEUED)
+        for job in self.workloads.jobs(projects=None, states=live, limit=MAX_USERS):
+            if artifact.id in (*job.spec.inputs.values(), job.spec.code):
+                return job.spec.name
+        for service in self.workloads.services(projects=None, states=live):
+            if service.spec.model == artifact.id:
+                return service.spec.name
+        return None

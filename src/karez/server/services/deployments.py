@@ -1,0 +1,72 @@
+"""Services, that is deployed models: deploy, show, list, stop."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from karez.core.artifacts import ArtifactKind
+from karez.core.errors import BadRequest, NotFound
+from karez.core.gangs import GangSpec
+from karez.core.identity import Principal, Role
+from karez.core.ports import Clock
+from karez.core.services import Service, ServiceSpec
+from karez.core.stores.workloads import WorkloadStore
+from karez.core.workloads import ACTIVE, State
+from karez.server.services.admission import Admission
+from karez.server.services.artifacts import ArtifactService
+from karez.server.services.idempotency import workload_id
+from karez.server.services.permissions import Permissions, visible_projects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentService:
+    """Deployed models of the projects that a key may see."""
+
+    store: WorkloadStore
+    permissions: Permissions
+    admission: Admission
+    artifacts: ArtifactService
+    clock: Clock
+    wake: Callable[[], None]
+    """Runs the scheduler at once."""
+
+    def deploy(self, who: Principal, spec: ServiceSpec, *, idempotency_key: str = "") -> Service:
+        """Queue a service. Raises AlreadyExists for a name that is in use."""
+        self.permissions.require(who, spec.project, Role.MEMBER)
+        ident = workload_id("svc", who, idempotency_key)
+        existing = self.store.service(ident)
+        if existing is not None:
+            return existing
+        gang = GangSpec(min=spec.replicas, want=spec.replicas, each=spec.each)
+        self.admission.check(spec.project, gang)
+        model = self.artifacts.get(who, spec.model)
+        if model.spec.kind != ArtifactKind.MODEL:
+            raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
+        service = Service(
+            id=ident,
+            spec=replace(spec, model=model.id),
+            owner=who.name,
+            created_at=self.clock.now(),
+        )
+        self.store.add_service(service)
+        self.wake()
+        return service
+
+    def get(self, who: Principal, ident: str) -> Service:
+        """One service by id or name. Raises NotFound."""
+        service = self.store.service(ident)
+        if service is None or not who.sees(service.spec.project):
+            raise NotFound(noun="service", name=ident)
+        return service
+
+    def list(self, who: Principal, *, ended: bool) -> Sequence[Service]:
+        """Services that a key may see, newest first; `ended` includes ended ones."""
+        states = () if ended else (*ACTIVE, State.QUEUED)
+        return self.store.services(projects=visible_projects(who), states=states)
+
+    def stop(self, who: Principal, ident: str) -> Service:
+        """Request a service's end."""
+        service = self.get(who, ident)
+        self.permissions.require(who, service.spec.project, Role.MEMBER)
+        self.store.request_stop(service.id, at=self.clock.now())
+        self.wake()
+        return self.get(who, service.id)

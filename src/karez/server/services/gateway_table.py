@@ -1,0 +1,28 @@
+"""The table by which the gateway routes: keys and ready replicas."""
+
+from karez.core.identity import Role
+from karez.core.routing import GatewayKey, Route, Table
+from karez.core.stores.store import Store
+from karez.core.workloads import ACTIVE
+
+CALLER_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
+"""Roles whose keys may call models."""
+
+
+def build_gateway_table(store: Store) -> Table:
+    """Build the gateway's table from the store."""
+    keys = tuple(
+        GatewayKey(id=key.id, project=key.project, role=key.role, digest=key.digest)
+        for key in store.access.keys()
+        if key.revoked_at is None and key.role in CALLER_ROLES
+    )
+    routes = tuple(
+        Route(
+            service=service.spec.name,
+            project=service.spec.project,
+            urls=tuple(view.url for view in service.status.ranks if view.state == "ready"),
+            since=service.created_at,
+        )
+        for service in store.workloads.services(projects=None, states=tuple(ACTIVE))
+    )
+    return Table(keys=keys, routes=routes)

@@ -1,0 +1,73 @@
+"""Jobs: submit, show, list, cancel."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from karez.core.errors import NotFound
+from karez.core.identity import Principal, Role
+from karez.core.jobs import Job, JobSpec
+from karez.core.ports import Clock
+from karez.core.stores.workloads import WorkloadStore
+from karez.core.workloads import State
+from karez.server.services.admission import Admission
+from karez.server.services.artifacts import ArtifactService
+from karez.server.services.idempotency import workload_id
+from karez.server.services.permissions import Permissions, visible_projects
+from karez.server.services.secrets import SecretService
+from karez.studio.settings import check_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobService:
+    """Jobs of the projects that a key may see."""
+
+    store: WorkloadStore
+    permissions: Permissions
+    admission: Admission
+    artifacts: ArtifactService
+    secrets: SecretService
+    clock: Clock
+    wake: Callable[[], None]
+    """Runs the scheduler at once."""
+
+    def submit(self, who: Principal, spec: JobSpec, *, idempotency_key: str = "") -> Job:
+        """Queue a job. The same idempotency key of the same user gives the same job."""
+        self.permissions.require(who, spec.project, Role.MEMBER)
+        ident = workload_id("job", who, idempotency_key)
+        existing = self.store.job(ident)
+        if existing is not None:
+            return existing
+        self.admission.check(spec.project, spec.gang)
+        if spec.recipe:
+            check_recipe(spec.recipe, spec.settings, spec.inputs)
+        inputs = {name: self.artifacts.get(who, ref).id for name, ref in spec.inputs.items()}
+        code = self.artifacts.get(who, spec.code).id if spec.code else ""
+        self.secrets.require(spec.project, spec.secrets)
+        job = Job(
+            id=ident,
+            spec=replace(spec, inputs=inputs, code=code),
+            owner=who.name,
+            created_at=self.clock.now(),
+        )
+        self.store.add_job(job)
+        self.wake()
+        return job
+
+    def get(self, who: Principal, ident: str) -> Job:
+        """One job by id or name. Raises NotFound."""
+        job = self.store.job(ident)
+        if job is None or not who.sees(job.spec.project):
+            raise NotFound(noun="job", name=ident)
+        return job
+
+    def list(self, who: Principal, states: Sequence[State], limit: int) -> Sequence[Job]:
+        """Jobs that a key may see, newest first."""
+        return self.store.jobs(projects=visible_projects(who), states=states, limit=limit)
+
+    def cancel(self, who: Principal, ident: str) -> Job:
+        """Request a job's end; a job that has ended is returned unchanged."""
+        job = self.get(who, ident)
+        self.permissions.require(who, job.spec.project, Role.MEMBER)
+        self.store.request_stop(job.id, at=self.clock.now())
+        self.wake()
+        return self.get(who, job.id)

@@ -1,0 +1,48 @@
+"""Who may do what: keys are checked, and roles in projects are required."""
+
+from dataclasses import dataclass
+
+from karez.core.errors import NotAllowed, NotFound
+from karez.core.identity import EVERYWHERE, Principal, Role, includes
+from karez.core.stores.access import AccessStore
+from karez.vault.keys import Pepper, split_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """Checks keys, roles and projects against the access store."""
+
+    store: AccessStore
+    pepper: Pepper
+
+    def principal(self, text: str) -> Principal | None:
+        """The principal that a key's text belongs to; None if the key is unknown or revoked."""
+        parts = split_key(text)
+        key = self.store.key(parts[0]) if parts else None
+        if key is None or parts is None or key.revoked_at is not None:
+            return None
+        if not self.pepper.matches(parts[1], key.digest):
+            return None
+        return Principal(key_id=key.id, name=key.name, project=key.project, role=key.role)
+
+    def require(self, who: Principal, project: str, role: Role) -> None:
+        """Check that a key has a role in a project.
+
+        Raises:
+            NotAllowed: The key does not have this role there.
+            NotFound: There is no such project.
+        """
+        if not who.sees(project) or not includes(who.role, role):
+            raise NotAllowed(needed=role, held=who.role, project=project)
+        if project not in {known.name for known in self.store.projects()}:
+            raise NotFound(noun="project", name=project)
+
+    def require_everywhere(self, who: Principal) -> None:
+        """Check that a key is an admin's for all projects. Raises NotAllowed."""
+        if who.project != EVERYWHERE or not includes(who.role, Role.ADMIN):
+            raise NotAllowed(needed=Role.ADMIN, held=who.role, project=EVERYWHERE)
+
+
+def visible_projects(who: Principal) -> tuple[str, ...] | None:
+    """The projects that a key may see; None means all."""
+    return None if who.project == EVERYWHERE else (who.project,)

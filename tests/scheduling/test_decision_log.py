@@ -20,7 +20,7 @@ from karez.core.workloads import (
     WorkloadKind,
 )
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
-from karez.scheduling.engine import Preempt, Resize, Start
+from karez.scheduling.decisions import Preempt, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload
 from karez.server.controllers.scheduler import LIVE_POLICY, Scheduler
 from karez.simulation.replay import Hooks, Replay, replay_of

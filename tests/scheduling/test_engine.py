@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from karez.core.identity import Project
 from karez.core.resources import DeviceKind, ResourceRequest
 from karez.core.workloads import GangSpec, WorkloadId
-from karez.scheduling.engine import Preempt, SchedulingEngine, Start
+from karez.scheduling.decisions import Preempt, Start
+from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.queue.order import (
     AGING_S_PER_DOUBLING,
     PendingWorkload,

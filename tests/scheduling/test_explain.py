@@ -14,7 +14,7 @@ from karez.core.resources import (
     ResourceRequest,
 )
 from karez.core.workloads import Allocation, GangRole, GangSpec, NodeAffinity, Topology, WorkloadId
-from karez.scheduling.engine import Start
+from karez.scheduling.decisions import Start
 from karez.scheduling.explain.explain import explain, explain_all
 from karez.scheduling.explain.hypothetical import apply_change
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy

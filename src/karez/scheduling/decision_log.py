@@ -15,9 +15,10 @@ from karez.core.resources import Grant, Node
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
-from karez.scheduling.engine import Action, Preempt, SchedulingEngine, Start
-from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.decisions import Action, Preempt, Start
+from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.preemption.defragment import Relocation
 from karez.scheduling.queue.fair_share import FairShare
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy

@@ -7,8 +7,9 @@ from karez.core.identity import Project
 from karez.core.resources import Node, NodeState
 from karez.core.workloads import Allocation
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
-from karez.scheduling.engine import Decision, SchedulingEngine, Wait
-from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.decisions import Decision, Wait
+from karez.scheduling.engine import SchedulingEngine
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.fair_share import FairShare
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 

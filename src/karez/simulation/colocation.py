@@ -16,7 +16,7 @@ from karez.core.resources import Node, ResourceRequest
 from karez.core.workloads import MAX_SECONDS, MAX_WORKERS, GangSpec, WorkloadId
 from karez.scheduling.cluster_state import devices_of
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
-from karez.scheduling.engine import Resize, Start
+from karez.scheduling.decisions import Resize, Start
 from karez.scheduling.explain.feasibility import empty_pool
 from karez.scheduling.placement.placement import fits, place_gang
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy

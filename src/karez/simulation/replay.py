@@ -15,7 +15,8 @@ from karez.core.resources import DeviceKind, Grant, Node, NodeId, NodeState, Res
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, WorkloadId
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
-from karez.scheduling.engine import RESCAN_S, Action, Preempt, Resize, SchedulingEngine, Start
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
+from karez.scheduling.engine import RESCAN_S, SchedulingEngine
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import SLOTS, Pool
 from karez.scheduling.placement.node_selector import NodeSelector

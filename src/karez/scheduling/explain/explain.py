@@ -12,11 +12,14 @@ from karez.core.resources import IN_BYTES, DeviceKind
 from karez.core.units import MILLI
 from karez.core.workloads import GangSpec, State, WorkloadId
 from karez.scheduling.cluster_state import RunningWorkload, capacity_of
-from karez.scheduling.engine import Action, EquivalenceClass, SchedulingEngine, Start
+from karez.scheduling.decisions import Action, Start
+from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.explain.suggestions import SuggestionContext, suggest_changes
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
-from karez.scheduling.placement.placement import FitReport, fit_reports, fits
+from karez.scheduling.placement.fit_report import FitReport, fit_reports
+from karez.scheduling.placement.placement import fits
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+from karez.scheduling.queue.pending_queue import EquivalenceClass
 from karez.scheduling.queue.quota import share_of, within_quota
 from karez.scheduling.snapshot import Snapshot, engine_from
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from karez.core.resources import Node, NodeState, ResourceRequest, show_amount
 from karez.core.workloads import GangSpec
-from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool, free_pool
+from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
+from karez.scheduling.placement.pool_builder import free_pool
 
 
 def empty_pool(nodes: Sequence[Node]) -> Pool:

@@ -21,8 +21,9 @@ from karez.core.workloads import ANYWHERE, GangSpec, Topology, WorkloadId
 from karez.scheduling.cluster_state import devices_of
 from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.explain.hypothetical import gang_after, nodes_after, project_after
-from karez.scheduling.placement.capacity import SLOTS, Pool, free_pool
+from karez.scheduling.placement.capacity import SLOTS, Pool
 from karez.scheduling.placement.placement import fits, place_gang
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.queue.quota import share_of, within_quota
 from karez.scheduling.snapshot import Snapshot

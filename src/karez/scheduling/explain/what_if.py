@@ -9,7 +9,7 @@ from karez.core.explanations import WhatIf, WhatIfResult, WorkloadDiff
 from karez.core.identity import Project
 from karez.core.resources import Node, NodeId, NodeState
 from karez.core.workloads import WorkloadId
-from karez.scheduling.engine import Preempt, Resize, Start, Wait
+from karez.scheduling.decisions import Preempt, Resize, Start, Wait
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, plan
 

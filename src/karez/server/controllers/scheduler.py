@@ -20,7 +20,7 @@ from karez.core.units import MILLI
 from karez.core.workloads import ANYWHERE, NodeAffinity, State, WorkloadId
 from karez.scheduling.cluster_state import RunningWorkload
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
-from karez.scheduling.engine import Action, Preempt, Resize, Start
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
 from karez.scheduling.explain.explain import explain
 from karez.scheduling.explain.what_if import what_if
 from karez.scheduling.placement.placement import place_more

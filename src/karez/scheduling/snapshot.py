@@ -43,8 +43,8 @@ def plan(
 ) -> tuple[Decision, ...]:
     """Decide what starts, in queue order, and explain why everything else waits.
 
-    The first workload that does not fit gets a reservation after `reserve_after_s`: then a later one
-    passes only if the first still starts as early as it could.
+    The first workload that does not fit gets a reservation after `reserve_after_s`: then a later
+    one passes only if the first still starts as early as it could.
     """
     engine = engine_from(snapshot, policy or SchedulingPolicy(), now)
     decisions = engine.decide(now)

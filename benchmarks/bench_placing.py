@@ -16,10 +16,11 @@ from karez.core.nodes import Node, NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import WorkloadId
 from karez.scheduling.explain.explain import explain_all
-from karez.scheduling.placement.capacity import Pool, free_pool
+from karez.scheduling.placement.capacity import Pool
 from karez.scheduling.placement.inventory import Inventory, Row, Shape, build
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.placement import place_gang
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.placement.request_mix import request_mix
 from karez.scheduling.placement.scores import Policy
 from karez.scheduling.queue.order import PendingWorkload

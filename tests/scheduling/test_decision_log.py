@@ -15,7 +15,7 @@ from karez.core.jobs import Job, JobSpec
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import State, Status, WorkloadId, WorkloadKind
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
-from karez.scheduling.engine import Preempt, Resize, Start
+from karez.scheduling.decisions import Preempt, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload
 from karez.server.controllers.scheduler import LIVE_POLICY, Scheduler
 from karez.simulation.partitions import Hooks, replay_of

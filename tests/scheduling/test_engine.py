@@ -10,7 +10,8 @@ from karez.core.gangs import GangSpec
 from karez.core.identity import Project
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import WorkloadId
-from karez.scheduling.engine import Preempt, SchedulingEngine, Start
+from karez.scheduling.decisions import Preempt, Start
+from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.queue.order import (
     AGING_S_PER_DOUBLING,
     PendingWorkload,

@@ -11,7 +11,7 @@ from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import Allocation, WorkloadId
-from karez.scheduling.engine import Start
+from karez.scheduling.decisions import Start
 from karez.scheduling.explain.explain import explain, explain_all
 from karez.scheduling.explain.hypothetical import apply_change
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy

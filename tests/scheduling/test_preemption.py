@@ -13,7 +13,8 @@ from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import WorkloadId
-from karez.scheduling.engine import Action, Preempt, Resize, SchedulingEngine, Start
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
+from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.preemption.defragment import plan_defrag
 from karez.scheduling.queue.fair_share import HALF_LIFE_S, MAX_DOUBLINGS, FairShare
 from karez.scheduling.queue.order import (

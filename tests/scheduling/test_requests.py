@@ -17,8 +17,9 @@ from karez.core.nodes import MaintenanceWindow, Node, NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request, resource_request_from
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
-from karez.scheduling.placement.capacity import free_pool
-from karez.scheduling.placement.placement import explain_unplaced, place_gang
+from karez.scheduling.placement.fit_report import explain_unplaced
+from karez.scheduling.placement.placement import place_gang
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.quota import is_within, within_quota
 from tests.scheduling.test_snapshot import waiting
 

@@ -11,9 +11,11 @@ from karez.core.identity import Project
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import Allocation, WorkloadId
-from karez.scheduling.engine import Decision, Start, Wait
-from karez.scheduling.placement.capacity import Pool, free_pool
-from karez.scheduling.placement.placement import explain_unplaced, place_gang, place_more
+from karez.scheduling.decisions import Decision, Start, Wait
+from karez.scheduling.placement.capacity import Pool
+from karez.scheduling.placement.fit_report import explain_unplaced
+from karez.scheduling.placement.placement import place_gang, place_more
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, plan
 from tests.fakes import cpu_node

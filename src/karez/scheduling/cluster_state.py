@@ -1,4 +1,4 @@
-"""What runs on the pool, and what each project holds of it."""
+"""State of the cluster: the pool, the running workloads, and what each project holds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,32 +25,38 @@ class RunningWorkload:
     grants: tuple[Grant, ...]
     ends_by: float | None = None
     started_at: float = 0.0
-    """With these grants."""
+    """When the workload started with these grants."""
     waiting: PendingWorkload | None = None
-    """As it stood in line, where that is known."""
+    """The workload as it was in the queue, where that is known."""
 
     @property
     def can_stop(self) -> bool:
-        """Whether it may be stopped for others."""
+        """Whether the workload may be preempted."""
         return self.waiting is not None and self.waiting.preemptible
 
     @property
     def as_pending(self) -> PendingWorkload:
-        """As it stood in line; only what did is ever stopped or moved."""
+        """The workload as it was in the queue.
+
+        Only such workloads are ever preempted or relocated.
+
+        Raises:
+            ValueError: The workload was never in the queue.
+        """
         if self.waiting is None:
-            raise ValueError(f"{self.id} never stood in line")
+            raise ValueError(f"{self.id} was never in the queue")
         return self.waiting
 
     @property
     def workers(self) -> tuple[Grant, ...]:
-        """The grants of its workers, without its roles' and spares'."""
+        """Grants of the workers, without those of roles and spares."""
         return tuple(grant for grant in self.grants if not grant.role)
 
     @property
     def work_rate(self) -> float:
-        """Work it does per second, of what it would with all its workers at speed 1.
+        """Work per second, as a share of what all wanted workers at speed 1 do.
 
-        As if twice the workers did twice the work: what a gang really gains by more is not known.
+        Assumes linear scaling, since the real gain of more workers is not known.
         """
         if self.waiting is None or not self.workers:
             return 1.0
@@ -58,43 +64,43 @@ class RunningWorkload:
         return work_rate(gang, self.workers)
 
     def done_s(self, now: float) -> float:
-        """How much of its work it has behind it, in seconds with all its workers at speed 1."""
+        """Work done so far, in seconds of all wanted workers at speed 1."""
         before = self.waiting.done_s if self.waiting else 0.0
         return before + (now - self.started_at) * self.work_rate
 
     def stop_cost_s(self, now: float) -> float:
-        """Seconds of all its devices that a stop would cost."""
+        """Seconds that a stop would cost on all devices of the workload."""
         lost = now - self.started_at if self.waiting and not self.waiting.resumes else 0.0
         return RESTART_S + lost
 
     def stop_cost_device_s(self, now: float) -> float:
-        """Device-seconds that a stop would cost."""
+        """Device-seconds that a stop of the workload would cost."""
         return self.stop_cost_s(now) * devices_of(self.grants)
 
 
 def work_rate(gang: GangSpec, workers: Sequence[Grant]) -> float:
-    """Work per second with these workers, of what all that are wanted do at speed 1."""
+    """Work per second of these workers, as a share of what all wanted workers at speed 1 do."""
     return need_of(gang, workers[0]).speed * len(workers) / gang.want
 
 
 @dataclass(slots=True, kw_only=True)
 class ClusterState:
-    """The pool, what runs on it, and the books about it."""
+    """The pool, the running workloads, and the usage of each project."""
 
     pool: Pool
     projects: Mapping[str, Project] = field(default_factory=dict)
     running: dict[WorkloadId, RunningWorkload] = field(default_factory=dict)
     elastic: set[WorkloadId] = field(default_factory=set)
-    """Those that may change their size while they run."""
+    """Running gangs that may change their size."""
     used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
-    """What each project holds of each kind, in the kind's unit."""
+    """(project, kind) -> amount held, in the kind's unit."""
     just_started: set[WorkloadId] = field(default_factory=set)
-    """What was started in the decision under way: nobody stops that again in the same breath."""
+    """Workloads started in the current decision, which does not preempt them."""
     draining: frozenset[NodeId] = frozenset()
-    """Nodes that what can be moved is moved away from."""
+    """Nodes that every preemptible workload leaves."""
     fair_share: FairShare = field(default_factory=FairShare)
     penalty_s: Mapping[str, float] = field(default_factory=dict)
-    """How far back in line each project's workloads stand for what it had."""
+    """Seconds by which each project's usage moves its workloads back in the queue."""
 
     def __post_init__(self) -> None:
         if not self.fair_share.capacity:
@@ -103,26 +109,26 @@ class ClusterState:
     def sort_key(
         self, waiting: PendingWorkload, policy: SchedulingPolicy, done_s: float | None = None
     ) -> SortKey:
-        """A workload's place in line: its own, and what its project had."""
+        """Sort key of a workload, with the penalty for its project's usage."""
         priority, place, since, order = waiting.sort_key(policy, done_s)
         return (priority, place + self.penalty_s.get(waiting.project, 0.0), since, order)
 
     def add(self, run: RunningWorkload) -> None:
-        """Count what runs; the pool holds its grants already."""
+        """Count a running workload; the pool holds its grants already."""
         self.running[run.id] = run
         if run.waiting is not None and run.waiting.gang.max is not None:
             self.elastic.add(run.id)
         self.charge(run.project, run.grants, 1)
 
     def remove(self, ident: WorkloadId) -> RunningWorkload:
-        """Take something off the books; its devices are still held."""
+        """Stop counting a workload; the pool still holds its grants."""
         run = self.running.pop(ident)
         self.elastic.discard(ident)
         self.charge(run.project, run.grants, -1)
         return run
 
     def resize(self, ident: WorkloadId, grants: tuple[Grant, ...], now: float) -> RunningWorkload:
-        """Other grants for something that runs; the pool holds them already."""
+        """Replace the grants of a running workload; the pool holds the new ones already."""
         run = self.remove(ident)
         waiting = replace(run.waiting, done_s=run.done_s(now)) if run.waiting else None
         changed = replace(run, grants=grants, started_at=now, waiting=waiting)
@@ -133,14 +139,14 @@ class ClusterState:
         return changed
 
     def charge(self, project: str, grants: Sequence[Grant], sign: int) -> None:
-        """Book grants to a project, or back."""
+        """Add grants to a project's usage (sign 1), or subtract them (sign -1)."""
         for grant in grants:
             for kind, amount in grant.amounts.items():
                 key = (project, kind)
                 self.used[key] = self.used.get(key, 0) + sign * amount
 
     def pool_after(self, at: float) -> Pool:
-        """The pool once everything has ended that will have by then."""
+        """Return a copy of the pool as it will be at a time, by the known ends of workloads."""
         pool = self.pool.fork()
         for run in self.running.values():
             if run.ends_by is not None and run.ends_by <= at:
@@ -149,12 +155,12 @@ class ClusterState:
 
 
 def devices_of(grants: Sequence[Grant]) -> float:
-    """Numbered devices of all grants together."""
+    """Count the numbered devices of all grants; a fraction counts as a fraction."""
     return sum(grant.milli for grant in grants) / MILLI
 
 
 def capacity_of(pool: Pool) -> dict[DeviceKind, int]:
-    """What a pool has of each kind, in the kind's unit."""
+    """Return the capacity of a pool by kind, in the kind's unit."""
     inventory = pool.inventory
     sizes = {kind: int(inventory.bulk_size[:, at].sum()) for at, kind in enumerate(AMOUNTS)}
     for kind in SLOTS:

@@ -1,7 +1,7 @@
-"""What a desk was told and what it decided, line by line: anyone can redo the decisions from it.
+"""Decision log: the input and decisions of an engine, line by line, so that a replay repeats them.
 
-The live cloud and a replay keep the same journal. A line that starts with `{` is what was told,
-one step of time; any other is a decision.
+The live cloud and a replay write the same log. A line that starts with `{` is one input, a
+`ClusterDelta`; any other line is a decision.
 """
 
 import json
@@ -16,9 +16,10 @@ from karez.core.nodes import Node
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
-from karez.scheduling.engine import Action, Preempt, SchedulingEngine, Start
-from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.decisions import Action, Preempt, Start
+from karez.scheduling.engine import SchedulingEngine
 from karez.scheduling.placement.node_selector import NodeSelector
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.preemption.defragment import Relocation
 from karez.scheduling.queue.fair_share import FairShare
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
@@ -27,7 +28,7 @@ from karez.scheduling.snapshot import DRAIN_S, should_drain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relocate:
-    """New places for something that runs."""
+    """Target grants for a running workload."""
 
     id: WorkloadId
     to: tuple[Grant, ...]
@@ -35,27 +36,30 @@ class Relocate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterDelta:
-    """What has changed since the step before. Absent nodes, projects and rules stay as they are."""
+    """Changes since the previous step. Absent nodes, projects and policy stay as they are."""
 
     at: float
     is_reset: bool = False
-    """The desk is new and knows nothing."""
+    """Whether to start from an empty engine."""
     nodes: tuple[Node, ...] | None = None
     projects: tuple[Project, ...] | None = None
     policy: SchedulingPolicy | None = None
     usage_s: Mapping[str, float] | None = None
-    """What each project had so far; see karez.scheduling.queue.fair_share."""
+    """Decayed usage of each project; see karez.scheduling.queue.fair_share."""
     released: tuple[Grant, ...] = ()
-    """Back from those who took devices without standing in line: replacements of lost ranks."""
+    """Released grants of workloads outside the queue: replacements of lost ranks."""
     ended: tuple[WorkloadId, ...] = ()
+    """Workloads that ended."""
     withdrawn: tuple[WorkloadId, ...] = ()
-    """Gone from the line without having started."""
+    """Workloads removed from the queue before they started."""
     reserved: tuple[Grant, ...] = ()
+    """Grants made outside the queue."""
     running: tuple[RunningWorkload, ...] = ()
-    """Found running."""
+    """Workloads found running."""
     arrived: tuple[PendingWorkload, ...] = ()
+    """Workloads new in the queue."""
     relocations: tuple[Relocate, ...] = ()
-    """Running work that is to go elsewhere."""
+    """Running workloads to restart on other grants."""
 
 
 _OLD_KEYS: Final = {
@@ -73,7 +77,7 @@ _OLD_POLICY_KEYS: Final = {"moves": "defragments", "patience_s": "reserve_after_
 
 
 def parse_delta(line: str) -> ClusterDelta:
-    """Read a line that starts with `{`, also one that karez 0.1 wrote with its older keys.
+    """Parse an input line, also one that karez 0.1 wrote with its older keys.
 
     Raises:
         ValueError: The line is not a delta.
@@ -87,30 +91,30 @@ def parse_delta(line: str) -> ClusterDelta:
 
 
 def normalize_decision(line: str) -> str:
-    """A decision line in today's words: karez 0.1 wrote `stop` for `preempt`."""
+    """Convert a decision line of karez 0.1, which wrote `stop` for `preempt`."""
     at, word, rest = [*line.split(" ", 2), "", ""][:3]
     return f"{at} preempt {rest}" if word == "stop" else line
 
 
 def format_decision(at: float, act: Action) -> str:
-    """A decision as its line."""
+    """Format a decision as a log line."""
     match act:
         case Start(id=ident, grants=grants):
-            return f"{at!r} start {ident} on {_places(grants)}"
+            return f"{at!r} start {ident} on {_grants_text(grants)}"
         case Preempt(id=ident, by=by):
             return f"{at!r} preempt {ident} for {by or 'its node'}"
         case _:
             reason = f" for {act.by}" if act.by else ""
-            return f"{at!r} resize {act.id} to {_places(act.grants)}{reason}"
+            return f"{at!r} resize {act.id} to {_grants_text(act.grants)}{reason}"
 
 
-def _places(grants: Sequence[Grant]) -> str:
-    return " ".join(_place(grant) for grant in grants)
+def _grants_text(grants: Sequence[Grant]) -> str:
+    return " ".join(_grant_text(grant) for grant in grants)
 
 
-def _place(grant: Grant) -> str:
-    words = [_numbers(grant.kind, grant.devices)] if grant.devices else []
-    words += [_numbers("cpu", grant.cores)] if grant.cores else []
+def _grant_text(grant: Grant) -> str:
+    words = [_devices_text(grant.kind, grant.devices)] if grant.devices else []
+    words += [_devices_text("cpu", grant.cores)] if grant.cores else []
     for name, amount in (
         ("dpu", grant.dpu_milli),
         ("memory", grant.memory_bytes),
@@ -121,33 +125,35 @@ def _place(grant: Grant) -> str:
     return f"{grant.node}{role}/{'+'.join(words)}"
 
 
-def _numbers(kind: str, devices: Sequence[tuple[int, int]]) -> str:
+def _devices_text(kind: str, devices: Sequence[tuple[int, int]]) -> str:
     numbers = (f"{i}" if milli == MILLI else f"{i}*{milli}" for i, milli in devices)
     return f"{kind}:{','.join(numbers)}"
 
 
 @dataclass(slots=True, kw_only=True)
 class RecordedEngine:
-    """A desk that is told step by step, and writes down what it was told and what it decided."""
+    """An engine that is updated step by step, and logs each step and its decisions."""
 
     write: Callable[[str], object] | None = None
+    """Writes one log line; None: no log."""
     make_selector: Callable[[SchedulingEngine], NodeSelector] | None = None
-    """How single workers find their node; None: as live."""
+    """Creates the node selector of a new engine; None: the live one."""
     engine: SchedulingEngine = field(default_factory=lambda: _empty_engine())
     _nodes: tuple[Node, ...] = ()
     _reserved: list[Grant] = field(default_factory=list)
+    """Grants made outside the queue."""
     _unreported: list[Grant] = field(default_factory=list)
-    """Of these, what the next step has to tell of."""
+    """Those of `_reserved` that no log line has yet."""
     _recheck_at: float = float("inf")
-    """When a maintenance window next begins to matter, or ends."""
+    """When a maintenance window next starts to drain, starts or ends."""
 
     def advance(self, step: ClusterDelta) -> list[Action]:
-        """Bring the desk up to a step, and have it decide."""
+        """Apply a step to the engine, and decide."""
         if self.write is not None:
             self.write(to_brief_text(replace(step, reserved=(*self._unreported, *step.reserved))))
         self._unreported.clear()
         self._apply(step)
-        acts = self.engine.relocate({one.id: one.to for one in step.relocations}, step.at)
+        acts = self.engine.relocate({move.id: move.to for move in step.relocations}, step.at)
         acts += self.engine.decide(step.at)
         if self.write is not None:
             for act in acts:
@@ -155,14 +161,14 @@ class RecordedEngine:
         return acts
 
     def relocate(self, moves: Sequence[Relocation], at: float) -> list[Action]:
-        """Have running work go elsewhere because an operator says so."""
+        """Relocate running workloads at an operator's request."""
         step = ClusterDelta(
             at=at, relocations=tuple(Relocate(id=move.id, to=move.takes) for move in moves)
         )
         return self.advance(step)
 
     def note_reserved(self, grants: Sequence[Grant]) -> None:
-        """Note what was taken out of the desk's pool between two steps."""
+        """Record grants that were made from the engine's pool between two steps."""
         self._reserved += grants
         self._unreported += grants
 
@@ -207,24 +213,15 @@ class RecordedEngine:
             cluster.add(run)
 
     def _rebuild(self, now: float) -> None:
-        """The same line and the same work on other nodes."""
+        """Replace the engine by one for the current nodes, with the same workloads."""
         before = self.engine
-        held = [grant for run in before.cluster.running.values() for grant in run.grants]
-        cluster = ClusterState(
-            pool=free_pool(self._nodes, [*held, *self._reserved], now=now),
-            projects=before.cluster.projects,
-            draining=frozenset(node.id for node in self._nodes if should_drain(node, now)),
+        self.engine = SchedulingEngine(
+            cluster=self._cluster_of(before.cluster, now), policy=before.policy
         )
-        cluster.fair_share = FairShare(
-            capacity=cluster.fair_share.capacity,
-            usage_s=before.cluster.fair_share.usage_s,
-            at=before.cluster.fair_share.at,
-        )
-        self.engine = SchedulingEngine(cluster=cluster, policy=before.policy)
         if self.make_selector is not None:
-            cluster.pool.selector = self.make_selector(self.engine)
+            self.engine.cluster.pool.selector = self.make_selector(self.engine)
         for run in before.cluster.running.values():
-            cluster.add(run)
+            self.engine.cluster.add(run)
         for waiting in before.pending.values():
             self.engine.add(waiting)
         edges = [
@@ -234,6 +231,21 @@ class RecordedEngine:
             for edge in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)
         ]
         self._recheck_at = min((edge for edge in edges if edge > now), default=float("inf"))
+
+    def _cluster_of(self, before: ClusterState, now: float) -> ClusterState:
+        """Cluster state of the current nodes, without the running workloads themselves."""
+        held = [grant for run in before.running.values() for grant in run.grants]
+        cluster = ClusterState(
+            pool=free_pool(self._nodes, [*held, *self._reserved], now=now),
+            projects=before.projects,
+            draining=frozenset(node.id for node in self._nodes if should_drain(node, now)),
+        )
+        cluster.fair_share = FairShare(
+            capacity=cluster.fair_share.capacity,
+            usage_s=before.fair_share.usage_s,
+            at=before.fair_share.at,
+        )
+        return cluster
 
 
 def _empty_engine() -> SchedulingEngine:

@@ -1,4 +1,4 @@
-"""From a snapshot of the cloud to the next decisions. Pure."""
+"""Snapshots of the cluster, and the decisions that follow from one. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,43 +7,44 @@ from karez.core.identity import Project
 from karez.core.nodes import Node, NodeState
 from karez.core.workloads import Allocation
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
-from karez.scheduling.engine import Decision, SchedulingEngine, Wait
-from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.decisions import Decision, Wait
+from karez.scheduling.engine import SchedulingEngine
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.fair_share import FairShare
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocatedWorkload:
-    """A workload that holds devices."""
+    """A running workload and its allocation."""
 
     allocation: Allocation
     project: str
     ends_by: float | None = None
     waiting: PendingWorkload | None = None
-    """As it stood in line, if that is known."""
+    """The workload as it was in the queue, if that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The cloud at one moment: nothing in it changes."""
+    """The cluster at one moment."""
 
     nodes: Sequence[Node] = ()
     waiting: Sequence[PendingWorkload] = ()
     running: Sequence[AllocatedWorkload] = ()
     projects: Mapping[str, Project] = field(default_factory=dict)
     usage_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the whole pool that each project used, as queue.fair_share counts them."""
+    """Decayed seconds of the whole pool that each project used, as queue.fair_share counts them."""
     usage_at: float = 0.0
 
 
 def plan(
     snapshot: Snapshot, *, now: float, policy: SchedulingPolicy | None = None
 ) -> tuple[Decision, ...]:
-    """Start what fits, in the order of the line; say of everything else why it waits.
+    """Decide what starts, in queue order, and explain why everything else waits.
 
-    The first that does not fit holds a reservation: once its patience is over, a later one passes
-    only if the first then still starts as early as it could.
+    The first workload that does not fit gets a reservation after `reserve_after_s`: then a later
+    one passes only if the first still starts as early as it could.
     """
     engine = engine_from(snapshot, policy or SchedulingPolicy(), now)
     decisions = engine.decide(now)
@@ -52,11 +53,11 @@ def plan(
 
 
 DRAIN_S = 120.0
-"""How long before its maintenance a node is cleared: a job that yields has 30 s for its step."""
+"""How long before maintenance a node is drained: a preempted job has 30 s to end its step."""
 
 
 def engine_from(snapshot: Snapshot, policy: SchedulingPolicy, now: float = 0.0) -> SchedulingEngine:
-    """A desk that stands where the cloud stands."""
+    """Build an engine from a snapshot."""
     held = [grant for run in snapshot.running for grant in run.allocation.grants]
     cluster = ClusterState(
         pool=free_pool(snapshot.nodes, held, now=now),
@@ -77,7 +78,7 @@ def engine_from(snapshot: Snapshot, policy: SchedulingPolicy, now: float = 0.0) 
 
 
 def to_running(run: AllocatedWorkload) -> RunningWorkload:
-    """As a floor knows it."""
+    """Convert an allocated workload to a running one."""
     return RunningWorkload(
         id=run.allocation.workload,
         project=run.project,
@@ -89,7 +90,7 @@ def to_running(run: AllocatedWorkload) -> RunningWorkload:
 
 
 def should_drain(node: Node, now: float) -> bool:
-    """Whether what can be moved is moved away from a node now."""
+    """Whether preemptible workloads have to leave a node now."""
     if node.state != NodeState.READY:
         return node.state == NodeState.DRAINING
     return any(w.starts_at - DRAIN_S <= now < w.ends_at for w in node.windows)

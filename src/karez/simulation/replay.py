@@ -13,7 +13,8 @@ from karez.core.grants import Grant
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.workloads import WorkloadId
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
-from karez.scheduling.engine import RESCAN_S, Action, Preempt, Resize, SchedulingEngine, Start
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
+from karez.scheduling.engine import RESCAN_S, SchedulingEngine
 from karez.scheduling.queue.order import PendingWorkload
 from karez.simulation.failures import Outage, OutageSchedule
 from karez.simulation.outcomes import Outcome, Usage

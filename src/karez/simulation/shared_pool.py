@@ -9,7 +9,7 @@ from karez.core.nodes import Node
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import devices_of
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
-from karez.scheduling.engine import Action, Resize, Start
+from karez.scheduling.decisions import Action, Resize, Start
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.simulation.colocation_report import Colocation
 from karez.simulation.replay import RESIZE_S

@@ -1,4 +1,4 @@
-"""Answers about decisions: why a workload waits, what would start it, what a change would do.
+"""Explanations: why a workload waits, what would start it, and what a change would do.
 
 Everything runs on copies of the cluster state; nothing here changes a decision.
 """

@@ -1,6 +1,6 @@
-"""Why each of those in line waits: counts, quota arithmetic, who holds what, what would help.
+"""Explanations of why workloads wait: node counts, quotas, resource holders, suggested changes.
 
-Every change that is proposed was tried on a copy of the pool first.
+Every suggested change was tried on a copy of the pool first.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,21 +13,25 @@ from karez.core.identity import Project
 from karez.core.units import MILLI
 from karez.core.workloads import State, WorkloadId
 from karez.scheduling.cluster_state import RunningWorkload, capacity_of
-from karez.scheduling.engine import Action, EquivalenceClass, SchedulingEngine, Start
-from karez.scheduling.explain.suggestions import SuggestionContext, suggest_changes
+from karez.scheduling.decisions import Action, Start
+from karez.scheduling.engine import SchedulingEngine
+from karez.scheduling.explain.suggestion_trial import SuggestionContext
+from karez.scheduling.explain.suggestions import suggest_changes
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
-from karez.scheduling.placement.placement import FitReport, fit_reports, fits
+from karez.scheduling.placement.fit_report import FitReport, fit_reports
+from karez.scheduling.placement.placement import fits
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+from karez.scheduling.queue.pending_queue import EquivalenceClass
 from karez.scheduling.queue.quota import share_of, within_quota
 from karez.scheduling.snapshot import Snapshot, engine_from
 
 MAX_HOLDERS = 5
-"""How many of those who hold the devices are named, the largest first."""
+"""Most resource holders that an explanation names, the largest first."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Context:
-    """The cloud after its next decisions, and what was found out of it so far."""
+    """The cluster after its next decisions, and the explanations made so far."""
 
     snapshot: Snapshot
     engine: SchedulingEngine
@@ -40,7 +44,7 @@ class _Context:
 def explain(
     snapshot: Snapshot, ident: WorkloadId, *, now: float, policy: SchedulingPolicy | None = None
 ) -> Explanation | None:
-    """Why one workload waits; None if it does not, or would start with the next decision."""
+    """Explain why one workload waits; None if it runs or would start with the next decision."""
     return explain_all(snapshot, now=now, only=ident, policy=policy).get(ident)
 
 
@@ -51,30 +55,34 @@ def explain_all(
     only: WorkloadId | None = None,
     policy: SchedulingPolicy | None = None,
 ) -> Mapping[WorkloadId, Explanation]:
-    """Why everything that waits does: workloads of one class share all but their place in line."""
+    """Explain why every pending workload waits; a class shares all but its place in the queue."""
     policy = policy or SchedulingPolicy()
     engine = engine_from(snapshot, policy, now)
     decisions = engine.decide(now)
-    seen = _Context(
+    context = _Context(
         snapshot=snapshot,
         engine=engine,
         now=now,
         reasons=engine.reasons(),
-        first_priority=max((one.priority for one in snapshot.waiting), default=0) + 1,
+        first_priority=max((waiting.priority for waiting in snapshot.waiting), default=0) + 1,
     )
-    line = sorted(snapshot.waiting, key=lambda one: engine.cluster.sort_key(one, policy))
-    waits = [one for one in line if one.id in seen.reasons]
-    found = {
-        one.id: _why(seen, one, ahead) for ahead, one in enumerate(waits) if only in (None, one.id)
+    queue = sorted(snapshot.waiting, key=lambda w: engine.cluster.sort_key(w, policy))
+    waits = [waiting for waiting in queue if waiting.id in context.reasons]
+    explanations = {
+        waiting.id: _why(context, waiting, ahead)
+        for ahead, waiting in enumerate(waits)
+        if only in (None, waiting.id)
     }
-    for ident, reason in _room_is_made(decisions).items():
+    for ident, reason in _waits_for_victims(decisions).items():
         if only in (None, ident):
-            found[ident] = Explanation(id=ident, name=ident, state=State.QUEUED, reason=reason)
-    return found
+            explanations[ident] = Explanation(
+                id=ident, name=ident, state=State.QUEUED, reason=reason
+            )
+    return explanations
 
 
-def _room_is_made(decisions: Iterable[Action]) -> Mapping[WorkloadId, str]:
-    """Those for which others are stopped or shrink, and who these are."""
+def _waits_for_victims(decisions: Iterable[Action]) -> Mapping[WorkloadId, str]:
+    """Reasons of workloads that wait for victims to stop or shrink, with the victims."""
     by: dict[WorkloadId, list[str]] = {}
     for decision in decisions:
         if not isinstance(decision, Start) and decision.by is not None:
@@ -85,38 +93,38 @@ def _room_is_made(decisions: Iterable[Action]) -> Mapping[WorkloadId, str]:
     }
 
 
-def _why(seen: _Context, waiting: PendingWorkload, ahead: int) -> Explanation:
-    key = (seen.engine.equivalence_class(waiting), ahead == 0)
-    shared = seen.by_class.get(key)
+def _why(context: _Context, waiting: PendingWorkload, ahead: int) -> Explanation:
+    key = (context.engine.equivalence_class(waiting), ahead == 0)
+    shared = context.by_class.get(key)
     if shared is None:
-        shared = seen.by_class[key] = _shared(seen, waiting, is_first=ahead == 0)
-    reason = seen.reasons[waiting.id]
+        shared = context.by_class[key] = _shared(context, waiting, is_first=ahead == 0)
+    reason = context.reasons[waiting.id]
     return replace(shared, id=waiting.id, name=waiting.id, reason=reason, ahead=ahead)
 
 
-def _shared(seen: _Context, waiting: PendingWorkload, *, is_first: bool) -> Explanation:
-    engine, gang = seen.engine, waiting.gang
+def _shared(context: _Context, waiting: PendingWorkload, *, is_first: bool) -> Explanation:
+    engine, gang = context.engine, waiting.gang
     runs_s = engine.equivalence_class(waiting)[3]
-    until = None if runs_s is None else seen.now + runs_s
-    situation = SuggestionContext(
-        snapshot=seen.snapshot,
+    until = None if runs_s is None else context.now + runs_s
+    trial = SuggestionContext(
+        snapshot=context.snapshot,
         engine=engine,
         waiting=waiting,
-        priority=None if is_first else seen.first_priority,
+        priority=None if is_first else context.first_priority,
         until=until,
-        now=seen.now,
+        now=context.now,
     )
-    fit = fit_reports(gang, engine.cluster.pool, until)
+    reports = fit_reports(gang, engine.cluster.pool, until)
     return Explanation(
         id=waiting.id,
         name="",
         state=State.QUEUED,
         reason="",
-        hurdles=tuple(_unfit_reason(gang, one, engine.cluster.pool) for one in fit),
-        quota=_quota(waiting, seen.snapshot.projects, engine.cluster.used),
+        hurdles=tuple(_unfit_reason(gang, report, engine.cluster.pool) for report in reports),
+        quota=_quota(waiting, context.snapshot.projects, engine.cluster.used),
         holders=_holders(gang, engine.cluster.running.values()),
-        starts=_estimate(seen, waiting, until),
-        changes=suggest_changes(situation),
+        starts=_estimate(context, waiting, until),
+        changes=suggest_changes(trial),
     )
 
 
@@ -141,7 +149,7 @@ def _unfit_reason(gang: GangSpec, fit: FitReport, pool: Pool) -> UnfitReason:
 
 
 def in_units(kind: DeviceKind, amount: int) -> float:
-    """Devices, or bytes of what is counted in bytes."""
+    """Convert an amount to devices, or keep it in bytes for kinds counted in bytes."""
     return float(amount) if kind in IN_BYTES else amount / MILLI
 
 
@@ -177,9 +185,9 @@ def _quota(
 
 
 def _holders(gang: GangSpec, running: Iterable[RunningWorkload]) -> tuple[ResourceHolder, ...]:
-    """Who holds most of the kinds that it is about."""
+    """Largest holders of the kinds that a gang asks for."""
     kinds = {need.kind for need in gang.each} | {r.each[0].kind for r in gang.roles}
-    found = [
+    holders = [
         ResourceHolder(
             id=run.id,
             project=run.project,
@@ -191,28 +199,28 @@ def _holders(gang: GangSpec, running: Iterable[RunningWorkload]) -> tuple[Resour
         for kind in kinds
         if (amount := sum(grant.amounts.get(kind, 0) for grant in run.grants))
     ]
-    return tuple(sorted(found, key=lambda one: (-one.devices, one.id))[:MAX_HOLDERS])
+    return tuple(sorted(holders, key=lambda holder: (-holder.devices, holder.id))[:MAX_HOLDERS])
 
 
-def _estimate(seen: _Context, waiting: PendingWorkload, until: float | None) -> Estimate | None:
-    """When enough has ended for it; None where all that runs would not be enough, or quota bars."""
-    engine, now = seen.engine, seen.now
+def _estimate(context: _Context, waiting: PendingWorkload, until: float | None) -> Estimate | None:
+    """Estimate when enough workloads have ended; None if that never suffices, or quota bars it."""
+    engine, now = context.engine, context.now
     _, barred = within_quota(waiting, engine.cluster.projects, engine.cluster.used)
     if barred:
         return None
     times = [_fits_at(engine, waiting.gang, now, factor, until) for factor in (0.25, 1.0, 4.0)]
     early, middle, late = times
     if early is None or middle is None:
-        return _after_maintenance(seen, waiting, until)
+        return _after_maintenance(context, waiting, until)
     return Estimate(early=early, middle=middle, late=late)
 
 
 def _after_maintenance(
-    seen: _Context, waiting: PendingWorkload, until: float | None
+    context: _Context, waiting: PendingWorkload, until: float | None
 ) -> Estimate | None:
-    """When the maintenance is over that it would run into, if that is all that bars it."""
-    ends = sorted(w.ends_at for node in seen.snapshot.nodes for w in node.windows)
-    if until is None or not ends or not fits(waiting.gang, seen.engine.cluster.pool):
+    """Estimate the end of maintenance, if the workload waits for nothing else."""
+    ends = sorted(w.ends_at for node in context.snapshot.nodes for w in node.windows)
+    if until is None or not ends or not fits(waiting.gang, context.engine.cluster.pool):
         return None
     return Estimate(early=ends[0], middle=ends[len(ends) // 2], late=ends[-1])
 
@@ -220,7 +228,7 @@ def _after_maintenance(
 def _fits_at(
     engine: SchedulingEngine, gang: GangSpec, now: float, factor: float, until: float | None
 ) -> float | None:
-    """The first of the running workloads' ends after which the gang fits."""
+    """The first end of a running workload after which the gang fits."""
     ends = sorted((_end(run, now, factor), run.id) for run in engine.cluster.running.values())
     pool = engine.cluster.pool.fork()
     if fits(gang, pool, until):

@@ -1,4 +1,4 @@
-"""Refuses at the door what no pool like this one could ever hold."""
+"""Feasibility check on submission: finds gangs that the pool could not hold even when empty."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,19 +7,20 @@ from karez.core.gangs import GangSpec
 from karez.core.nodes import Node, NodeState
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import show_amount
-from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool, free_pool
+from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
+from karez.scheduling.placement.pool_builder import free_pool
 
 
 def empty_pool(nodes: Sequence[Node]) -> Pool:
-    """All nodes that there are, with nothing held and nothing closed."""
+    """Build a pool of all nodes, with nothing held and no node closed."""
     open_nodes = [replace(n, state=NodeState.READY, windows=()) for n in nodes]
     return free_pool(open_nodes, ())
 
 
 def infeasible_reason(gang: GangSpec, empty: Pool) -> str:
-    """Why no node could ever hold a worker, and what to ask for instead; empty if one could.
+    """Explain why no node could ever hold a worker, and the most that one could; "" if one could.
 
-    A kind that no node has is not impossible: nodes that have it may still join.
+    A kind that no node has is feasible: nodes that have it may still join.
     """
     parts = [("a worker", gang.each), *((f"role {r.name}", r.each) for r in gang.roles)]
     for who, each in parts:

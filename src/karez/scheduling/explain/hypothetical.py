@@ -1,4 +1,4 @@
-"""A cloud with something changed: what `why` proposes and `what-if` asks about."""
+"""Hypothetical snapshots: the cluster after a suggested change or a what-if question."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +14,9 @@ from karez.scheduling.snapshot import Snapshot
 
 
 def apply_change(snapshot: Snapshot, ident: WorkloadId, change: SuggestedChange) -> Snapshot:
-    """The snapshot as it would be after a change for one of those that wait."""
-    waiting = [workload_after(one, change) if one.id == ident else one for one in snapshot.waiting]
-    project = next((one.project for one in snapshot.waiting if one.id == ident), "")
+    """Return the snapshot as it would be after a change for one pending workload."""
+    waiting = [workload_after(w, change) if w.id == ident else w for w in snapshot.waiting]
+    project = next((w.project for w in snapshot.waiting if w.id == ident), "")
     projects = dict(snapshot.projects)
     if project in projects:
         projects[project] = project_after(projects[project], change)
@@ -30,7 +30,7 @@ def apply_change(snapshot: Snapshot, ident: WorkloadId, change: SuggestedChange)
 
 
 def project_after(project: Project, change: SuggestedChange) -> Project:
-    """A project after a change of its limits."""
+    """Return a project with the limits of a change."""
     return replace(
         project,
         quota={**project.quota, **change.quota},
@@ -39,7 +39,7 @@ def project_after(project: Project, change: SuggestedChange) -> Project:
 
 
 def nodes_after(nodes: Sequence[Node], change: SuggestedChange) -> list[Node]:
-    """The nodes after a change."""
+    """Return the nodes after a change."""
     opened = [
         replace(node, state=NodeState.READY) if node.id in change.uncordon else node
         for node in nodes
@@ -49,13 +49,13 @@ def nodes_after(nodes: Sequence[Node], change: SuggestedChange) -> list[Node]:
 
 
 def workload_after(waiting: PendingWorkload, change: SuggestedChange) -> PendingWorkload:
-    """A workload in line after a change."""
+    """Return a pending workload after a change."""
     priority = waiting.priority if change.priority is None else change.priority
     return replace(waiting, gang=gang_after(waiting.gang, change), priority=priority)
 
 
 def gang_after(gang: GangSpec, change: SuggestedChange) -> GangSpec:
-    """A gang after a change of its workers, kind or topology."""
+    """Return a gang after a change of its workers, kind, node affinity or topology."""
     if change.workers is not None:
         gang = replace(gang, min=change.workers, want=max(change.workers, gang.min))
     if change.kind is not None:

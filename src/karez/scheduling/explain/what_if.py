@@ -1,4 +1,4 @@
-"""What would change, and for whom: the same decisions in a cloud that is thought up."""
+"""What-if questions: compares the next decisions with those of a hypothetical cluster."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from karez.core.explanations import WhatIf, WhatIfResult, WorkloadDiff
 from karez.core.identity import Project
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.workloads import WorkloadId
-from karez.scheduling.engine import Preempt, Resize, Start, Wait
+from karez.scheduling.decisions import Preempt, Resize, Start, Wait
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, plan
 
@@ -17,8 +17,8 @@ HYPOTHETICAL: Final = WorkloadId("hypothetical")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fate:
-    """Where a workload would be, and why."""
+class _Outcome:
+    """The outcome for a workload, and the reason."""
 
     what: str
     reason: str = ""
@@ -30,23 +30,23 @@ def what_if(
     """Compare the next decisions with and without a change.
 
     Raises:
-        NotFound: A node or project that is named does not exist.
+        NotFound: The question names a node or project that does not exist.
     """
     changed = _change(snapshot, question, now)
-    before = _fates(snapshot, snapshot, now, policy)
-    after = _fates(changed, snapshot, now, policy)
-    projects = {one.id: one.project for one in changed.waiting}
+    before = _outcomes(snapshot, snapshot, now, policy)
+    after = _outcomes(changed, snapshot, now, policy)
+    projects = {waiting.id: waiting.project for waiting in changed.waiting}
     projects.update((run.allocation.workload, run.project) for run in snapshot.running)
     effects = [
         WorkloadDiff(
             id=ident,
             project=projects[ident],
             before=before[ident].what if ident in before else "is not there",
-            after=fate.what,
-            reason=fate.reason,
+            after=outcome.what,
+            reason=outcome.reason,
         )
-        for ident, fate in sorted(after.items())
-        if ident not in before or before[ident].what != fate.what
+        for ident, outcome in sorted(after.items())
+        if ident not in before or before[ident].what != outcome.what
     ]
     return WhatIfResult(
         effects=tuple(effects),
@@ -55,36 +55,36 @@ def what_if(
     )
 
 
-def _count_waiting(fates: Mapping[WorkloadId, _Fate]) -> int:
-    return sum(fate.what.endswith("waits") for fate in fates.values())
+def _count_waiting(outcomes: Mapping[WorkloadId, _Outcome]) -> int:
+    return sum(outcome.what.endswith("waits") for outcome in outcomes.values())
 
 
-def _fates(
+def _outcomes(
     snapshot: Snapshot, was: Snapshot, now: float, policy: SchedulingPolicy | None
-) -> Mapping[WorkloadId, _Fate]:
-    fates: dict[WorkloadId, _Fate] = {}
+) -> Mapping[WorkloadId, _Outcome]:
+    outcomes: dict[WorkloadId, _Outcome] = {}
     held = {run.allocation.workload: len(run.allocation.grants) for run in snapshot.running}
     for run in was.running:
         workers = held[run.allocation.workload]
         lost = len(run.allocation.grants) - workers
         what = f"runs with {_workers(workers)}"
         reason = f"{_workers(lost)} on nodes that are gone" if lost else ""
-        fates[run.allocation.workload] = _Fate(what=what, reason=reason)
+        outcomes[run.allocation.workload] = _Outcome(what=what, reason=reason)
     for decision in plan(snapshot, now=now, policy=policy):
         match decision:
             case Start(id=ident, grants=grants):
                 what = f"starts with {_workers(len(grants))}"
-                fates[ident] = _Fate(what=what)
+                outcomes[ident] = _Outcome(what=what)
             case Preempt(id=ident, by=by):
                 why = f"{by} starts in its place" if by else "its node is needed"
-                fates[ident] = _Fate(what="is stopped and waits", reason=why)
+                outcomes[ident] = _Outcome(what="is stopped and waits", reason=why)
             case Resize(id=ident, grants=grants):
-                fates[ident] = _Fate(what=f"goes on with {_workers(len(grants))}")
-            case Wait(id=ident, reason=reason) if ident not in fates:
-                fates[ident] = _Fate(what="waits", reason=reason)
+                outcomes[ident] = _Outcome(what=f"goes on with {_workers(len(grants))}")
+            case Wait(id=ident, reason=reason) if ident not in outcomes:
+                outcomes[ident] = _Outcome(what="waits", reason=reason)
             case Wait():
-                pass  # it was stopped just now
-    return fates
+                pass  # preempted by an earlier decision
+    return outcomes
 
 
 def _workers(count: int) -> str:
@@ -117,13 +117,13 @@ def _change(snapshot: Snapshot, question: WhatIf, now: float) -> Snapshot:
 
 
 def _nodes(snapshot: Snapshot, question: WhatIf) -> list[Node]:
-    known = {node.id: node for node in snapshot.nodes}
+    node_of = {node.id: node for node in snapshot.nodes}
     for ident in (*question.remove, *([question.like] if question.like else ())):
-        if ident not in known:
+        if ident not in node_of:
             raise NotFound(noun="node", name=ident)
     nodes = [node for node in snapshot.nodes if node.id not in question.remove]
     if question.like is not None:
-        model = replace(known[question.like], state=NodeState.READY)
+        model = replace(node_of[question.like], state=NodeState.READY)
         nodes += [replace(model, id=NodeId(f"new-{n}")) for n in range(question.add)]
     return nodes
 

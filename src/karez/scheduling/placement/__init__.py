@@ -1,4 +1,4 @@
-"""Where a gang fits: free capacity as arrays, node scores, and the choice of nodes.
+"""Placement of a gang: free capacity as arrays, node scores, and the choice of nodes.
 
-It places one gang on what is free; it never preempts (preemption) and knows no queue.
+This package places one gang on free devices; it never preempts and knows no queue.
 """

@@ -1,24 +1,23 @@
-"""The live pool as an inventory: nodes and grants of core on one side, arrays on the other."""
+"""Free capacity of the live pool: maps nodes and grants of core to the arrays of an inventory."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from karez.core.devices import IN_BYTES, Device, DeviceKind, Health
+from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.node_affinity import ANYWHERE, NodeAffinity
-from karez.core.nodes import Node, NodeId, NodeState
+from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI
-from karez.scheduling.placement.inventory import BULK, CPU, Ints, Inventory, Row, Shape, build
+from karez.scheduling.placement.core_pinning import pin_cores
+from karez.scheduling.placement.inventory import BULK, CPU, Ints, Inventory, Shape
 from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.request_mix import request_mix
 
-_USABLE = frozenset({Health.HEALTHY, Health.SUB_HEALTHY})
 SLOTS: Final = (DeviceKind.NPU, DeviceKind.GPU)
 """Kinds whose devices are granted one by one; the others are amounts."""
 AMOUNTS: Final = tuple(DeviceKind(name) for name in BULK)
@@ -30,53 +29,55 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSlots:
-    """A node of the pool and what its slots and cores are called."""
+    """A node of the pool, with the devices of its slots and its cores."""
 
     id: NodeId
     slots: tuple[tuple[DeviceKind, int], ...]
+    """(kind, index) of each device, in the order of the inventory's slots."""
     cores: tuple[tuple[int, int], ...]
     """(index, thousandths) of each core."""
     names: frozenset[str] = frozenset()
-    """What it can be named by: its id, and its labels as `label=value`."""
+    """Names that a node affinity may use: the id, and the labels as `label=value`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """All nodes that take work, in the order of their ids."""
+    """All nodes that take work, in the order of their ids, and what is free on them."""
 
     inventory: Inventory
     nodes: tuple[NodeSlots, ...]
     number_of: Mapping[NodeId, int]
     masks: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """The models of each kind, as a bit set."""
+    """Models of each kind, as a bit set."""
     unavailable: Mapping[str, int] = field(default_factory=dict)
-    """How many nodes take no work, by why."""
+    """Number of nodes that take no work, by reason."""
     next_maintenance_at: Any = None
-    """(N,) when each node's next maintenance starts, infinity where none does; None: nowhere."""
+    """(N,) start of each node's next maintenance, infinity without one; None: no node has one."""
     selector: NodeSelector | None = None
-    """Made when first asked for, or given."""
+    """Created on first use unless given."""
     _cores: dict[int, Ints] = field(default_factory=dict)
-    """Free thousandths of each core, where some are held. Rows are replaced, never changed."""
+    """Node number -> free thousandths of each core, where some are held. Rows are replaced, never
+    changed, since forks share them."""
     _allowed: dict[NodeAffinity, Bools] = field(default_factory=dict)
     _shapes: dict[ResourceRequest, Shape] = field(default_factory=dict)
 
     def shape(self, need: ResourceRequest) -> Shape:
-        """A need as the inventory knows it."""
-        found = self._shapes.get(need)
-        if found is None:
+        """Convert a need to the inventory's shape."""
+        shape = self._shapes.get(need)
+        if shape is None:
             amounts = need.amounts
             bulk = tuple(amounts.get(kind, 0) for kind in AMOUNTS)
-            found = Shape(bulk=bulk)
+            shape = Shape(bulk=bulk)
             if need.kind in SLOTS:
                 whole = need.milli >= MILLI
-                found = Shape(
+                shape = Shape(
                     devices=need.milli // MILLI if whole else 1,
                     milli=MILLI if whole else need.milli,
                     models=self._models(need),
                     bulk=bulk,
                 )
-            self._shapes[need] = found
-        return found
+            self._shapes[need] = shape
+        return shape
 
     def _models(self, need: ResourceRequest) -> int:
         if not need.models:
@@ -84,26 +85,26 @@ class Pool:
         return self.inventory.models_mask([f"{need.kind}:{name}" for name in need.models])
 
     def matching(self, among: NodeAffinity) -> Bools | None:
-        """(N,) which nodes will do; None: all."""
+        """(N,) mask of nodes that a node affinity allows; None: all."""
         if among == ANYWHERE:
             return None
-        found = self._allowed.get(among)
-        if found is None:
+        mask = self._allowed.get(among)
+        if mask is None:
             on, off = frozenset(among.on), frozenset(among.off)
-            found = np.array(
+            mask = np.array(
                 [
                     (not on or not on.isdisjoint(p.names)) and off.isdisjoint(p.names)
                     for p in self.nodes
                 ],
                 np.bool_,
             )
-            self._allowed[among] = found
-        return found
+            self._allowed[among] = mask
+        return mask
 
     def usable(self, among: NodeAffinity, until: float | None) -> Bools | None:
-        """(N,) which nodes will do for work that runs until then; None: all.
+        """(N,) mask of nodes for work that runs until then; None: all.
 
-        `until` None is work that can be stopped, or that has no need of the node to its end.
+        `until` None is work that can leave the node before it ends.
         """
         mask = self.matching(among)
         if until is None or self.next_maintenance_at is None:
@@ -114,7 +115,7 @@ class Pool:
     def room(
         self, need: ResourceRequest, among: NodeAffinity = ANYWHERE, until: float | None = None
     ) -> Ints:
-        """(N,) how many workers of this need fit on each node now."""
+        """(N,) number of workers of this need that fit on each node now."""
         arrays, shape = self.inventory.arrays, self.shape(need)
         count: Any = None
         if shape.devices:
@@ -133,7 +134,7 @@ class Pool:
     def best_node(
         self, need: ResourceRequest, among: NodeAffinity = ANYWHERE, until: float | None = None
     ) -> tuple[int, int] | None:
-        """Where one worker does the least harm: node number and slot."""
+        """Return the best node by score for one worker, and its slot; None if no node has room."""
         if self.selector is None:
             compiled = len(self.nodes) >= NUMBA_FROM_NODES
             self.selector = NodeSelector(inventory=self.inventory, mix=request_mix(()))
@@ -147,19 +148,19 @@ class Pool:
         self, number: int, need: ResourceRequest, slot: int | None = None, role: str = ""
     ) -> Grant:
         """Grant one worker on a node that has room; a fraction goes to the tightest device."""
-        shape, place = self.shape(need), self.nodes[number]
+        shape, node = self.shape(need), self.nodes[number]
         devices: tuple[tuple[int, int], ...] = ()
         if shape.devices:
             if slot is None:
                 slot = self._fraction(number, shape) if shape.milli < MILLI else 0
             mask = self.inventory.allocate(number, shape, slot)
-            indices = [i for i in range(len(place.slots)) if mask >> i & 1]
-            devices = tuple((place.slots[i][1], shape.milli) for i in indices)
+            indices = [i for i in range(len(node.slots)) if mask >> i & 1]
+            devices = tuple((node.slots[i][1], shape.milli) for i in indices)
         else:
             self.inventory.allocate(number, shape, 0)
         cores = self._pin(number, shape.bulk[CPU]) if shape.bulk[CPU] else ()
         return Grant(
-            node=place.id,
+            node=node.id,
             kind=need.kind,
             devices=cores if need.kind == DeviceKind.CPU else devices,
             cores=() if need.kind == DeviceKind.CPU else cores,
@@ -170,17 +171,17 @@ class Pool:
         )
 
     def release(self, grants: Iterable[Grant]) -> None:
-        """Undo grants; nodes and devices that have gone are passed over."""
+        """Release grants; nodes and devices that have left the pool are ignored."""
         for grant in grants:
             self._count(grant, 1)
 
     def reserve(self, grants: Iterable[Grant]) -> None:
-        """Count grants that are held already; what has gone is passed over."""
+        """Count grants that are held already; nodes and devices that have left are ignored."""
         for grant in grants:
             self._count(grant, -1)
 
     def is_free(self, grants: Iterable[Grant]) -> bool:
-        """Whether all of this is free right now."""
+        """Whether all of these grants are free now."""
         listed = tuple(grants)
         self.reserve(listed)
         touched = {self.number_of[grant.node] for grant in listed if grant.node in self.number_of}
@@ -193,7 +194,7 @@ class Pool:
         return not short
 
     def fork(self) -> "Pool":
-        """A copy to try things on."""
+        """Return a copy to try changes on."""
         return Pool(
             inventory=self.inventory.fork(),
             nodes=self.nodes,
@@ -207,25 +208,25 @@ class Pool:
         )
 
     def cores(self, number: int) -> Ints:
-        """Free thousandths of each core of a node, in the order of its place."""
-        held = self._cores.get(number)
-        if held is not None:
-            return held
+        """Free thousandths of each core of a node, in the order of `NodeSlots.cores`."""
+        free = self._cores.get(number)
+        if free is not None:
+            return free
         return np.array([milli for _, milli in self.nodes[number].cores], np.int64)
 
     def _count(self, grant: Grant, sign: int) -> None:
         number = self.number_of.get(grant.node)
         if number is None:
             return
-        arrays, place = self.inventory.arrays, self.nodes[number]
+        arrays, node = self.inventory.arrays, self.nodes[number]
         is_cpu = grant.kind == DeviceKind.CPU
         for index, milli in () if is_cpu else grant.devices:
-            if (grant.kind, index) in place.slots:
-                arrays.free[number, place.slots.index((grant.kind, index))] += sign * milli
+            if (grant.kind, index) in node.slots:
+                arrays.free[number, node.slots.index((grant.kind, index))] += sign * milli
         pinned = dict(grant.devices if is_cpu else grant.cores)
         if pinned:
             free = self.cores(number).copy()
-            for at, (index, _) in enumerate(place.cores):
+            for at, (index, _) in enumerate(node.cores):
                 free[at] += sign * pinned.get(index, 0)
                 arrays.bulk[number, CPU] += sign * pinned.get(index, 0)
             self._cores[number] = free
@@ -241,105 +242,9 @@ class Pool:
         return int(np.where(takes, free, 1 << 40).argmin())
 
     def _pin(self, number: int, milli: int) -> tuple[tuple[int, int], ...]:
-        """Cores for an amount: whole ones first, then the tightest that holds the rest."""
-        free, names = self.cores(number).copy(), self.nodes[number].cores
-        pinned: list[tuple[int, int]] = []
-        for core in np.flatnonzero(free == MILLI)[: milli // MILLI].tolist():
-            pinned.append((core, MILLI))
-        missing = milli - MILLI * len(pinned)
-        while missing > 0:
-            open_cores = [(int(free[c]), c) for c in range(len(names)) if free[c] > 0]
-            open_cores = [(left, c) for left, c in open_cores if c not in dict(pinned)]
-            fitting = [(left, c) for left, c in open_cores if left >= missing]
-            left, core = min(fitting) if fitting else max(open_cores)
-            pinned.append((core, min(left, missing)))
-            missing -= min(left, missing)
+        free, cores = self.cores(number).copy(), self.nodes[number].cores
+        pinned = pin_cores(free, milli)
         for core, amount in pinned:
             free[core] -= amount
         self._cores[number] = free
-        return tuple(sorted((names[core][0], amount) for core, amount in pinned))
-
-
-def free_pool(nodes: Sequence[Node], held: Iterable[Grant], *, now: float = 0.0) -> Pool:
-    """The pool after what is held. Only ready nodes and healthy devices count."""
-    states = [state_of(node, now) for node in nodes]
-    shut = Counter(state for state in states if state != NodeState.READY)
-    ready = sorted(
-        (n for n, state in zip(nodes, states, strict=True) if state == NodeState.READY),
-        key=lambda node: node.id,
-    )
-    known: dict[int, _Parts] = {}  # most nodes are alike, and their devices one and the same value
-    for node in ready:
-        if id(node.devices) not in known:
-            known[id(node.devices)] = _parts(node.devices)
-    parts = [known[id(node.devices)] for node in ready]
-    inventory = build([_row(node, part) for node, part in zip(ready, parts, strict=True)])
-    places = tuple(_node_slots(node, part) for node, part in zip(ready, parts, strict=True))
-    masks = {
-        kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))
-        for kind in SLOTS
-    }
-    closes = [
-        min((w.starts_at for w in n.windows if w.ends_at > now), default=np.inf) for n in ready
-    ]
-    pool = Pool(
-        inventory=inventory,
-        masks=masks,
-        nodes=places,
-        number_of={place.id: number for number, place in enumerate(places)},
-        unavailable=dict(shut),
-        next_maintenance_at=np.array(closes) if min(closes, default=np.inf) < np.inf else None,
-    )
-    pool.reserve(held)
-    return pool
-
-
-def state_of(node: Node, now: float) -> str:
-    """A node's state, its maintenance counted in."""
-    if node.state != NodeState.READY:
-        return node.state.value
-    under_way = any(window.starts_at <= now < window.ends_at for window in node.windows)
-    return "in maintenance" if under_way else NodeState.READY.value
-
-
-class _Parts(NamedTuple):
-    """What a set of devices comes to, those that take no work left out."""
-
-    slotted: tuple[tuple[str, int], ...]
-    bulk: tuple[int, ...]
-    slots: tuple[tuple[DeviceKind, int], ...]
-    cores: tuple[tuple[int, int], ...]
-
-
-def _parts(devices: Sequence[Device]) -> _Parts:
-    well = [device for device in devices if device.health in _USABLE]
-
-    def total(kind: DeviceKind) -> int:
-        found = (device for device in well if device.kind == kind)
-        return sum(d.memory_bytes if kind in IN_BYTES else d.milli for d in found)
-
-    return _Parts(
-        slotted=tuple((f"{d.kind}:{d.model}", d.milli) for d in well if d.kind in SLOTS),
-        bulk=tuple(total(kind) for kind in AMOUNTS),
-        slots=tuple((device.kind, device.index) for device in well if device.kind in SLOTS),
-        cores=tuple((d.index, d.milli) for d in well if d.kind == DeviceKind.CPU),
-    )
-
-
-def _row(node: Node, parts: _Parts) -> Row:
-    cpu, memory, dpu, storage = parts.bulk
-    return Row(
-        name=node.id,
-        devices=parts.slotted,
-        bulk=(cpu, node.memory_bytes + memory, dpu, storage),
-        supernode=node.supernode,
-    )
-
-
-def _node_slots(node: Node, parts: _Parts) -> NodeSlots:
-    return NodeSlots(
-        id=node.id,
-        slots=parts.slots,
-        cores=parts.cores,
-        names=frozenset({str(node.id), *(f"{k}={v}" for k, v in node.labels.items())}),
-    )
+        return tuple(sorted((cores[core][0], amount) for core, amount in pinned))

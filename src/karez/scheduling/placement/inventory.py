@@ -1,4 +1,4 @@
-"""What is free on every node, as arrays: placing touches it only through take and release.
+"""Inventory of free capacity as arrays; changed only through `allocate`, `release` and `occupy`.
 
 Shapes: N nodes, D accelerator slots of the widest node, B bulk resources (see BULK).
 """
@@ -19,57 +19,57 @@ BULK: Final = ("cpu", "memory", "dpu", "storage")
 a network card, bytes."""
 CPU, MEMORY = 0, 1
 ANY_MODEL: Final = -1
-"""Every bit set: a shape that takes any accelerator."""
+"""Model bit set of a shape that takes any accelerator."""
 HEAD: Final = 3
 """A row of a shape is (devices, thousandths of each, allowed models) and then the bulk amounts."""
 
 
 class Shape(NamedTuple):
-    """What one worker asks for. Equal shapes share one cached score per node."""
+    """Resources of one worker. Equal shapes share one cached score per node."""
 
     devices: int = 0
     milli: int = MILLI
-    """Of each device; below 1000 only with one device."""
+    """Thousandths of each device; below 1000 only with one device."""
     models: int = ANY_MODEL
-    """Bit set of the models that will do."""
+    """Bit set of the allowed models."""
     bulk: tuple[int, ...] = (0,) * len(BULK)
 
     @property
     def device_milli(self) -> int:
-        """Thousandths of accelerators in all."""
+        """Thousandths of all accelerators together."""
         return self.devices * self.milli
 
 
 @lru_cache(maxsize=4096)
 def row_of(shape: Shape) -> Ints:
-    """A shape as the kernels read it."""
+    """Convert a shape to a row that the kernels read; see HEAD."""
     return np.array([shape.devices, shape.milli, shape.models, *shape.bulk], np.int64)
 
 
 class Arrays(NamedTuple):
-    """The columns that the kernels read and write."""
+    """Columns that the kernels read and write."""
 
     free: Ints
     """(N, D) free thousandths of each accelerator; 0 where there is none."""
     model: Ints
-    """(N, D) number of its model."""
+    """(N, D) model number of each accelerator."""
     bulk: Ints
     """(N, B) free amounts."""
     domain: Ints
-    """(N,) number of its supernode."""
+    """(N,) supernode number of each node."""
     busy: Ints
     """(supernodes,) workers in each: a supernode with none is still whole."""
     most: Ints
-    """(N,) most thousandths free on one accelerator: most nodes are ruled out by this alone."""
+    """(N,) most free thousandths of one accelerator: this alone rules out most nodes."""
     whole: Ints
     """(N,) accelerators that nobody uses."""
     total: Ints
-    """(N,) free thousandths of all its accelerators."""
+    """(N,) free thousandths of all accelerators of each node."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Inventory:
-    """The arrays, what they were when nothing was held, and which nodes changed lately."""
+    """Free capacity, total capacity, and the log of nodes that changed."""
 
     arrays: Arrays
     size: Ints
@@ -82,28 +82,28 @@ class Inventory:
     members: tuple[Ints, ...] = field(default_factory=tuple)
     """Nodes of each supernode."""
     changes: int = 0
-    """How often nodes have changed."""
+    """Number of entries in the log of changes."""
     _log: Ints = field(default_factory=lambda: np.zeros(1024, np.int64))
-    """Which, in order."""
+    """Changed nodes in order; the first `changes` entries count."""
 
     @property
     def capacity_milli(self) -> int:
-        """Thousandths of accelerators in all."""
+        """Thousandths of all accelerators together."""
         return int(self.size.sum())
 
     @property
     def free_milli(self) -> int:
-        """Thousandths of accelerators that nobody holds."""
+        """Free thousandths of all accelerators together."""
         return int(self.arrays.free.sum())
 
     def models_mask(self, names: Sequence[str]) -> int:
-        """The bit set of some models; names that no node has are left out."""
+        """Return the bit set of some models; names that no node has are left out."""
         return sum(1 << self.models.index(name) for name in names if name in self.models)
 
     def allocate(self, node: int, shape: Shape, slot: int) -> int:
-        """Hold a worker's share of a node; the bit set of slots taken, for `release`.
+        """Allocate a worker on a node, and return the bit set of its slots for `release`.
 
-        `slot` names the device of a fraction; whole devices are the first free ones that will do.
+        `slot` is the device of a fraction; whole devices are the first free ones allowed.
         """
         free = self.arrays.free[node]
         mask = 0
@@ -117,7 +117,7 @@ class Inventory:
         return mask
 
     def release(self, node: int, shape: Shape, mask: int) -> None:
-        """Undo a take."""
+        """Undo an `allocate`."""
         free = self.arrays.free[node]
         index = 0
         while mask >> index:
@@ -128,7 +128,7 @@ class Inventory:
         self.occupy(node, -1)
 
     def fork(self) -> "Inventory":
-        """A copy to try things on; the original is not touched by what is done to it."""
+        """Return a copy to try changes on; the original stays as it is."""
         return Inventory(
             arrays=Arrays(
                 free=self.arrays.free.copy(),
@@ -161,7 +161,7 @@ class Inventory:
         return [index for index, _ in zip(fitting, range(shape.devices), strict=False)]
 
     def occupy(self, node: int, change: int) -> None:
-        """Count workers of a node, and note that it changed."""
+        """Add `change` workers to a node's supernode, and log the node as changed."""
         free = self.arrays.free[node].tolist()
         self.arrays.most[node] = max(free)
         self.arrays.whole[node] = free.count(MILLI)
@@ -169,7 +169,7 @@ class Inventory:
         domain = int(self.arrays.domain[node])
         before = int(self.arrays.busy[domain])
         self.arrays.busy[domain] = before + change
-        if before == 0 or before + change == 0:  # the supernode stopped or began being whole
+        if before == 0 or before + change == 0:  # all nodes of the supernode score differently
             self._note(self.members[domain])
         else:
             if self.changes == len(self._log):
@@ -178,7 +178,7 @@ class Inventory:
             self.changes += 1
 
     def changed_since(self, seen: int) -> Ints:
-        """Nodes that changed after `changes` was `seen`, some of them more than once."""
+        """(changes,) nodes that changed after `changes` was `seen`; a node may occur twice."""
         return self._log[seen : self.changes]
 
     def _note(self, nodes: Ints) -> None:
@@ -194,7 +194,7 @@ class Inventory:
 
 
 class Row(NamedTuple):
-    """One node to build an inventory from."""
+    """Capacity of one node, to build an inventory from."""
 
     name: str
     devices: tuple[tuple[str, int], ...] = ()
@@ -204,7 +204,7 @@ class Row(NamedTuple):
 
 
 def build(rows: Sequence[Row]) -> Inventory:
-    """An inventory with everything free. Nodes without a supernode are one of their own."""
+    """Build an inventory with everything free. A node without a supernode forms its own."""
     width = max((len(row.devices) for row in rows), default=0) or 1
     models = tuple(dict.fromkeys(model for row in rows for model, _ in row.devices))
     supernodes = dict.fromkeys(row.supernode or f"node {row.name}" for row in rows)

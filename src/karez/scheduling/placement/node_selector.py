@@ -1,4 +1,4 @@
-"""Finds the best node for one worker, remembering each shape's scores between questions."""
+"""Selects the best node for one worker, with a cache of each shape's scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,25 +18,25 @@ Refresh = Callable[["NodeSelector", "_Scores", Ints], int]
 
 @dataclass(slots=True, kw_only=True)
 class _Scores:
-    """What is known of one shape."""
+    """Cached scores of one shape."""
 
     row: Ints
     known: Known
     seen: int
-    """How much of the inventory's list of changes it has taken in."""
+    """Entries of the inventory's log of changes that the scores include."""
 
 
 @dataclass(slots=True, kw_only=True)
 class NodeSelector:
-    """One per inventory: ask for a node, take it there, ask again."""
+    """Selects nodes of one inventory: select a node, allocate there, select the next."""
 
     inventory: Inventory
     mix: RequestMix
     policy: Policy = Policy.KAREZ
     compiled: bool = True
-    """Whether numba scores the nodes where it is installed. The answers are the same."""
+    """Whether numba scores the nodes where it is installed. The scores are the same."""
     stamps: Ints = field(init=False)
-    """(N,) the last question for which each node was scored again."""
+    """(N,) the last selection for which each node was scored."""
     stamp: int = 0
     _shapes: dict[Shape, _Scores] = field(default_factory=dict)
     _refresh: Refresh | None = None
@@ -45,7 +45,7 @@ class NodeSelector:
         self.stamps = np.zeros(len(self.inventory.names), np.int64)
 
     def select(self, shape: Shape) -> tuple[int, int] | None:
-        """The best node and the slot for a fraction there, or None if no node has room."""
+        """Return the best node and the slot for a fraction there, or None if no node has room."""
         if self._refresh is None:
             self._refresh = _compiled_refresh() if self.compiled else _refresh
         inventory = self.inventory
@@ -60,7 +60,7 @@ class NodeSelector:
         return None if node < 0 else (node, int(scores.known[1][node]))
 
     def select_from(self, shape: Shape, rows: Ints) -> tuple[int, int] | None:
-        """The best of some nodes, by the same scores; nothing is remembered."""
+        """Return the best of some nodes and the slot there; scores are not cached."""
         if not len(rows):
             return None
         arrays = self.inventory.arrays

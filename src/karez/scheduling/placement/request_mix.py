@@ -1,4 +1,4 @@
-"""What the cloud is usually asked for: fragmentation is judged against it.
+"""Mix of typical requests, against which fragmentation is measured.
 
 Source of the measure: Q. Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads
 with Fragmentation Gradient Descent", USENIX ATC 2023: the share of a node's free accelerators
@@ -15,14 +15,14 @@ from karez.core.units import MILLI
 from karez.scheduling.placement.inventory import BULK, CPU, Ints, Shape
 
 PPM: Final = 1_000_000
-"""Weights are integers, so that every way of adding them up gives the same."""
+"""Weights are integers, so that their sum does not depend on the order."""
 POPULAR: Final = 0.95
-"""Share of all requests that the mix stands for: the rare rest would only cost time. As in the
+"""Share of all requests that the mix covers: the rare rest would only cost time. As in the
 paper's artifact."""
 
 
 class RequestMix(NamedTuple):
-    """Typical shapes and how often they are asked for. T of them."""
+    """T typical shapes and their frequency, as columns."""
 
     devices: Ints
     milli: Ints
@@ -31,13 +31,13 @@ class RequestMix(NamedTuple):
     weight: Ints
     """(T,) parts per million; they add up to PPM or a few less."""
     per_device: Ints
-    """(B,) what comes with a whole device on average, of each bulk resource; 0: none."""
+    """(B,) average amount of each bulk resource that is requested with a whole device; 0: none."""
 
 
 def request_mix(shapes: Iterable[Shape]) -> RequestMix:
-    """The most popular shapes of some requests, up to POPULAR of them.
+    """Build the mix from the most frequent shapes of some requests, up to POPULAR of them.
 
-    No requests at all give whole devices by ones, twos, fours and eights.
+    Without requests, the mix is 1, 2, 4 and 8 whole devices.
     """
     requests = list(shapes) or [Shape(devices=count) for count in (1, 2, 4, 8)]
     counts: Counter[tuple[int, int, int, int]] = Counter(

@@ -1,7 +1,7 @@
-"""How good a node is for a shape: integers, so that every machine and path decides the same.
+"""Scores of nodes for a shape: integers, so that every machine decides the same.
 
-The plain NumPy form; scores_numba has the same in numba. Higher is better, and the first of
-equals wins. Shapes: K nodes looked at, D accelerator slots, T typical shapes.
+NumPy form; scores_numba computes the same in numba. Higher is better, and the first of equals
+wins. Shapes: K nodes scored, D accelerator slots, T typical shapes.
 """
 
 import math
@@ -20,17 +20,18 @@ STEP: Final = 25 * PPM
 """Differences of fragmentation below 25 thousandths of a device count as none, so that packing
 decides. Measured on openb: 10 packs worse, 40 and 100 no better (docs/scheduling.md)."""
 TIE_BITS: Final = 30
-"""Room for the packing score below the fragmentation score."""
+"""Low bits of a score that hold the packing score, below the fragmentation score."""
 CPU_SHARE: Final = 128
 """A free core counts 1000 / 128 against a free device's 1000 / 8: the largest node of openb has
 128 cores and 8 devices."""
 NODE_SHARE: Final = 8
+"""Devices of the largest node of openb; see CPU_SHARE."""
 BLOCK: Final = 64
-"""Nodes whose best score is kept together, so that the best of all is found over few."""
+"""Nodes per block; the best node is found over the maxima of blocks."""
 
 
 class Policy(IntEnum):
-    """Ways to choose a node."""
+    """Ways to score nodes."""
 
     BEST_FIT = 0
     FGD = 1
@@ -38,7 +39,7 @@ class Policy(IntEnum):
 
 
 def sigmoid_steps() -> Ints:
-    """(99,) the fragmentation gradients at which FGD's published score goes up by one.
+    """(99,) fragmentation gradients at which FGD's published score goes up by one.
 
     The artifact scores int(100 * sigmoid(gradient / 1000)), gradient in thousandths of a device;
     step k is where that reaches k.
@@ -55,14 +56,14 @@ SIGMOID_STEPS: Final = sigmoid_steps()
 def score(
     arrays: Arrays, rows: Ints, shape: Ints, mix: RequestMix, policy: Policy
 ) -> tuple[Ints, Ints]:
-    """Score of some nodes for a shape, and the slot that a fraction would take there.
+    """Score some nodes for a shape, and choose the slot for a fraction there.
 
     Args:
         arrays: The inventory.
         rows: (K,) node numbers.
         shape: row_of(shape).
-        mix: What is usually asked for.
-        policy: How to choose.
+        mix: Typical requests.
+        policy: How to score.
 
     Returns:
         (K,) scores and (K,) slots; NEVER where the shape does not fit.
@@ -127,7 +128,7 @@ def _points(
     mix: RequestMix,
     policy: Policy,
 ) -> Ints:
-    """One candidate's score: steps of fragmentation first, then how tightly it packs."""
+    """(K,) scores of one slot: steps of fragmentation first, then how tightly it packs."""
     if policy == Policy.FGD:
         steps: Ints = np.searchsorted(SIGMOID_STEPS, gain, side="right").astype(np.int64)
         return steps
@@ -140,8 +141,8 @@ def _points(
 def fragmentation(free: Ints, model: Ints, cpu: Ints, mix: RequestMix) -> Ints:
     """(K,) free thousandths that a worker drawn from the mix could not use, times PPM.
 
-    A worker that asks for no device can use none of them. Memory is not looked at, as in the
-    published measure.
+    A worker without devices can use none of them. Memory does not count, as in the published
+    measure.
     """
     total = free.sum(1)
     result = np.zeros(len(free), np.int64)
@@ -157,9 +158,9 @@ def fragmentation(free: Ints, model: Ints, cpu: Ints, mix: RequestMix) -> Ints:
 
 
 def stranded(total: Ints, bulk: Ints, mix: RequestMix) -> Ints:
-    """(K,) free thousandths for which something else will run out first, as far as one can tell.
+    """(K,) free thousandths of devices for which another resource would run out first.
 
-    Free devices beyond what the free CPU could go along with, at the mix's usual ratio, and the
+    These are the free devices beyond what the free CPU serves at the mix's average ratio, and the
     same for memory, network cards and storage.
     """
     result = np.zeros(len(total), np.int64)

@@ -1,11 +1,12 @@
-"""karez.scheduling.placement.scores in numba: the same integers, a hundred times as fast.
+"""Scores of nodes in numba: the same integers as `scores`, a hundred times as fast.
 
 Each shape keeps its score per node; only nodes that changed since are scored again, and the best
 is found over the maxima of blocks of nodes (equivalence classes and score caching, after A. Verma
 et al., "Large-scale cluster management at Google with Borg", EuroSys 2015, section 3.4).
 
-Arrays are handed on one by one: taking them out of a tuple inside a loop counts references each
-time, which made a row cost ten times as much.
+Arrays are separate arguments: reading them from a tuple inside a loop counts references each
+time, which made a row ten times as slow. All kernels share this file because numba's cache of a
+caller does not notice a change of a callee in another file.
 """
 
 import numba
@@ -39,10 +40,10 @@ def refresh(
     stamps: Ints,
     stamp: int,
 ) -> int:
-    """Score these nodes again; the best of all nodes, or -1.
+    """Score these nodes, and return the best of all nodes, or -1.
 
-    `known` is (N,) scores, (N,) slots and the maxima of blocks, and is brought up to date. A row
-    may be named twice: `stamps` tells those that are done by `stamp`.
+    `known` is (N,) scores, (N,) slots and the maxima of blocks, and is updated. A row may occur
+    twice: rows that are done have `stamp` in `stamps`.
     """
     free, model, bulk, domain, busy, most, whole, total = arrays
     devices, milli, models, cpu, weight, per_device = mix
@@ -100,7 +101,7 @@ def refresh(
 
 @numba.njit(cache=True)
 def _best_of(points: Ints, tops: Ints, stale: Ints) -> int:
-    """The first of the best rows, once the maxima that fell are found anew."""
+    """Recompute stale maxima of blocks, and return the first of the best rows."""
     for block in range(len(tops)):
         if stale[block]:
             best = NEVER
@@ -132,7 +133,7 @@ def _has_slots(free: Ints, model: Ints, row: int, shape: Ints) -> bool:
 
 @numba.njit(cache=True)
 def _tightest(free: Ints, model: Ints, row: int, shape: Ints) -> int:
-    """The slot with least room that takes a fraction."""
+    """Return the slot with the least free thousandths that takes a fraction."""
     least, chosen = 1 << 40, 0
     for slot in range(free.shape[1]):
         left = free[row, slot]
@@ -237,7 +238,7 @@ def _wasted_without(
     has_cpu: bool,
     total: int,
 ) -> int:
-    """What a typical shape cannot use once `taken` of one slot is gone, from what was before."""
+    """Thousandths that a typical shape cannot use once `taken` of one slot is held."""
     if is_right and was >= milli:
         if was - taken < milli:
             count -= 1
@@ -258,7 +259,7 @@ def _wasted_whole(
     devices: int,
     has_cpu: bool,
 ) -> int:
-    """What a typical shape cannot use once the first whole devices that do are gone."""
+    """Thousandths that a typical shape cannot use once the first allowed devices are held."""
     missing, total, low, count = shape[0], 0, 0, 0
     for slot in range(free.shape[1]):
         left = free[row, slot]
@@ -275,7 +276,7 @@ def _wasted_whole(
 
 @numba.njit(cache=True, inline="always")
 def _seen_before(free: Ints, model: Ints, row: int, slot: int) -> bool:
-    """Whether an earlier slot is just like this one: its score would be the same."""
+    """Whether an earlier slot equals this one, so that its score would be the same."""
     for other in range(slot):
         same = free[row, other] == free[row, slot]
         if same and model[row, other] == model[row, slot]:

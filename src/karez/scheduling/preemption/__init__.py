@@ -1,4 +1,4 @@
-"""Making room: preemption and quota reclaim, elastic scale-up and scale-down, defragmentation.
+"""Plans that free devices: preemption, quota reclaim, elastic scaling, defragmentation.
 
-Each function proposes a plan with its cost; the engine decides whether to carry it out.
+Each module proposes a plan with its cost; the engine decides whether to carry the plan out.
 """

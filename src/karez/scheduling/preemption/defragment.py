@@ -1,4 +1,4 @@
-"""Bringing together what is scattered: which running work to move, where to, and at what price."""
+"""Defragmentation: which running workloads to relocate, where to, and at what cost."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,43 +18,43 @@ from karez.scheduling.placement.inventory import CPU, Ints
 from karez.scheduling.placement.placement import need_of, place_gang
 
 MAX_RELOCATIONS: Final = 16
-"""More workloads than this to move is no small plan."""
+"""Most workloads that one plan relocates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relocation:
-    """One workload goes from one set of places to another."""
+    """The move of one workload from one set of grants to another."""
 
     id: WorkloadId
     project: str
     leaves: tuple[Grant, ...]
     takes: tuple[Grant, ...]
     cost_device_s: float
-    """Device-seconds that it loses."""
+    """Device-seconds that the workload loses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefragPlan:
-    """Moves that together make room: all of them or none."""
+    """Relocations that together free devices: all of them or none."""
 
     relocations: tuple[Relocation, ...]
     grants: tuple[Grant, ...] = ()
-    """The places that the gang gets that they were made for."""
+    """Grants of the gang that the plan was made for."""
     freed_nodes: tuple[NodeId, ...] = ()
-    """Nodes that nobody holds anything of afterwards."""
+    """Nodes that are empty afterwards."""
 
     @property
     def cost_device_s(self) -> float:
-        """Device-seconds lost in all."""
+        """Device-seconds that all relocations lose."""
         return sum(move.cost_device_s for move in self.relocations)
 
 
 def plan_defrag_for(
     cluster: ClusterState, gang: GangSpec, until: float | None, now: float
 ) -> DefragPlan | None:
-    """The moves that let a gang start now: nodes that are cheapest to clear are cleared first.
+    """Plan relocations that let a gang start now, clearing the cheapest nodes first.
 
-    Only what may be stopped and goes on from there is moved. The floor is not touched.
+    Only preemptible workloads that resume are relocated. The cluster state is not changed.
     """
     pool = cluster.pool.fork()
     movable = {run.id: run for run in cluster.running.values() if _can_relocate(run)}
@@ -77,7 +77,7 @@ def _can_relocate(run: RunningWorkload) -> bool:
 
 
 def _by_node(runs: Iterable[RunningWorkload], pool: Pool, now: float) -> list[WorkloadId]:
-    """Node by node, the cheapest to clear for what is gained there first."""
+    """Workloads node by node; nodes with the least cost per device gained first."""
     on_node: dict[NodeId, list[RunningWorkload]] = {}
     for run in runs:
         for node in {grant.node for grant in run.grants if grant.node in pool.number_of}:
@@ -97,7 +97,7 @@ def _by_node(runs: Iterable[RunningWorkload], pool: Pool, now: float) -> list[Wo
 def _place_displaced(
     displaced: Sequence[RunningWorkload], pool: Pool, now: float
 ) -> tuple[Relocation, ...] | None:
-    """Places for what was lifted: its own if they are still free; None if one finds none."""
+    """Place displaced workloads: on their own grants if still free; None if one does not fit."""
     away = []
     for run in displaced:
         if pool.is_free(run.grants):
@@ -105,7 +105,7 @@ def _place_displaced(
         else:
             away.append(run)
     moves = []
-    for run in sorted(away, key=lambda one: (-devices_of(one.grants), one.id)):
+    for run in sorted(away, key=lambda run: (-devices_of(run.grants), run.id)):
         takes = _place_elsewhere(run, pool)
         if takes is None:
             return None
@@ -126,7 +126,7 @@ def _relocation(run: RunningWorkload, takes: tuple[Grant, ...], now: float) -> R
 def _place_elsewhere(
     run: RunningWorkload, pool: Pool, off: tuple[str, ...] = ()
 ) -> tuple[Grant, ...] | None:
-    """Places for as many workers as it has now."""
+    """Allocate as many workers as a run has now, off some nodes."""
     if run.waiting is None:
         return None
     gang, count = run.waiting.gang, len(run.workers)
@@ -139,9 +139,9 @@ def _place_elsewhere(
 
 
 def plan_defrag(cluster: ClusterState, now: float) -> DefragPlan:
-    """Clear nodes that are little used, where what runs there finds room on others in use.
+    """Plan to clear little-used nodes whose workloads fit on other nodes in use.
 
-    Its price is stated, not weighed: that is for who asks.
+    The cost is reported; the caller decides.
     """
     pool = cluster.pool.fork()
     runs = {run.id: run for run in cluster.running.values()}
@@ -166,14 +166,14 @@ def plan_defrag(cluster: ClusterState, now: float) -> DefragPlan:
 
 
 def _least_used(pool: Pool) -> list[NodeId]:
-    """Nodes in part use, the emptiest first: a full node is best left full."""
+    """Partly used nodes, the emptiest first; full nodes are best left full."""
     held, left = _in_use(pool)
     order = sorted(range(len(pool.nodes)), key=lambda number: (int(held[number]), number))
     return [pool.nodes[n].id for n in order if held[n] > 0 and left[n] >= MILLI]
 
 
 def _in_use(pool: Pool) -> tuple[Ints, Ints]:
-    """(N,) thousandths held and left of each node's accelerators; of its cores if it has none."""
+    """(N,) thousandths held and free of each node's accelerators, or of its cores without any."""
     inventory = pool.inventory
     size, left = inventory.size.sum(1), inventory.arrays.total
     cores, free = inventory.bulk_size[:, CPU], inventory.arrays.bulk[:, CPU]
@@ -191,7 +191,7 @@ def _clear(
     used = {pool.nodes[n].id for n in range(len(pool.nodes)) if held[n] > 0}
     empty = tuple(str(place.id) for place in pool.nodes if place.id not in used)
     moves = []
-    for run in sorted(here, key=lambda one: (-devices_of(one.grants), one.id)):
+    for run in sorted(here, key=lambda run: (-devices_of(run.grants), run.id)):
         takes = _place_elsewhere(run, pool, tuple(dict.fromkeys((*off, *empty, str(node)))))
         if takes is None:
             return None
@@ -200,9 +200,9 @@ def _clear(
 
 
 def _merged(moves: Sequence[Relocation]) -> tuple[Relocation, ...]:
-    """A workload that is moved twice is moved once."""
-    found: dict[WorkloadId, Relocation] = {}
+    """Merge successive relocations of a workload into one."""
+    merged: dict[WorkloadId, Relocation] = {}
     for move in moves:
-        before = found.get(move.id)
-        found[move.id] = move if before is None else replace(before, takes=move.takes)
-    return tuple(found.values())
+        before = merged.get(move.id)
+        merged[move.id] = move if before is None else replace(before, takes=move.takes)
+    return tuple(merged.values())

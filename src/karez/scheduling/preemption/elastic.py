@@ -1,4 +1,4 @@
-"""Elastic gangs take what nobody needs, worker by worker, and give it back when asked."""
+"""Elastic scale-up: gangs with a maximum get more workers while devices are idle."""
 
 import math
 from typing import Final
@@ -12,11 +12,14 @@ from karez.scheduling.placement.placement import need_of, place_more
 from karez.scheduling.queue.quota import more_workers
 
 RESIZE_COOLDOWN_S: Final = 600.0
-"""A gang that has just changed its size is left alone for so long: a change costs it a pause."""
+"""Least seconds between two changes of a gang's size: each costs the gang a pause."""
 
 
 def scale_up(cluster: ClusterState, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
-    """New grants of those that get more workers: who has least of what it could comes first."""
+    """Give idle devices to elastic gangs, those furthest below their maximum first.
+
+    Returns the new grants of each gang that changed.
+    """
     sized = (cluster.running[ident] for ident in cluster.elastic)
     growing = [run for run in sized if _may_scale_up(run, now)]
     changed: dict[WorkloadId, tuple[Grant, ...]] = {}
@@ -54,14 +57,14 @@ def _more_grants(cluster: ClusterState, run: RunningWorkload) -> tuple[Grant, ..
     until = None if run.waiting.can_stop else run.ends_by or math.inf
     held = frozenset(grant.node for grant in run.workers)
     if gang.topology == Topology.SPREAD:
-        found: tuple[Grant, ...] = ()
+        added: tuple[Grant, ...] = ()
         for _ in range(count):
-            avoid = held | {grant.node for grant in found}
+            avoid = held | {grant.node for grant in added}
             more = place_more(need, 1, cluster.pool, avoid=avoid, among=gang.among, until=until)
             if not more:
                 break
-            found += more
-        return found
+            added += more
+        return added
     outside = (
         _other_supernodes(cluster, held)
         if gang.topology == Topology.REQUIRE_SUPERNODE
@@ -71,8 +74,8 @@ def _more_grants(cluster: ClusterState, run: RunningWorkload) -> tuple[Grant, ..
 
 
 def _other_supernodes(cluster: ClusterState, held: frozenset[NodeId]) -> frozenset[NodeId]:
-    """Nodes of other supernodes than those that it stands in."""
+    """Nodes outside the supernodes of the held nodes."""
     pool = cluster.pool
     domain = pool.inventory.arrays.domain
     own = {int(domain[pool.number_of[node]]) for node in held if node in pool.number_of}
-    return frozenset(place.id for n, place in enumerate(pool.nodes) if int(domain[n]) not in own)
+    return frozenset(node.id for n, node in enumerate(pool.nodes) if int(domain[n]) not in own)

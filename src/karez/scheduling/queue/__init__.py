@@ -1,4 +1,4 @@
-"""Who is next: the order of the queue, fair share between projects, and quotas.
+"""The queue: its order, the fair share between projects, and their quotas.
 
-It answers for one workload at a time and never looks at free devices (that is placement).
+This package never looks at free devices; placement does.
 """

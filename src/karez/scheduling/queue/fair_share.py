@@ -1,7 +1,7 @@
-"""Who had how much: each project's dominant share, added up and forgotten again with time.
+"""Fair share: the decayed usage of each project, by its dominant resource.
 
 A project's dominant share is the largest part it holds of any one kind (A. Ghodsi et al.,
-"Dominant Resource Fairness", NSDI 2011); what it had counts half after HALF_LIFE_S.
+"Dominant Resource Fairness", NSDI 2011); usage counts half after HALF_LIFE_S.
 """
 
 import math
@@ -16,22 +16,22 @@ from karez.scheduling.queue.order import AGING_S_PER_DOUBLING
 HALF_LIFE_S: Final = 7 * 86_400.0
 """Slurm's default for PriorityDecayHalfLife (slurm.conf)."""
 MAX_DOUBLINGS: Final = 2.0
-"""How far a project's share can move its workloads in line, in doublings of AGE_S: so the bound on
-waiting stands."""
+"""Most doublings of work, each worth AGING_S_PER_DOUBLING, by which a project's usage can move its
+workloads in the queue; so the bound on waiting holds."""
 
 
 @dataclass(slots=True, kw_only=True)
 class FairShare:
-    """What every project had, in seconds of the whole pool."""
+    """Decayed usage of every project, in seconds of the whole pool."""
 
     capacity: Mapping[DeviceKind, int] = field(default_factory=dict)
-    """Of the pool, in each kind's unit."""
+    """Capacity of the pool, in each kind's unit."""
     usage_s: dict[str, float] = field(default_factory=dict)
-    """Project -> seconds of the whole pool, as of `at`."""
+    """Project -> decayed seconds of the whole pool, as of `at`."""
     at: float = 0.0
 
     def advance(self, now: float, used: Mapping[tuple[str, DeviceKind], int]) -> None:
-        """Count what has been held since the last call, and forget some of what was before."""
+        """Decay earlier usage, and add what has been held since the last call."""
         span = now - self.at
         if span <= 0:
             return
@@ -44,25 +44,27 @@ class FairShare:
         self.at = now
 
     def penalty_s(self, projects: Mapping[str, Project], active: Iterable[str]) -> dict[str, float]:
-        """How far back in line each active project's workloads stand; forward where negative."""
+        """Seconds by which each active project's workloads move back; negative: forward."""
         names = sorted(set(active))
         total = sum(self.usage_s.get(name, 0.0) for name in names)
         if len(names) < 2 or total <= 0:
             return {}
         weights = {name: projects[name].weight if name in projects else 1 for name in names}
-        whole = sum(weights.values())
-        found = {}
+        total_weight = sum(weights.values())
+        penalties = {}
         for name in names:
-            part, due = self.usage_s.get(name, 0.0) / total, weights[name] / whole
+            part, due = self.usage_s.get(name, 0.0) / total, weights[name] / total_weight
             doublings = math.log2(part / due) if part > 0 else -MAX_DOUBLINGS
-            found[name] = AGING_S_PER_DOUBLING * min(MAX_DOUBLINGS, max(-MAX_DOUBLINGS, doublings))
-        return found
+            penalties[name] = AGING_S_PER_DOUBLING * min(
+                MAX_DOUBLINGS, max(-MAX_DOUBLINGS, doublings)
+            )
+        return penalties
 
 
 def dominant_shares(
     used: Mapping[tuple[str, DeviceKind], int], capacity: Mapping[DeviceKind, int]
 ) -> dict[str, float]:
-    """Each project's largest share of any kind."""
+    """Return each project's largest share of any kind."""
     best: dict[str, float] = {}
     for (name, kind), amount in used.items():
         size = capacity.get(kind, 0)

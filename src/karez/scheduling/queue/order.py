@@ -1,4 +1,4 @@
-"""Who is next: the order of the line, as one number per workload that time does not change."""
+"""Order of the queue: a sort key per workload that does not change while it waits."""
 
 import math
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 
 AGING_S_PER_DOUBLING: Final = 4 * 86_400.0
-"""How much longer a workload with twice the work waits before it is equal to one without. Measured
+"""How much longer a workload with twice the work waits before it ranks equal. Measured
 on Philly at a quarter of its nodes: one day gives an average completion time of 0.29 of FIFO's,
 four days 0.22, and the longest wait is shorter too (docs/scheduling.md)."""
 WORK_FLOOR: Final = 600.0
 """Device-seconds below which all work counts as small: ten minutes of one device."""
 DEADLINE_LEAD_S: Final = 3600.0
-"""How long before its last chance to start in time a workload with a deadline is ahead of all that
-comes from then on."""
+"""How long before its last chance to start in time a workload with a deadline ranks ahead of every
+later arrival."""
 RESTART_S: Final = 60.0
-"""What it costs a gang to be stopped and started again, where nothing better is known."""
+"""Seconds that a stop and restart cost a gang, where nothing better is known."""
 
 
 class QueueOrder(StrEnum):
-    """Ways to stand in line."""
+    """Ways to order the queue."""
 
     FIFO = "fifo"
     SJF = "sjf"
@@ -32,28 +32,28 @@ class QueueOrder(StrEnum):
 
 
 SortKey = tuple[int, float, float, int]
-"""Smaller goes first: priority, place, arrival, number."""
+"""Sort key (negated priority, place, arrival, number); the smallest goes first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingPolicy:
-    """How a desk works."""
+    """Rules by which the scheduling engine decides."""
 
     order: QueueOrder = QueueOrder.KAREZ
     preempts: bool = False
-    """Whether running work may be stopped for what is far ahead of it in line."""
+    """Whether running workloads may be preempted for those that rank far ahead of them."""
     elastic: bool = False
-    """Whether running gangs may be made larger and smaller within their range."""
+    """Whether running gangs may be resized within their range."""
     defragments: bool = False
-    """Whether running work may be moved together for a gang that would fit then."""
+    """Whether running workloads may be relocated for a gang that would fit then."""
     fair: bool = False
-    """Whether projects that had more than their share stand further back."""
+    """Whether projects that used more than their fair share rank lower."""
     reserve_after_s: float = 60.0
-    """How long the first in line lets others pass before it holds a reservation."""
+    """How long the first workload that does not fit waits before it gets a reservation."""
 
     @property
     def is_strict(self) -> bool:
-        """Whether nobody passes the first in line."""
+        """Whether no workload may pass the first in the queue."""
         return self.order in (QueueOrder.FIFO, QueueOrder.SJF)
 
 
@@ -69,32 +69,32 @@ class PendingWorkload:
     order: int = 0
     max_duration_s: float | None = None
     expected_s: float | None = None
-    """How long it runs from start to end with the workers it wants, at speed 1, if known."""
+    """Seconds from start to end with all wanted workers at speed 1, if known."""
     done_s: float = 0.0
-    """How much of that it has behind it, or how long it has run so far."""
+    """Seconds of `expected_s` that are done, or how long the workload has run so far."""
     preemptible: bool = True
     resumes: bool = True
-    """Whether it goes on from where it was stopped; else what it did is lost."""
+    """Whether a restart continues from where the workload stopped; else its work is lost."""
     deadline_at: float | None = None
 
     @property
     def devices(self) -> float:
-        """Devices of its first alternative, all workers together."""
+        """Devices of the first alternative, all workers together."""
         return self.gang.want * self.gang.each[0].milli / MILLI
 
     @property
     def can_stop(self) -> bool:
-        """Whether a node that it runs on may be taken from it."""
+        """Whether the workload can leave its nodes without losing work."""
         return self.preemptible and self.resumes
 
     @property
     def needs_s(self) -> float | None:
-        """How long it needs its nodes without a break; None: it can leave them."""
+        """Seconds that the workload needs its nodes without a break; None: it can leave them."""
         ends_by = self.ends_by(0.0)
         return None if self.can_stop else math.inf if ends_by is None else ends_by
 
     def remaining_s(self, done_s: float) -> float:
-        """Seconds it will probably run on after `done_s`.
+        """Estimate the seconds that the workload still runs after `done_s`.
 
         Where nothing is known, as long again as it has run: for the heavy-tailed durations of
         training jobs that is the rule which needs no knowledge (J. Gu et al., "Tiresias", NSDI
@@ -105,7 +105,7 @@ class PendingWorkload:
         return max(0.0, self.expected_s - done_s)
 
     def sort_key(self, policy: SchedulingPolicy, done_s: float | None = None) -> SortKey:
-        """Smaller goes first: priority, then place in line."""
+        """Sort key of the workload under a policy; the smallest goes first."""
         done = self.done_s if done_s is None else done_s
         place = self.since
         if policy.order == QueueOrder.SJF:
@@ -120,7 +120,7 @@ class PendingWorkload:
         return (-self.priority, place, self.since, self.order)
 
     def ends_by(self, now: float) -> float | None:
-        """When it has surely or expectedly ended if it starts now with all the workers it wants."""
+        """When the workload ends at the latest, or as expected, if all its workers start now."""
         if self.expected_s is not None:
             return now + self.remaining_s(self.done_s)
         return None if self.max_duration_s is None else now + self.max_duration_s

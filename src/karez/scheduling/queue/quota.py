@@ -1,7 +1,7 @@
-"""What a project may still take: its cap, its guarantee, and what its cohort lends.
+"""Quotas: what a project may still hold, by its cap, its guarantee and what its cohort lends.
 
-The words are Kueue's and Volcano's: projects of a cohort lend each other what of their guarantee
-they do not use, up to a lending limit; nobody holds more than its cap.
+The terms are Kueue's and Volcano's: projects of a cohort lend each other the unused part
+of their guarantees, up to a lending limit; no project holds more than its cap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ Used = Mapping[tuple[str, DeviceKind], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """A project's standing for one kind, in the kind's unit; None: no limit."""
+    """Use and limits of a project for one kind, in the kind's unit; None: no limit."""
 
     held: int
     cap: int | None
     guarantee: int | None
-    """None where it is in no cohort, or nobody there has a guarantee for the kind."""
+    """None without a cohort, or where no project of the cohort has a guarantee for the kind."""
     room: int | None
-    """What it may still take."""
+    """Amount that the project may still take."""
 
 
 def share_of(name: str, kind: DeviceKind, projects: Mapping[str, Project], used: Used) -> Share:
-    """How a project stands. A project that is not known has no limits."""
+    """Compute a project's share of one kind. An unknown project has no limits."""
     project = projects.get(name)
     held = used.get((name, kind), 0)
     if project is None:
@@ -46,13 +46,13 @@ def share_of(name: str, kind: DeviceKind, projects: Mapping[str, Project], used:
 
 
 def _from_cohort(project: Project, kind: DeviceKind, others: Sequence[Project], used: Used) -> int:
-    """What is left of its own reserve, and of what the whole cohort lends."""
+    """Amount left of the project's own reserve and of what the whole cohort lends."""
     own = max(0, _reserve(project, kind) - used.get((project.name, kind), 0))
     return own + max(0, _spare(kind, others, used))
 
 
 def _spare(kind: DeviceKind, others: Sequence[Project], used: Used) -> int:
-    """What a cohort lends and nobody has; negative if more is out than it lends now."""
+    """Amount that a cohort lends and nobody has; negative if more is lent than its limits allow."""
     lent = sum(_lendable(other, kind) for other in others)
     taken = sum(max(0, used.get((p.name, kind), 0) - _reserve(p, kind)) for p in others)
     return lent - taken
@@ -64,12 +64,12 @@ def _lendable(project: Project, kind: DeviceKind) -> int:
 
 
 def _reserve(project: Project, kind: DeviceKind) -> int:
-    """What it never lends."""
+    """Amount that a project never lends."""
     return project.guarantee.get(kind, 0) - _lendable(project, kind)
 
 
 def is_within(name: str, kind: DeviceKind, projects: Mapping[str, Project], used: Used) -> bool:
-    """Whether a project holds no more of a kind than it may, and its cohort lends no more."""
+    """Whether a project's cap and its cohort's lending limits hold for a kind."""
     project = projects.get(name)
     if project is None:
         return True
@@ -84,7 +84,7 @@ def is_within(name: str, kind: DeviceKind, projects: Mapping[str, Project], used
 def within_quota(
     waiting: PendingWorkload, projects: Mapping[str, Project], used: Used
 ) -> tuple[GangSpec, str]:
-    """The gang with only what its project may still hold, or why there is nothing.
+    """Reduce a gang to what its project may still hold, or explain why nothing is left.
 
     A gang whose wanted size is over the quota is offered fewer workers, down to its minimum.
     """
@@ -101,17 +101,19 @@ def within_quota(
         return gang, ""
     roles = []
     for role in gang.roles:
-        chosen = next((need for need in role.each if _most(need, left) >= role.workers), None)
+        chosen = next(
+            (need for need in role.each if _max_workers(need, left) >= role.workers), None
+        )
         if chosen is None:
-            return gang, _say(waiting.project, role.each[0], role.workers, shares)
+            return gang, _shortage(waiting.project, role.each[0], role.workers, shares)
         for kind, amount in chosen.amounts.items():
             if kind in left:
                 left[kind] -= amount * role.workers
         roles.append(replace(role, each=(chosen,)))
-    rooms = [(min(gang.want + gang.spares, _most(need, left)), need) for need in gang.each]
+    rooms = [(min(gang.want + gang.spares, _max_workers(need, left)), need) for need in gang.each]
     allowed = [(room, need) for room, need in rooms if room >= gang.min]
     if not allowed:
-        said = [_say(waiting.project, need, gang.min, shares) for need in gang.each]
+        said = [_shortage(waiting.project, need, gang.min, shares) for need in gang.each]
         return gang, "; or ".join(said)
     room = min(room for room, _ in allowed)  # whichever it gets, it is not too much
     want = min(gang.want, room)
@@ -130,21 +132,23 @@ def within_quota(
 def more_workers(
     project: str, need: ResourceRequest, count: int, projects: Mapping[str, Project], used: Used
 ) -> int:
-    """Of so many more workers, how many its project may have."""
+    """Return how many of `count` more workers a project may have."""
     rooms = {kind: share_of(project, kind, projects, used).room for kind in need.amounts}
-    return min(count, _most(need, {k: room for k, room in rooms.items() if room is not None}))
+    return min(
+        count, _max_workers(need, {k: room for k, room in rooms.items() if room is not None})
+    )
 
 
-def _most(need: ResourceRequest, left: Mapping[DeviceKind, int]) -> int:
-    """Workers of a need that what is left would do for; no limit is a very large number."""
+def _max_workers(need: ResourceRequest, left: Mapping[DeviceKind, int]) -> int:
+    """Number of workers of a need that `left` suffices for; very large if there is no limit."""
     rooms = (left[kind] // amount for kind, amount in need.amounts.items() if kind in left)
     return min(rooms, default=1 << 40)
 
 
-def _say(
+def _shortage(
     project: str, need: ResourceRequest, workers: int, shares: Mapping[DeviceKind, Share]
 ) -> str:
-    """The kind that is short, with its arithmetic."""
+    """Name the kind that is short, with its amounts."""
     for kind, amount in need.amounts.items():
         share, asked = shares[kind], amount * workers
         if share.room is None or share.room >= asked:

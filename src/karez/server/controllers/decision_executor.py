@@ -10,7 +10,7 @@ from karez.core.nodes import NodeId
 from karez.core.stores.store import Store
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
-from karez.scheduling.engine import Action, Preempt, Resize, Start
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
 from karez.server.controllers.pending_decisions import RESIZE_S, PendingDecisions, PendingStart
 from karez.server.controllers.store_view import StoreView
 

@@ -10,7 +10,7 @@ from karez.core.services import Service
 from karez.core.stores.store import Store
 from karez.core.workloads import Allocation, State, WorkloadId
 from karez.scheduling.cluster_state import capacity_of
-from karez.scheduling.placement.capacity import free_pool
+from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.fair_share import HALF_LIFE_S, FairShare
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.snapshot import AllocatedWorkload

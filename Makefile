@@ -33,7 +33,7 @@ check: setup ## Style, types, room borders
 	$(BIN)/mypy
 
 unit: setup ## Fast tests: under a minute
-	$(BIN)/pytest -q --tier fast $(ARGS)
+	$(BIN)/pytest -q --tier fast -n 2 --dist loadfile $(ARGS)
 
 stories: setup ## One or two per promise, on real Ray, PostgreSQL, engines, hosts and a whole cloud
 	$(BIN)/pytest -q --tier story -n 2 --dist loadfile $(ARGS)

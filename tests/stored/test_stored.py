@@ -3,15 +3,19 @@
 `v0_1/` was written by karez 0.1 (commit 5fc63d0), before its words were changed.
 """
 
+import importlib
 import sqlite3
 from pathlib import Path
 
 import pytest
+import torch
 
 from karez.core.devices import Health
 from karez.core.nodes import NodeId
 from karez.core.receipts import check
 from karez.core.workloads import State, WorkloadId
+from karez.runtime.tracked import Tracked
+from karez.runtime.training_state import split, unpack_per_rank, unpack_shared
 from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore
 from karez.studio.settings import check_recipe
@@ -20,6 +24,8 @@ from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Phase
 
 OLD = Path(__file__).parent / "v0_1"
+WEIGHTS = [-0.8004, -0.6573, -0.4026, -0.7683]
+"""Of the model in `step-1-0.kz`."""
 
 
 @pytest.fixture
@@ -96,3 +102,23 @@ def test_an_older_decision_log_verifies_and_a_changed_line_is_named() -> None:
 
 def test_a_recipe_is_found_by_its_older_name() -> None:
     check_recipe("proving-ground", {"steps": 3}, {})
+
+
+def test_a_snapshot_that_an_older_rank_stored_is_restored() -> None:
+    body = (OLD / "step-1-0.kz").read_bytes()
+    per_rank, shared = split(body)
+    model = torch.nn.Linear(2, 2)
+    tracked = Tracked(model=model, optimizer=torch.optim.AdamW(model.parameters()), others={})
+    unpack_shared(shared, tracked)
+    unpack_per_rank(per_rank, tracked, own=True)
+    assert [round(x, 4) for x in model.weight.flatten().tolist()] == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("loader", "ShuffledBatches"), ("shards", "ShardedOptimizer"), ("trainer", "attach")],
+)
+def test_a_script_that_imports_older_modules_runs_with_a_warning(module: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"karez.runtime.{module}"):
+        old = importlib.reload(importlib.import_module(f"karez.training.worker.{module}"))
+    assert getattr(old, name) is getattr(importlib.import_module(f"karez.runtime.{module}"), name)

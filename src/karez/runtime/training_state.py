@@ -5,6 +5,7 @@ schedulers. The *shared* part is the model and its optimizer. Where all ranks ho
 shared part, a rank that lost it takes it from another; where it is sharded, each rank has its own.
 """
 
+import io
 import pickle
 import struct
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from karez.runtime.random_state import generator_states, restore_generators
 from karez.runtime.sharded_tensors import local_of, placed_like
@@ -175,10 +177,20 @@ def _serialize(tree: Any) -> list[Bytes]:
     return [_LENGTH.pack(len(head)), head, *(tensor_bytes(tensor) for tensor in tensors)]
 
 
+class _Reader(pickle.Unpickler):
+    """Reads what this job packed, also with karez 0.1, where `_Tensor` was in another module."""
+
+    @override
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) == ("karez.training.worker.state", "_Tensor"):
+            return _Tensor
+        return super().find_class(module_name, global_name)
+
+
 def _deserialize(body: bytes) -> Any:
     (length,) = _LENGTH.unpack_from(body, 0)
     at = _LENGTH.size + length
-    skeleton, specs = pickle.loads(body[_LENGTH.size : at])  # noqa: S301 - written by this job
+    skeleton, specs = _Reader(io.BytesIO(body[_LENGTH.size : at])).load()
     tensors: list[torch.Tensor] = []
     for name, shape in specs:
         dtype: torch.dtype = getattr(torch, name)

@@ -10,9 +10,10 @@ from karez.core.recovery import FaultReport, Severity
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.process_specs import parse_key
 from karez.training.recovery.events import Committed, Hung, RecoveryEvent, Resumed
-from karez.training.recovery.hang_detector import HangDetector, Straggler
+from karez.training.recovery.hang_detector import HangDetector
 from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
 from karez.training.recovery.state import Gang, Phase
+from karez.training.recovery.straggler_detector import Straggler
 
 APART_S = 0.15
 """Seconds between two samples of a late gang."""

@@ -1,4 +1,4 @@
-"""Detects late steps and slow ranks from step times. Pure.
+"""Detects late steps from step times. Pure.
 
 No limit is fixed. A step is late once it takes several times as long as nearly all before it; then
 the processes are sampled, twice, before a rank counts as hung (see hang_diagnosis).
@@ -7,7 +7,9 @@ the processes are sampled, twice, before a rank counts as hung (see hang_diagnos
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import fmean, median, pstdev
+from statistics import median
+
+from karez.training.recovery.straggler_detector import Straggler, StragglerDetector
 
 FACTOR = 5.0
 """A step is late after this multiple of the 99th percentile of the steps before."""
@@ -19,19 +21,6 @@ FIRST_FACTOR = 3.0
 """The first step of a generation may take this multiple of the limit: caches are cold."""
 MOST_DOUBLINGS = 6
 """How often verdicts may double the limit."""
-SAMPLES, SIGMAS, SLOWER, IN_A_ROW = 20, 3.0, 0.3, 3
-"""A straggler's mean over SAMPLES steps is slower than the other ranks' median by SLOWER (a share)
-and by SIGMAS standard deviations, IN_A_ROW times. Defaults of the sub-health rules in the design
-notes on resilience."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Straggler:
-    """A rank that is much slower than the other ranks."""
-
-    rank: int
-    factor: float
-    """The rank's mean step time, divided by the median of the other ranks."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,9 +32,7 @@ class HangDetector:
     _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     _last: dict[int, float] = field(default_factory=dict)
     """Rank -> time of its last event in this generation."""
-    _busy: dict[int, deque[float]] = field(default_factory=dict)
-    _slow: dict[int, int] = field(default_factory=dict)
-    _checks: int = 0
+    stragglers: StragglerDetector = field(default_factory=StragglerDetector)
     _verdicts: int = 0
     """Hang verdicts since the last step: each doubles the limit, so that no wrong one recurs."""
     _cold: set[int] = field(default_factory=set)
@@ -68,7 +55,7 @@ class HangDetector:
         else:
             self._gaps.append(now - last)
         self._verdicts, self._limit_s = 0, 0.0
-        self._busy.setdefault(rank, deque(maxlen=SAMPLES)).append(busy_s)
+        self.stragglers.record(rank, busy_s)
 
     @property
     def limit_s(self) -> float:
@@ -101,18 +88,5 @@ class HangDetector:
         return oldest if now - oldest > self.limit_s else None
 
     def straggler(self) -> Straggler | None:
-        """The rank that is slower than the others by all four measures; call after every step."""
-        self._checks += 1
-        full = {rank: list(times) for rank, times in self._busy.items() if len(times) == SAMPLES}
-        if self._checks % (SAMPLES * max(1, len(self._last))) or len(full) < 2:
-            return None
-        straggler = None
-        for rank, times in full.items():
-            others = [t for peer, own in full.items() if peer != rank for t in own]
-            usual, spread = median(others), pstdev(others)
-            mean = fmean(times)
-            is_slow = mean > usual * (1 + SLOWER) and mean > usual + SIGMAS * spread
-            self._slow[rank] = self._slow.get(rank, 0) + 1 if is_slow else 0
-            if self._slow[rank] == IN_A_ROW:
-                straggler = Straggler(rank=rank, factor=mean / usual if usual else 0.0)
-        return straggler
+        """The rank that is much slower than the others, if any; call after every step."""
+        return self.stragglers.check(ranks=len(self._last))

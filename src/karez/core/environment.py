@@ -178,19 +178,19 @@ STEWARD: Final = "KAREZ_STEWARD"
 """Path of the steward's socket.
 
 Set by: the steward. Read by: `training.session`, the engine. Default: empty: outside a cloud."""
-SLOTS: Final = "KAREZ_SLOTS"
+SNAPSHOT_FILE: Final = "KAREZ_SNAPSHOT_FILE"
 """Path of the rank's two snapshots in shared memory.
 
 Set by: the steward. Read by: `training.session`. Default: empty."""
-KEEPER: Final = "KAREZ_KEEPER"
+REPLICA_SERVER: Final = "KAREZ_REPLICA_SERVER"
 """Address (host:port) of this node's replica server.
 
 Set by: the steward. Read by: `training.session`. Default: empty."""
-KEEPERS: Final = "KAREZ_KEEPERS"
+REPLICA_SERVERS: Final = "KAREZ_REPLICA_SERVERS"
 """Addresses of the gang's replica servers by rank, separated by commas.
 
 Set by: control. Read by: `training.session`. Default: empty."""
-KEEPER_TOKEN: Final = "KAREZ_KEEPER_TOKEN"
+REPLICA_TOKEN: Final = "KAREZ_REPLICA_TOKEN"
 """Token for the replica server; for that server itself, the secret that jobs' tokens derive from.
 
 Set by: the steward. Read by: `training.session`, the replica server. Default: empty."""

@@ -111,7 +111,7 @@ class ReplicaServerProcess:
                 str(self.port),
                 str(self._memory),
             ],
-            env={**inherited(), environment.KEEPER_TOKEN: self._token},
+            env={**inherited(), environment.REPLICA_TOKEN: self._token},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

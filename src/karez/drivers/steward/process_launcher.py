@@ -28,7 +28,7 @@ class ProcessLauncher:
         """Start both fork servers; processes connect to the agent at `socket_path`."""
         self._config, self._table = config, table
         self._memory, self._socket_path = memory, socket_path
-        log = Path(config.home) / "nursery.log"
+        log = Path(config.home) / "fork_server.log"
         self._cold = ForkServerClient(log, "", self._on_report)
         self._warm = ForkServerClient(log, config.preload, self._on_report)
 
@@ -82,9 +82,9 @@ class ProcessLauncher:
             **inherited(),
             **self._config.environment(),
             environment.STEWARD: self._socket_path,
-            environment.KEEPER: replica_server,
-            environment.KEEPER_TOKEN: token_of(self._config.token, spec.workload),
-            environment.SLOTS: str(self._memory / spec.workload / f"{spec.rank}.slots"),
+            environment.REPLICA_SERVER: replica_server,
+            environment.REPLICA_TOKEN: token_of(self._config.token, spec.workload),
+            environment.SNAPSHOT_FILE: str(self._memory / spec.workload / f"{spec.rank}.slots"),
         }
 
     def _on_report(self, report: Mapping[str, Any] | None) -> None:

@@ -1,8 +1,9 @@
 """Replica server: holds peers' training state in memory and sends this node's to the peers.
 
-Run as `python -m karez.drivers.steward.replica_server HOST PORT MEMORY`, with KAREZ_KEEPER_TOKEN in
-its environment; prints its port. It reads a rank's newest snapshot from shared memory, sends it to
-the peers' replica servers, and marks it replicated. It never unpickles anything.
+Run as `python -m karez.drivers.steward.replica_server HOST PORT MEMORY`, with
+KAREZ_REPLICA_TOKEN in its environment; prints its port. It reads a rank's newest snapshot from
+shared memory, sends it to the peers' replica servers, and marks it replicated. It never unpickles
+anything.
 """
 
 import hmac
@@ -207,7 +208,7 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
 
 def main() -> None:
     """Listen, print the port, serve until standard input closes."""
-    token = os.environ[environment.KEEPER_TOKEN]  # noqa: TID251 - this process's own main
+    token = os.environ[environment.REPLICA_TOKEN]  # noqa: TID251 - this process's own main
     replicas = ReplicaServer(token, Path(sys.argv[3]))
     server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 

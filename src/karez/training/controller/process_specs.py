@@ -63,7 +63,7 @@ def rank_spec(
         "WORLD_SIZE": str(context.world),
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
-        environment.KEEPERS: ",".join(context.replica_servers),
+        environment.REPLICA_SERVERS: ",".join(context.replica_servers),
         **_shared(context),
         environment.INPUT_IDS: json.dumps({s.folder: s.artifact for s in context.inputs}),
         "HF_HUB_OFFLINE": "1",

@@ -22,7 +22,7 @@ from karez.scheduling.preemptor import Attempt, defragment_for, may_defragment, 
 from karez.scheduling.queue.order import PendingWorkload, QueueOrder, SchedulingPolicy, SortKey
 from karez.scheduling.queue.pending_queue import EquivalenceClass, PendingQueue, QueueEntry
 from karez.scheduling.queue.quota import within_quota
-from karez.scheduling.transitions import (
+from karez.scheduling.state_changes import (
     evict_workload,
     release_drained,
     relocate_workloads,

@@ -11,7 +11,7 @@ from karez.scheduling.preemption.candidates import borrowers, candidates, reclai
 from karez.scheduling.preemption.defragment import plan_defrag_for
 from karez.scheduling.preemption.preemption import PreemptionPlan, find_victims, rollback
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
-from karez.scheduling.transitions import preempt_workloads, relocate_workloads, start_workload
+from karez.scheduling.state_changes import preempt_workloads, relocate_workloads, start_workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ GATEWAY: Final = "KAREZ_GATEWAY"
 Set by: the user. Read by: `karez`, `karez.Client`. Default: what `cloud.json` says, else
 `http://127.0.0.1:7080/v1`."""
 HOME: Final = "KAREZ_HOME"
-"""State folder of a cloud; a setting too.
+"""State folder of a cloud; also a setting.
 
 Set by: the user, `karez up --home`. Read by: `karezd`, `karez`, `karez.Client`. Default:
 `~/.karez`."""
@@ -109,7 +109,7 @@ CODE: Final = "KAREZ_CODE"
 
 Set by: the steward. Read by: the program. Default: none."""
 CACHE: Final = "KAREZ_CACHE"
-"""Folder of this node that outlives jobs; anything in it may vanish.
+"""Cache folder of this node that outlives jobs; its files may be deleted at any time.
 
 Set by: the steward. Read by: the recipes. Default: none."""
 SETTINGS: Final = "KAREZ_SETTINGS"
@@ -137,7 +137,7 @@ ROLE: Final = "KAREZ_ROLE"
 
 Set by: control. Read by: the program. Default: absent for workers."""
 ROLE_RANK: Final = "KAREZ_ROLE_RANK"
-"""Number of the process in its role, from 0.
+"""Index of the process in its role, from 0.
 
 Set by: control. Read by: the program. Default: absent for workers."""
 ROLE_SIZE: Final = "KAREZ_ROLE_SIZE"
@@ -159,11 +159,11 @@ Set by: control. Read by: the program. Default: `{}`."""
 
 # Between a node and the ranks of a session; internal
 KEY_NAME: Final = "KAREZ_KEY_NAME"
-"""The process's key, by which the steward knows it.
+"""Key by which the steward identifies the process.
 
 Set by: the steward. Read by: `training.session`, the engine. Default: empty."""
 EPOCH: Final = "KAREZ_EPOCH"
-"""Number of the grant that the process runs under.
+"""Epoch of the allocation that the process belongs to.
 
 Set by: the steward. Read by: `training.session`. Default: `0`."""
 GENERATION: Final = "KAREZ_GENERATION"
@@ -171,7 +171,7 @@ GENERATION: Final = "KAREZ_GENERATION"
 
 Set by: the job controller. Read by: the rendezvous store. Default: none; must be set."""
 RESTORE: Final = "KAREZ_RESTORE"
-"""Folder of the stored checkpoint to go on from.
+"""Folder of the stored checkpoint to restore.
 
 Set by: the steward. Read by: `training.session`. Default: empty."""
 STEWARD: Final = "KAREZ_STEWARD"
@@ -209,9 +209,11 @@ ENGINE_TOKENS: Final = "KAREZ_ENGINE_TOKENS"
 
 Set by: control. Read by: the engine. Default: none; must be set."""
 ENGINE_PARALLEL: Final = "KAREZ_ENGINE_PARALLEL"
-"""Requests answered at once. Set by: control. Read by: the engine. Default: none; must be set."""
+"""Number of requests that the engine answers at once.
+
+Set by: control. Read by: the engine. Default: none; must be set."""
 ENGINE_KEY: Final = "KAREZ_ENGINE_KEY"
-"""Key that the gateway shows the engine.
+"""Key that the gateway sends to the engine.
 
 Set by: control. Read by: the engine. Default: none; must be set."""
 
@@ -221,30 +223,30 @@ EMUNPU: Final = "KAREZ_EMUNPU"
 
 Set by: the user, `karez migrate verify`. Read by: torch's loading of backends. Default: off."""
 EMUNPU_OPS: Final = "KAREZ_EMUNPU_OPS"
-"""File of operators, one a line, that alone exist.
+"""File that lists the only operators that exist, one a line.
 
 Set by: the user, `karez migrate verify --kernels`. Read by: the emulated NPU. Default: all
 operators."""
 EMUNPU_CHIP: Final = "KAREZ_EMUNPU_CHIP"
-"""Chip whose documented limits hold: `A2`, `A3` or `950DT`.
+"""Chip whose documented limits apply: `A2`, `A3` or `950DT`.
 
 Set by: the user, `karez migrate verify --chip`. Read by: the emulated NPU. Default: no limits."""
 EMUNPU_NO_DTYPES: Final = "KAREZ_EMUNPU_NO_DTYPES"
-"""Types that raise, separated by commas, such as `float64`.
+"""Types that the device refuses, separated by commas, such as `float64`.
 
 Set by: the user. Read by: the emulated NPU. Default: empty."""
 EMUNPU_FAULTS: Final = "KAREZ_EMUNPU_FAULTS"
-"""Operators to spoil, `aten::tanh:1e-3` with the relative error, separated by commas.
+"""Operators to spoil with a relative error, such as `aten::tanh:1e-3`, separated by commas.
 
 Set by: the user, `karez migrate verify`. Read by: the emulated NPU. Default: empty."""
 
 # The recorder of `karez migrate verify`; internal
 VERIFY_STEPS: Final = "KAREZ_VERIFY_STEPS"
-"""Steps of which every module is recorded.
+"""Number of steps for which every module is recorded.
 
 Set by: `karez migrate verify`. Read by: the recorder. Default: `3`."""
 VERIFY_THREADS: Final = "KAREZ_VERIFY_THREADS"
-"""Threads that torch computes with.
+"""Number of threads that torch uses.
 
 Set by: `karez migrate verify`. Read by: the recorder. Default: torch's own number."""
 VERIFY_SEED: Final = "KAREZ_VERIFY_SEED"
@@ -258,6 +260,6 @@ VERIFY_FAULT: Final = "KAREZ_VERIFY_FAULT"
 
 Set by: `karez migrate verify`. Read by: the recorder. Default: empty."""
 VERIFY_MOST: Final = "KAREZ_VERIFY_MOST"
-"""Steps after which the script is ended; 0: never.
+"""Number of steps after which the script is ended; 0: never.
 
 Set by: `karez migrate verify`. Read by: the recorder. Default: `0`."""

@@ -24,7 +24,6 @@ from karez.scheduling.queue.quota import within_quota
 from karez.scheduling.transitions import (
     evict_workload,
     release_drained,
-    relocate_workloads,
     start_workload,
 )
 from karez.scheduling.wait_reasons import wait_reasons
@@ -109,14 +108,8 @@ class SchedulingEngine:
 
     def reasons(self) -> Mapping[WorkloadId, str]:
         """Why each workload in the queue waits, as of the last decision."""
-        reservation = self._backfill.reservation
-        reasons = wait_reasons(
-            self._queue,
-            self.cluster,
-            self._blocked,
-            None if reservation is None else reservation.holder.id,
-            self._now,
-        )
+        holder = self._backfill.holder
+        reasons = wait_reasons(self._queue, self.cluster, self._blocked, holder, self._now)
         reasons.update((ident, why) for ident, why in self._deferred.items() if ident in reasons)
         return reasons
 
@@ -124,10 +117,6 @@ class SchedulingEngine:
         """The class of a workload: what holds for one of its class holds for all."""
         runs_s = None if self.cluster.pool.next_maintenance_at is None else waiting.needs_s
         return (waiting.project, waiting.gang, waiting.priority, runs_s)
-
-    def relocate(self, targets: Mapping[WorkloadId, tuple[Grant, ...]], now: float) -> list[Action]:
-        """Restart running workloads on target grants, free once all have left their own."""
-        return relocate_workloads(self.cluster, targets, now)
 
     def _requeue(self, stopped: list[PendingWorkload]) -> None:
         for waiting in stopped:

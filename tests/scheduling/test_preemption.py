@@ -24,6 +24,7 @@ from karez.scheduling.queue.order import (
     SchedulingPolicy,
 )
 from karez.scheduling.snapshot import Snapshot, engine_from
+from karez.scheduling.state_changes import relocate_workloads
 from tests.scheduling.test_snapshot import gang, node
 
 NPU, GPU = DeviceKind.NPU, DeviceKind.GPU
@@ -277,7 +278,8 @@ def test_a_plan_frees_a_node_and_says_what_it_costs() -> None:
         plan.freed_nodes
     )
     before = len(engine.cluster.running)
-    acts = engine.relocate({move.id: move.takes for move in plan.relocations}, HOUR_S)
+    targets = {move.id: move.takes for move in plan.relocations}
+    acts = relocate_workloads(engine.cluster, targets, HOUR_S)
     assert len(acts) == 4
     assert len(engine.cluster.running) == before
     assert plan.freed_nodes[0] not in {

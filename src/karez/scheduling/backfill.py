@@ -40,9 +40,14 @@ class Backfill:
 
     reservation: Reservation | None = None
 
+    @property
+    def holder(self) -> WorkloadId | None:
+        """The workload that holds the reservation."""
+        return None if self.reservation is None else self.reservation.holder.id
+
     def is_open_to(self, ident: WorkloadId) -> bool:
         """Whether nobody else holds a reservation."""
-        return self.reservation is None or self.reservation.holder.id == ident
+        return self.holder in (None, ident)
 
     def allows(self, waiting: PendingWorkload, grants: Sequence[Grant], now: float) -> bool:
         """Whether a start with these grants leaves the reservation's holder its start time."""
@@ -57,7 +62,7 @@ class Backfill:
 
     def drop_if_held_by(self, ident: WorkloadId) -> None:
         """Drop the reservation of a workload that has started."""
-        if self.reservation is not None and self.reservation.holder.id == ident:
+        if self.holder == ident:
             self.reservation = None
 
 

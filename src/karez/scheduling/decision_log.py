@@ -24,6 +24,7 @@ from karez.scheduling.preemption.defragment import Relocation
 from karez.scheduling.queue.fair_share import FairShare
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.scheduling.snapshot import DRAIN_S, should_drain
+from karez.scheduling.state_changes import relocate_workloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,8 @@ class RecordedEngine:
             self.write(to_brief_text(replace(step, reserved=(*self._unreported, *step.reserved))))
         self._unreported.clear()
         self._apply(step)
-        acts = self.engine.relocate({move.id: move.to for move in step.relocations}, step.at)
+        targets = {move.id: move.to for move in step.relocations}
+        acts = relocate_workloads(self.engine.cluster, targets, step.at)
         acts += self.engine.decide(step.at)
         if self.write is not None:
             for act in acts:
@@ -224,12 +226,8 @@ class RecordedEngine:
             self.engine.cluster.add(run)
         for waiting in before.pending.values():
             self.engine.add(waiting)
-        edges = [
-            edge
-            for node in self._nodes
-            for w in node.windows
-            for edge in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)
-        ]
+        windows = [window for node in self._nodes for window in node.windows]
+        edges = [t for w in windows for t in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)]
         self._recheck_at = min((edge for edge in edges if edge > now), default=float("inf"))
 
     def _cluster_of(self, before: ClusterState, now: float) -> ClusterState:

@@ -1,5 +1,6 @@
 """Decisions of the scheduler: start, preempt, resize, or leave a workload in the queue."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from karez.core.grants import Grant
@@ -45,3 +46,9 @@ class Wait:
 
 Action = Start | Preempt | Resize
 Decision = Action | Wait
+
+
+def preempted(decisions: Sequence[Action]) -> Iterator[WorkloadId]:
+    """Workloads that these decisions stop without starting them elsewhere."""
+    restarted = {act.id for act in decisions if isinstance(act, Start)}
+    return (a.id for a in decisions if isinstance(a, Preempt) and a.id not in restarted)

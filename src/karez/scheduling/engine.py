@@ -6,15 +6,14 @@ carried out.
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core.grants import Grant
 from karez.core.workloads import WorkloadId
 from karez.scheduling.backfill import Backfill, make_reservation, should_wait_for_faster
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
-from karez.scheduling.decisions import Action, Preempt, Resize, Start
-from karez.scheduling.placement.fit_report import explain_unplaced
+from karez.scheduling.decisions import Action, Resize, preempted
 from karez.scheduling.placement.placement import place_gang
 from karez.scheduling.preemption.candidates import reclaimable
 from karez.scheduling.preemption.elastic import scale_up
@@ -25,9 +24,9 @@ from karez.scheduling.queue.quota import within_quota
 from karez.scheduling.state_changes import (
     evict_workload,
     release_drained,
-    relocate_workloads,
     start_workload,
 )
+from karez.scheduling.wait_reasons import wait_reasons
 
 BACKFILL_DEPTH = 100
 """How many workloads of a class a reservation may hold back before the rest of the class is skipped
@@ -109,20 +108,8 @@ class SchedulingEngine:
 
     def reasons(self) -> Mapping[WorkloadId, str]:
         """Why each workload in the queue waits, as of the last decision."""
-        behind = "it is its turn after others of its kind"
-        if self._backfill.reservation is not None:
-            holder = self._backfill.reservation.holder.id
-            behind = (
-                f"{holder} is first in line and has waited long; set max_duration to pass it safely"
-            )
-        reasons: dict[WorkloadId, str] = {}
-        for key, entries in self._queue.classes():
-            gang, barred = within_quota(entries[0][1], self.cluster.projects, self.cluster.used)
-            why = self._blocked.get(key, barred or behind)
-            if not why:
-                until = None if key[3] is None else self._now + key[3]
-                why = explain_unplaced(gang, self.cluster.pool, until)
-            reasons.update((waiting.id, why) for _, waiting in entries)
+        holder = self._backfill.holder
+        reasons = wait_reasons(self._queue, self.cluster, self._blocked, holder, self._now)
         reasons.update((ident, why) for ident, why in self._deferred.items() if ident in reasons)
         return reasons
 
@@ -130,10 +117,6 @@ class SchedulingEngine:
         """The class of a workload: what holds for one of its class holds for all."""
         runs_s = None if self.cluster.pool.next_maintenance_at is None else waiting.needs_s
         return (waiting.project, waiting.gang, waiting.priority, runs_s)
-
-    def relocate(self, targets: Mapping[WorkloadId, tuple[Grant, ...]], now: float) -> list[Action]:
-        """Restart running workloads on target grants, free once all have left their own."""
-        return relocate_workloads(self.cluster, targets, now)
 
     def _requeue(self, stopped: list[PendingWorkload]) -> None:
         for waiting in stopped:
@@ -177,7 +160,7 @@ class SchedulingEngine:
             if made:
                 decisions += made
                 self._dequeue(entries, at)
-                stopped += [evict_workload(self.cluster, i, now) for i in _preempted(made)]
+                stopped += [evict_workload(self.cluster, i, now) for i in preempted(made)]
             elif self.policy.is_strict:
                 break
             elif key in self._blocked or at >= BACKFILL_DEPTH:
@@ -261,9 +244,3 @@ class SchedulingEngine:
             self._backfill.reservation = make_reservation(
                 self.cluster, attempt.waiting, attempt.gang, attempt.now
             )
-
-
-def _preempted(decisions: list[Action]) -> Iterator[WorkloadId]:
-    """Workloads that these decisions stop without starting them elsewhere."""
-    restarted = {act.id for act in decisions if isinstance(act, Start)}
-    return (a.id for a in decisions if isinstance(a, Preempt) and a.id not in restarted)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from karez.core.devices import DeviceKind
-from karez.core.gangs import GangSpec
+from karez.core.gangs import GangRole, GangSpec
 from karez.core.identity import Project
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import show_amount
@@ -99,23 +99,18 @@ def within_quota(
     left = {kind: share.room for kind, share in shares.items() if share.room is not None}
     if not left:
         return gang, ""
-    roles = []
+    roles: list[GangRole] = []
     for role in gang.roles:
-        chosen = next(
-            (need for need in role.each if _max_workers(need, left) >= role.workers), None
-        )
-        if chosen is None:
+        reduced = _take_role(role, left)
+        if reduced is None:
             return gang, _shortage(waiting.project, role.each[0], role.workers, shares)
-        for kind, amount in chosen.amounts.items():
-            if kind in left:
-                left[kind] -= amount * role.workers
-        roles.append(replace(role, each=(chosen,)))
+        roles.append(reduced)
     rooms = [(min(gang.want + gang.spares, _max_workers(need, left)), need) for need in gang.each]
     allowed = [(room, need) for room, need in rooms if room >= gang.min]
     if not allowed:
-        said = [_shortage(waiting.project, need, gang.min, shares) for need in gang.each]
-        return gang, "; or ".join(said)
-    room = min(room for room, _ in allowed)  # whichever it gets, it is not too much
+        shortages = [_shortage(waiting.project, need, gang.min, shares) for need in gang.each]
+        return gang, "; or ".join(shortages)
+    room = min(room for room, _ in allowed)  # enough for whichever alternative is chosen
     want = min(gang.want, room)
     each = tuple(need for _, need in allowed)
     spares = min(gang.spares, room - want)
@@ -127,6 +122,17 @@ def within_quota(
         spares=spares,
         max=max(want, gang.most),
     ), ""
+
+
+def _take_role(role: GangRole, left: dict[DeviceKind, int]) -> GangRole | None:
+    """Subtract a role's first alternative that `left` suffices for; None if none does."""
+    for need in role.each:
+        if _max_workers(need, left) >= role.workers:
+            for kind, amount in need.amounts.items():
+                if kind in left:
+                    left[kind] -= amount * role.workers
+            return replace(role, each=(need,))
+    return None
 
 
 def more_workers(

@@ -7,8 +7,8 @@ work; `errors` has what they raise. Each is imported on first use: `import karez
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from karez import errors
     from karez.client.sdk import AsyncClient, Client
-    from karez.core import errors
     from karez.core.artifacts import ArtifactKind
     from karez.core.gang_syntax import make_gang as gang
     from karez.core.jobs import JobSpec
@@ -39,7 +39,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of these
         if name == "__version__":
             return metadata.version("karez")
         if name == "errors":
-            return import_module("karez.core.errors")
+            return import_module("karez.errors")
         module, attribute = {
             "ArtifactKind": ("karez.core.artifacts", "ArtifactKind"),
             "AsyncClient": ("karez.client.sdk", "AsyncClient"),

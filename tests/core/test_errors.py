@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from karez import errors
 from karez.core.errors import (
     AlreadyExists,
     AlreadyRunning,
@@ -161,3 +162,7 @@ def test_unknown_facts_are_ignored_and_missing_ones_take_their_default() -> None
     wrong = error_from("bad-request", {"problem": "x", "fix": None})
     assert isinstance(wrong, BadRequest)
     assert wrong.fix == CORRECT
+
+
+def test_users_import_every_error_from_one_module() -> None:
+    assert {error.__name__ for error in every_error()} | {"KarezError"} == set(errors.__all__)

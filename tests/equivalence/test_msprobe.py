@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from karez.cli.main import app
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
-from karez.equivalence import msprobe
+from karez.equivalence import msprobe, signed_certificate
 from karez.equivalence.distance import distance
 from karez.equivalence.records import judge, read
 from karez.equivalence.run import compare_folders
@@ -71,7 +71,9 @@ def test_the_module_that_is_off_is_named_and_the_certificate_says_what_was_seen(
     assert verdict.first is not None
     assert (verdict.first.kind, verdict.first.name) == ("forward", "act")
     assert verdict.loss_error > verdict.loss_limit
-    signed = papers.sign(papers.certificate(found, now="now", version="0"), tmp_path / "key")
+    signed = signed_certificate.sign(
+        papers.certificate(found, now="now", version="0"), tmp_path / "key"
+    )
     assert not signed["lossless"]
     assert any("norm, extremes" in line for line in signed["not_shown"])
     assert "act" in papers.page(signed, found)
@@ -216,7 +218,7 @@ def test_the_command(tmp_path: Path) -> None:
     more = ["--certificate", str(paper), "--report", str(page)]
     done = CliRunner().invoke(app, [*words, str(DUMPS / "statistics"), *more])
     assert done.exit_code == 0
-    assert papers.check(json.loads(paper.read_text())) == ""
+    assert signed_certificate.check(json.loads(paper.read_text())) == ""
     assert "lossless" in page.read_text()
     spoiled = CliRunner().invoke(app, [*words, str(DUMPS / "spoiled"), "--json"])
     assert spoiled.exit_code == 1

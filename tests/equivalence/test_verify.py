@@ -14,6 +14,7 @@ import pytest
 
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
+from karez.equivalence import signed_certificate
 from karez.equivalence.compare import compare
 from karez.equivalence.distance import distance
 from karez.equivalence.record import Record
@@ -82,9 +83,9 @@ def test_migrated_scripts_train_on_the_emulated_npu_with_the_references_losses(
     assert verdict.is_lossless, (verdict.first, verdict.unmatched[:3], verdict.loss_error)
     body = papers.certificate(found, now="now", version="0")
     assert body["compared"]["ranks"] == RANKS.get(script, 1)
-    signed = papers.sign(body, tmp_path / "key")
+    signed = signed_certificate.sign(body, tmp_path / "key")
     assert signed["lossless"]
-    assert not papers.check(signed)
+    assert not signed_certificate.check(signed)
     assert "emulated" in papers.page(signed, found)
     reference = str(tmp_path / "work" / "reference")  # a recorded run is a reference too
     spoiled = prove(tmp_path, script, reference=reference, fault=f"{LOSSY[script]}=1e-3")
@@ -256,15 +257,17 @@ def test_differences_are_judged_by_type_and_by_the_references_own_spread() -> No
 
 
 def test_a_certificate_that_was_changed_is_not_believed(tmp_path: Path) -> None:
-    body = {"form": papers.FORM, "lossless": False}
-    signed = papers.sign(body, tmp_path / "key")
-    assert not papers.check(signed)
-    assert not papers.check(json.loads(json.dumps(signed)), bytes.fromhex(signed["public"]))
-    assert "changed" in papers.check({**signed, "lossless": True})
-    assert "another key" in papers.check(signed, bytes(32))
-    assert "no certificate" in papers.check({**signed, "form": "x"})
-    other = papers.sign(body, tmp_path / "other")
-    assert "changed" in papers.check({**other, "signature": signed["signature"]})
+    body = {"form": signed_certificate.FORM, "lossless": False}
+    signed = signed_certificate.sign(body, tmp_path / "key")
+    assert not signed_certificate.check(signed)
+    assert not signed_certificate.check(
+        json.loads(json.dumps(signed)), bytes.fromhex(signed["public"])
+    )
+    assert "changed" in signed_certificate.check({**signed, "lossless": True})
+    assert "another key" in signed_certificate.check(signed, bytes(32))
+    assert "no certificate" in signed_certificate.check({**signed, "form": "x"})
+    other = signed_certificate.sign(body, tmp_path / "other")
+    assert "changed" in signed_certificate.check({**other, "signature": signed["signature"]})
 
 
 def test_a_script_that_fails_says_why_and_what_to_do(tmp_path: Path) -> None:

@@ -83,19 +83,29 @@ def test_chaos_needs_an_admin_and_a_job_that_allows_it(pooled: Api) -> None:
     pooled.ask("POST", "/jobs", json=spec)
     harm = [{"what": "kill", "rank": 0}]
     member = pooled.key(Role.MEMBER)
-    assert pooled.ask("POST", "/jobs/calm/harm", member, json=harm).status_code == 403
-    refused = pooled.ask("POST", "/jobs/calm/harm", json=harm)
+    assert pooled.ask("POST", "/jobs/calm/faults", member, json=harm).status_code == 403
+    refused = pooled.ask("POST", "/jobs/calm/faults", json=harm)
     assert refused.status_code == 422
     assert "does not allow chaos" in refused.json()["title"]
     pooled.ask("POST", "/jobs", json={**spec, "name": "wild", "chaos": True})
-    waits_yet = pooled.ask("POST", "/jobs/wild/harm", json=harm)
+    waits_yet = pooled.ask("POST", "/jobs/wild/faults", json=harm)
     assert "is queued" in waits_yet.json()["title"]
     for wrong in (
         [{"what": "boom"}],
         [{"what": "kill", "after_s": 1e9}],
         [{"what": "kill", "rank": -1}],
     ):
-        assert pooled.ask("POST", "/jobs/wild/harm", json=wrong).status_code == 422
+        assert pooled.ask("POST", "/jobs/wild/faults", json=wrong).status_code == 422
+
+
+def test_old_paths_answer_and_say_that_they_are_deprecated(pooled: Api) -> None:
+    old, new = pooled.ask("GET", "/pool/marks"), pooled.ask("GET", "/pool/overrides")
+    assert (old.status_code, old.json()) == (200, new.json())
+    assert old.headers["deprecation"].startswith("@")
+    assert "deprecation" not in new.headers
+    refused = pooled.ask("POST", "/jobs/none/harm", json=[{"what": "keeper", "rank": 0}])
+    assert refused.status_code == 404
+    assert pooled.ask("GET", "/jobs?state=yielding").json() == []
 
 
 def test_goodput_and_the_key_are_there_for_a_job_that_has_not_begun(pooled: Api) -> None:

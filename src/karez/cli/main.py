@@ -106,7 +106,8 @@ def main(words: Sequence[str] | None = None) -> int:
         code = error.kind if isinstance(error, Remote) else error.code
         sys.exit(2 if code == "bad-request" else 1)
     except ModuleNotFoundError as error:
-        missing = missing_part(error, f"karez {sys.argv[1]}")
+        command = next(iter(sys.argv[1:] if words is None else words), "")
+        missing = missing_part(error, f"karez {command}")
         if missing is None:
             raise
         typer.echo(f"{missing.what()}\n{missing.hint()}", err=True)

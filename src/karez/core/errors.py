@@ -66,7 +66,9 @@ class NotFound(KarezError):
 
     def hint(self) -> str:
         """Name the command that lists such things."""
-        plural = {"dataset": "data", "project": "projects"}.get(self.noun, f"{self.noun}s")
+        if self.noun == "node":
+            return "`karez pool` shows what there is."
+        plural = {"dataset": "data", "artifact": "models"}.get(self.noun, f"{self.noun}s")
         return f"`karez {plural} list` shows what there is."
 
 

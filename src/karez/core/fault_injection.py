@@ -1,5 +1,6 @@
 """Fault injection: the faults that can be caused on purpose, and the port that causes them."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -31,8 +32,14 @@ class FaultKind(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "FaultKind | None":
-        old = {"keeper": cls.REPLICA_SERVER, "foreman": cls.CONTROLLER}  # names of karez 0.1
-        return old.get(value) if isinstance(value, str) else None
+        return OLD_FAULT_NAMES.get(value) if isinstance(value, str) else None
+
+
+OLD_FAULT_NAMES: Mapping[str, FaultKind] = {
+    "keeper": FaultKind.REPLICA_SERVER,
+    "foreman": FaultKind.CONTROLLER,
+}
+"""Names of karez 0.1, accepted for one release."""
 
 
 class FaultInjection(Protocol):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from karez.cli.client_options import Json
+from karez.cli.old_names import by_old_name, word_of, words_of
 from karez.cli.options import takes
 from karez.cli.output import table
 from karez.cli.remote.temporary_cloud import running_cloud
@@ -125,13 +126,19 @@ def _job(client: Client, options: ChaosOptions, faults: int) -> JobSpec:
     )
 
 
-@app.command("cause", hidden=True)  # its name in karez 0.1
 @app.command("inject")
 def cause(
     job: Annotated[
         str, typer.Argument(help="Id or name of a job that was submitted with --chaos.")
     ],
-    fault: Annotated[FaultKind, typer.Option(help="Fault to inject.")] = FaultKind.KILL,
+    fault: Annotated[
+        FaultKind,
+        typer.Option(
+            help="Fault to inject.",
+            parser=word_of(FaultKind),
+            metavar=words_of(FaultKind),
+        ),
+    ] = FaultKind.KILL,
     rank: Annotated[
         int, typer.Option(help="Rank to inject the fault into, or into the node of the rank.")
     ] = 0,
@@ -184,4 +191,5 @@ def _share(client: Client, ranks: int) -> str:
     return f"cpu={1 / per_cpu:.3f}" if per_cpu > 1 else "cpu=1"
 
 
+app.command("cause", hidden=True)(by_old_name(cause, "chaos cause"))  # its name in karez 0.1
 APPS = {"chaos": app}

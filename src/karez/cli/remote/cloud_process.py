@@ -44,7 +44,11 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
         elif message.get("ready"):
             return process, str(home / "admin.key") if is_new else ""
     if process.wait() and find_spec("ray") is None:
-        raise MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[server]'")
+        raise MissingPart(
+            part="Ray",
+            needed_for="a cloud on this machine",
+            install="pip install 'karez[server]', or 'karez[node]' to train there",
+        )
     raise StartFailed(part="The cloud", detail=f"karezd ended with code {process.returncode}.")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from karez.cli.client_options import JobName, Json, client
+from karez.cli.old_names import word_of, words_of
 from karez.cli.options import given, takes
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_options import JobOptions, job_spec
@@ -60,7 +61,12 @@ def submit(
 @app.command("list")
 def list_jobs(
     state: Annotated[
-        list[State] | None, typer.Option(help="List jobs in this state only. Repeatable.")
+        list[State] | None,
+        typer.Option(
+            help="List jobs in this state only. Repeatable.",
+            parser=word_of(State),
+            metavar=words_of(State),
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of jobs.")] = 100,
     as_json: Json = False,

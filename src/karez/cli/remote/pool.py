@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from karez.cli.client_options import Json, NodeName, client
+from karez.cli.old_names import by_old_name
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.node_properties import maintenance, override
 from karez.cli.remote.pool_import import import_pool
@@ -86,7 +87,6 @@ def drain(
         time.sleep(WATCH_S)  # noqa: TID251 - a command's own clock
 
 
-@app.command("defrag", hidden=True)  # its name in karez 0.1
 @app.command("defragment")
 def defrag(
     apply: Annotated[bool, typer.Option("--apply", help="Carry out the moves.")] = False,
@@ -138,6 +138,7 @@ def _devices(node: Node, held: dict[str, Allocation]) -> str:
 
 app.command("maintenance")(maintenance)
 app.command("override")(override)
-app.command("mark", hidden=True)(override)  # its name in karez 0.1
+app.command("defrag", hidden=True)(by_old_name(defrag, "pool defrag"))  # its name in karez 0.1
+app.command("mark", hidden=True)(by_old_name(override, "pool mark"))  # its name in karez 0.1
 app.command("import")(import_pool)
 APPS = {"pool": app}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from karez.core.errors import NotAllowed, NotSignedIn
@@ -13,6 +13,10 @@ from karez.server.services.cloud import Cloud
 PUBLIC = "public"
 UNGUARDED = "UNGUARDED"
 _MARK = "x-karez-role"
+
+
+DEPRECATED_AT = 1795824000
+"""2026-11-28, UTC: when paths of karez 0.1 got new names."""
 
 
 def cloud_of(request: Request) -> Cloud:
@@ -38,7 +42,13 @@ def allow(role: Role) -> dict[str, Any]:
 
 def old_name(role: Role) -> dict[str, Any]:
     """Arguments for a path of an older release: it answers for one more, and is not in the docs."""
-    return {**allow(role), "include_in_schema": False, "deprecated": True}
+    guarded = allow(role)
+    guarded["dependencies"].append(Depends(_announce_old_name))
+    return {**guarded, "include_in_schema": False, "deprecated": True}
+
+
+def _announce_old_name(response: Response) -> None:
+    response.headers["Deprecation"] = f"@{DEPRECATED_AT}"  # RFC 9745
 
 
 def public() -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Jobs over HTTP."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.api_models import LogPiece, ReceiptView
 from karez.core.chaos import SHARED, FaultSpec, InjectedFault
+from karez.core.fault_injection import OLD_FAULT_NAMES
 from karez.core.goodput import Goodput
 from karez.core.identity import Role
 from karez.core.jobs import Job, JobSpec
@@ -88,7 +89,6 @@ def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]
     return cloud.store.history.transitions(cloud.jobs.get(who, job).id)
 
 
-@router.post("/{job}/harm", **old_name(Role.ADMIN))
 @router.post("/{job}/faults", **allow(Role.ADMIN))
 def inject_faults(
     job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
@@ -99,6 +99,18 @@ def inject_faults(
     if any(spec.what in SHARED for spec in specs):
         cloud.permissions.require_everywhere(who)  # others have work there too
     return cloud.recovery.inject(target, specs)
+
+
+@router.post("/{job}/harm", **old_name(Role.ADMIN))
+def inject_faults_by_old_names(
+    job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
+) -> list[dict[str, Any]]:
+    """Inject faults for a client of karez 0.1: the answer has its names of faults."""
+    old = {kind: name for name, kind in OLD_FAULT_NAMES.items()}
+    return [
+        {"what": old.get(fault.what, fault.what.value), "rank": fault.rank, "at": fault.at}
+        for fault in inject_faults(job, specs, cloud, who)
+    ]
 
 
 @router.get("/{job}/logs", **allow(Role.VIEWER))

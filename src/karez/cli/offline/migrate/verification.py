@@ -18,6 +18,7 @@ from karez.cli.offline.progress import write_page
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as certificates
+from karez.equivalence import signed_certificate
 from karez.equivalence.run import Outcome, compare_folders, verify
 from karez.equivalence.run_spec import Order, Runner
 from karez.experiments import remote_verify
@@ -84,7 +85,7 @@ def _finish(
     """Sign the certificate, write it and the report, and print the result."""
     now = datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds")  # noqa: TID251 - date of the certificate
     body = certificates.certificate(outcome, now=now, version=karez.__version__)
-    signed = certificates.sign(body, state_folder() / "migration.key")
+    signed = signed_certificate.sign(body, state_folder() / "migration.key")
     write_page(certificate, json.dumps(signed, indent=1) + "\n", "certificate")
     write_page(report, certificates.page(signed, outcome))
     if not quiet:
@@ -118,20 +119,6 @@ def _reference(options: VerifyOptions) -> str:
 
 def _notice(line: str) -> None:
     typer.echo(line, err=True)
-
-
-def check(path: Path, key: str) -> str:
-    """Check a certificate. Returns a sentence about it. Raises BadRequest if it is invalid."""
-    try:
-        signed = json.loads(path.read_text())
-        public = bytes.fromhex(key) if key else None
-    except (OSError, ValueError) as error:
-        raise BadRequest(problem=f"{path} cannot be read: {error}") from error
-    problem = certificates.check(signed, public)
-    if problem:
-        raise BadRequest(problem=f"{path}: {problem}")
-    verdict = "lossless" if signed["lossless"] else "not lossless"
-    return f"{path}: {verdict}, signed with {signed['key']} at {signed['made_at']}"
 
 
 def _print_result(signed: dict[str, Any], outcome: Outcome) -> None:

@@ -67,9 +67,9 @@ def check_command(
 
     Example: karez migrate check nanogpt.certificate.json
     """
-    from karez.cli.offline.migrate import verification  # noqa: PLC0415 - keeps --help fast
+    from karez.cli.offline.migrate import certificate_check  # noqa: PLC0415 - keeps --help fast
 
-    typer.echo(verification.check(certificate, key))
+    typer.echo(certificate_check.check(certificate, key))
 
 
 def _finish(signed: dict[str, Any], *, as_json: bool) -> None:

@@ -89,6 +89,12 @@ def test_the_state_that_an_older_controller_stored_is_adopted(store: SqlStore) -
     assert saved.fault.rung == "in-place"
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"cuts": 3}', '{"cuts": [3]}', "no JSON"])
+def test_a_broken_state_is_refused_with_a_reason(text: str) -> None:
+    with pytest.raises(ValueError, match=r"generation|Expecting value|dictionary|valid"):
+        parse_state(text)
+
+
 def test_an_older_decision_log_verifies_and_a_changed_line_is_named() -> None:
     lines = (OLD / "decisions.log").read_text().splitlines()
     assert any(" stop " in line for line in lines)

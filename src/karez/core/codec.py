@@ -1,6 +1,6 @@
 """Frozen dataclasses to JSON and back, strictly: unknown keys and wrong types are refused."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -55,6 +55,13 @@ def from_text(kind: type[T], text: str | bytes) -> T:
     except ValidationError as error:
         raise ValueError(explain(error)) from error
     return value
+
+
+def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
+    """Rename keys of a parsed JSON object that an older release wrote; other values stay."""
+    if not isinstance(value, dict):
+        return value
+    return {names.get(key, key): item for key, item in value.items()}
 
 
 def explain(error: ValidationError) -> str:

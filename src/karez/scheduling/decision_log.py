@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from karez.core.codec import from_json, to_brief_text
+from karez.core.codec import from_json, rename_keys, to_brief_text
 from karez.core.grants import Grant
 from karez.core.identity import Project
 from karez.core.nodes import Node
@@ -83,11 +83,9 @@ def parse_delta(line: str) -> ClusterDelta:
     Raises:
         ValueError: The line is not a delta.
     """
-    fields = json.loads(line)
-    if isinstance(fields, dict):
-        fields = {_OLD_KEYS.get(key, key): value for key, value in fields.items()}
-        if isinstance(policy := fields.get("policy"), dict):
-            fields["policy"] = {_OLD_POLICY_KEYS.get(k, k): v for k, v in policy.items()}
+    fields = rename_keys(json.loads(line), _OLD_KEYS)
+    if isinstance(fields, dict) and "policy" in fields:
+        fields["policy"] = rename_keys(fields["policy"], _OLD_POLICY_KEYS)
     return from_json(ClusterDelta, fields)
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from karez.core.codec import from_json
+from karez.core.codec import from_json, rename_keys
 from karez.core.nodes import NodeId
 from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Fault, Gang, Phase
@@ -44,13 +44,9 @@ def parse_state(text: str) -> ControllerState:
     Raises:
         ValueError: The text is not a stored controller state.
     """
-    stored = json.loads(text)
-    if isinstance(stored, dict):
-        stored = {_OLD_KEYS.get(key, key): value for key, value in stored.items()}
-        stored["shard_layouts"] = [
-            {_OLD_LAYOUT_KEYS.get(key, key): value for key, value in layout.items()}
-            for layout in stored.get("shard_layouts", ())
-        ]
+    stored = rename_keys(json.loads(text), _OLD_KEYS)
+    if isinstance(stored, dict) and isinstance(layouts := stored.get("shard_layouts"), list):
+        stored["shard_layouts"] = [rename_keys(layout, _OLD_LAYOUT_KEYS) for layout in layouts]
     return from_json(ControllerState, stored)
 
 

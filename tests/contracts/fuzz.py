@@ -94,7 +94,7 @@ class Trial(Gang):
             for n in range(self.ranks)
         ]
         self.place()
-        self.foreman = None
+        self.controller = None
         self.thread = None
 
     def weights(self) -> str:
@@ -196,7 +196,7 @@ def nothing_left(bench: Ground) -> None:
 
 
 def ground(folder: Path) -> Ground:
-    """A bench whose nurseries have imported what the chaos workload needs."""
+    """A bench whose fork servers have imported what the chaos workload needs."""
     made = Ground(folder, ["a", "b", "c"])
     made.store.pool.record_nodes(made.fabric.nodes(), now=1.0)
     return made

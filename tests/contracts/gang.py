@@ -1,4 +1,4 @@
-"""Runs a real gang under a real foreman on real stewards, without Ray: the tests break it."""
+"""Runs a real gang under a real controller on real stewards, without Ray: the tests break it."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0, what: str = 
 
 @dataclass
 class Bench:
-    """A store, nodes and the tools of a foreman."""
+    """A store, nodes and the tools of a controller."""
 
     folder: Path
     nodes: Sequence[str]
@@ -55,7 +55,7 @@ class Bench:
         self.fabric = DirectFabric(self.folder, self.nodes, preload="tests.contracts.warm")
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
         self.logs = MemoryLogs()
-        self.tools = ControllerDeps(
+        self.deps = ControllerDeps(
             recipes=recipes(),
             store=self.store,
             fabric=self.fabric,
@@ -117,7 +117,7 @@ class Gang:
             for n, node in enumerate(nodes)
         ] + list(self.extra)
         self.place()
-        self.foreman: JobController | None = None
+        self.controller: JobController | None = None
         self.thread: threading.Thread | None = None
 
     def place(self) -> None:
@@ -125,7 +125,7 @@ class Gang:
         assert self.bench.store.workloads.place(self.id, self.grants, now=time.time())
 
     def start(self, *, begin: bool = True) -> Self:
-        """A new foreman, on a new lease."""
+        """A new controller, on a new lease."""
         store = self.bench.store
         store.workloads.drop_leases("t")
         live = [State.PLACED, State.STARTING, State.RUNNING, State.RECOVERING, State.STOPPING]
@@ -133,17 +133,17 @@ class Gang:
         job = store.workloads.job(self.id)
         assert job is not None
         allocation = store.workloads.allocations()[self.id]
-        self.foreman = JobController(job, allocation, tokens[self.id], self.bench.tools)
-        self.thread = threading.Thread(target=self.foreman.run, daemon=True)
+        self.controller = JobController(job, allocation, tokens[self.id], self.bench.deps)
+        self.thread = threading.Thread(target=self.controller.run, daemon=True)
         if begin:
             self.thread.start()
         return self
 
     def abandon(self) -> None:
-        """The foreman is gone; the processes are not told."""
-        assert self.foreman is not None
+        """The controller is gone; the processes are not told."""
+        assert self.controller is not None
         assert self.thread is not None
-        self.foreman.stand_down()
+        self.controller.stand_down()
         self.thread.join(5)
         self.bench.store.workloads.drop_leases("t")
 
@@ -207,5 +207,5 @@ class Gang:
         ident = self.job().status.outputs["final"]
         artifact = self.bench.store.artifacts.find(ident)
         assert artifact is not None
-        with self.bench.tools.blobs.open(artifact.spec.files[0].sha256) as file:
+        with self.bench.deps.blobs.open(artifact.spec.files[0].sha256) as file:
             return file.read().decode()

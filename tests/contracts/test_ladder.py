@@ -1,4 +1,4 @@
-"""Faults that are no exits, and foremen that die: what a gang makes of them, on real processes."""
+"""Real gangs: transitions, rungs of the ladder, loaders, bad losses, nodes that are not trusted."""
 
 import os
 import signal
@@ -30,12 +30,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 class Killed(Exception):
-    """What stands for SIGKILL to a foreman: nothing after it is done."""
+    """What stands for SIGKILL to a controller: nothing after it is done."""
 
 
-def mortal(foreman: JobController, at: int, *, after: bool) -> None:
-    """Have a foreman die at a transition, before it is written down or right after."""
-    write, seen = foreman.status.log, 0
+def mortal(controller: JobController, at: int, *, after: bool) -> None:
+    """Have a controller die at a transition, before it is written down or right after."""
+    write, seen = controller.status.log, 0
 
     def log(gang: GangState) -> None:
         nonlocal seen
@@ -46,15 +46,15 @@ def mortal(foreman: JobController, at: int, *, after: bool) -> None:
         if seen == at:
             raise Killed
 
-    foreman.status.log = log  # type: ignore[method-assign]
+    controller.status.log = log  # type: ignore[method-assign]
 
 
 def start_mortal(gang: Gang, at: int, *, after: bool) -> threading.Thread:
-    """A foreman that will die."""
+    """A controller that will die."""
     gang.start(begin=False)
-    assert gang.foreman is not None
-    mortal(gang.foreman, at, after=after)
-    run = gang.foreman.run
+    assert gang.controller is not None
+    mortal(gang.controller, at, after=after)
+    run = gang.controller.run
 
     def until_death() -> None:
         try:
@@ -68,13 +68,13 @@ def start_mortal(gang: Gang, at: int, *, after: bool) -> threading.Thread:
 
 
 def until_or_death(gang: Gang, thread: threading.Thread, condition: Callable[[Gang], bool]) -> None:
-    """Wait until a condition holds or the foreman's thread has ended."""
+    """Wait until a condition holds or the controller's thread has ended."""
     until(lambda: condition(gang) or not thread.is_alive())
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("after", [False, True])
-def test_a_foreman_may_die_at_every_transition_and_nothing_is_lost(
+def test_a_controller_may_die_at_every_transition_and_nothing_is_lost(
     bench: Bench, *, after: bool
 ) -> None:
     losses, weights = undisturbed(bench, steps=25)
@@ -169,7 +169,7 @@ def _seen(bench: Bench, gang: Gang) -> list[tuple[str, str]]:
     """(step, sum of its batch) of the first rank, as it met them."""
     artifact = bench.store.artifacts.find(gang.job().status.outputs["seen"])
     assert artifact is not None
-    with bench.tools.blobs.open(artifact.spec.files[0].sha256) as file:
+    with bench.deps.blobs.open(artifact.spec.files[0].sha256) as file:
         rows = file.read().decode().splitlines()
     return [(row.split()[0], row.split()[1]) for row in rows]
 
@@ -196,7 +196,7 @@ def test_a_hugging_face_loop_goes_on_as_if_nothing_had_happened(bench: Bench, sc
 def test_a_node_that_is_not_trusted_is_left_while_it_still_works(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ["a", "b", "c"], spare=gpus("c", 0, 1), settings=QUICK)
     leave: dict[NodeId, str] = {}
-    object.__setattr__(bench.tools, "nodes_to_avoid", lambda: leave)
+    object.__setattr__(bench.deps, "nodes_to_avoid", lambda: leave)
     try:
         calm = Bench(tmp_path / "calm", ["x"])
         losses, _ = undisturbed(calm, steps=60)

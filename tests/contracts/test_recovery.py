@@ -1,4 +1,4 @@
-"""Real processes, gloo, shared memory, keepers and a foreman: killed in every way, same numbers."""
+"""Real processes, gloo and shared memory, killed in every way: the numbers stay the same."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -73,7 +73,7 @@ def test_twenty_jobs_with_a_random_kill_each_give_the_same_losses(bench: Bench) 
     assert killed == 20
 
 
-def test_several_kills_and_a_lost_foreman_in_one_job(bench: Bench) -> None:
+def test_several_kills_and_a_lost_controller_in_one_job(bench: Bench) -> None:
     losses, weights = undisturbed(bench, ranks=3, steps=40)
     gang = Gang(bench, ranks=3, steps=40).start()
     gang.reach(5)

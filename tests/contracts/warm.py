@@ -1,4 +1,4 @@
-"""What a nursery of these tests has imported: all that a rank here needs, and no more."""
+"""What a fork server of these tests has imported: all that a rank here needs, and no more."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""A journal can be redone; a live cloud and a replay that are told the same decide the same."""
+"""Decision logs verify; a live cloud and a replay with the same inputs decide the same."""
 
 import heapq
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ steps = st.lists(
 
 @pytest.mark.story
 @given(told=steps)
-def test_a_journal_that_is_redone_comes_out_the_same(
+def test_a_decision_log_verifies_and_a_changed_line_is_named(
     told: list[tuple[float, int, int, int, str, bool, bool, int]],
 ) -> None:
     lines: list[str] = []
@@ -96,7 +96,7 @@ def test_a_journal_that_is_redone_comes_out_the_same(
         assert verify_log(changed).line is not None
 
 
-def test_a_broken_journal_is_named_by_line() -> None:
+def test_a_broken_decision_log_is_refused_with_the_line() -> None:
     with pytest.raises(ValueError, match="line 1"):
         verify_log(['{"at": "soon"}'])
     assert verify_log(["1.0 start j1 on a/npu:0"]).line == 1

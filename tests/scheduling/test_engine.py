@@ -1,4 +1,4 @@
-"""The desk through days of arrivals, ends and preemptions: what must hold after every decision."""
+"""The engine through days of arrivals, ends and preemptions: invariants after every decision."""
 
 from collections import Counter
 
@@ -99,7 +99,7 @@ def test_a_short_job_stops_a_long_one_that_has_run_for_long_and_is_stopped_by_no
     later = 40 * AGING_S_PER_DOUBLING
     engine.add(job(1, gang(1, 1), later))
     decisions = engine.decide(later)
-    assert decisions == []  # what is old stands ahead of what is new, however long it has run
+    assert decisions == []  # older work is ahead of new work, however long it has run
     engine.finish(WorkloadId("j0"))
     assert [d.id for d in engine.decide(later)] == ["j1"]
 
@@ -115,7 +115,7 @@ def test_work_that_grew_makes_room_for_small_work() -> None:
     assert isinstance(stop, Preempt)
     assert (stop.id, stop.by) == ("j0", "j1")
     assert isinstance(start, Start)
-    assert engine.pending_count == 1  # the stopped one stands in line again
+    assert engine.pending_count == 1  # the preempted workload is queued again
 
 
 def test_who_opts_out_is_never_stopped() -> None:

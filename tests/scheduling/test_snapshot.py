@@ -154,7 +154,7 @@ def test_the_faster_alternative_wins() -> None:
     assert {grant.kind for grant in answer} == {NPU}
 
 
-def test_a_refusal_counts_what_stands_in_the_way() -> None:
+def test_a_refusal_counts_the_nodes_ruled_out_by_reason() -> None:
     answer = place(gang(4, 8), free_pool([node("a", 8), node("b", 4)], ()))
     assert isinstance(answer, str)
     assert "1 of 4 workers fit" in answer

@@ -20,27 +20,27 @@ def held_on(node: NodeId) -> dict[WorkloadId, Allocation]:
 
 
 def test_what_is_held_is_left_alone() -> None:
-    strays = OrphanCollector(start_s=300.0)
+    orphans = OrphanCollector(start_s=300.0)
     for now in (1.0, 2.0, 1000.0):
-        assert strays.overdue(A, [process(alive=True)], held_on(A), now) == []
+        assert orphans.overdue(A, [process(alive=True)], held_on(A), now) == []
 
 
 def test_a_process_that_is_not_held_is_ended_at_the_second_look() -> None:
-    strays = OrphanCollector(start_s=300.0)
-    assert strays.overdue(A, [process(alive=True)], held_on(B), 1.0) == []
-    assert strays.overdue(A, [process(alive=True)], held_on(B), 2.0) == [JOB]
+    orphans = OrphanCollector(start_s=300.0)
+    assert orphans.overdue(A, [process(alive=True)], held_on(B), 1.0) == []
+    assert orphans.overdue(A, [process(alive=True)], held_on(B), 2.0) == [JOB]
 
 
 def test_what_a_job_left_elsewhere_stays_as_long_as_a_start_may_take() -> None:
-    strays = OrphanCollector(start_s=300.0)
+    orphans = OrphanCollector(start_s=300.0)
     for now in (1.0, 2.0, 300.0):
-        assert strays.overdue(A, [process(alive=False)], held_on(B), now) == []
-    assert strays.overdue(A, [process(alive=False)], held_on(B), 302.0) == [JOB]
-    assert strays.overdue(A, [process(alive=False)], {}, 302.5) == [JOB]  # it is over: at once
+        assert orphans.overdue(A, [process(alive=False)], held_on(B), now) == []
+    assert orphans.overdue(A, [process(alive=False)], held_on(B), 302.0) == [JOB]
+    assert orphans.overdue(A, [process(alive=False)], {}, 302.5) == [JOB]  # it is over: at once
 
 
 def test_who_was_gone_in_between_has_its_time_again() -> None:
-    strays = OrphanCollector(start_s=300.0)
-    assert strays.overdue(A, [process(alive=True)], held_on(B), 1.0) == []
-    assert strays.overdue(A, [], held_on(B), 2.0) == []
-    assert strays.overdue(A, [process(alive=True)], held_on(B), 3.0) == []
+    orphans = OrphanCollector(start_s=300.0)
+    assert orphans.overdue(A, [process(alive=True)], held_on(B), 1.0) == []
+    assert orphans.overdue(A, [], held_on(B), 2.0) == []
+    assert orphans.overdue(A, [process(alive=True)], held_on(B), 3.0) == []

@@ -46,7 +46,7 @@ def state(store: SqlStore, name: str) -> State:
 
 
 def run(store: SqlStore, name: str, at: float) -> str:
-    """A foreman takes it and it runs; the token of its lease."""
+    """A controller takes it and it runs; the token of its lease."""
     tokens = dict(store.workloads.claim([State.PLACED], owner="c", now=at, lease_s=1e9))
     token = tokens[WorkloadId(name)]
     assert store.workloads.update(WorkloadId(name), token=token, state=State.RUNNING, at=at)

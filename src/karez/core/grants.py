@@ -1,6 +1,6 @@
 """Grants: what one worker of a gang holds of a node."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from karez.core.devices import DeviceKind
@@ -45,6 +45,10 @@ class Grant:
     def meets(self, need: ResourceRequest) -> bool:
         """Whether the grant has the kind and amounts of a request; models are not compared."""
         return self.kind == need.kind and dict(self.amounts) == dict(need.amounts)
+
+    def need_among(self, each: Sequence[ResourceRequest]) -> ResourceRequest:
+        """The alternative that the grant was made for."""
+        return next((need for need in each if self.meets(need)), each[0])
 
     @property
     def indices(self) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ from karez.core.nodes import NodeId
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, Pool
-from karez.scheduling.placement.placement import need_of
 from karez.scheduling.queue.fair_share import FairShare
 from karez.scheduling.queue.order import RESTART_S, PendingWorkload, SchedulingPolicy, SortKey
+from karez.scheduling.queue.quota import charge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class RunningWorkload:
 
 def work_rate(gang: GangSpec, workers: Sequence[Grant]) -> float:
     """Work per second of these workers, as a share of what all wanted workers at speed 1 do."""
-    return need_of(gang, workers[0]).speed * len(workers) / gang.want
+    return workers[0].need_among(gang.each).speed * len(workers) / gang.want
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,21 +110,25 @@ class ClusterState:
         self, waiting: PendingWorkload, policy: SchedulingPolicy, done_s: float | None = None
     ) -> SortKey:
         """Sort key of a workload, with the penalty for its project's usage."""
-        priority, place, since, order = waiting.sort_key(policy, done_s)
-        return (priority, place + self.penalty_s.get(waiting.project, 0.0), since, order)
+        return self.with_penalty(waiting.sort_key(policy, done_s), waiting.project)
+
+    def with_penalty(self, key: SortKey, project: str) -> SortKey:
+        """Move a sort key back by the penalty for its project's usage."""
+        priority, place, since, order = key
+        return (priority, place + self.penalty_s.get(project, 0.0), since, order)
 
     def add(self, run: RunningWorkload) -> None:
         """Count a running workload; the pool holds its grants already."""
         self.running[run.id] = run
         if run.waiting is not None and run.waiting.gang.max is not None:
             self.elastic.add(run.id)
-        self.charge(run.project, run.grants, 1)
+        charge(self.used, run.project, run.grants, 1)
 
     def remove(self, ident: WorkloadId) -> RunningWorkload:
         """Stop counting a workload; the pool still holds its grants."""
         run = self.running.pop(ident)
         self.elastic.discard(ident)
-        self.charge(run.project, run.grants, -1)
+        charge(self.used, run.project, run.grants, -1)
         return run
 
     def resize(self, ident: WorkloadId, grants: tuple[Grant, ...], now: float) -> RunningWorkload:
@@ -137,13 +141,6 @@ class ClusterState:
             changed = replace(changed, ends_by=ends_by)
         self.add(changed)
         return changed
-
-    def charge(self, project: str, grants: Sequence[Grant], sign: int) -> None:
-        """Add grants to a project's usage (sign 1), or subtract them (sign -1)."""
-        for grant in grants:
-            for kind, amount in grant.amounts.items():
-                key = (project, kind)
-                self.used[key] = self.used.get(key, 0) + sign * amount
 
     def pool_after(self, at: float) -> Pool:
         """Return a copy of the pool as it will be at a time, by the known ends of workloads."""

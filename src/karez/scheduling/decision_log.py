@@ -231,17 +231,12 @@ class RecordedEngine:
     def _cluster_of(self, before: ClusterState, now: float) -> ClusterState:
         """Cluster state of the current nodes, without the running workloads themselves."""
         held = [grant for run in before.running.values() for grant in run.grants]
-        cluster = ClusterState(
+        return ClusterState(
             pool=free_pool(self._nodes, [*held, *self._reserved], now=now),
             projects=before.projects,
             draining=frozenset(node.id for node in self._nodes if should_drain(node, now)),
+            fair_share=FairShare(usage_s=before.fair_share.usage_s, at=before.fair_share.at),
         )
-        cluster.fair_share = FairShare(
-            capacity=cluster.fair_share.capacity,
-            usage_s=before.fair_share.usage_s,
-            at=before.fair_share.at,
-        )
-        return cluster
 
 
 def _empty_engine() -> SchedulingEngine:

@@ -140,9 +140,8 @@ class SchedulingEngine:
             self.invalidate()
 
     def _sort_key(self, entry: QueueEntry) -> SortKey:
-        (priority, place, since, order), waiting = entry
-        penalty_s = self.cluster.penalty_s.get(waiting.project, 0.0)
-        return (priority, place + penalty_s, since, order)
+        key, waiting = entry
+        return self.cluster.with_penalty(key, waiting.project)
 
     def _schedule_queue(self, now: float) -> tuple[list[Action], list[PendingWorkload]]:
         """Go through the queue once, in order: the decisions, and the workloads they preempt."""

@@ -63,11 +63,7 @@ def engine_from(snapshot: Snapshot, policy: SchedulingPolicy, now: float = 0.0) 
         pool=free_pool(snapshot.nodes, held, now=now),
         projects=dict(snapshot.projects),
         draining=frozenset(node.id for node in snapshot.nodes if should_drain(node, now)),
-    )
-    cluster.fair_share = FairShare(
-        capacity=cluster.fair_share.capacity,
-        usage_s=dict(snapshot.usage_s),
-        at=snapshot.usage_at or now,
+        fair_share=FairShare(usage_s=dict(snapshot.usage_s), at=snapshot.usage_at or now),
     )
     engine = SchedulingEngine(cluster=cluster, policy=policy)
     for run in snapshot.running:

@@ -12,7 +12,7 @@ from karez.scheduling.placement.capacity import Pool
 from karez.scheduling.placement.placement import fits, place_gang
 from karez.scheduling.placement.pool_builder import free_pool
 from karez.scheduling.queue.order import PendingWorkload
-from karez.scheduling.queue.quota import within_quota
+from karez.scheduling.queue.quota import charge, within_quota
 from karez.scheduling.snapshot import Snapshot
 
 SuggestedChanges = Iterator[tuple[SuggestedChange, tuple[str, ...]]]
@@ -58,9 +58,7 @@ def _used_after(
     used = dict(context.engine.cluster.used)
     for ident in change.stop:
         run = context.engine.cluster.running[ident]
-        for grant in run.grants:
-            for kind, amount in grant.amounts.items():
-                used[run.project, kind] -= amount
+        charge(used, run.project, run.grants, -1)
     return used
 
 

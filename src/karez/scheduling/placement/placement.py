@@ -44,7 +44,7 @@ def _place_fewest(gang: GangSpec, pool: Pool, until: float | None) -> tuple[Gran
         pool.release(workers)
         return None
     if gang.topology in (Topology.ANY, Topology.PREFER_SUPERNODE):
-        need = need_of(gang, workers[0])
+        need = workers[0].need_among(gang.each)
         missing = gang.want - len(workers)
         workers = (*workers, *place_more(need, missing, pool, among=gang.among, until=until))
     return (*workers, *roles, *place_spares(gang, workers, pool, until))
@@ -75,19 +75,13 @@ def place_spares(
     """Allocate as many spares as fit, first on nodes that hold no worker of the gang."""
     if not gang.spares:
         return ()
-    need = need_of(gang, grants[0])
+    need = grants[0].need_among(gang.each)
     room = pool.room(need, gang.among, until)
     apart = room.copy()
     apart[[pool.number_of[grant.node] for grant in grants]] = 0
     first = fill(gang.spares, apart, np.arange(len(room)))
     rest = fill(gang.spares - int(first.sum()), room - first, np.arange(len(room)))
     return _grant(need, first + rest, pool, SPARE)
-
-
-def need_of(gang: GangSpec, grant: Grant) -> ResourceRequest:
-    """Return the alternative of a gang that a grant was made for."""
-    same = (need for need in gang.each if grant.meets(need))
-    return next(same, gang.each[0])
 
 
 def _place_workers(

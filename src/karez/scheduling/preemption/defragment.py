@@ -15,7 +15,7 @@ from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload, devices_of
 from karez.scheduling.placement.capacity import Pool
 from karez.scheduling.placement.inventory import CPU, Ints
-from karez.scheduling.placement.placement import need_of, place_gang
+from karez.scheduling.placement.placement import place_gang
 
 MAX_RELOCATIONS: Final = 16
 """Most workloads that one plan relocates."""
@@ -134,7 +134,7 @@ def _place_elsewhere(
     if gang.among.on and not on:
         return None
     among = NodeAffinity(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
-    same = (need_of(gang, run.workers[0]),)  # another kind could be over its quota
+    same = (run.workers[0].need_among(gang.each),)  # another kind could be over its quota
     return place_gang(replace(gang, min=count, want=count, max=count, among=among, each=same), pool)
 
 

@@ -8,7 +8,7 @@ from karez.core.grants import Grant
 from karez.core.nodes import NodeId
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
-from karez.scheduling.placement.placement import need_of, place_more
+from karez.scheduling.placement.placement import place_more
 from karez.scheduling.queue.quota import more_workers
 
 RESIZE_COOLDOWN_S: Final = 600.0
@@ -51,7 +51,7 @@ def _more_grants(cluster: ClusterState, run: RunningWorkload) -> tuple[Grant, ..
     if run.waiting is None:
         return ()
     gang = run.waiting.gang
-    need = need_of(gang, run.workers[0])
+    need = run.workers[0].need_among(gang.each)
     missing = gang.most - len(run.workers)
     count = max(0, more_workers(run.project, need, missing, cluster.projects, cluster.used))
     until = None if run.waiting.can_stop else run.ends_by or math.inf

@@ -10,7 +10,7 @@ from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.placement import fits, place_gang
 from karez.scheduling.preemption.candidates import PreemptionCandidate, is_among
 from karez.scheduling.queue.order import PendingWorkload
-from karez.scheduling.queue.quota import is_within, within_quota
+from karez.scheduling.queue.quota import charge, is_within, within_quota
 
 Used = dict[tuple[str, DeviceKind], int]
 
@@ -39,8 +39,7 @@ def find_victims(
     for victim in candidates:
         pool.release(victim.releases)
         victims.append(victim)
-        for grant in victim.releases:
-            _charge(used, victim.run.project, grant, -1)
+        charge(used, victim.run.project, victim.releases, -1)
         gang, barred = within_quota(waiting, cluster.projects, used)
         if barred or not fits(gang, pool, until):
             continue
@@ -71,12 +70,10 @@ def _reprieve(
     """Spare victims whose devices are not needed, the dearest first; what the others keep."""
     lost: dict[WorkloadId, list[Grant]] = {}
     used = dict(cluster.used)
-    for grant in grants:
-        _charge(used, waiting.project, grant, 1)
+    charge(used, waiting.project, grants, 1)
     for victim in victims:
         lost.setdefault(victim.run.id, []).extend(victim.releases)
-        for grant in victim.releases:
-            _charge(used, victim.run.project, grant, -1)
+        charge(used, victim.run.project, victim.releases, -1)
     for victim in sorted(
         victims, key=lambda v: (v.is_preemption, v.run.stop_cost_device_s(now)), reverse=True
     ):
@@ -105,14 +102,8 @@ def _try_keep(
     if not cluster.pool.is_free(part) or not _is_within_quota(cluster, waiting, used, run, part):
         return
     cluster.pool.reserve(part)
-    for grant in part:
-        _charge(used, run.project, grant, 1)
+    charge(used, run.project, part, 1)
     lost[:] = [grant for grant in lost if not is_among(grant, part)]
-
-
-def _charge(used: Used, project: str, grant: Grant, sign: int) -> None:
-    for kind, amount in grant.amounts.items():
-        used[project, kind] = used.get((project, kind), 0) + sign * amount
 
 
 def _is_within_quota(
@@ -124,8 +115,7 @@ def _is_within_quota(
 ) -> bool:
     """Whether quotas still hold if a run keeps this part."""
     after = dict(used)
-    for grant in part:
-        _charge(after, run.project, grant, 1)
+    charge(after, run.project, part, 1)
     kinds = {kind for grant in part for kind in grant.amounts}
     return all(
         is_within(name, kind, cluster.projects, after)

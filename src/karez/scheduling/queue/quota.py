@@ -4,17 +4,19 @@ The terms are Kueue's and Volcano's: projects of a cohort lend each other the un
 of their guarantees, up to a lending limit; no project holds more than its cap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from karez.core.devices import DeviceKind
 from karez.core.gangs import GangRole, GangSpec
+from karez.core.grants import Grant
 from karez.core.identity import Project
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import show_amount
 from karez.scheduling.queue.order import PendingWorkload
 
 Used = Mapping[tuple[str, DeviceKind], int]
+"""(project, kind) -> amount held, in the kind's unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +172,12 @@ def _shortage(
             f"{show_amount(kind, share.room)} left with what its cohort lends, {more}"
         )
     return f"quota of project {project}: its roles and workers together are more than it may hold"
+
+
+def charge(
+    used: dict[tuple[str, DeviceKind], int], project: str, grants: Iterable[Grant], sign: int
+) -> None:
+    """Add grants to a project's usage (sign 1), or subtract them (sign -1)."""
+    for grant in grants:
+        for kind, amount in grant.amounts.items():
+            used[project, kind] = used.get((project, kind), 0) + sign * amount

@@ -8,7 +8,7 @@ from karez.core.grants import Grant
 from karez.training.controller.event_stream import NodeEventStream
 from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.generation_starter import GenerationStarter
-from karez.training.controller.launch_context import need_of, replica_servers_of
+from karez.training.controller.launch_context import replica_servers_of
 from karez.training.recovery.commands import FindPlaces
 from karez.training.recovery.events import PlacesFound, Shrunk
 from karez.training.recovery.state import Gang
@@ -84,7 +84,7 @@ class GangPlacer:
         """Other devices for lost ranks, spares first; empty if there are not enough."""
         allocation, gang = self.executor.allocation, self.executor.job.spec.gang
         avoid = frozenset(allocation.workers[index].node for index in indices)
-        need = need_of(allocation.workers[indices[0]], gang.each)
+        need = allocation.workers[indices[0]].need_among(gang.each)
         spares = allocation.take_spares(len(indices), avoid)
         missing = len(indices) - len(spares)
         free = self.executor.deps.find(need, missing, avoid, gang.among) if missing else ()

@@ -1,7 +1,7 @@
 """Gathers what all ranks of a job share, before the first rank starts."""
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
@@ -9,7 +9,6 @@ from karez.core.jobs import Job
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.processes import Staged
-from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import EndReason
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
@@ -91,11 +90,6 @@ def _memory(allocation: GangAllocation, deps: ControllerDeps) -> list[tuple[str,
     grants = [grant for grant in allocation.others if grant.kind == DeviceKind.MEMORY]
     servers = [(_replica_server(grant.node, deps), grant.memory_bytes) for grant in grants]
     return [(address, size) for address, size in servers if address]
-
-
-def need_of(grant: Grant, each: Sequence[ResourceRequest]) -> ResourceRequest:
-    """The resource request that a grant meets."""
-    return next((need for need in each if grant.meets(need)), each[0])
 
 
 def devices_of(grant: Grant) -> str:

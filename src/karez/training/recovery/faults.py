@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+from karez.core.jobs import LADDER
 from karez.core.nodes import NodeId
 from karez.core.workloads import EndReason
 from karez.training.recovery import ladder
 from karez.training.recovery.commands import Decision, FindPlaces, start_rank
 from karez.training.recovery.gang_failure import fail_gang
 from karez.training.recovery.generations import next_generation
-from karez.training.recovery.state import NOWHERE, RUNGS, Fault, Gang, Phase, Rank
+from karez.training.recovery.state import NOWHERE, Fault, Gang, Phase, Rank
 
 
 def fail_ranks(gang: Gang, fault: Fault, now: float) -> Decision:
@@ -98,7 +99,7 @@ def _merge(gang: Gang, new: Fault, now: float) -> Fault:
         old,
         cause=f"{old.cause}; then {new.cause}",
         ranks=tuple(sorted({*old.ranks, *new.ranks})),
-        rung=max(old.rung, new.rung, key=RUNGS.index),
+        rung=max(old.rung, new.rung, key=LADDER.index),
         step_before=max(old.step_before, step_before),
         nodes=tuple(sorted({*old.nodes, *nodes} - {""})),
         skipped=tuple(sorted({*old.skipped, *new.skipped})),

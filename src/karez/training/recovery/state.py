@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from karez.core.jobs import LADDER
 from karez.core.nodes import NodeId
 from karez.training.recovery.events import CollectiveFailed
 from karez.training.recovery.ladder import PRIOR_S
@@ -11,8 +12,6 @@ from karez.training.recovery.limits import Limits
 from karez.training.recovery.shard_layouts import ShardLayout
 
 NOWHERE = NodeId("")
-RUNGS = ("retry", "in-place", "replace", "shrink", "restart")
-"""Rungs of the recovery ladder, from the cheapest to the most expensive."""
 SOURCES = ("shm", "peer", "replica", "storage", "start")
 """Where a rank's state can come from, nearest first. From a `replica`: the rank has its own part
 (random generators, cursor), and receives the model from another rank that has all of it."""
@@ -118,7 +117,7 @@ class Gang:
     suspect: CollectiveFailed | None = None
     """A rank's collective failed; the cause may become known in a moment."""
     suspect_at: float = 0.0
-    ladder: tuple[str, ...] = RUNGS
+    ladder: tuple[str, ...] = LADDER
     ladder_fixed: bool = False
     costs: Mapping[str, float] = field(default_factory=lambda: dict(PRIOR_S))
     """Rung -> expected cost in seconds."""

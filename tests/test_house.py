@@ -17,7 +17,7 @@ from karez.core.settings import Settings
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "karez"
 FILES = sorted(SRC.rglob("*.py"))
-MOST = {"noqa": 179, "fmt: skip": 40, "type: ignore": 55}
+MOST = {"noqa": 178, "fmt: skip": 0, "type: ignore": 55}
 """Suppressions in src, tests and benchmarks. These numbers may only fall."""
 SEARCHED = {
     "admission": "admission",

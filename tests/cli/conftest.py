@@ -9,10 +9,7 @@ import pytest
 
 from karez.cli.client_options import client
 from karez.cli.main import main
-from tests.loopback import served
-from tests.server.test_api import Api, api
-
-__all__ = ["api"]
+from tests.api import Api
 
 
 @dataclass
@@ -25,13 +22,6 @@ class Done:
 
 
 Karez = Callable[..., Done]
-
-
-@pytest.fixture
-def url(api: Api) -> Iterator[str]:
-    """The address of the real API on loopback."""
-    with served(api.http.app) as address:
-        yield address
 
 
 @pytest.fixture

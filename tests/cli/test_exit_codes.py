@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse
 
 from karez.cli.main import main
 from karez.core.identity import Role
+from tests.api import Api
 from tests.cli.conftest import Karez
 from tests.fakes import cpu_node
 from tests.loopback import served
-from tests.server.test_api import Api
 
 
 def test_success_exits_with_0(karez: Karez) -> None:

@@ -10,9 +10,9 @@ from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind
 from karez.core.jobs import JobSpec
 from karez.core.services import ServiceSpec
+from tests.api import Api
 from tests.cli.conftest import Karez
 from tests.fakes import cpu_node
-from tests.server.test_api import Api
 
 SHAPES: dict[str, Any] = json.loads((Path(__file__).parent / "shapes.json").read_text())
 

@@ -1,7 +1,7 @@
 """Clients whose time passes at once, and the real API on loopback."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -9,10 +9,6 @@ import pytest
 
 from karez.client.sdk import AsyncClient, Client
 from karez.client.steps import Pause, Step
-from tests.loopback import served
-from tests.server.test_api import Api, api
-
-__all__ = ["api"]
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -92,10 +88,3 @@ def asker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
     """Run each test that uses this fixture on both clients, without a local cloud."""
     monkeypatch.setenv("KAREZ_HOME", str(tmp_path / "nobody"))
     return Asker(request.param)
-
-
-@pytest.fixture
-def url(api: Api) -> Iterator[str]:
-    """The address of the real API on loopback."""
-    with served(api.http.app) as address:
-        yield address

@@ -9,7 +9,7 @@ import pytest
 
 from karez.core.workloads import State, Status
 from karez.server.services.cloud import Cloud
-from tests.server.test_api import Api
+from tests.api import Api
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

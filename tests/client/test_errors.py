@@ -8,8 +8,8 @@ from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotAllowed, NotFound, NotSignedIn, Remote
 from karez.core.identity import Project, Role
 from karez.core.jobs import JobSpec
+from tests.api import Api
 from tests.client.conftest import Asker
-from tests.server.test_api import Api
 
 
 def test_api_errors_arrive_as_their_own_class(asker: Asker, api: Api, url: str) -> None:

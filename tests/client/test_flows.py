@@ -16,8 +16,8 @@ from karez.core.jobs import Job, JobSpec
 from karez.core.nodes import NodeId
 from karez.core.services import Service, ServiceSpec
 from karez.core.workloads import EndReason, RankView, State, Status, WorkloadId
+from tests.api import Api
 from tests.client.conftest import Asker
-from tests.server.test_api import Api
 
 JOB = Job(id=WorkloadId("job-1"), spec=JobSpec(name="x", command=("true",)))
 SERVICE = Service(id=WorkloadId("svc-1"), spec=ServiceSpec(name="s", model="m", replicas=2))

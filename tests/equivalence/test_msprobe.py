@@ -16,7 +16,7 @@ from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
 from karez.equivalence import msprobe, signed_certificate
 from karez.equivalence.distance import distance
-from karez.equivalence.records import judge, read
+from karez.equivalence.judgement import judge, read
 from karez.equivalence.run import compare_folders
 
 DUMPS = Path(__file__).parent / "msprobe"

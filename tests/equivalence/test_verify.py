@@ -19,7 +19,7 @@ from karez.equivalence.compare import compare
 from karez.equivalence.distance import distance
 from karez.equivalence.record import Record
 from karez.equivalence.run import Outcome, verify
-from karez.equivalence.run_spec import RECORDER, Order
+from karez.equivalence.run_spec import RECORDER, VerifyRequest
 from karez.migration.file_writer import write
 from karez.migration.findings import Target
 from karez.migration.rewrite import plan
@@ -62,7 +62,7 @@ def both(tmp_path: Path, script: str) -> tuple[Path, Path]:
 def prove(tmp_path: Path, script: str, **more: Any) -> Outcome:
     before, after = tmp_path / "before", tmp_path / "after"
     ranks = RANKS.get(script, 1)
-    order = Order(
+    order = VerifyRequest(
         original=before, migrated=after, words=[script], limit_s=300.0, ranks=ranks, **more
     )
     return verify(order, tmp_path / "work", lambda _: None)
@@ -272,7 +272,7 @@ def test_a_certificate_that_was_changed_is_not_believed(tmp_path: Path) -> None:
 
 def test_a_script_that_fails_says_why_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("raise RuntimeError('needs CUDA')\n")
-    order = Order(original=tmp_path, migrated=tmp_path, words=["a.py"])
+    order = VerifyRequest(original=tmp_path, migrated=tmp_path, words=["a.py"])
     with pytest.raises(BadRequest, match="needs CUDA") as caught:
         verify(order, tmp_path / "w", lambda _: None)
     assert "--reference migrated" in caught.value.hint()

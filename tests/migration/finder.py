@@ -14,7 +14,7 @@ from torch import nn
 from karez.emulated_npu import operators
 from karez.equivalence.compare import compare
 from karez.equivalence.record import Record
-from karez.equivalence.recording import Recorder
+from karez.equivalence.recording_hooks import Recorder
 from karez.equivalence.verdict import Verdict
 
 SHARE = 1e-3

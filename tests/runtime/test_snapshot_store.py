@@ -32,7 +32,7 @@ def test_an_emergency_checkpoint_stores_no_shard_of_the_previous_size(tmp_path: 
         replica_server="",
         replica_token="",
         replica_servers=(),
-        snapshot_folder=str(tmp_path / "0.slots"),
+        snapshot_file=str(tmp_path / "0.slots"),
         inputs="",
         out="",
         restore=str(tmp_path / "restore"),

@@ -1,10 +1,13 @@
 """Reasons are true, and every proposed change really starts the workload: tried, not trusted."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from karez.core.devices import DeviceKind
+from karez.core.explanations import SuggestedChange
 from karez.core.gangs import GangRole, GangSpec, Topology
 from karez.core.identity import Project
 from karez.core.node_affinity import NodeAffinity
@@ -13,7 +16,7 @@ from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import Allocation, WorkloadId
 from karez.scheduling.decisions import Start
 from karez.scheduling.explain.explain import explain, explain_all
-from karez.scheduling.explain.hypothetical import apply_change
+from karez.scheduling.explain.hypothetical import gang_after, nodes_after, project_after
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, plan
 from tests.fakes import cpu_node
@@ -21,6 +24,28 @@ from tests.scheduling.test_snapshot import gang, node, waiting
 
 NPU = DeviceKind.NPU
 NOW = 1e6
+
+
+def apply_change(snapshot: Snapshot, ident: WorkloadId, change: SuggestedChange) -> Snapshot:
+    """Return the snapshot as it would be after a change for one pending workload."""
+    waiting = [workload_after(w, change) if w.id == ident else w for w in snapshot.waiting]
+    project = next((w.project for w in snapshot.waiting if w.id == ident), "")
+    projects = dict(snapshot.projects)
+    if project in projects:
+        projects[project] = project_after(projects[project], change)
+    return replace(
+        snapshot,
+        nodes=nodes_after(snapshot.nodes, change),
+        waiting=waiting,
+        running=[run for run in snapshot.running if run.allocation.workload not in change.stop],
+        projects=projects,
+    )
+
+
+def workload_after(waiting: PendingWorkload, change: SuggestedChange) -> PendingWorkload:
+    """Return a pending workload after a change."""
+    priority = waiting.priority if change.priority is None else change.priority
+    return replace(waiting, gang=gang_after(waiting.gang, change), priority=priority)
 
 
 def run_all(snapshot: Snapshot) -> Snapshot:

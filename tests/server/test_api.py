@@ -1,93 +1,23 @@
 """The API over real SQLite: who may do what, what is refused and how, what is written down."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
-from fastapi.testclient import TestClient
 
 from karez.core.devices import DeviceKind
-from karez.core.identity import EVERYWHERE, KeySpec, Project, Role
-from karez.core.settings import Settings
+from karez.core.identity import EVERYWHERE, Project, Role
 from karez.core.workloads import State
-from karez.drivers.blobs import FsspecBlobs
-from karez.server.api.app import PREFIX, ROUTERS, create_app
+from karez.server.api.app import PREFIX, ROUTERS
 from karez.server.api.authorization import roles
 from karez.server.controllers.scheduler import Scheduler
-from karez.server.logs import FileLogs
-from karez.server.services.cloud import Cloud, CloudDeps, build_services
-from karez.server.services.fault_injector import FaultInjector
-from karez.server.services.pool_service import PoolService
-from karez.server.services.recovery_service import RecoveryService
-from karez.store.sql import SqlStore
-from karez.vault.keys import Pepper
-from karez.vault.signing import CloudKey
+from tests.api import Api
 from tests.fakes import FakeClock, cpu_node
 
 OLD_NAMES = ("/regroup", "/marks", "/mark", "/harm")
 """Ends of paths of karez 0.1: they answer for one release, and are not described."""
 ROLES = Path(__file__).parent / "routes.txt"
 BATCH = {"name": "hello", "command": ["echo", "hi"]}
-
-
-@dataclass
-class Api:
-    http: TestClient
-    cloud: Cloud
-    admin: str
-
-    def key(self, role: Role, project: str = "default") -> str:
-        return self.cloud.access.new_key(KeySpec(name=role.value, project=project, role=role))[1]
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        key: str = "",
-        *,
-        json: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx2.Response:
-        headers = {"authorization": f"Bearer {key or self.admin}", **(headers or {})}
-        return self.http.request(
-            method, f"/api/v1{path}", headers=headers, json=json, content=content
-        )
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    store = SqlStore(f"sqlite:///{tmp_path / 'k.db'}")
-    clock = FakeClock()
-    deps = CloudDeps(
-        store=store,
-        blobs=FsspecBlobs(str(tmp_path / "blobs")),
-        clock=clock,
-        pepper=Pepper(tmp_path / "pepper"),
-        settings=Settings(),
-        logs=FileLogs(tmp_path / "logs"),
-        wake=lambda: None,
-        pool=PoolService(
-            store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
-        ),
-        recovery=RecoveryService(
-            store=store,
-            clock=clock,
-            public=CloudKey(tmp_path / "receipts.key").public,
-            injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda ident: None),
-            reported=lambda: None,
-        ),
-    )
-    cloud = build_services(deps)
-    admin = cloud.access.first_start()
-    app = create_app(cloud)
-    app.state.loops_alive = lambda: True
-    with TestClient(app) as http:
-        yield Api(http=http, cloud=cloud, admin=admin)
-    store.close()
 
 
 def test_every_route_names_its_role(api: Api) -> None:

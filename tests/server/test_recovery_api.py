@@ -10,14 +10,14 @@ from karez.core.recovery import Transition
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.services.recovery_service import waits
 from karez.training.recovery.node_health import FIRST_REST_S
+from tests.api import Api
 from tests.fakes import FakeClock, cpu_node
-from tests.server.test_api import Api, api  # noqa: F401 - a fixture
 
 REPORT = {"sender": "dcgm", "node": "n1", "code": "xid-79", "level": "fatal"}
 
 
 @pytest.fixture
-def pooled(api: Api) -> Api:  # noqa: F811 - the fixture
+def pooled(api: Api) -> Api:
     nodes = [cpu_node(f"n{number}") for number in range(3)]
     api.cloud.store.pool.record_nodes(nodes, now=api.cloud.clock.now())
     return api

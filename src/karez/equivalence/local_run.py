@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 from karez.core.errors import BadRequest
-from karez.equivalence.run_spec import Piece
+from karez.equivalence.run_spec import RunSpec
 
 LAST_LINES = 12
 """Lines of a failed script's output that its error shows."""
 
 
-def here(piece: Piece) -> None:
+def run_locally(piece: RunSpec) -> None:
     """Execute a run on this machine.
 
     Raises:
@@ -41,7 +41,7 @@ def here(piece: Piece) -> None:
         raise failed(piece, done.stderr)
 
 
-def failed(piece: Piece, output: str) -> BadRequest:
+def failed(piece: RunSpec, output: str) -> BadRequest:
     """The error for a script that failed, with the last lines of its output."""
     last = "\n".join(output.strip().splitlines()[-LAST_LINES:])
     script = piece.base / piece.script if piece.base.is_dir() else piece.base

@@ -12,7 +12,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import torch
 
 from karez.core.errors import BadRequest
 from karez.equivalence.record import SAMPLE, Record
@@ -179,6 +178,8 @@ def _samples(
 def _load(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64).reshape(-1)
+    import torch  # noqa: PLC0415 - only dumps in torch's format need it
+
     tensor = torch.load(path, map_location="cpu", weights_only=True).detach()
     flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     made: np.ndarray = flat.reshape(-1).to(torch.float64).numpy()

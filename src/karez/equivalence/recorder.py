@@ -14,17 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from karez.core import environment
-from karez.equivalence.recording import Recorder, StepsDone
-
-ENVIRONMENT = {
-    "steps": environment.VERIFY_STEPS,
-    "threads": environment.VERIFY_THREADS,
-    "seed": environment.VERIFY_SEED,
-    "inside": environment.VERIFY_INSIDE,
-    "fault": environment.VERIFY_FAULT,
-    "most": environment.VERIFY_MOST,
-}
+from karez.equivalence.recording_hooks import Recorder, StepsDone
+from karez.equivalence.run_spec import ENVIRONMENT
 
 
 def _seed_all(seed: int, threads: int) -> None:

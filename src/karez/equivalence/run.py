@@ -10,11 +10,10 @@ from karez.ascend.operator_support import documented
 from karez.core import environment
 from karez.core.errors import BadRequest
 from karez.equivalence.compare import compare
-from karez.equivalence.local_run import here
+from karez.equivalence.judgement import judge, read
+from karez.equivalence.local_run import run_locally
 from karez.equivalence.record import Record
-from karez.equivalence.recorder import ENVIRONMENT
-from karez.equivalence.records import judge, read
-from karez.equivalence.run_spec import TARGETS, Order, Piece, Runner
+from karez.equivalence.run_spec import ENVIRONMENT, TARGETS, Runner, RunSpec, VerifyRequest
 from karez.equivalence.verdict import Verdict
 
 _EMULATION = (
@@ -29,7 +28,7 @@ _EMULATION = (
 class Outcome:
     """Both runs and the verdict on them."""
 
-    order: Order
+    order: VerifyRequest
     reference: Record
     target: Record
     verdict: Verdict
@@ -40,7 +39,7 @@ class Outcome:
 
 
 def verify(
-    order: Order,
+    order: VerifyRequest,
     folder: Path,
     say: Callable[[str], object],
     runners: Mapping[str, Runner] | None = None,
@@ -81,7 +80,7 @@ def verify(
     return found
 
 
-def _judged(order: Order, reference: Path, target: Path, again: Path | None) -> Outcome:
+def _judged(order: VerifyRequest, reference: Path, target: Path, again: Path | None) -> Outcome:
     """Judge all ranks, up to the first that is off."""
     for rank in reversed(range(order.ranks)):
         left, right = read(reference, rank), read(target, rank)
@@ -107,7 +106,7 @@ def compare_folders(
     """
     left, right = read(reference, rank), read(target, rank)
     verdict = judge(left, right, read(again, rank) if again else None)
-    order = Order(
+    order = VerifyRequest(
         original=reference,
         migrated=target,
         words=(),
@@ -131,7 +130,7 @@ def digest_of(folder: Path) -> str:
 class _Runs:
     """Executes the runs of one request."""
 
-    order: Order
+    order: VerifyRequest
     folder: Path
     runners: Mapping[str, Runner]
 
@@ -200,7 +199,7 @@ class _Runs:
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        piece = Piece(
+        piece = RunSpec(
             base=base,
             script=self.order.words[0],
             words=words,
@@ -210,5 +209,5 @@ class _Runs:
             limit_s=self.order.limit_s,
             ranks=self.order.ranks,
         )
-        self.runners.get(side, here)(piece)
+        self.runners.get(side, run_locally)(piece)
         return folder

@@ -4,12 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from karez.core import environment
+
 TARGETS = ("emulated", "cpu", "cuda", "npu")
 RECORDER = "karez.equivalence.recorder"
+ENVIRONMENT = {
+    "steps": environment.VERIFY_STEPS,
+    "threads": environment.VERIFY_THREADS,
+    "seed": environment.VERIFY_SEED,
+    "inside": environment.VERIFY_INSIDE,
+    "fault": environment.VERIFY_FAULT,
+    "most": environment.VERIFY_MOST,
+}
+"""Setting of a run -> the variable that hands it to the recorder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class VerifyRequest:
     """A request to compare the original with the migrated script."""
 
     original: Path
@@ -37,7 +48,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class RunSpec:
     """One run of a script under the recorder."""
 
     base: Path
@@ -62,5 +73,5 @@ class Piece:
         return [python, *start, *run]
 
 
-Runner = Callable[[Piece], None]
+Runner = Callable[[RunSpec], None]
 """Executes a run, here or on the pool. Raises BadRequest with the last lines of the output."""

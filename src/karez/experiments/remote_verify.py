@@ -13,7 +13,7 @@ from karez.core.errors import BadRequest, Failed
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import JobSpec
 from karez.equivalence.local_run import failed
-from karez.equivalence.run_spec import Piece
+from karez.equivalence.run_spec import RunSpec
 
 TARGETS = {"npu": "npu", "gpu": "cuda", "cpu": "emulated"}
 """Default target for each kind of device."""
@@ -29,7 +29,7 @@ class OnPool:
     project: str
     say: Callable[[str], object]
 
-    def __call__(self, piece: Piece) -> None:
+    def __call__(self, piece: RunSpec) -> None:
         """Upload, run and fetch; the job is cancelled if the caller is interrupted."""
         if piece.env.get(environment.EMUNPU_OPS):
             raise BadRequest(

@@ -9,7 +9,7 @@ from karez.runtime.host_clock import monotonic_s, pause
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_reporter import RankReporter
 from karez.runtime.rank_state import RankState
-from karez.runtime.replica_digest import ReplicaMismatch, digest_every, digest_of
+from karez.runtime.replica_digest import DigestMismatch, digest_every, digest_of
 from karez.transport.rank_status import Activity
 
 
@@ -30,7 +30,7 @@ class GangCollectives:
         try:
             self.wait_for_peers()
             collective()
-        except ReplicaMismatch as mismatch:
+        except DigestMismatch as mismatch:
             self._report_mismatch(mismatch)
             return False
         except RuntimeError as error:
@@ -79,7 +79,7 @@ class GangCollectives:
         )
         return digest_of(tracked.model) if is_due else 0
 
-    def _report_mismatch(self, mismatch: ReplicaMismatch) -> None:
+    def _report_mismatch(self, mismatch: DigestMismatch) -> None:
         """Give up the step, and without a majority that can be trusted, the one before too."""
         state = self.state
         state.is_spoiled = True

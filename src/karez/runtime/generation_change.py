@@ -16,7 +16,7 @@ from karez.runtime.restore import RestorePoint, Restorer
 from karez.runtime.tracked import History, Stateful, Tracked
 from karez.transport.rank_status import Activity
 
-Make = Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]]
+BuildModel = Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class GenerationChange:
     gradients: GradientAllReduce
     history: History
     seed: int
-    make: Make | None = None
+    make: BuildModel | None = None
     """Builds model and optimizer within the group, where they are bound to it."""
     others: dict[str, Stateful] = field(default_factory=dict)
     """Objects to track beside what `make` builds."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from karez.core import environment
 
-MEMORY = environment.POOLED_MEMORY
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankEnvironment:
@@ -26,7 +24,7 @@ class RankEnvironment:
     replica_token: str
     replica_servers: tuple[str, ...]
     """Replica servers of the job's other nodes."""
-    snapshot_folder: str
+    snapshot_file: str
     """Path of this rank's snapshot file."""
     inputs: str
     out: str
@@ -52,12 +50,15 @@ def rank_environment() -> RankEnvironment:
         replica_server=env.get(environment.REPLICA_SERVER, ""),
         replica_token=env.get(environment.REPLICA_TOKEN, ""),
         replica_servers=tuple(filter(None, env.get(environment.REPLICA_SERVERS, "").split(","))),
-        snapshot_folder=env.get(environment.SNAPSHOT_FILE, ""),
+        snapshot_file=env.get(environment.SNAPSHOT_FILE, ""),
         inputs=env.get(environment.INPUTS, "inputs"),
         out=env.get(environment.OUT, "out"),
         restore=env.get(environment.RESTORE, ""),
         device=env.get(environment.DEVICE, "cpu"),
         address=env.get(environment.ADDRESS, "127.0.0.1"),
         epoch=int(env.get(environment.EPOCH, "0")),
-        memory={m["keeper"]: int(m["bytes"]) for m in json.loads(env.get(MEMORY, "[]"))},
+        memory={
+            m["keeper"]: int(m["bytes"])
+            for m in json.loads(env.get(environment.POOLED_MEMORY, "[]"))
+        },
     )

@@ -28,7 +28,7 @@ class RankReporter:
     ) -> None:
         """Connect to the node agent. Raises OSError if it has gone."""
         faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True)
-        path = Path(environment.snapshot_folder).with_suffix(".board")
+        path = Path(environment.snapshot_file).with_suffix(".board")
         self._status_file = RankStatusFile(path)
         self.agent = AgentClient(environment.steward, environment.key, on_message)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from karez.runtime.gang_collectives import GangCollectives
-from karez.runtime.generation_change import GenerationChange, Make
+from karez.runtime.generation_change import BuildModel, GenerationChange
 from karez.runtime.gradient_allreduce import GradientAllReduce
 from karez.runtime.membership import Membership
 from karez.runtime.process_group import ProcessGroup, lost_a_peer
@@ -75,7 +75,7 @@ class RankRuntime:
         elif isinstance(optimizer, ShardedOptimizer):
             optimizer.spread(0, 1)
 
-    def join_by(self, make: Make, others: dict[str, Stateful]) -> None:
+    def join_by(self, make: BuildModel, others: dict[str, Stateful]) -> None:
         """Track what `make` builds within the group of each generation; see `join`."""
         self._generations.make, self._generations.others = make, others
         if self.is_in_cloud:

@@ -13,7 +13,7 @@ DIGEST_BYTES = 64 << 20
 twice that, and so on: XXH3 goes through 64 MiB in about 5 ms, at the speed of the memory."""
 
 
-class ReplicaMismatch(Exception):
+class DigestMismatch(Exception):
     """Replicas that must be alike differ."""
 
     def __init__(self, ranks: tuple[int, ...]) -> None:
@@ -51,7 +51,7 @@ def encode_digest(digest: int, rank: int, world: int, device: torch.device) -> t
     return pairs
 
 
-def find_mismatch(pairs: torch.Tensor) -> ReplicaMismatch | None:
+def find_mismatch(pairs: torch.Tensor) -> DigestMismatch | None:
     """Find the ranks whose digests differ from the majority's, in a sum of `encode_digest`.
 
     Shapes: (2 * world,).
@@ -62,8 +62,8 @@ def find_mismatch(pairs: torch.Tensor) -> ReplicaMismatch | None:
         return None
     majority, votes = counts[0]
     if 2 * votes <= len(digests):
-        return ReplicaMismatch(())
-    return ReplicaMismatch(tuple(n for n, digest in enumerate(digests) if digest != majority))
+        return DigestMismatch(())
+    return DigestMismatch(tuple(n for n, digest in enumerate(digests) if digest != majority))
 
 
 def inject_bit_error(model: torch.nn.Module) -> None:

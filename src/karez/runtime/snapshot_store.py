@@ -38,7 +38,7 @@ class SnapshotStore:
         """The step of which to write a checkpoint file, if one is wanted."""
         self._file: SnapshotFile | None = None
         with suppress(FileNotFoundError, ValueError):
-            self._file = SnapshotFile(Path(environment.snapshot_folder))
+            self._file = SnapshotFile(Path(environment.snapshot_file))
         self._replicator = SnapshotReplicator(environment)
         self._checkpoints = CheckpointFiles(folder=Path(environment.restore), rank=environment.rank)
         self._outdated: frozenset[int] = frozenset()
@@ -184,7 +184,7 @@ class SnapshotStore:
 
     def _create_file(self, capacity: int) -> SnapshotFile:
         try:
-            return SnapshotFile.create(Path(self._environment.snapshot_folder), capacity)
+            return SnapshotFile.create(Path(self._environment.snapshot_file), capacity)
         except OSError as error:
             raise StorageFull(path="/dev/shm", wanted_bytes=2 * capacity) from error  # noqa: S108 - names shared memory
 

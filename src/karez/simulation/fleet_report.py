@@ -9,7 +9,7 @@ import numpy as np
 from karez.simulation.charts import Chart, Line, Table, page
 from karez.simulation.failure_rates import PEERS
 from karez.simulation.fleet_plan import DAY_S, FleetPlan
-from karez.simulation.fleet_simulation import RecoveryEvent, TrainingRun
+from karez.simulation.fleet_simulation import SimulatedRecovery, TrainingRun
 
 
 def summarize(plan: FleetPlan, lives: Sequence[TrainingRun]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def summarize(plan: FleetPlan, lives: Sequence[TrainingRun]) -> dict[str, Any]:
     goodputs = [life.goodput for life in lives]
     every = [one for life in lives for one in life.recoveries]
     seconds = [one.seconds for one in every if one.rung != "restart"]
-    by_name: dict[str, list[RecoveryEvent]] = {}
+    by_name: dict[str, list[SimulatedRecovery]] = {}
     for one in every:
         by_name.setdefault(one.name, []).append(one)
     count_mean = len(every) / len(lives)

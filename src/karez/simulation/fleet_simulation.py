@@ -30,7 +30,7 @@ PLANNED = FaultClass(name="planned maintenance", hit=Hit.PLANNED, weight=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryEvent:
+class SimulatedRecovery:
     """One recovery of a simulated training."""
 
     at: float
@@ -48,7 +48,7 @@ class TrainingRun:
     """One simulated training, from one seed."""
 
     plan: FleetPlan
-    recoveries: list[RecoveryEvent] = field(default_factory=list)
+    recoveries: list[SimulatedRecovery] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     """Instants at which the whole job started over, in seconds from the beginning."""
 
@@ -98,9 +98,9 @@ def _recovery_event(
     fault: SimulatedFault,
     seconds: float,
     chance: np.random.Generator,
-) -> RecoveryEvent:
+) -> SimulatedRecovery:
     partial_s = float(chance.uniform(0, recovery.plan.phases.step_s))
-    return RecoveryEvent(
+    return SimulatedRecovery(
         at=fault.at,
         name=fault.what.name,
         rung=recovery.rung,

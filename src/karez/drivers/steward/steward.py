@@ -116,7 +116,7 @@ class Steward:
         """Sample the living ranks of a workload; `stacks` go to their output."""
         self._fence.touch()
         return [
-            sample_process(info, self.snapshot_folder(info), stacks=stacks)
+            sample_process(info, self.snapshot_file(info), stacks=stacks)
             for info in self._table.ranks(workload)
         ]
 
@@ -135,7 +135,7 @@ class Steward:
         else:
             inject_fault([info for info in self._table.ranks(workload) if info.key == key], what)
 
-    def snapshot_folder(self, info: ProcessInfo) -> Path:
+    def snapshot_file(self, info: ProcessInfo) -> Path:
         """The snapshot file of a rank."""
         return self.memory / info.workload / f"{info.rank}.slots"
 

@@ -8,25 +8,6 @@ from karez.core.gangs import GangSpec
 from karez.core.identity import Project
 from karez.core.node_affinity import ANYWHERE
 from karez.core.nodes import Node, NodeState
-from karez.core.workloads import WorkloadId
-from karez.scheduling.queue.order import PendingWorkload
-from karez.scheduling.snapshot import Snapshot
-
-
-def apply_change(snapshot: Snapshot, ident: WorkloadId, change: SuggestedChange) -> Snapshot:
-    """Return the snapshot as it would be after a change for one pending workload."""
-    waiting = [workload_after(w, change) if w.id == ident else w for w in snapshot.waiting]
-    project = next((w.project for w in snapshot.waiting if w.id == ident), "")
-    projects = dict(snapshot.projects)
-    if project in projects:
-        projects[project] = project_after(projects[project], change)
-    return replace(
-        snapshot,
-        nodes=nodes_after(snapshot.nodes, change),
-        waiting=waiting,
-        running=[run for run in snapshot.running if run.allocation.workload not in change.stop],
-        projects=projects,
-    )
 
 
 def project_after(project: Project, change: SuggestedChange) -> Project:
@@ -46,12 +27,6 @@ def nodes_after(nodes: Sequence[Node], change: SuggestedChange) -> list[Node]:
     ]
     opened = [replace(node, windows=()) if node.id in change.unplan else node for node in opened]
     return [*opened, *change.add]
-
-
-def workload_after(waiting: PendingWorkload, change: SuggestedChange) -> PendingWorkload:
-    """Return a pending workload after a change."""
-    priority = waiting.priority if change.priority is None else change.priority
-    return replace(waiting, gang=gang_after(waiting.gang, change), priority=priority)
 
 
 def gang_after(gang: GangSpec, change: SuggestedChange) -> GangSpec:

@@ -70,7 +70,7 @@ class HangMonitor:
     def _check_progress(self, gang: Gang, now: float) -> Hung | None:
         """Stopped or hung processes of a gang whose last event is some time ago."""
         since = self.detector.quiet_since(now)
-        is_late = self.detector.late_since(now) is not None
+        is_late = self.detector.is_late(now)
         pause_s = APART_S if is_late else QUIET_S
         if now - since <= self.detector.floor_s or now - self._sampled_at < pause_s:
             return None

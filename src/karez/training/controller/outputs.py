@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from karez.core.artifacts import (
     Artifact,
@@ -15,8 +15,7 @@ from karez.core.artifacts import (
 )
 from karez.core.codec import from_text
 from karez.core.jobs import Job
-from karez.core.ports import Blobs, Clock
-from karez.core.stores.store import Store
+from karez.training.controller.controller_deps import ControllerDeps
 
 CARD = "karez.json"
 """Name of the manifest file in an output folder."""
@@ -34,27 +33,8 @@ class OutputManifest:
     facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
-class OutputStores(Protocol):
-    """Stores in which outputs are registered."""
-
-    @property
-    def store(self) -> Store:
-        """The database."""
-        ...
-
-    @property
-    def blobs(self) -> Blobs:
-        """The blob store for file contents."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """The clock for creation times."""
-        ...
-
-
 def register_outputs(
-    stores: OutputStores, job: Job, files: Sequence[tuple[str, FileEntry]]
+    stores: ControllerDeps, job: Job, files: Sequence[tuple[str, FileEntry]]
 ) -> Mapping[str, str]:
     """Register output files; returns output name -> artifact id. Repeating it changes nothing."""
     outputs: dict[str, list[FileEntry]] = {}
@@ -99,7 +79,7 @@ def _artifact_spec(
     )
 
 
-def _manifest(stores: OutputStores, entries: Sequence[FileEntry]) -> OutputManifest:
+def _manifest(stores: ControllerDeps, entries: Sequence[FileEntry]) -> OutputManifest:
     for entry in entries:
         if entry.path == CARD:
             with stores.blobs.open(entry.sha256) as file:

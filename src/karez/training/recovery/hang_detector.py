@@ -7,7 +7,6 @@ the processes are sampled, twice, before a rank counts as hung (see hang_diagnos
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import median
 
 from karez.training.recovery.straggler_detector import Straggler, StragglerDetector
 
@@ -73,19 +72,13 @@ class HangDetector:
         """Record a hang verdict: it doubles the limit until the next step."""
         self._verdicts += 1
 
-    @property
-    def step_s(self) -> float:
-        """Median seconds of a step; 0 if none is known."""
-        return median(self._gaps) if self._gaps else 0.0
-
     def quiet_since(self, now: float) -> float:
         """Time of the last event of the rank that has been silent longest."""
         return min(self._last.values(), default=now)
 
-    def late_since(self, now: float) -> float | None:
-        """What `quiet_since` returns, once that is longer ago than the limit; else None."""
-        oldest = self.quiet_since(now)
-        return oldest if now - oldest > self.limit_s else None
+    def is_late(self, now: float) -> bool:
+        """Whether a rank has been silent for longer than the limit."""
+        return now - self.quiet_since(now) > self.limit_s
 
     def straggler(self) -> Straggler | None:
         """The rank that is much slower than the others, if any; call after every step."""

@@ -20,7 +20,7 @@ from karez.core.errors import BadRequest
 from karez.equivalence import certificate as certificates
 from karez.equivalence import signed_certificate
 from karez.equivalence.run import Outcome, compare_folders, verify
-from karez.equivalence.run_spec import Order, Runner
+from karez.equivalence.run_spec import Runner, VerifyRequest
 from karez.experiments import remote_verify
 
 
@@ -48,8 +48,8 @@ def run_verify(options: VerifyOptions, arguments: Sequence[str], *, quiet: bool)
     return _finish(outcome, options.certificate, options.report, quiet=quiet)
 
 
-def _order(options: VerifyOptions, words: Sequence[str]) -> Order:
-    return Order(
+def _order(options: VerifyOptions, words: Sequence[str]) -> VerifyRequest:
+    return VerifyRequest(
         original=options.original,
         migrated=options.migrated,
         words=words,

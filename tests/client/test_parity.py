@@ -12,7 +12,7 @@ from karez.client import access_calls, calls, pool_calls
 from karez.client.calls import Call
 from karez.client.sdk import AsyncClient, Client
 
-INSIDE = {"put_blob", "has_blob", "join_paper"}
+INSIDE = {"put_blob", "has_blob"}
 """Calls that only `upload` or a joining node sends."""
 STREAMS = {"follow_logs"}
 PLAIN = {"ask", "run", "stream", "bind", "bind_stream", "address"}

@@ -11,6 +11,23 @@ from karez.store.sql import SqlStore
 from tests.store.samples import grant, job, placed
 
 
+def test_a_job_or_a_service_is_found_by_one_call(store: SqlStore) -> None:
+    store.workloads.add_job(job("job-1", "same"))
+    store.workloads.add_service(
+        Service(
+            id=WorkloadId("svc-1"),
+            spec=ServiceSpec(name="chat", model="m"),
+            owner="me",
+            created_at=1.0,
+        )
+    )
+    assert [store.workloads.find(ident) for ident in ("same", "chat", "none")] == [
+        store.workloads.job("job-1"),
+        store.workloads.service("svc-1"),
+        None,
+    ]
+
+
 def test_a_job_is_found_by_id_and_by_newest_name(store: SqlStore) -> None:
     store.workloads.add_job(job("job-1", "same"))
     store.workloads.add_job(job("job-2", "same"))

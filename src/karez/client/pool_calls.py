@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 
 from karez.client.calls import Call
-from karez.core.api_models import (
-    JoinConfig,
-)
 from karez.core.codec import to_json
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.nodes import MaintenanceWindow, Node, NodeOverride
@@ -79,8 +76,3 @@ def faults(since: float = 0.0, node: str = "") -> Call[list[FaultReport]]:
     """List reported faults, oldest first."""
     params = {"since": since, "node": node}
     return Call(answer=list[FaultReport], method="GET", path="/faults", params=params)
-
-
-def join_paper() -> Call[JoinConfig]:
-    """Get the configuration that a joining host needs; requires a node key."""
-    return Call(answer=JoinConfig, method="GET", path="/node/join")

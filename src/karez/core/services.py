@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from karez.core.gangs import GangSpec
 from karez.core.names import check_name
 from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI
@@ -31,6 +32,11 @@ class ServiceSpec:
         check_name(self.name)
         if self.replicas < 1 or self.context_tokens < 64 or self.parallel < 1:
             raise ValueError("a service needs replicas >= 1, context >= 64 tokens, parallel >= 1")
+
+    @property
+    def gang(self) -> GangSpec:
+        """The replicas as a gang: what admission checks and the scheduler places."""
+        return GangSpec(min=self.replicas, want=self.replicas, each=self.each)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

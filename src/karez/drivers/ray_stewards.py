@@ -69,7 +69,6 @@ class RayStewards:
             self._edge.steward,
             node=node,
             address=row["NodeManagerAddress"],
-            home=str(self._edge.steward.home),
             labels={k: v for k, v in labels.items() if not k.startswith("ray.io/")},
         )
         actor = ray.remote(_HostedSteward).options(

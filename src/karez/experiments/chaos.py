@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.api_models import ReceiptView
 from karez.core.chaos import HEALED, FaultSpec, InjectedFault
@@ -57,7 +56,7 @@ def compare_runs(
         _inject_groups(client, job, groups, log, say)
         return _figures(client, calm, client.wait(job.id), log)
     except BaseException:
-        client.call(calls.cancel(job.id))  # no job is left behind
+        client.cancel(job.id)  # no job is left behind
         raise
 
 
@@ -71,8 +70,8 @@ def _inject_groups(
         before = _wait_for_progress(client, job, after=client.job(job.id).status.step)
         if before.state in ENDED:
             return  # the job ended before the faults
-        known = len(client.call(calls.receipts(job.id)))
-        caused = client.call(calls.inject_faults(job.id, list(group)))
+        known = len(client.receipts(job.id))
+        caused = client.inject_faults(job.id, list(group))
         receipt = None
         if any(spec.what in HEALED for spec in group):
             receipt = _wait_for_receipt(client, job, known)
@@ -101,7 +100,7 @@ def _wait_for_receipt(client: Client, job: Job, known: int) -> ReceiptView | Non
     """Wait for the receipt of the last faults; None if the job succeeded before."""
 
     def written() -> tuple[ReceiptView | None] | None:
-        receipts = client.call(calls.receipts(job.id))
+        receipts = client.receipts(job.id)
         if len(receipts) > known:
             return (receipts[-1],)
         ended = client.job(job.id)
@@ -125,12 +124,12 @@ def _wait(what: Callable[[], T | None], words: str) -> T:
 def _figures(client: Client, calm: Job, job: Job, log: ChaosLog) -> dict[str, Any]:
     """The comparison, and what recoveries cost."""
     losses = [
-        {(row.step, row.rank): row.loss for row in client.call(calls.metrics(one.id, -1))}
+        {(row.step, row.rank): row.loss for row in client.metrics(one.id, -1)}
         for one in (calm, job)
     ]
     digests = [_digest(client, one) for one in (calm, job)]
-    receipts = client.call(calls.receipts(job.id))
-    goodput = client.call(calls.goodput(job.id))
+    receipts = client.receipts(job.id)
+    goodput = client.goodput(job.id)
     lost = [receipt.steps_lost for receipt in receipts]
     allowed = all(
         receipt.steps_lost <= max(1, receipt.cause.count("; then ") + 1) for receipt in receipts
@@ -179,5 +178,5 @@ def _digest(client: Client, job: Job) -> str:
     ident = job.status.outputs.get("weights", "")
     if not ident:
         return ""
-    artifact = client.call(calls.artifact(ident))
+    artifact = client.artifact(ident)
     return str(artifact.spec.facts.get("weights_sha256", ""))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from karez.client import calls
 from karez.client.sdk import Client
 from karez.core import environment
 from karez.core.artifacts import ArtifactKind
@@ -57,7 +56,7 @@ class OnPool:
         except Failed as error:
             raise failed(piece, self._said(job.id, piece.folder) or error.reason) from error
         except BaseException:
-            self.client.call(calls.cancel(job.id))
+            self.client.cancel(job.id)
             raise
         self._said(job.id, piece.folder)
         self._fetch(done.status.outputs["record"], piece.folder)
@@ -68,10 +67,10 @@ class OnPool:
         return text
 
     def _fetch(self, artifact: str, folder: Path) -> None:
-        for entry in self.client.call(calls.artifact(artifact)).spec.files:
+        for entry in self.client.artifact(artifact).spec.files:
             path = folder / entry.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.client.call(calls.artifact_file(artifact, entry.path)))
+            path.write_bytes(self.client.artifact_file(artifact, entry.path))
 
 
 def kind_of(need: str) -> str:

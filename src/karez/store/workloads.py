@@ -71,6 +71,10 @@ class Workloads(WorkloadStore):
         return read_service(row) if row else None
 
     @override
+    def find(self, ident: str) -> Job | Service | None:
+        return self.job(ident) or self.service(ident)
+
+    @override
     def jobs(
         self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
     ) -> Sequence[Job]:

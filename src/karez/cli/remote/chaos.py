@@ -127,7 +127,7 @@ def _job(client: Client, options: ChaosOptions, faults: int) -> JobSpec:
 
 
 @app.command("inject")
-def cause(
+def inject(
     job: Annotated[
         str, typer.Argument(help="Id or name of a job that was submitted with --chaos.")
     ],
@@ -191,5 +191,5 @@ def _share(client: Client, ranks: int) -> str:
     return f"cpu={1 / per_cpu:.3f}" if per_cpu > 1 else "cpu=1"
 
 
-app.command("cause", hidden=True)(by_old_name(cause, "chaos cause"))  # its name in karez 0.1
+app.command("cause", hidden=True)(by_old_name(inject, "chaos cause"))  # its name in karez 0.1
 APPS = {"chaos": app}

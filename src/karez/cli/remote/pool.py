@@ -88,7 +88,7 @@ def drain(
 
 
 @app.command("defragment")
-def defrag(
+def defragment(
     apply: Annotated[bool, typer.Option("--apply", help="Carry out the moves.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -138,7 +138,7 @@ def _devices(node: Node, held: dict[str, Allocation]) -> str:
 
 app.command("maintenance")(maintenance)
 app.command("override")(override)
-app.command("defrag", hidden=True)(by_old_name(defrag, "pool defrag"))  # its name in karez 0.1
+app.command("defrag", hidden=True)(by_old_name(defragment, "pool defrag"))  # its name in karez 0.1
 app.command("mark", hidden=True)(by_old_name(override, "pool mark"))  # its name in karez 0.1
 app.command("import")(import_pool)
 APPS = {"pool": app}

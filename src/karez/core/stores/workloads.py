@@ -28,6 +28,10 @@ class WorkloadStore(Protocol):
         """Find a service by id, else the newest of that name."""
         ...
 
+    def find(self, ident: str) -> Job | Service | None:
+        """A job or service by id, else the newest of that name."""
+        ...
+
     def jobs(
         self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
     ) -> Sequence[Job]:

@@ -11,7 +11,7 @@ from karez.core.identity import KeySpec, Principal, Project, Role
 from karez.core.validation import FORBID
 from karez.server.api.authorization import CloudDep, Who, allow
 
-router = APIRouter(tags=["people"])
+router = APIRouter(tags=["access"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

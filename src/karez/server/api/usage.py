@@ -10,7 +10,7 @@ from karez.core.usage import AuditRow, UsageRow
 from karez.server.api.authorization import CloudDep, Who, allow
 from karez.server.services.permissions import visible_projects
 
-router = APIRouter(tags=["books"])
+router = APIRouter(tags=["usage"])
 
 
 @router.get("/usage", **allow(Role.VIEWER))

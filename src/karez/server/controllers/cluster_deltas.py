@@ -1,4 +1,4 @@
-"""Differences between what the store has and what the scheduling engine counts. Pure.
+"""Differences between what the store has and what the scheduling engine counts. No I/O.
 
 The engine stays in memory between passes. Each pass hands it a ClusterDelta: what was released,
 ended, withdrawn, started or submitted since the last one.
@@ -54,7 +54,7 @@ class DeltaBuilder:
                 if ident not in pending.starts or ident not in present:
                     ended.append(ident)
                     pending.starts.pop(ident, None)
-            elif ident not in pending.preempting and not pending.matches(
+            elif ident not in pending.preempting and not pending.settle(
                 ident, actual.allocation.grants, run, self.now
             ):
                 ended.append(ident)

@@ -1,4 +1,4 @@
-"""Finds orphans: processes and memory on a node that no current allocation covers. Pure."""
+"""Finds orphans: processes and memory on a node that no current allocation covers. No I/O."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

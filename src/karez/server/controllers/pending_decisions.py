@@ -1,4 +1,4 @@
-"""Scheduling decisions that were made and are not carried out yet. Pure."""
+"""Scheduling decisions that were made and are not carried out yet. No I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +70,7 @@ class PendingDecisions:
         self.reserved = kept
         return tuple(released)
 
-    def matches(
+    def settle(
         self, ident: WorkloadId, actual: Sequence[Grant], decided: RunningWorkload, now: float
     ) -> bool:
         """Whether a running workload holds what was decided, or still may come to hold it.

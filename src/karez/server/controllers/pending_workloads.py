@@ -1,6 +1,5 @@
 """Converts jobs and services of the store to what the scheduling engine reads. Pure."""
 
-from karez.core.gangs import GangSpec
 from karez.core.jobs import Job
 from karez.core.services import Service
 from karez.core.workloads import Allocation, WorkloadKind
@@ -46,11 +45,10 @@ def _pending_job(job: Job) -> PendingWorkload:
 
 
 def _pending_service(service: Service) -> PendingWorkload:
-    replicas = service.spec.replicas
     return PendingWorkload(
         id=service.id,
         project=service.spec.project,
-        gang=GangSpec(min=replicas, want=replicas, each=service.spec.each),
+        gang=service.spec.gang,
         priority=service.spec.priority,
         since=service.created_at,
         done_s=service.status.ran_s,

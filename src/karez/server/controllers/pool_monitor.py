@@ -1,11 +1,12 @@
 """Watches the nodes: records them, marks lost ones, evicts bad ones, and collects orphans."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.ports import Fabric, NodeLost
+from karez.core.workloads import Allocation, WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.orphan_collector import OrphanCollector
 
@@ -30,7 +31,10 @@ class PoolMonitor:
         store.pool.record_nodes(nodes, now=now)
         self._mark_lost({node.id for node in nodes}, now)
         edges.eviction.evaluate(nodes)
-        self._note_new(nodes, edges.fabric, now)
+        allocations = store.workloads.allocations()
+        for node in nodes:
+            self._note_new(node)
+            self._collect_orphans(node.id, edges.fabric, allocations, now)
 
     def _mark_lost(self, present: set[NodeId], now: float) -> None:
         store, limit_s = self._context.store, self._context.settings.node_silence_s
@@ -41,18 +45,21 @@ class PoolMonitor:
                 store.pool.set_node(node.id, NodeState.LOST)
                 log.warning("node.lost", node=node.id, silent_s=round(silent_s, 1))
 
-    def _note_new(self, nodes: Sequence[Node], fabric: Fabric, now: float) -> None:
-        for node in nodes:
-            if self._engine_ids.get(node.id) != node.engine_id:
-                self._engine_ids[node.id] = node.engine_id
-                log.info("node.seen", node=node.id, devices=len(node.devices))
-                self._wake()
-            self._collect_orphans(node.id, fabric, now)
+    def _note_new(self, node: Node) -> None:
+        if self._engine_ids.get(node.id) != node.engine_id:
+            self._engine_ids[node.id] = node.engine_id
+            log.info("node.seen", node=node.id, devices=len(node.devices))
+            self._wake()
 
-    def _collect_orphans(self, node: NodeId, fabric: Fabric, now: float) -> None:
+    def _collect_orphans(
+        self,
+        node: NodeId,
+        fabric: Fabric,
+        allocations: Mapping[WorkloadId, Allocation],
+        now: float,
+    ) -> None:
         """End processes on a node that no allocation covers."""
         try:
-            allocations = self._context.store.workloads.allocations()
             processes = fabric.processes(node)
             for workload in self._orphans.overdue(node, processes, allocations, now):
                 fabric.purge(node, workload)

@@ -106,5 +106,5 @@ class WorkloadCache:
     def _read_allocated(
         self, ident: WorkloadId, allocation: Allocation
     ) -> AllocatedWorkload | None:
-        item = self._store.workloads.job(ident) or self._store.workloads.service(ident)
+        item = self._store.workloads.find(ident)
         return None if item is None else to_allocated(item, allocation)

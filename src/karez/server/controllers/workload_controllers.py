@@ -74,7 +74,7 @@ class WorkloadControllers:
     def _start(self, ident: WorkloadId, token: str, edges: Edges) -> None:
         workloads = self._context.store.workloads
         allocation = workloads.allocations().get(ident)
-        item = workloads.job(ident) or workloads.service(ident)
+        item = workloads.find(ident)
         if allocation is None or item is None:
             log.error("workload.without-allocation", workload=ident)
             return

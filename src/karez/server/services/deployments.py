@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest, NotFound
-from karez.core.gangs import GangSpec
 from karez.core.identity import Principal, Role
 from karez.core.ports import Clock
 from karez.core.services import Service, ServiceSpec
@@ -36,8 +35,7 @@ class DeploymentService:
         existing = self.store.service(ident)
         if existing is not None:
             return existing
-        gang = GangSpec(min=spec.replicas, want=spec.replicas, each=spec.each)
-        self.admission.check(spec.project, gang)
+        self.admission.check(spec.project, spec.gang)
         model = self.artifacts.get(who, spec.model)
         if model.spec.kind != ArtifactKind.MODEL:
             raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")

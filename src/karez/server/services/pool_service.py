@@ -8,10 +8,8 @@ from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
 from karez.core.gangs import GangSpec
 from karez.core.identity import EVERYWHERE, Principal
-from karez.core.jobs import Job
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
-from karez.core.services import Service
 from karez.core.stores.store import Store
 from karez.core.workloads import State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
@@ -39,7 +37,7 @@ class PoolService:
 
         Workloads of other projects are counted, but not named to users who may not see them.
         """
-        item = self._workload(ident)
+        item = self.store.workloads.find(ident)
         if item is None or not who.sees(item.spec.project):
             raise NotFound(noun="job", name=ident)
         status = item.status
@@ -110,11 +108,8 @@ class PoolService:
                 fix="Ask for less for each worker, or spread it over more workers.",
             )
 
-    def _workload(self, ident: str) -> Job | Service | None:
-        return self.store.workloads.job(ident) or self.store.workloads.service(ident)
-
     def _name(self, ident: WorkloadId) -> str:
-        item = self._workload(ident)
+        item = self.store.workloads.find(ident)
         return item.spec.name if item else ident
 
     def _named(self, change: SuggestedChange) -> SuggestedChange:
@@ -128,7 +123,7 @@ class PoolService:
         """Replace the ids of workloads that a key may not see."""
 
         def shown(match: re.Match[str]) -> str:
-            item = self._workload(match[0])
+            item = self.store.workloads.find(match[0])
             seen = item is None or who.sees(item.spec.project)
             return match[0] if seen else "a workload of another project"
 
@@ -138,5 +133,5 @@ class PoolService:
         """Whether a change names a workload that a key may not see."""
         if who.project == EVERYWHERE:
             return False
-        named = [self._workload(ident) for ident in change.stop]
+        named = [self.store.workloads.find(ident) for ident in change.stop]
         return any(item is None or not who.sees(item.spec.project) for item in named)

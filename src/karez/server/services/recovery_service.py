@@ -49,7 +49,8 @@ class RecoveryService:
         """The share of a job's time that went into steps that count."""
         now = self.clock.now()
         rows = self.store.history.metrics(job.id, after=max(0, job.status.step - STEPS))
-        first = [row.at for row in rows if row.rank == min(r.rank for r in rows)]
+        lowest = min((row.rank for row in rows), default=0)
+        first = [row.at for row in rows if row.rank == lowest]
         gaps = [late - early for early, late in pairwise(first) if late > early]
         return goodput(
             self.store.history.receipts(job.id),

@@ -110,3 +110,12 @@ def test_loss_curve_falls_with_the_losses_and_fits_the_width() -> None:
     assert "step 4" in drawn
     assert curve([1.0]) == ""
     assert len(curve([float(n) for n in range(500)]).splitlines()[0]) < 80
+
+
+def test_a_state_folder_that_cannot_be_made_is_misuse(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = karez("up", home=file / "home")
+    assert done.returncode == 2
+    assert "Cannot create the state folder" in done.stderr
+    assert "--home" in done.stderr

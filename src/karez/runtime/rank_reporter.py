@@ -11,7 +11,7 @@ from karez.runtime.agent_client import AgentClient
 from karez.runtime.host_clock import monotonic_s
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.rank_state import RankState
-from karez.transport.rank_status import Activity, RankStatus, RankStatusFile
+from karez.transport.rank_status import Activity, RankStatus, RankStatusFile, status_path
 
 
 class RankReporter:
@@ -28,7 +28,7 @@ class RankReporter:
     ) -> None:
         """Connect to the node agent. Raises OSError if it has gone."""
         faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True)
-        path = Path(environment.snapshot_file).with_suffix(".board")
+        path = status_path(Path(environment.snapshot_file))
         self._status_file = RankStatusFile(path)
         self.agent = AgentClient(environment.steward, environment.key, on_message)
 

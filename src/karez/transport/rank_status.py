@@ -72,3 +72,8 @@ def read_rank_status(path: Path) -> RankStatus | None:
     if activity not in Activity.__members__.values():
         return None
     return RankStatus(generation=generation, step=step, activity=Activity(activity), since=since)
+
+
+def status_path(snapshot: Path) -> Path:
+    """Where a rank's status file is: beside its snapshot file."""
+    return snapshot.with_suffix(".board")

@@ -132,3 +132,8 @@ class SnapshotFile:
     def close(self) -> None:
         """Unmap the file, which stays."""
         self._map.close()
+
+
+def snapshot_path(memory: Path, job: str, rank: int) -> Path:
+    """Where a rank's snapshot file is, below its node's folder in shared memory."""
+    return memory / job / f"{rank}.slots"

@@ -13,7 +13,7 @@ from typing import Any
 
 from karez.client.address import state_folder
 from karez.core import environment
-from karez.core.errors import MissingPart, Remote, StartFailed, error_from
+from karez.core.errors import BadRequest, MissingPart, Remote, StartFailed, error_from
 
 STOP_LIMIT_S = 30.0
 """Seconds that a cloud gets to stop."""
@@ -30,7 +30,11 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
     """
     home = state_folder_of(env)
     is_new = not (home / "admin.key").exists()
-    (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        (home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as cause:
+        problem = f"cannot create the state folder {home}: {cause.strerror}"
+        raise BadRequest(problem=problem, fix="Name another folder with --home.") from cause
     process = _spawn(home, env)
     for line in process.stdout or ():
         message = json.loads(line)

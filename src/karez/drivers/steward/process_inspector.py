@@ -11,7 +11,7 @@ import psutil
 
 from karez.core.fault_injection import FaultKind
 from karez.core.processes import ProcessInfo, ProcessSample
-from karez.transport.rank_status import read_rank_status
+from karez.transport.rank_status import read_rank_status, status_path
 
 SLOW_S = 3.0
 """Seconds for which a process is slowed down."""
@@ -19,10 +19,9 @@ TURN_S = 0.02
 """Seconds that a slowed process runs, then is stopped, in turn."""
 
 
-def sample_process(info: ProcessInfo, slots: Path, *, stacks: bool) -> ProcessSample:
+def sample_process(info: ProcessInfo, snapshot: Path, *, stacks: bool) -> ProcessSample:
     """Sample a process from the kernel and its status file; the process need not answer."""
-    board = slots.with_suffix(".board")
-    status = read_rank_status(board)
+    status = read_rank_status(status_path(snapshot))
     try:
         process = psutil.Process(info.pid)
         state: str = process.status()

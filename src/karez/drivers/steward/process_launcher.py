@@ -14,6 +14,7 @@ from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.replica_server import token_of
 from karez.drivers.steward.staging import lay_out
+from karez.transport.snapshot_file import snapshot_path
 
 NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
@@ -84,7 +85,7 @@ class ProcessLauncher:
             environment.STEWARD: self._socket_path,
             environment.REPLICA_SERVER: replica_server,
             environment.REPLICA_TOKEN: token_of(self._config.token, spec.workload),
-            environment.SNAPSHOT_FILE: str(self._memory / spec.workload / f"{spec.rank}.slots"),
+            environment.SNAPSHOT_FILE: str(snapshot_path(self._memory, spec.workload, spec.rank)),
         }
 
     def _on_report(self, report: Mapping[str, Any] | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from karez.core import environment
 from karez.transport import framing
-from karez.transport.snapshot_file import SnapshotFile
+from karez.transport.snapshot_file import SnapshotFile, snapshot_path
 
 MAX_KEPT_STEPS = 2
 """Snapshots kept per rank: Rule R needs the newest and the one before."""
@@ -124,7 +124,7 @@ class ReplicaServer:
         return {"ok": True}
 
     def _slots(self, name: tuple[str, int]) -> SnapshotFile | None:
-        path = (self._memory / name[0] / f"{name[1]}.slots").resolve()
+        path = snapshot_path(self._memory, *name).resolve()
         if not path.is_relative_to(self._memory.resolve()):
             return None
         try:

@@ -28,6 +28,7 @@ from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.staging import gather
 from karez.drivers.steward.watchdogs import Fence, ResourceEnforcer
+from karez.transport.snapshot_file import snapshot_path
 
 
 class Steward:
@@ -116,7 +117,9 @@ class Steward:
         """Sample the living ranks of a workload; `stacks` go to their output."""
         self._fence.touch()
         return [
-            sample_process(info, self.snapshot_file(info), stacks=stacks)
+            sample_process(
+                info, snapshot_path(self.memory, info.workload, info.rank), stacks=stacks
+            )
             for info in self._table.ranks(workload)
         ]
 
@@ -134,10 +137,6 @@ class Steward:
             self.send(key, {"type": "corrupt" if what == FaultKind.CORRUPT else "cut"})
         else:
             inject_fault([info for info in self._table.ranks(workload) if info.key == key], what)
-
-    def snapshot_file(self, info: ProcessInfo) -> Path:
-        """The snapshot file of a rank."""
-        return self.memory / info.workload / f"{info.rank}.slots"
 
     def read_log(self, key: str, offset: int, limit: int) -> bytes:
         """A piece of a process's output."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from karez.core import environment
-from karez.core.errors import KarezError, MissingPart
+from karez.core.errors import KarezError
 from karez.core.parts import missing_part
 from karez.core.settings import Settings, resolve
 
@@ -41,8 +41,7 @@ def _main() -> int:
     try:
         return _run(sys.argv[1], load_settings())
     except KarezError as error:
-        sys.stderr.write(f"{error.what()}\n{error.hint()}\n")
-        return 1
+        return _refuse(error)
     except ValueError as error:
         _report({"error": {"code": "bad-settings", "what": str(error), "hint": "Correct it."}})
         return 2
@@ -54,9 +53,10 @@ def _asked_for() -> str:
     return "karez up" if program == "supervise" else f"karezd {program}".strip()
 
 
-def _refuse(error: MissingPart) -> int:
+def _refuse(error: KarezError) -> int:
     if sys.argv[1:2] == ["supervise"]:  # `karez up` reads what it prints
-        _report({"error": {"code": error.code, "what": error.what(), "hint": error.hint()}})
+        problem = {"code": error.code, "what": error.what(), "hint": error.hint()}
+        _report({"error": {**problem, "fields": error.facts()}})
     else:
         sys.stderr.write(f"{error.what()}\n{error.hint()}\n")
     return 1

@@ -41,7 +41,9 @@ class MemoryLogs:
 class DirectFabric:
     """A Fabric over real stewards in this process: no Ray, one steward per pretended node."""
 
-    def __init__(self, folder: Path, nodes: Sequence[str], *, preload: str = "") -> None:
+    def __init__(
+        self, folder: Path, nodes: Sequence[str], *, preload: str = "", npus: int = 0
+    ) -> None:
         self.stewards: dict[NodeId, Steward] = {}
         for name in nodes:
             home = folder / name
@@ -53,6 +55,7 @@ class DirectFabric:
                 token="t",
                 blobs=BlobSource(folder=str(folder / "blobs")),
                 preload=preload,
+                npus=npus,
             )
             self.stewards[NodeId(name)] = Steward(config)
 

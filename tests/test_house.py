@@ -13,6 +13,7 @@ import pytest
 from karez.cli.main import COMMANDS
 from karez.core.errors import every_error
 from karez.core.settings import Settings
+from karez.migration.analyze import examine
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "karez"
@@ -156,3 +157,17 @@ def test_the_project_speaks_of_itself_alone() -> None:
         text = file.read_text()
         for word in ("/work/", "shared/notes", "TODO", "FIXME"):
             assert word not in text, f"{file}: {word}"
+
+
+SUBJECT = ("migration/", "equivalence/", "emulated_npu/", "tuning/", "drivers/")
+"""Rooms whose subject CUDA and NPUs are."""
+
+
+def test_only_the_device_module_and_rooms_of_the_subject_are_bound_to_a_vendor() -> None:
+    bound = []
+    for file in FILES:
+        name = str(file.relative_to(SRC))
+        if not name.startswith((*SUBJECT, "runtime/device.py")):
+            found = examine(name, file.read_text()).findings
+            bound += [f"{name}:{f.line} {f.code}" for f in found if f.kind != "keep"]
+    assert not bound, "ask karez.runtime.device, or move it to a room of the subject"

@@ -19,7 +19,7 @@ from karez.core.receipts import Receipt
 from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.workloads import State, WorkloadId, WorkloadKind
-from tests.contracts.gang import Bench, Gang, until
+from tests.contracts.gang import HELD, Bench, Gang, until
 
 STEPS = 60
 FAULTS = (
@@ -54,7 +54,7 @@ class Ground(Bench):
             return []
         self.given += count
         return [
-            Grant(node=NodeId(node), kind=DeviceKind.GPU, devices=((self.given - n, 1000),))
+            Grant(node=NodeId(node), kind=self.held, devices=((self.given - n, 1000),))
             for n in range(count)
         ]
 
@@ -88,7 +88,7 @@ class Trial(Gang):
         self.grants = [
             Grant(
                 node=NodeId("ab"[n * 2 // self.ranks]),
-                kind=DeviceKind.GPU,
+                kind=self.bench.held,
                 devices=((n, 1000),),
             )
             for n in range(self.ranks)
@@ -100,6 +100,8 @@ class Trial(Gang):
     def weights(self) -> str:
         artifact = self.bench.store.artifacts.find(self.job().status.outputs["weights"])
         assert artifact is not None
+        is_emulated = self.bench.held == DeviceKind.NPU
+        assert artifact.spec.facts["device"] == ("npu:0, emulated" if is_emulated else "cpu")
         return str(artifact.spec.facts["weights_sha256"])
 
     def receipts(self) -> Sequence[Receipt]:
@@ -195,9 +197,9 @@ def nothing_left(bench: Ground) -> None:
     assert not [line for line in left if "karez" in " ".join(line)]
 
 
-def ground(folder: Path) -> Ground:
+def ground(folder: Path, held: DeviceKind = HELD) -> Ground:
     """A bench whose fork servers have imported what the chaos workload needs."""
-    made = Ground(folder, ["a", "b", "c"])
+    made = Ground(folder, ["a", "b", "c"], held=held)
     made.store.pool.record_nodes(made.fabric.nodes(), now=1.0)
     return made
 

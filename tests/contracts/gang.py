@@ -27,6 +27,8 @@ from karez.training.controller.job_controller import JobController
 from karez.training.controller.process_specs import parse_key
 from tests.fakes import DirectFabric, MemoryLogs
 
+HELD = DeviceKind.DPU
+"""Kind that gangs here hold: nothing computes on it, so ranks use the CPU, all of its cores."""
 SCRIPT = Path(__file__).parent / "gang_job.py"
 
 
@@ -50,9 +52,14 @@ class Bench:
     nodes: Sequence[str]
     spare: Sequence[Grant] = ()
     settings: Settings = field(default_factory=lambda: Settings(checkpoint_s=1e9, tick_s=0.1))
+    held: DeviceKind = HELD
+    """NPU: each node emulates some, and ranks use these."""
 
     def __post_init__(self) -> None:
-        self.fabric = DirectFabric(self.folder, self.nodes, preload="tests.contracts.warm")
+        npus = 8 if self.held == DeviceKind.NPU else 0
+        self.fabric = DirectFabric(
+            self.folder, self.nodes, preload="tests.contracts.warm", npus=npus
+        )
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
         self.logs = MemoryLogs()
         self.deps = ControllerDeps(
@@ -113,7 +120,7 @@ class Gang:
         )
         self.bench.store.workloads.add_job(Job(id=self.id, spec=spec, owner="t", created_at=1.0))
         self.grants = [
-            Grant(node=node, kind=DeviceKind.GPU, devices=((n, 1000),))
+            Grant(node=node, kind=self.bench.held, devices=((n, 1000),))
             for n, node in enumerate(nodes)
         ] + list(self.extra)
         self.place()

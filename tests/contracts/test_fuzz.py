@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from karez.core.devices import DeviceKind
 from tests.contracts.fuzz import Ground, calm, check, disturbed, ground, nothing_left, settle
 
 pytestmark = pytest.mark.alone
@@ -15,7 +16,15 @@ MANY = int(os.environ.get("KAREZ_TEST_SCHEDULES", "24"))
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Ground]:
-    made = ground(tmp_path)
+    yield from closed_at_the_end(ground(tmp_path))
+
+
+@pytest.fixture
+def npus(tmp_path: Path) -> Iterator[Ground]:
+    yield from closed_at_the_end(ground(tmp_path, DeviceKind.NPU))
+
+
+def closed_at_the_end(made: Ground) -> Iterator[Ground]:
     yield made
     made.close()
     nothing_left(made)
@@ -46,3 +55,22 @@ def test_every_schedule_of_faults_gives_the_same_numbers(
     for seed in numbers:
         check(disturbed(bench, mode, ranks, seed, want))
         settle(bench)
+
+
+@pytest.mark.parametrize(
+    ("mode", "numbers"),
+    [
+        pytest.param("ddp", seeds(0, 1 / 24), id="ddp"),
+        pytest.param("fsdp", seeds(0, 1 / 24), id="fsdp"),
+        pytest.param("ddp", seeds(1 / 24, 1), id="ddp-more", marks=pytest.mark.deep),
+        pytest.param("sharded", seeds(0, 1 / 2), id="sharded-more", marks=pytest.mark.deep),
+        pytest.param("fsdp", seeds(1 / 24, 1 / 2), id="fsdp-more", marks=pytest.mark.deep),
+    ],
+)
+def test_schedules_on_emulated_npus_give_the_same_numbers(
+    npus: Ground, mode: str, numbers: range
+) -> None:
+    want = calm(npus, mode, 4)
+    for seed in numbers:
+        check(disturbed(npus, mode, 4, seed, want))
+        settle(npus)

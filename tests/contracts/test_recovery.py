@@ -15,7 +15,7 @@ from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
-from tests.contracts.gang import Bench, Gang, until
+from tests.contracts.gang import HELD, Bench, Gang, until
 
 pytestmark = pytest.mark.alone
 
@@ -113,7 +113,7 @@ def test_a_kill_of_the_rendezvous_store_changes_nothing(bench: Bench) -> None:
 
 
 def test_a_lost_node_is_replaced_and_its_state_comes_from_a_peer(tmp_path: Path) -> None:
-    spare = Grant(node=NodeId("c"), kind=DeviceKind.GPU, devices=((0, 1000),))
+    spare = Grant(node=NodeId("c"), kind=HELD, devices=((0, 1000),))
     bench = Bench(tmp_path, ["a", "b", "c"], spare=[spare])
     try:
         calm = Bench(tmp_path / "calm", ["x"])
@@ -161,9 +161,7 @@ def test_a_job_that_lost_everything_restarts_from_its_stored_checkpoint(tmp_path
         assert (waiting.state, waiting.status.retries) == (State.QUEUED, 1)
         stored = bench.store.history.newest_checkpoint(gang.id, [0, 1])
         assert stored
-        grants = [
-            Grant(node=NodeId("b"), kind=DeviceKind.GPU, devices=((n, 1000),)) for n in range(2)
-        ]
+        grants = [Grant(node=NodeId("b"), kind=HELD, devices=((n, 1000),)) for n in range(2)]
         bench.store.workloads.place(gang.id, grants, now=1.0)
         gang.start()
         gang.reach(stored[0][0].step + 1)
@@ -223,10 +221,7 @@ def test_a_job_that_yields_goes_on_from_the_step_it_stored(bench: Bench) -> None
 
 
 def gpus(node: str, *numbers: int, role: str = "") -> list[Grant]:
-    return [
-        Grant(node=NodeId(node), kind=DeviceKind.GPU, devices=((n, 1000),), role=role)
-        for n in numbers
-    ]
+    return [Grant(node=NodeId(node), kind=HELD, devices=((n, 1000),), role=role) for n in numbers]
 
 
 def test_a_gang_grows_and_shrinks_while_it_runs_and_loses_no_step(bench: Bench) -> None:

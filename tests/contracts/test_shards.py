@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import State
-from tests.contracts.gang import Bench, Gang, until
+from tests.contracts.gang import HELD, Bench, Gang, until
 from tests.contracts.test_recovery import assert_nothing_left
 
 pytestmark = pytest.mark.alone
@@ -45,7 +44,7 @@ def gang_of(bench: Bench, ranks: int, more: Mapping[str, float]) -> Gang:
 
 
 def gpus(node: str, *numbers: int) -> list[Grant]:
-    return [Grant(node=NodeId(node), kind=DeviceKind.GPU, devices=((n, 1000),)) for n in numbers]
+    return [Grant(node=NodeId(node), kind=HELD, devices=((n, 1000),)) for n in numbers]
 
 
 def check(bench: Bench, gang: Gang, more: Mapping[str, float]) -> None:

@@ -12,6 +12,8 @@ from karez.core.errors import (
     AlreadyRunning,
     BadRequest,
     BrokenArtifact,
+    DeviceMemoryFull,
+    DeviceUnavailable,
     Failed,
     KarezError,
     MissingPart,
@@ -36,6 +38,16 @@ WORDS: list[tuple[KarezError, str, str]] = [
         BadRequest(problem="--grep is wrong", fix="Say --grep WORD."),
         "--grep is wrong.",
         "Say --grep WORD.",
+    ),
+    (
+        DeviceUnavailable(device="npu", problem="torch_npu is not installed", fix="Install it."),
+        "This process was granted npu and cannot open it: torch_npu is not installed.",
+        "Install it.",
+    ),
+    (
+        DeviceMemoryFull(device="npu:0", wanted="2.00 GiB", free="1 GiB", total="32 GiB"),
+        "npu:0 has no memory for 2.00 GiB: 1 GiB of 32 GiB are free.",
+        "Take a smaller batch, gradient checkpointing, or a device with more memory.",
     ),
     (
         NotFound(noun="job", name="tune"),

@@ -53,6 +53,15 @@ def test_signed_receipts_verify_and_the_key_file_is_private(
     assert again.public == key.public
 
 
+def test_a_receipt_of_emulated_devices_cannot_pass_for_one_of_real_devices(
+    tmp_path: Path,
+) -> None:
+    key = CloudKey(tmp_path / "receipts.key")
+    receipt = key.sign(chained(made(1, emulated=True), None))
+    assert check([receipt], key.public) == []
+    assert check([replace(receipt, emulated=False)], key.public)
+
+
 def test_an_altered_a_missing_and_a_foreign_receipt_are_found(
     tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
 ) -> None:

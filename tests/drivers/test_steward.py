@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from karez.core.artifacts import FileEntry
-from karez.core.devices import DeviceKind
+from karez.core.devices import EMULATED, DeviceKind
 from karez.core.errors import BrokenArtifact
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
@@ -71,6 +71,22 @@ def test_a_process_runs_with_its_devices_inputs_and_outputs(
     fabric.purge(A, JOB)
     assert not fabric.processes(A)
     assert not (tmp_path / "a" / "work" / JOB).exists()
+
+
+def test_a_process_that_was_granted_an_emulated_npu_is_told_so(tmp_path: Path) -> None:
+    fabric = DirectFabric(tmp_path, ["a"], npus=4)
+    try:
+        grant = Grant(node=A, kind=DeviceKind.NPU, devices=((2, 500),), is_emulated=True)
+        script = "echo $KAREZ_DEVICE $KAREZ_DEVICE_MILLI $ASCEND_RT_VISIBLE_DEVICES $KAREZ_EMUNPU"
+        fabric.start(A, spec("sh", "-c", script, grant=grant))
+        assert exit_of(fabric).data["code"] == 0
+        assert fabric.read_log(A, "job-1.0.1", 0, 1000).decode() == "npu 500 2 1\n"
+        (node,) = fabric.nodes()
+        npus = [device for device in node.devices if device.kind == DeviceKind.NPU]
+        assert [device.model for device in npus] == [EMULATED] * 4
+        assert sum(device.memory_bytes for device in npus) <= node.memory_bytes
+    finally:
+        fabric.close()
 
 
 def test_a_kill_takes_the_whole_family(fabric: DirectFabric) -> None:

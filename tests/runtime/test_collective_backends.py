@@ -47,7 +47,7 @@ def store() -> Iterator[str]:
 
 def test_hccl_stops_the_device_once_and_restarts_it_before_the_next_group() -> None:
     npu = DocumentedNpu()
-    hccl = HcclBackend(npu, 3)
+    hccl = HcclBackend(npu, torch.device("privateuseone", 3))
     hccl.begin_forming()
     hccl.abort()  # nothing is formed: there is nothing to end
     hccl.mark_formed()
@@ -61,7 +61,7 @@ def test_hccl_stops_the_device_once_and_restarts_it_before_the_next_group() -> N
 
 def test_hccl_does_not_restart_a_device_that_did_not_stop() -> None:
     npu = DocumentedNpu(obeys=False)
-    hccl = HcclBackend(npu)
+    hccl = HcclBackend(npu, torch.device("privateuseone", 0))
     hccl.mark_formed()
     hccl.abort()
     hccl.begin_forming()
@@ -69,7 +69,7 @@ def test_hccl_does_not_restart_a_device_that_did_not_stop() -> None:
 
 
 def test_nccl_aborts_only_a_group_that_was_formed() -> None:
-    nccl = NcclBackend(1)
+    nccl = NcclBackend(torch.device("cuda", 1))
     nccl.abort()  # would raise: there is no process group
     assert nccl.device == torch.device("cuda", 1)
 

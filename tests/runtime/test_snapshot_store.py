@@ -36,7 +36,6 @@ def test_an_emergency_checkpoint_stores_no_shard_of_the_previous_size(tmp_path: 
         inputs="",
         out="",
         restore=str(tmp_path / "restore"),
-        device="cpu",
         address="127.0.0.1",
     )
     model = torch.nn.Linear(4, 4)

@@ -44,6 +44,32 @@ class Device:
     memory_bytes: int = 0
     health: Health = Health.HEALTHY
 
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the device is emulated on its node's CPUs."""
+        return self.model == EMULATED
+
+
+EMULATED: Final = "emulated"
+"""Model of a device that its node emulates on CPUs. A request that names no model gets such a
+device only in a pool that has no real device of the kind."""
+
+
+def parse_emulated(text: str) -> int:
+    """Read what a node emulates, such as `npu=4`; return the number of NPUs, 0 for empty text.
+
+    Raises:
+        ValueError: Another kind, or a number that no node has.
+    """
+    if not text:
+        return 0
+    kind, _, count = text.partition("=")
+    if kind != DeviceKind.NPU or not count.isdigit() or not 0 < int(count) <= MAX_DEVICES:
+        raise ValueError(
+            f"cannot emulate {text!r}; say npu=COUNT, with a count of 1 to {MAX_DEVICES}"
+        )
+    return int(count)
+
 
 IN_BYTES: Final = (DeviceKind.MEMORY, DeviceKind.STORAGE)
 """Kinds that are counted in bytes; the others in thousandths of a device."""

@@ -65,6 +65,10 @@ CPUS: Final = "KAREZ_CPUS"
 """CPU devices that the node offers; 0 is all.
 
 Set by: the user, `karez up --cpus`. Read by: `karezd`. Default: `0`."""
+EMULATE: Final = "KAREZ_EMULATE"
+"""Devices that the node emulates on its CPUs, such as `npu=4`.
+
+Set by: the user, `karez up --emulate`. Read by: `karezd`. Default: empty: none."""
 
 # A machine that joins
 JOIN_URL: Final = "KAREZ_JOIN_URL"
@@ -92,6 +96,10 @@ NODE_CPUS: Final = "KAREZ_NODE_CPUS"
 """CPU devices that the node offers; 0 is all.
 
 Set by: `karez join`. Read by: the steward's Ray actor. Default: the setting `cpus`."""
+NODE_EMULATE: Final = "KAREZ_NODE_EMULATE"
+"""Devices that the node emulates on its CPUs, such as `npu=4`.
+
+Set by: `karez join`. Read by: the steward's Ray actor. Default: the setting `emulate`."""
 
 # Every process of a job or service
 OUT: Final = "KAREZ_OUT"
@@ -132,6 +140,10 @@ DEVICE: Final = "KAREZ_DEVICE"
 """Kind of the devices granted: `cpu`, `gpu` or `npu`.
 
 Set by: the steward. Read by: the program, `training.session`. Default: `cpu`."""
+DEVICE_MILLI: Final = "KAREZ_DEVICE_MILLI"
+"""Thousandths of each device granted: 1000 is a whole one, less a share of one.
+
+Set by: the steward. Read by: `training.session`. Default: `1000`."""
 ROLE: Final = "KAREZ_ROLE"
 """Name of the process's role, in a job with roles.
 
@@ -195,6 +207,11 @@ REPLICA_TOKEN: Final = "KAREZ_REPLICA_TOKEN"
 
 Set by: the steward. Read by: `training.session`, the replica server. Default: empty."""
 
+ACCELERATORS: Final = "KAREZ_ACCELERATORS"
+"""Kinds of accelerators of this node, separated by commas; no program may open one before it forks.
+
+Set by: the steward. Read by: the preload of fork servers. Default: empty."""
+
 # The engine of a service; internal
 ENGINE_MODEL: Final = "KAREZ_ENGINE_MODEL"
 """File of the model in the input `model`.
@@ -221,7 +238,17 @@ Set by: control. Read by: the engine. Default: none; must be set."""
 EMUNPU: Final = "KAREZ_EMUNPU"
 """`1` gives torch a device `npu` that computes on the CPU.
 
-Set by: the user, `karez migrate verify`. Read by: torch's loading of backends. Default: off."""
+Set by: the user, `karez migrate verify`, the steward. Read by: torch's loading of backends.
+Default: off."""
+EMUNPU_MEMORY: Final = "KAREZ_EMUNPU_MEMORY"
+"""Bytes of the device's memory; a program that allocates more gets torch's OutOfMemoryError.
+
+Set by: the user, the steward. Read by: the emulated NPU. Default: 32 GiB."""
+EMUNPU_RANDOM: Final = "KAREZ_EMUNPU_RANDOM"
+"""`own` gives the device a random generator of its own, as real devices have.
+
+Set by: the user, the steward. Read by: the emulated NPU. Default: the CPU's generator, so that a
+program draws the same numbers on both."""
 EMUNPU_OPS: Final = "KAREZ_EMUNPU_OPS"
 """File that lists the only operators that exist, one a line.
 

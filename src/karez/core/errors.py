@@ -194,6 +194,34 @@ class MissingPart(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class DeviceUnavailable(KarezError):
+    """A process was granted a device that it cannot open."""
+
+    code = "device-unavailable"
+    status = 503
+    message = "This process was granted {device} and cannot open it: {problem}."
+    advice = "{fix}"
+    device: str
+    problem: str
+    fix: str
+
+
+@dataclass(eq=False, kw_only=True)
+class DeviceMemoryFull(KarezError):
+    """A program needs more memory than its device has free."""
+
+    code = "device-memory-full"
+    status = 507
+    message = "{device} has no memory for {wanted}: {free} of {total} are free."
+    advice = "{fix}"
+    device: str
+    wanted: str
+    free: str
+    total: str
+    fix: str = "Take a smaller batch, gradient checkpointing, or a device with more memory."
+
+
+@dataclass(eq=False, kw_only=True)
 class StartFailed(KarezError):
     """A part of the cloud did not come up."""
 

@@ -1,9 +1,9 @@
 """Grants: what one worker of a gang holds of a node."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from karez.core.devices import DeviceKind
+from karez.core.devices import EMULATED, DeviceKind
 from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 
@@ -23,6 +23,8 @@ class Grant:
     storage_bytes: int = 0
     role: str = ""
     """Role of the gang that holds the grant; empty: a worker."""
+    is_emulated: bool = False
+    """Whether the devices are emulated on the node's CPUs."""
 
     @property
     def milli(self) -> int:
@@ -47,8 +49,17 @@ class Grant:
         return self.kind == need.kind and dict(self.amounts) == dict(need.amounts)
 
     def need_among(self, each: Sequence[ResourceRequest]) -> ResourceRequest:
-        """The alternative that the grant was made for."""
-        return next((need for need in each if self.meets(need)), each[0])
+        """The alternative that the grant was made for.
+
+        Emulated devices go together with emulated ones: then the alternative names that model.
+        """
+        need = next((need for need in each if self.meets(need)), each[0])
+        return replace(need, models=(EMULATED,)) if self.is_emulated else need
+
+    @property
+    def device_name(self) -> str:
+        """Kind of the devices, and whether they are emulated."""
+        return f"{EMULATED} {self.kind}" if self.is_emulated else self.kind.value
 
     @property
     def indices(self) -> tuple[int, ...]:

@@ -52,6 +52,8 @@ class Receipt:
     nodes: tuple[str, ...] = ()
     skipped: tuple[int, ...] = ()
     """Batches that were skipped."""
+    emulated: bool = False
+    """Whether the gang's devices were emulated on CPUs."""
     before: str = ""
     """SHA-256 of the job's previous receipt; empty for the first."""
     key: str = ""
@@ -71,8 +73,12 @@ class Receipt:
 
     @property
     def message(self) -> bytes:
-        """The signed bytes: all fields as JSON, sorted by name, without the signature."""
-        return _text({**asdict(self), "signature": ""})
+        """The signed bytes: all fields as JSON, sorted by name, without the signature.
+
+        `emulated` is left out where it is false, as by releases that did not know it.
+        """
+        fields = {**asdict(self), "signature": ""}
+        return _text({k: v for k, v in fields.items() if k != "emulated" or v})
 
     @property
     def digest(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from karez.core.devices import parse_emulated
 from karez.core.environment import of_setting
 
 
@@ -32,6 +33,8 @@ class Settings:
     """Name of this node; empty is the host name."""
     cpus: int = 0
     """CPU devices this node offers; 0 is all."""
+    emulate: str = ""
+    """Devices that this node emulates on its CPUs, such as `npu=4`; empty is none."""
     object_store_bytes: int = 100_000_000
     """Shared memory Ray may take on a node. karez moves no state through it."""
     tick_s: float = 0.5
@@ -91,6 +94,7 @@ def resolve(
         for key, raw in layer.items():
             values[key] = _typed(key, raw, type(getattr(Settings(), key)))
             origin[key] = name
+    parse_emulated(values.get("emulate", ""))
     return replace(Settings(), **values), origin
 
 

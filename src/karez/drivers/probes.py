@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from karez.core.devices import Device, DeviceKind, Health
+from karez.core.devices import EMULATED, Device, DeviceKind, Health
 from karez.core.nodes import Node, NodeId
 
 LIMITS = {
@@ -24,16 +24,23 @@ LIMITS = {
 """How grants are enforced on a node, or not; see karez.drivers.steward.resource_limits."""
 
 
-def probe_node(node: NodeId, address: str, *, cpus: int = 0, folder: str = "") -> Node:
-    """Probe this host as a node. `cpus` limits how many CPUs it offers; 0 is all.
+def probe_node(
+    node: NodeId, address: str, *, cpus: int = 0, npus: int = 0, folder: str = ""
+) -> Node:
+    """Probe this host as a node.
 
-    `folder` is the work folder: its disk is what the node offers as storage.
+    Args:
+        node: Name of the node.
+        address: Its address.
+        cpus: Number of CPUs that it offers; 0 is all.
+        npus: Number of NPUs that it emulates; it must have no real ones.
+        folder: The work folder: its disk is what the node offers as storage.
     """
     disks = disk_devices(folder) if folder else ()
     devices = [
         *cpu_devices(limit=cpus),
         *nvidia_devices(),
-        *ascend_devices(),
+        *(emulated_npus(npus) if npus else ascend_devices()),
         *network_devices(),
         *disks,
     ]
@@ -97,6 +104,21 @@ def ascend_devices() -> Sequence[Device]:
         [program, "info"], capture_output=True, text=True, timeout=20, check=False
     )
     return parse_npu_smi(done.stdout)
+
+
+def accelerators(npus: int) -> Sequence[str]:
+    """Kinds of accelerators that this host offers; `npus` is how many it emulates."""
+    found = [*nvidia_devices(), *(emulated_npus(npus) if npus else ascend_devices())]
+    return sorted({device.kind.value for device in found})
+
+
+def emulated_npus(count: int) -> Sequence[Device]:
+    """NPUs that this host emulates: each has an even share of the host's memory."""
+    share = psutil.virtual_memory().total // count >> 20 << 20
+    return [
+        Device(kind=DeviceKind.NPU, index=index, model=EMULATED, memory_bytes=share)
+        for index in range(count)
+    ]
 
 
 def davinci_devices(dev: Path = Path("/dev")) -> Sequence[Device]:

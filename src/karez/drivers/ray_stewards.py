@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from karez.core import environment
+from karez.core.devices import parse_emulated
 from karez.core.errors import StartFailed
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeEnded, NodeLost
@@ -184,8 +185,11 @@ class _HostedSteward(Steward):
         home = os.environ.get(environment.NODE_HOME, config.home)  # noqa: TID251 - set by `join`
         is_remote = home != config.home
         blobs = replace(config.blobs, folder="") if is_remote else config.blobs
-        cpus = int(os.environ.get(environment.NODE_CPUS, config.cpus))  # noqa: TID251 - set by `join`
-        super().__init__(replace(config, home=home, blobs=blobs, cpus=cpus))
+        read = os.environ.get  # noqa: TID251 - set by `join`
+        cpus = int(read(environment.NODE_CPUS, config.cpus))
+        emulated = read(environment.NODE_EMULATE)
+        npus = config.npus if emulated is None else parse_emulated(emulated)
+        super().__init__(replace(config, home=home, blobs=blobs, cpus=cpus, npus=npus))
 
 
 def wait_for_port(address: str, *, within_s: float = 60.0) -> None:

@@ -1,15 +1,15 @@
 """Installs the emulated device when torch is imported, if KAREZ_EMUNPU=1."""
 
 import importlib.util
-import os
 import sys
 
 from karez.core import environment
+from karez.emulated_npu.process_environment import read
 
 
 def autoload() -> None:
     """Entry point of the group torch.backends."""
-    if os.environ.get(environment.EMUNPU) == "1":  # noqa: TID251 - set for a child process
+    if read(environment.EMUNPU) == "1":
         install()
 
 
@@ -25,7 +25,7 @@ def install() -> None:
         return
     if importlib.util.find_spec("torch_npu") is not None:
         raise RuntimeError("torch_npu is installed: use the real device, or another environment")
-    if os.environ.get("RANK", "0") == "0":  # noqa: TID251 - once for a gang
+    if read("RANK", "0") == "0":  # once for a gang
         sys.stderr.write(
             "karez: npu is emulated on this CPU: it shows function, not an Ascend's numerics or "
             "speed\n"

@@ -1,7 +1,6 @@
 """Registers the emulated device with torch, and a torch_npu that libraries find."""
 
 import importlib.machinery
-import os
 import sys
 import types
 import warnings
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from karez.ascend.operator_support import documented
 from karez.core import environment
-from karez.emulated_npu import autocast, memory, operators, patches, surface
+from karez.emulated_npu import autocast, collectives, memory, operators, patches, surface
+from karez.emulated_npu.process_environment import read
+from karez.emulated_npu.random import DeviceRandom
 
 _KEPT: list[Any] = []
 """Libraries live as long as they are referred to."""
@@ -30,6 +30,7 @@ def is_installed() -> bool:
 
 def install() -> None:
     """Register the device, its operators and collectives, and torch_npu."""
+    _read_device()
     module = surface.make_module()
     sys.modules["torch.npu"] = module
     _setup_privateuseone_for_python_backend(memory.NAME, backend_module=module)
@@ -38,7 +39,7 @@ def install() -> None:
     if torch.distributed.is_available():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _register_collectives()
+            collectives.register_collectives(_KEPT)
     _stand_in(module)
     _read_limits()
 
@@ -81,44 +82,6 @@ def _register_operators() -> None:
     autocast.register(gradients)
 
 
-def _register_collectives() -> None:
-    """The backend hccl: gloo on the bytes behind the device's tensors."""
-    import torch.distributed as dist  # noqa: PLC0415 - not in every build of torch
-
-    distributed: Any = dist
-    gloo = distributed.distributed_c10d.ProcessGroupGloo
-
-    def make(store: Any, rank: int, size: int, timeout: Any) -> Any:
-        return gloo(store, rank, size, timeout)
-
-    dist.Backend.register_backend("hccl", make, devices=[memory.NAME, "cpu"])
-    distributed.is_hccl_available = lambda: True
-    library = torch.library.Library("c10d", "IMPL")
-    _KEPT.append(library)
-    for name in _C._dispatch_get_all_op_names():
-        is_ours = name.startswith("c10d::")
-        if is_ours and _C._dispatch_has_kernel_for_dispatch_key(name, "PrivateUse1"):
-            base, _, overload = name[6:].partition(".")
-            op = getattr(getattr(torch.ops.c10d, base), overload or "default")
-            library.impl(name[6:], _on_cpu(op), "PrivateUse1", allow_override=True)
-
-
-def _on_cpu(op: Any) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        plain, named = pytree.tree_map(
-            lambda x: memory.unwrap(x) if memory.is_npu(x) else x, (args, kwargs)
-        )
-        ours = {
-            id(near): own
-            for near, own in zip(
-                pytree.tree_leaves((plain, named)), pytree.tree_leaves((args, kwargs)), strict=True
-            )
-        }
-        return pytree.tree_map(lambda out: ours.get(id(out), out), op(*plain, **named))
-
-    return call
-
-
 def _stand_in(module: Any) -> None:
     """A torch_npu that libraries find; its fused operators say that they are not emulated."""
     made: Any = types.ModuleType("torch_npu")
@@ -138,19 +101,22 @@ def _stand_in(module: Any) -> None:
     sys.modules["torch_npu"] = made
 
 
+def _read_device() -> None:
+    """From the environment: the capacity of the device, and whether it has its own generator."""
+    if size := read(environment.EMUNPU_MEMORY):
+        memory.Usage.resize(int(size))
+    if read(environment.EMUNPU_RANDOM) == "own":
+        DeviceRandom.use_own()
+
+
 def _read_limits() -> None:
     """From the environment: a file of operators, names of types, and faults."""
-    read = os.environ.get  # noqa: TID251 - how a child process is told
     listed = read(environment.EMUNPU_OPS)
     if listed:
         operators.LIMITS.operators = frozenset(Path(listed).read_text().split())
-    operators.LIMITS.chip = read(environment.EMUNPU_CHIP, "")
+    operators.LIMITS.chip = read(environment.EMUNPU_CHIP)
     if operators.LIMITS.chip:
         documented("add", operators.LIMITS.chip)  # an unknown chip raises at once
-    operators.LIMITS.dtypes = frozenset(
-        filter(None, read(environment.EMUNPU_NO_DTYPES, "").split(","))
-    )
-    faults = (
-        item.rpartition(":") for item in read(environment.EMUNPU_FAULTS, "").split(",") if item
-    )
+    operators.LIMITS.dtypes = frozenset(filter(None, read(environment.EMUNPU_NO_DTYPES).split(",")))
+    faults = (item.rpartition(":") for item in read(environment.EMUNPU_FAULTS).split(",") if item)
     operators.LIMITS.faults = {name: float(by) for name, _, by in faults}

@@ -23,14 +23,33 @@ _set: Any = _aten.set_.source_Storage_storage_offset
 class Usage:
     """Bytes on the emulated device."""
 
+    total = 32 << 30
+    """Capacity of the device."""
+    limit = total
+    """Bytes that this process may allocate of it."""
     now = 0
     peak = 0
 
     @classmethod
     def add(cls, count: int) -> None:
-        """Add a number of bytes, negative to release them."""
+        """Add a number of bytes, negative to release them. Raises torch.OutOfMemoryError."""
+        if count > 0 and cls.now + count > cls.limit:
+            raise torch.OutOfMemoryError(
+                f"NPU out of memory. Tried to allocate {_shown(count)} (NPU 0; "
+                f"{_shown(cls.total)} total capacity; {_shown(cls.now)} already allocated; "
+                f"{_shown(cls.limit - cls.now)} free)"
+            )
         cls.now += count
         cls.peak = max(cls.peak, cls.now)
+
+    @classmethod
+    def resize(cls, total: int) -> None:
+        """Give the device another capacity."""
+        cls.total = cls.limit = total
+
+
+def _shown(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"
 
 
 class _Borrowed(torch.Tensor):

@@ -9,7 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from karez.ascend.operator_support import documented
-from karez.emulated_npu import memory
+from karez.emulated_npu import memory, random
 
 _aten: Any = torch.ops.aten
 
@@ -46,14 +46,19 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if call.name == "aten::histc" and not plain[0].is_floating_point():
         # devices count integers, the CPU's kernel does not
         return memory.wrap(op(plain[0].float(), *plain[1:], **named).to(plain[0].dtype))
+    compute = random.draw if call.is_ours and random.DeviceRandom.is_own() else _compute
     try:
-        out = op(*plain, **named)
+        out = compute(op, plain, named)
     except RuntimeError as error:
         if "Expected a value of type 'Tensor'" not in str(error):
             raise
         out = op(*_with_tensors(op, plain), **named)
     call.follow()
     return pytree.tree_map(call.leave, out) if call.is_ours else out
+
+
+def _compute(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    return op(*args, **kwargs)
 
 
 def _with_tensors(op: Any, values: Sequence[Any]) -> list[Any]:
@@ -114,6 +119,8 @@ class _Call:
             self.is_ours = True
             return near
         if isinstance(value, torch.device) and value.type == memory.NAME:
+            if value.index:
+                raise RuntimeError(f"{value} is not visible: an emulated process has one device")
             self.is_ours = True
             return memory.CPU
         return value

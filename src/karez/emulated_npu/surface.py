@@ -1,7 +1,6 @@
 """Makes the module torch.npu: the functions that programs call on the device."""
 
 import contextlib
-import os
 import sys
 import time
 import types
@@ -9,9 +8,12 @@ from typing import Any
 
 import torch
 
+from karez.core import environment
+from karez.emulated_npu.collectives import restart_device, stop_device
 from karez.emulated_npu.memory import NAME, Usage
+from karez.emulated_npu.process_environment import read
+from karez.emulated_npu.random import DeviceRandom
 
-TOTAL_BYTES = 32 << 30
 _MIB = 1 << 20
 
 
@@ -106,11 +108,7 @@ _NO_OPS = (
     "set_device",
     "empty_cache",
     "ipc_collect",
-    "manual_seed_all",
-    "seed",
-    "seed_all",
     "reset_accumulated_memory_stats",
-    "set_per_process_memory_fraction",
 )
 """Functions of torch.npu that have nothing to do on the emulated device."""
 
@@ -144,29 +142,41 @@ def _device_functions() -> dict[str, Any]:
         is_available=lambda: True,
         is_initialized=lambda: True,
         _is_in_bad_fork=lambda: False,
-        device_count=lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),  # noqa: TID251 - a card each
+        device_count=_device_count,
         current_device=lambda: 0,
+        stop_device=stop_device,
+        restart_device=restart_device,
     )
 
 
+def _device_count() -> int:
+    """Number of visible devices; each process of a node has one of them as its device 0."""
+    visible = read("ASCEND_RT_VISIBLE_DEVICES")
+    return len(visible.split(",")) if visible else int(read("LOCAL_WORLD_SIZE", "1"))
+
+
 def _random_functions() -> dict[str, Any]:
-    random = torch.default_generator
+    random = DeviceRandom
     return dict(
-        manual_seed=lambda seed: random.manual_seed(int(seed)),
-        initial_seed=random.initial_seed,
-        get_rng_state=lambda _=NAME: random.get_state(),
-        set_rng_state=lambda state, _=NAME: random.set_state(state),
-        get_rng_state_all=lambda: [random.get_state()],
-        set_rng_state_all=lambda states: random.set_state(states[0]) if states else None,
+        manual_seed=random.manual_seed,
+        # a generator that is the CPU's is seeded as the CPU's
+        manual_seed_all=lambda seed: random.manual_seed(seed) if random.is_own() else None,
+        seed=lambda: random.generator.seed() if random.is_own() else None,
+        seed_all=lambda: random.generator.seed() if random.is_own() else None,
+        initial_seed=lambda: random.generator.initial_seed(),
+        get_rng_state=lambda _=NAME: random.generator.get_state(),
+        set_rng_state=lambda state, _=NAME: random.generator.set_state(state),
+        get_rng_state_all=lambda: [random.generator.get_state()],
+        set_rng_state_all=lambda states: random.generator.set_state(states[0]) if states else None,
     )
 
 
 def _properties() -> dict[str, Any]:
     properties = types.SimpleNamespace(
-        name="Ascend-emulated", total_memory=TOTAL_BYTES, multi_processor_count=20, major=0, minor=0
+        name="Ascend-emulated", total_memory=Usage.total, multi_processor_count=20, major=0, minor=0
     )
     return dict(
-        is_bf16_supported=lambda *_: True,
+        is_bf16_supported=lambda *_: "bfloat16" not in read(environment.EMUNPU_NO_DTYPES),
         get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16, torch.float32],
         get_device_name=lambda _=None: properties.name,
         get_device_properties=lambda _=None: properties,
@@ -180,7 +190,10 @@ def _memory_functions() -> dict[str, Any]:
         memory_reserved=lambda _=None: Usage.now,
         max_memory_allocated=lambda _=None: Usage.peak,
         max_memory_reserved=lambda _=None: Usage.peak,
-        mem_get_info=lambda _=None: (TOTAL_BYTES - Usage.now, TOTAL_BYTES),
+        mem_get_info=lambda _=None: (Usage.limit - Usage.now, Usage.total),
+        set_per_process_memory_fraction=lambda share, _=None: setattr(
+            Usage, "limit", int(Usage.total * share)
+        ),
         reset_peak_memory_stats=lambda _=None: setattr(Usage, "peak", Usage.now),
         memory_summary=lambda *_args, **_kwargs: f"emulated npu: {Usage.now // _MIB} MiB",
         memory_stats=lambda _=None: {

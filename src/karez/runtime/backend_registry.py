@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from importlib import import_module
 
-import torch
 import torch.distributed as dist
 
 from karez.core.errors import BadRequest
 from karez.runtime.collective_backends import CollectiveBackend
+from karez.runtime.device import granted_device
 from karez.runtime.device_backends import HcclBackend, NcclBackend
 from karez.runtime.gloo_backend import GlooBackend
 
@@ -23,23 +23,20 @@ def collective_backend(name: str) -> CollectiveBackend:
 
 
 def _nccl() -> CollectiveBackend:
-    if not (torch.cuda.is_available() and dist.is_nccl_available()):
+    device = granted_device()
+    if device.type != "cuda" or not dist.is_nccl_available():
         raise BadRequest(
-            problem="nccl needs a CUDA device and a torch built with NCCL",
+            problem="nccl needs a GPU and a torch built with NCCL",
             fix='Take a node that has both, or say collectives="gloo".',
         )
-    return NcclBackend()
+    return NcclBackend(device)
 
 
 def _hccl() -> CollectiveBackend:
-    try:
-        torch_npu = import_module("torch_npu")
-    except ImportError as error:
-        raise BadRequest(
-            problem="hccl needs torch_npu, which is not installed",
-            fix='Install it for your CANN version, or say collectives="gloo".',
-        ) from error
-    return HcclBackend(torch_npu.npu)
+    device = granted_device()
+    if device.type != "npu":
+        raise BadRequest(problem="hccl needs an NPU", fix='Ask for one, or say collectives="gloo".')
+    return HcclBackend(import_module("torch_npu").npu, device)
 
 
 _BACKENDS: dict[str, Callable[[], CollectiveBackend]] = {

@@ -1,6 +1,7 @@
 """NCCL and HCCL as abortable backends.
 
-Both follow their documentation and were not run on a device.
+Both follow their documentation. HCCL's runs in tests on the emulated NPU; neither was run on a
+real device.
 """
 
 import os
@@ -23,16 +24,16 @@ class NcclBackend(CollectiveBackend):
     backend = "nccl"
     is_queued = True
 
-    def __init__(self, index: int = 0) -> None:
-        """Use the device of this index."""
-        self._index = index
+    def __init__(self, device: torch.device) -> None:
+        """Use this device."""
+        self._device = device
         self._is_formed = False
         os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # noqa: TID251 - read by torch's C++
 
     @property
     @override
     def device(self) -> torch.device:
-        return torch.device("cuda", self._index)
+        return self._device
 
     @override
     def begin_forming(self) -> None:
@@ -69,20 +70,20 @@ class HcclBackend(CollectiveBackend):
     backend = "hccl"
     is_queued = True
 
-    def __init__(self, npu: Any, index: int = 0) -> None:
-        """Use the device of this index; `npu` is `torch_npu.npu`."""
-        self._npu, self._index = npu, index
+    def __init__(self, npu: Any, device: torch.device) -> None:
+        """Use this device; `npu` is `torch_npu.npu`."""
+        self._npu, self._device = npu, device
         self._is_formed = self._is_stopped = False
 
     @property
     @override
     def device(self) -> torch.device:
-        return torch.device("npu", self._index)
+        return self._device
 
     @override
     def begin_forming(self) -> None:
         if self._is_stopped:
-            self._npu.restart_device(self._index)
+            self._npu.restart_device(self._device.index)
             self._is_stopped = False
 
     @override
@@ -99,7 +100,7 @@ class HcclBackend(CollectiveBackend):
             return
         self._is_formed = False
         # it answers 1 where it could not stop: then the rank stays stuck, and is replaced
-        self._is_stopped = not self._npu.stop_device(self._index)
+        self._is_stopped = not self._npu.stop_device(self._device.index)
 
     @override
     def leave(self) -> None:

@@ -66,7 +66,8 @@ class GangCollectives:
     def report_bad_gradients(self) -> None:
         """Report gradients that are not finite, unless a GradScaler expects overflows."""
         others = self.state.need_tracked().others.values()
-        if not any(isinstance(other, torch.amp.GradScaler) for other in others):
+        scalers = [other for other in others if isinstance(other, torch.amp.GradScaler)]
+        if not any(scaler.is_enabled() for scaler in scalers):
             self.reporter.report_bad_loss("a gradient was not finite", self.replays)
 
     def digest(self) -> int:

@@ -28,6 +28,7 @@ class GenerationChange:
     group: ProcessGroup
     gradients: GradientAllReduce
     history: History
+    devices: tuple[torch.device, ...]
     seed: int
     make: BuildModel | None = None
     """Builds model and optimizer within the group, where they are bound to it."""
@@ -62,7 +63,9 @@ class GenerationChange:
         """Build model and optimizer within the group, and keep their state from now on."""
         assert self.make is not None
         model, optimizer = self.make()
-        self.state.tracked = Tracked(model=model, optimizer=optimizer, others=self.others)
+        self.state.tracked = Tracked(
+            model=model, optimizer=optimizer, others=self.others, devices=self.devices
+        )
         if self.state.snapshots is not None:
             self.state.snapshots.tracked = self.state.tracked
 

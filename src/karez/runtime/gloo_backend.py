@@ -1,12 +1,10 @@
 """Gloo as an abortable backend, by its sockets."""
 
-import os
-import socket
-
 import torch
 from typing_extensions import override
 
 from karez.runtime.collective_backends import CollectiveBackend
+from karez.transport.open_sockets import open_sockets, opened_since, shut
 
 
 class GlooBackend(CollectiveBackend):
@@ -31,13 +29,13 @@ class GlooBackend(CollectiveBackend):
 
     @override
     def begin_forming(self) -> None:
-        self._before_group = _open_sockets()
+        self._before_group = open_sockets()
         if self._before_forming is None:
             self._before_forming = self._before_group
 
     @override
     def mark_formed(self) -> None:
-        self._sockets = _opened_since(self._before_group)
+        self._sockets = opened_since(self._before_group)
 
     @override
     def end_forming(self) -> None:
@@ -47,38 +45,9 @@ class GlooBackend(CollectiveBackend):
     def abort(self) -> None:
         """Shut the group's sockets, or those of a group that waits for a member to form."""
         before = self._before_forming
-        sockets = self._sockets if before is None else _opened_since(before)
-        for fd, name in sockets.items():
-            _shut(fd, name)
+        sockets = self._sockets if before is None else opened_since(before)
+        shut(sockets)
 
     @override
     def leave(self) -> None:
         self._sockets = {}
-
-
-def _opened_since(before: dict[int, str]) -> dict[int, str]:
-    return {fd: name for fd, name in _open_sockets().items() if before.get(fd) != name}
-
-
-def _open_sockets() -> dict[int, str]:
-    sockets: dict[int, str] = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue  # the listing's own descriptor
-        if target.startswith("socket:"):
-            sockets[int(name)] = target
-    return sockets
-
-
-def _shut(fd: int, name: str) -> None:
-    """Shut a connected socket; a listening one must live, or gloo's own thread dies."""
-    try:
-        if os.readlink(f"/proc/self/fd/{fd}") != name:
-            return
-        with socket.socket(fileno=os.dup(fd)) as copy:
-            if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                copy.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # closed meanwhile, which is as good

@@ -1,25 +1,24 @@
-"""The states of the random generators of a process: torch, Python, NumPy, and the device."""
+"""The states of the random generators of a process: torch, Python, NumPy, and its devices."""
 
 import random
 from array import array
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from karez.runtime.device import random_states, restore_random_states
 
-def generator_states() -> dict[str, Any]:
-    """Return the state of each random generator, by its library."""
-    tree: dict[str, Any] = {
+
+def generator_states(devices: Sequence[torch.device] = ()) -> dict[str, Any]:
+    """Return the state of each random generator, by its library; of the devices under "devices"."""
+    return {
         "torch": torch.get_rng_state(),
         "python": _python_state(),
         "numpy": _numpy_state(),
+        "devices": random_states(devices),
     }
-    if _has_cuda():
-        tree["cuda"] = torch.cuda.get_rng_state()
-    return tree
 
 
 def restore_generators(tree: Mapping[str, Any]) -> None:
@@ -29,8 +28,7 @@ def restore_generators(tree: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(array("I", words)), gauss))
     name, words, *rest = tree["numpy"]
     np.random.set_state((name, np.frombuffer(words, dtype=np.uint32), *rest))
-    if "cuda" in tree and _has_cuda():
-        torch.cuda.set_rng_state(tree["cuda"])
+    restore_random_states(tree.get("devices", {}))  # snapshots of karez 0.1 have none
 
 
 def _python_state() -> tuple[Any, ...]:
@@ -42,8 +40,3 @@ def _python_state() -> tuple[Any, ...]:
 def _numpy_state() -> tuple[Any, ...]:
     name, words, *rest = np.random.get_state()
     return name, np.asarray(words).tobytes(), *rest
-
-
-@cache
-def _has_cuda() -> bool:
-    return bool(torch.cuda.is_available())

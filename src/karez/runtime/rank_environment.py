@@ -30,7 +30,6 @@ class RankEnvironment:
     out: str
     restore: str
     """Folder of the checkpoint files that the node agent fetched."""
-    device: str
     address: str
     """Address of this node."""
     epoch: int = 0
@@ -54,7 +53,6 @@ def rank_environment() -> RankEnvironment:
         inputs=env.get(environment.INPUTS, "inputs"),
         out=env.get(environment.OUT, "out"),
         restore=env.get(environment.RESTORE, ""),
-        device=env.get(environment.DEVICE, "cpu"),
         address=env.get(environment.ADDRESS, "127.0.0.1"),
         epoch=int(env.get(environment.EPOCH, "0")),
         memory={

@@ -31,6 +31,7 @@ class RankRuntime:
         history: History,
         group: ProcessGroup,
         *,
+        devices: tuple[torch.device, ...],
         seed: int,
         replays: int,
     ) -> None:
@@ -53,6 +54,7 @@ class RankRuntime:
             group=group,
             gradients=self._gradients,
             history=history,
+            devices=devices,
             seed=seed,
         )
         if self.is_in_cloud:

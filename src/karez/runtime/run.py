@@ -33,6 +33,7 @@ class Run:
         self,
         environment: RankEnvironment,
         *,
+        devices: tuple[torch.device, ...],
         seed: int,
         replays: int,
         spike: float,
@@ -44,8 +45,16 @@ class Run:
         self._spike = spike
         self._history = History()
         self._is_committed = True
-        self.device = torch.device("cuda" if environment.device == "gpu" else "cpu")
-        self._runtime = RankRuntime(environment, self._history, group, seed=seed, replays=replays)
+        self.devices = devices
+        """The devices of this rank, such as `npu:0` or `cuda:0`; the CPU if it has no other."""
+        self._runtime = RankRuntime(
+            environment, self._history, group, devices=devices, seed=seed, replays=replays
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The first of `devices`."""
+        return self.devices[0]
 
     @property
     def rank(self) -> int:
@@ -97,7 +106,10 @@ class Run:
         averaged by the session; do not wrap the model for that.
         """
         tracked = Tracked(
-            model=model, optimizer=optimizer, others={**others, "karez": self._history}
+            model=model,
+            optimizer=optimizer,
+            others={**others, "karez": self._history},
+            devices=self.devices,
         )
         self._runtime.average_grads_of(model)
         self._runtime.join(tracked)

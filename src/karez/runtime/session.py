@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from karez.runtime.backend_registry import collective_backend
+from karez.runtime.device import collectives_for, granted_devices, memory_full
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_environment import rank_environment
 from karez.runtime.run import Run
@@ -30,7 +31,7 @@ def session(
     replays: int = 1,
     spike: float = 0.0,
     hide_world: bool = False,
-    collectives: str = "gloo",
+    collectives: str = "auto",
 ) -> Iterator[Run]:
     """Join the gang. Outside a cloud it is a gang of one, and no snapshot is kept.
 
@@ -44,22 +45,29 @@ def session(
         hide_world: Let libraries that would form a group of their own, such as Accelerate and
             the Hugging Face Trainer, see a single process; the session runs the collectives
             between ranks.
-        collectives: Backend of the session's collectives: `gloo`, by way of the host's memory, or,
-            where the device has them, `nccl` or `hccl`, which follow their documentation but were
-            never run.
+        collectives: Backend of the session's collectives. `auto` is that of the device: `hccl` for
+            NPUs, `nccl` for GPUs, `gloo` for CPUs and for shares of one device. `gloo` works
+            with every device, by way of the host's memory.
 
     Raises:
         BadRequest: The backend is unknown or not available on this node.
+        DeviceUnavailable: A device that this rank was granted cannot be opened.
+        DeviceMemoryFull: The code in the session needs more memory than the device has.
     """
     environment = rank_environment()
+    devices = granted_devices()
     if hide_world:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)  # noqa: TID251 - libraries read it, and must find one rank
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if environment.steward else 1))
     _seed_generators(seed)
-    group = ProcessGroup(collective_backend(collectives))
-    run = Run(environment, seed=seed, replays=replays, spike=spike, group=group)
-    yield run
+    backend = collectives_for(devices[0]) if collectives == "auto" else collectives
+    group = ProcessGroup(collective_backend(backend))
+    run = Run(environment, devices=devices, seed=seed, replays=replays, spike=spike, group=group)
+    try:
+        yield run
+    except torch.OutOfMemoryError as error:
+        raise memory_full(error, run.device) from error
     run._finish()
 
 

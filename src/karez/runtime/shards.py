@@ -30,14 +30,14 @@ class ShardedOptimizer(torch.optim.Optimizer):
         """Shard `kind(params, **options)`.
 
         Raises:
-            BadRequest: Parameters of several types, or none.
+            BadRequest: Parameters of several types or devices, or none.
         """
         own = [p for p in params if p.requires_grad]
-        if len({p.dtype for p in own}) != 1:
-            problem = "a sharded optimizer needs trainable parameters of one type"
+        if len({(p.dtype, p.device) for p in own}) != 1:
+            problem = "a sharded optimizer needs trainable parameters of one type on one device"
             raise BadRequest(problem=problem)
         self._kind, self._options = kind, options
-        self._slice = torch.nn.Parameter(torch.zeros(0, dtype=own[0].dtype))
+        self._slice = torch.nn.Parameter(torch.zeros(0, dtype=own[0].dtype, device=own[0].device))
         self._inner = kind([self._slice], **options)
         self._shape = (0, 1)
         self.collect: Collect | None = None
@@ -107,7 +107,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a slice; `gather` then completes the parameters."""
         self._shape = tuple(state["shape"])
-        self._slice = torch.nn.Parameter(state["slice"].clone())
+        self._slice = torch.nn.Parameter(state["slice"].to(self._slice.device, copy=True))
         self._inner = self._kind([self._slice], **self._options)
         self._inner.load_state_dict(state["inner"])
         for group, saved in zip(self.param_groups, state["groups"], strict=True):
@@ -115,7 +115,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     def _flat(self, tensors: Iterable[torch.Tensor]) -> torch.Tensor:
         """Join tensors into one row, padded so that every rank's slice is as long."""
-        flat = torch.cat([t.detach().reshape(-1).to("cpu") for t in tensors])
+        flat = torch.cat([t.detach().reshape(-1) for t in tensors])
         missing = -len(flat) % self._shape[1]
         return torch.nn.functional.pad(flat, (0, missing)) if missing else flat
 

@@ -31,6 +31,8 @@ class Tracked:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     others: dict[str, Stateful]
+    devices: tuple[torch.device, ...] = ()
+    """The accelerators whose random generators the training draws from."""
 
     @property
     def is_sharded(self) -> bool:

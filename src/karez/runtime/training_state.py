@@ -23,8 +23,8 @@ from karez.runtime.tracked import Stateful, Tracked
 
 HEAD = struct.Struct("<qq")  # bytes of the per-rank part, bytes of the shared part
 _LENGTH = struct.Struct("<q")
-_NUMPYS = frozenset((torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8))
-"""Types that NumPy has too."""
+_NUMPYS = frozenset((torch.float32, torch.float16, torch.int64, torch.uint8))
+"""Types of most tensors in a state, which NumPy has too."""
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 Bytes = bytes | memoryview
 
@@ -73,7 +73,7 @@ def pack_per_rank(tracked: Tracked) -> list[Bytes]:
     tree = {
         "buffers": _buffers(tracked.model),
         "others": {name: item.state_dict() for name, item in tracked.others.items()},
-        **generator_states(),
+        **generator_states(tracked.devices),
     }
     return _serialize(tree)
 

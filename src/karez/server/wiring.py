@@ -8,11 +8,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from karez.core import environment
+from karez.core.devices import parse_emulated
+from karez.core.errors import BadRequest
 from karez.core.identity import EVERYWHERE, KeySpec, Role
 from karez.core.ports import Engine, Fabric
 from karez.core.settings import Settings
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
+from karez.drivers.probes import ascend_devices
 from karez.drivers.ray_environment import ray_environment
 from karez.server.clock import SteadyClock
 from karez.server.controllers.control_context import Edges
@@ -55,6 +58,22 @@ def ray_env(settings: Settings, home: Home) -> dict[str, str]:
     """The environment of every Ray process on this host."""
     env = ray_environment(home.ray_token, loopback=settings.host in LOOPBACK)
     return {**env, environment.NODE_HOME: str(home.path / "node")}
+
+
+def refuse_emulation_beside_real_devices(emulate: str) -> None:
+    """Check that this host has no real device of the kind that it is to emulate.
+
+    Raises:
+        BadRequest: It has, or `emulate` cannot be read.
+    """
+    try:
+        count = parse_emulated(emulate)
+    except ValueError as error:
+        raise BadRequest(problem=str(error), fix="For example --emulate npu=4.") from error
+    real = ascend_devices() if count else ()
+    if real:
+        problem = f"this host has {len(real)} real NPUs; it cannot emulate others beside them"
+        raise BadRequest(problem=problem, fix="Leave out --emulate.")
 
 
 def joined_ray_env(token: Path) -> dict[str, str]:
@@ -213,6 +232,7 @@ def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
         blobs=source,
         preload=_preload() if settings.preload else "",
         cpus=settings.cpus,
+        npus=parse_emulated(settings.emulate),
         fence_s=settings.fence_s,
     )
     return RayFabric(

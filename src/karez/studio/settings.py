@@ -55,15 +55,22 @@ class SftLora:
     max_tokens: int = 96
     seed: int = 0
     dtype: str = "auto"
-    """bfloat16 where the CPU or GPU has instructions for it, else float32."""
+    """Type of the frozen weights; auto is bfloat16 where the device computes in it, float16 on an
+    accelerator that does not, else float32."""
+    gradient_checkpointing: str = "auto"
+    """on recomputes activations instead of keeping them; auto does if a step would not fit."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.lora_rank) < 1:
             raise ValueError("steps, batch and lora_rank must be at least 1")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
-        if self.dtype not in ("auto", "bfloat16", "float32"):
-            raise ValueError(f"dtype is auto, bfloat16 or float32, got {self.dtype!r}")
+        if self.dtype not in ("auto", "bfloat16", "float16", "float32"):
+            raise ValueError(f"dtype is auto, bfloat16, float16 or float32, got {self.dtype!r}")
+        if self.gradient_checkpointing not in ("auto", "on", "off"):
+            raise ValueError(
+                f"gradient_checkpointing is auto, on or off, got {self.gradient_checkpointing!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ down_app = typer.Typer()
 join_app = typer.Typer()
 status_app = typer.Typer()
 
+EMULATE_HELP = "Devices to emulate on the CPUs, as npu=COUNT: for trying things out and for tests."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
@@ -45,6 +47,7 @@ class UpOptions:
         typer.Option(help="Database URL, such as postgresql+psycopg://... Default: SQLite."),
     ] = None
     cpus: Annotated[int | None, typer.Option(help="Number of CPUs to offer. Default: all.")] = None
+    emulate: Annotated[str | None, typer.Option(help=EMULATE_HELP)] = None
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops the cloud.")
     ] = False
@@ -62,6 +65,7 @@ def up(options: UpOptions) -> None:
         environment.HOST: options.host,
         environment.PORT: options.port,
         environment.CPUS: options.cpus,
+        environment.EMULATE: options.emulate,
         environment.GATEWAY_PORT: options.gateway_port,
         environment.RAY_ADDRESS: options.ray,
         environment.DATABASE: options.database,
@@ -102,6 +106,7 @@ class JoinOptions:
     address: Annotated[str, typer.Option(help="Address of this host that the cloud can reach.")]
     name: Annotated[str, typer.Option(help="Name of this node in the cloud.")] = ""
     cpus: Annotated[int, typer.Option(help="Number of CPUs to offer; 0: all.")] = 0
+    emulate: Annotated[str, typer.Option(help=EMULATE_HELP)] = ""
     home: Annotated[str, typer.Option(help="Folder for the files of this node.")] = "~/.karez-node"
 
 
@@ -119,6 +124,7 @@ def join(options: JoinOptions) -> None:
         environment.JOIN_ADDRESS: options.address,
         environment.JOIN_NAME: options.name,
         environment.NODE_CPUS: str(options.cpus),
+        environment.NODE_EMULATE: options.emulate,
         environment.NODE_HOME: str(Path(options.home).expanduser().absolute()),
     }
     done = subprocess.run(

@@ -25,7 +25,7 @@ def show_receipts(job: JobName, as_json: Json = False) -> None:
         (
             r.id,
             r.code,
-            r.rung,
+            f"{r.rung}, emulated" if r.emulated else r.rung,
             r.source,
             ",".join(map(str, r.ranks)),
             r.cause[:50],

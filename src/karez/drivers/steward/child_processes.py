@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ class ForkServerClient:
     """A fork server and the connection to it."""
 
     def __init__(
-        self, log: Path, preload: str, on_report: Callable[[Mapping[str, Any] | None], None]
+        self,
+        log: Path,
+        preload: str,
+        on_report: Callable[[Mapping[str, Any] | None], None],
+        *,
+        accelerators: Sequence[str] = (),
     ) -> None:
-        """Start a fork server. `on_report` gets each report, and None once the server has ended."""
+        """Start a fork server. `on_report` gets each report, and None once the server has ended.
+
+        `accelerators` are the kinds that this node has.
+        """
         self._on_report = on_report
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
@@ -33,7 +41,9 @@ class ForkServerClient:
             command.append(preload)
         env = inherited()
         env.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-        env.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
+        # asked by CUDA itself, torch would remember for its children that there is no GPU
+        env.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", PYTORCH_NVML_BASED_CUDA_CHECK="1")
+        env[environment.ACCELERATORS] = ",".join(accelerators)
         with log.open("ab") as file:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command,

@@ -20,6 +20,8 @@ class StewardConfig:
     blobs: BlobSource
     preload: str = ""
     cpus: int = 0
+    npus: int = 0
+    """Number of NPUs that the node emulates."""
     fence_s: float = 600.0
     labels: Mapping[str, str] = field(default_factory=dict)
 

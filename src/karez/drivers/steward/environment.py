@@ -1,14 +1,20 @@
 """Environment of a process: its identity, its folders, its devices."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from karez.core import environment
+from karez.core.devices import Device, DeviceKind
 from karez.core.grants import Grant
 from karez.core.processes import ProcessSpec
+from karez.core.units import MILLI
 
 
-def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
-    """Variables that follow from a process's spec; the spec's own variables override them."""
+def process_env(spec: ProcessSpec, folder: Path, emulated: Sequence[Device] = ()) -> dict[str, str]:
+    """Variables that follow from a process's spec; the spec's own variables override them.
+
+    `emulated` are the devices that this node emulates.
+    """
     return {
         environment.KEY_NAME: spec.key,
         environment.JOB: spec.workload,
@@ -18,7 +24,8 @@ def process_env(spec: ProcessSpec, folder: Path) -> dict[str, str]:
         environment.RESTORE: str(folder / "restore"),
         environment.CODE: str(folder / "code"),
         "PYTHONUNBUFFERED": "1",
-        **_visible(spec),
+        **_visible(spec.grant),
+        **_emulation(spec.grant, emulated),
         **spec.env,
     }
 
@@ -31,13 +38,30 @@ def cores_of(grant: Grant | None) -> list[int]:
     return [index for index, _ in held]
 
 
-def _visible(spec: ProcessSpec) -> dict[str, str]:
+def _visible(grant: Grant | None) -> dict[str, str]:
     """Variables that limit a process to its accelerators. Empty, not absent, hides them all."""
-    indices = "" if spec.grant is None else ",".join(str(i) for i in spec.grant.indices)
-    kind = "" if spec.grant is None else spec.grant.kind.value
+    indices = "" if grant is None else ",".join(str(i) for i in grant.indices)
+    kind = "" if grant is None else grant.kind.value
     return {
         "CUDA_VISIBLE_DEVICES": indices if kind == "gpu" else "",
         "ASCEND_RT_VISIBLE_DEVICES": indices if kind == "npu" else "",
-        "OMP_NUM_THREADS": str(max(1, len(cores_of(spec.grant)))),
+        "OMP_NUM_THREADS": str(max(1, len(cores_of(grant)))),
         environment.DEVICE: kind or "cpu",
+        environment.DEVICE_MILLI: str(_share_of(grant)),
+    }
+
+
+def _share_of(grant: Grant | None) -> int:
+    """Thousandths of each granted device."""
+    return min((milli for _, milli in grant.devices), default=MILLI) if grant else MILLI
+
+
+def _emulation(grant: Grant | None, emulated: Sequence[Device]) -> dict[str, str]:
+    """Variables that give a process the emulated devices that it was granted."""
+    if grant is None or grant.kind != DeviceKind.NPU or not emulated:
+        return {}
+    return {
+        environment.EMUNPU: "1",
+        environment.EMUNPU_MEMORY: str(emulated[0].memory_bytes),
+        environment.EMUNPU_RANDOM: "own",
     }

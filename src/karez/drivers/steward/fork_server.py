@@ -2,7 +2,8 @@
 
 Run as `python -m karez.drivers.steward.fork_server FD [PRELOAD]`. It forks on request, so that a
 rank starts with torch already imported, and reports every exit. When its socket closes it kills
-its children and ends: a steward that dies leaves no process behind.
+its children and ends: a steward that dies leaves no process behind. A function `after_fork` of the
+preloaded module is called in every child before its program.
 """
 
 import ctypes
@@ -119,12 +120,18 @@ class _ForkServer:
             os._exit(code)
 
 
+def _after_fork() -> None:
+    preloaded = sys.modules.get(sys.argv[2]) if len(sys.argv) > 2 else None
+    getattr(preloaded, "after_fork", lambda: None)()
+
+
 def _run(command: list[str], *, warm: bool) -> int:
     if not warm:
         try:
             os.execvp(command[0], command)  # noqa: S606 - running the user's command is the job
         except OSError as error:
             raise SystemExit(f"cannot run {command[0]!r} on this node: {error.strerror}") from error
+    _after_fork()
     module, _, function = command[0].partition(":")
     sys.argv = list(command)
     result = getattr(importlib.import_module(module), function)()

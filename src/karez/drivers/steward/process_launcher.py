@@ -8,6 +8,7 @@ from typing import Any
 from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.processes import ProcessSpec
+from karez.drivers.probes import accelerators, emulated_npus
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
@@ -29,9 +30,12 @@ class ProcessLauncher:
         """Start both fork servers; processes connect to the agent at `socket_path`."""
         self._config, self._table = config, table
         self._memory, self._socket_path = memory, socket_path
+        self._emulated = emulated_npus(config.npus) if config.npus else ()
         log = Path(config.home) / "fork_server.log"
         self._cold = ForkServerClient(log, "", self._on_report)
-        self._warm = ForkServerClient(log, config.preload, self._on_report)
+        self._warm = ForkServerClient(
+            log, config.preload, self._on_report, accelerators=accelerators(config.npus)
+        )
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
         """Stage a process's files and start it; a failure is recorded as its exit."""
@@ -45,7 +49,10 @@ class ProcessLauncher:
             "key": spec.key,
             "command": spec.command,
             "warm": spec.warm,
-            "env": {**self._agent_env(spec, replica_server), **process_env(spec, folder)},
+            "env": {
+                **self._agent_env(spec, replica_server),
+                **process_env(spec, folder, self._emulated),
+            },
             "cwd": str(folder / "code"),
             "log": str(folder / "log"),
             "cpus": cores_of(spec.grant),

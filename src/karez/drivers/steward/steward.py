@@ -56,7 +56,13 @@ class Steward:
         """Probe this node."""
         self._fence.touch()
         config = self.config
-        node = probe_node(NodeId(config.node), config.address, cpus=config.cpus, folder=config.home)
+        node = probe_node(
+            NodeId(config.node),
+            config.address,
+            cpus=config.cpus,
+            npus=config.npus,
+            folder=config.home,
+        )
         return replace(node, labels=config.labels)
 
     def start(self, spec: ProcessSpec) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from karez.core.devices import DeviceKind
+from karez.core.devices import EMULATED, DeviceKind
 from karez.core.grants import Grant
 from karez.core.node_affinity import ANYWHERE, NodeAffinity
 from karez.core.nodes import NodeId
@@ -168,7 +168,13 @@ class Pool:
             dpu_milli=need.amounts.get(DeviceKind.DPU, 0),
             storage_bytes=need.storage_bytes,
             role=role,
+            is_emulated=bool(devices) and self._is_emulated(number, devices[0][0], need.kind),
         )
+
+    def _is_emulated(self, number: int, index: int, kind: DeviceKind) -> bool:
+        slot = self.nodes[number].slots.index((kind, index))
+        model = int(self.inventory.arrays.model[number, slot])
+        return self.inventory.models[model] == f"{kind}:{EMULATED}"
 
     def release(self, grants: Iterable[Grant]) -> None:
         """Release grants; nodes and devices that have left the pool are ignored."""

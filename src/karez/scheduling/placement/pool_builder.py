@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from karez.core.devices import IN_BYTES, Device, DeviceKind, Health
+from karez.core.devices import EMULATED, IN_BYTES, Device, DeviceKind, Health
 from karez.core.grants import Grant
 from karez.core.nodes import Node, NodeState
 from karez.scheduling.placement.capacity import AMOUNTS, SLOTS, NodeSlots, Pool
@@ -37,13 +37,9 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant], *, now: float = 0.0)
     totals = _totals_of(ready)
     inventory = build([_row(node, total) for node, total in zip(ready, totals, strict=True)])
     slots = tuple(_node_slots(node, total) for node, total in zip(ready, totals, strict=True))
-    masks = {
-        kind: sum(1 << n for n, m in enumerate(inventory.models) if m.startswith(f"{kind}:"))
-        for kind in SLOTS
-    }
     pool = Pool(
         inventory=inventory,
-        masks=masks,
+        masks=_masks_of(inventory.models, nodes),
         nodes=slots,
         number_of={node.id: number for number, node in enumerate(slots)},
         unavailable=dict(unavailable),
@@ -51,6 +47,24 @@ def free_pool(nodes: Sequence[Node], held: Iterable[Grant], *, now: float = 0.0)
     )
     pool.reserve(held)
     return pool
+
+
+def _masks_of(models: Sequence[str], nodes: Sequence[Node]) -> dict[DeviceKind, int]:
+    """The models of each kind that a request gets without naming one.
+
+    Emulated devices are among them only if no node, not even a lost one, has a real one.
+    """
+    devices = {id(node.devices): node.devices for node in nodes}.values()
+    real = {d.kind for of_node in devices for d in of_node if not d.is_emulated}
+
+    def is_meant(model: str, kind: DeviceKind) -> bool:
+        is_emulated = model == f"{kind}:{EMULATED}"
+        return model.startswith(f"{kind}:") and not (is_emulated and kind in real)
+
+    return {
+        kind: sum(1 << n for n, model in enumerate(models) if is_meant(model, kind))
+        for kind in SLOTS
+    }
 
 
 def _totals_of(nodes: Sequence[Node]) -> list[_DeviceTotals]:

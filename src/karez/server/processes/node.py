@@ -17,7 +17,7 @@ from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
 from karez.core.errors import NotSignedIn, Unreachable
 from karez.server.processes.descendants import adopt_orphans, end_descendants
-from karez.server.wiring import joined_ray_env
+from karez.server.wiring import joined_ray_env, refuse_emulation_beside_real_devices
 from karez.vault.keys import write_private
 
 
@@ -30,6 +30,7 @@ class JoinRequest:
     address: str
     name: str
     home: Path
+    emulate: str = ""
     object_store_bytes: int = 100_000_000
 
 
@@ -42,6 +43,7 @@ def join_request() -> JoinRequest:
         address=env[environment.JOIN_ADDRESS],
         name=env[environment.JOIN_NAME] or socket.gethostname(),
         home=Path(env[environment.NODE_HOME]),
+        emulate=env.get(environment.NODE_EMULATE, ""),
     )
 
 
@@ -51,7 +53,9 @@ def run_node(options: JoinRequest) -> int:
     Raises:
         Unreachable: Control does not answer.
         NotSignedIn: Control refuses the token.
+        BadRequest: This host cannot emulate what it is asked to.
     """
+    refuse_emulation_beside_real_devices(options.emulate)
     config = _fetch_config(options)
     options.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     token = options.home / "ray.token"

@@ -20,7 +20,7 @@ from karez.server.home import Home
 from karez.server.processes.child import Child, now
 from karez.server.processes.descendants import adopt_orphans, end_descendants
 from karez.server.processes.preflight import check_host
-from karez.server.wiring import node_name, ray_env
+from karez.server.wiring import node_name, ray_env, refuse_emulation_beside_real_devices
 from karez.vault.keys import read_or_make, write_private
 
 READY_LIMIT_S = 90.0
@@ -48,6 +48,7 @@ class Supervisor:
             return self._refuse(error)  # another's cloud: nothing here is ours to stop
         try:
             check_host(self.settings, self.home.path)
+            refuse_emulation_beside_real_devices(self.settings.emulate)
             adopt_orphans()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self._ask_stop)

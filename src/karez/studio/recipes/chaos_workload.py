@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from karez import training
+from karez.runtime.device import show_device
 from karez.runtime.loader import ShuffledBatches
 from karez.runtime.shards import ShardedOptimizer
 from karez.studio.recipes.recipe_io import settings_of, write_card
@@ -21,14 +22,15 @@ def main() -> None:
     settings = settings_of(ChaosWorkload)
     with training.session(seed=settings.seed) as run:
         if settings.mode == "fsdp":
-            run.build(lambda _: _sharded_model(settings))
+            run.build(lambda run: _sharded_model(settings, run.device))
         else:
-            model = _network(settings.width)
+            model = _network(settings.width).to(run.device)
             run.track(model=model, optimizer=_optimizer(model, settings.mode))
         torch.manual_seed(1000 * settings.seed + run.rank) if run.step == 0 else None
         pause = threading.Event()
         for batch in run.steps(_rows(settings), total=settings.steps):
             with run.trying():
+                batch = batch.to(run.device)
                 wanted = batch.sin().mean(1, keepdim=True)
                 loss = ((run.model(batch) - wanted) ** 2).mean()
                 loss.backward()
@@ -62,15 +64,17 @@ def _optimizer(model: nn.Module, mode: str) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 
-def _sharded_model(settings: ChaosWorkload) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _sharded_model(
+    settings: ChaosWorkload, device: torch.device
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     """FSDP2 over all ranks; built again with each process group."""
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - only here
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - only here
 
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = _network(settings.width)
-    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+        model = _network(settings.width).to(device)
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in model:
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh)
@@ -96,4 +100,5 @@ def _write_digest(run: Any) -> None:
     if run.rank == 0:
         folder = run.output("weights")
         (folder / "sha256.txt").write_text(digest.hexdigest() + "\n")
-        write_card(folder, kind="report", facts={"weights_sha256": digest.hexdigest()})
+        facts = {"weights_sha256": digest.hexdigest(), "device": show_device(run.device)}
+        write_card(folder, kind="report", facts=facts)

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from karez.core.errors import BrokenArtifact
+from karez.runtime.device import computing_dtype, memory_full
 
 IGNORED = -100
 """Label of positions that carry no loss: torch's CrossEntropyLoss default."""
@@ -22,9 +23,17 @@ class Batch:
     mask_BL: torch.Tensor
     labels_BL: torch.Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(
+            tokens_BL=self.tokens_BL.to(device),
+            mask_BL=self.mask_BL.to(device),
+            labels_BL=self.labels_BL.to(device),
+        )
 
-def load(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    """(tokenizer, model) of a folder. Raises BrokenArtifact."""
+
+def load(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """(tokenizer, model on a device) of a folder. Raises BrokenArtifact, DeviceMemoryFull."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
@@ -32,17 +41,18 @@ def load(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         raise BrokenArtifact(name=str(path), problem=f"no model could be read: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, model
+    try:
+        return tokenizer, model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise memory_full(error, device) from error
 
 
-def best_dtype(wanted: str) -> torch.dtype:
-    """bfloat16 where the hardware computes in it, else float32; or what was asked for."""
-    if wanted != "auto":
-        dtype: torch.dtype = getattr(torch, wanted)
-        return dtype
-    flags = Path("/proc/cpuinfo").read_text() if not torch.cuda.is_available() else "avx512_bf16"
-    has_bf16 = any(word in flags for word in ("avx512_bf16", "amx_bf16", " bf16"))
-    return torch.bfloat16 if has_bf16 else torch.float32
+def best_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """Return the type that was asked for, or for `auto` the one that the device computes in."""
+    if wanted == "auto":
+        return computing_dtype(device)
+    dtype: torch.dtype = getattr(torch, wanted)
+    return dtype
 
 
 def encode(

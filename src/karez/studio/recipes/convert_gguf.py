@@ -13,8 +13,9 @@ import xllamacpp
 
 from karez.core import environment
 from karez.core.errors import BrokenArtifact
+from karez.runtime.device import granted_device
 from karez.studio.catalogue import Entry
-from karez.studio.recipes.chat_model import best_dtype, load
+from karez.studio.recipes.chat_model import load
 from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, write_card
 from karez.studio.settings import ConvertGguf
 
@@ -77,8 +78,10 @@ def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
 @torch.inference_mode()
 def _master(source: Path) -> tuple[str, float]:
     """The likeliest next token after the golden prompt, and its log-probability."""
-    tokenizer, model = load(source, best_dtype("float32"))
-    tokens_BL = tokenizer(GOLDEN, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    device = granted_device()
+    tokenizer, model = load(source, torch.float32, device)
+    inputs = tokenizer(GOLDEN, return_tensors="pt", add_special_tokens=False)
+    tokens_BL = inputs["input_ids"].to(device)
     scores_V = torch.log_softmax(model(tokens_BL).logits[0, -1].float(), -1)
     best = int(scores_V.argmax())
     return tokenizer.decode([best]), float(scores_V[best])

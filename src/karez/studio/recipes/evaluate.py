@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from karez.core import environment
+from karez.runtime.device import granted_device, show_device
 from karez.studio.confidence_intervals import wilson
 from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
 from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, write_card
@@ -24,10 +25,15 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     inputs = folder(environment.INPUTS)
     rows = read_rows(inputs / "data" / "held_out.jsonl")[: settings.rows]
-    report: dict[str, Any] = {"rows": len(rows), "measure": "exact match of the whole answer"}
+    device = granted_device()
+    report: dict[str, Any] = {
+        "rows": len(rows),
+        "measure": "exact match of the whole answer",
+        "device": show_device(device),
+    }
     for role in ("base", "model"):
         if (inputs / role).is_dir():
-            report[role] = _measure(inputs / role, rows, settings)
+            report[role] = _measure(inputs / role, rows, settings, device)
             shown = report[role]
             low, high = shown["accuracy_95"]
             say(
@@ -43,20 +49,24 @@ def main() -> None:
         if role in report
         for name in ("loss", "accuracy")
     }
-    write_card(target, kind="report", format="evaluation", facts={"rows": len(rows), **facts})
+    facts = {"rows": len(rows), "device": show_device(device), **facts}
+    write_card(target, kind="report", format="evaluation", facts=facts)
 
 
 @torch.inference_mode()
 def _measure(
-    path: Path, rows: Sequence[Sequence[Mapping[str, str]]], settings: Evaluate
+    path: Path,
+    rows: Sequence[Sequence[Mapping[str, str]]],
+    settings: Evaluate,
+    device: torch.device,
 ) -> dict[str, Any]:
-    tokenizer, model = load(path, best_dtype("auto"))
+    tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
     encoded = [encode(tokenizer, row, settings.max_tokens) for row in rows]
     losses, right, answers = [], 0, []
     for at in range(0, len(rows), settings.batch):
         part = encoded[at : at + settings.batch]
-        losses += [float(loss_of(model, collate(tokenizer, part)))] * len(part)
+        losses += [float(loss_of(model, collate(tokenizer, part).to(device)))] * len(part)
         prompts = [tokens[:prompt] for tokens, prompt in part]
         for row, answer in zip(rows[at:], _generate(tokenizer, model, prompts), strict=False):
             right += answer == row[-1]["content"]
@@ -78,8 +88,8 @@ def _generate(tokenizer: Any, model: Any, prompts: Sequence[Sequence[int]]) -> l
     tokens_BL = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts])
     mask_BL = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
     out_BL = model.generate(
-        input_ids=tokens_BL,
-        attention_mask=mask_BL,
+        input_ids=tokens_BL.to(model.device),
+        attention_mask=mask_BL.to(model.device),
         max_new_tokens=_NEW_TOKENS,
         do_sample=False,
         pad_token_id=pad,

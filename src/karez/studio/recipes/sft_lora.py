@@ -7,8 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from karez import training
+from karez.runtime.device import device_memory, show_device
 from karez.runtime.loader import ShuffledBatches
+from karez.runtime.run import Run
 from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
+from karez.studio.recipes.memory_plan import choose_checkpointing, plan_memory
 from karez.studio.recipes.recipe_io import read_rows, say, settings_of, write_card
 from karez.studio.settings import SftLora
 
@@ -17,30 +20,61 @@ def main() -> None:
     """Train, then save the adapter and the merged model."""
     settings = settings_of(SftLora)
     with training.session(seed=settings.seed) as run:
-        tokenizer, base = load(run.input("model"), best_dtype(settings.dtype))
+        tokenizer, base = load(
+            run.input("model"), best_dtype(settings.dtype, run.device), run.device
+        )
         model = _with_adapter(base, settings)
+        rows = read_rows(run.input("data") / "train.jsonl")
+        encoded = [encode(tokenizer, row, settings.max_tokens) for row in rows]
+        is_checkpointing = _fit(run, model, encoded, settings)
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=0.0)
-        rows = read_rows(run.input("data") / "train.jsonl")
         batches = ShuffledBatches(
-            dataset=[encode(tokenizer, row, settings.max_tokens) for row in rows],
+            dataset=encoded,
             global_batch=settings.batch,
             seed=settings.seed,
             collate=partial(collate, tokenizer),
         )
         model.train()
-        run.track(model=model, optimizer=optimizer)
-        say(f"rank {run.rank} of {run.world}: {sum(p.numel() for p in trainable):,} parameters")
+        scaler = torch.amp.GradScaler(run.device.type, enabled=base.dtype == torch.float16)
+        run.track(model=model, optimizer=optimizer, scaler=scaler)
+        say(
+            f"rank {run.rank} of {run.world} on {show_device(run.device)}: "
+            f"{sum(p.numel() for p in trainable):,} parameters, base in "
+            f"{str(base.dtype).removeprefix('torch.')}"
+            + (", gradient checkpointing" if is_checkpointing else "")
+        )
         for batch in run.steps(batches, total=settings.steps):
             for group in optimizer.param_groups:  # falls evenly to a tenth
                 group["lr"] = settings.learning_rate * (1 - 0.9 * run.step / settings.steps)
-            loss = loss_of(model, batch)
-            loss.backward()
-            optimizer.step()
+            loss = loss_of(model, batch.to(run.device))
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
             run.commit(loss=loss)
         if run.rank == 0:
             _save(run, model, tokenizer, len(rows))
+
+
+def _fit(run: Run, model: Any, encoded: list[tuple[list[int], int]], settings: SftLora) -> bool:
+    """Reckon whether a step fits on the device, and recompute activations if it must."""
+    plan = plan_memory(
+        model,
+        tokens=max(len(tokens) for tokens, _ in encoded),
+        answer_tokens=max(len(tokens) - prompt for tokens, prompt in encoded),
+    )
+    is_checkpointing = choose_checkpointing(
+        plan,
+        rows=-(-settings.batch // run.world),
+        wanted=settings.gradient_checkpointing,
+        device=run.device,
+        memory=device_memory(run.device),
+    )
+    if is_checkpointing:
+        model.enable_input_require_grads()  # the frozen embedding's output must carry a gradient
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return is_checkpointing
 
 
 def _with_adapter(base: Any, settings: SftLora) -> Any:
@@ -54,12 +88,13 @@ def _with_adapter(base: Any, settings: SftLora) -> Any:
     return get_peft_model(base, config)
 
 
-def _save(run: Any, model: Any, tokenizer: Any, rows: int) -> None:
+def _save(run: Run, model: Any, tokenizer: Any, rows: int) -> None:
     say("saving the adapter and the merged model")
     adapter = run.output("adapter")
     model.save_pretrained(adapter)
-    write_card(adapter, kind="model", format="peft", facts={"rows": rows, "steps": run.step})
+    facts = {"rows": rows, "steps": run.step, "device": show_device(run.device)}
+    write_card(adapter, kind="model", format="peft", facts=facts)
     merged = run.output("model")
     model.merge_and_unload().save_pretrained(merged)
     tokenizer.save_pretrained(merged)
-    write_card(merged, kind="model", format="hf", facts={"rows": rows, "steps": run.step})
+    write_card(merged, kind="model", format="hf", facts=facts)

@@ -1,7 +1,7 @@
 """The grants of a gang: of its workers, its spares and its roles."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from karez.core.gangs import SPARE
 from karez.core.grants import Grant
@@ -26,6 +26,11 @@ class GangAllocation:
         """All nodes on which the gang has a grant."""
         return {grant.node for grant in (*self.workers.values(), *self.others)}
 
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the gang's workers hold emulated devices."""
+        return any(grant.is_emulated for grant in self.workers.values())
+
     def of_role(self, role: str) -> list[Grant]:
         """The grants of a role, in order."""
         return [grant for grant in self.others if grant.role == role]
@@ -46,15 +51,7 @@ class GangAllocation:
 
 def as_worker(grant: Grant) -> Grant:
     """A spare's grant as a worker's grant."""
-    return Grant(
-        node=grant.node,
-        kind=grant.kind,
-        devices=grant.devices,
-        memory_bytes=grant.memory_bytes,
-        cores=grant.cores,
-        dpu_milli=grant.dpu_milli,
-        storage_bytes=grant.storage_bytes,
-    )
+    return replace(grant, role="")
 
 
 def allocation_from(grants: Sequence[Grant], processes: Iterable[ProcessInfo]) -> GangAllocation:

@@ -135,7 +135,11 @@ class GangRun:
 
     def _record_recovery(self, command: WriteReceipt) -> None:
         """Write the receipt; what recoveries cost so far decides which rung comes first."""
-        self.status.receipt(command, self.executor.context.epoch)
+        self.status.receipt(
+            command,
+            self.executor.context.epoch,
+            is_emulated=self.executor.allocation.is_emulated,
+        )
         receipts = self.deps.store.history.receipts(self.job.id)
         self.cadence.faults = len(receipts)
         self.gang = replace(self.gang, costs=expected_costs(receipts))

@@ -5,7 +5,9 @@ from karez.core.workloads import WorkloadId
 from karez.training.recovery.commands import WriteReceipt
 
 
-def receipt_from(job: WorkloadId, command: WriteReceipt, epoch: int) -> Receipt:
+def receipt_from(
+    job: WorkloadId, command: WriteReceipt, epoch: int, *, is_emulated: bool
+) -> Receipt:
     """The unsigned receipt of a recovery, without its link to the receipt before."""
     fault = command.fault
     return Receipt(
@@ -27,4 +29,5 @@ def receipt_from(job: WorkloadId, command: WriteReceipt, epoch: int) -> Receipt:
         code=fault.code,
         nodes=fault.nodes,
         skipped=fault.skipped,
+        emulated=is_emulated,
     )

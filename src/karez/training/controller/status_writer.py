@@ -122,10 +122,10 @@ class StatusWriter:
         if not gang.is_session and self.job.spec.kind == WorkloadKind.BATCH:
             self.write(State.RUNNING)
 
-    def receipt(self, command: WriteReceipt, epoch: int) -> None:
+    def receipt(self, command: WriteReceipt, epoch: int, *, is_emulated: bool) -> None:
         """Write a recovery's receipt, signed and chained to the receipt before."""
         history = self._deps.store.history
-        receipt = receipt_from(self.job.id, command, epoch)
+        receipt = receipt_from(self.job.id, command, epoch, is_emulated=is_emulated)
         earlier = history.receipts(self.job.id)
         if all(old.id != receipt.id for old in earlier):
             last = earlier[-1] if earlier else None

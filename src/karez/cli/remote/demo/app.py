@@ -42,6 +42,9 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the API.")] = 7070,
     gateway_port: Annotated[int, typer.Option(help="Port of the gateway.")] = 7080,
     ray_port: Annotated[int, typer.Option(help="Port of the Ray head.")] = 7079,
+    emulate: Annotated[
+        str, typer.Option(help="Train and evaluate on emulated devices, as npu=COUNT.")
+    ] = "",
 ) -> None:
     """Start a cloud, fine-tune a real model through two kills, and chat with the result.
 
@@ -54,9 +57,12 @@ def demo(
         environment.GATEWAY_PORT: str(gateway_port),
         environment.RAY_PORT: str(ray_port),
     }
+    if emulate:
+        env[environment.EMULATE] = emulate
     os.environ.update(env)  # noqa: TID251 - the commands of the steps use this cloud
     console = Console(width=None if sys.stdout.isatty() else 110)
-    run = DemoRun(console=console, home=folder, env=env, started_at=now())
+    run = DemoRun(console=console, home=folder, env=env, is_emulated=bool(emulate))
+    run.started_at = now()
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal stops the cloud too
         signal.signal(number, _interrupt)
     _run_demo(run, once=once)

@@ -24,6 +24,8 @@ class DemoRun:
     console: Console
     home: Path
     env: dict[str, str]
+    is_emulated: bool = False
+    """Whether training and evaluation ask for emulated NPUs."""
     commands: list[str] = field(default_factory=list)
     started_at: float = 0.0
     ready_s: float = 0.0

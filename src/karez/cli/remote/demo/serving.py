@@ -22,12 +22,14 @@ def evaluate(run: DemoRun, client: Client) -> None:
     tuned = client.job(JOB).status.outputs["model"]
     run.say(f"{JOB}-model is registered as {tuned}, with its base, data, job and receipts:")
     run.run("models", "show", tuned)
+    each = "npu=1,cpu=2" if run.is_emulated else "cpu=2"
     run.run(
-        *f"jobs submit --name {EVALUATION} --recipe evaluate --each cpu=2 --set rows=100".split(),
+        *f"jobs submit --name {EVALUATION} --recipe evaluate --each {each} --set rows=100".split(),
         *f"-i model={tuned} -i base={MODEL} -i data={DATA} --watch".split(),
     )
     report = client.job(EVALUATION).status.outputs["report"]
     run.report = json.loads(client.artifact_file(report, "report.json"))
+    run.say(f"  evaluated on {run.report['device']}")
     for role, name in (("base", "base "), ("model", "tuned")):
         shown = run.report[role]
         low, high = shown["accuracy_95"]

@@ -30,8 +30,9 @@ def import_inputs(run: DemoRun, client: Client) -> None:
 
 def tune(run: DemoRun, client: Client) -> None:
     """Submit the training job, kill a rank and control, and show the receipts."""
+    each = " --each npu=1,cpu=1" if run.is_emulated else ""
     run.run(
-        *f"jobs submit --name {JOB} --kind train --workers 1:2 --recipe sft-lora".split(),
+        *f"jobs submit --name {JOB} --kind train --workers 1:2{each} --recipe sft-lora".split(),
         *f"--set steps={STEPS} --set batch=8 -i model={MODEL} -i data={DATA}".split(),
     )
     run.say(

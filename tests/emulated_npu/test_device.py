@@ -1,0 +1,117 @@
+"""The emulated device as programs see it: memory, random numbers, visibility, stopping."""
+
+import pytest
+
+from tests.on_npu import answer_of
+
+pytestmark = pytest.mark.story
+
+DRAWS = """
+import json, torch
+torch.manual_seed(5)
+x = torch.ones(64, device="npu")
+cpu = torch.get_rng_state()
+drawn = [torch.rand(4, device="npu"), torch.randperm(9, device="npu"),
+         torch.nn.functional.dropout(x, 0.5), torch.empty_like(x).normal_()]
+untouched = torch.equal(torch.get_rng_state(), cpu)
+torch.manual_seed(5)
+again = [torch.rand(4, device="npu"), torch.randperm(9, device="npu"),
+         torch.nn.functional.dropout(x, 0.5), torch.empty_like(x).normal_()]
+print(json.dumps({
+    "untouched": untouched,
+    "again": [torch.equal(a.cpu(), b.cpu()) for a, b in zip(drawn, again)],
+    "kept": float(drawn[2].mean()),
+    "levels": sorted(set(drawn[2].tolist())),
+}))
+"""
+
+
+def test_a_device_with_a_generator_of_its_own_leaves_the_cpus_alone() -> None:
+    said = answer_of(DRAWS)
+    assert said["untouched"]
+    assert said["again"] == [True] * 4
+    assert said["levels"] == [0.0, 2.0]
+    assert 0.5 < said["kept"] < 1.5
+
+
+def test_a_device_without_one_draws_what_the_cpu_would() -> None:
+    code = """
+import json, torch
+torch.manual_seed(5)
+ours = torch.rand(4, device="npu").tolist()
+torch.manual_seed(5)
+print(json.dumps(ours == torch.rand(4).tolist()))
+"""
+    assert answer_of(code, KAREZ_EMUNPU_RANDOM="")
+
+
+def test_memory_is_limited_and_what_was_freed_can_be_had_again() -> None:
+    code = """
+import json, torch
+MiB = 1 << 20
+free, total = torch.npu.mem_get_info()
+x = torch.ones(40 * MiB // 4, device="npu")
+try:
+    torch.ones(40 * MiB // 4, device="npu")
+    refused = ""
+except torch.OutOfMemoryError as error:
+    refused = str(error)
+held = torch.npu.memory_allocated()
+del x
+y = torch.ones(40 * MiB // 4, device="npu")
+torch.npu.set_per_process_memory_fraction(0.5)
+try:
+    torch.ones(1, device="npu")
+    limited = ""
+except torch.OutOfMemoryError as error:
+    limited = str(error)
+print(json.dumps([total, held, refused, limited]))
+"""
+    total, held, refused, limited = answer_of(code)
+    assert total == 64 << 20
+    assert held == 40 << 20
+    assert "Tried to allocate 40.00 MiB" in refused
+    assert "64.00 MiB total capacity" in refused
+    assert limited
+
+
+def test_a_process_sees_its_devices_and_only_the_first_can_be_used() -> None:
+    code = """
+import json, torch
+try:
+    torch.ones(1, device="npu:1")
+    said = ""
+except RuntimeError as error:
+    said = str(error)
+print(json.dumps([torch.npu.device_count(), said]))
+"""
+    count, said = answer_of(code, ASCEND_RT_VISIBLE_DEVICES="4,5")
+    assert count == 2
+    assert "npu:1 is not visible" in said
+
+
+def test_a_stopped_device_ends_collectives_and_forms_no_group() -> None:
+    code = """
+import json, torch, torch.distributed as dist
+store = dist.HashStore()
+def form(n):
+    dist.init_process_group("hccl", store=dist.PrefixStore(str(n), store), rank=0, world_size=1)
+form(1)
+row = torch.ones(3, device="npu")
+dist.all_reduce(row)
+dist.destroy_process_group()
+stopped = torch.npu.stop_device(0)
+try:
+    form(2)
+    refused = ""
+except RuntimeError as error:
+    refused = str(error)
+torch.npu.restart_device(0)
+dist.distributed_c10d._world.group_count = 0
+form(3)
+print(json.dumps([row.tolist(), stopped, refused]))
+"""
+    row, stopped, refused = answer_of(code)
+    assert row == [1.0, 1.0, 1.0]
+    assert stopped == 0
+    assert "the device is stopped" in refused

@@ -16,7 +16,7 @@ def main() -> None:
     """Train with folder, width, mode and blocks from the job's settings."""
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
     width, block, mode = settings["width"], settings["block"], settings["mode"]
-    with training.session(seed=1) as run:
+    with training.session(seed=1, snapshot_every=1) as run:
         model = torch.nn.Sequential(
             torch.nn.Linear(32, width),
             torch.nn.ReLU(),

@@ -12,7 +12,7 @@ from karez.runtime.loader import ShuffledBatches
 
 def main() -> None:
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
-    with training.session(seed=1) as run:
+    with training.session(seed=1, snapshot_every=1) as run:
         model = torch.nn.Sequential(
             torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(64, 1)
         )

@@ -2,26 +2,49 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainingArguments,
+)
 
 from karez import training
 from karez.runtime.trainer import attach
 
 
 class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    def __init__(self, first: int, count: int) -> None:
+        self.first, self.count = first, count
+
     def __len__(self) -> int:
-        return 64
+        return self.count
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        tokens = torch.randint(0, 50, (16,), generator=torch.Generator().manual_seed(index))
+        seeded = torch.Generator().manual_seed(self.first + index)
+        tokens = torch.randint(0, 50, (16,), generator=seeded)
         return {"input_ids": tokens, "labels": tokens}
 
 
 def main() -> None:
-    steps = json.loads(os.environ["KAREZ_SETTINGS"])["steps"]
+    settings = json.loads(os.environ["KAREZ_SETTINGS"])
+    more: dict[str, Any] = {"max_steps": settings["steps"]}
+    if settings.get("epochs"):  # three micro-batches a step; evaluated and stored after each epoch
+        more = {
+            "num_train_epochs": settings["epochs"],
+            "gradient_accumulation_steps": 3,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "loss",
+            "learning_rate": 3e-2,
+        }
     with training.session(seed=1, hide_world=True) as run:
         config = GPT2Config(
             vocab_size=50,
@@ -32,23 +55,35 @@ def main() -> None:
             bos_token_id=0,
             eos_token_id=0,
         )
+        is_on_cpu = run.device.type == "cpu"
+        if settings.get("epochs") and run.rank:
+            more |= {"save_strategy": "no", "load_best_model_at_end": False}
         trainer = Trainer(
             model=GPT2LMHeadModel(config),
             args=TrainingArguments(
-                output_dir="unused",
-                max_steps=steps,
+                output_dir=str(run.output("checkpoints")) if run.rank == 0 else "unused",
                 per_device_train_batch_size=8,
                 report_to=[],
-                save_strategy="no",
-                use_cpu=True,
+                use_cpu=is_on_cpu,
                 disable_tqdm=True,
+                **{"save_strategy": "no", **more},
             ),
-            train_dataset=Tokens(),
+            train_dataset=Tokens(0, 64),
+            eval_dataset=Tokens(1000, 16),
         )
+        if settings.get("epochs"):
+            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
         attach(trainer, run)
         trainer.train()
         if run.rank == 0:
-            weights = torch.cat([p.detach().reshape(-1) for p in run.model.parameters()])
+            evaluated = [
+                (row["step"], row["eval_loss"])
+                for row in trainer.state.log_history
+                if "eval_loss" in row
+            ]
+            said = f"evaluated {evaluated}, stopped at {run.step} of {trainer.args.max_steps}"
+            sys.stdout.write(said + "\n")
+            weights = torch.cat([p.detach().reshape(-1).cpu() for p in run.model.parameters()])
             (Path(run.output("final")) / "weights.txt").write_text(
                 " ".join(float(value).hex() for value in weights)
             )

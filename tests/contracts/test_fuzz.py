@@ -74,3 +74,20 @@ def test_schedules_on_emulated_npus_give_the_same_numbers(
     for seed in numbers:
         check(disturbed(npus, mode, 4, seed, want))
         settle(npus)
+
+
+@pytest.mark.parametrize(
+    ("every", "numbers"),
+    [
+        pytest.param(0, seeds(0, 1 / 12), id="by-cost"),
+        pytest.param(5, seeds(1 / 12, 1 / 4), id="5", marks=pytest.mark.deep),
+        pytest.param(0, seeds(1 / 4, 1 / 2), id="by-cost-more", marks=pytest.mark.deep),
+    ],
+)
+def test_schedules_with_snapshots_every_few_steps_give_the_same_numbers(
+    bench: Ground, every: int, numbers: range
+) -> None:
+    want = calm(bench, "ddp", 4)  # with one at every step: the cadence changes no number
+    for seed in numbers:
+        check(disturbed(bench, "ddp", 4, seed, want, every))
+        settle(bench)

@@ -87,7 +87,7 @@ def test_a_collective_with_a_missing_rank_ends_when_the_group_is_aborted(
     group.arm()
     group.rebuild(Membership(generation=1, rank=0, world=1, store=store))
     row = torch.tensor([2.0, 4.0])
-    assert group.all_reduce_mean([row], digest=7)
+    group.wait(group.start_all_reduce(row))
     assert row.tolist() == [2.0, 4.0]
     threading.Thread(target=group.abort).start()
     with pytest.raises(RuntimeError, match="aborted"):

@@ -45,7 +45,7 @@ def test_an_emergency_checkpoint_stores_no_shard_of_the_previous_size(tmp_path: 
     snapshots = SnapshotStore(environment)
     snapshots.tracked = tracked
     before, now = (SnapshotTag(generation=n, rank=0, world=world) for n, world in ((1, 2), (2, 1)))
-    snapshots.snapshot(4, before, pack(tracked), None)
+    snapshots.snapshot(4, before, pack(tracked))
     agent: Any = RecordingAgent()
     snapshots.emergency_checkpoint(before, agent)
     assert [(message["step"], message["world"]) for message in agent.messages] == [(4, 2)]
@@ -54,7 +54,7 @@ def test_an_emergency_checkpoint_stores_no_shard_of_the_previous_size(tmp_path: 
     snapshots.emergency_checkpoint(now, agent)
     assert len(agent.messages) == 1
     optimizer.spread(0, 1)
-    snapshots.snapshot(5, now, pack(tracked), None)
+    snapshots.snapshot(5, now, pack(tracked))
     snapshots.emergency_checkpoint(now, agent)
     assert [(message["step"], message["world"]) for message in agent.messages] == [(4, 2), (5, 1)]
     assert snapshots.restorable(is_new=False) == {4: ("shm", 1), 5: ("shm", 2)}

@@ -25,7 +25,7 @@ def test_a_snapshot_with_a_flipped_bit_is_not_read(tmp_path: Path) -> None:
     slots = SnapshotFile.create(path, 64)
     slots.write(1, 1, [b"x" * 64])
     data = bytearray(path.read_bytes())
-    data[4096 + 64 + 3] ^= 1
+    data[4096 + 3] ^= 1
     path.write_bytes(data)
     assert SnapshotFile(path).read(1) is None
 

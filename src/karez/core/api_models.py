@@ -76,6 +76,7 @@ class ReceiptView:
     confirmed_at: float = 0.0
     nodes: tuple[str, ...] = ()
     skipped: tuple[int, ...] = ()
+    snapshot_every: int = 1
     emulated: bool = False
     before: str = ""
     key: str = ""

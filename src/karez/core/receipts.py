@@ -7,7 +7,7 @@ anyone who has the public key can check, offline, that none was altered and none
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 CODES = {
@@ -52,6 +52,9 @@ class Receipt:
     nodes: tuple[str, ...] = ()
     skipped: tuple[int, ...] = ()
     """Batches that were skipped."""
+    snapshot_every: int = 1
+    """Steps between two snapshots before the fault: so many steps could be lost at most, for each
+    of its ranks' faults."""
     emulated: bool = False
     """Whether the gang's devices were emulated on CPUs."""
     before: str = ""
@@ -75,15 +78,19 @@ class Receipt:
     def message(self) -> bytes:
         """The signed bytes: all fields as JSON, sorted by name, without the signature.
 
-        `emulated` is left out where it is false, as by releases that did not know it.
+        Fields that karez 0.1 did not know are left out where they have their default.
         """
         fields = {**asdict(self), "signature": ""}
-        return _text({k: v for k, v in fields.items() if k != "emulated" or v})
+        return _text({k: v for k, v in fields.items() if _NEW.get(k, ...) != v})
 
     @property
     def digest(self) -> str:
         """SHA-256 that the next receipt refers to in `before`."""
         return hashlib.sha256(self.message + self.signature.encode()).hexdigest()
+
+
+_NEW: Mapping[str, object] = {"emulated": False, "snapshot_every": 1}
+"""Fields that karez 0.1 did not know, with their defaults."""
 
 
 def _text(fields: dict[str, object]) -> bytes:

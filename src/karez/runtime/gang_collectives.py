@@ -9,7 +9,8 @@ from karez.runtime.host_clock import monotonic_s, pause
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_reporter import RankReporter
 from karez.runtime.rank_state import RankState
-from karez.runtime.replica_digest import DigestMismatch, digest_every, digest_of
+from karez.runtime.replica_digest import DigestMismatch, digest_every, digest_of, find_mismatch
+from karez.runtime.step_numbers import StepNumbers
 from karez.transport.rank_status import Activity
 
 
@@ -42,15 +43,15 @@ class GangCollectives:
         return True
 
     def wait_for_peers(self) -> None:
-        """Wait until the peers hold this rank's completed step.
+        """Wait until the peers hold this rank's newest snapshot.
 
-        Rule R: no rank enters step t before its peers hold its step t-1.
+        Rule R: no rank enters a step before its peers hold its newest snapshot.
 
         Raises:
             RuntimeError: The generation has ended.
         """
         state = self.state
-        while state.snapshots is not None and not state.snapshots.is_replicated(state.step):
+        while state.snapshots is not None and not state.snapshots.is_replicated():
             if state.is_generation_over:
                 break
             pause(0.0005)
@@ -70,25 +71,48 @@ class GangCollectives:
         if not any(scaler.is_enabled() for scaler in scalers):
             self.reporter.report_bad_loss("a gradient was not finite", self.replays)
 
-    def digest(self) -> int:
-        """Return the digest of the parameters of this step's gradients; 0 if none is due."""
+    def numbers(self) -> StepNumbers:
+        """Return what this rank sends with its gradients."""
         state, tracked = self.state, self.state.need_tracked()
+        cadence = state.cadence
         is_due = (
             state.compares_replicas
             and tracked.is_alike
-            and state.step % digest_every(tracked.model) == 0
+            and state.step == cadence.newest
+            and cadence.count % digest_every(tracked.model) == 0
         )
-        return digest_of(tracked.model) if is_due else 0
+        digest = digest_of(tracked.model) if is_due else 0
+        return StepNumbers(
+            digest=digest,
+            snapshot_every=cadence.wanted,
+            wants_checkpoint=state.snapshots is not None and state.snapshots.is_store_wanted,
+        )
+
+    def take_numbers(self, of_ranks: list[StepNumbers]) -> None:
+        """Agree on the cadence of snapshots and on a step to store.
+
+        Raises:
+            DigestMismatch: Replicas differ.
+        """
+        mismatch = find_mismatch([numbers.digest for numbers in of_ranks])
+        if mismatch is not None:
+            raise mismatch
+        self.state.cadence.agree(numbers.snapshot_every for numbers in of_ranks)
+        if any(numbers.wants_checkpoint for numbers in of_ranks):
+            snapshots = self.state.snapshots
+            assert snapshots is not None
+            snapshots.store_at = self.state.step + 1
 
     def _report_mismatch(self, mismatch: DigestMismatch) -> None:
-        """Give up the step, and without a majority that can be trusted, the one before too."""
+        """Give up the step, and the newest snapshot too if it cannot be trusted.
+
+        So it is without a majority, and where a wrong rank took part in steps since the snapshot
+        before, which were not compared.
+        """
         state = self.state
         state.is_spoiled = True
-        if (
-            state.snapshots is not None
-            and not mismatch.ranks
-            and not state.need_tracked().is_sharded
-        ):
+        is_doubtful = not mismatch.ranks or (state.cadence.every > 1 and state.cadence.count > 0)
+        if state.snapshots is not None and is_doubtful and not state.need_tracked().is_sharded:
             state.snapshots.file.drop_newer_than(state.step - 1)
         self.reporter.send(
             "corrupt", generation=state.generation, step=state.step, ranks=list(mismatch.ranks)

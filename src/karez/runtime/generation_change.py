@@ -84,6 +84,7 @@ class GenerationChange:
             steps={str(step): source for step, (source, _) in sources.items()},
             born={str(step): born for step, (_, born) in sources.items() if born},
             found=found,
+            every=state.cadence.every,
         )
 
     def _start(self, message: dict[str, Any]) -> bool:
@@ -146,6 +147,7 @@ class GenerationChange:
         """Take over the restored step, and report that training goes on."""
         state = self.state
         state.step, state.has_state = target.step, True
+        state.cadence.restart(target.step)
         if state.snapshots is not None:
             state.snapshots.settle(
                 state.step,

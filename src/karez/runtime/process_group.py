@@ -1,8 +1,8 @@
 """A torch process group that can be aborted and formed again, over any collective backend."""
 
 import datetime
-import math
 import threading
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,6 @@ from karez.runtime.collective_backends import CollectiveBackend
 from karez.runtime.gloo_backend import GlooBackend
 from karez.runtime.host_clock import monotonic_s, pause
 from karez.runtime.membership import Membership, meet_members
-from karez.runtime.replica_digest import encode_digest, find_mismatch
 
 _PEER_LOST = (
     "gloo",
@@ -24,8 +23,10 @@ _PEER_LOST = (
 """Parts of the messages of a collective that lost a peer (torch 2.13)."""
 GRACE_S = 0.02
 """How long a broken collective may take to end by itself."""
-_ABANDONED: list[tuple[dist.ProcessGroup, dist.Work]] = []
-"""Groups with a collective that never ends: referenced here, since they cannot be destroyed."""
+_ABANDONED: list[tuple[dist.ProcessGroup, list[dist.Work]]] = []
+"""Groups with collectives that never end: referenced here, since they cannot be destroyed."""
+_TURN = datetime.timedelta(milliseconds=20)
+"""How long a thread waits in gloo before it looks for an abort that gloo has not noticed."""
 _NO_LIMIT = datetime.timedelta(days=2)
 """Collectives have no deadline of their own: the job controller ends a generation, not a timer."""
 
@@ -37,9 +38,8 @@ class ProcessGroup:
         """Start without a group; the backend is gloo unless another is given."""
         self._backend: CollectiveBackend = backend or GlooBackend()
         self._lock = threading.Lock()
-        self._woken = threading.Event()
         self._is_aborted = False
-        self._under_way: dist.Work | None = None
+        self._under_way: list[dist.Work] = []
 
     def arm(self) -> None:
         """Reset the abort flag: an abort from here on is meant for the group formed next."""
@@ -83,7 +83,6 @@ class ProcessGroup:
         with self._lock:
             self._is_aborted = True
             self._backend.abort()
-        self._woken.set()
 
     def shutdown(self) -> None:
         """Leave the group, if there is one."""
@@ -93,10 +92,11 @@ class ProcessGroup:
             # one that failed to form leaves its number behind, which is part of the store's keys
             dist.distributed_c10d._world.group_count = 0
             return
-        if self._under_way is not None and not _ends_soon(self._under_way):
-            # Its thread hangs in a send that gloo forgot; to destroy the group would wait for it.
-            _ABANDONED.append((dist.distributed_c10d._get_default_group(), self._under_way))
-        self._under_way = None
+        stuck = [work for work in self._under_way if not _ends_soon(work)]
+        if stuck:
+            # Their thread hangs in a send that gloo forgot; to destroy the group would wait for it.
+            _ABANDONED.append((dist.distributed_c10d._get_default_group(), stuck))
+        self._under_way = []
         dist.destroy_process_group()
 
     @property
@@ -104,79 +104,80 @@ class ProcessGroup:
         """Number of ranks; 1 without a group."""
         return dist.get_world_size() if dist.is_initialized() else 1
 
-    def all_reduce_mean(self, tensors: list[torch.Tensor], digest: int = 0) -> bool:
-        """Replace tensors by their mean over the ranks.
+    @property
+    def rank(self) -> int:
+        """Number of this rank in the group; 0 without a group."""
+        return dist.get_rank() if dist.is_initialized() else 0
 
-        Args:
-            tensors: Gradients of this rank, in the same order on all.
-            digest: Checksum of what must be alike on all ranks, or 0; it travels with the tensors.
+    def travels_from(self, device: torch.device) -> torch.device:
+        """Return the device from which tensors on `device` travel."""
+        return device if device.type == self._backend.device.type else self._backend.device
 
-        Returns:
-            Whether all of the mean is finite.
+    def start_all_reduce(self, flat: torch.Tensor) -> dist.Work:
+        """Begin to sum a tensor over the ranks; `wait` waits for the end.
 
         Raises:
             RuntimeError: The group was aborted, or a peer was lost.
-            ReplicaMismatch: The ranks' checksums differ; the tensors are as they were.
         """
-        world, device = self.world, self._backend.device
-        pairs = encode_digest(digest, dist.get_rank(), world, device)
-        pieces = [t.detach().reshape(-1).to(device, torch.float32) for t in tensors]
-        flat = torch.cat([*pieces, pairs])
-        self._wait(dist.all_reduce(flat, async_op=True))
-        mismatch = find_mismatch(flat[-2 * world :])
-        if mismatch is not None:
-            raise mismatch
-        flat /= world
-        _copy_pieces(flat, tensors)
-        return math.isfinite(float(flat.sum()))
+        self._raise_if_aborted()
+        work: dist.Work = dist.all_reduce(flat, async_op=True)
+        self._under_way.append(work)
+        return work
 
     def broadcast_parameters(self, tensors: list[torch.Tensor]) -> None:
         """Give every rank the first rank's values. Raises RuntimeError when aborted."""
         for tensor in tensors:
             copy = tensor.detach().to(self._backend.device).contiguous()
-            self._wait(dist.broadcast(copy, 0, async_op=True))
+            self._finish(dist.broadcast(copy, 0, async_op=True))
             tensor.copy_(copy)
 
     def broadcast_bytes(self, body: bytes, source: int) -> bytes:
         """Give every rank the bytes of rank `source`. Raises RuntimeError when aborted."""
         device = self._backend.device
         size = torch.tensor([len(body)], device=device)
-        self._wait(dist.broadcast(size, source, async_op=True))
+        self._finish(dist.broadcast(size, source, async_op=True))
         data = torch.empty(int(size), dtype=torch.uint8, device=device)
         if dist.get_rank() == source:
             data.copy_(torch.frombuffer(bytearray(body), dtype=torch.uint8))
-        self._wait(dist.broadcast(data, source, async_op=True))
+        self._finish(dist.broadcast(data, source, async_op=True))
         return bytes(data.cpu().numpy().tobytes())
 
     def gather(self, piece: torch.Tensor) -> torch.Tensor:
         """Gather the ranks' pieces, all of one size, in one row. Raises RuntimeError on abort."""
         sent = piece.to(self._backend.device)
         row = torch.empty(piece.numel() * self.world, dtype=piece.dtype, device=sent.device)
-        self._wait(dist.all_gather_single(row, sent, async_op=True))
+        self._finish(dist.all_gather_single(row, sent, async_op=True))
         return row.to(piece.device)
 
     def barrier(self) -> None:
         """Wait until every rank is here. Raises RuntimeError when aborted."""
-        self._wait(dist.all_reduce(torch.zeros(1, device=self._backend.device), async_op=True))
+        self._finish(dist.all_reduce(torch.zeros(1, device=self._backend.device), async_op=True))
 
-    def _wait(self, work: dist.Work) -> None:
+    def _finish(self, work: dist.Work) -> None:
+        self._under_way.append(work)
+        self.wait(work)
+
+    def wait(self, work: dist.Work) -> None:
         """Wait for a collective, or until the group is aborted.
 
+        Raises:
+            RuntimeError: The group was aborted, or a peer was lost.
+
         About one abort in fifty leaves gloo waiting for a send whose connection is closed (torch
-        2.13), so a thread that an abort must reach may not wait in gloo itself.
+        2.13), so a thread that an abort must reach waits in gloo for moments only.
         """
-        self._under_way = work
-        self._woken.clear()
         self._raise_if_aborted()
         if self._backend.is_queued:
             self._poll(work)
         else:
-            future = work.get_future()
-            future.add_done_callback(lambda _: self._woken.set())
-            self._woken.wait()
-            if not future.done():
-                raise RuntimeError("the group was aborted")
-        self._under_way = None
+            self._wait_in_turns(work)
+        self._under_way.remove(work)
+
+    def _wait_in_turns(self, work: dist.Work) -> None:
+        while not work.is_completed():
+            self._raise_if_aborted()
+            with suppress(RuntimeError):  # the turn has ended, or the work has failed
+                work.wait(_TURN)
         work.wait()  # raises what went wrong
 
     def _poll(self, work: dist.Work) -> None:
@@ -185,6 +186,7 @@ class ProcessGroup:
             self._raise_if_aborted()
             pause(0.0005)
         self._raise_if_aborted()  # an aborted one counts as completed, with anything as its result
+        work.wait()  # raises what went wrong
 
     def _raise_if_aborted(self) -> None:
         if self._is_aborted:
@@ -203,12 +205,3 @@ def _ends_soon(work: dist.Work) -> bool:
             return False
         pause(0.001)  # the work has no wait that ends without raising
     return True
-
-
-def _copy_pieces(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
-    """Copy the beginning of a flat tensor into tensors, one after the other."""
-    at = 0
-    for tensor in tensors:
-        piece = flat[at : at + tensor.numel()]
-        tensor.copy_(piece.view(tensor.shape).to(tensor.dtype))
-        at += tensor.numel()

@@ -1,6 +1,7 @@
 """The runtime of a rank, between its user's code and its gang."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from karez.runtime.gang_collectives import GangCollectives
 from karez.runtime.generation_change import BuildModel, GenerationChange
 from karez.runtime.gradient_allreduce import GradientAllReduce
+from karez.runtime.host_clock import monotonic_s
 from karez.runtime.membership import Membership
 from karez.runtime.process_group import ProcessGroup, lost_a_peer
 from karez.runtime.rank_environment import RankEnvironment
@@ -15,7 +17,9 @@ from karez.runtime.rank_reporter import RankReporter
 from karez.runtime.rank_state import RankState
 from karez.runtime.replica_digest import inject_bit_error
 from karez.runtime.restore import restart_process
+from karez.runtime.session_options import SessionOptions
 from karez.runtime.shards import ShardedOptimizer
+from karez.runtime.snapshot_cadence import SnapshotCadence
 from karez.runtime.snapshot_store import SnapshotStore
 from karez.runtime.tracked import History, Stateful, Tracked
 from karez.runtime.training_state import pack, restore_extra
@@ -32,21 +36,27 @@ class RankRuntime:
         group: ProcessGroup,
         *,
         devices: tuple[torch.device, ...],
-        seed: int,
-        replays: int,
+        options: SessionOptions,
     ) -> None:
         """Connect to the node agent, if there is one."""
-        self.state = RankState(rank=environment.rank, world=environment.world)
+        self.state = RankState(
+            rank=environment.rank,
+            world=environment.world,
+            cadence=SnapshotCadence(fixed=options.snapshot_every),
+        )
+        self._has_kept = False
         self.reporter = RankReporter(self.state)
-        self._environment, self._group, self._replays = environment, group, replays
+        self._environment, self._group, self._replays = environment, group, options.replays
         self._collectives = GangCollectives(
-            state=self.state, reporter=self.reporter, group=group, replays=replays
+            state=self.state, reporter=self.reporter, group=group, replays=options.replays
         )
         self._gradients = GradientAllReduce(
             group=group,
+            enter=self._collectives.wait_for_peers,
             run_collective=self._collectives.run,
             on_bad_gradients=self._collectives.report_bad_gradients,
-            digest=self._collectives.digest,
+            numbers=self._collectives.numbers,
+            on_numbers=self._collectives.take_numbers,
         )
         self._generations = GenerationChange(
             state=self.state,
@@ -55,7 +65,7 @@ class RankRuntime:
             gradients=self._gradients,
             history=history,
             devices=devices,
-            seed=seed,
+            seed=options.seed,
         )
         if self.is_in_cloud:
             self.reporter.connect(environment, self._on_message)
@@ -68,6 +78,8 @@ class RankRuntime:
     def join(self, tracked: Tracked) -> None:
         """Track objects; on return they hold the state of the last common step."""
         self.state.tracked = tracked
+        if tracked.is_sharded:
+            self.state.cadence.fixed = 1  # a change of size may need the shards of the last step
         optimizer = tracked.optimizer
         if isinstance(optimizer, ShardedOptimizer):
             optimizer.collect = self._collectives.gather
@@ -80,6 +92,7 @@ class RankRuntime:
     def join_by(self, make: BuildModel, others: dict[str, Stateful]) -> None:
         """Track what `make` builds within the group of each generation; see `join`."""
         self._generations.make, self._generations.others = make, others
+        self.state.cadence.fixed = 1  # as in `join`
         if self.is_in_cloud:
             self._open_snapshots()
             self._generations.quiesce(0)
@@ -100,6 +113,10 @@ class RankRuntime:
         state = self.state
         self._gradients.watch(model, lambda: not state.is_spoiled and state.tracked is not None)
 
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Let backwards accumulate gradients without averaging them over the ranks."""
+        return self._gradients.paused()
+
     def may_enter(self) -> bool:
         """Apply Rule R before a step with collectives of its own; False: begin the step again."""
         if self._generations.make is None:
@@ -113,16 +130,34 @@ class RankRuntime:
         return True
 
     def complete(self, loss: float) -> None:
-        """Complete a step: write its snapshot and report it."""
+        """Complete a step: write its snapshot, if one is due, and report it."""
         state = self.state
         state.step += 1
+        began_s = monotonic_s()
         if state.tracked is not None and state.snapshots is not None:
-            packed = pack(state.tracked)
-            state.snapshots.snapshot(state.step, state.tag, packed, self.reporter.agent)
+            self._keep(state.tracked, state.snapshots)
+        snapshot_s = monotonic_s() - began_s
+        if state.world == 1:  # nobody to agree with
+            state.cadence.agree([state.cadence.wanted])
         busy_s = round(state.timer.lap_s(), 6)
+        state.cadence.took(state.timer.step_s - snapshot_s, snapshot_s if self._has_kept else 0.0)
         self.reporter.send(
             "commit", generation=state.generation, step=state.step, loss=loss, busy_s=busy_s
         )
+
+    def _keep(self, tracked: Tracked, snapshots: SnapshotStore) -> None:
+        """Write a snapshot if one is due, and a checkpoint file if one is wanted."""
+        state, agent = self.state, self.reporter.agent
+        self._has_kept = state.cadence.is_due(state.step)
+        is_agreed = snapshots.is_store_wanted if state.world == 1 else False
+        is_stored = (is_agreed or snapshots.store_at == state.step) and agent is not None
+        if not self._has_kept and not is_stored:
+            return
+        packed = pack(tracked)
+        if self._has_kept:
+            snapshots.snapshot(state.step, state.tag, packed)
+        if is_stored and agent is not None:
+            snapshots.store(state.step, state.tag, packed, agent)
 
     def report_bad_loss(self, why: str) -> None:
         """Spoil the step and report its bad loss."""
@@ -181,7 +216,9 @@ class RankRuntime:
                 state.wanted_generation = int(message["generation"])
                 self._group.abort()
             case "store" if snapshots is not None:
-                snapshots.store_at = int(message["step"])
+                snapshots.is_store_wanted = True
+                if self._generations.make is not None:  # no gradients of ours to agree by
+                    snapshots.store_at = int(message["step"])
             case "gasp" if snapshots is not None and agent is not None:
                 snapshots.emergency_checkpoint(state.tag, agent)
             case "clear" if snapshots is not None:

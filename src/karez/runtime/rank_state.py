@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from karez.core.errors import BadRequest
 from karez.runtime.checkpoint_files import SnapshotTag
 from karez.runtime.host_clock import monotonic_s
+from karez.runtime.snapshot_cadence import SnapshotCadence
 from karez.runtime.snapshot_store import SnapshotStore
 from karez.runtime.tracked import Tracked
 
@@ -16,6 +17,8 @@ class StepTimer:
     began_s: float = 0.0
     """When the step began; 0: unknown."""
     waited_s: float = 0.0
+    step_s: float = 0.0
+    """How long the newest step took, with all waiting; 0: unknown."""
 
     def reset(self) -> None:
         """Forget when the step began: a generation begins."""
@@ -24,7 +27,8 @@ class StepTimer:
     def lap_s(self) -> float:
         """End a step, begin the next, and return the seconds for which the rank computed."""
         now_s = monotonic_s()
-        busy_s = max(0.0, now_s - self.began_s - self.waited_s) if self.began_s else 0.0
+        self.step_s = now_s - self.began_s if self.began_s else 0.0
+        busy_s = max(0.0, self.step_s - self.waited_s)
         self.began_s, self.waited_s = now_s, 0.0
         return busy_s
 
@@ -55,6 +59,7 @@ class RankState:
     snapshots: SnapshotStore | None = None
     """The snapshot store, once something is tracked in a cloud."""
     timer: StepTimer = field(default_factory=StepTimer)
+    cadence: SnapshotCadence = field(default_factory=SnapshotCadence)
 
     @property
     def batch(self) -> int:

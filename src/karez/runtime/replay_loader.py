@@ -28,6 +28,10 @@ class Replay(StepLoader, Stateful):
         """Start before the first batch; nothing is read yet."""
         self._source: Any = source
         self._seed = seed
+        self.window = 2
+        """How many batches back training may go: so many positions of the source are kept."""
+        self.at_hand = 2
+        """How many of the newest batches are kept."""
         self._has_state = hasattr(source, "load_state_dict")
         self._iterator: Iterator[Any] | None = None
         self._next = 0
@@ -113,8 +117,8 @@ class Replay(StepLoader, Stateful):
                 self._open()
                 batch = next(self._iterator)
         self._recent[self._next] = batch
-        oldest = self._next - 2
-        self._recent = {n: value for n, value in self._recent.items() if n > oldest}
+        recent, oldest = self._next - self.at_hand, self._next - max(2, self.window)
+        self._recent = {n: value for n, value in self._recent.items() if n > recent}
         self._marks = {n: mark for n, mark in self._marks.items() if n > oldest}
         self._next += 1
         return batch

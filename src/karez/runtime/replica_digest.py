@@ -1,6 +1,7 @@
 """Comparison of replicas by checksum: ranks that must hold the same parameters, and do not."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 import xxhash
@@ -9,7 +10,7 @@ from karez.runtime.sharded_tensors import local_of
 from karez.runtime.training_state import tensor_bytes
 
 DIGEST_BYTES = 64 << 20
-"""Replicas are compared after every step up to this size of the model, after every second up to
+"""Replicas are compared after every snapshot up to this size of the model, after every second up to
 twice that, and so on: XXH3 goes through 64 MiB in about 5 ms, at the speed of the memory."""
 
 
@@ -35,28 +36,13 @@ def digest_of(model: torch.nn.Module) -> int:
 
 
 def digest_every(model: torch.nn.Module) -> int:
-    """Return the number of steps between two comparisons of replicas."""
+    """Return the number of snapshots between two comparisons of replicas."""
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     return int(1 + size // DIGEST_BYTES)
 
 
-def encode_digest(digest: int, rank: int, world: int, device: torch.device) -> torch.Tensor:
-    """Encode a rank's digest so that a sum over the ranks leaves each rank's readable.
-
-    Shapes: (2 * world,) float32, zero but for this rank's pair of 16-bit numbers, which float32
-    holds exactly.
-    """
-    pairs = torch.zeros(2 * world, device=device)
-    pairs[2 * rank], pairs[2 * rank + 1] = float(digest >> 16), float(digest & 0xFFFF)
-    return pairs
-
-
-def find_mismatch(pairs: torch.Tensor) -> DigestMismatch | None:
-    """Find the ranks whose digests differ from the majority's, in a sum of `encode_digest`.
-
-    Shapes: (2 * world,).
-    """
-    digests = [tuple(pair) for pair in pairs.view(-1, 2).tolist()]
+def find_mismatch(digests: Sequence[int]) -> DigestMismatch | None:
+    """Find the ranks whose digests differ from the majority's."""
     counts = Counter(digests).most_common()
     if len(counts) == 1:
         return None

@@ -7,19 +7,21 @@ collectives of its own, such as FSDP2's, belongs in `with run.trying():`, which 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from karez.core.errors import BadRequest
+from karez.runtime.ddp_wrapper import without_ddp
 from karez.runtime.loader import Listed, StepLoader
 from karez.runtime.loss_check import problem_with
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.rank_runtime import RankRuntime
 from karez.runtime.replay_loader import Replay
+from karez.runtime.session_options import SessionOptions
 from karez.runtime.tracked import History, Stateful, Tracked
 from karez.transport.rank_status import Activity
 
@@ -34,21 +36,18 @@ class Run:
         environment: RankEnvironment,
         *,
         devices: tuple[torch.device, ...],
-        seed: int,
-        replays: int,
-        spike: float,
+        options: SessionOptions,
         group: ProcessGroup,
     ) -> None:
         """Connect to the node agent, if there is one."""
         self._environment = environment
-        self._seed = seed
-        self._spike = spike
+        self._options = options
         self._history = History()
         self._is_committed = True
         self.devices = devices
         """The devices of this rank, such as `npu:0` or `cuda:0`; the CPU if it has no other."""
         self._runtime = RankRuntime(
-            environment, self._history, group, devices=devices, seed=seed, replays=replays
+            environment, self._history, group, devices=devices, options=options
         )
 
     @property
@@ -103,8 +102,10 @@ class Run:
 
         On return they hold the state of the last step that all ranks have, and `step` says
         how many steps are done. Call it once, after building them, before `steps`. Gradients are
-        averaged by the session; do not wrap the model for that.
+        averaged by the session. A model in DistributedDataParallel is taken out of it: its forward
+        still works, and averages nothing.
         """
+        model = without_ddp(model)
         tracked = Tracked(
             model=model,
             optimizer=optimizer,
@@ -146,12 +147,14 @@ class Run:
             return loader
         if isinstance(loader, (list, tuple, range)):
             return Listed(batches=loader)
-        replay = Replay(loader, seed=self._seed)
+        replay = Replay(loader, seed=self._options.seed)
         self._runtime.also_keep("karez-loader", replay)
         return replay
 
     def _load(self, source: StepLoader) -> Any:
         runtime, state = self._runtime, self._runtime.state
+        if isinstance(source, Replay):  # two snapshots are kept, and the older one may be needed
+            source.window = 2 * state.cadence.every + 1
         runtime.reporter.post(Activity.LOADING)
         batch = source.at(state.batch, state.rank, state.world)
         runtime.reporter.post(Activity.COMPUTING)
@@ -167,6 +170,10 @@ class Run:
                 problem="a step ended without run.commit(loss=...)",
                 fix="Call it once at the end of the loop's body.",
             )
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Guard a backward that only accumulates gradients: they are averaged by a later one."""
+        return self._runtime.accumulating()
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -197,7 +204,7 @@ class Run:
     def _problem_with(self, loss: float) -> str:
         if not self._runtime.is_in_cloud:
             return ""
-        return problem_with(loss, [value for _, value in self._history.losses], self._spike)
+        return problem_with(loss, [value for _, value in self._history.losses], self._options.spike)
 
     def _finish(self) -> None:
         self._runtime.finish()

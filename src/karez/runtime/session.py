@@ -22,6 +22,7 @@ from karez.runtime.device import collectives_for, granted_devices, memory_full
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_environment import rank_environment
 from karez.runtime.run import Run
+from karez.runtime.session_options import SessionOptions
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def session(
     seed: int = 0,
     replays: int = 1,
     spike: float = 0.0,
+    snapshot_every: int = 0,
     hide_world: bool = False,
     collectives: str = "auto",
 ) -> Iterator[Run]:
@@ -42,6 +44,9 @@ def session(
             before that batch is left out.
         spike: Treat a loss so many standard deviations above the mean of the last 64 like one
             that is not finite. 0: never.
+        snapshot_every: Steps between two snapshots, which is how many steps a fault can cost.
+            0: each step, unless snapshots of so short steps would cost more than about 1% of them;
+            then as many as keep the cost there. Sharded state is kept at each step.
         hide_world: Let libraries that would form a group of their own, such as Accelerate and
             the Hugging Face Trainer, see a single process; the session runs the collectives
             between ranks.
@@ -63,7 +68,8 @@ def session(
     _seed_generators(seed)
     backend = collectives_for(devices[0]) if collectives == "auto" else collectives
     group = ProcessGroup(collective_backend(backend))
-    run = Run(environment, devices=devices, seed=seed, replays=replays, spike=spike, group=group)
+    options = SessionOptions(seed=seed, replays=replays, spike=spike, snapshot_every=snapshot_every)
+    run = Run(environment, devices=devices, options=options, group=group)
     try:
         yield run
     except torch.OutOfMemoryError as error:

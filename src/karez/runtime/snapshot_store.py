@@ -35,7 +35,9 @@ class SnapshotStore:
         self.ship_whole = True
         """Whether peers need the shared part: no other rank on another node has it."""
         self.store_at: int | None = None
-        """The step of which to write a checkpoint file, if one is wanted."""
+        """The step of which to write a checkpoint file, if the ranks have agreed on one."""
+        self.is_store_wanted = False
+        """Whether the job controller has asked for a checkpoint file."""
         self._file: SnapshotFile | None = None
         with suppress(FileNotFoundError, ValueError):
             self._file = SnapshotFile(Path(environment.snapshot_file))
@@ -45,6 +47,8 @@ class SnapshotStore:
         """Steps in the own memory of which a peer has a later version."""
         self._resharded_at = -1
         """Snapshots up to this step have the shards of the previous number of ranks."""
+        self._newest = 0
+        """The step of the newest snapshot."""
         self._stored_steps: frozenset[int] = frozenset()
         """Steps that can be restored from files alone."""
 
@@ -70,38 +74,39 @@ class SnapshotStore:
         self.peers, self.ship_whole = peers, ship_whole
         self._replicator.epoch = epoch
 
-    def snapshot(
-        self, step: int, tag: SnapshotTag, packed: Packed, agent: AgentClient | None
-    ) -> None:
-        """Write a completed step, replicate it, and store a checkpoint file if one is wanted."""
+    def snapshot(self, step: int, tag: SnapshotTag, packed: Packed) -> None:
+        """Write a completed step and replicate it."""
         parts = packed.parts
         size = size_of(parts)
         if size > self.file.capacity:
-            previous = self.file.read(step - 1)
+            previous = [self.file.read(earlier) for earlier in self.file.steps()]
             self._file = self._create_file(int(size * 1.5))
-            if previous is not None:
-                self.file.write(previous.step, previous.generation, [previous.body])
+            for snapshot in previous[-1:]:
+                if snapshot is not None:
+                    self.file.write(snapshot.step, snapshot.generation, [snapshot.body])
         self.file.write(step, tag.generation, parts)
         self.replicate(step, packed.per_rank_bytes)
-        if self.store_at == step:
-            self.store_at = None
-            began_s = monotonic_s()
-            has_shared = self.tracked.is_sharded or tag.rank == 0
-            body = b"".join(parts if has_shared else parts[: 1 + len(packed.per_rank)])
-            if agent is not None:
-                self._write_beside(self._checkpoint(step, tag, body), agent, began_s)
+
+    def store(self, step: int, tag: SnapshotTag, packed: Packed, agent: AgentClient) -> None:
+        """Store a checkpoint file of a completed step, beside the training."""
+        self.store_at, self.is_store_wanted = None, False
+        began_s, parts = monotonic_s(), packed.parts
+        has_shared = self.tracked.is_sharded or tag.rank == 0
+        body = b"".join(parts if has_shared else parts[: 1 + len(packed.per_rank)])
+        self._write_beside(self._checkpoint(step, tag, body), agent, began_s)
 
     def replicate(self, step: int, per_rank_bytes: int | None = None) -> None:
-        """Have the peers hold a replica of a step."""
+        """Have the peers hold a replica of a snapshot, which is the newest from here on."""
+        self._newest = step
         only = per_rank_bytes if per_rank_bytes and not self.ship_whole else 0
         if only == 0 and not self.ship_whole and (snapshot := self.file.read(step)) is not None:
             only = len(snapshot.body) - len(split(snapshot.body)[1])
         if self.peers:
             self._replicator.replicate(step, self.peers, only)
 
-    def is_replicated(self, step: int) -> bool:
-        """Whether the peers hold a step (Rule R). Raises StorageFull if they have no room."""
-        if not self.peers or self.file.replicated >= step:
+    def is_replicated(self) -> bool:
+        """Whether the peers hold the newest snapshot. Raises StorageFull if they have no room."""
+        if not self.peers or self.file.replicated >= self._newest:
             return True
         if self._replicator.full_bytes:
             where = f"the memory that this job holds at {self.peers[0]}"
@@ -168,9 +173,11 @@ class SnapshotStore:
         self._resharded_at = step if is_resharded else min(self._resharded_at, step - 1)
         is_here = step in self.file.steps() and step not in self._outdated
         if is_resharded and not is_here:
-            self.file.replicated = step  # it has nothing of that step that others need
+            self._newest = self.file.replicated = (
+                step  # it has nothing of that step that others need
+            )
         elif not is_resharded and (moved or not is_here):
-            self.snapshot(step, tag, pack(self.tracked), None)
+            self.snapshot(step, tag, pack(self.tracked))
         else:
             self.replicate(step)
 

@@ -1,16 +1,19 @@
 """Support for the Hugging Face Trainer, and for Accelerate, in a session.
 
     with training.session(hide_world=True) as run:
-        trainer = Trainer(model=model, args=TrainingArguments(..., max_steps=1000), ...)
+        trainer = Trainer(model=model, args=TrainingArguments(...), ...)
         attach(trainer, run)
         trainer.train()
 
 Each rank's Trainer sees one process; the session averages gradients between the ranks, splits the
-batches, keeps every step, and sets the Trainer back when a peer is lost. Code with Accelerate's
-own loop does the same with `run.track` after `accelerator.prepare`, in a hidden world.
+batches, keeps every step, and sets the Trainer back when a peer is lost. Every rank evaluates all
+of the evaluation data, so all take the same decisions. Code with Accelerate's own loop does the
+same with `run.track` after `accelerator.prepare`, in a hidden world.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from transformers import TrainerCallback
@@ -18,72 +21,172 @@ from typing_extensions import override
 
 from karez.core.errors import BadRequest
 from karez.runtime.loader import StepLoader
+from karez.runtime.random_state import generator_states, restore_generators
 from karez.runtime.replay_loader import Replay
 from karez.runtime.run import Run
+from karez.runtime.tracked import Stateful
 
 
 def attach(trainer: Any, run: Run) -> None:
     """Connect a Trainer to a session; call it before `trainer.train`.
 
+    A number of epochs becomes the number of steps that it stands for; what the Trainer does at the
+    end of an epoch it does after the last step of one. Checkpoints of the Trainer's own are written
+    by rank 0 alone.
+
     Raises:
-        BadRequest: The Trainer accumulates gradients, or has no max_steps: a step of the
-            session must be a step of the Trainer.
+        BadRequest: The Trainer has no max_steps, and its data no length to reckon them from.
     """
     arguments = trainer.args
-    if arguments.gradient_accumulation_steps != 1:
-        raise BadRequest(
-            problem="gradient accumulation is not kept step by step",
-            fix="Use gradient_accumulation_steps=1 and a larger batch, or more ranks.",
-        )
+    loader = trainer.get_train_dataloader()
+    per_epoch = _steps_per_epoch(loader, arguments)
     if arguments.max_steps <= 0:
-        raise BadRequest(
-            problem="a session counts steps", fix="Set max_steps in TrainingArguments."
-        )
-    callback = KarezCallback(run, arguments.max_steps)
-    plain_step, plain_loader = trainer.training_step, trainer.get_train_dataloader
+        if not per_epoch:
+            raise BadRequest(
+                problem="a session counts steps, and this data has no length",
+                fix="Set max_steps in TrainingArguments.",
+            )
+        arguments.max_steps = math.ceil(arguments.num_train_epochs * per_epoch)
+    if run.rank:
+        arguments.save_strategy = "no"
+    callback = KarezCallback(trainer, run, per_epoch)
+    plain_step, plain_evaluate = trainer.training_step, trainer.evaluate
 
     def training_step(*args: Any, **kwargs: Any) -> Any:
-        loss = plain_step(*args, **kwargs)
-        callback.loss = float(loss.detach())
+        with callback.micro_step():
+            loss = plain_step(*args, **kwargs)
+        callback.loss += float(loss.detach())
         return loss
 
-    trainer.training_step = training_step
-    trainer.get_train_dataloader = lambda: _Batches(callback, plain_loader())
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        before = generator_states(run.devices)  # an evaluation must not change what is trained
+        try:
+            return plain_evaluate(*args, **kwargs)
+        finally:
+            restore_generators(before)
+
+    trainer.training_step, trainer.evaluate = training_step, evaluate
+    trainer.get_train_dataloader = lambda: _Batches(callback, loader)
     trainer.add_callback(callback)
+
+
+def _steps_per_epoch(loader: Any, arguments: Any) -> int:
+    """Steps of an epoch, as the Trainer counts them; 0 if the data has no length."""
+    try:
+        return max(1, -(-len(loader) // int(arguments.gradient_accumulation_steps)))
+    except TypeError:  # an iterable data set
+        return 0
 
 
 class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
     """Commits each step of a Trainer to the session."""
 
-    def __init__(self, run: Run, total: int) -> None:
-        """Create the callback of a Trainer that runs `total` steps."""
-        self.run = run
-        self.total = total
+    def __init__(self, trainer: Any, run: Run, per_epoch: int) -> None:
+        """Create the callback of a Trainer; `per_epoch` is its steps in an epoch, 0: unknown."""
+        self.trainer, self.run, self.per_epoch = trainer, run, per_epoch
         self.loss = 0.0
-        """Loss of the newest step."""
-        self.batches: Iterator[Any] | None = None
+        """Loss of the step under way, summed over its micro-batches."""
+        self._micro = 0
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole training."""
+        return int(self.trainer.args.max_steps)
+
+    @property
+    def micro_batches(self) -> int:
+        """Batches of one step."""
+        return int(self.trainer.args.gradient_accumulation_steps)
+
+    def micro_step(self) -> Any:
+        """Guard a backward: the gradients of all but the last of a step stay on this rank."""
+        self._micro += 1
+        is_last = self._micro % self.micro_batches == 0
+        return nullcontext() if is_last else self.run.accumulating()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Track what the Trainer has built, and go to the step that all ranks restored."""
-        del args, control
         optimizer = parts["optimizer"]
         self.run.track(
             model=parts["model"],
             optimizer=getattr(optimizer, "optimizer", optimizer),  # Accelerate wraps it
             scheduler=parts["lr_scheduler"],
+            trainer=_Decisions(self.trainer, state),
         )
-        state.global_step = self.run.step
+        self._go_to(self.run.step, args, state)
+        if self.run.step and self._is_evaluated(args, state):
+            self.trainer._evaluate(None, None)
+            control.should_evaluate = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Commit a step; after a fault this sets the Trainer back."""
-        del args, parts
+        del parts
+        reached = int(state.global_step)
         self.run.commit(loss=self.loss)
-        state.global_step = self.run.step
+        self._go_to(self.run.step, args, state)
+        if self.run.step != reached:  # what was decided for the step that is lost
+            control.should_log = control.should_save = False
+        control.should_evaluate = self._is_evaluated(args, state)
+        if self._ends_epoch(state):
+            control.should_log |= args.logging_strategy == "epoch"
+            control.should_save |= args.save_strategy == "epoch"
         control.should_training_stop = self.run.step >= self.total
+
+    def _go_to(self, step: int, args: Any, state: Any) -> None:
+        del args
+        self.loss, self._micro = 0.0, 0
+        state.global_step = step
+        if self.per_epoch:
+            state.epoch = step / self.per_epoch
+
+    def _ends_epoch(self, state: Any) -> bool:
+        return bool(self.per_epoch) and int(state.global_step) % self.per_epoch == 0
+
+    def _is_evaluated(self, args: Any, state: Any) -> bool:
+        """Whether the Trainer evaluates after the step that it is at."""
+        step = int(state.global_step)
+        if not step or args.eval_delay > (state.epoch if args.eval_strategy == "epoch" else step):
+            return False
+        if args.eval_strategy == "steps":
+            return step % int(state.eval_steps) == 0 or step >= self.total
+        return bool(args.eval_strategy == "epoch" and self._ends_epoch(state))
+
+
+class _Decisions(Stateful):
+    """What a Trainer has decided by its evaluations: the best metric, and its callbacks' counts."""
+
+    def __init__(self, trainer: Any, state: Any) -> None:
+        self._trainer, self._state = trainer, state
+
+    @override
+    def state_dict(self) -> Mapping[str, Any]:
+        return {
+            "best": {name: getattr(self._state, name, None) for name in _BEST},
+            "callbacks": {
+                type(callback).__name__: callback.state()["attributes"]
+                for callback in self._exportable()
+            },
+        }
+
+    @override
+    def load_state_dict(self, state: Any, /) -> object:
+        for name, value in state["best"].items():
+            setattr(self._state, name, value)
+        for callback in self._exportable():
+            for name, value in state["callbacks"].get(type(callback).__name__, {}).items():
+                setattr(callback, name, value)
+        return None
+
+    def _exportable(self) -> list[Any]:
+        known = self._trainer.callback_handler.callbacks
+        return [callback for callback in known if hasattr(callback, "state")]
+
+
+_BEST = ("best_metric", "best_global_step", "best_model_checkpoint")
 
 
 class _Batches:
-    """A loader for a Trainer that yields the batch of the session's next step."""
+    """A loader for a Trainer that yields the batches of the session's next step, one by one."""
 
     def __init__(self, callback: KarezCallback, source: Any) -> None:
         self._callback = callback
@@ -93,21 +196,28 @@ class _Batches:
 
     def __len__(self) -> int:
         """Return more than it will ever need: repeated steps must not end its epoch."""
-        return 1000 * self._callback.total
+        return 1000 * self._callback.total * self._callback.micro_batches
 
     def __iter__(self) -> Iterator[Any]:
-        run, total = self._callback.run, self._callback.total
-        yield from run.steps(_Split(self._source), total=total)
+        callback = self._callback
+        batches = _Split(self._source, callback.micro_batches)
+        for step in callback.run.steps(batches, total=callback.total):
+            yield from step
 
 
 class _Split(StepLoader):
     """Reads all batches on every rank and keeps its rows: the same for any number of ranks."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, micro_batches: int) -> None:
         self._all = Replay(source)
+        self._each = micro_batches
+        self._all.at_hand = 2 * micro_batches
+        self._all.window = 200 * micro_batches  # as far back as the rarest snapshots
 
     @override
     def at(self, step: int, rank: int, world: int) -> Any:
-        """Return this rank's rows of the batch."""
-        batch = self._all.at(step, rank, world)
-        return {name: rows[rank::world] for name, rows in batch.items()}
+        """Return this rank's rows of each batch of a step."""
+        batches = [
+            self._all.at(step * self._each + number, rank, world) for number in range(self._each)
+        ]
+        return [{name: rows[rank::world] for name, rows in b.items()} for b in batches]

@@ -119,6 +119,8 @@ class ChaosWorkload:
     """ddp: all ranks hold everything; sharded: the optimizer is split; fsdp: the model too."""
     pause_ms: float = 0.0
     """Idle time of each step, which stands for a device's computing."""
+    snapshot_every: int = 1
+    """Steps between two snapshots; 0: by what they cost."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class ChaosWorkload:
             raise ValueError(f"mode is ddp, sharded or fsdp, got {self.mode!r}")
         if not 0 <= self.pause_ms <= 10_000:
             raise ValueError(f"pause_ms is 0 to 10,000, got {self.pause_ms}")
+        if self.snapshot_every < 0:
+            raise ValueError(f"snapshot_every is a number of steps, got {self.snapshot_every}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

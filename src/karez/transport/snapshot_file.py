@@ -74,7 +74,8 @@ class SnapshotFile:
 
     def write(self, step: int, generation: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write a snapshot into the older slot. The parts are joined; they must fit `capacity`."""
-        slot = step % 2
+        held = [self._step_in(slot) for slot in range(2)]
+        slot = held.index(step) if step in held else held.index(min(held))
         head = 64 + slot * 64
         _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
         at = start = _HEAD + slot * self.capacity
@@ -88,12 +89,11 @@ class SnapshotFile:
 
     def steps(self) -> tuple[int, ...]:
         """Return the steps that can be read, oldest first."""
-        steps = (_SLOT.unpack_from(self._map, 64 + slot * 64)[0] for slot in range(2))
-        return tuple(sorted(step for step in steps if step >= 0))
+        return tuple(sorted(step for slot in range(2) if (step := self._step_in(slot)) >= 0))
 
     def generation(self, step: int) -> int:
         """Return the generation in which a step was written; 0 if it is not there."""
-        head = 64 + (step % 2) * 64
+        head = 64 + self._slot_of(step) * 64
         at_step, _, _, generation = _SLOT.unpack_from(self._map, head)
         return int(generation) if at_step == step else 0
 
@@ -102,9 +102,10 @@ class SnapshotFile:
 
         With `only`, read that many first bytes, without the checksum, which is over all bytes.
         """
-        head = 64 + (step % 2) * 64
+        slot = self._slot_of(step)
+        head = 64 + slot * 64
         at_step, length, checksum, generation = _SLOT.unpack_from(self._map, head)
-        start = _HEAD + (step % 2) * self.capacity
+        start = _HEAD + slot * self.capacity
         if at_step != step or not 0 <= length <= self.capacity:
             return None
         body = self._map[start : start + min(length, only or length)]
@@ -116,9 +117,15 @@ class SnapshotFile:
     def drop_newer_than(self, step: int) -> None:
         """Drop snapshots after `step`: their steps were rolled back."""
         for slot in range(2):
-            head = 64 + slot * 64
-            if _SLOT.unpack_from(self._map, head)[0] > step:
-                _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
+            if self._step_in(slot) > step:
+                _SLOT.pack_into(self._map, 64 + slot * 64, -1, 0, 0, 0)
+
+    def _step_in(self, slot: int) -> int:
+        return int(_SLOT.unpack_from(self._map, 64 + slot * 64)[0])
+
+    def _slot_of(self, step: int) -> int:
+        """The slot that has a step; any slot if none has."""
+        return int(self._step_in(1) == step)
 
     @property
     def replicated(self) -> int:

@@ -33,7 +33,7 @@ def show_receipts(job: JobName, as_json: Json = False) -> None:
             show_seconds(max(0.0, r.restored_at - r.detected_at)),
             show_seconds(r.recovery_s),
             f"{r.step_before} -> {r.step_restored}",
-            r.steps_lost,
+            f"{r.steps_lost} of {r.snapshot_every}" if r.snapshot_every > 1 else r.steps_lost,
         )
         for r in found
     ]

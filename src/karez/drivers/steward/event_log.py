@@ -1,6 +1,7 @@
 """Events of a node's workloads, numbered in one sequence. Not thread-safe."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from karez.core.processes import Event
@@ -8,6 +9,16 @@ from karez.core.workloads import WorkloadId
 
 EVENT_LIMIT = 20_000
 """Events kept per workload; a control that falls further behind reads `processes` instead."""
+COMMITS_TOGETHER_S = 0.1
+"""For so long the steps of a training are collected before control is told of them: to tell it of
+each costs more than a short step does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    event: Event
+    due_s: float
+    """When control should be told of it, by the clock of `add`."""
 
 
 class EventLog:
@@ -16,25 +27,40 @@ class EventLog:
     def __init__(self) -> None:
         """Start empty, at sequence number 0."""
         self.seq = 0
-        self._events: dict[WorkloadId, list[Event]] = {}
+        self._entries: dict[WorkloadId, list[_Entry]] = {}
 
     def add(
-        self, workload: WorkloadId, *, key: str, kind: str, data: Mapping[str, Any], at: float
+        self,
+        workload: WorkloadId,
+        *,
+        key: str,
+        kind: str,
+        data: Mapping[str, Any],
+        at: float,
+        due_s: float,
     ) -> None:
         """Append an event; the oldest ones beyond the limit are dropped."""
         self.seq += 1
-        events = self._events.setdefault(workload, [])
-        events.append(Event(seq=self.seq, at=at, key=key, type=kind, data=data))
-        del events[:-EVENT_LIMIT]
+        event = Event(seq=self.seq, at=at, key=key, type=kind, data=data)
+        entries = self._entries.setdefault(workload, [])
+        entries.append(_Entry(event=event, due_s=due_s))
+        del entries[:-EVENT_LIMIT]
 
     def after(self, workload: WorkloadId, seq: int) -> list[Event]:
         """Events of a workload with a higher sequence number, oldest first."""
-        events = self._events.get(workload, [])
-        first = len(events)
-        while first and events[first - 1].seq > seq:
-            first -= 1
-        return events[first:]
+        return [entry.event for entry in self._after(workload, seq)][::-1]
+
+    def due_s(self, workload: WorkloadId, seq: int) -> float | None:
+        """When control should be told of what came after a sequence number; None: of nothing."""
+        return min((entry.due_s for entry in self._after(workload, seq)), default=None)
 
     def drop(self, workload: WorkloadId) -> None:
         """Forget the events of a workload."""
-        self._events.pop(workload, None)
+        self._entries.pop(workload, None)
+
+    def _after(self, workload: WorkloadId, seq: int) -> Iterator[_Entry]:
+        """Entries with a higher sequence number, newest first."""
+        for entry in reversed(self._entries.get(workload, [])):
+            if entry.event.seq <= seq:
+                return
+            yield entry

@@ -9,7 +9,7 @@ from typing import Any
 
 from karez.core.processes import Event, ProcessInfo, ProcessSpec
 from karez.core.workloads import WorkloadId
-from karez.drivers.steward.event_log import EventLog
+from karez.drivers.steward.event_log import COMMITS_TOGETHER_S, EventLog
 from karez.drivers.steward.message_stream import MessageStream
 from karez.drivers.steward.resource_limits import OVER_CODE
 
@@ -98,14 +98,18 @@ class ProcessTable:
 
     def publish(self, key: str, kind: str, data: Mapping[str, Any]) -> None:
         """Add an event of a process, and wake those who poll."""
+        now_s = _now_s()
         with self._changed:
             process = self._processes.get(key)
             if process is None:
                 return
+            waits_s = 0.0 if _is_urgent(kind, data, process.info) else COMMITS_TOGETHER_S
             messages = {**process.info.last_messages, kind: data}
             process.info = replace(process.info, last_messages=messages)
             at = time.time()  # noqa: TID251 - the agent stamps what it sees
-            self._events.add(process.spec.workload, key=key, kind=kind, data=data, at=at)
+            self._events.add(
+                process.spec.workload, key=key, kind=kind, data=data, at=at, due_s=now_s + waits_s
+            )
             self._changed.notify_all()
 
     def wake(self, change: Callable[[], None]) -> None:
@@ -118,9 +122,14 @@ class ProcessTable:
         self, workload: WorkloadId, after: int, wait_s: float
     ) -> tuple[tuple[Event, ...], int]:
         """Events of a workload after a sequence number, waiting for one; and the newest number."""
+        deadline_s = _now_s() + wait_s
         with self._changed:
-            self._changed.wait_for(lambda: self._events.after(workload, after), timeout=wait_s)
-            return tuple(self._events.after(workload, after)), self._events.seq
+            while True:
+                due_s = self._events.due_s(workload, after)
+                left_s = (deadline_s if due_s is None else min(deadline_s, due_s)) - _now_s()
+                if left_s <= 0:
+                    return tuple(self._events.after(workload, after)), self._events.seq
+                self._changed.wait(left_s)
 
     def _any_alive(self, keys: Sequence[str]) -> bool:
         return any(self._processes[k].info.alive for k in keys if k in self._processes)
@@ -130,3 +139,13 @@ class ProcessTable:
             if key in self._processes:
                 process = self._processes[key]
                 process.info = replace(process.info, **fields)
+
+
+def _now_s() -> float:
+    return time.monotonic()  # noqa: TID251 - the agent times its own polls
+
+
+def _is_urgent(kind: str, data: Mapping[str, Any], info: ProcessInfo) -> bool:
+    """Whether control should know at once: of all but steps, and of the first of a generation."""
+    before = info.last_messages.get("commit", {})
+    return kind != "commit" or data.get("generation") != before.get("generation")

@@ -146,9 +146,9 @@ class ReplicaServer:
                 whole=bool(request.get("whole", True)),
                 generation=int(request.get("generation", 0)),
             )
-            for other in sorted(held):
-                if other > step or other <= step - MAX_KEPT_STEPS:
-                    del held[other]  # given up by a recovery, or no longer needed
+            up_to = [other for other in sorted(held) if other <= step]
+            for other in set(held) - set(up_to[-MAX_KEPT_STEPS:]):
+                del held[other]  # given up by a recovery, or no longer needed
             used = sum(
                 len(kept.body)
                 for (job, _), steps in self._held.items()

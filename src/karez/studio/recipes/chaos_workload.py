@@ -20,7 +20,7 @@ INPUTS = 32
 def main() -> None:
     """Train, then write down the digest of the final weights."""
     settings = settings_of(ChaosWorkload)
-    with training.session(seed=settings.seed) as run:
+    with training.session(seed=settings.seed, snapshot_every=settings.snapshot_every) as run:
         if settings.mode == "fsdp":
             run.build(lambda run: _sharded_model(settings, run.device))
         else:

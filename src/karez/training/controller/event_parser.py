@@ -62,6 +62,7 @@ def _ready_to_restore(data: Mapping[str, Any], index: int, attempt: int) -> Read
         steps={int(step): str(source) for step, source in data["steps"].items()},
         sharded=bool(data.get("sharded")),
         created_generation=_by_step(data.get("born", {})),
+        snapshot_every=int(data.get("every", 1)),
         shards_found=None
         if shards is None
         else {int(n): _by_step(by_step) for n, by_step in shards.items()},

@@ -1,5 +1,6 @@
 """Periodic checks of a job controller: logs, users' requests, checkpoints, node health."""
 
+import math
 import signal
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,8 @@ from karez.training.recovery.commands import EndGang
 from karez.training.recovery.events import Exited, NodeEvicted
 from karez.training.recovery.state import Phase
 
+NEWS_S = 0.3
+"""How old the news of a step may be, and how long a request may take to reach every rank."""
 PREEMPTION_GRACE_S = 30.0
 """How long a preempted job may take to store a step; after that it goes back to an older one."""
 
@@ -24,14 +27,24 @@ class PeriodicChecks:
     checkpoint_at: float
     """When the last checkpoint was requested; at first, when the controller began."""
     _checked_at: float = 0.0
+    _committed: int = 0
+    _steps_per_s: float = 0.0
+    """How many steps a second the ranks completed between the last two checks."""
     _preemption: tuple[int | None, float] | None = None
     """(step to store, deadline) of a preemption under way."""
 
     def check_if_due(self, now: float) -> None:
         """Check everything once per tick, and once more when the run has ended."""
         if now - self._checked_at > self.run.deps.settings.tick_s or self.run.end:
+            self._measure_rate(now)
             self._checked_at = now
             self._check(now)
+
+    def _measure_rate(self, now: float) -> None:
+        committed = max((rank.committed for _, rank in self.run.gang.active), default=0)
+        elapsed_s = max(now - self._checked_at, self.run.deps.settings.tick_s)
+        self._steps_per_s = max(0.0, (committed - self._committed) / elapsed_s)
+        self._committed = committed
 
     def _check(self, now: float) -> None:
         run = self.run
@@ -75,13 +88,18 @@ class PeriodicChecks:
             self._request_checkpoint()
 
     def _request_checkpoint(self) -> int | None:
-        """Have every rank store the same step, which none has reached yet. Returns that step."""
+        """Have every rank store the same step. Returns the first step that it can be.
+
+        Ranks whose gradients the session averages agree on it by themselves, the others take one
+        that none has reached yet.
+        """
         gang = self.run.gang
         if gang.phase != Phase.RUNNING or not gang.is_session:
             return None
-        step = max(rank.committed for _, rank in gang.active) + 2
+        reached = max(rank.committed for _, rank in gang.active)
+        step = reached + 2 + math.ceil(NEWS_S * self._steps_per_s)
         self.run.executor.send_all(gang, {"type": "store", "step": step})
-        return step
+        return reached + 1
 
     def _preempt(self, now: float) -> None:
         """Release the devices for other jobs: store a step, end the ranks, queue again."""

@@ -29,5 +29,6 @@ def receipt_from(
         code=fault.code,
         nodes=fault.nodes,
         skipped=fault.skipped,
+        snapshot_every=fault.snapshot_every,
         emulated=is_emulated,
     )

@@ -29,6 +29,8 @@ class ReadyToRestore:
     """Step -> generation in which its snapshot was taken, where that is known."""
     shards_found: Mapping[int, Mapping[int, int]] | None = None
     """Departed rank -> step of an available shard -> generation: the answer to QueryShards."""
+    snapshot_every: int = 1
+    """Steps between two snapshots in the generation that ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

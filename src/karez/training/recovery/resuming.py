@@ -28,6 +28,7 @@ def on_ready(gang: Gang, event: ReadyToRestore, now: float) -> Decision:
     if gang.phase not in (Phase.QUIESCING, Phase.PLACING):
         return gang, ()
     steps = _valid_steps(gang, event)
+    gang = _with_loss(gang, event)
     gang = with_rank(
         gang,
         event.rank,
@@ -38,6 +39,21 @@ def on_ready(gang: Gang, event: ReadyToRestore, now: float) -> Decision:
         query_pending=False,
     )
     return start_if_ready(gang, now)
+
+
+def _with_loss(gang: Gang, event: ReadyToRestore) -> Gang:
+    """The gang with what its fault may cost: steps that were heard of late, and the cadence."""
+    fault = gang.fault
+    if fault is None:
+        return gang
+    return replace(
+        gang,
+        fault=replace(
+            fault,
+            step_before=max(fault.step_before, gang.ranks[event.rank].committed),
+            snapshot_every=max(fault.snapshot_every, event.snapshot_every),
+        ),
+    )
 
 
 def _with_start(gang: Gang, event: ReadyToRestore, now: float) -> Gang:

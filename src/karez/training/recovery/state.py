@@ -92,6 +92,8 @@ class Fault:
     nodes: tuple[NodeId, ...] = ()
     """Nodes of the lost ranks."""
     skipped: tuple[int, ...] = ()
+    snapshot_every: int = 1
+    """Steps between two snapshots before the fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
 from karez.core.settings import Settings
@@ -116,3 +117,30 @@ def test_it_starts_over_with_fewer_ranks_from_what_was_stored(
     resumed = [info.last_messages["resumed"]["step"] for info in gang.processes().values()]
     assert min(resumed) >= stored[0][0].step
     check(bench, gang, more)
+
+
+@pytest.mark.parametrize(
+    "held", [HELD, pytest.param(DeviceKind.NPU, marks=pytest.mark.deep)], ids=["cpu", "npu"]
+)
+def test_a_gpt_that_is_data_and_tensor_parallel_is_restored_in_place(
+    tmp_path: Path, held: DeviceKind
+) -> None:
+    bench = Bench(tmp_path, ["a", "b"], held=held)
+    script = Path(__file__).parent.parent.parent / "examples" / "parallel_gpt.py"
+    losses, weights = [], []
+    try:
+        for kills in ((), (3, 0)):
+            gang = Gang(bench, ranks=4, steps=16, script=script).start()
+            for number, rank in enumerate(kills):
+                gang.reach(4 + 6 * number)
+                gang.kill(rank)
+            done = gang.finish(within_s=180)
+            assert done.state == State.SUCCEEDED, f"{done.status} {bench.logs.text()[-3000:]}"
+            receipts = bench.store.history.receipts(gang.id)
+            assert [receipt.rung for receipt in receipts] == ["in-place"] * len(kills)
+            losses.append(gang.losses())
+            weights.append(gang.weights())
+    finally:
+        bench.close()
+    assert losses[0] == losses[1]
+    assert weights[0] == weights[1]

@@ -12,6 +12,7 @@ import psutil
 
 from karez.core.devices import EMULATED, Device, DeviceKind, Health
 from karez.core.nodes import Node, NodeId
+from karez.drivers.cgroups import cpu_limit, memory_limit
 
 LIMITS = {
     "npu": "only the granted devices are visible",
@@ -49,15 +50,26 @@ def probe_node(
         address=address,
         supernode=node,
         devices=tuple(devices),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=memory_bytes(),
         limits=LIMITS,
     )
 
 
+def memory_bytes() -> int:
+    """The memory of this host, or what a control group leaves of it."""
+    total = int(psutil.virtual_memory().total)
+    return min(total, memory_limit() or total)
+
+
 def cpu_devices(*, limit: int = 0) -> Sequence[Device]:
-    """One device per logical CPU this process may run on."""
+    """One device per logical CPU this process may run on, within its control group's CPU time.
+
+    `limit` is the number to offer; 0 is all.
+    """
     usable = sorted(os.sched_getaffinity(0))
-    chosen = usable[:limit] if limit else usable
+    quota = cpu_limit()
+    most = min(limit or len(usable), max(1, int(quota)) if quota else len(usable))
+    chosen = usable[:most]
     model = _cpu_model()
     return [Device(kind=DeviceKind.CPU, index=index, model=model) for index in chosen]
 
@@ -114,7 +126,7 @@ def accelerators(npus: int) -> Sequence[str]:
 
 def emulated_npus(count: int) -> Sequence[Device]:
     """NPUs that this host emulates: each has an even share of the host's memory."""
-    share = psutil.virtual_memory().total // count >> 20 << 20
+    share = memory_bytes() // count >> 20 << 20
     return [
         Device(kind=DeviceKind.NPU, index=index, model=EMULATED, memory_bytes=share)
         for index in range(count)

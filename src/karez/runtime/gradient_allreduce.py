@@ -38,7 +38,7 @@ class GradientAllReduce:
     _wanted: Callable[[], bool] = lambda: False
     _trained: list[torch.nn.Parameter] = field(default_factory=list)
     _buckets: list[Bucket] = field(default_factory=list)
-    _bucket_of: dict[torch.nn.Parameter, int] = field(default_factory=dict)
+    _bucket_of: dict[torch.Tensor, int] = field(default_factory=dict)
     _missing: list[int] = field(default_factory=list)
     """Gradients that each bucket still waits for."""
     _works: list[dist.Work] = field(default_factory=list)
@@ -73,7 +73,7 @@ class GradientAllReduce:
     def _on_grad(self, parameter: torch.Tensor) -> None:
         if self.is_paused or not (self._is_open or self._open()):
             return
-        number = self._bucket_of[parameter]  # type: ignore[index]  # hooks are typed for tensors
+        number = self._bucket_of[parameter]
         self._missing[number] -= 1
         if self._missing[number] < 0 and number < len(self._works):
             self._late.add(number)  # a second gradient, as of reentrant checkpointing

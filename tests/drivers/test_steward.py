@@ -89,6 +89,20 @@ def test_a_process_that_was_granted_an_emulated_npu_is_told_so(tmp_path: Path) -
         fabric.close()
 
 
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo; echo some.module.BadThing: it is bad >&2; exit 3", "BadThing: it is bad"),
+        ("echo what a day, it ended at 12: sharp; exit 3", "what a day, it ended at 12: sharp"),
+    ],
+)
+def test_a_process_that_fails_tells_what_it_wrote_last(
+    fabric: DirectFabric, script: str, why: str
+) -> None:
+    fabric.start(A, spec("sh", "-c", script))
+    assert exit_of(fabric).data == {"code": 3, "error": f"ended with code 3: {why}"}
+
+
 def test_a_kill_takes_the_whole_family(fabric: DirectFabric) -> None:
     fabric.start(A, spec("sh", "-c", "sleep 1000 & echo $! ; wait"))
     while not (log := fabric.read_log(A, "job-1.0.1", 0, 100)):

@@ -19,6 +19,8 @@ from karez.transport.snapshot_file import snapshot_path
 
 NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
+TAIL_BYTES, MAX_WHY = 4096, 400
+"""Bytes of the end of a failed process's output that are read, and characters that are told."""
 
 
 class ProcessLauncher:
@@ -104,4 +106,26 @@ class ProcessLauncher:
         elif report["event"] == "started":
             self._table.started(report["key"], report["pid"])
         elif report["event"] == "exit":
-            self._table.ended(report["key"], report["code"], "")
+            key, code = report["key"], int(report["code"])
+            self._table.ended(key, code, self._why(key, code))
+
+    def _why(self, key: str, code: int) -> str:
+        """What a process that failed by itself wrote last: of a Python program, its error."""
+        process = self._table.get(key)
+        line = last_line(process.folder / "log") if process is not None and code > 0 else ""
+        return f"ended with code {code}: {line}" if line else ""
+
+
+def last_line(log: Path) -> str:
+    """The last line of a file that is not empty, without the module of an exception's class."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    kind, colon, rest = line.partition(": ")
+    return (
+        f"{kind.rpartition('.')[2]}{colon}{rest}"[:MAX_WHY] if " " not in kind else line[:MAX_WHY]
+    )

@@ -247,8 +247,8 @@ Set by: the user, the steward. Read by: the emulated NPU. Default: 32 GiB."""
 EMUNPU_RANDOM: Final = "KAREZ_EMUNPU_RANDOM"
 """`own` gives the device a random generator of its own, as real devices have.
 
-Set by: the user, the steward. Read by: the emulated NPU. Default: the CPU's generator, so that a
-program draws the same numbers on both."""
+Set by: the user, the steward, `karez migrate verify` (`shared`). Read by: the emulated NPU.
+Default: the CPU's generator, so that a program draws the same numbers on both."""
 EMUNPU_OPS: Final = "KAREZ_EMUNPU_OPS"
 """File that lists the only operators that exist, one a line.
 

@@ -21,6 +21,7 @@ _EMULATION = (
     environment.EMUNPU_FAULTS,
     environment.EMUNPU_OPS,
     environment.EMUNPU_CHIP,
+    environment.EMUNPU_RANDOM,
 )
 
 
@@ -158,7 +159,11 @@ class _Runs:
         if order.kernels is not None:
             env[environment.EMUNPU_OPS] = str(order.kernels.resolve())
         if order.target == "emulated":
-            env |= {environment.EMUNPU: "1", environment.EMUNPU_CHIP: order.chip}
+            env |= {
+                environment.EMUNPU: "1",
+                environment.EMUNPU_CHIP: order.chip,
+                environment.EMUNPU_RANDOM: "shared",  # both sides draw the same numbers
+            }
         if order.target == "cpu":
             env |= {"CUDA_VISIBLE_DEVICES": "", "ASCEND_RT_VISIBLE_DEVICES": ""}
         return self._run("target", name, order.migrated, order.words[1:], env)

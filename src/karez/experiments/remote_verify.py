@@ -73,6 +73,18 @@ class OnPool:
             path.write_bytes(self.client.artifact_file(artifact, entry.path))
 
 
+def target_on(client: Client, need: str) -> str:
+    """The target that a request is answered with: NPUs of a pool without a real one are emulated.
+
+    Raises:
+        BadRequest: The request names no devices.
+    """
+    kind = kind_of(need)
+    devices = [d for node in client.pool() for d in node.devices if d.kind == kind]
+    is_emulated = bool(devices) and all(device.is_emulated for device in devices)
+    return "emulated" if is_emulated else TARGETS[kind]
+
+
 def kind_of(need: str) -> str:
     """The device kind of a request such as npu:1. Raises BadRequest."""
     kind, _, amount = need.partition(":")

@@ -16,7 +16,8 @@ from karez.cli.output import json_out, table
 from karez.cli.remote.cloud_process import start_cloud, state_folder_of, stop_cloud
 from karez.client.address import state_folder
 from karez.core import environment
-from karez.core.errors import StartFailed
+from karez.core.devices import parse_emulated
+from karez.core.errors import BadRequest, StartFailed
 
 up_app = typer.Typer()
 down_app = typer.Typer()
@@ -24,6 +25,15 @@ join_app = typer.Typer()
 status_app = typer.Typer()
 
 EMULATE_HELP = "Devices to emulate on the CPUs, as npu=COUNT: for trying things out and for tests."
+
+
+def check_emulated(text: str | None) -> str | None:
+    """Check an option `--emulate`, and return it. Raises BadRequest."""
+    try:
+        parse_emulated(text or "")
+    except ValueError as error:
+        raise BadRequest(problem=str(error), fix="For example --emulate npu=4.") from error
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +57,7 @@ class UpOptions:
         typer.Option(help="Database URL, such as postgresql+psycopg://... Default: SQLite."),
     ] = None
     cpus: Annotated[int | None, typer.Option(help="Number of CPUs to offer. Default: all.")] = None
-    emulate: Annotated[str | None, typer.Option(help=EMULATE_HELP)] = None
+    emulate: Annotated[str | None, typer.Option(help=EMULATE_HELP, callback=check_emulated)] = None
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops the cloud.")
     ] = False
@@ -106,7 +116,7 @@ class JoinOptions:
     address: Annotated[str, typer.Option(help="Address of this host that the cloud can reach.")]
     name: Annotated[str, typer.Option(help="Name of this node in the cloud.")] = ""
     cpus: Annotated[int, typer.Option(help="Number of CPUs to offer; 0: all.")] = 0
-    emulate: Annotated[str, typer.Option(help=EMULATE_HELP)] = ""
+    emulate: Annotated[str, typer.Option(help=EMULATE_HELP, callback=check_emulated)] = ""
     home: Annotated[str, typer.Option(help="Folder for the files of this node.")] = "~/.karez-node"
 
 

@@ -12,7 +12,7 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.remote.node_properties import maintenance, override
 from karez.cli.remote.pool_import import import_pool
 from karez.cli.remote.pool_map import LEGEND, pool_map
-from karez.core.devices import IN_BYTES, DeviceKind, Health
+from karez.core.devices import EMULATED, IN_BYTES, DeviceKind, Health
 from karez.core.nodes import Node
 from karez.core.resource_syntax import show_amount
 from karez.core.units import show_bytes
@@ -129,8 +129,10 @@ def _devices(node: Node, held: dict[str, Allocation]) -> str:
             if grant.node == node.id:
                 used.update(grant.amounts)
     unhealthy = Counter(device.health for device in node.devices if device.health != Health.HEALTHY)
+    emulated = {device.kind for device in node.devices if device.is_emulated}
     words = [
-        f"{show_amount(kind, used[kind])}/{show_amount(kind, size)} {kind}"
+        f"{show_amount(kind, used[kind])}/{show_amount(kind, size)} "
+        + (f"{EMULATED} {kind}" if kind in emulated else kind)
         for kind, size in total.items()
     ]
     return ", ".join([*words, *(f"{count} {level}" for level, count in unhealthy.items())])

@@ -108,7 +108,7 @@ def _runners(options: VerifyOptions) -> dict[str, Runner]:
 def _target(options: VerifyOptions) -> str:
     if options.target or not options.on:
         return options.target or "emulated"
-    return remote_verify.TARGETS[remote_verify.kind_of(options.on)]
+    return remote_verify.target_on(client(), options.on)
 
 
 def _reference(options: VerifyOptions) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from karez.cli.remote.cloud import check_emulated
 from karez.cli.remote.cloud_process import start_cloud, stop_cloud
 from karez.cli.remote.demo.closing_page import show_closing_page
 from karez.cli.remote.demo.run import DemoRun, now, pause
@@ -43,7 +44,10 @@ def demo(
     gateway_port: Annotated[int, typer.Option(help="Port of the gateway.")] = 7080,
     ray_port: Annotated[int, typer.Option(help="Port of the Ray head.")] = 7079,
     emulate: Annotated[
-        str, typer.Option(help="Train and evaluate on emulated devices, as npu=COUNT.")
+        str,
+        typer.Option(
+            help="Train and evaluate on emulated devices, as npu=COUNT.", callback=check_emulated
+        ),
     ] = "",
 ) -> None:
     """Start a cloud, fine-tune a real model through two kills, and chat with the result.

@@ -1,0 +1,103 @@
+"""A cloud whose node emulates NPUs: what is granted one computes on it, and everything says so."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from karez.core.artifacts import ArtifactKind
+from karez.core.errors import Failed
+from karez.core.gangs import GangSpec
+from karez.core.jobs import Job, JobSpec
+from karez.core.resource_syntax import parse_resource_request
+from karez.core.workloads import WorkloadKind
+from tests.contracts.cloud import Cloud, make_cloud, until
+
+pytestmark = pytest.mark.story
+PLAIN = """
+import torch, torch.distributed as dist
+device = torch.accelerator.current_accelerator()
+dist.init_process_group("hccl")
+row = torch.full((3,), dist.get_rank() + 1.0, device=device)
+dist.all_reduce(row)
+print("sum", row.tolist(), "on", row.device, "of", torch.npu.device_count())
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    made = make_cloud(tmp_path_factory.mktemp("npus"))
+    made.karez("up", "--emulate", "npu=2")
+    yield made
+    made.karez("down")
+
+
+def on_npus(workers: int, each: str = "npu=1") -> GangSpec:
+    return GangSpec(min=workers, want=workers, each=(parse_resource_request(each),))
+
+
+def test_the_pool_shows_them_as_emulated(cloud: Cloud) -> None:
+    (node,) = json.loads(cloud.karez("pool", "--json").stdout)
+    npus = [device for device in node["devices"] if device["kind"] == "npu"]
+    assert [device["model"] for device in npus] == ["emulated"] * 2
+    assert "0/2 emulated npu" in cloud.karez("pool").stdout
+
+
+def test_a_plain_script_finds_its_npu_and_its_collectives(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN)
+    with cloud.client() as client:
+        code = client.upload(tmp_path, name="plain", kind=ArtifactKind.CODE)
+        spec = JobSpec(
+            name="plain",
+            kind=WorkloadKind.TRAIN,
+            command=("python", "plain.py"),
+            code=code.id,
+            gang=on_npus(2),
+        )
+        client.wait(client.submit(spec).id)
+    shown = cloud.karez("logs", "plain", "--grep", "sum").stdout
+    assert shown.count("sum [3.0, 3.0, 3.0] on npu:0 of 1") == 2
+
+
+def test_a_gang_trains_there_through_a_kill_and_its_receipt_says_so(cloud: Cloud) -> None:
+    spec = JobSpec(
+        name="chaos",
+        kind=WorkloadKind.TRAIN,
+        recipe="chaos-workload",
+        settings={"steps": 60, "width": 32, "pause_ms": 20.0},
+        gang=on_npus(2),
+    )
+    with cloud.client() as client:
+        job = client.submit(spec)
+
+        def now() -> Job:
+            return client.job(job.id)
+
+        until(lambda: now().status.step >= 5)
+        os.kill(now().status.ranks[1].pid, signal.SIGKILL)
+        done = client.wait(job.id)
+        card = client.artifact(done.status.outputs["weights"]).spec.facts
+        (receipt,) = client.receipts(job.id)
+        used = {row.device_kind for row in client.usage() if row.what == "chaos"}
+    assert card["device"] == "npu:0, emulated"
+    assert (receipt.emulated, receipt.steps_lost <= 1) == (True, True)
+    assert used == {"emulated npu"}
+
+
+def test_a_device_that_cannot_be_used_ends_the_job_with_the_reason(cloud: Cloud) -> None:
+    spec = JobSpec(name="two", recipe="chaos-workload", gang=on_npus(1, "npu=2"))
+    with cloud.client() as client:
+        job = client.submit(spec)
+        with pytest.raises(Failed, match="one emulated device"):
+            client.wait(job.id)
+
+
+def test_what_cannot_be_emulated_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    other = make_cloud(tmp_path / "home")
+    said = other.karez("up", "--emulate", "gpu=1", check=False)
+    assert said.returncode == 2
+    assert "npu=COUNT" in said.stderr
+    assert not (tmp_path / "home" / "cloud.json").exists()

@@ -75,11 +75,12 @@ print(json.dumps([total, held, refused, limited]))
     assert limited
 
 
-def test_a_process_sees_its_devices_and_only_the_first_can_be_used() -> None:
+def test_a_process_sees_the_devices_that_it_was_granted_and_no_other() -> None:
     code = """
 import json, torch
+torch.ones(1, device="npu:1")
 try:
-    torch.ones(1, device="npu:1")
+    torch.ones(1, device="npu:2")
     said = ""
 except RuntimeError as error:
     said = str(error)
@@ -87,7 +88,7 @@ print(json.dumps([torch.npu.device_count(), said]))
 """
     count, said = answer_of(code, ASCEND_RT_VISIBLE_DEVICES="4,5")
     assert count == 2
-    assert "npu:1 is not visible" in said
+    assert "npu:2 is not visible" in said
 
 
 def test_a_stopped_device_ends_collectives_and_forms_no_group() -> None:

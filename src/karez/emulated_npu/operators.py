@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from karez.ascend.operator_support import documented
 from karez.emulated_npu import memory, random
+from karez.emulated_npu.process_environment import visible_count
 
 _aten: Any = torch.ops.aten
 
@@ -119,8 +120,9 @@ class _Call:
             self.is_ours = True
             return near
         if isinstance(value, torch.device) and value.type == memory.NAME:
-            if value.index:
-                raise RuntimeError(f"{value} is not visible: an emulated process has one device")
+            count = visible_count()
+            if value.index is not None and value.index >= count:
+                raise RuntimeError(f"{value} is not visible: this process sees {count}")
             self.is_ours = True
             return memory.CPU
         return value

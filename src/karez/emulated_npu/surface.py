@@ -11,7 +11,7 @@ import torch
 from karez.core import environment
 from karez.emulated_npu.collectives import restart_device, stop_device
 from karez.emulated_npu.memory import NAME, Usage
-from karez.emulated_npu.process_environment import read
+from karez.emulated_npu.process_environment import read, visible_count
 from karez.emulated_npu.random import DeviceRandom
 
 _MIB = 1 << 20
@@ -142,17 +142,11 @@ def _device_functions() -> dict[str, Any]:
         is_available=lambda: True,
         is_initialized=lambda: True,
         _is_in_bad_fork=lambda: False,
-        device_count=_device_count,
+        device_count=visible_count,
         current_device=lambda: 0,
         stop_device=stop_device,
         restart_device=restart_device,
     )
-
-
-def _device_count() -> int:
-    """Number of visible devices; each process of a node has one of them as its device 0."""
-    visible = read("ASCEND_RT_VISIBLE_DEVICES")
-    return len(visible.split(",")) if visible else int(read("LOCAL_WORLD_SIZE", "1"))
 
 
 def _random_functions() -> dict[str, Any]:

@@ -45,7 +45,7 @@ def main() -> None:
             "metric_for_best_model": "loss",
             "learning_rate": 3e-2,
         }
-    with training.session(seed=1, hide_world=True) as run:
+    with training.session(seed=1, hide_world=True, snapshot_every=settings.get("every", 0)) as run:
         config = GPT2Config(
             vocab_size=50,
             n_positions=16,

@@ -178,7 +178,9 @@ def _seen(bench: Bench, gang: Gang) -> list[tuple[str, str]]:
     ("script", "more", "at"),
     [
         pytest.param("hf_job.py", {}, 6, id="steps"),
-        pytest.param("hf_job.py", {"epochs": 12}, 5, id="epochs-until-it-gets-no-better"),
+        pytest.param(
+            "hf_job.py", {"epochs": 12, "every": 4}, 7, id="epochs-until-it-gets-no-better"
+        ),
         pytest.param("accelerate_job.py", {}, 6, id="accelerate", marks=pytest.mark.deep),
     ],
 )

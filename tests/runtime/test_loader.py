@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,3 +107,24 @@ class Again:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter(self.rows)
+
+
+@pytest.mark.parametrize("back", [1, 5, 12, 20])
+def test_accelerates_seedable_sampler_is_set_to_the_epoch_it_goes_back_to(back: int) -> None:
+    """Its sampler is inside the batch sampler, and counts its epochs by itself."""
+    from accelerate.data_loader import prepare_data_loader
+
+    def source() -> Replay:
+        torch.manual_seed(42)
+        data: Any = torch.utils.data.TensorDataset(torch.arange(64))
+        loader: Any = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+        made = prepare_data_loader(
+            loader, num_processes=1, process_index=0, use_seedable_sampler=True
+        )
+        return Replay(getattr(made, "base_dataloader", made))
+
+    read, fresh = source(), source()
+    first = [read.at(n, 0, 1)[0].tolist() for n in range(21)]
+    again = [read.at(n, 0, 1)[0].tolist() for n in range(20 - back, 24)]
+    assert again[: back + 1] == first[20 - back :]
+    assert again == [fresh.at(n, 0, 1)[0].tolist() for n in range(20 - back, 24)]

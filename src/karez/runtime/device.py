@@ -34,8 +34,6 @@ class DeviceMemory:
     total: int
     allocated: int
     """What its tensors hold."""
-    peak: int
-    """The most that its tensors have held."""
 
 
 def granted_devices() -> tuple[torch.device, ...]:
@@ -112,14 +110,7 @@ def device_memory(device: torch.device) -> DeviceMemory | None:
         free=free,
         total=total,
         allocated=torch.accelerator.memory_allocated(device),
-        peak=torch.accelerator.max_memory_allocated(device),
     )
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all its work; at once for the CPU."""
-    if device != CPU:
-        torch.accelerator.synchronize(device)
 
 
 def memory_full(error: torch.OutOfMemoryError, device: torch.device) -> DeviceMemoryFull:

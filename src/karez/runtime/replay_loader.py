@@ -84,16 +84,23 @@ class Replay(StepLoader, Stateful):
     @property
     def _may_jump(self) -> bool:
         """Whether its number determines an epoch: a DataLoader without a generator of its own."""
-        source = self._source
-        own = [getattr(part, "generator", None) for part in (source, getattr(source, "sampler", 0))]
-        return isinstance(source, torch.utils.data.DataLoader) and not any(own)
+        own = [getattr(part, "generator", None) for part in (self._source, *self._samplers())]
+        return isinstance(self._source, torch.utils.data.DataLoader) and not any(own)
+
+    def _samplers(self) -> Iterator[Any]:
+        """The samplers of a DataLoader, those inside its batch sampler too, as Accelerate's."""
+        yield getattr(self._source, "sampler", None)
+        part = getattr(self._source, "batch_sampler", None)
+        while part is not None:
+            yield part
+            part = getattr(part, "batch_sampler", None) or getattr(part, "sampler", None)
 
     def _open(self) -> None:
         """Begin an epoch."""
         self._starts = {self._next: self._epoch, **dict(list(self._starts.items())[:1])}
-        sampler: Any = getattr(self._source, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(self._epoch)
+        for sampler in self._samplers():
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(self._epoch)
         with _seeded(self._seed, -1 - self._epoch):
             self._iterator = iter(self._source)
 

@@ -113,7 +113,7 @@ class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is n
             scheduler=parts["lr_scheduler"],
             trainer=_Decisions(self.trainer, state),
         )
-        self._go_to(self.run.step, args, state)
+        self._go_to(self.run.step, state)
         if self.run.step and self._is_evaluated(args, state):
             self.trainer._evaluate(None, None)
             control.should_evaluate = False
@@ -123,7 +123,7 @@ class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is n
         del parts
         reached = int(state.global_step)
         self.run.commit(loss=self.loss)
-        self._go_to(self.run.step, args, state)
+        self._go_to(self.run.step, state)
         if self.run.step != reached:  # what was decided for the step that is lost
             control.should_log = control.should_save = False
         control.should_evaluate = self._is_evaluated(args, state)
@@ -132,8 +132,7 @@ class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is n
             control.should_save |= args.save_strategy == "epoch"
         control.should_training_stop = self.run.step >= self.total
 
-    def _go_to(self, step: int, args: Any, state: Any) -> None:
-        del args
+    def _go_to(self, step: int, state: Any) -> None:
         self.loss, self._micro = 0.0, 0
         state.global_step = step
         if self.per_epoch:

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 
 from karez.core import environment
-from karez.emulated_npu.process_environment import read
+from karez.runtime.process_environment import read
 
 
 def autoload() -> None:

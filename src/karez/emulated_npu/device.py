@@ -14,8 +14,8 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from karez.ascend.operator_support import documented
 from karez.core import environment
 from karez.emulated_npu import autocast, collectives, memory, operators, patches, surface
-from karez.emulated_npu.process_environment import read
 from karez.emulated_npu.random import DeviceRandom
+from karez.runtime.process_environment import read
 
 _KEPT: list[Any] = []
 """Libraries live as long as they are referred to."""

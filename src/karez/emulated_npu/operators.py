@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from karez.ascend.operator_support import documented
 from karez.emulated_npu import memory, random
-from karez.emulated_npu.process_environment import visible_count
+from karez.emulated_npu.visibility import visible_count
 
 _aten: Any = torch.ops.aten
 

@@ -11,8 +11,9 @@ import torch
 from karez.core import environment
 from karez.emulated_npu.collectives import restart_device, stop_device
 from karez.emulated_npu.memory import NAME, Usage
-from karez.emulated_npu.process_environment import read, visible_count
 from karez.emulated_npu.random import DeviceRandom
+from karez.emulated_npu.visibility import visible_count
+from karez.runtime.process_environment import read
 
 _MIB = 1 << 20
 

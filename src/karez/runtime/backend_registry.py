@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from karez.core.errors import BadRequest
 from karez.runtime.collective_backends import CollectiveBackend
-from karez.runtime.device import granted_device
+from karez.runtime.device import granted_device, own_collectives
 from karez.runtime.device_backends import HcclBackend, NcclBackend
 from karez.runtime.gloo_backend import GlooBackend
 
@@ -24,7 +24,7 @@ def collective_backend(name: str) -> CollectiveBackend:
 
 def _nccl() -> CollectiveBackend:
     device = granted_device()
-    if device.type != "cuda" or not dist.is_nccl_available():
+    if own_collectives(device) != "nccl" or not dist.is_nccl_available():
         raise BadRequest(
             problem="nccl needs a GPU and a torch built with NCCL",
             fix='Take a node that has both, or say collectives="gloo".',
@@ -34,7 +34,7 @@ def _nccl() -> CollectiveBackend:
 
 def _hccl() -> CollectiveBackend:
     device = granted_device()
-    if device.type != "npu":
+    if own_collectives(device) != "hccl":
         raise BadRequest(problem="hccl needs an NPU", fix='Ask for one, or say collectives="gloo".')
     return HcclBackend(import_module("torch_npu").npu, device)
 

@@ -5,7 +5,6 @@ such as torch_npu is loaded by its entry point when torch is imported.
 """
 
 import importlib.util
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from karez.core import environment
 from karez.core.errors import DeviceMemoryFull, DeviceUnavailable
 from karez.core.units import MILLI, show_bytes
+from karez.runtime.process_environment import read
 
 CPU = torch.device("cpu")
 TYPES: Mapping[str, str] = {"npu": "npu", "gpu": "cuda"}
@@ -44,7 +44,7 @@ def granted_devices() -> tuple[torch.device, ...]:
     Raises:
         DeviceUnavailable: A granted device cannot be opened.
     """
-    kind = _read(environment.DEVICE)
+    kind = read(environment.DEVICE)
     if kind in TYPES:
         return _open(kind)
     found = None if kind else torch.accelerator.current_accelerator(check_available=True)
@@ -58,7 +58,7 @@ def granted_device() -> torch.device:
 
 def is_emulated(device: torch.device) -> bool:
     """Whether a device is emulated on the CPU."""
-    return device.type == "npu" and _read(environment.EMUNPU) == "1"
+    return device.type == "npu" and read(environment.EMUNPU) == "1"
 
 
 def show_device(device: torch.device) -> str:
@@ -66,10 +66,15 @@ def show_device(device: torch.device) -> str:
     return f"{device}, emulated" if is_emulated(device) else str(device)
 
 
+def own_collectives(device: torch.device) -> str:
+    """Return the backend of collectives between devices of a type; gloo where it has none."""
+    return COLLECTIVES.get(device.type, "gloo")
+
+
 def collectives_for(device: torch.device) -> str:
     """Return the backend of collectives that suits a device: gloo for shares of one device."""
-    is_shared = int(_read(environment.DEVICE_MILLI) or MILLI) < MILLI
-    return "gloo" if is_shared else COLLECTIVES.get(device.type, "gloo")
+    is_shared = int(read(environment.DEVICE_MILLI) or MILLI) < MILLI
+    return "gloo" if is_shared else own_collectives(device)
 
 
 def random_states(devices: Sequence[torch.device]) -> dict[str, list[torch.Tensor]]:
@@ -126,7 +131,7 @@ def memory_full(error: torch.OutOfMemoryError, device: torch.device) -> DeviceMe
 
 
 def _open(kind: str) -> tuple[torch.device, ...]:
-    type_, count = TYPES[kind], len(list(filter(None, _read(_VISIBLE[kind]).split(",")))) or 1
+    type_, count = TYPES[kind], len(list(filter(None, read(_VISIBLE[kind]).split(",")))) or 1
     problem, fix = _obstacle(kind, count)
     if problem:
         raise DeviceUnavailable(device=kind, problem=problem, fix=fix)
@@ -137,7 +142,7 @@ def _open(kind: str) -> tuple[torch.device, ...]:
     except (RuntimeError, OSError) as error:
         first = str(error).partition("\n")[0]
         raise DeviceUnavailable(device=kind, problem=first, fix=_ADVICE[kind]) from error
-    milli = int(_read(environment.DEVICE_MILLI) or MILLI)
+    milli = int(read(environment.DEVICE_MILLI) or MILLI)
     if milli < MILLI:
         for device in devices:
             _module(device).set_per_process_memory_fraction(milli / MILLI, device.index)
@@ -180,7 +185,3 @@ def _open_types() -> set[str]:
 
 def _module(device: torch.device) -> Any:
     return torch.get_device_module(device)
-
-
-def _read(name: str) -> str:
-    return os.environ.get(name, "")  # noqa: TID251 - what the steward has set for this process

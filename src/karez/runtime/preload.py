@@ -5,10 +5,10 @@ It opens no accelerator: what a process holds of one does not survive a fork.
 
 import importlib
 import importlib.util
-import os
 import sys
 
 from karez.core import environment
+from karez.runtime.process_environment import read
 
 WARM = (
     "torch",
@@ -35,14 +35,14 @@ def may_compute() -> bool:
     Torch's first backward counts the devices for good, with accelerators hidden from this process:
     a child could not train on one.
     """
-    return not _read(environment.ACCELERATORS)
+    return not read(environment.ACCELERATORS)
 
 
 def after_fork() -> None:
     """Let this process find the accelerators that it was granted."""
-    if _read(environment.EMUNPU):
+    if read(environment.EMUNPU):
         importlib.import_module("torch")._import_device_backends()
-    if _read(environment.DEVICE) not in ("", "cpu"):
+    if read(environment.DEVICE) not in ("", "cpu"):
         _forget_what_was_available()
 
 
@@ -52,7 +52,3 @@ def _forget_what_was_available() -> None:
         for function in vars(sys.modules[name]).values() if name in sys.modules else ():
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
-
-
-def _read(name: str) -> str:
-    return os.environ.get(name, "")  # noqa: TID251 - what the steward has set for this process

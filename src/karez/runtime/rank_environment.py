@@ -1,11 +1,11 @@
 """The environment variables that the node agent (the steward) sets for a rank."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core import environment
+from karez.runtime.process_environment import read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +39,22 @@ class RankEnvironment:
 
 def rank_environment() -> RankEnvironment:
     """Read the environment; outside a cloud all fields are empty and the world is one rank."""
-    env = os.environ  # noqa: TID251 - the one place where a rank reads it
     return RankEnvironment(
-        key=env.get(environment.KEY_NAME, ""),
-        job=env.get(environment.JOB, ""),
-        rank=int(env.get("RANK", "0")),
-        world=int(env.get("WORLD_SIZE", "1")),
-        steward=env.get(environment.STEWARD, ""),
-        replica_server=env.get(environment.REPLICA_SERVER, ""),
-        replica_token=env.get(environment.REPLICA_TOKEN, ""),
-        replica_servers=tuple(filter(None, env.get(environment.REPLICA_SERVERS, "").split(","))),
-        snapshot_file=env.get(environment.SNAPSHOT_FILE, ""),
-        inputs=env.get(environment.INPUTS, "inputs"),
-        out=env.get(environment.OUT, "out"),
-        restore=env.get(environment.RESTORE, ""),
-        address=env.get(environment.ADDRESS, "127.0.0.1"),
-        epoch=int(env.get(environment.EPOCH, "0")),
+        key=read(environment.KEY_NAME, ""),
+        job=read(environment.JOB, ""),
+        rank=int(read("RANK", "0")),
+        world=int(read("WORLD_SIZE", "1")),
+        steward=read(environment.STEWARD, ""),
+        replica_server=read(environment.REPLICA_SERVER, ""),
+        replica_token=read(environment.REPLICA_TOKEN, ""),
+        replica_servers=tuple(filter(None, read(environment.REPLICA_SERVERS, "").split(","))),
+        snapshot_file=read(environment.SNAPSHOT_FILE, ""),
+        inputs=read(environment.INPUTS, "inputs"),
+        out=read(environment.OUT, "out"),
+        restore=read(environment.RESTORE, ""),
+        address=read(environment.ADDRESS, "127.0.0.1"),
+        epoch=int(read(environment.EPOCH, "0")),
         memory={
-            m["keeper"]: int(m["bytes"])
-            for m in json.loads(env.get(environment.POOLED_MEMORY, "[]"))
+            m["keeper"]: int(m["bytes"]) for m in json.loads(read(environment.POOLED_MEMORY, "[]"))
         },
     )

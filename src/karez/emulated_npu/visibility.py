@@ -1,12 +1,8 @@
-"""How a process is told of its emulated device: by its environment."""
+"""Which emulated devices a process sees."""
 
-import os
 from functools import cache
 
-
-def read(name: str, default: str = "") -> str:
-    """Return a variable of this process's environment."""
-    return os.environ.get(name, default)  # noqa: TID251 - a device has no other settings
+from karez.runtime.process_environment import read
 
 
 @cache

@@ -140,7 +140,9 @@ class RankRuntime:
         if state.world == 1:  # nobody to agree with
             state.cadence.agree([state.cadence.wanted])
         busy_s = round(state.timer.lap_s(), 6)
-        state.cadence.took(state.timer.step_s - snapshot_s, snapshot_s if self._has_kept else 0.0)
+        state.cadence.took(
+            max(0.0, state.timer.step_s - snapshot_s), snapshot_s if self._has_kept else 0.0
+        )
         self.reporter.send(
             "commit", generation=state.generation, step=state.step, loss=loss, busy_s=busy_s
         )
@@ -149,7 +151,7 @@ class RankRuntime:
         """Write a snapshot if one is due, and a checkpoint file if one is wanted."""
         state, agent = self.state, self.reporter.agent
         self._has_kept = state.cadence.is_due(state.step)
-        is_agreed = snapshots.is_store_wanted if state.world == 1 else False
+        is_agreed = state.world == 1 and snapshots.is_store_wanted
         is_stored = (is_agreed or snapshots.store_at == state.step) and agent is not None
         if not self._has_kept and not is_stored:
             return

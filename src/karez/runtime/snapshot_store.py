@@ -79,11 +79,11 @@ class SnapshotStore:
         parts = packed.parts
         size = size_of(parts)
         if size > self.file.capacity:
-            previous = [self.file.read(earlier) for earlier in self.file.steps()]
+            steps = self.file.steps()
+            previous = self.file.read(steps[-1]) if steps else None
             self._file = self._create_file(int(size * 1.5))
-            for snapshot in previous[-1:]:
-                if snapshot is not None:
-                    self.file.write(snapshot.step, snapshot.generation, [snapshot.body])
+            if previous is not None:
+                self.file.write(previous.step, previous.generation, [previous.body])
         self.file.write(step, tag.generation, parts)
         self.replicate(step, packed.per_rank_bytes)
 

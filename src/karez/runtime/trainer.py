@@ -115,7 +115,8 @@ class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is n
         )
         self._go_to(self.run.step, state)
         if self.run.step and self._is_evaluated(args, state):
-            self.trainer._evaluate(None, None)
+            metrics = self.trainer._evaluate(None, None)
+            self.trainer._determine_best_metric(metrics=metrics, trial=None)
             control.should_evaluate = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karez.runtime.snapshot_cadence import ALLOWANCE_S, MOST_S, MOST_STEPS, SHARE, SnapshotCadence
+from karez.runtime.snapshot_cadence import MOST_S, MOST_STEPS, SnapshotCadence, budget_s
 
 seconds = st.floats(1e-4, 60.0)
 
@@ -15,7 +15,7 @@ def measured(step_s: float, snapshot_s: float) -> SnapshotCadence:
 
 
 def test_long_steps_are_all_kept() -> None:
-    assert measured(2.0, 0.015).wanted == 1
+    assert measured(2.0, 0.060).wanted == 1
 
 
 def test_before_anything_is_measured_every_step_is_kept() -> None:
@@ -23,7 +23,7 @@ def test_before_anything_is_measured_every_step_is_kept() -> None:
 
 
 def test_short_steps_are_kept_as_often_as_the_share_allows() -> None:
-    assert measured(0.150, 0.025).wanted == 13
+    assert measured(0.150, 0.025).wanted == 11
 
 
 @given(seconds, seconds)
@@ -33,9 +33,8 @@ def test_the_cost_stays_in_its_share_unless_too_much_could_be_lost(
     every = measured(step_s, snapshot_s).wanted
     assert 1 <= every <= MOST_STEPS
     assert every == 1 or every * step_s <= MOST_S
-    budget_s = SHARE * step_s + ALLOWANCE_S
     is_bounded = every == MOST_STEPS or (every + 1) * step_s > MOST_S
-    assert is_bounded or snapshot_s / every <= budget_s * 1.0001
+    assert is_bounded or snapshot_s / every <= budget_s(step_s) * 1.0001
 
 
 @given(st.lists(st.lists(st.integers(1, 100), min_size=3, max_size=3), min_size=1, max_size=60))

@@ -11,3 +11,8 @@ def monotonic_s() -> float:
 def pause(seconds: float) -> None:
     """Sleep before shared memory, a store or a device is read again: none wakes a thread."""
     time.sleep(seconds)  # noqa: TID251 - the one place where a rank sleeps
+
+
+def thread_s() -> float:
+    """Processor time of this thread."""
+    return time.thread_time()

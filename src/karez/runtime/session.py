@@ -45,8 +45,9 @@ def session(
         spike: Treat a loss so many standard deviations above the mean of the last 64 like one
             that is not finite. 0: never.
         snapshot_every: Steps between two snapshots, which is how many steps a fault can cost.
-            0: each step, unless snapshots of so short steps would cost more than about 1% of them;
-            then as many as keep the cost there. Sharded state is kept at each step.
+            0: each step, unless snapshots would cost more than about 1% of short steps, or 3% of
+            steps of a second and more; then as many as keep the cost there. Sharded state is kept
+            at each step.
         hide_world: Let libraries that would form a group of their own, such as Accelerate and
             the Hugging Face Trainer, see a single process; the session runs the collectives
             between ranks.

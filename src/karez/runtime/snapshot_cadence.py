@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SHARE, ALLOWANCE_S = 0.01, 0.0005
-"""What snapshots may cost per step: this share of it, and so many seconds."""
+SHARE, LONG_SHARE, ALLOWANCE_S = 0.01, 0.03, 0.0005
+"""What snapshots may cost per step: a share of it, and so many seconds. The share is larger for
+steps of a second and more, which are dearer to lose."""
 MOST_S, MOST_STEPS = 10.0, 100
 """At most so many seconds of training, and so many steps, may have to be done again."""
 _WEIGHT = 0.2
@@ -39,7 +40,7 @@ class SnapshotCadence:
         """Steps between two snapshots that suit this rank."""
         if self.fixed or not self._step_s or not self._snapshot_s:
             return self.fixed or 1
-        needed = math.ceil(self._snapshot_s / (SHARE * self._step_s + ALLOWANCE_S))
+        needed = math.ceil(self._snapshot_s / budget_s(self._step_s))
         return max(1, min(needed, MOST_STEPS, int(MOST_S / self._step_s)))
 
     def agree(self, wanted: Iterable[int]) -> None:
@@ -59,9 +60,15 @@ class SnapshotCadence:
         return True
 
     def took(self, step_s: float, snapshot_s: float) -> None:
-        """Note how long a step took, and the snapshot after it; 0: not measured."""
+        """Note how long a step took, and how long its snapshot computed; 0: not measured."""
         self._step_s = _mean(self._step_s, step_s)
         self._snapshot_s = _mean(self._snapshot_s, snapshot_s)
+
+
+def budget_s(step_s: float) -> float:
+    """Return the seconds that snapshots may cost in each step of so many seconds."""
+    share = SHARE + (LONG_SHARE - SHARE) * min(1.0, step_s)
+    return share * step_s + ALLOWANCE_S
 
 
 def _mean(before: float, now: float) -> float:

@@ -19,7 +19,8 @@ from karez.studio.settings import SftLora
 def main() -> None:
     """Train, then save the adapter and the merged model."""
     settings = settings_of(SftLora)
-    with training.session(seed=settings.seed) as run:
+    # an adapter's state is small beside a step of its model: each step is kept
+    with training.session(seed=settings.seed, snapshot_every=1) as run:
         tokenizer, base = load(
             run.input("model"), best_dtype(settings.dtype, run.device), run.device
         )

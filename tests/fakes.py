@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from karez.core.artifacts import FileEntry
+from karez.core.checkpoint_folder import FolderListing
 from karez.core.devices import Device, DeviceKind
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
@@ -45,19 +46,24 @@ class DirectFabric:
         self, folder: Path, nodes: Sequence[str], *, preload: str = "", npus: int = 0
     ) -> None:
         self.stewards: dict[NodeId, Steward] = {}
+        self._folder, self._preload, self._npus = folder, preload, npus
         for name in nodes:
-            home = folder / name
-            home.mkdir(parents=True)
-            config = StewardConfig(
-                node=name,
-                address="127.0.0.1",
-                home=str(home),
-                token="t",
-                blobs=BlobSource(folder=str(folder / "blobs")),
-                preload=preload,
-                npus=npus,
-            )
-            self.stewards[NodeId(name)] = Steward(config)
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """A node joins."""
+        home = self._folder / name
+        home.mkdir(parents=True)
+        config = StewardConfig(
+            node=name,
+            address="127.0.0.1",
+            home=str(home),
+            token="t",
+            blobs=BlobSource(folder=str(self._folder / "blobs")),
+            preload=self._preload,
+            npus=self._npus,
+        )
+        self.stewards[NodeId(name)] = Steward(config)
 
     def lose(self, name: str) -> None:
         """The node's power is cut: its processes and its memory are gone."""
@@ -114,6 +120,11 @@ class DirectFabric:
 
     def save(self, node: NodeId, path: str) -> FileEntry:
         return self._of(node).save(path)
+
+    def store_checkpoints(
+        self, node: NodeId, workload: WorkloadId, epoch: int, quiet_s: float
+    ) -> FolderListing | None:
+        return self._of(node).store_checkpoints(workload, epoch, quiet_s)
 
     def replica_server(self, node: NodeId) -> str:
         return self._of(node).replica_server()

@@ -98,6 +98,8 @@ class Gang:
     extra: Sequence[Grant] = ()
     """What spares and roles hold."""
     script: Path = SCRIPT
+    command: tuple[str, ...] = ()
+    """What runs instead of the script."""
     more: dict[str, float] = field(default_factory=dict)
     """Further settings."""
     ladder: tuple[str, ...] = LADDER
@@ -112,7 +114,7 @@ class Gang:
         spec = JobSpec(
             name="gang",
             kind=WorkloadKind.TRAIN,
-            command=("python", str(self.script)),
+            command=self.command or ("python", str(self.script)),
             settings={"steps": self.steps, "work": self.work, **self.more},
             gang=GangSpec(min=self.low or self.ranks, want=self.ranks, roles=self.roles),
             ladder=self.ladder,

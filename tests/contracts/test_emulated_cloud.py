@@ -18,11 +18,14 @@ from tests.contracts.cloud import Cloud, make_cloud, until
 
 pytestmark = pytest.mark.story
 PLAIN = """
+import os
+from pathlib import Path
 import torch, torch.distributed as dist
 device = torch.accelerator.current_accelerator()
 dist.init_process_group("hccl")
 row = torch.full((3,), dist.get_rank() + 1.0, device=device)
 dist.all_reduce(row)
+Path(os.environ["KAREZ_CHECKPOINT_DIR"], f"rank-{dist.get_rank()}.pt").write_text("kept")
 print("sum", row.tolist(), "on", row.device, "of", torch.npu.device_count())
 """
 
@@ -57,7 +60,9 @@ def test_a_plain_script_finds_its_npu_and_its_collectives(cloud: Cloud, tmp_path
             code=code.id,
             gang=on_npus(2),
         )
-        client.wait(client.submit(spec).id)
+        done = client.wait(client.submit(spec).id)
+        kept = client.artifact(done.status.outputs["checkpoints"]).spec
+    assert [file.path for file in kept.files] == ["rank-0.pt", "rank-1.pt"]
     shown = cloud.karez("logs", "plain", "--grep", "sum").stdout
     assert shown.count("sum [3.0, 3.0, 3.0] on npu:0 of 1") == 2
 

@@ -107,6 +107,10 @@ OUT: Final = "KAREZ_OUT"
 
 Set by: the steward. Read by: the program, `training.session`. Default: `out` in a session outside a
 cloud."""
+CHECKPOINT_DIR: Final = "KAREZ_CHECKPOINT_DIR"
+"""Folder for the program's own checkpoints: a later attempt of the job finds them there.
+
+Set by: the steward. Read by: the program. Default: none."""
 INPUTS: Final = "KAREZ_INPUTS"
 """Folder of the inputs: one folder for each, by the name in the job.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
 from karez.core.artifacts import FileEntry
+from karez.core.checkpoint_folder import FolderListing
 from karez.core.devices import Device
 from karez.core.fault_injection import FaultInjection
 from karez.core.nodes import Node, NodeId
@@ -83,6 +84,17 @@ class Fabric(FaultInjection, Protocol):
 
     def save(self, node: NodeId, path: str) -> FileEntry:
         """Put one file of a node into the blob store."""
+        ...
+
+    def store_checkpoints(
+        self, node: NodeId, workload: WorkloadId, epoch: int, quiet_s: float
+    ) -> FolderListing | None:
+        """Put the files of a workload's KAREZ_CHECKPOINT_DIR into the blob store.
+
+        Returns:
+            None where the node has no such folder of this epoch. A listing that is not settled
+            where a file was written in the last `quiet_s` seconds.
+        """
         ...
 
     def replica_server(self, node: NodeId) -> str:

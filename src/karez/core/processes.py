@@ -36,6 +36,8 @@ class ProcessSpec:
     code: tuple[FileEntry, ...] = ()
     restore: Mapping[str, str] = field(default_factory=dict)
     """File name -> blob digest, put into the folder named by KAREZ_RESTORE."""
+    checkpoints: tuple[FileEntry, ...] = ()
+    """Files of KAREZ_CHECKPOINT_DIR, which all of a workload's processes on a node share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

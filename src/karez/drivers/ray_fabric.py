@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from typing_extensions import override
 
 from karez.core.artifacts import FileEntry
+from karez.core.checkpoint_folder import FolderListing
 from karez.core.errors import StartFailed
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
@@ -113,6 +114,14 @@ class RayFabric(Fabric):
     @override
     def save(self, node: NodeId, path: str) -> FileEntry:
         return self._stewards.call_within(TRANSFER_S, node, Steward.save, path)
+
+    @override
+    def store_checkpoints(
+        self, node: NodeId, workload: WorkloadId, epoch: int, quiet_s: float
+    ) -> FolderListing | None:
+        return self._stewards.call_within(
+            TRANSFER_S, node, Steward.store_checkpoints, workload, epoch, quiet_s
+        )
 
     @override
     def replica_server(self, node: NodeId) -> str:

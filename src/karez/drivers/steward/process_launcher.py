@@ -9,6 +9,7 @@ from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.processes import ProcessSpec
 from karez.drivers.probes import accelerators, emulated_npus
+from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
@@ -27,10 +28,15 @@ class ProcessLauncher:
     """Stages inputs, and sends requests to the warm or the cold fork server."""
 
     def __init__(
-        self, config: StewardConfig, table: ProcessTable, memory: Path, socket_path: str
+        self,
+        config: StewardConfig,
+        table: ProcessTable,
+        checkpoints: CheckpointFolders,
+        memory: Path,
+        socket_path: str,
     ) -> None:
         """Start both fork servers; processes connect to the agent at `socket_path`."""
-        self._config, self._table = config, table
+        self._config, self._table, self._checkpoints = config, table, checkpoints
         self._memory, self._socket_path = memory, socket_path
         self._emulated = emulated_npus(config.npus) if config.npus else ()
         log = Path(config.home) / "fork_server.log"
@@ -86,12 +92,14 @@ class ProcessLauncher:
             lay_out(blobs, staged.files, folder / "inputs" / staged.folder)
         for name, digest in spec.restore.items():
             blobs.fetch(digest, folder / "restore" / name)
+        self._checkpoints.lay_out(spec.workload, spec.epoch, spec.checkpoints)
 
     def _agent_env(self, spec: ProcessSpec, replica_server: str) -> dict[str, str]:
         return {
             **inherited(),
             **self._config.environment(),
             environment.STEWARD: self._socket_path,
+            environment.CHECKPOINT_DIR: str(self._checkpoints.folder(spec.workload)),
             environment.REPLICA_SERVER: replica_server,
             environment.REPLICA_TOKEN: token_of(self._config.token, spec.workload),
             environment.SNAPSHOT_FILE: str(snapshot_path(self._memory, spec.workload, spec.rank)),

@@ -4,10 +4,11 @@ import errno
 import hashlib
 import http.client
 import os
+import secrets
 import shutil
 import urllib.parse
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,16 +26,24 @@ class BlobSource:
     url: str = ""
     key: str = ""
 
-    def fetch(self, digest: str, target: Path) -> None:
-        """Copy a blob to `target`.
+    def fetch(self, digest: str, target: Path, *, is_copy: bool = False) -> None:
+        """Put a blob at `target`, which may be a link to it that must not be written to.
+
+        Args:
+            digest: SHA-256 of the blob in hex.
+            target: Path of the file; its folder is created.
+            is_copy: Make a file of its own, which may be written to.
 
         Raises:
             NotFound, BrokenArtifact, StorageFull, Unreachable.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        shared = Path(self.folder) / digest[:2] / digest
+        shared = self._place(digest)
         if self.folder and shared.exists():
-            _link(shared, target)
+            if is_copy:
+                _copy(shared, target)
+            else:
+                _link(shared, target)
             return
         if not self.url:
             raise NotFound(noun="blob", name=digest)
@@ -54,7 +63,7 @@ class BlobSource:
         digest, size = digest_of(source)
         entry = FileEntry(path=source.name, sha256=digest, size_bytes=size)
         if self.folder:
-            place = Path(self.folder) / digest[:2] / digest
+            place = self._place(digest)
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 partial_file = place.with_name(f"{digest}.{os.getpid()}.part")
@@ -65,6 +74,33 @@ class BlobSource:
         with source.open("rb") as file:
             self._upload(digest, size, file)
         return entry
+
+    def store_changing(self, source: Path, scratch: Path) -> FileEntry:
+        """Put a file into the blob store that may be written meanwhile: a copy of it is stored.
+
+        Args:
+            source: The file.
+            scratch: A folder for the copy where the blob store is not on this host.
+
+        Raises:
+            FileNotFoundError: The file is gone. Else as `fetch`.
+        """
+        copy = Path(self.folder or scratch) / f"{secrets.token_hex(8)}.part"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _copy(source, copy)
+            if not self.folder:
+                return replace(self.store(copy), path=source.name)
+            digest, size = digest_of(copy)
+            place = self._place(digest)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copy.replace(place)
+        finally:
+            copy.unlink(missing_ok=True)
+        return FileEntry(path=source.name, sha256=digest, size_bytes=size)
+
+    def _place(self, digest: str) -> Path:
+        return Path(self.folder) / digest[:2] / digest
 
     def _connect(self) -> tuple[http.client.HTTPConnection, str]:
         parts = urllib.parse.urlsplit(self.url)
@@ -157,5 +193,9 @@ def _link(shared: Path, target: Path) -> None:
     try:
         os.link(shared, target)
     except OSError:
-        with _room(target):
-            shutil.copyfile(shared, target)
+        _copy(shared, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with _room(target):
+        shutil.copyfile(source, target)

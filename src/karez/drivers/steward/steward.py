@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from karez.core.artifacts import FileEntry
+from karez.core.checkpoint_folder import FolderListing
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
 from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
+from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ReplicaServerProcess
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.heartbeat import HeartbeatServer
@@ -45,7 +47,10 @@ class Steward:
         self._prepare_folders()
         self._table = ProcessTable()
         socket_path = str(self.memory / "steward.sock")
-        self._launcher = ProcessLauncher(config, self._table, self.memory, socket_path)
+        self._checkpoints = CheckpointFolders(self.home / "work", config.blobs)
+        self._launcher = ProcessLauncher(
+            config, self._table, self._checkpoints, self.memory, socket_path
+        )
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
         self._heartbeat = HeartbeatServer(config.address, config.token)
         self._listener = RankListener(self._table, socket_path)
@@ -106,6 +111,7 @@ class Steward:
         self._table.remove(workload, keys)
         shutil.rmtree(self.memory / workload, ignore_errors=True)
         shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
+        self._checkpoints.drop(workload)
         self._replicas.drop(workload)
 
     def processes(self) -> Sequence[ProcessInfo]:
@@ -169,6 +175,13 @@ class Steward:
         entry = self.config.blobs.store(file)
         file.unlink()
         return entry
+
+    def store_checkpoints(
+        self, workload: WorkloadId, epoch: int, quiet_s: float
+    ) -> FolderListing | None:
+        """Put the files of a workload's KAREZ_CHECKPOINT_DIR into the blob store; see Fabric."""
+        self._fence.touch()
+        return self._checkpoints.store(workload, epoch, quiet_s)
 
     def replica_server(self) -> str:
         """host:port of this node's replica server."""

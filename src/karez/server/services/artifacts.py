@@ -8,13 +8,10 @@ from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Principal, Role
 from karez.core.ports import Blobs, Clock
+from karez.core.stores.artifact_users import user_of
 from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import ACTIVE, State
 from karez.server.services.permissions import Permissions, visible_projects
-
-MAX_USERS = 10_000
-"""Most jobs that are looked through for users of an artifact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +54,10 @@ class ArtifactService:
         """Delete an artifact. Raises BadRequest while a queued or active workload uses it."""
         artifact = self.get(who, ident)
         self.permissions.require(who, artifact.spec.project, Role.MEMBER)
-        user = self._user_of(artifact)
+        user = user_of(artifact, self.workloads)
         if user is not None:
             raise BadRequest(
                 problem=f"{artifact.spec.name} is in use by {user}",
                 fix=f"Stop {user} first.",
             )
         self.store.remove(artifact.id)
-
-    def _user_of(self, artifact: Artifact) -> str | None:
-        """The name of a queued or active workload that uses an artifact."""
-        live = (*ACTIVE, State.QUEUED)
-        for job in self.workloads.jobs(projects=None, states=live, limit=MAX_USERS):
-            if artifact.id in (*job.spec.inputs.values(), job.spec.code):
-                return job.spec.name
-        for service in self.workloads.services(projects=None, states=live):
-            if service.spec.model == artifact.id:
-                return service.spec.name
-        return None

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from karez.core.grants import Grant
@@ -12,6 +12,7 @@ from karez.core.nodes import NodeId
 from karez.core.ports import Fabric, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec
 from karez.core.workloads import WorkloadId
+from karez.training.controller.checkpoint_artifact import stored_checkpoints
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext, parse_key, rank_key, rank_spec
@@ -59,7 +60,7 @@ class GangExecutor:
         self.on_node(node, lambda node: self.deps.fabric.kill(node, key, grace_s=grace_s))
 
     def spawn(self, gang: Gang, command: StartRank) -> Grant:
-        """Start a rank's process with the newest stored checkpoint; returns the rank's grant."""
+        """Start a rank's process with the newest stored checkpoints; returns the rank's grant."""
         restore: dict[str, str] = {}
         indices = [index for index, _ in gang.active]
         checkpoint = self.deps.store.history.newest_checkpoint(self.job.id, indices)
@@ -68,7 +69,8 @@ class GangExecutor:
             owner = "whole" if is_base else str(part.rank)
             restore[f"step-{part.step}-{owner}.kz"] = part.digest
         grant = self.allocation.workers[command.rank]
-        spec = rank_spec(self.context, command.rank, command.attempt, grant, restore=restore)
+        context = replace(self.context, checkpoints=stored_checkpoints(self.job.id, self.deps))
+        spec = rank_spec(context, command.rank, command.attempt, grant, restore=restore)
         self.start(command.node, spec)
         return grant
 

@@ -16,6 +16,7 @@ from karez.training.controller.gang_placer import GangPlacer
 from karez.training.controller.generation_starter import GenerationStarter
 from karez.training.controller.hang_monitor import HangMonitor
 from karez.training.controller.launch_context import devices_of
+from karez.training.controller.own_checkpoints import OwnCheckpoints
 from karez.training.controller.sidecars import Sidecars
 from karez.training.controller.status_writer import StatusWriter
 from karez.training.recovery.checkpoint_interval import CheckpointCadence
@@ -52,6 +53,7 @@ class GangRun:
     placer: GangPlacer
     starter: GenerationStarter
     saver: CheckpointSaver
+    own_checkpoints: OwnCheckpoints
     sidecars: Sidecars
     hang_monitor: HangMonitor
     cadence: CheckpointCadence

@@ -22,6 +22,7 @@ from karez.training.controller.gang_run import GangRun
 from karez.training.controller.generation_starter import GenerationStarter
 from karez.training.controller.hang_monitor import HangMonitor
 from karez.training.controller.launch_context import StartRefused, devices_of, gather_launch_context
+from karez.training.controller.own_checkpoints import OwnCheckpoints
 from karez.training.controller.process_specs import LaunchContext
 from karez.training.controller.rendezvous import Rendezvous
 from karez.training.controller.sidecars import Sidecars
@@ -96,6 +97,7 @@ def _make_run(
         placer=GangPlacer(executor=executor, starter=starter, events=events, token=lease.token),
         starter=starter,
         saver=CheckpointSaver(job=job.id, deps=deps),
+        own_checkpoints=OwnCheckpoints(executor=executor, stopped=stopped),
         sidecars=Sidecars(context=executor.context, start=executor.start),
         hang_monitor=HangMonitor(job=job, deps=deps, detector=detector),
         cadence=CheckpointCadence(fixed_s=deps.settings.checkpoint_s, began_at=began_at),

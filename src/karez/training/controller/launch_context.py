@@ -10,6 +10,7 @@ from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.processes import Staged
 from karez.core.workloads import EndReason
+from karez.training.controller.checkpoint_artifact import stored_checkpoints
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext
@@ -48,6 +49,7 @@ def gather_launch_context(
         recipe=_recipe(spec.recipe, deps),
         inputs=tuple(staged),
         code=code.spec.files if code else (),
+        checkpoints=stored_checkpoints(job.id, deps),
         secrets=deps.secrets(spec.project, spec.secrets),
         replica_servers=replica_servers_of(allocation.nodes, deps),
         world=len(allocation.workers),

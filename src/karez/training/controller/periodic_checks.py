@@ -52,6 +52,7 @@ class PeriodicChecks:
         self._check_requests(now)
         self._check_duration(now)
         self._check_checkpoint(now)
+        run.own_checkpoints.check(now)
         for node, why in run.deps.nodes_to_avoid().items():
             run.apply(NodeEvicted(node=node, why=why))
         for index, attempt in run.executor.vanished(run.gang, now):

@@ -26,6 +26,8 @@ class LaunchContext:
     code: tuple[FileEntry, ...] = ()
     recipe: str = ""
     """`module:function` of the job's recipe; empty where the job has a command."""
+    checkpoints: tuple[FileEntry, ...] = ()
+    """The files of KAREZ_CHECKPOINT_DIR as an earlier attempt left them."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     replica_servers: Sequence[str] = ()
     world: int = 1
@@ -81,6 +83,7 @@ def rank_spec(
         inputs=context.inputs,
         code=context.code,
         restore=restore,
+        checkpoints=context.checkpoints,
     )
 
 
@@ -107,6 +110,7 @@ def sidecar_spec(
         },
         inputs=context.inputs,
         code=context.code,
+        checkpoints=context.checkpoints,
     )
 
 

@@ -29,10 +29,11 @@ def stop_run(run: GangRun, end: EndGang) -> None:
 def close_run(run: GangRun, end: EndGang) -> None:
     """Register the outputs, and end the job or queue it again."""
     copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
-    outputs: Mapping[str, str] = {}
+    outputs, end = _store_own_checkpoints(run, end)
     if end.reason == EndReason.DONE:
         try:
-            outputs = register_outputs(run.deps, run.job, run.executor.collect(run.gang))
+            collected = run.executor.collect(run.gang)
+            outputs = {**outputs, **register_outputs(run.deps, run.job, collected)}
         except NodeLost as lost:
             detail = f"outputs are out of reach: {lost}"
             end = EndGang(reason=EndReason.OUTPUT_LOST, detail=detail)
@@ -42,3 +43,13 @@ def close_run(run: GangRun, end: EndGang) -> None:
     run.status.close(end, outputs, run.gang)
     if not is_retried:
         run.executor.purge()  # only now: a controller that finds no process of a live job starts it
+
+
+def _store_own_checkpoints(run: GangRun, end: EndGang) -> tuple[Mapping[str, str], EndGang]:
+    """Store KAREZ_CHECKPOINT_DIR. Returns it as an output, and the end with what went wrong."""
+    run.executor.wait_until_gone(set(run.allocation.workers), 2 * STOP_GRACE_S)
+    ident = run.own_checkpoints.store()
+    if run.own_checkpoints.problem:
+        detail = "; ".join(filter(None, (end.detail, run.own_checkpoints.problem)))
+        end = replace(end, detail=detail)
+    return ({"checkpoints": ident} if ident else {}), end

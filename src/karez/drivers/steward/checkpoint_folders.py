@@ -1,0 +1,120 @@
+"""The folders of jobs' own checkpoints on a node: laid out before a job starts, and stored."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from karez.core.artifacts import FileEntry
+from karez.core.checkpoint_folder import FolderListing
+from karez.core.workloads import WorkloadId
+from karez.drivers.steward.staging import BlobSource
+
+_Stat = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
+
+
+class CheckpointFolders:
+    """One folder per job, which all of the job's processes on this node share."""
+
+    def __init__(self, work: Path, blobs: BlobSource) -> None:
+        """Keep the folders below the jobs' own in `work`."""
+        self._work, self._blobs = work, blobs
+        self._lock = threading.Lock()
+        self._known: dict[Path, tuple[_Stat, FileEntry]] = {}
+        """File -> what it was when it was stored."""
+
+    def folder(self, workload: WorkloadId) -> Path:
+        """Path of a job's folder."""
+        return self._work / workload / "checkpoints"
+
+    def lay_out(self, workload: WorkloadId, epoch: int, files: Sequence[FileEntry]) -> None:
+        """Fill a job's folder before its first process of an epoch; later calls change nothing.
+
+        Raises:
+            NotFound, BrokenArtifact, StorageFull, Unreachable.
+        """
+        folder, note = self.folder(workload), self._note(workload)
+        with self._lock:
+            if note.exists() and json.loads(note.read_text())["epoch"] == epoch:
+                return
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700, parents=True)
+            for entry in files:  # copies: the script may write into them
+                self._blobs.fetch(entry.sha256, folder / entry.path, is_copy=True)
+            began = {entry.path: entry.sha256 for entry in files}
+            note.touch(mode=0o600)
+            note.write_text(json.dumps({"epoch": epoch, "files": began}))
+
+    def store(self, workload: WorkloadId, epoch: int, quiet_s: float) -> FolderListing | None:
+        """Put a job's files into the blob store, unless one was written in the last `quiet_s`.
+
+        A file that is written meanwhile, or gone, is left to the next call. Raises as `lay_out`.
+
+        Returns:
+            None where the folder of this epoch was not laid out: nothing is known of its files.
+        """
+        folder, note = self.folder(workload), self._note(workload)
+        noted = json.loads(note.read_text()) if note.exists() else {}
+        if noted.get("epoch") != epoch:
+            return None
+        began: dict[str, str] = noted["files"]
+        stats = _stats(folder)
+        newest_ns = max((changed_ns for _, changed_ns in stats.values()), default=0)
+        if quiet_s and time.time_ns() - newest_ns < quiet_s * 1e9:
+            return FolderListing(is_settled=False)
+        files = list(self._stored(folder, stats))
+        paths = {str(path.relative_to(folder)) for path in stats}
+        return FolderListing(
+            files=tuple(files),
+            changed=frozenset(file.path for file in files if began.get(file.path) != file.sha256),
+            removed=frozenset(began.keys() - paths),
+        )
+
+    def drop(self, workload: WorkloadId) -> None:
+        """Forget a job; the caller removes its folders."""
+        with self._lock:
+            folder = self.folder(workload)
+            self._known = {p: v for p, v in self._known.items() if not p.is_relative_to(folder)}
+
+    def _stored(self, folder: Path, stats: dict[Path, _Stat]) -> Iterable[FileEntry]:
+        for path, stat in stats.items():
+            known = self._known.get(path)
+            if known is not None and known[0] == stat:
+                yield known[1]
+                continue
+            try:
+                stored = self._blobs.store_changing(path, folder.parent)
+                is_same = _stat(path) == stat
+            except FileNotFoundError:
+                continue
+            entry = FileEntry(
+                path=str(path.relative_to(folder)),
+                sha256=stored.sha256,
+                size_bytes=stored.size_bytes,
+            )
+            if is_same:
+                self._known[path] = (stat, entry)
+                yield entry
+            elif known is not None:
+                yield known[1]
+
+    def _note(self, workload: WorkloadId) -> Path:
+        return self._work / workload / "checkpoints.json"
+
+
+def _stats(folder: Path) -> dict[Path, _Stat]:
+    stats: dict[Path, _Stat] = {}
+    for path in sorted(folder.rglob("*")):
+        try:
+            if path.is_file():
+                stats[path] = _stat(path)
+        except FileNotFoundError:
+            continue
+    return stats
+
+
+def _stat(path: Path) -> _Stat:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,137 @@
+"""Scripts for torchrun resume from checkpoints that they wrote, wherever they go on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from karez.core.artifacts import Artifact
+from karez.core.devices import DeviceKind
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.settings import Settings
+from karez.core.workloads import State
+from tests.contracts.gang import HELD, Bench, Gang, until
+
+pytestmark = pytest.mark.story
+SCRIPT = Path(__file__).parent / "plain_job.py"
+TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node=2", str(SCRIPT))
+STEPS = 24
+
+
+def plain(bench: Bench, *, torchrun: bool = False, pause_ms: float = 0.0) -> Gang:
+    bench.store.pool.record_nodes(bench.fabric.nodes(), now=1.0)  # whence MASTER_ADDR comes
+    return Gang(
+        bench,
+        ranks=1 if torchrun else 2,
+        steps=STEPS,
+        script=SCRIPT,
+        command=TORCHRUN if torchrun else (),
+        more={"pause_ms": pause_ms},
+    ).start()
+
+
+def said(gang: Gang) -> str:
+    files = gang.bench.logs.files.items()
+    return b"".join(text for (job, _), text in files if job == gang.id).decode()
+
+
+def until_said(gang: Gang, what: str) -> None:
+    until(lambda: what in said(gang) or gang.ended(), what=what)
+    assert what in said(gang), f"{gang.job().status} {said(gang)[-2000:]}"
+
+
+def checkpoints(gang: Gang) -> Artifact | None:
+    return gang.bench.store.artifacts.find(f"{gang.id}-checkpoints")
+
+
+def start_again(gang: Gang, node: str = "") -> None:
+    """Wait until the job is queued again, and start it as the scheduler would."""
+    until(lambda: gang.job().state == State.QUEUED, what=said(gang)[-2000:])
+    if node:
+        gang.grants = [
+            Grant(node=NodeId(node), kind=grant.kind, devices=grant.devices)
+            for grant in gang.grants
+        ]
+    gang.place()
+    gang.start()
+
+
+def weights_after(
+    bench: Bench,
+    disturb: Callable[[Gang], None] | None,
+    *,
+    torchrun: bool = False,
+    pause_ms: float = 60.0,
+) -> str:
+    gang = plain(bench, torchrun=torchrun, pause_ms=pause_ms if disturb else 0.0)
+    if disturb:
+        until_said(gang, "step 12")
+        disturb(gang)
+    assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
+    return gang.weights()
+
+
+@pytest.mark.parametrize(
+    ("held", "torchrun"),
+    [
+        pytest.param(HELD, False, id="ranks"),
+        pytest.param(HELD, True, id="torchrun", marks=pytest.mark.deep),
+        pytest.param(DeviceKind.NPU, False, id="npus"),
+    ],
+)
+def test_a_killed_script_ends_as_if_nothing_had_happened(
+    tmp_path: Path, held: DeviceKind, *, torchrun: bool
+) -> None:
+    bench = Bench(tmp_path, ["a"], held=held)
+
+    def kill(gang: Gang) -> None:
+        for info in gang.processes().values():
+            rank = psutil.Process(info.pid)
+            for process in (rank, *rank.children(recursive=True)):  # torchrun's too
+                process.kill()
+        start_again(gang)
+        until_said(gang, "resumed from")
+
+    try:
+        calm = weights_after(bench, None, torchrun=torchrun)
+        assert weights_after(bench, kill, torchrun=torchrun) == calm
+        assert ("on npu:0" in bench.logs.text()) == (held == DeviceKind.NPU)
+    finally:
+        bench.close()
+
+
+def test_after_a_node_is_lost_the_script_goes_on_elsewhere_from_what_was_stored(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, ["a"], settings=Settings(checkpoint_s=0.1, tick_s=0.1))
+    bench.fabric.add("b")
+
+    def lose(gang: Gang) -> None:
+        until(lambda: checkpoints(gang) is not None, what="a stored checkpoint")
+        bench.fabric.lose("a")
+        start_again(gang, node="b")
+        until_said(gang, "resumed from")
+
+    try:
+        quiet_ms = 250.0  # the folder stands still between two of its checkpoints
+        calm = weights_after(bench, None)
+        assert weights_after(bench, lose, pause_ms=quiet_ms) == calm
+    finally:
+        bench.close()
+
+
+def test_a_job_that_is_cancelled_leaves_its_checkpoints(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ["a"])
+    gang = plain(bench, pause_ms=30.0)
+    try:
+        until_said(gang, "step 12")
+        bench.store.workloads.request_stop(gang.id, at=1.0)
+        done = gang.finish()
+        kept = checkpoints(gang)
+        assert kept is not None
+        assert (done.state, done.status.outputs) == (State.CANCELLED, {"checkpoints": kept.id})
+        assert [file.path for file in kept.spec.files] == ["newest.pt"]
+    finally:
+        bench.close()

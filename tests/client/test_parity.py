@@ -64,7 +64,7 @@ def test_every_call_of_the_api_is_a_method(clients: tuple[Client, AsyncClient]) 
 def test_what_the_package_exports() -> None:
     words = "ArtifactKind AsyncClient Client JobSpec ServiceSpec State WorkloadKind"
     assert karez.__all__ == [*words.split(), "__version__", "errors", "gang"]
-    assert training.__all__ == ["Run", "session"]
+    assert training.__all__ == ["Run", "micro_batches", "session"]
     for name in karez.__all__:
         assert getattr(karez, name) is not None
         assert name in dir(karez)

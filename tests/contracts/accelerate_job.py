@@ -1,19 +1,27 @@
-"""Accelerate's own loop in a session: prepare, accumulate nothing, backward, step."""
+"""Accelerate's own loop in a session: prepare, accumulate, backward, clip, step."""
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 
 from karez import training
+
+EACH = 3
+"""Micro-batches of a step."""
 
 
 def main() -> None:
     steps = json.loads(os.environ["KAREZ_SETTINGS"])["steps"]
     with training.session(seed=3, hide_world=True) as run:
-        accelerator = Accelerator(cpu=True)
+        accumulation = GradientAccumulationPlugin(num_steps=EACH, sync_with_dataloader=False)
+        accelerator = Accelerator(
+            cpu=run.device.type == "cpu", gradient_accumulation_plugin=accumulation
+        )
         model = torch.nn.Sequential(
             torch.nn.Linear(8, 16), torch.nn.Dropout(), torch.nn.Linear(16, 1)
         )
@@ -25,16 +33,22 @@ def main() -> None:
             model, optimizer, loader, scheduler
         )
         run.track(model=accelerator.unwrap_model(model), optimizer=optimizer, scheduler=scheduler)
-        for (batch,) in run.steps(loader, total=steps):
-            loss = (model(batch) - batch.mean(1, keepdim=True)).pow(2).mean()
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            run.commit(loss=loss)
+        for batches in run.steps(training.micro_batches(loader, EACH), total=steps):
+            losses = []
+            for number, (batch,) in enumerate(batches, 1):
+                with accelerator.accumulate(model):
+                    loss = (model(batch) - batch.mean(1, keepdim=True)).pow(2).mean()
+                    with nullcontext() if number == EACH else run.accumulating():
+                        accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    scheduler.step()
+                    optimizer.zero_grad()
+                losses.append(float(loss.detach()))
+            run.commit(loss=sum(losses) / EACH)
         if run.rank == 0:
-            weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+            weights = torch.cat([p.detach().reshape(-1).cpu() for p in model.parameters()])
             (Path(run.output("final")) / "weights.txt").write_text(
                 " ".join(float(value).hex() for value in weights)
             )

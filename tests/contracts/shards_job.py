@@ -21,12 +21,12 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(17, 23), nn.Tanh(), nn.Linear(23, 1))
 
 
-def split() -> tuple[nn.Module, torch.optim.Optimizer]:
+def split(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    model = network()
-    fully_shard(model, mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
+    model = network().to(device)
+    fully_shard(model, mesh=init_device_mesh(device.type, (torch.distributed.get_world_size(),)))
     return model, torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
 
 
@@ -35,9 +35,9 @@ def main() -> None:
     pause = threading.Event()
     with training.session(seed=1) as run:
         if settings["fsdp"]:
-            run.build(lambda _: split())
+            run.build(lambda run: split(run.device))
         else:
-            model = network()
+            model = network().to(run.device)
             optimizer = ShardedOptimizer(
                 model.parameters(), torch.optim.SGD, lr=LR, momentum=MOMENTUM
             )
@@ -45,6 +45,7 @@ def main() -> None:
         rows = list(torch.randn(96, 17, generator=torch.Generator().manual_seed(2)))
         loader = ShuffledBatches(dataset=rows, global_batch=12, seed=3, collate=torch.stack)
         for batch in run.steps(loader, total=settings["steps"]):
+            batch = batch.to(run.device)
             with run.trying():
                 loss = ((run.model(batch) - batch.sin().sum(1, keepdim=True)) ** 2).mean()
                 loss.backward()

@@ -175,34 +175,6 @@ def _seen(bench: Bench, gang: Gang) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("script", "more", "at"),
-    [
-        pytest.param("hf_job.py", {}, 6, id="steps"),
-        pytest.param(
-            "hf_job.py", {"epochs": 12, "every": 4}, 7, id="epochs-until-it-gets-no-better"
-        ),
-        pytest.param("accelerate_job.py", {}, 6, id="accelerate", marks=pytest.mark.deep),
-    ],
-)
-def test_a_hugging_face_loop_goes_on_as_if_nothing_had_happened(
-    bench: Bench, script: str, more: dict[str, float], at: int
-) -> None:
-    losses, weights = [], []
-    for kill in (False, True):
-        gang = Gang(bench, script=HERE / script, steps=16, more=more).start()
-        if kill:
-            gang.reach(at)
-            gang.kill(1)
-        done = gang.finish(within_s=180)
-        assert done.state == State.SUCCEEDED, f"{done.status} {bench.logs.text()[-1000:]}"
-        losses.append(gang.losses())
-        weights.append(gang.weights())
-        assert len(bench.store.history.receipts(gang.id)) == int(kill)
-    assert losses[0] == losses[1]
-    assert weights[0] == weights[1]
-
-
-@pytest.mark.parametrize(
     "more", [pytest.param({}, id="plain"), pytest.param({"ddp": 1, "every": 3}, id="in-ddp")]
 )
 def test_micro_batches_shared_weights_and_unused_parameters_average_through_a_kill(

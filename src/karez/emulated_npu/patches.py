@@ -49,8 +49,28 @@ def _patch_storages() -> None:
         storage._cpu.resize_(size)
         return storage
 
+    def fill(storage: Any, value: int) -> Any:
+        storage._cpu.fill_(value)
+        return storage
+
+    def read(storage: Any, *rest: Any) -> Any:
+        storage._cpu._set_from_file(*rest)
+        return storage
+
+    plain_copy = storages.copy_
+
+    def copy(target: Any, source: Any, *rest: Any) -> Any:
+        near, far = (s._cpu if s.device.type == NAME else s for s in (target, source))
+        plain_copy(near, far, *rest)
+        return target
+
     for owner, name, ours in (
         (storages, "cpu", lambda s: s._cpu.clone()),
+        (storages, "clone", lambda s: storage_of(s._cpu.clone())),  # deepcopy of a tensor
+        (storages, "fill_", fill),
+        (storages, "_set_from_file", read),
+        (storages, "tolist", lambda s: s._cpu.tolist()),
+        (storages, "__getitem__", lambda s, at: s._cpu[at]),
         (storages, "data_ptr", lambda s: s._cpu.data_ptr()),
         (storages, "nbytes", lambda s: bytes_of(s._cpu)),
         (storages, "size", lambda s: bytes_of(s._cpu)),
@@ -60,6 +80,7 @@ def _patch_storages() -> None:
         (tensors, "record_stream", lambda _t, _s: None),
     ):
         _for_npu(owner, name, ours)
+    storages.copy_ = copy
 
 
 def _for_npu(owner: Any, name: str, ours: Any) -> None:

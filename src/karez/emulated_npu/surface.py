@@ -118,11 +118,19 @@ def make_module() -> Any:
     """Make the module torch.npu."""
     made: Any = types.ModuleType("torch.npu")
     made.__dict__.update(dict.fromkeys(_NO_OPS, _nothing))
-    made.__dict__.update(
-        {**_device_functions(), **_random_functions(), **_properties(), **_memory_functions()}
-    )
-    made.amp = sys.modules["torch.npu.amp"] = types.ModuleType("torch.npu.amp")
-    made.amp.autocast, made.amp.GradScaler = _Autocast, _GradScaler
+    devices, random, memory = _device_functions(), _random_functions(), _memory_functions()
+    made.__dict__.update({**devices, **random, **_properties(), **memory})
+    parts = {
+        "amp": {"autocast": _Autocast, "GradScaler": _GradScaler},
+        "random": random,
+        "memory": memory,
+        "streams": {"Stream": Stream, "Event": Event},
+    }
+    for name, functions in parts.items():
+        part = types.ModuleType(f"torch.npu.{name}")
+        part.__dict__.update(functions)
+        sys.modules[part.__name__] = part
+        setattr(made, name, part)
     return made
 
 

@@ -20,9 +20,8 @@ from transformers import TrainerCallback
 from typing_extensions import override
 
 from karez.core.errors import BadRequest
-from karez.runtime.loader import StepLoader
+from karez.runtime.micro_batches import micro_batches
 from karez.runtime.random_state import generator_states, restore_generators
-from karez.runtime.replay_loader import Replay
 from karez.runtime.run import Run
 from karez.runtime.tracked import Stateful
 
@@ -78,7 +77,7 @@ def _steps_per_epoch(loader: Any, arguments: Any) -> int:
         return 0
 
 
-class KarezCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
+class KarezCallback(TrainerCallback):
     """Commits each step of a Trainer to the session."""
 
     def __init__(self, trainer: Any, run: Run, per_epoch: int) -> None:
@@ -200,24 +199,6 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Any]:
         callback = self._callback
-        batches = _Split(self._source, callback.micro_batches)
+        batches = micro_batches(self._source, callback.micro_batches)
         for step in callback.run.steps(batches, total=callback.total):
             yield from step
-
-
-class _Split(StepLoader):
-    """Reads all batches on every rank and keeps its rows: the same for any number of ranks."""
-
-    def __init__(self, source: Any, micro_batches: int) -> None:
-        self._all = Replay(source)
-        self._each = micro_batches
-        self._all.at_hand = 2 * micro_batches
-        self._all.window = 200 * micro_batches  # as far back as the rarest snapshots
-
-    @override
-    def at(self, step: int, rank: int, world: int) -> Any:
-        """Return this rank's rows of each batch of a step."""
-        batches = [
-            self._all.at(step * self._each + number, rank, world) for number in range(self._each)
-        ]
-        return [{name: rows[rank::world] for name, rows in b.items()} for b in batches]

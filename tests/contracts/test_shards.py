@@ -19,6 +19,7 @@ pytestmark = pytest.mark.alone
 SCRIPT = Path(__file__).parent / "shards_job.py"
 STEPS = 90
 _KNOWN: dict[str, np.ndarray[Any, Any]] = {}
+NPU = DeviceKind.NPU
 ZERO, FSDP2 = {"fsdp": 0.0}, {"fsdp": 1.0}
 
 
@@ -120,17 +121,24 @@ def test_it_starts_over_with_fewer_ranks_from_what_was_stored(
 
 
 @pytest.mark.parametrize(
-    "held", [HELD, pytest.param(DeviceKind.NPU, marks=pytest.mark.deep)], ids=["cpu", "npu"]
+    ("script", "ranks", "held"),
+    [
+        pytest.param("parallel_gpt.py", 4, HELD, id="tensor"),
+        pytest.param("parallel_gpt.py", 4, NPU, id="tensor-npu", marks=pytest.mark.deep),
+        pytest.param("pipeline_gpt.py", 2, HELD, id="pipeline"),
+        pytest.param("pipeline_gpt.py", 4, HELD, id="data-pipeline", marks=pytest.mark.deep),
+        pytest.param("pipeline_gpt.py", 4, NPU, id="data-pipeline-npu", marks=pytest.mark.deep),
+    ],
 )
-def test_a_gpt_that_is_data_and_tensor_parallel_is_restored_in_place(
-    tmp_path: Path, held: DeviceKind
+def test_a_gpt_that_is_split_over_a_mesh_is_restored_in_place(
+    tmp_path: Path, script: str, ranks: int, held: DeviceKind
 ) -> None:
     bench = Bench(tmp_path, ["a", "b"], held=held)
-    script = Path(__file__).parent.parent.parent / "examples" / "parallel_gpt.py"
+    path = Path(__file__).parent.parent.parent / "examples" / script
     losses, weights = [], []
     try:
-        for kills in ((), (3, 0)):
-            gang = Gang(bench, ranks=4, steps=16, script=script).start()
+        for kills in ((), (ranks - 1, 0)):
+            gang = Gang(bench, ranks=ranks, steps=16, script=path).start()
             for number, rank in enumerate(kills):
                 gang.reach(4 + 6 * number)
                 gang.kill(rank)

@@ -1,5 +1,7 @@
 """Aborted collectives: gloo for real, devices as their documentation describes them."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -103,3 +105,46 @@ def test_unknown_and_unavailable_backends_are_refused() -> None:
     for name in ("hccl", "nccl", "mpi"):
         with pytest.raises(BadRequest):
             collective_backend(name)
+
+
+RANK = """
+import sys, threading
+import torch, torch.distributed as dist
+from karez.runtime.membership import Membership
+from karez.runtime.process_group import ProcessGroup
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+group = ProcessGroup()
+group.arm()
+group.rebuild(Membership(generation=1, rank=rank, world=2, store=store))
+with group.extended():
+    part = dist.new_group([0, 1])
+print("formed", flush=True)
+if rank:
+    sys.stdin.read()  # it never comes to the collective
+threading.Timer(0.1, group.abort).start()
+try:
+    dist.all_reduce(torch.ones(4), group=part)
+except RuntimeError as error:
+    print("ended")
+"""
+
+
+@pytest.mark.story
+def test_an_abort_reaches_a_group_that_code_formed_of_some_of_the_ranks(store: str) -> None:
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), store],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said, _ = ranks[0].communicate(timeout=60)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    assert said == "formed\nended\n"

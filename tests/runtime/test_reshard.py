@@ -146,7 +146,7 @@ def test_fsdp2_tensors_are_resharded_for_another_number_of_ranks(before: int, wo
             fresh = _split(rank, world)
             tree = reshard(fresh, pieces.__getitem__, before=before, rank=rank, world=world)
             put_back(tree, fresh)
-            assert not is_fixed_size(fresh.model, world)
+            assert not is_fixed_size(fresh, world)
             _same(_packed(fresh), want)
 
 
@@ -164,6 +164,6 @@ def _same(one: Any, other: Any) -> None:
 def test_a_mesh_of_two_dimensions_is_not_resharded() -> None:
     with _one_of(0, 4):
         tracked = _split(0, 4, dims=(2, 2))
-        assert is_fixed_size(tracked.model, 4)
+        assert is_fixed_size(tracked, 4)
         with pytest.raises(BadRequest, match="cannot be resharded"):
             reshard(tracked, lambda _: {}, before=4, rank=0, world=3)

@@ -29,6 +29,10 @@ class CollectiveBackend(Protocol):
         """Note that the group has been formed."""
         ...
 
+    def extend(self) -> None:
+        """Note that groups of some of its ranks are being formed, until `mark_formed`."""
+        ...
+
     def end_forming(self) -> None:
         """Note that forming has ended, with or without a group."""
         ...

@@ -44,6 +44,10 @@ class NcclBackend(CollectiveBackend):
         self._is_formed = True
 
     @override
+    def extend(self) -> None:
+        """Nothing is to be noted: torch aborts the communicators of all groups."""
+
+    @override
     def end_forming(self) -> None:
         pass
 
@@ -89,6 +93,10 @@ class HcclBackend(CollectiveBackend):
     @override
     def mark_formed(self) -> None:
         self._is_formed = True
+
+    @override
+    def extend(self) -> None:
+        """Nothing is to be noted: a stopped device fails the collectives of all groups."""
 
     @override
     def end_forming(self) -> None:

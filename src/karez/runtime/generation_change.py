@@ -64,7 +64,11 @@ class GenerationChange:
         assert self.make is not None
         model, optimizer = self.make()
         self.state.tracked = Tracked(
-            model=model, optimizer=optimizer, others=self.others, devices=self.devices
+            model=model,
+            optimizer=optimizer,
+            others=self.others,
+            devices=self.devices,
+            is_built=True,
         )
         if self.state.snapshots is not None:
             self.state.snapshots.tracked = self.state.tracked
@@ -80,7 +84,7 @@ class GenerationChange:
         self.reporter.send(
             "stood",
             generation=generation,
-            sharded=is_sharded or self.make is not None,
+            sharded=is_sharded or self.make is not None,  # before the first build
             steps={str(step): source for step, (source, _) in sources.items()},
             born={str(step): born for step, (_, born) in sources.items() if born},
             found=found,
@@ -126,7 +130,8 @@ class GenerationChange:
     def _restore(self, message: Mapping[str, Any], target: RestorePoint) -> None:
         state = self.state
         if self.make is not None:
-            self.build()
+            with self.group.extended():
+                self.build()
         tracked = state.need_tracked()
         if state.snapshots is not None:
             peers = tuple(str(peer) for peer in message["peers"])
@@ -160,5 +165,5 @@ class GenerationChange:
             generation=state.generation,
             step=state.step,
             losses=list(self.history.losses),
-            rigid=is_fixed_size(state.need_tracked().model, state.world),
+            rigid=is_fixed_size(state.need_tracked(), state.world),
         )

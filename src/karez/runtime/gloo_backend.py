@@ -38,6 +38,10 @@ class GlooBackend(CollectiveBackend):
         self._sockets = opened_since(self._before_group)
 
     @override
+    def extend(self) -> None:
+        self._before_forming = self._before_group
+
+    @override
     def end_forming(self) -> None:
         self._before_forming = None
 

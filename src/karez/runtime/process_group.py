@@ -2,7 +2,8 @@
 
 import datetime
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
@@ -77,6 +78,20 @@ class ProcessGroup:
             world_size=member.world,
             timeout=member.forming_limit,
         )
+
+    @contextmanager
+    def extended(self) -> Iterator[None]:
+        """Have aborts reach the groups too that are formed meanwhile, such as those of a mesh."""
+        with self._lock:
+            self._raise_if_aborted()
+            self._backend.extend()
+        try:
+            yield
+            with self._lock:
+                self._backend.mark_formed()
+        finally:
+            with self._lock:
+                self._backend.end_forming()
 
     def abort(self) -> None:
         """Make every collective under way fail within milliseconds."""

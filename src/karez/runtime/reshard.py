@@ -33,12 +33,15 @@ def row_spans(length: int, *, before: int, rank: int, world: int) -> list[Span]:
     return spans or [(0, 0, 0)]
 
 
-def is_fixed_size(model: torch.nn.Module, world: int) -> bool:
+def is_fixed_size(tracked: Tracked, world: int) -> bool:
     """Whether a model cannot be resharded.
 
-    So it is if tensors are split over a mesh of several dimensions, or of fewer ranks.
+    So it is if tensors are split over a mesh of several dimensions, or of fewer ranks, and if
+    ranks have tensors of their own, as the stages of a pipeline do.
     """
-    split = [p for p in model.parameters() if is_sharded_tensor(p)]
+    split = [p for p in tracked.model.parameters() if is_sharded_tensor(p)]
+    if tracked.is_built and not split:
+        return True
     return any(
         p.device_mesh.ndim != 1 or p.device_mesh.size() != world or p.placements[0].is_partial()
         for p in split
@@ -57,7 +60,7 @@ def reshard(
     """
     if isinstance(tracked.optimizer, ShardedOptimizer):
         return _reshard_flat(tracked.optimizer, piece, before=before, rank=rank, world=world)
-    if is_fixed_size(tracked.model, world):
+    if is_fixed_size(tracked, world):
         raise BadRequest(
             problem="this model is split over a mesh that cannot be resharded for another size",
             fix="Give the gang one size (--workers N), or split the model over all ranks alike.",

@@ -33,6 +33,9 @@ class Tracked:
     others: dict[str, Stateful]
     devices: tuple[torch.device, ...] = ()
     """The accelerators whose random generators the training draws from."""
+    is_built: bool = False
+    """Whether they were built within the group: then each rank may have parameters of its own, as
+    the stages of a pipeline have."""
 
     @property
     def is_sharded(self) -> bool:
@@ -42,7 +45,7 @@ class Tracked:
     @property
     def is_alike(self) -> bool:
         """Whether all ranks have the same parameters after a step."""
-        return not any(is_sharded_tensor(parameter) for parameter in self.model.parameters())
+        return not self.is_built and not any(map(is_sharded_tensor, self.model.parameters()))
 
 
 class History(Stateful):

@@ -43,6 +43,9 @@ class Device:
     milli: int = MILLI
     memory_bytes: int = 0
     health: Health = Health.HEALTHY
+    visible_as: str = ""
+    """Name of the device for its vendor's runtime, such as a MIG instance's UUID; empty: its
+    index."""
 
     @property
     def is_emulated(self) -> bool:

@@ -1,10 +1,10 @@
-"""Probes this host: CPUs, memory, NVIDIA and Ascend devices, network cards, the disk."""
+"""Probes this host: CPUs, memory, Ascend devices, network cards, the disk; `nvidia` has GPUs."""
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import psutil
 from karez.core.devices import EMULATED, Device, DeviceKind, Health
 from karez.core.nodes import Node, NodeId
 from karez.drivers.cgroups import cpu_limit, memory_limit
+from karez.drivers.links import parse_npu_topology
+from karez.drivers.nvidia import nvidia_devices, nvlink_groups
 
 LIMITS = {
     "npu": "only the granted devices are visible",
@@ -40,8 +42,7 @@ def probe_node(
     disks = disk_devices(folder) if folder else ()
     devices = [
         *cpu_devices(limit=cpus),
-        *nvidia_devices(),
-        *(emulated_npus(npus) if npus else ascend_devices()),
+        *accelerators(npus),
         *network_devices(),
         *disks,
     ]
@@ -52,7 +53,18 @@ def probe_node(
         devices=tuple(devices),
         memory_bytes=memory_bytes(),
         limits=LIMITS,
+        labels={} if npus else link_labels(),
     )
+
+
+@cache
+def link_labels() -> Mapping[str, str]:
+    """Labels that say which accelerators fast links connect, as far as the vendors' tools tell.
+
+    Such as `nvlink` or `hccs` with `0-3,4-7`. Cached: links do not change while a host is up.
+    """
+    found = {"nvlink": nvlink_groups(), "hccs": hccs_groups()}
+    return {name: groups for name, groups in found.items() if groups}
 
 
 def memory_bytes() -> int:
@@ -84,44 +96,32 @@ def _cpu_model() -> str:
     return match[1].strip() if match else ""
 
 
-def nvidia_devices() -> Sequence[Device]:
-    """NVIDIA GPUs through NVML; empty where there is no driver."""
-    try:
-        import pynvml  # noqa: PLC0415 - absent on hosts without it
-    except ModuleNotFoundError:
-        return []
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        return [_nvidia_device(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _nvidia_device(nvml: object, index: int) -> Device:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]  # pynvml
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]  # pynvml
-    name = nvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]  # pynvml
-    return Device(kind=DeviceKind.GPU, index=index, model=str(name), memory_bytes=int(memory.total))
-
-
 def ascend_devices() -> Sequence[Device]:
     """Ascend NPUs through `npu-smi info`, else by their device files."""
+    if os.environ.get("ASCEND_VISIBLE_DEVICES") == "void":  # noqa: TID251 - set by Ascend's device plug-in
+        return []
+    return parse_npu_smi(_npu_smi("info")) if shutil.which("npu-smi") else davinci_devices()
+
+
+def hccs_groups() -> str:
+    """Indices of the NPUs that HCCS connects with one another, such as `0-3,4-7`; else empty."""
+    return parse_npu_topology(_npu_smi("info", "-t", "topo"))
+
+
+def _npu_smi(*arguments: str) -> str:
+    """What `npu-smi` prints; empty where it is not installed."""
     program = shutil.which("npu-smi")
     if program is None:
-        return davinci_devices()
+        return ""
     done = subprocess.run(  # noqa: S603 - a fixed command
-        [program, "info"], capture_output=True, text=True, timeout=20, check=False
+        [program, *arguments], capture_output=True, text=True, timeout=20, check=False
     )
-    return parse_npu_smi(done.stdout)
+    return done.stdout
 
 
-def accelerators(npus: int) -> Sequence[str]:
-    """Kinds of accelerators that this host offers; `npus` is how many it emulates."""
-    found = [*nvidia_devices(), *(emulated_npus(npus) if npus else ascend_devices())]
-    return sorted({device.kind.value for device in found})
+def accelerators(npus: int) -> Sequence[Device]:
+    """The GPUs and NPUs that this host offers; `npus` is how many it emulates."""
+    return [*nvidia_devices(), *(emulated_npus(npus) if npus else ascend_devices())]
 
 
 def emulated_npus(count: int) -> Sequence[Device]:

@@ -10,10 +10,10 @@ from karez.core.processes import ProcessSpec
 from karez.core.units import MILLI
 
 
-def process_env(spec: ProcessSpec, folder: Path, emulated: Sequence[Device] = ()) -> dict[str, str]:
+def process_env(spec: ProcessSpec, folder: Path, devices: Sequence[Device] = ()) -> dict[str, str]:
     """Variables that follow from a process's spec; the spec's own variables override them.
 
-    `emulated` are the devices that this node emulates.
+    `devices` are the GPUs and NPUs of this node.
     """
     return {
         environment.KEY_NAME: spec.key,
@@ -24,8 +24,8 @@ def process_env(spec: ProcessSpec, folder: Path, emulated: Sequence[Device] = ()
         environment.RESTORE: str(folder / "restore"),
         environment.CODE: str(folder / "code"),
         "PYTHONUNBUFFERED": "1",
-        **_visible(spec.grant),
-        **_emulation(spec.grant, emulated),
+        **_visible(spec.grant, devices),
+        **_emulation(spec.grant, devices),
         **spec.env,
     }
 
@@ -38,11 +38,14 @@ def cores_of(grant: Grant | None) -> list[int]:
     return [index for index, _ in held]
 
 
-def _visible(grant: Grant | None) -> dict[str, str]:
+def _visible(grant: Grant | None, devices: Sequence[Device]) -> dict[str, str]:
     """Variables that limit a process to its accelerators. Empty, not absent, hides them all."""
-    indices = "" if grant is None else ",".join(str(i) for i in grant.indices)
     kind = "" if grant is None else grant.kind.value
+    names = {d.index: d.visible_as for d in devices if d.kind == kind and d.visible_as}
+    granted = () if grant is None else grant.indices
+    indices = ",".join(names.get(index, str(index)) for index in granted)
     return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # else CUDA counts the fastest first, and NVML does not
         "CUDA_VISIBLE_DEVICES": indices if kind == "gpu" else "",
         "ASCEND_RT_VISIBLE_DEVICES": indices if kind == "npu" else "",
         "OMP_NUM_THREADS": str(max(1, len(cores_of(grant)))),
@@ -56,8 +59,9 @@ def _share_of(grant: Grant | None) -> int:
     return min((milli for _, milli in grant.devices), default=MILLI) if grant else MILLI
 
 
-def _emulation(grant: Grant | None, emulated: Sequence[Device]) -> dict[str, str]:
+def _emulation(grant: Grant | None, devices: Sequence[Device]) -> dict[str, str]:
     """Variables that give a process the emulated devices that it was granted."""
+    emulated = [device for device in devices if device.is_emulated]
     if grant is None or grant.kind != DeviceKind.NPU or not emulated:
         return {}
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.processes import ProcessSpec
-from karez.drivers.probes import accelerators, emulated_npus
+from karez.drivers.probes import accelerators
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
@@ -38,11 +38,14 @@ class ProcessLauncher:
         """Start both fork servers; processes connect to the agent at `socket_path`."""
         self._config, self._table, self._checkpoints = config, table, checkpoints
         self._memory, self._socket_path = memory, socket_path
-        self._emulated = emulated_npus(config.npus) if config.npus else ()
+        self._devices = accelerators(config.npus)
         log = Path(config.home) / "fork_server.log"
         self._cold = ForkServerClient(log, "", self._on_report)
         self._warm = ForkServerClient(
-            log, config.preload, self._on_report, accelerators=accelerators(config.npus)
+            log,
+            config.preload,
+            self._on_report,
+            accelerators=sorted({device.kind.value for device in self._devices}),
         )
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
@@ -59,7 +62,7 @@ class ProcessLauncher:
             "warm": spec.warm,
             "env": {
                 **self._agent_env(spec, replica_server),
-                **process_env(spec, folder, self._emulated),
+                **process_env(spec, folder, self._devices),
             },
             "cwd": str(folder / "code"),
             "log": str(folder / "log"),

@@ -68,7 +68,7 @@ class Steward:
             npus=config.npus,
             folder=config.home,
         )
-        return replace(node, labels=config.labels)
+        return replace(node, labels={**node.labels, **config.labels})
 
     def start(self, spec: ProcessSpec) -> None:
         """Start a process; processes of an older epoch of its workload are purged first."""

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from karez.ascend.operator_support import documented
 from karez.emulated_npu import memory, random
+from karez.emulated_npu.streams import keep_order, put_late
 from karez.emulated_npu.visibility import visible_count
 
 _aten: Any = torch.ops.aten
@@ -36,6 +37,7 @@ CALLED: Counter[str] = Counter()
 
 def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Run an operator on the CPU tensors behind its arguments."""
+    keep_order()
     call = _Call(op._schema.name)
     CALLED[call.name] += 1
     is_limited = LIMITS.operators is not None and call.name.startswith("aten::")
@@ -151,9 +153,12 @@ class _Call:
         return memory.wrap(value) if storage is None else memory.view(storage, value)
 
 
-def copy_from(source: torch.Tensor, target: torch.Tensor, _non_blocking: bool = False) -> Any:
+def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> Any:
     """Copy between the device and the CPU, or within the device."""
     near = memory.unwrap(source) if memory.is_npu(source) else source
+    if non_blocking and not memory.is_npu(target) and put_late(lambda: target.copy_(near)):
+        return target
+    keep_order()
     (memory.unwrap(target) if memory.is_npu(target) else target).copy_(near)
     return target
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 import types
 from typing import Any
 
@@ -12,70 +11,18 @@ from karez.core import environment
 from karez.emulated_npu.collectives import restart_device, stop_device
 from karez.emulated_npu.memory import NAME, Usage
 from karez.emulated_npu.random import DeviceRandom
+from karez.emulated_npu.streams import (
+    FIRST,
+    Event,
+    Stream,
+    current_stream,
+    stream_context,
+    synchronize,
+)
 from karez.emulated_npu.visibility import visible_count
 from karez.runtime.process_environment import read
 
 _MIB = 1 << 20
-
-
-class Stream:
-    """A stream of the emulated device. Work is done at the call, so no stream has to wait."""
-
-    device_type, stream_id, priority = NAME, 0, 0
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        """Accept any device and any priority."""
-
-    @property
-    def device(self) -> torch.device:
-        """The only device."""
-        return torch.device(NAME, 0)
-
-    def synchronize(self, *_: Any) -> None:
-        """Return at once: no work is outstanding."""
-
-    wait_stream = wait_event = synchronize
-
-    def query(self) -> bool:
-        """Whether all work is done: always."""
-        return True
-
-    def record_event(self, event: Any = None) -> Any:
-        """Record an event, a new one by default."""
-        recorded = event or Event()
-        recorded.record()
-        return recorded
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-class Event:
-    """An event of the emulated device: an instant of the host's clock."""
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        """Accept any flags; the event is not recorded yet."""
-        self._at = 0.0
-
-    def record(self, _stream: Any = None) -> None:
-        """Record the present instant."""
-        self._at = time.perf_counter()
-
-    def wait(self, *_: Any) -> None:
-        """Return at once: no work is outstanding."""
-
-    synchronize = wait
-
-    def query(self) -> bool:
-        """Whether the event has passed: always."""
-        return True
-
-    def elapsed_time(self, other: "Event") -> float:
-        """Milliseconds to another event."""
-        return (other._at - self._at) * 1e3
 
 
 class _Device(contextlib.ContextDecorator):
@@ -103,7 +50,6 @@ class _GradScaler(torch.amp.GradScaler):
 
 _NO_OPS = (
     "set_stream",
-    "synchronize",
     "init",
     "_lazy_init",
     "set_device",
@@ -139,15 +85,15 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
 
 
 def _device_functions() -> dict[str, Any]:
-    current = Stream()
     return dict(
         Stream=Stream,
         Event=Event,
         device=_Device,
-        stream=contextlib.nullcontext,
-        StreamContext=contextlib.nullcontext,
-        current_stream=lambda _=None: current,
-        default_stream=lambda _=None: current,
+        stream=stream_context,
+        StreamContext=stream_context,
+        current_stream=current_stream,
+        synchronize=synchronize,
+        default_stream=lambda _=None: FIRST,
         is_available=lambda: True,
         is_initialized=lambda: True,
         _is_in_bad_fork=lambda: False,

@@ -12,6 +12,8 @@ class CollectiveBackend(Protocol):
     """Name in torch.distributed."""
     is_queued: bool
     """Whether a collective's future is done before the collective is."""
+    stops_device: bool
+    """Whether an abort ends all work of the device."""
 
     @property
     def device(self) -> torch.device:

@@ -82,7 +82,9 @@ def random_states(devices: Sequence[torch.device]) -> dict[str, list[torch.Tenso
     states: dict[str, list[torch.Tensor]] = {}
     for device in devices:
         if device != CPU:
-            states.setdefault(device.type, []).append(_module(device).get_rng_state(device.index))
+            states.setdefault(device.type, []).append(
+                device_module(device).get_rng_state(device.index)
+            )
     return states
 
 
@@ -100,7 +102,7 @@ def computing_dtype(device: torch.device) -> torch.dtype:
     A CPU counts as computing in bfloat16 only if it has instructions for it.
     """
     if device != CPU:
-        return torch.bfloat16 if _module(device).is_bf16_supported() else torch.float16
+        return torch.bfloat16 if device_module(device).is_bf16_supported() else torch.float16
     capabilities = torch.cpu.get_capabilities()
     has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if has_bf16 else torch.float32
@@ -145,7 +147,7 @@ def _open(kind: str) -> tuple[torch.device, ...]:
     milli = int(read(environment.DEVICE_MILLI) or MILLI)
     if milli < MILLI:
         for device in devices:
-            _module(device).set_per_process_memory_fraction(milli / MILLI, device.index)
+            device_module(device).set_per_process_memory_fraction(milli / MILLI, device.index)
     torch.accelerator.set_device_index(0)
     return devices
 
@@ -183,5 +185,6 @@ def _open_types() -> set[str]:
     return {found.type} if found is not None else set()
 
 
-def _module(device: torch.device) -> Any:
+def device_module(device: torch.device) -> Any:
+    """Return the module of a device's type, such as `torch.npu`, for its streams and events."""
     return torch.get_device_module(device)

@@ -22,7 +22,7 @@ class NcclBackend(CollectiveBackend):
     """
 
     backend = "nccl"
-    is_queued = True
+    is_queued, stops_device = True, False
 
     def __init__(self, device: torch.device) -> None:
         """Use this device."""
@@ -72,7 +72,7 @@ class HcclBackend(CollectiveBackend):
     """
 
     backend = "hccl"
-    is_queued = True
+    is_queued = stops_device = True
 
     def __init__(self, npu: Any, device: torch.device) -> None:
         """Use this device; `npu` is `torch_npu.npu`."""

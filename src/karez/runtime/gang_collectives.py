@@ -50,13 +50,19 @@ class GangCollectives:
         Raises:
             RuntimeError: The generation has ended.
         """
-        state = self.state
-        while state.snapshots is not None and not state.snapshots.is_replicated():
-            if state.is_generation_over:
-                break
-            pause(0.0005)
+        state, snapshots = self.state, self.state.snapshots
+        if snapshots is not None:
+            began_s = monotonic_s()
+            self._wait_until(snapshots.writer.is_idle)
+            state.timer.copied_s += monotonic_s() - began_s
+            self._wait_until(snapshots.is_replicated)
         if state.is_generation_over:
             raise RuntimeError("the generation is over")
+
+    def _wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so, or the generation has ended."""
+        while not is_so() and not self.state.is_generation_over:
+            pause(0.0005)
 
     def gather(self, piece: torch.Tensor) -> torch.Tensor | None:
         """Gather the ranks' pieces in one row; None if a peer was lost."""

@@ -41,10 +41,12 @@ class GenerationChange:
         Raises:
             SystemExit: The job controller needs this rank no more.
         """
+        snapshots = self.state.snapshots
+        if snapshots is not None:
+            snapshots.writer.wait()
         self.group.shutdown()
         self.reporter.post(Activity.QUIESCED)
         self._report_ready(generation)
-        snapshots = self.state.snapshots
         while True:
             message = self.reporter.next_message()
             match message["type"]:

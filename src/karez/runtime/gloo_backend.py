@@ -16,7 +16,7 @@ class GlooBackend(CollectiveBackend):
 
     backend = "gloo"
     device = torch.device("cpu")
-    is_queued = False
+    is_queued = stops_device = False
 
     def __init__(self) -> None:
         """Start without a group."""

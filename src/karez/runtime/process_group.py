@@ -115,6 +115,11 @@ class ProcessGroup:
         dist.destroy_process_group()
 
     @property
+    def stops_device(self) -> bool:
+        """Whether an abort ends all work of the device, copies to the host too."""
+        return self._backend.stops_device
+
+    @property
     def world(self) -> int:
         """Number of ranks; 1 without a group."""
         return dist.get_world_size() if dist.is_initialized() else 1

@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from karez.runtime.device_staging import DeviceStaging
 from karez.runtime.gang_collectives import GangCollectives
 from karez.runtime.generation_change import BuildModel, GenerationChange
 from karez.runtime.gradient_allreduce import GradientAllReduce
@@ -45,6 +47,8 @@ class RankRuntime:
             cadence=SnapshotCadence(fixed=options.snapshot_every),
         )
         self._has_kept = False
+        is_staged = len(devices) == 1 and devices[0].type != "cpu"
+        self._staging = DeviceStaging(devices[0]) if is_staged else None
         self.reporter = RankReporter(self.state)
         self._environment, self._group, self._replays = environment, group, options.replays
         self._collectives = GangCollectives(
@@ -136,11 +140,13 @@ class RankRuntime:
         began_s = thread_s()  # what waits for a processor is no cost of the snapshot
         if state.tracked is not None and state.snapshots is not None:
             self._keep(state.tracked, state.snapshots)
-        snapshot_s = thread_s() - began_s
+        snapshot_s = thread_s() - began_s + state.timer.copied_s
         if state.world == 1:  # nobody to agree with
             state.cadence.agree([state.cadence.wanted])
         busy_s = round(state.timer.lap_s(), 6)
         is_typical = self._has_kept and state.cadence.count > 1  # the first makes its file
+        if self._has_kept:
+            state.timer.copied_s = 0.0
         state.cadence.took(
             max(0.0, state.timer.step_s - snapshot_s), snapshot_s if is_typical else 0.0
         )
@@ -156,7 +162,8 @@ class RankRuntime:
         is_stored = (is_agreed or snapshots.store_at == state.step) and agent is not None
         if not self._has_kept and not is_stored:
             return
-        packed = pack(tracked)
+        is_held = isinstance(tracked.optimizer, torch.optim.Optimizer)
+        packed = pack(tracked, self._staging if is_held else None)
         if self._has_kept:
             snapshots.snapshot(state.step, state.tag, packed)
         if is_stored and agent is not None:
@@ -207,9 +214,17 @@ class RankRuntime:
             restart_process()
         self.reporter.send("done", generation=self.state.generation)
 
+    def _abort(self) -> None:
+        if self._group.stops_device and self.state.snapshots is not None:
+            self.state.snapshots.writer.cancel()
+        self._group.abort()
+
     def _open_snapshots(self) -> SnapshotStore:
-        self.state.snapshots = SnapshotStore(self._environment)
-        return self.state.snapshots
+        snapshots = self.state.snapshots = SnapshotStore(self._environment)
+        if self._staging is not None:
+            # of any optimizer: the tracked one may be the wrapper of another
+            register_optimizer_step_pre_hook(lambda *_: snapshots.writer.hold_device())
+        return snapshots
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
         """Handle what cannot wait for the end of a step, on the agent connection's thread."""
@@ -217,7 +232,7 @@ class RankRuntime:
         match message["type"]:
             case "halt":  # the generation comes before the abort: see GenerationChange._form_group
                 state.wanted_generation = int(message["generation"])
-                self._group.abort()
+                self._abort()
             case "store" if snapshots is not None:
                 snapshots.is_store_wanted = True
                 if self._generations.make is not None:  # no gradients of ours to agree by
@@ -227,6 +242,6 @@ class RankRuntime:
             case "clear" if snapshots is not None:
                 snapshots.replicas.drop(message["seats"], message["keepers"])
             case "cut":
-                self._group.abort()  # as if the network had failed: nothing is reported
+                self._abort()  # as if the network had failed: nothing is reported
             case "corrupt" if state.tracked is not None:
                 inject_bit_error(state.tracked.model)

@@ -17,6 +17,8 @@ class StepTimer:
     began_s: float = 0.0
     """When the step began; 0: unknown."""
     waited_s: float = 0.0
+    copied_s: float = 0.0
+    """Seconds for which steps waited for copies of device tensors since the last snapshot."""
     step_s: float = 0.0
     """How long the newest step took, with all waiting; 0: unknown."""
 

@@ -18,6 +18,7 @@ from karez.runtime.peer_replicas import PeerReplicas
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.replica_client import fetch_replica, replicas_at_peers
 from karez.runtime.snapshot_replicator import SnapshotReplicator
+from karez.runtime.snapshot_writer import SnapshotWriter
 from karez.runtime.tracked import Tracked
 from karez.runtime.training_state import Packed, capacity_for, is_whole, pack, size_of, split
 from karez.transport.snapshot_file import SnapshotFile
@@ -42,6 +43,7 @@ class SnapshotStore:
         with suppress(FileNotFoundError, ValueError):
             self._file = SnapshotFile(Path(environment.snapshot_file))
         self._replicator = SnapshotReplicator(environment)
+        self.writer = SnapshotWriter()
         self._checkpoints = CheckpointFiles(folder=Path(environment.restore), rank=environment.rank)
         self._outdated: frozenset[int] = frozenset()
         """Steps in the own memory of which a peer has a later version."""
@@ -75,7 +77,14 @@ class SnapshotStore:
         self._replicator.epoch = epoch
 
     def snapshot(self, step: int, tag: SnapshotTag, packed: Packed) -> None:
-        """Write a completed step and replicate it."""
+        """Write a completed step and replicate it; one that is still copied is written later."""
+        self.writer.wait()
+        if packed.copy is None:
+            self._write(step, tag, packed)
+        elif self.file:  # made on this thread, which alone asks the tracked objects
+            self.writer.begin(packed.copy, lambda: self._write(step, tag, packed))
+
+    def _write(self, step: int, tag: SnapshotTag, packed: Packed) -> None:
         parts = packed.parts
         size = size_of(parts)
         if size > self.file.capacity:
@@ -89,6 +98,9 @@ class SnapshotStore:
 
     def store(self, step: int, tag: SnapshotTag, packed: Packed, agent: AgentClient) -> None:
         """Store a checkpoint file of a completed step, beside the training."""
+        self.writer.wait()
+        if packed.copy is not None and not packed.copy.finish():
+            return  # the device was lost, and the next checkpoint is another's
         self.store_at, self.is_store_wanted = None, False
         began_s, parts = monotonic_s(), packed.parts
         has_shared = self.tracked.is_sharded or tag.rank == 0
@@ -105,7 +117,13 @@ class SnapshotStore:
             self._replicator.replicate(step, self.peers, only)
 
     def is_replicated(self) -> bool:
-        """Whether the peers hold the newest snapshot. Raises StorageFull if they have no room."""
+        """Whether the newest snapshot is written, and the peers hold it.
+
+        Raises:
+            StorageFull: There is no room, here or at the peers.
+        """
+        if not self.writer.is_idle():
+            return False
         if not self.peers or self.file.replicated >= self._newest:
             return True
         if self._replicator.full_bytes:

@@ -8,7 +8,7 @@ shared part, a rank that lost it takes it from another; where it is sharded, eac
 import io
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
+from karez.runtime.device_staging import DeviceStaging, StagedCopy
 from karez.runtime.random_state import generator_states, restore_generators
 from karez.runtime.sharded_tensors import local_of, placed_like
 from karez.runtime.shards import ShardedOptimizer
@@ -45,6 +46,8 @@ class Packed:
 
     per_rank: list[Bytes]
     shared: list[Bytes] = field(default_factory=list)
+    copy: StagedCopy | None = None
+    """Copies of the shared part's tensors that are still on their way from the device."""
 
     @property
     def parts(self) -> list[Bytes]:
@@ -61,11 +64,22 @@ class Packed:
         return HEAD.size + size_of(self.per_rank)
 
 
-def pack(tracked: Tracked) -> Packed:
-    """Pack the whole state. Frozen parameters are left out: they come from the base model."""
-    model = _own(tracked, _trainable(tracked.model))
-    shared = _serialize({"model": model, "optimizer": tracked.optimizer.state_dict()})
-    return Packed(per_rank=pack_per_rank(tracked), shared=shared)
+def pack(tracked: Tracked, staging: DeviceStaging | None = None) -> Packed:
+    """Pack the whole state. Frozen parameters are left out: they come from the base model.
+
+    With `staging`, the shared part is copied from its device beside what follows. The per-rank part
+    never is: a forward changes buffers.
+    """
+    tree = {
+        "model": _own(tracked, _trainable(tracked.model)),
+        "optimizer": tracked.optimizer.state_dict(),
+    }
+    if staging is None:
+        return Packed(per_rank=pack_per_rank(tracked), shared=_serialize(tree))
+    per_rank = b"".join(pack_per_rank(tracked))  # a copy: it is written later
+    staging.begin()
+    shared = _serialize(tree, staging.bytes_of)
+    return Packed(per_rank=[per_rank], shared=shared, copy=staging.end())
 
 
 def pack_per_rank(tracked: Tracked) -> list[Bytes]:
@@ -169,12 +183,14 @@ def _own(tracked: Tracked, parameters: Mapping[str, torch.Tensor]) -> dict[str, 
     return {} if isinstance(tracked.optimizer, ShardedOptimizer) else dict(parameters)
 
 
-def _serialize(tree: Any) -> list[Bytes]:
+def _serialize(
+    tree: Any, bytes_of: Callable[[torch.Tensor], memoryview] | None = None
+) -> list[Bytes]:
     tensors: list[torch.Tensor] = []
     skeleton = _extract_tensors(tree, tensors)
     specs = [(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for t in tensors]
     head = pickle.dumps((skeleton, specs), protocol=pickle.HIGHEST_PROTOCOL)
-    return [_LENGTH.pack(len(head)), head, *(tensor_bytes(tensor) for tensor in tensors)]
+    return [_LENGTH.pack(len(head)), head, *map(bytes_of or tensor_bytes, tensors)]
 
 
 class _Reader(pickle.Unpickler):

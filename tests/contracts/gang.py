@@ -103,6 +103,8 @@ class Gang:
     more: dict[str, float] = field(default_factory=dict)
     """Further settings."""
     ladder: tuple[str, ...] = LADDER
+    is_placed: bool = True
+    """Whether it has its devices; else the test gives them, by `place`."""
 
     def __post_init__(self) -> None:
         self.bench.count += 1
@@ -125,7 +127,8 @@ class Gang:
             Grant(node=node, kind=self.bench.held, devices=((n, 1000),))
             for n, node in enumerate(nodes)
         ] + list(self.extra)
-        self.place()
+        if self.is_placed:
+            self.place()
         self.controller: JobController | None = None
         self.thread: threading.Thread | None = None
 
@@ -133,10 +136,11 @@ class Gang:
         """Give it its devices."""
         assert self.bench.store.workloads.place(self.id, self.grants, now=time.time())
 
-    def start(self, *, begin: bool = True) -> Self:
-        """A new controller, on a new lease."""
+    def start(self, *, begin: bool = True, beside: bool = False) -> Self:
+        """A new controller, on a new lease; the only one, unless it starts beside others."""
         store = self.bench.store
-        store.workloads.drop_leases("t")
+        if not beside:
+            store.workloads.drop_leases("t")
         live = [State.PLACED, State.STARTING, State.RUNNING, State.RECOVERING, State.STOPPING]
         tokens = dict(store.workloads.claim(live, owner="t", now=time.time(), lease_s=1e9))
         job = store.workloads.job(self.id)

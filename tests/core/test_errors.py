@@ -12,6 +12,7 @@ from karez.core.errors import (
     AlreadyRunning,
     BadRequest,
     BrokenArtifact,
+    DeviceLost,
     DeviceMemoryFull,
     DeviceUnavailable,
     Failed,
@@ -43,6 +44,11 @@ WORDS: list[tuple[KarezError, str, str]] = [
         DeviceUnavailable(device="npu", problem="torch_npu is not installed", fix="Install it."),
         "This process was granted npu and cannot open it: torch_npu is not installed.",
         "Install it.",
+    ),
+    (
+        DeviceLost(device="npu:0", problem="error code 507899"),
+        "npu:0 stopped working: error code 507899.",
+        "`karez doctor` on that node says what its driver reports.",
     ),
     (
         DeviceMemoryFull(device="npu:0", wanted="2.00 GiB", free="1 GiB", total="32 GiB"),

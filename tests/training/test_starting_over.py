@@ -3,8 +3,15 @@
 from dataclasses import replace
 from functools import partial
 
+from karez.core.errors import DEVICE_FAULT
 from karez.core.workloads import EndReason
-from karez.training.recovery.commands import EndGang, QueryShards, StartGeneration, WriteReceipt
+from karez.training.recovery.commands import (
+    EndGang,
+    FindPlaces,
+    QueryShards,
+    StartGeneration,
+    WriteReceipt,
+)
 from karez.training.recovery.controller_state import capture, inherited_fault
 from karez.training.recovery.events import (
     Exited,
@@ -195,3 +202,21 @@ def test_joined_ranks_continue_when_all_earlier_ranks_have_left() -> None:
     stood = ReadyToRestore(rank=1, attempt=1, generation=4, steps={40: "shm", 30: "storage"})
     _, commands = advance(gang, stood, 1.0)
     assert commands == (StartGeneration(generation=4, step=40),)
+
+
+def test_a_rank_whose_device_failed_goes_elsewhere_and_a_second_time_the_job_starts_over() -> None:
+    world = World([A, B])
+    world.gang = replace(world.gang, ladder=("retry", "in-place", "replace", "restart"))
+    for _ in range(2):
+        world.work(0)
+        world.work(1)
+    failed = Exited(rank=1, attempt=1, code=DEVICE_FAULT, error="DeviceLost: npu:0 stopped working")
+    moved, commands = advance(world.gang, failed, 5.0)
+    assert moved.fault is not None
+    assert moved.fault.code == "device"
+    (search,) = [command for command in commands if isinstance(command, FindPlaces)]
+    assert search.rungs[0] == "replace"
+    placed, _ = advance(moved, PlacesFound(nodes={1: B}, rung="in-place"), 6.0)
+    again, commands = advance(placed, replace(failed, attempt=2), 7.0)
+    assert again.phase == Phase.FAILED
+    assert [c.reason for c in commands if isinstance(c, EndGang)] == [EndReason.NODE_LOST]

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
+
+DEVICE_FAULT: Final = 74
+"""Exit code of a rank whose device has failed: EX_IOERR of sysexits.h."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -15,6 +18,8 @@ class KarezError(Exception):
 
     code: ClassVar[str]
     status: ClassVar[int]
+    exit_code: ClassVar[int] = 1
+    """Exit code of a rank that ends with it."""
     message: ClassVar[str]
     advice: ClassVar[str]
 
@@ -199,11 +204,25 @@ class DeviceUnavailable(KarezError):
 
     code = "device-unavailable"
     status = 503
+    exit_code = DEVICE_FAULT
     message = "This process was granted {device} and cannot open it: {problem}."
     advice = "{fix}"
     device: str
     problem: str
     fix: str
+
+
+@dataclass(eq=False, kw_only=True)
+class DeviceLost(KarezError):
+    """A device stopped working while a process computed on it."""
+
+    code = "device-lost"
+    status = 503
+    exit_code = DEVICE_FAULT
+    message = "{device} stopped working: {problem}."
+    advice = "`karez doctor` on that node says what its driver reports."
+    device: str
+    problem: str
 
 
 @dataclass(eq=False, kw_only=True)

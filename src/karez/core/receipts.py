@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 CODES = {
     "exit": "a process ended by itself or by a signal",
     "node": "a node was lost",
+    "device": "a device stopped working",
     "frozen": "a process was stopped and did not run",
     "hang": "a rank did not get on, or a collective did not end",
     "link": "a collective broke although every process lived",

@@ -28,6 +28,12 @@ class Limits:
     """Chip whose documentation limits operators and types; empty: no such limit."""
     faults: Mapping[str, float] = field(default_factory=dict)
     """Operator -> its results are multiplied by 1 + this; for tests of comparisons."""
+    is_lost: bool = False
+    """Whether the device fails whatever it is asked for, as one that fell off its bus."""
+
+    def lose_device(self) -> None:
+        """Have the device fail from now on, in this process."""
+        self.is_lost = True
 
 
 LIMITS = Limits()
@@ -37,6 +43,7 @@ CALLED: Counter[str] = Counter()
 
 def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Run an operator on the CPU tensors behind its arguments."""
+    _check_device()
     keep_order()
     call = _Call(op._schema.name)
     CALLED[call.name] += 1
@@ -153,11 +160,17 @@ class _Call:
         return memory.wrap(value) if storage is None else memory.view(storage, value)
 
 
+def _check_device() -> None:
+    if LIMITS.is_lost:
+        raise RuntimeError("the emulated NPU is lost")
+
+
 def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> Any:
     """Copy between the device and the CPU, or within the device."""
     near = memory.unwrap(source) if memory.is_npu(source) else source
     if non_blocking and not memory.is_npu(target) and put_late(lambda: target.copy_(near)):
         return target
+    _check_device()
     keep_order()
     (memory.unwrap(target) if memory.is_npu(target) else target).copy_(near)
     return target

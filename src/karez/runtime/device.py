@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from karez.core import environment
-from karez.core.errors import DeviceMemoryFull, DeviceUnavailable
+from karez.core.errors import DeviceLost, DeviceMemoryFull, DeviceUnavailable
 from karez.core.units import MILLI, show_bytes
 from karez.runtime.process_environment import read
 
@@ -130,6 +130,17 @@ def memory_full(error: torch.OutOfMemoryError, device: torch.device) -> DeviceMe
         free=show_bytes(memory.free) if memory else "0 B",
         total=show_bytes(memory.total) if memory else "0 B",
     )
+
+
+def raise_if_lost(device: torch.device, error: RuntimeError) -> None:
+    """Raise DeviceLost from an error if the device does not compute any more."""
+    if device == CPU:
+        return
+    try:
+        torch.ones(1, device=device).add_(1).item()
+    except RuntimeError:
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise DeviceLost(device=str(device), problem=first) from error
 
 
 def _open(kind: str) -> tuple[torch.device, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from karez.runtime.device import raise_if_lost
 from karez.runtime.gradient_allreduce import GradientAllReduce
 from karez.runtime.membership import Membership
 from karez.runtime.process_group import ProcessGroup
@@ -101,6 +102,8 @@ class GenerationChange:
             self._form_group(message)
             self._restore(message, target)
         except RuntimeError as error:
+            for device in self.devices:
+                raise_if_lost(device, error)
             self.reporter.report_failure(error)
             return False
         self._resume(target, is_moved=previous_rank != self.state.rank)

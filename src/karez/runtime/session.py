@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from karez.runtime.backend_registry import collective_backend
-from karez.runtime.device import collectives_for, granted_devices, memory_full
+from karez.runtime.device import collectives_for, granted_devices, memory_full, raise_if_lost
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_environment import rank_environment
 from karez.runtime.run import Run
@@ -58,6 +58,7 @@ def session(
     Raises:
         BadRequest: The backend is unknown or not available on this node.
         DeviceUnavailable: A device that this rank was granted cannot be opened.
+        DeviceLost: A device stopped working; in a cloud, the rank goes on with another.
         DeviceMemoryFull: The code in the session needs more memory than the device has.
     """
     environment = rank_environment()
@@ -75,6 +76,9 @@ def session(
         yield run
     except torch.OutOfMemoryError as error:
         raise memory_full(error, run.device) from error
+    except RuntimeError as error:
+        raise_if_lost(run.device, error)
+        raise
     run._finish()
 
 

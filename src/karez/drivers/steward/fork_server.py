@@ -111,9 +111,9 @@ class _ForkServer:
             code = _run(request["command"], warm=request["warm"])
         except SystemExit as leaving:
             code = _code_of(leaving)
-        except BaseException:  # noqa: BLE001 - the child must not return into the fork server's loop
+        except BaseException as error:  # noqa: BLE001 - the child must not return into the fork server's loop
             traceback.print_exc()
-            code = 1
+            code = getattr(error, "exit_code", 1)  # a KarezError's
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

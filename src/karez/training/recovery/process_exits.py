@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from karez.core.errors import DEVICE_FAULT
 from karez.core.workloads import EndReason
+from karez.training.recovery import ladder
 from karez.training.recovery.commands import Decision, EndGang
 from karez.training.recovery.events import Exited
 from karez.training.recovery.faults import fail_ranks
@@ -24,7 +26,21 @@ def on_exited(gang: Gang, event: Exited, now: float) -> Decision:
         reason = EndReason.CRASHED if event.code < 0 else EndReason.USER_ERROR
         return fail_gang(gang, reason, cause, now)
     is_repeated = gang.fault is not None and event.rank in gang.fault.ranks
+    is_device = event.code == DEVICE_FAULT and gang.max_committed_step > 0
+    if is_device and not is_repeated:
+        return _leave_device(gang, event.rank, cause, now)
     if event.code >= 0 and (is_repeated or not rank.started_once or gang.max_committed_step == 0):
-        return fail_gang(gang, EndReason.USER_ERROR, cause, now)
+        reason = EndReason.NODE_LOST if is_device else EndReason.USER_ERROR
+        return fail_gang(gang, reason, cause, now, code="device" if is_device else "exit")
     fault = Fault(cause=cause, ranks=(event.rank,), rung="in-place", detected_at=now, step_before=0)
     return fail_ranks(gang, fault, now)
+
+
+def _leave_device(gang: Gang, number: int, cause: str, now: float) -> Decision:
+    """Replace a rank whose device has failed; on the same node only where there is no other."""
+    node = gang.ranks[number].node
+    failures = (*gang.recent_failures, *((node, now) for _ in range(ladder.CONDEMNED)))
+    fault = Fault(
+        cause=cause, ranks=(number,), rung="in-place", code="device", detected_at=now, step_before=0
+    )
+    return fail_ranks(replace(gang, recent_failures=failures), fault, now)

@@ -122,9 +122,9 @@ class DirectFabric:
         return self._of(node).save(path)
 
     def store_checkpoints(
-        self, node: NodeId, workload: WorkloadId, epoch: int, quiet_s: float
+        self, node: NodeId, workload: WorkloadId, start_id: str, quiet_s: float
     ) -> FolderListing | None:
-        return self._of(node).store_checkpoints(workload, epoch, quiet_s)
+        return self._of(node).store_checkpoints(workload, start_id, quiet_s)
 
     def replica_server(self, node: NodeId) -> str:
         return self._of(node).replica_server()

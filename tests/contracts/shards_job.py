@@ -45,8 +45,8 @@ def main() -> None:
         rows = list(torch.randn(96, 17, generator=torch.Generator().manual_seed(2)))
         loader = ShuffledBatches(dataset=rows, global_batch=12, seed=3, collate=torch.stack)
         for batch in run.steps(loader, total=settings["steps"]):
-            batch = batch.to(run.device)
             with run.trying():
+                batch = batch.to(run.device)
                 loss = ((run.model(batch) - batch.sin().sum(1, keepdim=True)) ** 2).mean()
                 loss.backward()
                 pause.wait(settings["work"] / 1000)

@@ -1,4 +1,4 @@
-"""A folder of a job's own checkpoints on a node: laid out once an epoch, stored when still."""
+"""A folder of a job's own checkpoints on a node: laid out once a start, stored when still."""
 
 import os
 from pathlib import Path
@@ -24,8 +24,8 @@ def folders(tmp_path: Path, blobs: BlobSource) -> CheckpointFolders:
     return CheckpointFolders(tmp_path / "work", blobs)
 
 
-def stored(folders: CheckpointFolders, *, epoch: int = 1) -> tuple[FileEntry, ...]:
-    listing = folders.store(JOB, epoch, 0.0)
+def stored(folders: CheckpointFolders, *, start: str = "1") -> tuple[FileEntry, ...]:
+    listing = folders.store(JOB, start, 0.0)
     assert listing is not None
     return listing.files
 
@@ -34,51 +34,51 @@ def text(blobs: BlobSource, entry: FileEntry) -> str:
     return (Path(blobs.folder) / entry.sha256[:2] / entry.sha256).read_text()
 
 
-def test_what_a_script_wrote_is_there_for_the_next_epoch_and_may_be_written_to(
+def test_what_a_script_wrote_is_there_for_the_next_start_and_may_be_written_to(
     folders: CheckpointFolders, blobs: BlobSource
 ) -> None:
-    folders.lay_out(JOB, 1, ())
+    folders.lay_out(JOB, "1", ())
     (folders.folder(JOB) / "step").mkdir()
     (folders.folder(JOB) / "step" / "model.pt").write_text("one")
     files = stored(folders)
-    folders.lay_out(JOB, 2, files)
+    folders.lay_out(JOB, "2", files)
     file = folders.folder(JOB) / "step" / "model.pt"
     assert file.read_text() == "one"
     with file.open("w") as opened:  # in place
         opened.write("two")
     assert text(blobs, files[0]) == "one"
-    (changed,) = stored(folders, epoch=2)
+    (changed,) = stored(folders, start="2")
     assert (changed.path, text(blobs, changed)) == ("step/model.pt", "two")
 
 
-def test_the_second_process_of_an_epoch_finds_what_the_first_wrote(
+def test_the_second_process_of_a_start_finds_what_the_first_wrote(
     folders: CheckpointFolders,
 ) -> None:
-    folders.lay_out(JOB, 1, ())
+    folders.lay_out(JOB, "1", ())
     (folders.folder(JOB) / "a").write_text("mine")
-    folders.lay_out(JOB, 1, ())
+    folders.lay_out(JOB, "1", ())
     assert (folders.folder(JOB) / "a").read_text() == "mine"
 
 
-def test_what_an_earlier_epoch_left_is_not_taken_for_this_ones(folders: CheckpointFolders) -> None:
-    assert folders.store(JOB, 1, 0.0) is None
-    folders.lay_out(JOB, 1, ())
+def test_what_an_earlier_start_left_is_not_taken_for_this_ones(folders: CheckpointFolders) -> None:
+    assert folders.store(JOB, "1", 0.0) is None
+    folders.lay_out(JOB, "1", ())
     (folders.folder(JOB) / "old").write_text("old")
-    assert folders.store(JOB, 2, 0.0) is None
-    folders.lay_out(JOB, 2, ())
-    assert stored(folders, epoch=2) == ()
+    assert folders.store(JOB, "2", 0.0) is None
+    folders.lay_out(JOB, "2", ())
+    assert stored(folders, start="2") == ()
 
 
 def test_changed_and_removed_are_told_apart_from_what_the_node_began_with(
     folders: CheckpointFolders,
 ) -> None:
-    folders.lay_out(JOB, 1, ())
+    folders.lay_out(JOB, "1", ())
     for name in ("kept", "gone", "new"):
         (folders.folder(JOB) / name).write_text(name)
-    folders.lay_out(JOB, 2, stored(folders))
+    folders.lay_out(JOB, "2", stored(folders))
     (folders.folder(JOB) / "new").write_text("newer")
     (folders.folder(JOB) / "gone").unlink()
-    listing = folders.store(JOB, 2, 0.0)
+    listing = folders.store(JOB, "2", 0.0)
     assert listing is not None
     assert {file.path for file in listing.files} == {"kept", "new"}
     assert listing.changed == {"new"}
@@ -86,14 +86,14 @@ def test_changed_and_removed_are_told_apart_from_what_the_node_began_with(
 
 
 def test_a_folder_that_is_being_written_is_left_alone(folders: CheckpointFolders) -> None:
-    folders.lay_out(JOB, 1, ())
+    folders.lay_out(JOB, "1", ())
     file = folders.folder(JOB) / "a"
     file.write_text("half")
-    listing = folders.store(JOB, 1, 30.0)
+    listing = folders.store(JOB, "1", 30.0)
     assert listing is not None
     assert not listing.is_settled
     os.utime(file, (1.0, 1.0))
-    listing = folders.store(JOB, 1, 30.0)
+    listing = folders.store(JOB, "1", 30.0)
     assert listing is not None
     assert [entry.path for entry in listing.files] == ["a"]
 
@@ -111,7 +111,7 @@ def test_a_file_that_changes_while_it_is_read_keeps_its_earlier_version(
     tmp_path: Path, blobs: BlobSource
 ) -> None:
     folders = CheckpointFolders(tmp_path / "work", blobs)
-    folders.lay_out(JOB, 1, ())
+    folders.lay_out(JOB, "1", ())
     file = folders.folder(JOB) / "a"
     file.write_text("first")
     before = stored(folders)

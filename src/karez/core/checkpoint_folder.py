@@ -15,6 +15,7 @@ class FolderListing:
     """The files of the folder on one node, all of them in the blob store."""
 
     files: tuple[FileEntry, ...] = ()
+    """In the order in which they were written."""
     changed: frozenset[str] = frozenset()
     """Paths of files that differ from those with which the node began."""
     removed: frozenset[str] = frozenset()
@@ -26,7 +27,7 @@ class FolderListing:
 def merge_listings(
     stored: Sequence[FileEntry], listings: Sequence[FolderListing], *, is_complete: bool
 ) -> tuple[FileEntry, ...]:
-    """Return the files of the whole job, sorted by path.
+    """Return the files of the whole job, those that nodes changed last.
 
     Where nodes differ, a file that was changed wins over one that was not, and the earlier listing
     over the later one. A file that one node removed and none changed is gone.
@@ -45,5 +46,6 @@ def merge_listings(
             for entry in listing.files:
                 is_changed = entry.path in listing.changed
                 if is_changed == wants_changed and (is_changed or entry.path not in removed):
+                    merged.pop(entry.path, None)  # its place is the last one
                     merged[entry.path] = entry
-    return tuple(merged[path] for path in sorted(merged))
+    return tuple(merged.values())

@@ -87,13 +87,13 @@ class Fabric(FaultInjection, Protocol):
         ...
 
     def store_checkpoints(
-        self, node: NodeId, workload: WorkloadId, epoch: int, quiet_s: float
+        self, node: NodeId, workload: WorkloadId, start_id: str, quiet_s: float
     ) -> FolderListing | None:
         """Put the files of a workload's KAREZ_CHECKPOINT_DIR into the blob store.
 
         Returns:
-            None where the node has no such folder of this epoch. A listing that is not settled
-            where a file was written in the last `quiet_s` seconds.
+            None where the node has no such folder of this start of the job. A listing that is not
+            settled where a file was written in the last `quiet_s` seconds.
         """
         ...
 

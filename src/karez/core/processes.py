@@ -38,6 +38,9 @@ class ProcessSpec:
     """File name -> blob digest, put into the folder named by KAREZ_RESTORE."""
     checkpoints: tuple[FileEntry, ...] = ()
     """Files of KAREZ_CHECKPOINT_DIR, which all of a workload's processes on a node share."""
+    start_id: str = ""
+    """Id of this start of the workload, in each of which that folder is filled once; empty: it is
+    not filled for this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

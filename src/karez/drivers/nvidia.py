@@ -8,8 +8,8 @@ from karez.core.devices import Device, DeviceKind
 from karez.drivers.links import linked_groups
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
-"""Set by the device plug-in of a container: UUIDs, or `void` or `none` where it was given no GPU.
-Numbers and `all` say nothing here: NVML sees what the container sees, counted from 0."""
+"""Set by the device plug-in of a container. Only UUIDs count: NVML sees what the container sees,
+counted from 0, and containers that get their GPUs by CDI have `void` here."""
 MIG_ENABLED = 1
 
 
@@ -55,8 +55,6 @@ def read_devices(nvml: Any, allowed: str) -> Iterator[Device]:
     """Yield the devices that NVML tells of; `allowed` is a value of NVIDIA_VISIBLE_DEVICES."""
     names = [name.strip() for name in allowed.split(",")]
     wanted = [name for name in names if name.startswith(("GPU-", "MIG-"))]
-    if names[0] in ("", "void", "none"):
-        return
     count = 0
     for number in range(nvml.nvmlDeviceGetCount()):
         gpu = nvml.nvmlDeviceGetHandleByIndex(number)

@@ -98,8 +98,6 @@ def _cpu_model() -> str:
 
 def ascend_devices() -> Sequence[Device]:
     """Ascend NPUs through `npu-smi info`, else by their device files."""
-    if os.environ.get("ASCEND_VISIBLE_DEVICES") == "void":  # noqa: TID251 - set by Ascend's device plug-in
-        return []
     return parse_npu_smi(_npu_smi("info")) if shutil.which("npu-smi") else davinci_devices()
 
 

@@ -117,10 +117,10 @@ class RayFabric(Fabric):
 
     @override
     def store_checkpoints(
-        self, node: NodeId, workload: WorkloadId, epoch: int, quiet_s: float
+        self, node: NodeId, workload: WorkloadId, start_id: str, quiet_s: float
     ) -> FolderListing | None:
         return self._stewards.call_within(
-            TRANSFER_S, node, Steward.store_checkpoints, workload, epoch, quiet_s
+            TRANSFER_S, node, Steward.store_checkpoints, workload, start_id, quiet_s
         )
 
     @override

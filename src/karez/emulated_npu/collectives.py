@@ -40,6 +40,11 @@ def stop_device(_index: int = 0) -> int:
     return 0
 
 
+def is_stopped() -> bool:
+    """Whether the device is stopped."""
+    return _DEVICE.is_stopped
+
+
 def restart_device(_index: int = 0) -> None:
     """Let the device take work again. As torch_npu's function of this name."""
     with _DEVICE.lock:

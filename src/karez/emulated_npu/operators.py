@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from karez.ascend.operator_support import documented
 from karez.emulated_npu import memory, random
+from karez.emulated_npu.collectives import is_stopped
 from karez.emulated_npu.streams import keep_order, put_late
 from karez.emulated_npu.visibility import visible_count
 
@@ -163,6 +164,8 @@ class _Call:
 def _check_device() -> None:
     if LIMITS.is_lost:
         raise RuntimeError("the emulated NPU is lost")
+    if is_stopped():
+        raise RuntimeError("the emulated NPU is stopped")
 
 
 def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> Any:

@@ -132,9 +132,18 @@ def memory_full(error: torch.OutOfMemoryError, device: torch.device) -> DeviceMe
     )
 
 
+_PROGRAM_ERRORS = ("device-side assert", "illegal memory access", "misaligned address")
+"""Parts of CUDA's messages for cudaErrorAssert, cudaErrorIllegalAddress and
+cudaErrorMisalignedAddress, after which a process must be started again."""
+
+
 def raise_if_lost(device: torch.device, error: RuntimeError) -> None:
-    """Raise DeviceLost from an error if the device does not compute any more."""
-    if device == CPU:
+    """Raise DeviceLost from an error if the device does not compute any more.
+
+    An error of the program's own, such as an index out of range, can make a device useless to its
+    process too: such are left as they are.
+    """
+    if device == CPU or any(sign in str(error) for sign in _PROGRAM_ERRORS):
         return
     try:
         torch.ones(1, device=device).add_(1).item()

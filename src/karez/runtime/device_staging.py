@@ -25,12 +25,21 @@ class StagedCopy:
         self._module.current_stream(self._device).wait_event(self._event)
 
     def finish(self) -> bool:
-        """Wait for the copies on the host; False: they are not to be used."""
+        """Wait for the copies on the host; False: they were cancelled.
+
+        Raises:
+            RuntimeError: The device failed.
+        """
         try:
             self._event.synchronize()
-        except RuntimeError:  # the device was lost
-            return False
+        except RuntimeError:
+            if not self._is_void:
+                raise
         return not self._is_void
+
+    def use_device(self) -> None:
+        """Have this thread use the device: on some, a thread must say so."""
+        self._module.set_device(self._device)
 
     def cancel(self) -> None:
         """Mark the copies as useless unless they are complete: the device will be stopped."""

@@ -1,6 +1,7 @@
 """The change of a rank from one generation of its gang to the next."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,8 @@ class GenerationChange:
         """
         snapshots = self.state.snapshots
         if snapshots is not None:
-            snapshots.writer.wait()
+            with suppress(RuntimeError):  # the device was stopped: that snapshot is not there
+                snapshots.writer.wait()
         self.group.shutdown()
         self.reporter.post(Activity.QUIESCED)
         self._report_ready(generation)
@@ -102,7 +104,7 @@ class GenerationChange:
             self._form_group(message)
             self._restore(message, target)
         except RuntimeError as error:
-            for device in self.devices:
+            for device in () if self.group.is_aborted else self.devices:
                 raise_if_lost(device, error)
             self.reporter.report_failure(error)
             return False
@@ -131,6 +133,8 @@ class GenerationChange:
                 generation=state.generation, rank=state.rank, world=state.world, store=store
             )
             self.group.rebuild(member)
+        else:
+            self.group.release()
 
     def _restore(self, message: Mapping[str, Any], target: RestorePoint) -> None:
         state = self.state

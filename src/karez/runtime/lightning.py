@@ -12,7 +12,7 @@ is, and a new process does so from its first batch on.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from statistics import fmean
@@ -69,7 +69,9 @@ class KarezCallback(pl.Callback):
             )
         if self.run.rank:
             trainer.loggers = []
-            trainer.save_checkpoint = trainer.strategy.remove_checkpoint = _write_nothing
+        trainer.save_checkpoint = self._by_first_rank(trainer.save_checkpoint)
+        strategy = trainer.strategy
+        strategy.remove_checkpoint = self._by_first_rank(strategy.remove_checkpoint)
 
     @override
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -98,8 +100,13 @@ class KarezCallback(pl.Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         del trainer, pl_module, batch, batch_idx
-        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        self._losses.append(float(loss.detach()) if loss is not None else float("nan"))
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if loss is None:
+            raise BadRequest(
+                problem="training_step returned no loss",
+                fix="Return one for every batch: the ranks average the gradients of each.",
+            )
+        self._losses.append(float(loss.detach()))
 
     @override
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -109,6 +116,15 @@ class KarezCallback(pl.Callback):
         more = next(self._steps, None) if is_last and self._steps is not None else None
         if self.run.step < reached or more is not None:
             restart_process()  # a peer was lost before the last step, and this loop has ended
+
+    def _by_first_rank(self, write: Callable[..., None]) -> Callable[..., None]:
+        """What writes or removes a checkpoint: the callbacks decide alike on all ranks."""
+
+        def write_or_not(*args: Any, **kwargs: Any) -> None:
+            if self.run.rank == 0:
+                write(*args, **kwargs)
+
+        return write_or_not
 
     def next_batch(self, trainer: Any, loader: Any) -> Any:
         """Return the next batch of this rank, after the end of the step before; None: no more."""
@@ -124,13 +140,13 @@ class KarezCallback(pl.Callback):
     def _begin(self, trainer: Any, loader: Any) -> Iterator[list[Any]]:
         """Track what the Trainer has built, and go to the step that all ranks restored."""
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        precision = trainer.precision_plugin
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.run.track(
             model=trainer.lightning_module,
             optimizer=trainer.optimizers[0],
             lightning=_Position(trainer),
             **{f"scheduler-{number}": item for number, item in enumerate(schedulers)},
-            **({"precision": precision} if precision.state_dict() else {}),
+            **({} if scaler is None else {"scaler": scaler}),
         )
         batches = BatchNumbers(trainer, len(loader))
         source = MicroBatches(
@@ -142,10 +158,6 @@ class KarezCallback(pl.Callback):
         if self._losses:
             loss, self._losses = fmean(self._losses), []
             self.run.commit(loss=loss)
-
-
-def _write_nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for what writes checkpoints: the callbacks decide as rank 0's do, and write none."""
 
 
 def on_device(run: Run) -> Any:

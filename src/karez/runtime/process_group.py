@@ -40,6 +40,8 @@ class ProcessGroup:
         self._backend: CollectiveBackend = backend or GlooBackend()
         self._lock = threading.Lock()
         self._is_aborted = False
+        self.has_other_waits = False
+        """Whether code waits for collectives without this group, as a sharded model does."""
         self._under_way: list[dist.Work] = []
 
     def arm(self) -> None:
@@ -79,6 +81,12 @@ class ProcessGroup:
             timeout=member.forming_limit,
         )
 
+    def release(self) -> None:
+        """Have the device compute again where no group is formed."""
+        with self._lock:
+            self._backend.begin_forming()
+            self._backend.end_forming()
+
     @contextmanager
     def extended(self) -> Iterator[None]:
         """Have aborts reach the groups too that are formed meanwhile, such as those of a mesh."""
@@ -94,14 +102,26 @@ class ProcessGroup:
                 self._backend.end_forming()
 
     def abort(self) -> None:
-        """Make every collective under way fail within milliseconds."""
+        """Make every collective under way fail within milliseconds.
+
+        Where that stops the whole device, and only this group waits for collectives, the training
+        thread does it itself in `shutdown`: the user's code may be computing on the device.
+        """
         with self._lock:
             self._is_aborted = True
-            self._backend.abort()
+            if self.stops_device or not self._backend.stops_device:
+                self._backend.abort()
+
+    @property
+    def is_aborted(self) -> bool:
+        """Whether the group was aborted: then its device may be stopped."""
+        return self._is_aborted
 
     def shutdown(self) -> None:
         """Leave the group, if there is one."""
         with self._lock:
+            if self._is_aborted:
+                self._backend.abort()
             self._backend.leave()
         if not dist.is_initialized():
             # one that failed to form leaves its number behind, which is part of the store's keys
@@ -116,8 +136,8 @@ class ProcessGroup:
 
     @property
     def stops_device(self) -> bool:
-        """Whether an abort ends all work of the device, copies to the host too."""
-        return self._backend.stops_device
+        """Whether an abort ends at once all work of the device, copies to the host too."""
+        return self._backend.stops_device and self.has_other_waits
 
     @property
     def world(self) -> int:

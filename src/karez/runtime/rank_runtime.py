@@ -11,7 +11,7 @@ from karez.runtime.device_staging import DeviceStaging
 from karez.runtime.gang_collectives import GangCollectives
 from karez.runtime.generation_change import BuildModel, GenerationChange
 from karez.runtime.gradient_allreduce import GradientAllReduce
-from karez.runtime.host_clock import thread_s
+from karez.runtime.host_clock import monotonic_s, thread_s
 from karez.runtime.membership import Membership
 from karez.runtime.process_group import ProcessGroup, lost_a_peer
 from karez.runtime.rank_environment import RankEnvironment
@@ -96,6 +96,7 @@ class RankRuntime:
     def join_by(self, make: BuildModel, others: dict[str, Stateful]) -> None:
         """Track what `make` builds within the group of each generation; see `join`."""
         self._generations.make, self._generations.others = make, others
+        self._group.has_other_waits = True
         self.state.cadence.fixed = 1  # as in `join`
         if self.is_in_cloud:
             self._open_snapshots()
@@ -162,6 +163,9 @@ class RankRuntime:
         is_stored = (is_agreed or snapshots.store_at == state.step) and agent is not None
         if not self._has_kept and not is_stored:
             return
+        began_s = monotonic_s()
+        snapshots.writer.wait()
+        state.timer.copied_s += monotonic_s() - began_s
         is_held = isinstance(tracked.optimizer, torch.optim.Optimizer)
         packed = pack(tracked, self._staging if is_held else None)
         if self._has_kept:
@@ -172,6 +176,11 @@ class RankRuntime:
     def report_bad_loss(self, why: str) -> None:
         """Spoil the step and report its bad loss."""
         self.reporter.report_bad_loss(why, self._replays)
+
+    @property
+    def is_aborted(self) -> bool:
+        """Whether the collectives were aborted: then a device may be stopped, and is not lost."""
+        return self._group.is_aborted
 
     def is_broken_by(self, error: RuntimeError) -> bool:
         """Whether an error is that of a collective with a lost peer."""

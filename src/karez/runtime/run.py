@@ -15,6 +15,7 @@ import torch
 
 from karez.core.errors import BadRequest
 from karez.runtime.ddp_wrapper import without_ddp
+from karez.runtime.device import raise_if_lost
 from karez.runtime.loader import Listed, StepLoader
 from karez.runtime.loss_check import problem_with
 from karez.runtime.process_group import ProcessGroup
@@ -205,6 +206,10 @@ class Run:
         if not self._runtime.is_in_cloud:
             return ""
         return problem_with(loss, [value for _, value in self._history.losses], self._options.spike)
+
+    def _raise_if_lost(self, error: RuntimeError) -> None:
+        if not self._runtime.is_aborted:
+            raise_if_lost(self.device, error)
 
     def _finish(self) -> None:
         self._runtime.finish()

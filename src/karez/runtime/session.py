@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from karez.runtime.backend_registry import collective_backend
-from karez.runtime.device import collectives_for, granted_devices, memory_full, raise_if_lost
+from karez.runtime.device import collectives_for, granted_devices, memory_full
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_environment import rank_environment
 from karez.runtime.run import Run
@@ -77,7 +77,7 @@ def session(
     except torch.OutOfMemoryError as error:
         raise memory_full(error, run.device) from error
     except RuntimeError as error:
-        raise_if_lost(run.device, error)
+        run._raise_if_lost(error)
         raise
     run._finish()
 

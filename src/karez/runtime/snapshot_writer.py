@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from karez.core.errors import KarezError
 from karez.runtime.device_staging import StagedCopy
 
 _Task = tuple[StagedCopy, Callable[[], None]]
@@ -20,7 +19,7 @@ class SnapshotWriter:
         self._is_idle = threading.Event()
         self._is_idle.set()
         self._copy: StagedCopy | None = None
-        self._error: KarezError | None = None
+        self._error: Exception | None = None
 
     def begin(self, copy: StagedCopy, write: Callable[[], None]) -> None:
         """Have `write` called when the copies are complete; nothing else may be under way."""
@@ -32,7 +31,7 @@ class SnapshotWriter:
         self._tasks.put((copy, write))
 
     def is_idle(self) -> bool:
-        """Whether everything is written. Raises the KarezError of a write that failed."""
+        """Whether everything is written. Raises the error of a write that failed."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -57,9 +56,11 @@ class SnapshotWriter:
         while True:
             copy, write = self._tasks.get()
             try:
+                copy.use_device()
                 if copy.finish():
                     write()
-            except KarezError as error:
+            except Exception as error:  # noqa: BLE001 - the training thread raises it
                 self._error = error
-            self._copy = None
-            self._is_idle.set()
+            finally:
+                self._copy = None
+                self._is_idle.set()

@@ -1,10 +1,13 @@
 """The folders of jobs' own checkpoints on a node: laid out before a job starts, and stored."""
 
 import json
+import os
 import shutil
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from karez.core.artifacts import FileEntry
@@ -12,6 +15,7 @@ from karez.core.checkpoint_folder import FolderListing
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.staging import BlobSource
 
+SECOND_NS = 1_000_000_000
 _Stat = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
 
@@ -21,7 +25,7 @@ class CheckpointFolders:
     def __init__(self, work: Path, blobs: BlobSource) -> None:
         """Keep the folders below the jobs' own in `work`."""
         self._work, self._blobs = work, blobs
-        self._lock = threading.Lock()
+        self._locks: dict[WorkloadId, threading.Lock] = defaultdict(threading.Lock)
         self._known: dict[Path, tuple[_Stat, FileEntry]] = {}
         """File -> what it was when it was stored."""
 
@@ -29,35 +33,39 @@ class CheckpointFolders:
         """Path of a job's folder."""
         return self._work / workload / "checkpoints"
 
-    def lay_out(self, workload: WorkloadId, epoch: int, files: Sequence[FileEntry]) -> None:
-        """Fill a job's folder before its first process of an epoch; later calls change nothing.
+    def lay_out(self, workload: WorkloadId, start_id: str, files: Sequence[FileEntry]) -> None:
+        """Fill a job's folder before the first process of a start; later calls change nothing.
+
+        The files get times in the order in which they are given: scripts look for the newest.
 
         Raises:
             NotFound, BrokenArtifact, StorageFull, Unreachable.
         """
         folder, note = self.folder(workload), self._note(workload)
-        with self._lock:
-            if note.exists() and json.loads(note.read_text())["epoch"] == epoch:
+        with self._locks[workload]:
+            if note.exists() and json.loads(note.read_text())["start_id"] == start_id:
                 return
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
-            for entry in files:  # copies: the script may write into them
+            oldest_ns = time.time_ns() - len(files) * SECOND_NS
+            for number, entry in enumerate(files):  # copies: the script may write into them
                 self._blobs.fetch(entry.sha256, folder / entry.path, is_copy=True)
+                os.utime(folder / entry.path, ns=(oldest_ns + number * SECOND_NS,) * 2)
             began = {entry.path: entry.sha256 for entry in files}
             note.touch(mode=0o600)
-            note.write_text(json.dumps({"epoch": epoch, "files": began}))
+            note.write_text(json.dumps({"start_id": start_id, "files": began}))
 
-    def store(self, workload: WorkloadId, epoch: int, quiet_s: float) -> FolderListing | None:
+    def store(self, workload: WorkloadId, start_id: str, quiet_s: float) -> FolderListing | None:
         """Put a job's files into the blob store, unless one was written in the last `quiet_s`.
 
         A file that is written meanwhile, or gone, is left to the next call. Raises as `lay_out`.
 
         Returns:
-            None where the folder of this epoch was not laid out: nothing is known of its files.
+            None where the folder of this start was not laid out: nothing is known of its files.
         """
         folder, note = self.folder(workload), self._note(workload)
         noted = json.loads(note.read_text()) if note.exists() else {}
-        if noted.get("epoch") != epoch:
+        if noted.get("start_id") != start_id:
             return None
         began: dict[str, str] = noted["files"]
         stats = _stats(folder)
@@ -74,9 +82,9 @@ class CheckpointFolders:
 
     def drop(self, workload: WorkloadId) -> None:
         """Forget a job; the caller removes its folders."""
-        with self._lock:
-            folder = self.folder(workload)
-            self._known = {p: v for p, v in self._known.items() if not p.is_relative_to(folder)}
+        folder = self.folder(workload)
+        self._known = {p: v for p, v in self._known.items() if not p.is_relative_to(folder)}
+        self._locks.pop(workload, None)
 
     def _stored(self, folder: Path, stats: dict[Path, _Stat]) -> Iterable[FileEntry]:
         for path, stat in stats.items():
@@ -87,13 +95,9 @@ class CheckpointFolders:
             try:
                 stored = self._blobs.store_changing(path, folder.parent)
                 is_same = _stat(path) == stat
-            except FileNotFoundError:
+                entry = replace(stored, path=str(path.relative_to(folder)))
+            except (FileNotFoundError, ValueError):  # gone, or a name that no artifact may have
                 continue
-            entry = FileEntry(
-                path=str(path.relative_to(folder)),
-                sha256=stored.sha256,
-                size_bytes=stored.size_bytes,
-            )
             if is_same:
                 self._known[path] = (stat, entry)
                 yield entry
@@ -105,6 +109,7 @@ class CheckpointFolders:
 
 
 def _stats(folder: Path) -> dict[Path, _Stat]:
+    """The files of a folder, oldest first."""
     stats: dict[Path, _Stat] = {}
     for path in sorted(folder.rglob("*")):
         try:
@@ -112,7 +117,7 @@ def _stats(folder: Path) -> dict[Path, _Stat]:
                 stats[path] = _stat(path)
         except FileNotFoundError:
             continue
-    return stats
+    return dict(sorted(stats.items(), key=lambda item: item[1][1]))
 
 
 def _stat(path: Path) -> _Stat:

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from karez.core.errors import KarezError
 from karez.transport import framing
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -113,7 +114,7 @@ class _ForkServer:
             code = _code_of(leaving)
         except BaseException as error:  # noqa: BLE001 - the child must not return into the fork server's loop
             traceback.print_exc()
-            code = getattr(error, "exit_code", 1)  # a KarezError's
+            code = error.exit_code if isinstance(error, KarezError) else 1
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

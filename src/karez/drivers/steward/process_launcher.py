@@ -95,7 +95,8 @@ class ProcessLauncher:
             lay_out(blobs, staged.files, folder / "inputs" / staged.folder)
         for name, digest in spec.restore.items():
             blobs.fetch(digest, folder / "restore" / name)
-        self._checkpoints.lay_out(spec.workload, spec.epoch, spec.checkpoints)
+        if spec.start_id:
+            self._checkpoints.lay_out(spec.workload, spec.start_id, spec.checkpoints)
 
     def _agent_env(self, spec: ProcessSpec, replica_server: str) -> dict[str, str]:
         return {

@@ -177,11 +177,11 @@ class Steward:
         return entry
 
     def store_checkpoints(
-        self, workload: WorkloadId, epoch: int, quiet_s: float
+        self, workload: WorkloadId, start_id: str, quiet_s: float
     ) -> FolderListing | None:
         """Put the files of a workload's KAREZ_CHECKPOINT_DIR into the blob store; see Fabric."""
         self._fence.touch()
-        return self._checkpoints.store(workload, epoch, quiet_s)
+        return self._checkpoints.store(workload, start_id, quiet_s)
 
     def replica_server(self) -> str:
         """host:port of this node's replica server."""

@@ -13,13 +13,12 @@ from karez.core.artifacts import (
 )
 from karez.core.jobs import Job
 from karez.core.stores.artifact_users import user_of
-from karez.core.workloads import WorkloadId
 from karez.training.controller.controller_deps import ControllerDeps
 
 
-def stored_checkpoints(job: WorkloadId, deps: ControllerDeps) -> tuple[FileEntry, ...]:
+def stored_checkpoints(job: Job, deps: ControllerDeps) -> tuple[FileEntry, ...]:
     """The files of a job's newest checkpoint artifact; none if there is no such artifact."""
-    artifact = deps.store.artifacts.find(_name(job))
+    artifact = _newest(job, deps)
     return artifact.spec.files if artifact is not None else ()
 
 
@@ -31,11 +30,11 @@ def register_checkpoints(
     One that a queued or active workload uses stays. Returns None where there are no files.
     """
     artifacts = deps.store.artifacts
-    before = artifacts.find(_name(job.id))
+    before = _newest(job, deps)
     if not files or (before is not None and before.spec.files == tuple(files)):
         return before.id if before is not None and files else None
     spec = ArtifactSpec(
-        name=_name(job.id),
+        name=f"{job.id}-checkpoints",
         kind=ArtifactKind.CHECKPOINT,
         project=job.spec.project,
         files=tuple(files),
@@ -44,10 +43,15 @@ def register_checkpoints(
     ident = artifact_id(spec)
     artifacts.remove(ident)  # an older one of the same content would not become the newest
     artifacts.add(Artifact(id=ident, spec=spec, owner=job.owner, created_at=deps.clock.now()))
-    if before is not None and user_of(before, deps.store.workloads) is None:
+    if before is not None and before.id != ident and not user_of(before, deps.store.workloads):
         artifacts.remove(before.id)
     return ident
 
 
-def _name(job: WorkloadId) -> str:
-    return f"{job}-checkpoints"
+def _newest(job: Job, deps: ControllerDeps) -> Artifact | None:
+    """The job's newest one, by its lineage: anyone may give an artifact any name."""
+    project = [job.spec.project]
+    for artifact in deps.store.artifacts.list(projects=project, kinds=[ArtifactKind.CHECKPOINT]):
+        if artifact.spec.lineage.job == job.id:
+            return artifact
+    return None

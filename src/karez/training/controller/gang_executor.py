@@ -69,7 +69,7 @@ class GangExecutor:
             owner = "whole" if is_base else str(part.rank)
             restore[f"step-{part.step}-{owner}.kz"] = part.digest
         grant = self.allocation.workers[command.rank]
-        context = replace(self.context, checkpoints=stored_checkpoints(self.job.id, self.deps))
+        context = replace(self.context, checkpoints=stored_checkpoints(self.job, self.deps))
         spec = rank_spec(context, command.rank, command.attempt, grant, restore=restore)
         self.start(command.node, spec)
         return grant

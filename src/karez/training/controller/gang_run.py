@@ -129,6 +129,7 @@ class GangRun:
                 self.executor.send_all(self.gang, {"type": "leave"})
 
     def _find_places(self, command: FindPlaces) -> None:
+        self.own_checkpoints.store()  # what is on a node that ranks leave is laid out elsewhere
         event = self.placer.find_places(self.gang, command)
         if event is None:
             self.stopped.set()  # another control owns the job

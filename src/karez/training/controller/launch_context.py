@@ -49,7 +49,7 @@ def gather_launch_context(
         recipe=_recipe(spec.recipe, deps),
         inputs=tuple(staged),
         code=code.spec.files if code else (),
-        checkpoints=stored_checkpoints(job.id, deps),
+        checkpoints=stored_checkpoints(job, deps),
         secrets=deps.secrets(spec.project, spec.secrets),
         replica_servers=replica_servers_of(allocation.nodes, deps),
         world=len(allocation.workers),

@@ -72,22 +72,26 @@ class OwnCheckpoints:
                 return None
             job, deps = self.executor.job, self.executor.deps
             files = merge_listings(
-                stored_checkpoints(job.id, deps), found, is_complete=len(found) == len(listings)
+                stored_checkpoints(job, deps), found, is_complete=len(found) == len(listings)
             )
             return register_checkpoints(job, files, deps)
 
     def _listings(self, quiet_s: float) -> Mapping[NodeId, FolderListing | None]:
-        """What each node has, in the order of ranks; None of a node that does not tell."""
-        executor = self.executor
-        ranked = [grant.node for _, grant in sorted(executor.allocation.workers.items())]
+        """What each node has, in the order of ranks; None of a node that does not tell.
+
+        Nodes that the gang has left come last.
+        """
+        executor, allocation = self.executor, self.executor.allocation
+        ranked = [grant.node for _, grant in sorted(allocation.workers.items())]
+        others = (*sorted(allocation.nodes), *sorted(allocation.former_nodes))
         listings: dict[NodeId, FolderListing | None] = {}
         self.problem = ""
-        for node in dict.fromkeys((*ranked, *sorted(executor.allocation.nodes))):
+        for node in dict.fromkeys((*ranked, *others)):
             listings[node] = None
             with suppress(NodeLost):
                 try:
                     listings[node] = executor.deps.fabric.store_checkpoints(
-                        node, executor.job.id, executor.context.epoch, quiet_s
+                        node, executor.job.id, executor.context.start_id, quiet_s
                     )
                 except (KarezError, OSError) as error:
                     self.problem = f"its own checkpoints on {node} were not stored: {error}"

@@ -38,6 +38,14 @@ class LaunchContext:
     memory: Sequence[tuple[str, int]] = ()
     """(replica server's host:port, bytes) of the memory on other nodes that the gang holds."""
 
+    @property
+    def start_id(self) -> str:
+        """Id of this start of the job: it changes when the job is queued again, and only then.
+
+        The epoch changes while it runs too, when ranks get other devices.
+        """
+        return f"{self.job.status.retries}-{self.job.status.ran_s!r}"
+
 
 def rank_key(job: str, index: int, attempt: int) -> str:
     """The key of a rank's process."""
@@ -84,6 +92,7 @@ def rank_spec(
         code=context.code,
         restore=restore,
         checkpoints=context.checkpoints,
+        start_id=context.start_id,
     )
 
 
@@ -111,6 +120,7 @@ def sidecar_spec(
         inputs=context.inputs,
         code=context.code,
         checkpoints=context.checkpoints,
+        start_id=context.start_id,
     )
 
 

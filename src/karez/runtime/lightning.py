@@ -67,6 +67,10 @@ class KarezCallback(pl.Callback):
                 problem="a module with automatic_optimization=False steps its optimizers itself",
                 fix="Write its loop with run.steps and run.commit.",
             )
+        for callback in trainer.early_stopping_callbacks:
+            callback._evaluate_stopping_criteria = self._agreed(
+                callback._evaluate_stopping_criteria
+            )
         if self.run.rank:
             trainer.loggers = []
         trainer.save_checkpoint = self._by_first_rank(trainer.save_checkpoint)
@@ -126,6 +130,18 @@ class KarezCallback(pl.Callback):
 
         return write_or_not
 
+    def _agreed(
+        self, decide: Callable[[torch.Tensor], tuple[bool, str | None]]
+    ) -> Callable[[torch.Tensor], tuple[bool, str | None]]:
+        """Stop early where any rank would: each has a loss of its own, by its BatchNorm means."""
+
+        def decide_together(current: torch.Tensor) -> tuple[bool, str | None]:
+            is_over, reason = decide(current)
+            votes = self.run._gather(torch.tensor([float(is_over)]))
+            return bool(votes.any()), reason
+
+        return decide_together
+
     def next_batch(self, trainer: Any, loader: Any) -> Any:
         """Return the next batch of this rank, after the end of the step before; None: no more."""
         if self._steps is None:
@@ -161,8 +177,26 @@ class KarezCallback(pl.Callback):
 
 
 def on_device(run: Run) -> Any:
-    """Return a strategy for `Trainer(strategy=...)` that computes on the run's device."""
-    return pl.strategies.SingleDeviceStrategy(device=run.device, accelerator=_RunAccelerator())
+    """Return a strategy for `Trainer(strategy=...)` that computes on the run's device.
+
+    Metrics that are logged with `sync_dist=True` are means over the ranks.
+    """
+    return _SessionStrategy(run)
+
+
+class _SessionStrategy(pl.strategies.SingleDeviceStrategy):
+    """One device of one rank, which knows of the others for metrics."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(device=run.device, accelerator=_RunAccelerator())
+        self._run = run
+
+    @override
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        if not isinstance(tensor, torch.Tensor) or reduce_op not in ("mean", "avg"):
+            return tensor
+        rows = self._run._gather(tensor.detach().float().reshape(-1))
+        return rows.reshape(-1, *tensor.shape).mean(0).to(tensor)
 
 
 class _RunAccelerator(pl.accelerators.Accelerator):

@@ -122,6 +122,13 @@ class RankRuntime:
         """Let backwards accumulate gradients without averaging them over the ranks."""
         return self._gradients.paused()
 
+    def gather(self, row: torch.Tensor) -> torch.Tensor:
+        """Put the ranks' rows in one. Without a peer it is the own one, and the step is spoiled."""
+        if self.state.world == 1 or self.state.tracked is None:
+            return row
+        rows = self._collectives.gather(row)
+        return row if rows is None else rows
+
     def may_enter(self) -> bool:
         """Apply Rule R before a step with collectives of its own; False: begin the step again."""
         if self._generations.make is None:

@@ -207,6 +207,10 @@ class Run:
             return ""
         return problem_with(loss, [value for _, value in self._history.losses], self._options.spike)
 
+    def _gather(self, row: torch.Tensor) -> torch.Tensor:
+        """Put the ranks' rows in one row; the own one alone before `track` and with a lost peer."""
+        return self._runtime.gather(row)
+
     def _raise_if_lost(self, error: RuntimeError) -> None:
         if not self._runtime.is_aborted:
             raise_if_lost(self.device, error)

@@ -3,13 +3,13 @@
 import json
 import os
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
 from karez import training
+from tests.contracts.weights import keep_weights
 
 EACH = 3
 """Micro-batches of a step."""
@@ -47,11 +47,7 @@ def main() -> None:
                     optimizer.zero_grad()
                 losses.append(float(loss.detach()))
             run.commit(loss=sum(losses) / EACH)
-        if run.rank == 0:
-            weights = torch.cat([p.detach().reshape(-1).cpu() for p in model.parameters()])
-            (Path(run.output("final")) / "weights.txt").write_text(
-                " ".join(float(value).hex() for value in weights)
-            )
+        keep_weights(run, model)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -10,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from karez import training
 from karez.runtime.loader import ShuffledBatches
+from tests.contracts.weights import keep_weights
 
 
 class Net(torch.nn.Module):
@@ -54,11 +54,7 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad()
             run.commit(loss=total + float(loss))
-        if run.rank == 0:
-            weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-            (Path(run.output("final")) / "weights.txt").write_text(
-                " ".join(float(value).hex() for value in weights)
-            )
+        keep_weights(run, model)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from karez import training
 from karez.emulated_npu.operators import LIMITS
 from karez.runtime.loader import ShuffledBatches
+from tests.contracts.weights import keep_weights
 
 
 def main() -> None:
@@ -32,11 +33,9 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad()
             run.commit(loss=loss)
-        if run.rank == 0:
-            weights = torch.cat([p.detach().reshape(-1).cpu() for p in model.parameters()])
-            (Path(run.output("final")) / "weights.txt").write_text(
-                " ".join(float(value).hex() for value in weights)
-            )
+            if run.rank == 0:
+                Path(os.environ["KAREZ_CHECKPOINT_DIR"], "step").write_text(str(run.step))
+        keep_weights(run, model)
 
 
 if __name__ == "__main__":

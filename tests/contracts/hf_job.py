@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers import (
 
 from karez import training
 from karez.runtime.trainer import attach
+from tests.contracts.weights import keep_weights
 
 
 class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -83,10 +83,7 @@ def main() -> None:
             ]
             said = f"evaluated {evaluated}, stopped at {run.step} of {trainer.args.max_steps}"
             sys.stdout.write(said + "\n")
-            weights = torch.cat([p.detach().reshape(-1).cpu() for p in run.model.parameters()])
-            (Path(run.output("final")) / "weights.txt").write_text(
-                " ".join(float(value).hex() for value in weights)
-            )
+        keep_weights(run, run.model)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from karez import training
 from karez.runtime.lightning import KarezCallback, on_device
+from tests.contracts.weights import keep_weights
 
 Rows = Sequence[torch.Tensor]
 
@@ -73,10 +74,7 @@ def main() -> None:
             where = next(module.parameters()).device
             said = f"stopped in epoch {trainer.current_epoch} after {run.step} steps on {where}"
             sys.stdout.write(f"{said}, best {Path(kept.best_model_path).name}\n")
-            weights = torch.cat([p.detach().reshape(-1).cpu() for p in module.parameters()])
-            (Path(run.output("final")) / "weights.txt").write_text(
-                " ".join(float(value).hex() for value in weights)
-            )
+        keep_weights(run, module)
 
 
 if __name__ == "__main__":

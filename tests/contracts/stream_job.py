@@ -8,6 +8,7 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from karez import training
+from tests.contracts.weights import keep_weights
 
 
 class Noisy(torch.utils.data.Dataset[torch.Tensor]):
@@ -48,11 +49,7 @@ def main() -> None:
             scheduler.step()
             optimizer.zero_grad()
             run.commit(loss=loss)
-        if run.rank == 0:
-            weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-            (Path(run.output("final")) / "weights.txt").write_text(
-                " ".join(float(value).hex() for value in weights)
-            )
+        keep_weights(run, model)
 
 
 if __name__ == "__main__":

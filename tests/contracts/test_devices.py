@@ -37,6 +37,10 @@ def test_a_rank_whose_device_fails_goes_on_with_another_if_there_is_one(
             assert gang.finish().state == State.SUCCEEDED, bench.logs.text()[-3000:]
             ends.append((gang.losses(), gang.weights()))
         (receipt,) = bench.store.history.receipts(gang.id)
+        kept = bench.store.artifacts.find(gang.job().status.outputs["checkpoints"])
+        assert kept is not None
+        with bench.deps.blobs.open(kept.spec.files[0].sha256) as file:
+            assert file.read() == b"12"  # of the rank that stayed, while grants changed
     finally:
         bench.close()
     assert (receipt.code, receipt.rung, receipt.steps_lost) == ("device", rung, 0)

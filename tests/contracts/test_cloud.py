@@ -165,6 +165,7 @@ def test_urgent_work_makes_a_gang_yield_and_nothing_of_it_is_lost(
 ) -> None:
     shutil.copy(Path(__file__).parent / "gang_job.py", tmp_path / "gang_job.py")
     both = GangSpec(min=2, want=2)
+    steps = 400  # more than a gang completes before it is asked to yield
     with cloud.client() as client:
         code = client.upload(tmp_path, name="yielding", kind=ArtifactKind.CODE)
         spec = batch(
@@ -174,19 +175,20 @@ def test_urgent_work_makes_a_gang_yield_and_nothing_of_it_is_lost(
             code=code.id,
             kind=WorkloadKind.TRAIN,
             gang=both,
-            settings={"steps": 150, "work": 40},
+            settings={"steps": steps, "work": 40},
             preemptible=True,
         )
         patient = client.submit(spec)
         until(lambda: client.job(patient.id).status.step >= 10)
         urgent = client.submit(batch("urgent", "true", gang=both, priority=5))
         assert client.wait(urgent.id).state == State.SUCCEEDED
-        assert client.job(patient.id).status.step < 150
+        assert client.job(patient.id).status.step < steps
         done = client.wait(patient.id, limit_s=120)
         rows = client.call(calls.metrics(patient.id, -1))
     assert done.status.retries == 0
     assert done.status.ran_s > 0
-    assert {(row.step, row.rank) for row in rows} == {(s, r) for s in range(1, 151) for r in (0, 1)}
+    every = {(step, rank) for step in range(1, steps + 1) for rank in (0, 1)}
+    assert {(row.step, row.rank) for row in rows} == every
 
 
 def test_ends_have_reasons(cloud: Cloud) -> None:

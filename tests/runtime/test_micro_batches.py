@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.errors import BadRequest
-from karez.runtime.micro_batches import micro_batches, rows_of
+from karez.runtime.micro_batches import MicroBatches, micro_batches, rows_of
 
 Pair = namedtuple("Pair", "rows names")
 
@@ -41,3 +41,27 @@ def test_the_ranks_together_have_each_row_of_a_step_once(world: int, count: int,
     wanted = [row % 60 for n in range(first, first + count) for row in range(5 * n, 5 * n + 5)]
     assert had == sorted(wanted)
     assert all(len(batches) == count for batches in steps)
+
+
+def test_a_new_process_reads_from_the_epoch_on_that_it_needs() -> None:
+    read: list[int] = []
+
+    class Rows(torch.utils.data.Dataset[int]):
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> int:
+            read.append(index)
+            return index
+
+    def fresh() -> MicroBatches:
+        return micro_batches(torch.utils.data.DataLoader(Rows(), batch_size=2, shuffle=True), 1)
+
+    before = fresh()
+    batches = [before.at(step, 0, 1)[0].tolist() for step in range(12)]
+    state = before.state_dict()
+    after = fresh()
+    after.load_state_dict(state)
+    read.clear()
+    assert after.at(11, 0, 1)[0].tolist() == batches[11]
+    assert len(read) == 6  # an epoch, not four

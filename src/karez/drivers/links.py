@@ -1,6 +1,10 @@
 """Fast links between the devices of a host, as groups of devices. Pure."""
 
+import re
 from collections.abc import Iterable
+
+_NPU = re.compile(r"(NPU|Phy-ID)\d+")
+"""Head of a line of the matrix that `npu-smi info -t topo` prints."""
 
 
 def linked_groups(count: int, pairs: Iterable[tuple[int, int]]) -> str:
@@ -38,7 +42,7 @@ def parse_npu_topology(text: str) -> str:
     HCCS`, and the variants `HCCS_SW` (through a switch) and `SIO` (two chips of one NPU).
     """
     rows = [line.split() for line in text.splitlines()]
-    matrix = [row[1:] for row in rows if row and _is_npu(row[0]) and "X" in row]
+    matrix = [row[1:] for row in rows if row and _NPU.fullmatch(row[0]) and "X" in row]
     count = len(matrix)
     pairs = [
         (one, other)
@@ -47,7 +51,3 @@ def parse_npu_topology(text: str) -> str:
         if link in ("HCCS", "HCCS_SW", "SIO")
     ]
     return linked_groups(count, pairs)
-
-
-def _is_npu(word: str) -> bool:
-    return word.startswith(("NPU", "Phy-ID")) and word.lstrip("NPUhy-ID").isdigit()

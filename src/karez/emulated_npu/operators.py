@@ -32,10 +32,6 @@ class Limits:
     is_lost: bool = False
     """Whether the device fails whatever it is asked for, as one that fell off its bus."""
 
-    def lose_device(self) -> None:
-        """Have the device fail from now on, in this process."""
-        self.is_lost = True
-
 
 LIMITS = Limits()
 CALLED: Counter[str] = Counter()

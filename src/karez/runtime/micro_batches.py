@@ -9,14 +9,16 @@ from typing_extensions import override
 from karez.core.errors import BadRequest
 from karez.runtime.loader import StepLoader
 from karez.runtime.replay_loader import Replay
+from karez.runtime.snapshot_cadence import MOST_STEPS
+from karez.runtime.tracked import Stateful
 
 Split = Callable[[Any, int, int], Any]
 """(batch, rank, world) -> the rank's rows of it."""
-FARTHEST = 200
-"""Steps that training may go back: the rarest snapshots are 100 steps apart, and two are kept."""
+FARTHEST = 2 * MOST_STEPS
+"""Steps that training may go back, since two snapshots are kept."""
 
 
-class MicroBatches(StepLoader):
+class MicroBatches(StepLoader, Stateful):
     """Reads all batches on every rank and keeps its rows: the same for any number of ranks."""
 
     def __init__(
@@ -36,8 +38,8 @@ class MicroBatches(StepLoader):
             split: What gives a rank its rows; `rows_of` if None.
         """
         self._all = Replay(source)
-        self._batches_of, self._split = batches_of, split or rows_of
         self._all.at_hand, self._all.window = 2 * most, FARTHEST * most
+        self._batches_of, self._split = batches_of, split or rows_of
 
     @override
     def at(self, step: int, rank: int, world: int) -> Any:
@@ -46,6 +48,16 @@ class MicroBatches(StepLoader):
             self._split(self._all.at(number, rank, world), rank, world)
             for number in self._batches_of(step)
         ]
+
+    @override
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the position in the loader."""
+        return self._all.state_dict()
+
+    @override
+    def load_state_dict(self, state: Any, /) -> object:
+        """Restore a position: a new process need not read what came before it."""
+        return self._all.load_state_dict(state)
 
 
 def micro_batches(loader: Iterable[Any], count: int, *, split: Split | None = None) -> MicroBatches:

@@ -18,6 +18,7 @@ from karez.runtime.ddp_wrapper import without_ddp
 from karez.runtime.device import raise_if_lost
 from karez.runtime.loader import Listed, StepLoader
 from karez.runtime.loss_check import problem_with
+from karez.runtime.micro_batches import MicroBatches
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.rank_runtime import RankRuntime
@@ -144,10 +145,12 @@ class Run:
                 return
 
     def _step_loader(self, loader: StepLoader | Iterable[Any]) -> StepLoader:
-        if isinstance(loader, StepLoader):
-            return loader
         if isinstance(loader, (list, tuple, range)):
             return Listed(batches=loader)
+        if isinstance(loader, StepLoader):
+            if isinstance(loader, MicroBatches):
+                self._runtime.also_keep("karez-loader", loader)
+            return loader
         replay = Replay(loader, seed=self._options.seed)
         self._runtime.also_keep("karez-loader", replay)
         return replay

@@ -79,28 +79,30 @@ class SnapshotStore:
     def snapshot(self, step: int, tag: SnapshotTag, packed: Packed) -> None:
         """Write a completed step and replicate it; one that is still copied is written later."""
         self.writer.wait()
+        self._make_room(size_of(packed.parts))
         if packed.copy is None:
             self._write(step, tag, packed)
-        elif self.file:  # made on this thread, which alone asks the tracked objects
+        else:
             self.writer.begin(packed.copy, lambda: self._write(step, tag, packed))
 
-    def _write(self, step: int, tag: SnapshotTag, packed: Packed) -> None:
-        parts = packed.parts
-        size = size_of(parts)
+    def _make_room(self, size: int) -> None:
+        """Make a larger file, with the newest snapshot, if the present one is too small."""
         if size > self.file.capacity:
             steps = self.file.steps()
             previous = self.file.read(steps[-1]) if steps else None
             self._file = self._create_file(int(size * 1.5))
             if previous is not None:
                 self.file.write(previous.step, previous.generation, [previous.body])
-        self.file.write(step, tag.generation, parts)
+
+    def _write(self, step: int, tag: SnapshotTag, packed: Packed) -> None:
+        self.file.write(step, tag.generation, packed.parts)
         self.replicate(step, packed.per_rank_bytes)
 
     def store(self, step: int, tag: SnapshotTag, packed: Packed, agent: AgentClient) -> None:
         """Store a checkpoint file of a completed step, beside the training."""
         self.writer.wait()
         if packed.copy is not None and not packed.copy.finish():
-            return  # the device was lost, and the next checkpoint is another's
+            return  # an abort cut it short, and the generation is over
         self.store_at, self.is_store_wanted = None, False
         began_s, parts = monotonic_s(), packed.parts
         has_shared = self.tracked.is_sharded or tag.rank == 0

@@ -44,8 +44,8 @@ class SnapshotWriter:
 
     def hold_device(self) -> None:
         """Have the device's next changes come after copies that are under way."""
-        if self._copy is not None:
-            self._copy.hold_device()
+        if (copy := self._copy) is not None:  # the thread may forget it at any moment
+            copy.hold_device()
 
     def cancel(self) -> None:
         """Give up copies that are under way: the device is about to be stopped."""

@@ -16,8 +16,8 @@ from karez.core.parts import EXTRAS, missing_part
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-COMES_WITH = {"anyio": "fastapi", "starlette": "fastapi"}
-"""Modules of packages that another package of the same extra brings along."""
+COMES_WITH = {"annotated_types": "pydantic", "anyio": "fastapi", "starlette": "fastapi"}
+"""Modules of packages that another package of the same extra, or of the base, brings along."""
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -49,7 +49,9 @@ def test_every_foreign_import_is_of_the_base_or_of_a_named_extra() -> None:
     for module, files in imported().items():
         owner = owners.get(module, [module])[0].lower().replace("_", "-")
         extras = [extra for extra, modules in EXTRAS.items() if module in modules]
-        assert owner in base or extras, f"{module} of {sorted(files)} is in no extra"
+        assert COMES_WITH.get(module, owner) in base or extras, (
+            f"{module} of {sorted(files)} is in no extra"
+        )
         for extra in extras:
             listed = names(PROJECT["optional-dependencies"][extra])
             assert COMES_WITH.get(module, owner) in listed, f"{module} is not in {extra}"

@@ -13,6 +13,7 @@ from karez.core.devices import DeviceKind
 from karez.core.gangs import GangRole, GangSpec
 from karez.core.grants import Grant
 from karez.core.jobs import LADDER, Job, JobSpec
+from karez.core.messages.reports import CommitReport
 from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.processes import ProcessInfo
@@ -183,7 +184,9 @@ class Gang:
 
     def progress(self) -> list[int]:
         living = [info for info in self.processes().values() if info.alive]
-        return [info.last_messages.get("commit", {}).get("step", 0) for info in living]
+        return [
+            0 if (commit := info.last(CommitReport)) is None else commit.step for info in living
+        ]
 
     def step(self) -> int:
         return min(self.progress(), default=0)

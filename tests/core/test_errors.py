@@ -22,6 +22,7 @@ from karez.core.errors import (
     NotFound,
     NotSignedIn,
     PortTaken,
+    ProtocolMismatch,
     QuotaExceeded,
     Remote,
     StartFailed,
@@ -134,6 +135,12 @@ WORDS: list[tuple[KarezError, str, str]] = [
         Remote(kind="http", http_status=502, problem="Bad {gateway}.", fix="Ask again."),
         "Bad {gateway}.",
         "Ask again.",
+    ),
+    (
+        ProtocolMismatch(problem="the protocol here is number 2, the other side has 1"),
+        "Parts of this cloud run different releases of karez: the protocol here is number 2, the "
+        "other side has 1.",
+        "`karez --version` shows the release on each host.",
     ),
 ]
 

@@ -2,11 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from karez.core.devices import DeviceKind, Health
 from karez.core.grants import Grant
+from karez.core.messages.replicas import (
+    Done,
+    DropJob,
+    ForgetRank,
+    ListReplicas,
+    PutReplica,
+    ReplicaAnswer,
+    ReplicaList,
+    ReplicaRequest,
+)
 from karez.drivers.probes import LIMITS, davinci_devices, disk_devices, network_devices, probe_node
 from karez.drivers.steward.replica_server import ReplicaServer
 from karez.drivers.steward.resource_limits import OVER_CODE, memory_of, storage_of
@@ -120,24 +131,30 @@ def test_a_node_says_how_it_enforces_what_it_grants(tmp_path: Path) -> None:
 def test_a_keeper_holds_what_was_granted_and_fences_off_older_epochs(tmp_path: Path) -> None:
     keeper = ReplicaServer("t", tmp_path)
 
-    def put(step: int, size: int, **more: int) -> dict[str, object]:
-        request = {"op": "put", "job": "j", "rank": 0, "step": step, **more}
+    def ask(request: ReplicaRequest, size: int = 0) -> ReplicaAnswer:
         return keeper.answer(request, b"x" * size, {})[0]
 
-    assert put(1, 100, limit=250, epoch=2) == {"ok": True}
-    assert put(2, 100, limit=250, epoch=2) == {"ok": True}
-    assert put(3, 200, limit=250, epoch=2) == {"ok": False, "full": 300}
-    assert put(3, 100, limit=250, epoch=1) == {"ok": False}
-    assert put(3, 100, limit=250, epoch=3, generation=7) == {"ok": True}
-    steps, _ = keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})
-    assert steps == {"steps": [(2, True, 0), (3, True, 7)]}
-    keeper.answer({"op": "put", "job": "j", "rank": 1, "step": 3, "epoch": 3}, b"x", {})
-    keeper.answer({"op": "forget", "job": "j", "rank": 1}, b"", {})
-    assert keeper.answer({"op": "list", "job": "j", "rank": 1}, b"", {})[0] == {"steps": []}
-    assert keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})[0] == steps
-    keeper.answer({"op": "drop", "job": "j", "rank": 0}, b"", {})
-    assert keeper.answer({"op": "list", "job": "j", "rank": 0}, b"", {})[0] == {"steps": []}
-    assert put(1, 1, epoch=1) == {"ok": True}
+    def put(step: int, size: int, **more: Any) -> ReplicaAnswer:
+        return ask(PutReplica(job="j", rank=0, step=step, **more), size)
+
+    def held(rank: int) -> ReplicaAnswer:
+        return ask(ListReplicas(job="j", rank=rank))
+
+    nothing = ReplicaList(replicas=())
+    assert put(1, 100, limit_bytes=250, epoch=2) == Done(ok=True)
+    assert put(2, 100, limit_bytes=250, epoch=2) == Done(ok=True)
+    assert put(3, 200, limit_bytes=250, epoch=2) == Done(ok=False, full_bytes=300)
+    assert put(3, 100, limit_bytes=250, epoch=1) == Done(ok=False)
+    assert put(3, 100, limit_bytes=250, epoch=3, generation=7) == Done(ok=True)
+    steps = ReplicaList(replicas=((2, True, 0), (3, True, 7)))
+    assert held(0) == steps
+    ask(PutReplica(job="j", rank=1, step=3, epoch=3), 1)
+    ask(ForgetRank(job="j", rank=1))
+    assert held(1) == nothing
+    assert held(0) == steps
+    ask(DropJob(job="j"))
+    assert held(0) == nothing
+    assert put(1, 1, epoch=1) == Done(ok=True)
 
 
 def test_npus_are_counted_by_their_device_files_where_the_tool_is_absent(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from karez.core.messages.reports import ProcessReport
+from karez.core.messages.wire import encode
 from karez.runtime.checkpoint_files import SnapshotTag
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.shards import ShardedOptimizer
@@ -17,8 +19,8 @@ class RecordingAgent:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
 
-    def send(self, kind: str, **data: object) -> None:
-        self.messages.append({"type": kind, **data})
+    def send(self, report: ProcessReport) -> None:
+        self.messages.append(encode(report))
 
 
 def test_an_emergency_checkpoint_stores_no_shard_of_the_previous_size(tmp_path: Path) -> None:

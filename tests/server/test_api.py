@@ -7,6 +7,7 @@ import pytest
 
 from karez.core.devices import DeviceKind
 from karez.core.identity import EVERYWHERE, Project, Role
+from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER
 from karez.core.workloads import State
 from karez.server.api.app import PREFIX, ROUTERS
 from karez.server.api.authorization import roles
@@ -247,10 +248,21 @@ def test_what_if_says_who_would_be_touched_and_changes_nothing(api: Api) -> None
 
 def test_the_gateway_learns_keys_and_routes_but_no_secrets(api: Api) -> None:
     gateway = api.key(Role.GATEWAY, EVERYWHERE)
-    table = api.ask("GET", "/gateway/table", gateway).json()
+    same = {PROTOCOL_HEADER: str(PROTOCOL)}
+    table = api.ask("GET", "/gateway/table", gateway, headers=same).json()
     assert table["routes"] == []
     assert all(set(key) == {"id", "project", "role", "digest"} for key in table["keys"])
     assert api.ask("GET", "/gateway/table").status_code == 403  # an admin is no gateway
+
+
+@pytest.mark.parametrize("number", ["", "1", "99999", "two", "-2"])
+def test_nodes_and_gateways_of_another_release_are_told_so(api: Api, number: str) -> None:
+    for path, role in (("/gateway/table", Role.GATEWAY), ("/node/join", Role.NODE)):
+        headers = {PROTOCOL_HEADER: number} if number else {}
+        answer = api.ask("GET", path, api.key(role, EVERYWHERE), headers=headers)
+        assert answer.status_code == 409
+        assert answer.json()["code"] == "protocol-mismatch"
+        assert "same release" in answer.text
 
 
 def test_the_api_describes_itself_with_examples(api: Api) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from karez.core.identity import Role
+from karez.core.messages.wire import PROTOCOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +101,4 @@ class JoinConfig:
 
     ray_address: str
     ray_token: str
+    protocol: int = PROTOCOL

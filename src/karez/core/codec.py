@@ -2,11 +2,15 @@
 
 from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from annotated_types import Ge
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
+
+Count = Annotated[int, Ge(0)]
+"""A step, a generation, a rank: an integer that is not negative, which reading checks."""
 
 
 @cache

@@ -163,6 +163,17 @@ class Unreachable(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ProtocolMismatch(KarezError):
+    """A node or the gateway runs another release of karez than control."""
+
+    code = "protocol-mismatch"
+    status = 409
+    message = "Parts of this cloud run different releases of karez: {problem}."
+    advice = "`karez --version` shows the release on each host."
+    problem: str
+
+
+@dataclass(eq=False, kw_only=True)
 class PortTaken(KarezError):
     """Another program listens where karez wants to."""
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from karez.core.artifacts import FileEntry
 from karez.core.grants import Grant
+from karez.core.messages.reports import REPORTS, Report
+from karez.core.messages.wire import Malformed, Message, decode
 from karez.core.workloads import WorkloadId
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +62,16 @@ class ProcessInfo:
     error: str = ""
     grant: Grant | None = None
     """Grant that the process was started with."""
-    last_messages: Mapping[str, Any] = field(default_factory=dict)
-    """Message type -> the newest message of that type from the process."""
+    last_messages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Message type -> the fields of the newest message of that type from the process."""
+
+    def last(self, kind: type[M]) -> M | None:
+        """The newest report of a kind; None: there is none, or it cannot be read."""
+        name = kind.TYPE
+        if name not in self.last_messages:
+            return None
+        report = decode({name: kind}, {"type": name, **self.last_messages[name]})
+        return report if isinstance(report, kind) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +82,13 @@ class Event:
     at: float
     key: str
     type: str
-    """`exit`, or the type of a message that the process sent."""
+    """Type of the report, one of those in core.messages.reports."""
     data: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of the report, not checked."""
+
+    def report(self) -> Report | Malformed:
+        """The report; Malformed if it cannot be read."""
+        return decode(REPORTS, {"type": self.type, **self.data})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+import structlog
 from ray.exceptions import RayError
 from typing_extensions import override
 
 from karez.core.artifacts import FileEntry
 from karez.core.checkpoint_folder import FolderListing
-from karez.core.errors import StartFailed
+from karez.core.errors import ProtocolMismatch, StartFailed
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import Fabric, NodeLost
@@ -20,6 +21,7 @@ from karez.core.workloads import WorkloadId
 from karez.drivers.ray_stewards import NAMESPACE, RayEdge, RayStewards, wait_for_port
 from karez.drivers.steward.steward import Steward
 
+log = structlog.get_logger()
 HOST_LABEL = "karez-host"
 FIRST_ANSWER_S = 20.0
 """Seconds that a new node's agent may take to start: it starts two interpreters."""
@@ -36,6 +38,8 @@ class RayFabric(Fabric):
         """Connect as a driver. Raises StartFailed if Ray does not answer."""
         self._edge = edge
         self._stewards = RayStewards(edge)
+        self._refused: set[str] = set()
+        """Ids of nodes that run another release of karez."""
         wait_for_port(edge.address)
         try:
             ray.init(
@@ -64,10 +68,21 @@ class RayFabric(Fabric):
             ray.wait(refs, num_returns=len(refs), timeout=limit_s)
         nodes: list[Node] = []
         for node_id, (engine_id, ref) in requests.items():
-            with contextlib.suppress(NodeLost):
+            try:
                 node: Node = self._stewards.answer(node_id, ref, 0.05)
-                nodes.append(replace(node, engine_id=engine_id))
+            except NodeLost:
+                continue
+            except ProtocolMismatch as mismatch:
+                self._refuse(engine_id, node_id, mismatch)
+                continue
+            nodes.append(replace(node, engine_id=engine_id))
         return nodes
+
+    def _refuse(self, engine_id: str, node: NodeId, mismatch: ProtocolMismatch) -> None:
+        """Leave a node of another release out of the pool, and log it once."""
+        if engine_id not in self._refused:
+            self._refused.add(engine_id)
+            log.error("node.refused", node=node, why=mismatch.problem)
 
     @override
     def start(self, node: NodeId, spec: ProcessSpec) -> None:

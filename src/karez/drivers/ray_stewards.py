@@ -10,11 +10,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
+from typing_extensions import override
 
 from karez.core import environment
 from karez.core.devices import parse_emulated
-from karez.core.errors import StartFailed
-from karez.core.nodes import NodeId
+from karez.core.errors import ProtocolMismatch, StartFailed
+from karez.core.messages.wire import PROTOCOL, protocol_mismatch
+from karez.core.nodes import Node, NodeId
 from karez.core.ports import NodeEnded, NodeLost
 from karez.core.processes import Poll
 from karez.core.workloads import WorkloadId
@@ -81,7 +83,7 @@ class RayStewards:
             max_concurrency=64,
             label_selector={"ray.io/node-id": row["NodeID"]},
         )
-        self._actors[node] = actor.remote(config)
+        self._actors[node] = actor.remote(PROTOCOL, config)
         return self._actors[node]
 
     def call(
@@ -179,9 +181,16 @@ class RayStewards:
 
 
 class _HostedSteward(Steward):
-    """A steward inside a Ray actor: its folder comes from the node's own environment."""
+    """A steward inside a Ray actor: its folder comes from the node's own environment.
 
-    def __init__(self, config: StewardConfig) -> None:
+    Ray loads this class from the node's own installation, so control's protocol comes beside its
+    configuration. Of another protocol only `describe` answers, with the reason.
+    """
+
+    def __init__(self, protocol: int, config: StewardConfig) -> None:
+        self._mismatch = protocol_mismatch(protocol)
+        if self._mismatch:
+            return
         home = os.environ.get(environment.NODE_HOME, config.home)  # noqa: TID251 - set by `join`
         is_remote = home != config.home
         blobs = replace(config.blobs, folder="") if is_remote else config.blobs
@@ -190,6 +199,12 @@ class _HostedSteward(Steward):
         emulated = read(environment.NODE_EMULATE)
         npus = config.npus if emulated is None else parse_emulated(emulated)
         super().__init__(replace(config, home=home, blobs=blobs, cpus=cpus, npus=npus))
+
+    @override
+    def describe(self) -> Node:
+        if self._mismatch:
+            raise ProtocolMismatch(problem=self._mismatch)
+        return super().describe()
 
 
 def wait_for_port(address: str, *, within_s: float = 60.0) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from karez.core.messages.reports import CheckpointReport
 from karez.runtime.agent_client import AgentClient
 from karez.runtime.training_state import is_whole, split
 
@@ -135,14 +136,14 @@ def write_checkpoint(
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{checkpoint.step}-{checkpoint.rank}.kz"
     path.write_bytes(checkpoint.body)
-    agent.send(
-        "stored",
+    report = CheckpointReport(
         step=checkpoint.step,
         path=str(path),
         world=checkpoint.world,
         whole=checkpoint.whole,
         held_s=held_s,
     )
+    agent.send(report)
 
 
 def _is_for_all(path: Path) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from karez.core.messages.reports import ReplicaMismatchReport
 from karez.runtime.host_clock import monotonic_s, pause
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_reporter import RankReporter
@@ -121,5 +122,7 @@ class GangCollectives:
         if state.snapshots is not None and is_doubtful and not state.need_tracked().is_sharded:
             state.snapshots.file.drop_newer_than(state.step - 1)
         self.reporter.send(
-            "corrupt", generation=state.generation, step=state.step, ranks=list(mismatch.ranks)
+            ReplicaMismatchReport(
+                generation=state.generation, step=state.step, ranks=tuple(mismatch.ranks)
+            )
         )

@@ -3,10 +3,16 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
+from karez.core.messages.orders import (
+    ExitOrder,
+    QueryShardsOrder,
+    QuiesceOrder,
+    StartGenerationOrder,
+)
+from karez.core.messages.reports import ReadyReport, ResumedReport
 from karez.runtime.device import raise_if_lost
 from karez.runtime.gradient_allreduce import GradientAllReduce
 from karez.runtime.membership import Membership
@@ -51,18 +57,21 @@ class GenerationChange:
         self.reporter.post(Activity.QUIESCED)
         self._report_ready(generation)
         while True:
-            message = self.reporter.next_message()
-            match message["type"]:
-                case "halt":
-                    self._report_ready(int(message["generation"]))
-                case "seek" if snapshots is not None:
-                    found = snapshots.replicas.whole_replicas(message["seats"], message["keepers"])
-                    self._report_ready(int(message["generation"]), found)
-                case "leave":
+            match self.reporter.next_order():
+                case QuiesceOrder(generation=generation):
+                    self._report_ready(generation)
+                case QueryShardsOrder() as query if snapshots is not None:
+                    replicas = snapshots.replicas
+                    found = replicas.whole_replicas(query.departed, query.replica_servers)
+                    self._report_ready(query.generation, found)
+                case ExitOrder():
                     raise SystemExit(0)
-                case "go" if message["generation"] >= self.state.wanted_generation:
-                    if self._start(message):
+                case StartGenerationOrder() as order:
+                    is_wanted = order.generation >= self.state.wanted_generation
+                    if is_wanted and self._start(order):
                         return
+                case _:
+                    continue  # done as it came, by RankRuntime
 
     def build(self) -> None:
         """Build model and optimizer within the group, and keep their state from now on."""
@@ -86,23 +95,23 @@ class GenerationChange:
         if state.snapshots is not None:
             sources = state.snapshots.restorable(is_new=not state.has_state)
         is_sharded = state.tracked is not None and state.tracked.is_sharded
-        self.reporter.send(
-            "stood",
+        report = ReadyReport(
             generation=generation,
             sharded=is_sharded or self.make is not None,  # before the first build
-            steps={str(step): source for step, (source, _) in sources.items()},
-            born={str(step): born for step, (_, born) in sources.items() if born},
-            found=found,
-            every=state.cadence.every,
+            steps={step: source for step, (source, _) in sources.items()},
+            created_generation={step: born for step, (_, born) in sources.items() if born},
+            shards_found=found,
+            snapshot_every=state.cadence.every,
         )
+        self.reporter.send(report)
 
-    def _start(self, message: dict[str, Any]) -> bool:
+    def _start(self, order: StartGenerationOrder) -> bool:
         """Form the group and restore; False: that failed too, and the rank must go on waiting."""
-        previous_rank, target = self.state.rank, RestorePoint.from_message(message)
-        self._enter(message)
+        previous_rank, target = self.state.rank, RestorePoint.from_order(order)
+        self._enter(order)
         try:
-            self._form_group(message)
-            self._restore(message, target)
+            self._form_group(order)
+            self._restore(order, target)
         except RuntimeError as error:
             for device in () if self.group.is_aborted else self.devices:
                 raise_if_lost(device, error)
@@ -111,24 +120,24 @@ class GenerationChange:
         self._resume(target, is_moved=previous_rank != self.state.rank)
         return True
 
-    def _enter(self, message: Mapping[str, Any]) -> None:
+    def _enter(self, order: StartGenerationOrder) -> None:
         """Take over the generation and this rank's place in it."""
         state = self.state
-        state.generation = int(message["generation"])
+        state.generation = order.generation
         self.group.arm()
-        state.rank, state.world = int(message["rank"]), int(message["world"])
-        state.skipped_batches = tuple(int(batch) for batch in message.get("skipped", ()))
+        state.rank, state.world = order.rank, order.world
+        state.skipped_batches = order.skipped_batches
         state.is_spoiled = False
         state.timer.reset()
         self.gradients.begin()
-        state.compares_replicas = bool(message.get("alike"))
+        state.compares_replicas = order.compares_replicas
 
-    def _form_group(self, message: Mapping[str, Any]) -> None:
+    def _form_group(self, order: StartGenerationOrder) -> None:
         state = self.state
         if state.is_generation_over:  # its abort may have come before `arm`
             raise RuntimeError("the generation is over")
         if state.world > 1 or self.make is not None:
-            store = message["store"] if state.world > 1 else ""
+            store = order.rendezvous if state.world > 1 else ""
             member = Membership(
                 generation=state.generation, rank=state.rank, world=state.world, store=store
             )
@@ -136,16 +145,15 @@ class GenerationChange:
         else:
             self.group.release()
 
-    def _restore(self, message: Mapping[str, Any], target: RestorePoint) -> None:
+    def _restore(self, order: StartGenerationOrder, target: RestorePoint) -> None:
         state = self.state
         if self.make is not None:
             with self.group.extended():
                 self.build()
         tracked = state.need_tracked()
         if state.snapshots is not None:
-            peers = tuple(str(peer) for peer in message["peers"])
-            is_whole = bool(message["whole"]) or tracked.is_sharded
-            state.snapshots.begin(peers, ship_whole=is_whole, epoch=int(message["epoch"]))
+            is_whole = order.ship_whole or tracked.is_sharded
+            state.snapshots.begin(order.peers, ship_whole=is_whole, epoch=order.epoch)
         restorer = Restorer(
             tracked=tracked,
             snapshots=state.snapshots,
@@ -169,10 +177,10 @@ class GenerationChange:
                 moved=state.rank in target.need_state or is_moved,
                 is_resharded=bool(target.shard_ranks),
             )
-        self.reporter.send(
-            "resumed",
+        report = ResumedReport(
             generation=state.generation,
             step=state.step,
-            losses=list(self.history.losses),
+            losses=tuple(self.history.losses),
             rigid=is_fixed_size(state.need_tracked(), state.world),
         )
+        self.reporter.send(report)

@@ -3,10 +3,11 @@
 import faulthandler
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from karez.core.messages.orders import Order
+from karez.core.messages.reports import BadLossReport, CollectiveFailedReport, ProcessReport
 from karez.runtime.agent_client import AgentClient
 from karez.runtime.host_clock import monotonic_s
 from karez.runtime.rank_environment import RankEnvironment
@@ -23,24 +24,22 @@ class RankReporter:
         self._state = state
         self._status_file: RankStatusFile | None = None
 
-    def connect(
-        self, environment: RankEnvironment, on_message: Callable[[Mapping[str, Any]], None]
-    ) -> None:
+    def connect(self, environment: RankEnvironment, on_order: Callable[[Order], None]) -> None:
         """Connect to the node agent. Raises OSError if it has gone."""
         faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True)
         path = status_path(Path(environment.snapshot_file))
         self._status_file = RankStatusFile(path)
-        self.agent = AgentClient(environment.steward, environment.key, on_message)
+        self.agent = AgentClient(environment.steward, environment.key, on_order)
 
-    def next_message(self) -> dict[str, Any]:
-        """Wait for the next message of the job controller. Needs a connection."""
+    def next_order(self) -> Order:
+        """Wait for the next order of the job controller. Needs a connection."""
         assert self.agent is not None
         return self.agent.inbox.get()
 
-    def send(self, kind: str, **data: object) -> None:
-        """Send a message to the job controller."""
+    def send(self, report: ProcessReport) -> None:
+        """Send a report to the job controller."""
         if self.agent is not None:
-            self.agent.send(kind, **data)
+            self.agent.send(report)
 
     def post(self, activity: Activity) -> None:
         """Write the rank's activity to the status file, which the node agent reads."""
@@ -57,7 +56,7 @@ class RankReporter:
         """Spoil the step and report that a collective of this generation failed."""
         self._state.is_spoiled = True
         text = (str(error).splitlines() or [""])[0][:200]
-        self.send("stumbled", generation=self._state.generation, error=text)
+        self.send(CollectiveFailedReport(generation=self._state.generation, error=text))
 
     def report_collective_failure(self, error: Exception) -> None:
         """Spoil the step, and report its failure unless the generation has ended already."""
@@ -73,10 +72,11 @@ class RankReporter:
         state = self._state
         state.is_spoiled = True
         self.send(
-            "poisoned",
-            generation=state.generation,
-            step=state.step + 1,
-            batch=state.batch,
-            error=why,
-            replays=replays,
+            BadLossReport(
+                generation=state.generation,
+                step=state.step + 1,
+                batch=state.batch,
+                error=why,
+                replays=replays,
+            )
         )

@@ -1,12 +1,21 @@
 """The runtime of a rank, between its user's code and its gang."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from karez.core.messages.orders import (
+    CutLinkOrder,
+    DropReplicasOrder,
+    EmergencyCheckpointOrder,
+    ExitOrder,
+    FlipBitOrder,
+    Order,
+    QuiesceOrder,
+    StoreCheckpointOrder,
+)
+from karez.core.messages.reports import CommitReport, FinishedReport
 from karez.runtime.device_staging import DeviceStaging
 from karez.runtime.gang_collectives import GangCollectives
 from karez.runtime.generation_change import BuildModel, GenerationChange
@@ -72,7 +81,7 @@ class RankRuntime:
             seed=options.seed,
         )
         if self.is_in_cloud:
-            self.reporter.connect(environment, self._on_message)
+            self.reporter.connect(environment, self._on_order)
 
     @property
     def is_in_cloud(self) -> bool:
@@ -159,7 +168,9 @@ class RankRuntime:
             max(0.0, state.timer.step_s - snapshot_s), snapshot_s if is_typical else 0.0
         )
         self.reporter.send(
-            "commit", generation=state.generation, step=state.step, loss=loss, busy_s=busy_s
+            CommitReport(
+                generation=state.generation, step=state.step, loss=float(loss), busy_s=busy_s
+            )
         )
 
     def _keep(self, tracked: Tracked, snapshots: SnapshotStore) -> None:
@@ -210,15 +221,17 @@ class RankRuntime:
         if not self.is_in_cloud:
             self._group.shutdown()
             return
-        self.reporter.send("done", generation=self.state.generation)
+        self.reporter.send(FinishedReport(generation=self.state.generation))
         self.reporter.post(Activity.QUIESCED)
         while True:
-            message = self.reporter.next_message()
-            if message["type"] == "leave":
-                self._group.shutdown()
-                return
-            if message["type"] == "halt":
-                self._rejoin(int(message["generation"]))
+            match self.reporter.next_order():
+                case ExitOrder():
+                    self._group.shutdown()
+                    return
+                case QuiesceOrder(generation=generation):
+                    self._rejoin(generation)
+                case _:
+                    continue  # what cannot wait was done as it came, by `_on_order`
 
     def _rejoin(self, generation: int) -> None:
         """Take part in one more generation after the last step."""
@@ -228,7 +241,7 @@ class RankRuntime:
             continue
         if self.state.step < done:  # the loop of the user's code has ended
             restart_process()
-        self.reporter.send("done", generation=self.state.generation)
+        self.reporter.send(FinishedReport(generation=self.state.generation))
 
     def _abort(self) -> None:
         if self._group.stops_device and self.state.snapshots is not None:
@@ -242,22 +255,30 @@ class RankRuntime:
             register_optimizer_step_pre_hook(lambda *_: snapshots.writer.hold_device())
         return snapshots
 
-    def _on_message(self, message: Mapping[str, Any]) -> None:
+    def _on_order(self, order: Order) -> None:
         """Handle what cannot wait for the end of a step, on the agent connection's thread."""
-        state, snapshots, agent = self.state, self.state.snapshots, self.reporter.agent
-        match message["type"]:
-            case "halt":  # the generation comes before the abort: see GenerationChange._form_group
-                state.wanted_generation = int(message["generation"])
+        state = self.state
+        match order:
+            case QuiesceOrder():  # generation before abort: see GenerationChange._form_group
+                state.wanted_generation = order.generation
                 self._abort()
-            case "store" if snapshots is not None:
+            case CutLinkOrder():
+                self._abort()  # as if the network had failed: nothing is reported
+            case FlipBitOrder() if state.tracked is not None:
+                inject_bit_error(state.tracked.model)
+            case _ if state.snapshots is not None:
+                self._on_snapshot_order(order, state.snapshots)
+
+    def _on_snapshot_order(self, order: Order, snapshots: SnapshotStore) -> None:
+        agent = self.reporter.agent
+        match order:
+            case StoreCheckpointOrder():
                 snapshots.is_store_wanted = True
                 if self._generations.make is not None:  # no gradients of ours to agree by
-                    snapshots.store_at = int(message["step"])
-            case "gasp" if snapshots is not None and agent is not None:
-                snapshots.emergency_checkpoint(state.tag, agent)
-            case "clear" if snapshots is not None:
-                snapshots.replicas.drop(message["seats"], message["keepers"])
-            case "cut":
-                self._abort()  # as if the network had failed: nothing is reported
-            case "corrupt" if state.tracked is not None:
-                inject_bit_error(state.tracked.model)
+                    snapshots.store_at = order.step
+            case EmergencyCheckpointOrder() if agent is not None:
+                snapshots.emergency_checkpoint(self.state.tag, agent)
+            case DropReplicasOrder():
+                snapshots.replicas.drop(order.departed, order.replica_servers)
+            case _:
+                return

@@ -7,6 +7,7 @@ import threading
 import torch.distributed as dist
 
 from karez.core import environment
+from karez.core.messages.reports import RendezvousReport
 from karez.runtime.agent_client import AgentClient
 from karez.runtime.rank_environment import rank_environment
 
@@ -26,6 +27,6 @@ def main() -> None:
     )
     generation = int(os.environ[environment.GENERATION])  # noqa: TID251 - set by the job controller
     agent = AgentClient(here.steward, here.key, lambda _: None)
-    agent.send("store", address=f"{here.address}:{port}", generation=generation)
+    agent.send(RendezvousReport(address=f"{here.address}:{port}", generation=generation))
     threading.Event().wait()
     del store

@@ -2,11 +2,23 @@
 
 import contextlib
 import socket
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
+from karez.core.messages.greetings import Refusal, ReplicaGreeting
+from karez.core.messages.replicas import (
+    REPLICA_ANSWERS,
+    Done,
+    ForgetRank,
+    GetReplica,
+    ListReplicas,
+    ReplicaAnswer,
+    ReplicaList,
+    ReplicaRequest,
+)
+from karez.core.messages.wire import Malformed, decode
 from karez.runtime.rank_environment import RankEnvironment
 from karez.transport import framing
 
@@ -25,12 +37,27 @@ class ReplicaClient:
         host, _, port = address.rpartition(":")
         self._stream = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        framing.send(self._stream, {"token": environment.replica_token, "job": environment.job})
+        greeting = ReplicaGreeting(token=environment.replica_token, job=environment.job)
+        framing.send_message(self._stream, greeting)
 
-    def request(self, head: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Send one request and return the answer. Raises OSError or EOFError."""
-        framing.send(self._stream, head)
-        return framing.receive(self._stream)
+    def request(self, request: ReplicaRequest) -> tuple[ReplicaAnswer, bytes]:
+        """Send one request and return the answer.
+
+        Raises:
+            OSError: The server does not answer, or its answer cannot be read.
+            EOFError: The server has closed the connection.
+        """
+        framing.send_message(self._stream, request)
+        try:
+            received, body = framing.receive(self._stream)
+        except ValueError as error:
+            raise OSError(f"the replica server's answer cannot be read: {error}") from error
+        answer = decode(REPLICA_ANSWERS, received)
+        if isinstance(answer, Malformed):
+            raise OSError(f"the replica server's answer cannot be read: {answer.why}")
+        if isinstance(answer, Refusal):
+            sys.stderr.write(f"karez: request {answer.refused!r} was refused: {answer.why}\n")
+        return answer, body
 
     def interrupt(self) -> None:
         """Make a request under way on another thread fail at once."""
@@ -64,10 +91,12 @@ def replicas_at_peers(
         replica_servers: Replica servers to ask besides those that this rank was started with.
     """
     rank = environment.rank if index is None else index
-    head = {"op": "list", "job": environment.job, "rank": rank}
+    request = ListReplicas(job=environment.job, rank=rank)
     servers = dict.fromkeys((*replica_servers, *environment.replica_servers, *environment.memory))
     with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:  # some may not answer
-        answers = list(pool.map(lambda server: _list_replicas(server, environment, head), servers))
+        answers = list(
+            pool.map(lambda server: _list_replicas(server, environment, request), servers)
+        )
     best: dict[int, ReplicaInfo] = {}
     for step, replica in (pair for answer in answers for pair in answer):
         candidates = (best.get(step, replica), replica)
@@ -76,17 +105,18 @@ def replicas_at_peers(
 
 
 def _list_replicas(
-    address: str, environment: RankEnvironment, head: Mapping[str, Any]
+    address: str, environment: RankEnvironment, request: ListReplicas
 ) -> list[tuple[int, ReplicaInfo]]:
     try:
         client = ReplicaClient(address, environment, timeout_s=LIST_TIMEOUT_S)
-        answer, _ = client.request(head)
+        answer, _ = client.request(request)
         client.close()
     except (OSError, EOFError):
         return []  # this replica server was lost with its node
+    found = answer.replicas if isinstance(answer, ReplicaList) else ()
     return [
-        (int(step), ReplicaInfo(address=address, whole=bool(whole), generation=int(generation)))
-        for step, whole, generation in answer["steps"]
+        (step, ReplicaInfo(address=address, whole=whole, generation=generation))
+        for step, whole, generation in found
     ]
 
 
@@ -96,10 +126,9 @@ def fetch_replica(
     """Fetch a rank's snapshot of a step from a replica server. Raises OSError, EOFError."""
     client = ReplicaClient(address, environment)
     rank = environment.rank if index is None else index
-    head = {"op": "get", "job": environment.job, "rank": rank, "step": step}
-    answer, body = client.request(head)
+    answer, body = client.request(GetReplica(job=environment.job, rank=rank, step=step))
     client.close()
-    return body if answer["ok"] else None
+    return body if isinstance(answer, Done) and answer.ok else None
 
 
 def drop_replicas(
@@ -113,5 +142,5 @@ def drop_replicas(
         with contextlib.suppress(OSError, EOFError):
             client = ReplicaClient(address, environment)
             for index in indices:
-                client.request({"op": "forget", "job": environment.job, "rank": index})
+                client.request(ForgetRank(job=environment.job, rank=index))
             client.close()

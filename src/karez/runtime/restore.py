@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from karez.core.messages.orders import StartGenerationOrder
 from karez.runtime.checkpoint_files import FoundState
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.reshard import reshard
@@ -41,14 +42,14 @@ class RestorePoint:
     """Shards that were written before this generation are outdated."""
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> "RestorePoint":
-        """Read it from the job controller's message that starts a generation."""
+    def from_order(cls, order: StartGenerationOrder) -> "RestorePoint":
+        """The restore point of the generation that an order starts."""
         return cls(
-            step=int(message["step"]),
-            need_state=frozenset(int(number) for number in message.get("fresh", ())),
-            shard_ranks=tuple(int(index) for index in message.get("pieces", ())),
-            replica_servers=tuple(str(address) for address in message.get("keepers", ())),
-            created_generation=int(message.get("born", 0)),
+            step=order.step,
+            need_state=frozenset(order.need_state),
+            shard_ranks=order.shard_ranks,
+            replica_servers=order.replica_servers,
+            created_generation=order.created_generation,
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from karez.core.errors import BadRequest
+from karez.core.messages.reports import TotalStepsReport
 from karez.runtime.ddp_wrapper import without_ddp
 from karez.runtime.device import raise_if_lost
 from karez.runtime.loader import Listed, StepLoader
@@ -135,7 +136,7 @@ class Run:
         runtime, state = self._runtime, self._runtime.state
         state.need_tracked()
         source = self._step_loader(loader)
-        runtime.reporter.send("total", steps=total)
+        runtime.reporter.send(TotalStepsReport(steps=total))
         while True:
             while state.step < total:
                 batch = self._load(source)

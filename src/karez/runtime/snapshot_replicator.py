@@ -2,8 +2,8 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Any
 
+from karez.core.messages.replicas import Done, ShipSnapshot
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.replica_client import ReplicaClient
 
@@ -76,18 +76,19 @@ class SnapshotReplicator:
             return False
         with self._changed:
             self._sending_to = ()
-        self.full_bytes = int(answer.get("full", 0))
-        return bool(answer["ok"]) or bool(self.full_bytes)
+        if not isinstance(answer, Done):
+            return False
+        self.full_bytes = answer.full_bytes
+        return answer.ok or bool(self.full_bytes)
 
-    def _request(self, transfer: _Transfer) -> dict[str, Any]:
+    def _request(self, transfer: _Transfer) -> ShipSnapshot:
         environment = self._environment
-        return {
-            "op": "ship",
-            "job": environment.job,
-            "rank": environment.rank,
-            "step": transfer.step,
-            "epoch": self.epoch,
-            "to": transfer.peers,
-            "limits": [environment.memory.get(peer, 0) for peer in transfer.peers],
-            "only": transfer.only,
-        }
+        return ShipSnapshot(
+            job=environment.job,
+            rank=environment.rank,
+            step=transfer.step,
+            epoch=self.epoch,
+            to=transfer.peers,
+            limits_bytes=tuple(environment.memory.get(peer, 0) for peer in transfer.peers),
+            only_bytes=transfer.only,
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from karez.core import environment
 from karez.core.grants import Grant
+from karez.core.messages.reports import ListeningReport
 from karez.core.ports import Clock, Engine, Fabric, LogSink, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec, Staged
 from karez.core.services import Service
@@ -81,7 +82,8 @@ class ReplicaProcesses:
 
     def ready_url(self, info: ProcessInfo) -> str:
         """The URL of a replica that answers; empty while it does not."""
-        url = str(info.last_messages.get("listening", {}).get("url", ""))
+        listening = info.last(ListeningReport)
+        url = "" if listening is None else listening.url
         engine = self._deps.engines[self._service.spec.engine]
         return url if url and _answers(url + engine.ready_path) else ""
 

@@ -1,13 +1,21 @@
 """Frames on a stream socket between a node's processes: a JSON head and an optional blob."""
 
 import json
+import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
+
+from karez.core.messages.wire import Message, encode
 
 _PREFIX: Final = struct.Struct("<II")
 LIMIT_BYTES: Final = 2**31
 """Largest blob in one frame."""
+DRAIN_S: Final = 1.0
+"""Seconds of silence after which a refused peer is waited for no longer."""
+HEAD_BYTES: Final = 2**24
+"""Largest head of a frame."""
 
 
 class Stream(Protocol):
@@ -30,6 +38,24 @@ def send(stream: Stream, head: Mapping[str, Any], blob: bytes | memoryview = b""
         stream.sendall(blob)
 
 
+def send_message(stream: Stream, message: Message, blob: bytes | memoryview = b"") -> None:
+    """Send one message as a frame. Raises OSError if the peer has gone."""
+    send(stream, encode(message), blob)
+
+
+def close_after_refusal(stream: socket.socket) -> None:
+    """Close a connection so that the peer still reads what it was told.
+
+    A socket that is closed with unread bytes resets the connection, and the peer loses the rest.
+    """
+    with suppress(OSError):
+        stream.shutdown(socket.SHUT_WR)
+        stream.settimeout(DRAIN_S)
+        while stream.recv(1 << 16):
+            continue
+    stream.close()
+
+
 def receive(stream: Stream) -> tuple[dict[str, Any], bytes]:
     """Read one frame.
 
@@ -38,9 +64,12 @@ def receive(stream: Stream) -> tuple[dict[str, Any], bytes]:
         ValueError: The bytes are not a valid frame.
     """
     text_len, blob_len = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
-    if text_len > 2**24 or blob_len > LIMIT_BYTES:
+    if text_len > HEAD_BYTES or blob_len > LIMIT_BYTES:
         raise ValueError(f"a frame of {text_len}+{blob_len} bytes is too long")
-    head = json.loads(_exactly(stream, text_len))
+    try:
+        head = json.loads(_exactly(stream, text_len))
+    except RecursionError as error:
+        raise ValueError("a frame's head is nested too deeply") from error
     if not isinstance(head, dict):
         raise ValueError("a frame's head should be an object")
     return head, bytes(_exactly(stream, blob_len)) if blob_len else b""

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from karez.core import environment
+from karez.core.messages.greetings import ProcessGreeting
+from karez.core.messages.reports import ListeningReport
 from karez.transport import framing
 
 
@@ -38,8 +40,8 @@ def main() -> int:
     server = xllamacpp.Server(params)
     with socket.socket(socket.AF_UNIX) as stream:
         stream.connect(env[environment.STEWARD])
-        framing.send(stream, {"key": env[environment.KEY_NAME]})
-        framing.send(stream, {"type": "listening", "url": f"http://{address}:{port}"})
+        framing.send_message(stream, ProcessGreeting(key=env[environment.KEY_NAME]))
+        framing.send_message(stream, ListeningReport(url=f"http://{address}:{port}"))
         signal.pause()
     del server
     return 0

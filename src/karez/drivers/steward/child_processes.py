@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from karez.core import environment
+from karez.core.messages.replicas import DropJob
 from karez.drivers.steward.replica_server import dial
 from karez.transport import framing
 
@@ -97,9 +98,9 @@ class ReplicaServerProcess:
         """Have the server drop the replicas of a job."""
         try:
             with dial(f"{self._address}:{self.port}", self._token) as peer:
-                framing.send(peer, {"op": "drop", "job": job, "rank": 0})
+                framing.send_message(peer, DropJob(job=job))
                 framing.receive(peer)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):
             return  # a server that has ended holds nothing
 
     def stop(self) -> None:

@@ -11,7 +11,13 @@ import threading
 import time
 from collections import deque
 
+import structlog
+
+from karez.core.messages.greetings import HEARTBEAT_GREETINGS, HeartbeatGreeting
+from karez.core.messages.wire import decode, protocol_mismatch
 from karez.transport import framing
+
+log = structlog.get_logger()
 
 BEAT_S = 0.1
 FACTOR = 5.0
@@ -50,8 +56,13 @@ class HeartbeatServer:
         with peer:
             try:
                 peer.settimeout(5.0)
-                hello, _ = framing.receive(peer)
-                if not hmac.compare_digest(str(hello.get("token")), self._token):
+                received, _ = framing.receive(peer)
+                greeting = decode(HEARTBEAT_GREETINGS, received)
+                if not isinstance(greeting, HeartbeatGreeting):
+                    why = protocol_mismatch(received.get("protocol")) or greeting.why
+                    log.warning("message.refused", type=greeting.type, why=why)
+                    return
+                if not hmac.compare_digest(greeting.token.encode(), self._token.encode()):
                     return
                 while True:
                     peer.sendall(b".")
@@ -110,7 +121,7 @@ class Heartbeat:
     def _dial(self) -> socket.socket:
         host, _, port = self._address.rpartition(":")
         stream = socket.create_connection((host, int(port)), timeout=DIAL_S)
-        framing.send(stream, {"token": self._token})
+        framing.send_message(stream, HeartbeatGreeting(token=self._token))
         return stream
 
     def _follow(self, stream: socket.socket) -> None:

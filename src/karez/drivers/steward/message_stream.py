@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from karez.transport import framing
@@ -31,8 +32,5 @@ class MessageStream:
             if self._socket is None:
                 self._pending.append(message)
                 return
-            stream = self._socket
-        try:
-            framing.send(stream, message)
-        except OSError:
-            return  # the process has just died; its exit is on the way
+            with suppress(OSError):  # the process has just died; its exit is on the way
+                framing.send(self._socket, message)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from karez.core.messages.reports import AgentReport, CommitReport, ExitReport, StartedReport
+from karez.core.messages.wire import content, encode
 from karez.core.processes import Event, ProcessInfo, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.event_log import COMMITS_TOGETHER_S, EventLog
@@ -86,7 +88,7 @@ class ProcessTable:
     def started(self, key: str, pid: int) -> None:
         """Record that a process runs."""
         self._change(key, pid=pid)
-        self.publish(key, "started", {"pid": pid})
+        self._publish(key, StartedReport(pid=pid))
 
     def ended(self, key: str, code: int, error: str) -> None:
         """Record that a process has ended, for exceeding its grant if that was the reason."""
@@ -94,7 +96,7 @@ class ProcessTable:
         if process is not None and process.exceeded:
             code, error = OVER_CODE, process.exceeded
         self._change(key, alive=False, exit_code=code, error=error)
-        self.publish(key, "exit", {"code": code, "error": error})
+        self._publish(key, ExitReport(code=code, error=error))
 
     def publish(self, key: str, kind: str, data: Mapping[str, Any]) -> None:
         """Add an event of a process, and wake those who poll."""
@@ -111,6 +113,9 @@ class ProcessTable:
                 process.spec.workload, key=key, kind=kind, data=data, at=at, due_s=now_s + waits_s
             )
             self._changed.notify_all()
+
+    def _publish(self, key: str, report: AgentReport) -> None:
+        self.publish(key, report.TYPE, content(encode(report)))
 
     def wake(self, change: Callable[[], None]) -> None:
         """Make a change that ends the wait of those who poll."""
@@ -147,5 +152,6 @@ def _now_s() -> float:
 
 def _is_urgent(kind: str, data: Mapping[str, Any], info: ProcessInfo) -> bool:
     """Whether control should know at once: of all but steps, and of the first of a generation."""
-    before = info.last_messages.get("commit", {})
-    return kind != "commit" or data.get("generation") != before.get("generation")
+    commit = CommitReport.TYPE
+    before = info.last_messages.get(commit, {})
+    return kind != commit or data.get("generation") != before.get("generation")

@@ -1,14 +1,25 @@
-"""Accepts the connections of processes on this node, and publishes their messages as events."""
+"""Accepts the connections of processes on this node, and publishes their reports as events."""
 
 import socket
 import threading
+from contextlib import suppress
 
-from karez.drivers.steward.process_table import ProcessTable
+import structlog
+
+from karez.core.messages.greetings import GREETINGS, ProcessGreeting, Refusal
+from karez.core.messages.reports import PROCESS_REPORTS
+from karez.core.messages.wire import Malformed, content, decode, encode, protocol_mismatch
+from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.transport import framing
+
+log = structlog.get_logger()
 
 
 class RankListener:
-    """Listens on a Unix socket; each process introduces itself by its key."""
+    """Listens on a Unix socket; each process introduces itself by its key.
+
+    What cannot be read is refused: the process is told why, and the node's log has a line.
+    """
 
     def __init__(self, table: ProcessTable, path: str) -> None:
         """Listen at `path`, on a thread of its own."""
@@ -24,16 +35,54 @@ class RankListener:
             threading.Thread(target=self._serve, args=(stream,), daemon=True).start()
 
     def _serve(self, stream: socket.socket) -> None:
-        try:
-            hello, _ = framing.receive(stream)
-            key = str(hello["key"])
-            process = self._table.get(key)
-            if process is None:
-                stream.close()
-                return
-            process.stream.connect(stream)
-            while True:
-                message, _ = framing.receive(stream)
-                self._table.publish(key, str(message.pop("type")), message)
-        except (EOFError, OSError, KeyError, ValueError):
-            stream.close()
+        with stream:
+            try:
+                process = self._greet(stream)
+                if process is not None:
+                    self._follow(stream, process)
+            except ValueError as error:  # not a frame: where the next one begins is unknown
+                _refuse(stream, Refusal(refused="frame", why=str(error)))
+            except (EOFError, OSError):
+                return  # the process has ended
+
+    def _greet(self, stream: socket.socket) -> TrackedProcess | None:
+        """The process that introduces itself; None: it is refused."""
+        received, _ = framing.receive(stream)
+        greeting = decode(GREETINGS, received)
+        if isinstance(greeting, Malformed):
+            why = protocol_mismatch(received.get("protocol")) or greeting.why
+            _refuse(stream, Refusal(refused=greeting.type, why=why))
+            return None
+        process = self._table.get(greeting.key)
+        why = protocol_mismatch(greeting.protocol)
+        if process is None and not why:
+            why = f"no process {greeting.key!r} was started on this node"
+        if why:
+            _refuse(stream, Refusal(refused=ProcessGreeting.TYPE, why=why), key=greeting.key)
+            return None
+        return process
+
+    def _follow(self, stream: socket.socket, process: TrackedProcess) -> None:
+        key = process.spec.key
+        process.stream.connect(stream)
+        while True:
+            received, _ = framing.receive(stream)
+            report = decode(PROCESS_REPORTS, received)
+            if isinstance(report, Malformed):
+                refusal = Refusal(refused=report.type, why=report.why)
+                _log_refusal(refusal, key)
+                process.stream.send(encode(refusal))
+            else:
+                self._table.publish(key, report.TYPE, content(received))
+
+
+def _refuse(stream: socket.socket, refusal: Refusal, *, key: str = "") -> None:
+    """Refuse a connection that nobody else writes to, and close it."""
+    _log_refusal(refusal, key)
+    with suppress(OSError):
+        framing.send_message(stream, refusal)
+    framing.close_after_refusal(stream)
+
+
+def _log_refusal(refusal: Refusal, key: str) -> None:
+    log.warning("message.refused", process=key, type=refusal.refused, why=refusal.why)

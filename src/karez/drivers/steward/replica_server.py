@@ -11,13 +11,33 @@ import os
 import socket
 import sys
 import threading
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+import structlog
 
 from karez.core import environment
+from karez.core.messages.greetings import REPLICA_GREETINGS, Refusal, ReplicaGreeting
+from karez.core.messages.replicas import (
+    REPLICA_ANSWERS,
+    REPLICA_REQUESTS,
+    Done,
+    DropJob,
+    ForgetRank,
+    GetReplica,
+    ListReplicas,
+    PutReplica,
+    ReplicaAnswer,
+    ReplicaList,
+    ReplicaRequest,
+    ShipSnapshot,
+)
+from karez.core.messages.wire import Malformed, decode, protocol_mismatch
 from karez.transport import framing
 from karez.transport.snapshot_file import SnapshotFile, snapshot_path
+
+log = structlog.get_logger()
 
 MAX_KEPT_STEPS = 2
 """Snapshots kept per rank: Rule R needs the newest and the one before."""
@@ -46,51 +66,73 @@ class ReplicaServer:
         self._lock = threading.Lock()
 
     def serve(self, peer: socket.socket) -> None:
-        """Answer one connection until it closes."""
+        """Answer one connection until it closes. What cannot be read is refused, and logged."""
         with peer:
             try:
-                hello, _ = framing.receive(peer)
-                job = str(hello.get("job", ""))
-                expected = token_of(self._token, job) if job else self._token
-                if not hmac.compare_digest(str(hello.get("token")), expected):
-                    return
-                peers: dict[str, socket.socket] = {}
-                while True:
-                    request, blob = framing.receive(peer)
-                    if job and request.get("job") != job:
-                        return  # a job's token is good for that job alone
-                    answer, body = self.answer(request, blob, peers)
-                    framing.send(peer, answer, body)
-            except (EOFError, OSError, ValueError, KeyError):
-                return  # a broken connection or a malformed request ends the connection
+                job = self._greet(peer)
+                if job is not None:
+                    self._answer_all(peer, job)
+            except ValueError as error:  # not a frame: where the next one begins is unknown
+                refuse(peer, "frame", str(error))
+                framing.close_after_refusal(peer)
+            except (EOFError, OSError):
+                return  # the peer has gone
+
+    def _greet(self, peer: socket.socket) -> str | None:
+        """The job whose token a peer shows; empty: that of the nodes; None: it is refused."""
+        received, _ = framing.receive(peer)
+        greeting = decode(REPLICA_GREETINGS, received)
+        if isinstance(greeting, Malformed):
+            why = protocol_mismatch(received.get("protocol")) or greeting.why
+            refuse(peer, greeting.type, why)
+            return None
+        why = protocol_mismatch(greeting.protocol)
+        expected = token_of(self._token, greeting.job) if greeting.job else self._token
+        if not why and not hmac.compare_digest(greeting.token.encode(), expected.encode()):
+            why = "wrong token"
+        if why:
+            refuse(peer, greeting.TYPE, why)
+            return None
+        return greeting.job
+
+    def _answer_all(self, peer: socket.socket, job: str) -> None:
+        peers: dict[str, socket.socket] = {}
+        while True:
+            received, blob = framing.receive(peer)
+            request = decode(REPLICA_REQUESTS, received)
+            if isinstance(request, Malformed):
+                refuse(peer, request.type, request.why)
+            elif job and request.job != job:
+                refuse(peer, request.TYPE, "the token is good for another job")
+                return
+            else:
+                answer, body = self.answer(request, blob, peers)
+                framing.send_message(peer, answer, body)
 
     def answer(
-        self, request: dict[str, Any], blob: bytes, peers: dict[str, socket.socket]
-    ) -> tuple[dict[str, Any], bytes]:
+        self, request: ReplicaRequest, blob: bytes, peers: dict[str, socket.socket]
+    ) -> tuple[ReplicaAnswer, bytes]:
         """Answer one request: (answer, body)."""
-        name = (str(request.get("job")), int(request.get("rank", 0)))
-        match request["op"]:
-            case "put":
-                return self._put(name, request, blob), b""
-            case "list":
-                return {"steps": self._steps(name)}, b""
-            case "get":
-                body = self._body(name, int(request["step"]))
-                return {"ok": bool(body)}, body
-            case "forget":
-                return self._forget(name), b""
-            case "drop":
+        match request:
+            case PutReplica():
+                return self._put(request, blob), b""
+            case ListReplicas():
+                return ReplicaList(replicas=self._steps((request.job, request.rank))), b""
+            case GetReplica():
+                body = self._body((request.job, request.rank), request.step)
+                return Done(ok=bool(body)), body
+            case ForgetRank():
+                self._forget((request.job, request.rank))
+            case DropJob():
                 with self._lock:
-                    for key in [key for key in self._held if key[0] == name[0]]:
+                    for key in [key for key in self._held if key[0] == request.job]:
                         del self._held[key]
-                    self._epochs.pop(name[0], None)
-                return {"ok": True}, b""
-            case "ship":
+                    self._epochs.pop(request.job, None)
+            case ShipSnapshot():
                 return self._ship(request, peers), b""
-            case _:
-                return {"ok": False}, b""
+        return Done(ok=True), b""
 
-    def _steps(self, name: tuple[str, int]) -> list[tuple[int, bool, int]]:
+    def _steps(self, name: tuple[str, int]) -> tuple[tuple[int, bool, int], ...]:
         """(step, whether whole, generation) of a rank's replicas and of its own file here."""
         with self._lock:
             kept = self._held.get(name, {})
@@ -100,7 +142,7 @@ class ReplicaServer:
                 left = (step, True, slots.generation(step))
                 found[step] = max(found.get(step, left), left, key=lambda one: (one[2], one[1]))
             slots.close()
-        return sorted(found.values())
+        return tuple(sorted(found.values()))
 
     def _body(self, name: tuple[str, int], step: int) -> bytes:
         """The bytes of a replica, or of the file left by a rank that moved to another node."""
@@ -114,14 +156,13 @@ class ReplicaServer:
             return b"" if kept is None else kept.body
         return snapshot.body
 
-    def _forget(self, name: tuple[str, int]) -> dict[str, Any]:
+    def _forget(self, name: tuple[str, int]) -> None:
         """Drop the replicas and the snapshot file of a rank that its gang has given up."""
         with self._lock:
             self._held.pop(name, None)
         if (slots := self._slots(name)) is not None:
             slots.close()
             slots.path.unlink(missing_ok=True)
-        return {"ok": True}
 
     def _slots(self, name: tuple[str, int]) -> SnapshotFile | None:
         path = snapshot_path(self._memory, *name).resolve()
@@ -132,20 +173,15 @@ class ReplicaServer:
         except (OSError, ValueError):
             return None
 
-    def _put(self, name: tuple[str, int], request: dict[str, Any], blob: bytes) -> dict[str, Any]:
+    def _put(self, request: PutReplica, blob: bytes) -> Done:
         """Store a replica, if its job stays within the memory granted here."""
-        step, epoch = int(request["step"]), int(request.get("epoch", 0))
-        limit = int(request.get("limit", 0))
+        name, step, limit = (request.job, request.rank), request.step, request.limit_bytes
         with self._lock:
-            if epoch < self._epochs.get(name[0], 0):
-                return {"ok": False}
-            self._epochs[name[0]] = epoch
+            if request.epoch < self._epochs.get(request.job, 0):
+                return Done(ok=False)
+            self._epochs[request.job] = request.epoch
             held = self._held.setdefault(name, {})
-            held[step] = _Replica(
-                body=blob,
-                whole=bool(request.get("whole", True)),
-                generation=int(request.get("generation", 0)),
-            )
+            held[step] = _Replica(body=blob, whole=request.whole, generation=request.generation)
             up_to = [other for other in sorted(held) if other <= step]
             for other in set(held) - set(up_to[-MAX_KEPT_STEPS:]):
                 del held[other]  # given up by a recovery, or no longer needed
@@ -157,39 +193,59 @@ class ReplicaServer:
             )
             if limit and used > limit:
                 del held[step]
-                return {"ok": False, "full": used}
-        return {"ok": True}
+                return Done(ok=False, full_bytes=used)
+        return Done(ok=True)
 
-    def _ship(self, request: dict[str, Any], peers: dict[str, socket.socket]) -> dict[str, Any]:
+    def _ship(self, request: ShipSnapshot, peers: dict[str, socket.socket]) -> Done:
         """Send one of this node's snapshots to the peers' servers, then mark it replicated."""
-        slots = self._slots((str(request["job"]), int(request["rank"])))
-        to = ""
+        slots = self._slots((request.job, request.rank))
         if slots is None:
-            return {"ok": False}
+            return Done(ok=False)
         try:
-            only = int(request.get("only", 0))
-            snapshot = slots.read(int(request["step"]), only=only)
+            snapshot = slots.read(request.step, only=request.only_bytes)
             if snapshot is None:
-                return {"ok": False}
-            body = snapshot.body
-            head = {key: request.get(key, 0) for key in ("job", "rank", "epoch")}
-            head |= {"op": "put", "step": snapshot.step, "whole": not only}
-            head["generation"] = snapshot.generation
-            answer: dict[str, Any] = {"ok": False}
-            for to, limit in zip(request["to"], request["limits"], strict=True):
-                if to not in peers:
-                    peers[to] = dial(to, self._token)
-                framing.send(peers[to], {**head, "limit": limit}, body)
-                answer, _ = framing.receive(peers[to])
-                if not answer["ok"]:
+                return Done(ok=False)
+            put = PutReplica(
+                job=request.job,
+                rank=request.rank,
+                step=snapshot.step,
+                epoch=request.epoch,
+                generation=snapshot.generation,
+                whole=not request.only_bytes,
+            )
+            answer = Done(ok=False)
+            for to, limit in zip(request.to, request.limits_bytes, strict=True):
+                answer = self._put_at(to, replace(put, limit_bytes=limit), snapshot.body, peers)
+                if not answer.ok:
                     return answer
             slots.replicated = max(slots.replicated, snapshot.step)
             return answer
-        except (OSError, EOFError):
-            peers.pop(to, None)
-            return {"ok": False}
         finally:
             slots.close()
+
+    def _put_at(
+        self, to: str, put: PutReplica, body: bytes, peers: dict[str, socket.socket]
+    ) -> Done:
+        """Put a snapshot at another server; one that does not answer properly is dialled anew."""
+        with suppress(OSError, EOFError, ValueError):
+            if to not in peers:
+                peers[to] = dial(to, self._token)
+            framing.send_message(peers[to], put, body)
+            received, _ = framing.receive(peers[to])
+            answer = decode(REPLICA_ANSWERS, received)
+            if isinstance(answer, Done):
+                return answer
+            log.warning("replica.refused", peer=to, answer=str(answer))
+        if (broken := peers.pop(to, None)) is not None:
+            broken.close()
+        return Done(ok=False)
+
+
+def refuse(peer: socket.socket, refused: str, why: str) -> None:
+    """Tell a peer that a message is refused, and log it."""
+    log.warning("message.refused", type=refused, why=why)
+    with suppress(OSError):
+        framing.send_message(peer, Refusal(refused=refused, why=why))
 
 
 def token_of(secret: str, job: str) -> str:
@@ -202,7 +258,7 @@ def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
     host, _, port = address.rpartition(":")
     peer = socket.create_connection((host, int(port)), timeout=timeout_s)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    framing.send(peer, {"token": token})
+    framing.send_message(peer, ReplicaGreeting(token=token))
     return peer
 
 

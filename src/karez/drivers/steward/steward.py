@@ -1,7 +1,7 @@
 """The node agent: starts processes, passes messages on, watches processes, and reports.
 
-The agent never reads what messages mean: those between a process and its controller pass through
-unchanged. Ray hosts it as an actor (drivers.ray_stewards); nothing here imports Ray.
+Reports of processes pass through to their controllers, orders to processes; only those that nobody
+could read are refused. Ray hosts it as an actor (drivers.ray_stewards); nothing here imports Ray.
 """
 
 import secrets
@@ -16,6 +16,8 @@ from typing import Any
 from karez.core.artifacts import FileEntry
 from karez.core.checkpoint_folder import FolderListing
 from karez.core.fault_injection import FaultKind
+from karez.core.messages.orders import CutLinkOrder, FlipBitOrder
+from karez.core.messages.wire import encode
 from karez.core.nodes import Node, NodeId
 from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
@@ -146,7 +148,8 @@ class Steward:
         elif what == FaultKind.REPLICA_SERVER:
             self._replicas.kill()
         elif what in (FaultKind.CORRUPT, FaultKind.LINK):
-            self.send(key, {"type": "corrupt" if what == FaultKind.CORRUPT else "cut"})
+            order = FlipBitOrder() if what == FaultKind.CORRUPT else CutLinkOrder()
+            self.send(key, encode(order))
         else:
             inject_fault([info for info in self._table.ranks(workload) if info.key == key], what)
 

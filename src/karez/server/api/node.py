@@ -1,13 +1,16 @@
 """Routes that nodes and the gateway call."""
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import StreamingResponse
 
 from karez.core.api_models import JoinConfig
 from karez.core.artifacts import FileEntry
+from karez.core.errors import ProtocolMismatch
 from karez.core.identity import Role
+from karez.core.messages.wire import PROTOCOL_HEADER, protocol_mismatch
 from karez.core.routing import Table
 from karez.core.usage import Call
 from karez.server.api.artifacts import receive_blob, send_blob
@@ -17,7 +20,25 @@ from karez.server.services.gateway_table import build_gateway_table
 router = APIRouter(tags=["internal"])
 
 
-@router.get("/node/join", **allow(Role.NODE))
+def check_protocol(protocol: Annotated[str, Header(alias=PROTOCOL_HEADER)] = "") -> None:
+    """Refuse a node or gateway of another release.
+
+    Raises:
+        ProtocolMismatch: Its protocol has another number, or none.
+    """
+    found = int(protocol) if protocol.isdecimal() else protocol or None
+    if problem := protocol_mismatch(found):
+        raise ProtocolMismatch(problem=problem)
+
+
+def allow_same_release(role: Role) -> dict[str, Any]:
+    """Arguments for a route that needs `role`, and a caller of the same protocol."""
+    guarded = allow(role)
+    guarded["dependencies"].append(Depends(check_protocol))
+    return guarded
+
+
+@router.get("/node/join", **allow_same_release(Role.NODE))
 def join_config(request: Request) -> JoinConfig:
     """How a host with a node key joins the pool."""
     config: JoinConfig = request.app.state.join_config
@@ -36,13 +57,13 @@ async def node_put_blob(digest: str, request: Request, cloud: CloudDep) -> FileE
     return await receive_blob(request, cloud, digest)
 
 
-@router.get("/gateway/table", **allow(Role.GATEWAY))
+@router.get("/gateway/table", **allow_same_release(Role.GATEWAY))
 def gateway_table(cloud: CloudDep) -> Table:
     """The keys and replicas that the gateway routes by."""
     return build_gateway_table(cloud.store)
 
 
-@router.post("/gateway/calls", status_code=204, **allow(Role.GATEWAY))
+@router.post("/gateway/calls", status_code=204, **allow_same_release(Role.GATEWAY))
 def record_calls(calls: Sequence[Call], cloud: CloudDep) -> None:
     """Record calls for usage; recording a call twice is harmless."""
     cloud.store.usage.add_calls(calls)

@@ -12,6 +12,8 @@ import uvicorn
 import uvloop
 
 from karez.core.codec import from_text, to_json, to_text
+from karez.core.errors import ProtocolMismatch
+from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER
 from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
@@ -80,9 +82,12 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
     seen = b""
     while True:
         try:
-            headers = {"authorization": f"Bearer {home.gateway_key.read_text()}"}
+            key = home.gateway_key.read_text()
+            headers = {"authorization": f"Bearer {key}", PROTOCOL_HEADER: str(PROTOCOL)}
             async with session.get(f"{base}/gateway/table", headers=headers) as answer:
                 data = await answer.read() if answer.status == 200 else b""
+                if answer.status == ProtocolMismatch.status:
+                    log.error("gateway.refused", why=await answer.text())
             if data and data != seen:
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
@@ -93,8 +98,10 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
                 async with session.post(url, json=body, headers=headers) as answer:
                     if answer.status == 204:
                         gateway.spool.done()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("gateway.control-away", error=type(error).__name__)
+        except ValueError as error:  # the last good table stays
+            log.error("message.refused", type="gateway-table", why=str(error))
         await asyncio.sleep(REFRESH_S)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from karez.core import environment
 from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
-from karez.core.errors import NotSignedIn, Unreachable
+from karez.core.errors import NotSignedIn, ProtocolMismatch, Unreachable
+from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER, protocol_mismatch
 from karez.server.processes.descendants import adopt_orphans, end_descendants
 from karez.server.wiring import joined_ray_env, refuse_emulation_beside_real_devices
 from karez.vault.keys import write_private
@@ -53,6 +54,7 @@ def run_node(options: JoinRequest) -> int:
     Raises:
         Unreachable: Control does not answer.
         NotSignedIn: Control refuses the token.
+        ProtocolMismatch: Control runs another release of karez.
         BadRequest: This host cannot emulate what it is asked to.
     """
     refuse_emulation_beside_real_devices(options.emulate)
@@ -97,12 +99,26 @@ def _ray_command(options: JoinRequest, ray_address: str, folder: str) -> list[st
 
 def _fetch_config(options: JoinRequest) -> JoinConfig:
     request = urllib.request.Request(  # noqa: S310 - the user's own cloud
-        f"{options.url}/api/v1/node/join", headers={"Authorization": f"Bearer {options.token}"}
+        f"{options.url}/api/v1/node/join",
+        headers={"Authorization": f"Bearer {options.token}", PROTOCOL_HEADER: str(PROTOCOL)},
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the user's own cloud
-            return from_json(JoinConfig, json.load(answer))
+            config = json.load(answer)
     except urllib.error.HTTPError as error:
+        if error.code == ProtocolMismatch.status:
+            raise ProtocolMismatch(problem=_problem_in(error)) from error
         raise NotSignedIn from error
     except (urllib.error.URLError, OSError) as error:
         raise Unreachable(what_is_it="karez", address=options.url) from error
+    if problem := protocol_mismatch(config.get("protocol")):
+        raise ProtocolMismatch(problem=problem)
+    return from_json(JoinConfig, config)
+
+
+def _problem_in(error: urllib.error.HTTPError) -> str:
+    """What control says of the mismatch."""
+    try:
+        return str(json.load(error)["fields"]["problem"])
+    except (ValueError, KeyError, TypeError):
+        return "control refuses the protocol of this host"

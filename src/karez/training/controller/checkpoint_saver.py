@@ -2,12 +2,11 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from karez.core.errors import KarezError
+from karez.core.messages.reports import CheckpointReport
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.recovery import CheckpointPart
@@ -23,16 +22,16 @@ class CheckpointSaver:
     deps: ControllerDeps
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def save(self, index: int, node: NodeId, data: Mapping[str, Any]) -> None:
+    def save(self, index: int, node: NodeId, report: CheckpointReport) -> None:
         """Save the part that a rank has stored on its node; it counts once it is read back."""
         part = CheckpointPart(
-            step=int(data["step"]),
+            step=report.step,
             rank=index,
             digest="",
-            world=int(data["world"]),
-            whole=bool(data["whole"]),
+            world=report.world,
+            whole=report.whole,
         )
-        args = (node, str(data["path"]), part)
+        args = (node, report.path, part)
         thread = threading.Thread(target=self._save, args=args, daemon=True)
         self._threads = [*(old for old in self._threads if old.is_alive()), thread]
         thread.start()

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from karez.core.messages.orders import EmergencyCheckpointOrder
+from karez.core.messages.reports import CheckpointReport, ExitReport
 from karez.training.controller.checkpoint_saver import CheckpointSaver
 from karez.training.controller.event_stream import NodeEventStream
 from karez.training.controller.gang_executor import GangExecutor
@@ -22,14 +24,15 @@ def take_emergency_checkpoint(
     """Have these ranks store their state, and wait for a while until it is saved."""
     waiting, clock = set(indices), executor.deps.clock
     for index in waiting:
-        executor.send(gang, index, {"type": "gasp"})
+        executor.send(gang, index, EmergencyCheckpointOrder())
     deadline = clock.now() + EMERGENCY_CHECKPOINT_S
     while waiting and clock.now() < deadline:
         node_event = events.next(within_s=0.1)
         event = node_event[1] if node_event is not None else None
         key = None if event is None else parse_key(event.key)
-        if event is not None and key is not None and event.type in ("stored", "exit"):
-            if event.type == "stored":
-                saver.save(key[0], executor.allocation.workers[key[0]].node, event.data)
+        report = None if event is None else event.report()
+        if key is not None and isinstance(report, CheckpointReport | ExitReport):
+            if isinstance(report, CheckpointReport):
+                saver.save(key[0], executor.allocation.workers[key[0]].node, report)
             waiting.discard(key[0])
     saver.wait(within_s=EMERGENCY_CHECKPOINT_S)

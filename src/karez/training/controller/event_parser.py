@@ -1,11 +1,25 @@
-"""Parses the events of nodes into events of the recovery protocol. Pure."""
+"""Turns reports of processes into events of the recovery protocol. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final, Protocol
 
 from karez.core.grants import Grant
+from karez.core.messages.reports import (
+    BadLossReport,
+    CollectiveFailedReport,
+    CommitReport,
+    ExitReport,
+    FinishedReport,
+    ReadyReport,
+    RendezvousReport,
+    ReplicaMismatchReport,
+    Report,
+    ResumedReport,
+    StartedReport,
+)
+from karez.core.messages.wire import Message
 from karez.core.nodes import NodeId
-from karez.core.processes import Event, ProcessInfo
+from karez.core.processes import ProcessInfo
 from karez.training.controller.process_specs import parse_key
 from karez.training.recovery.events import (
     BadLoss,
@@ -22,98 +36,89 @@ from karez.training.recovery.events import (
 from karez.training.recovery.limits import Limits
 from karez.training.recovery.state import Gang, Rank
 
+
+class _GenerationReport(Message, Protocol):
+    @property
+    def generation(self) -> int: ...
+
+
+_OF_GENERATION: Final[tuple[type[_GenerationReport], ...]] = (
+    ReadyReport,
+    ResumedReport,
+    CommitReport,
+    CollectiveFailedReport,
+    BadLossReport,
+    ReplicaMismatchReport,
+    FinishedReport,
+    RendezvousReport,
+)
 NewestProcesses = Mapping[int, tuple[int, ProcessInfo]]
 """Rank -> (attempt, process) of its newest process."""
 
 
-def parse_event(event: Event, index: int, attempt: int) -> RecoveryEvent | None:
-    """The protocol's event for a node's event; None: the event does not concern the protocol."""
-    match event.type:
-        case "started" | "stood" | "done" | "exit":
-            return _process_event(event, index, attempt)
-        case "resumed" | "commit" | "stumbled":
-            return _step_event(event, index)
-        case "poisoned" | "corrupt":
-            return _health_event(event, index)
+def parse_report(report: Report, index: int, attempt: int) -> RecoveryEvent | None:
+    """The protocol's event for a rank's report; None: it does not concern the protocol."""
+    match report:
+        case StartedReport():
+            return Started(rank=index, attempt=attempt)
+        case ExitReport(code=code, error=error):
+            return Exited(rank=index, attempt=attempt, code=code, error=error)
+        case ReadyReport():
+            return _ready_to_restore(report, index, attempt)
+        case FinishedReport(generation=generation):
+            return Finished(rank=index, attempt=attempt, generation=generation)
+        case ResumedReport(generation=generation, rigid=rigid):
+            return Resumed(rank=index, generation=generation, rigid=rigid)
+        case CommitReport(generation=generation, step=step):
+            return Committed(rank=index, generation=generation, step=step)
+        case CollectiveFailedReport(generation=generation, error=error):
+            return CollectiveFailed(rank=index, generation=generation, error=error)
+        case BadLossReport() | ReplicaMismatchReport():
+            return _health_event(report, index)
         case _:
             return None
 
 
-def _process_event(event: Event, index: int, attempt: int) -> RecoveryEvent:
-    data: Mapping[str, Any] = event.data
-    match event.type:
-        case "started":
-            return Started(rank=index, attempt=attempt)
-        case "stood":
-            return _ready_to_restore(data, index, attempt)
-        case "done":
-            return Finished(rank=index, attempt=attempt, generation=_generation_of(data))
-        case _:
-            code, error = int(data["code"]), str(data["error"])
-            return Exited(rank=index, attempt=attempt, code=code, error=error)
-
-
-def _ready_to_restore(data: Mapping[str, Any], index: int, attempt: int) -> ReadyToRestore:
-    shards = data.get("found")
+def _ready_to_restore(report: ReadyReport, index: int, attempt: int) -> ReadyToRestore:
     return ReadyToRestore(
         rank=index,
         attempt=attempt,
-        generation=_generation_of(data),
-        steps={int(step): str(source) for step, source in data["steps"].items()},
-        sharded=bool(data.get("sharded")),
-        created_generation=_by_step(data.get("born", {})),
-        snapshot_every=int(data.get("every", 1)),
-        shards_found=None
-        if shards is None
-        else {int(n): _by_step(by_step) for n, by_step in shards.items()},
+        generation=report.generation,
+        steps=report.steps,
+        sharded=report.sharded,
+        created_generation=report.created_generation,
+        snapshot_every=report.snapshot_every,
+        shards_found=report.shards_found,
     )
 
 
-def _step_event(event: Event, index: int) -> RecoveryEvent:
-    data: Mapping[str, Any] = event.data
-    generation = _generation_of(data)
-    match event.type:
-        case "resumed":
-            rigid = bool(data.get("rigid"))
-            return Resumed(rank=index, generation=generation, rigid=rigid)
-        case "commit":
-            return Committed(rank=index, generation=generation, step=int(data["step"]))
-        case _:
-            return CollectiveFailed(rank=index, generation=generation, error=str(data["error"]))
-
-
-def _health_event(event: Event, index: int) -> RecoveryEvent:
-    data: Mapping[str, Any] = event.data
-    generation, step = _generation_of(data), int(data["step"])
-    if event.type == "corrupt":
-        minority = tuple(int(rank) for rank in data["ranks"])
-        return ReplicaMismatch(generation=generation, step=step, ranks=minority)
+def _health_event(
+    report: BadLossReport | ReplicaMismatchReport, index: int
+) -> BadLoss | ReplicaMismatch:
+    if isinstance(report, ReplicaMismatchReport):
+        return ReplicaMismatch(generation=report.generation, step=report.step, ranks=report.ranks)
     return BadLoss(
         rank=index,
-        generation=generation,
-        step=step,
-        batch=int(data["batch"]),
-        error=str(data["error"]),
-        replays=int(data["replays"]),
+        generation=report.generation,
+        step=report.step,
+        batch=report.batch,
+        error=report.error,
+        replays=report.replays,
     )
 
 
-def _generation_of(data: Mapping[str, Any]) -> int:
-    return int(data.get("generation", 0))
-
-
-def view_changes(event: Event) -> dict[str, Any]:
-    """Fields of its rank's RankView that an event changes."""
-    match event.type:
-        case "started":
-            return {"pid": int(event.data["pid"]), "state": "starting"}
-        case "resumed" | "commit":
-            return {"state": "running", "step": int(event.data["step"])}
-        case "stood":
+def view_changes(report: Report) -> dict[str, Any]:
+    """Fields of its rank's RankView that a report changes."""
+    match report:
+        case StartedReport(pid=pid):
+            return {"pid": pid, "state": "starting"}
+        case ResumedReport(step=step) | CommitReport(step=step):
+            return {"state": "running", "step": step}
+        case ReadyReport():
             return {"state": "standing"}
-        case "done":
+        case FinishedReport():
             return {"state": "done"}
-        case "exit":
+        case ExitReport():
             return {"state": "ended"}
         case _:
             return {}
@@ -151,37 +156,32 @@ def gang_from(
         generation=max([generation, 1, *(_generation(info) for info in infos)]),
         since=now,
         limits=limits,
-        is_session=any("stood" in info.last_messages for info in infos),
-        is_sharded=any(info.last_messages.get("stood", {}).get("sharded") for info in infos),
-        is_rigid=any(info.last_messages.get("resumed", {}).get("rigid") for info in infos),
+        is_session=any(info.last(ReadyReport) is not None for info in infos),
+        is_sharded=any(ready.sharded for info in infos if (ready := info.last(ReadyReport))),
+        is_rigid=any(resumed.rigid for info in infos if (resumed := info.last(ResumedReport))),
     )
 
 
 def in_same_generation(gang: Gang, processes: NewestProcesses) -> bool:
     """Whether every rank has resumed in the gang's generation."""
-    return all(
-        info.last_messages.get("resumed", {}).get("generation") == gang.generation
-        for _, info in processes.values()
-    )
-
-
-def _by_step(generations: Mapping[str, Any]) -> dict[int, int]:
-    return {int(step): int(generation) for step, generation in generations.items()}
+    resumed = [info.last(ResumedReport) for _, info in processes.values()]
+    return all(report is not None and report.generation == gang.generation for report in resumed)
 
 
 def _rank(grant: Grant, attempt: int, info: ProcessInfo | None) -> Rank:
     if info is None:
         return Rank(node=grant.node, attempt=attempt)
-    messages = info.last_messages
-    resumed_at = messages.get("resumed", {}).get("step", 0)
+    committed = info.last(CommitReport) or info.last(ResumedReport)
     return Rank(
         node=grant.node,
         attempt=attempt,
         alive=info.alive,
-        started_once="stood" in messages,
-        committed=int(messages.get("commit", {}).get("step", resumed_at)),
+        started_once=info.last(ReadyReport) is not None,
+        committed=0 if committed is None else committed.step,
     )
 
 
 def _generation(info: ProcessInfo) -> int:
-    return max([_generation_of(message) for message in info.last_messages.values()], default=0)
+    """The newest generation that a process has reported of."""
+    reports = [info.last(kind) for kind in _OF_GENERATION]
+    return max((report.generation for report in reports if report is not None), default=0)

@@ -1,13 +1,15 @@
 """Starts, messages and kills the processes of one gang on its nodes."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from karez.core.grants import Grant
 from karez.core.jobs import Job
+from karez.core.messages.orders import Order
+from karez.core.messages.wire import encode
 from karez.core.nodes import NodeId
 from karez.core.ports import Fabric, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec
@@ -43,16 +45,20 @@ class GangExecutor:
         """Start a process."""
         self.on_node(node, lambda node: self.deps.fabric.start(node, spec))
 
-    def send(self, gang: Gang, index: int, message: Mapping[str, Any]) -> None:
-        """Send a rank a message."""
+    def send(self, gang: Gang, index: int, order: Order) -> None:
+        """Send a rank an order."""
         rank = gang.ranks[index]
-        key = rank_key(self.job.id, index, rank.attempt)
-        self.on_node(rank.node, lambda node: self.deps.fabric.send(node, key, message))
+        self.send_to(rank.node, rank_key(self.job.id, index, rank.attempt), order)
 
-    def send_all(self, gang: Gang, message: Mapping[str, Any]) -> None:
-        """Send all ranks a message."""
+    def send_to(self, node: NodeId, key: str, order: Order) -> None:
+        """Send any process of the gang an order."""
+        message = encode(order)
+        self.on_node(node, lambda node: self.deps.fabric.send(node, key, message))
+
+    def send_all(self, gang: Gang, order: Order) -> None:
+        """Send all ranks an order."""
         for index, _ in gang.active:
-            self.send(gang, index, message)
+            self.send(gang, index, order)
 
     def kill(self, node: NodeId, index: int, attempt: int, grace_s: float = 0.0) -> None:
         """End a rank's process."""

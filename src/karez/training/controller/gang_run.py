@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from karez.core.jobs import Job
+from karez.core.messages.orders import ExitOrder, QuiesceOrder
 from karez.core.workloads import EndReason
 from karez.training.controller.checkpoint_saver import CheckpointSaver
 from karez.training.controller.controller_deps import ControllerDeps
@@ -124,9 +125,9 @@ class GangRun:
             case KillRank(rank=index, node=node, attempt=attempt):
                 self.executor.kill(node, index, attempt)
             case Quiesce(rank=index, generation=generation):
-                self.executor.send(self.gang, index, {"type": "halt", "generation": generation})
+                self.executor.send(self.gang, index, QuiesceOrder(generation=generation))
             case ExitRanks():
-                self.executor.send_all(self.gang, {"type": "leave"})
+                self.executor.send_all(self.gang, ExitOrder())
 
     def _find_places(self, command: FindPlaces) -> None:
         self.own_checkpoints.store()  # what is on a node that ranks leave is laid out elsewhere

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from karez.core.devices import DeviceKind
+from karez.core.messages.orders import (
+    DropReplicasOrder,
+    QueryShardsOrder,
+    StartGenerationOrder,
+)
+from karez.core.messages.reports import Report
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
-from karez.core.processes import Event
 from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.rendezvous import Rendezvous
 from karez.training.recovery.commands import DropReplicas, QueryShards, StartGeneration
@@ -39,51 +43,55 @@ class GenerationStarter:
         common = self._common(gang, command)
         nodes = sorted({rank.node for _, rank in gang.active})
         for position, (index, rank) in enumerate(gang.active):
-            peers = self._peers(position, rank.node, nodes)
-            self.executor.send(gang, index, {**common, "rank": position, "peers": peers})
+            peers = tuple(self._peers(position, rank.node, nodes))
+            self.executor.send(gang, index, replace(common, rank=position, peers=peers))
 
-    def on_event(self, event: Event, gang: Gang) -> None:
-        """Pass an event to the rendezvous store; a waiting generation starts with its address."""
-        if self.rendezvous.on_event(event, gang) and self._pending is not None:
+    def on_report(self, key: str, report: Report, gang: Gang) -> None:
+        """Pass a report to the rendezvous store; a waiting generation starts with its address."""
+        if self.rendezvous.on_report(key, report, gang) and self._pending is not None:
             self.start(gang, self._pending)
 
     def query_shards(self, gang: Gang, command: QueryShards | DropReplicas) -> None:
         """Have a rank look for the shards of departed ranks, or have these deleted."""
-        message = {"seats": list(command.departed), "keepers": self._all_replica_servers}
+        departed, servers = command.departed, self._all_replica_servers
         if isinstance(command, QueryShards):
-            query = {"type": "seek", "generation": command.generation}
-            self.executor.send(gang, command.rank, {**message, **query})
+            query = QueryShardsOrder(
+                generation=command.generation, departed=departed, replica_servers=servers
+            )
+            self.executor.send(gang, command.rank, query)
         else:
-            self.executor.send(gang, gang.active[0][0], {**message, "type": "clear"})
+            drop = DropReplicasOrder(departed=departed, replica_servers=servers)
+            self.executor.send(gang, gang.active[0][0], drop)
 
     def renew(self) -> None:
         """Look up the replica servers again: the gang's nodes have changed."""
         self._replica_servers.clear()
 
-    def _common(self, gang: Gang, command: StartGeneration) -> dict[str, Any]:
-        """The part of the message that is the same for all ranks."""
+    def _common(self, gang: Gang, command: StartGeneration) -> StartGenerationOrder:
+        """The order of the first rank; all but its position and peers is the same for all."""
         context = self.executor.context
         nodes = sorted({rank.node for _, rank in gang.active})
-        return {
-            "type": "go",
-            "generation": command.generation,
-            "step": command.step,
-            "world": len(gang.active),
-            "epoch": context.epoch,
-            "store": self.rendezvous.address,
-            "whole": len(nodes) == 1 or bool(context.memory),
-            "alike": self._compute_alike(nodes),
-            "skipped": list(command.skipped),
-            "fresh": [n for n, (rank, _) in enumerate(gang.active) if rank in command.need_state],
-            "pieces": list(command.shard_ranks),
-            "born": command.created_generation,
-            "keepers": self._all_replica_servers,
-        }
+        positions = enumerate(gang.active)
+        return StartGenerationOrder(
+            generation=command.generation,
+            step=command.step,
+            rank=0,
+            world=len(gang.active),
+            epoch=context.epoch,
+            rendezvous=self.rendezvous.address,
+            ship_whole=len(nodes) == 1 or bool(context.memory),
+            compares_replicas=self._compute_alike(nodes),
+            skipped_batches=command.skipped,
+            need_state=tuple(n for n, (rank, _) in positions if rank in command.need_state),
+            shard_ranks=command.shard_ranks,
+            created_generation=command.created_generation,
+            replica_servers=self._all_replica_servers,
+        )
 
     @property
-    def _all_replica_servers(self) -> list[str]:
+    def _all_replica_servers(self) -> tuple[str, ...]:
         context = self.executor.context
-        return [*context.replica_servers, *(address for address, _ in context.memory)]
+        return (*context.replica_servers, *(address for address, _ in context.memory))
 
     def _peers(self, position: int, own: NodeId, nodes: Sequence[NodeId]) -> list[str]:
         """Replica servers for a rank's snapshots: in memory of the gang, else on the next nodes."""

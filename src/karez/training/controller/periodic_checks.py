@@ -4,6 +4,7 @@ import math
 import signal
 from dataclasses import dataclass, replace
 
+from karez.core.messages.orders import StoreCheckpointOrder
 from karez.core.workloads import EndReason, State
 from karez.training.controller.gang_run import GangRun
 from karez.training.controller.log_copier import copy_logs
@@ -99,7 +100,7 @@ class PeriodicChecks:
             return None
         reached = max(rank.committed for _, rank in gang.active)
         step = reached + 2 + math.ceil(NEWS_S * self._steps_per_s)
-        self.run.executor.send_all(gang, {"type": "store", "step": step})
+        self.run.executor.send_all(gang, StoreCheckpointOrder(step=step))
         return reached + 1
 
     def _preempt(self, now: float) -> None:

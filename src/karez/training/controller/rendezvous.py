@@ -4,9 +4,9 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 
+from karez.core.messages.reports import ExitReport, RendezvousReport, Report
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
-from karez.core.processes import Event
 from karez.core.workloads import WorkloadKind
 from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.process_specs import store_spec
@@ -39,19 +39,19 @@ class Rendezvous:
         for node in executor.allocation.nodes:
             with suppress(NodeLost):
                 for info in executor.deps.fabric.processes(node):
-                    message = info.last_messages.get("store")
-                    if message and info.alive and info.workload == executor.job.id:
+                    report = info.last(RendezvousReport)
+                    if report and info.alive and info.workload == executor.job.id:
                         self._node, self._key = node, info.key
-                        self.address = str(message["address"])
+                        self.address = report.address
 
-    def on_event(self, event: Event, gang: Gang) -> bool:
+    def on_report(self, key: str, report: Report, gang: Gang) -> bool:
         """Note the store's address, or replace a store that has ended. True: the address is new."""
-        if event.key != self._key:
+        if key != self._key:
             return False
-        if event.type == "exit":
+        if isinstance(report, ExitReport):
             self._node, self._key, self.address = NOWHERE, "", ""
             self.open(gang)
-        elif event.type == "store":
-            self.address = str(event.data["address"])
+        elif isinstance(report, RendezvousReport):
+            self.address = report.address
             return True
         return False

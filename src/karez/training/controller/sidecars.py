@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from karez.core.devices import IN_BYTES
 from karez.core.gangs import GangRole
 from karez.core.grants import Grant
+from karez.core.messages.reports import ExitReport
 from karez.core.nodes import NodeId
-from karez.core.processes import Event, ProcessInfo, ProcessSpec
+from karez.core.processes import ProcessInfo, ProcessSpec
 from karez.training.controller.process_specs import LaunchContext, sidecar_spec
 
 MAX_STARTS = 5
@@ -50,18 +51,18 @@ class Sidecars:
             if grant.kind not in IN_BYTES:
                 self._start(role, number, grant, len(grants))
 
-    def on_event(self, event: Event, grants: Callable[[str], list[Grant]]) -> str:
+    def on_exit(self, key: str, ended: ExitReport, grants: Callable[[str], list[Grant]]) -> str:
         """Restart a sidecar that has failed. Returns why the gang must end, or an empty text."""
-        key = parse_sidecar_key(event.key)
-        if event.type != "exit" or key is None:
+        sidecar = parse_sidecar_key(key)
+        if sidecar is None:
             return ""
-        name, number, attempt = key
-        if self.attempts.get((name, number)) != attempt or int(event.data["code"]) == 0:
+        name, number, attempt = sidecar
+        if self.attempts.get((name, number)) != attempt or ended.code == 0:
             return ""
         role_grants = grants(name)
         role = next((r for r in self.context.job.spec.gang.roles if r.name == name), None)
         if attempt >= MAX_STARTS or role is None or number >= len(role_grants):
-            why = str(event.data["error"]) or f"ended with code {event.data['code']}"
+            why = ended.error or f"ended with code {ended.code}"
             return f"{name} {number} failed {attempt} times; the last: {why}"
         self._start(role, number, role_grants[number], len(role_grants))
         return ""

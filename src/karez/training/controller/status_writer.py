@@ -6,8 +6,8 @@ from typing import Any
 
 from karez.core.codec import to_text
 from karez.core.jobs import Job
+from karez.core.messages.reports import CommitReport, Report, ResumedReport, TotalStepsReport
 from karez.core.nodes import NodeId
-from karez.core.processes import Event
 from karez.core.receipts import chained
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
@@ -44,19 +44,20 @@ class StatusWriter:
         view = self._views.get(index) or RankView(rank=index, node=NodeId(""))
         self._views[index] = replace(view, **changes)
 
-    def note(self, index: int, event: Event, generation: int) -> None:
-        """Record the progress that an event reports; `generation` is the gang's present one."""
-        data: Mapping[str, Any] = event.data
-        if event.type == "total":
-            self.status = replace(self.status, total_steps=int(data["steps"]))
-        elif event.type == "resumed":
-            for step, loss in data["losses"]:
-                self._add_metric(index, event, int(step), float(loss))
-        elif event.type == "commit":
-            step, loss = int(data["step"]), float(data["loss"])
-            self._add_metric(index, event, step, loss)
-            if int(data["generation"]) == generation:
-                self.status = replace(self.status, step=step, loss=loss)
+    def note(self, index: int, report: Report, generation: int, *, at: float) -> None:
+        """Record the progress that a report tells of; `generation` is the gang's present one."""
+        match report:
+            case TotalStepsReport(steps=steps):
+                self.status = replace(self.status, total_steps=steps)
+            case ResumedReport(losses=losses):
+                for step, loss in losses:
+                    self._add_metric(index, report.generation, step, loss, at)
+            case CommitReport(step=step, loss=loss):
+                self._add_metric(index, report.generation, step, loss, at)
+                if report.generation == generation:
+                    self.status = replace(self.status, step=step, loss=loss)
+            case _:
+                return
 
     def write(self, state: State | None = None) -> bool:
         """Write state and status. False: the lease is lost, or the job is being stopped."""
@@ -165,8 +166,6 @@ class StatusWriter:
     def _views_of(self, gang: Gang) -> tuple[RankView, ...]:
         return tuple(self._views[index] for index, _ in gang.active if index in self._views)
 
-    def _add_metric(self, index: int, event: Event, step: int, loss: float) -> None:
-        generation = int(event.data["generation"])
-        self._metrics.append(
-            MetricRow(step=step, rank=index, loss=loss, at=event.at, generation=generation)
-        )
+    def _add_metric(self, index: int, generation: int, step: int, loss: float, at: float) -> None:
+        row = MetricRow(step=step, rank=index, loss=loss, at=at, generation=generation)
+        self._metrics.append(row)

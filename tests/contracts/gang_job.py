@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import torch
@@ -12,13 +13,15 @@ from karez.runtime.loader import ShuffledBatches
 
 def main() -> None:
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
+    is_mortal = os.environ["KAREZ_KEY_NAME"].endswith(".1.1")
     with training.session(seed=1, snapshot_every=1) as run:
         model = torch.nn.Sequential(
             torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(64, 1)
         )
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        torch.manual_seed(100 + run.rank)  # dropout differs from rank to rank
         run.track(model=model, optimizer=optimizer)
+        if run.step == 0:
+            torch.manual_seed(100 + run.rank)  # dropout differs from rank to rank
         rows = [torch.full((32,), index / 100.0) for index in range(100)]
         loader = ShuffledBatches(dataset=rows, global_batch=8, seed=3, collate=torch.stack)
         for batch in run.steps(loader, total=settings["steps"]):
@@ -27,6 +30,8 @@ def main() -> None:
             loss = ((model(batch) - batch.mean(1, keepdim=True)) ** 2).mean()
             loss.backward()
             optimizer.step()
+            if is_mortal and run.step == settings.get("die_at"):
+                os.kill(os.getpid(), signal.SIGKILL)
             optimizer.zero_grad()
             run.commit(loss=loss)
         if run.rank == 0:

@@ -96,6 +96,16 @@ def test_several_kills_and_a_lost_controller_in_one_job(bench: Bench) -> None:
     assert all(receipt.steps_lost <= 1 for receipt in bench.store.history.receipts(gang.id))
 
 
+def test_what_a_script_does_before_its_first_step_is_part_of_the_state(bench: Bench) -> None:
+    """It seeds the generators after `track`; a kill within the first step sends all back to it."""
+    losses, weights = undisturbed(bench)
+    gang = Gang(bench, more={"die_at": 0}).start()
+    assert gang.finish().state == State.SUCCEEDED
+    assert bench.store.history.receipts(gang.id)
+    assert gang.losses() == losses
+    assert gang.weights() == weights
+
+
 @pytest.mark.deep
 def test_a_kill_of_the_rendezvous_store_changes_nothing(bench: Bench) -> None:
     """The store lives in no rank: without it a running generation goes on, a new one gets a new."""

@@ -114,6 +114,12 @@ class RankRuntime:
             self._group.rebuild(Membership(generation=0, rank=0, world=1, store=""))
             self._generations.build()
 
+    def keep_start(self) -> None:
+        """Keep what the program changed since `join` as part of step 0, such as a new seed."""
+        state = self.state
+        if state.step == 0 and state.tracked is not None and state.snapshots is not None:
+            state.snapshots.settle(0, state.tag, moved=True)
+
     def also_keep(self, name: str, other: Stateful) -> None:
         """Track one more object, and restore its state if there is one."""
         state = self.state

@@ -137,6 +137,7 @@ class Run:
         state.need_tracked()
         source = self._step_loader(loader)
         runtime.reporter.send(TotalStepsReport(steps=total))
+        runtime.keep_start()
         while True:
             while state.step < total:
                 batch = self._load(source)

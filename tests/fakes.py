@@ -1,6 +1,7 @@
 """Stand-ins that behave: a clock that moves when told, a fabric over stewards in this process."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from karez.core.checkpoint_folder import FolderListing
 from karez.core.devices import Device, DeviceKind
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
-from karez.core.ports import NodeLost
-from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.ports import NodeLost, PollAnswer
+from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
+from karez.drivers.poll_set import HOLD_S, PollSet
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.staging import BlobSource
 from karez.drivers.steward.steward import Steward
@@ -23,6 +25,9 @@ class FakeClock:
 
     def now(self) -> float:
         return self.at
+
+    def pause(self, seconds: float) -> None:
+        self.at += seconds
 
 
 @dataclass
@@ -46,6 +51,16 @@ class DirectFabric:
         self, folder: Path, nodes: Sequence[str], *, preload: str = "", npus: int = 0
     ) -> None:
         self.stewards: dict[NodeId, Steward] = {}
+        self._executor = ThreadPoolExecutor(64)
+        self._polls: PollSet[Future[Poll]] = PollSet(
+            begin=lambda node, cursors: self._executor.submit(
+                self.stewards[node].poll, cursors, HOLD_S
+            ),
+            ready=lambda replies, wait_s: list(
+                wait(replies, wait_s, return_when=FIRST_COMPLETED).done
+            ),
+            limit_s=60.0,
+        )
         self._folder, self._preload, self._npus = folder, preload, npus
         for name in nodes:
             self.add(name)
@@ -99,10 +114,16 @@ class DirectFabric:
     def processes(self, node: NodeId) -> Sequence[ProcessInfo]:
         return self._of(node).processes()
 
-    def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
-        answer = self._of(node).poll(workload, after, wait_s)
-        self._of(node)
-        return answer
+    def poll(self, cursors: Mapping[NodeId, Cursors], wait_s: float) -> Mapping[NodeId, PollAnswer]:
+        lost = {node: NodeLost(node) for node in cursors if node not in self.stewards}
+        for node in lost:
+            self._polls.drop(node)
+        self._polls.cover({node: of for node, of in cursors.items() if node not in lost}, 0.0)
+        answered = self._polls.take_answered(0.0 if lost else wait_s)
+        return {
+            **{node: reply.result() for node, reply in answered},
+            **{node: NodeLost(node) for node in cursors if node not in self.stewards},
+        }
 
     def sample(
         self, node: NodeId, workload: WorkloadId, *, stacks: bool

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -24,8 +25,11 @@ from karez.drivers.blobs import FsspecBlobs
 from karez.server.wiring import recipes
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
+from karez.training.controller.event_hub import NodeEventHub
+from karez.training.controller.gang_start import Lease
 from karez.training.controller.job_controller import JobController
 from karez.training.controller.process_specs import parse_key
+from karez.training.controller.transfers import Transfers
 from tests.fakes import DirectFabric, MemoryLogs
 
 HELD = DeviceKind.DPU
@@ -37,12 +41,22 @@ class RealClock:
     def now(self) -> float:
         return time.time()
 
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
 
 def until(condition: Callable[[], bool], *, within_s: float = 60.0, what: str = "") -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s: {what or condition}"
         time.sleep(0.005)
+
+
+def run_alone(controller: JobController, woken: threading.Event) -> None:
+    """Run a controller on this thread."""
+    while (due_at := controller.step()) is not None:
+        woken.wait(min(0.1, max(0.0, due_at - time.time())))  # at most: it may be stood down
+        woken.clear()
 
 
 @dataclass
@@ -67,6 +81,8 @@ class Bench:
             recipes=recipes(),
             store=self.store,
             fabric=self.fabric,
+            hub=NodeEventHub(fabric=self.fabric, clock=RealClock()),
+            transfers=Transfers(executor=ThreadPoolExecutor(8)),
             blobs=FsspecBlobs(str(self.folder / "blobs")),
             clock=RealClock(),
             settings=self.settings,
@@ -75,6 +91,12 @@ class Bench:
             secrets=lambda project, names: {},
         )
         self.count = 0
+        self.is_closed = False
+        threading.Thread(target=self._pump, daemon=True).start()
+
+    def _pump(self) -> None:
+        while not self.is_closed:
+            self.deps.hub.pump(within_s=0.05)
 
     def find(
         self, need: ResourceRequest, count: int, avoid: frozenset[NodeId], among: NodeAffinity
@@ -82,6 +104,7 @@ class Bench:
         return [grant for grant in self.spare if grant.node not in avoid][:count]
 
     def close(self) -> None:
+        self.is_closed = True
         self.fabric.close()
         self.store.close()
 
@@ -147,8 +170,12 @@ class Gang:
         job = store.workloads.job(self.id)
         assert job is not None
         allocation = store.workloads.allocations()[self.id]
-        self.controller = JobController(job, allocation, tokens[self.id], self.bench.deps)
-        self.thread = threading.Thread(target=self.controller.run, daemon=True)
+        lease = Lease(job=job, allocation=allocation, token=tokens[self.id])
+        self.woken = threading.Event()
+        self.controller = JobController(lease, self.bench.deps, self.woken.set)
+        self.thread = threading.Thread(
+            target=run_alone, args=(self.controller, self.woken), daemon=True
+        )
         if begin:
             self.thread.start()
         return self

@@ -13,7 +13,7 @@ from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
 from karez.training.controller.job_controller import JobController
 from karez.training.recovery.state import Gang as GangState
-from tests.contracts.gang import Bench, Gang, until
+from tests.contracts.gang import Bench, Gang, run_alone, until
 from tests.contracts.test_recovery import assert_nothing_left, gpus, undisturbed
 
 pytestmark = pytest.mark.alone
@@ -52,13 +52,13 @@ def mortal(controller: JobController, at: int, *, after: bool) -> None:
 def start_mortal(gang: Gang, at: int, *, after: bool) -> threading.Thread:
     """A controller that will die."""
     gang.start(begin=False)
-    assert gang.controller is not None
-    mortal(gang.controller, at, after=after)
-    run = gang.controller.run
+    controller = gang.controller
+    assert controller is not None
+    mortal(controller, at, after=after)
 
     def until_death() -> None:
         try:
-            run()
+            run_alone(controller, gang.woken)
         except Killed:
             return
 

@@ -96,7 +96,7 @@ def test_a_rank_that_sends_nonsense_is_told_and_its_next_report_still_counts(
         framing.send_message(stream, CommitReport(generation=1, step=step, loss=0.5))
     framing.send(stream, {"type": "exit", "code": 0})  # only the node may say so
     assert refusal(stream)["refused"] == "exit"
-    events, _ = table.wait(JOB, 0, 5.0)
+    events = table.wait({JOB: 0}, 5.0)
     assert [event.data["step"] for event in events] == list(range(200))
 
 
@@ -122,7 +122,7 @@ def test_who_introduces_itself_wrongly_is_told_why_and_the_listener_goes_on(
         assert "same release" in why
     assert stream.recv(1) == b""
     framing.send_message(greeted(connect()), TotalStepsReport(steps=3))
-    events, _ = table.wait(JOB, 0, 5.0)
+    events = table.wait({JOB: 0}, 5.0)
     assert [event.type for event in events] == ["total-steps"]
 
 

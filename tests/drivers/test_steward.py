@@ -13,7 +13,7 @@ from karez.core.devices import EMULATED, DeviceKind
 from karez.core.errors import BrokenArtifact
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
-from karez.core.processes import Event, ProcessSpec, Staged
+from karez.core.processes import Event, Poll, ProcessSpec, Staged
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.probes import cpu_devices, parse_npu_smi
@@ -37,11 +37,10 @@ def spec(*command: str, key: str = "job-1.0.1", **more: object) -> ProcessSpec:
 
 
 def exit_of(fabric: DirectFabric, within_s: float = 20.0) -> Event:
-    after, deadline = 0, time.monotonic() + within_s
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        answer = fabric.poll(A, JOB, after, 0.5)
-        after = answer.seq
-        for event in answer.events:
+        answer = fabric.poll({A: {JOB: 0}}, 0.5).get(A)
+        for event in answer.events if isinstance(answer, Poll) else ():
             if event.type == "exit":
                 return event
     raise AssertionError("it did not end")
@@ -106,7 +105,7 @@ def test_a_process_that_fails_tells_what_it_wrote_last(
 def test_a_kill_takes_the_whole_family(fabric: DirectFabric) -> None:
     fabric.start(A, spec("sh", "-c", "sleep 1000 & echo $! ; wait"))
     while not (log := fabric.read_log(A, "job-1.0.1", 0, 100)):
-        fabric.poll(A, JOB, 0, 0.05)
+        fabric.poll({A: {JOB: 0}}, 0.05)
     child = int(log)
     fabric.kill(A, "job-1.0.1")
     assert exit_of(fabric).data["code"] == -9
@@ -132,7 +131,7 @@ def test_an_input_that_is_gone_is_an_error_with_its_name(fabric: DirectFabric) -
 def test_secrets_are_in_the_environment_and_nowhere_else(fabric: DirectFabric) -> None:
     fabric.start(A, spec("sh", "-c", 'test -n "$TOKEN" && sleep 1000', env={"TOKEN": "hush-hush"}))
     while not any(info.pid for info in fabric.processes(A)):
-        fabric.poll(A, JOB, 0, 0.05)
+        fabric.poll({A: {JOB: 0}}, 0.05)
     for process in psutil.process_iter(["cmdline"]):
         assert "hush-hush" not in " ".join(process.info["cmdline"] or ())
     steward = fabric.stewards[A]
@@ -147,7 +146,7 @@ def test_secrets_are_in_the_environment_and_nowhere_else(fabric: DirectFabric) -
 def test_a_newer_epoch_replaces_what_an_older_one_left(fabric: DirectFabric) -> None:
     fabric.start(A, spec("sleep", "1000"))
     while not any(info.pid for info in fabric.processes(A)):
-        fabric.poll(A, JOB, 0, 0.05)
+        fabric.poll({A: {JOB: 0}}, 0.05)
     old = fabric.processes(A)[0].pid
     fabric.start(A, spec("sleep", "1000", epoch=2))
     deadline = time.monotonic() + 10
@@ -160,7 +159,7 @@ def test_a_steward_that_ends_leaves_nobody_behind(tmp_path: Path) -> None:
     fabric = DirectFabric(tmp_path, ["a"])
     fabric.start(A, spec("sleep", "1000"))
     while not any(info.pid for info in fabric.processes(A)):
-        fabric.poll(A, JOB, 0, 0.05)
+        fabric.poll({A: {JOB: 0}}, 0.05)
     pid, memory = fabric.processes(A)[0].pid, fabric.stewards[A].memory
     fabric.close()
     deadline = time.monotonic() + 5

@@ -9,7 +9,7 @@ from karez.core.checkpoint_folder import FolderListing
 from karez.core.devices import Device
 from karez.core.fault_injection import FaultInjection
 from karez.core.nodes import Node, NodeId
-from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 
 
@@ -18,6 +18,10 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """UTC epoch seconds."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Return after this many seconds."""
         ...
 
 
@@ -35,6 +39,10 @@ class NodeLost(Exception):
 
 class NodeEnded(NodeLost):
     """A node's agent has certainly ended: its connection closed, and a new one was refused."""
+
+
+PollAnswer = Poll | NodeLost
+"""What a poll of a node yields; NodeEnded: its agent has certainly ended."""
 
 
 class Fabric(FaultInjection, Protocol):
@@ -64,8 +72,20 @@ class Fabric(FaultInjection, Protocol):
         """List all processes the node has a record of, ended ones included until their purge."""
         ...
 
-    def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
-        """Return a workload's events after `after`, waiting up to `wait_s` for one."""
+    def poll(self, cursors: Mapping[NodeId, Cursors], wait_s: float) -> Mapping[NodeId, PollAnswer]:
+        """Ask several nodes at once for events; return as soon as one answers, or after `wait_s`.
+
+        A node that does not answer in time is asked on, beyond this call. Not for two threads.
+
+        Args:
+            cursors: Node -> workloads of which events are wanted, each with the number of the last
+                event that is known.
+            wait_s: Seconds to wait.
+
+        Returns:
+            The nodes that have answered, or are lost, since the call before. An answer may repeat
+            events that are known.
+        """
         ...
 
     def sample(

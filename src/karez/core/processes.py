@@ -80,6 +80,7 @@ class Event:
 
     seq: int
     at: float
+    workload: WorkloadId
     key: str
     type: str
     """Type of the report, one of those in core.messages.reports."""
@@ -91,14 +92,21 @@ class Event:
         return decode(REPORTS, {"type": self.type, **self.data})
 
 
+Cursors = Mapping[WorkloadId, int]
+"""Workload -> number of its last event that is known; 0: none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poll:
     """Answer to a poll of a node's events."""
 
+    cursors: Cursors
+    """What was asked: the events are all that came after these."""
     events: tuple[Event, ...]
-    seq: int
-    agent_boot_id: str
-    """Id of the node agent's start: it changes when the agent was started again, without state."""
+    """In order of their numbers."""
+    boot_ids: Mapping[WorkloadId, str]
+    """Workload that was asked for -> id of the node agent's start: it changes when the agent was
+    started again, without state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

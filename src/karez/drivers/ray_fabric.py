@@ -15,8 +15,8 @@ from karez.core.checkpoint_folder import FolderListing
 from karez.core.errors import ProtocolMismatch, StartFailed
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
-from karez.core.ports import Fabric, NodeLost
-from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.ports import Fabric, NodeLost, PollAnswer
+from karez.core.processes import Cursors, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.ray_stewards import NAMESPACE, RayEdge, RayStewards, wait_for_port
 from karez.drivers.steward.steward import Steward
@@ -105,8 +105,8 @@ class RayFabric(Fabric):
         return self._stewards.call(node, Steward.processes)
 
     @override
-    def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
-        return self._stewards.poll(node, workload, after, wait_s)
+    def poll(self, cursors: Mapping[NodeId, Cursors], wait_s: float) -> Mapping[NodeId, PollAnswer]:
+        return self._stewards.poll(cursors, wait_s)
 
     @override
     def sample(

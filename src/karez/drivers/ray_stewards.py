@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,9 +17,9 @@ from karez.core.devices import parse_emulated
 from karez.core.errors import ProtocolMismatch, StartFailed
 from karez.core.messages.wire import PROTOCOL, protocol_mismatch
 from karez.core.nodes import Node, NodeId
-from karez.core.ports import NodeEnded, NodeLost
-from karez.core.processes import Poll
-from karez.core.workloads import WorkloadId
+from karez.core.ports import NodeEnded, NodeLost, PollAnswer
+from karez.core.processes import Cursors, Poll
+from karez.drivers.poll_set import HOLD_S, PollSet
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.heartbeat import BEAT_S, Heartbeat
 from karez.drivers.steward.steward import Steward
@@ -54,6 +54,13 @@ class RayStewards:
         self._silent: set[NodeId] = set()
         self._heartbeats: dict[NodeId, Heartbeat] = {}
         self._lock = threading.Lock()
+        self._addresses: dict[NodeId, Any] = {}
+        """Node -> the reply that will name the address of its heartbeat."""
+        self._polls: PollSet[Any] = PollSet(
+            begin=lambda node, cursors: self._actors[node].poll.remote(cursors, HOLD_S),
+            ready=_ready,
+            limit_s=HOLD_S + edge.silence_s / POLLS,
+        )
 
     def __contains__(self, node: NodeId) -> bool:
         """Whether a node's steward is known."""
@@ -115,24 +122,43 @@ class RayStewards:
         answer: T = self.answer(node, ref, limit_s)
         return answer
 
-    def poll(self, node: NodeId, workload: WorkloadId, after: int, wait_s: float) -> Poll:
-        """Poll a node's events; a missing heartbeat ends the wait. Raises NodeLost."""
-        actor = self._actors.get(node)
-        if actor is None:
-            raise NodeLost(f"{node} has no steward")
-        heartbeat = self._heartbeat_of(node)
-        if heartbeat.is_lost() and node in self._silent:
-            threading.Event().wait(BEAT_S)  # a lost node is polled no more often than it would beat
-        ref = actor.poll.remote(workload, after, wait_s)
-        deadline = _now() + wait_s + self._edge.silence_s / POLLS
-        while not ray.wait([ref], timeout=BEAT_S / 2)[0]:
-            if heartbeat.is_lost():
+    def poll(self, cursors: Mapping[NodeId, Cursors], wait_s: float) -> dict[NodeId, PollAnswer]:
+        """Poll several nodes; those without a heartbeat count as lost. See Fabric."""
+        answers: dict[NodeId, PollAnswer] = self._take_lost(cursors)
+        for node in cursors.keys() - answers.keys():
+            self._polls.cover({node: cursors[node]}, _now())
+        deadline = _now() + wait_s
+        while not answers:
+            left_s = max(0.0, deadline - _now())
+            for node, ref in self._polls.take_answered(min(left_s, BEAT_S / 2)):
+                answers[node] = self._poll_answer(node, ref)
+            answers |= self._take_lost(cursors)
+            for node in self._polls.take_late(_now()):
                 self._silent.add(node)
-                lost = NodeEnded if heartbeat.has_ended else NodeLost
-                raise lost(f"{node} has no heartbeat")
-            if _now() > deadline:
+                answers[node] = NodeLost(f"{node} is silent for {self._polls.limit_s} s")
+            if not left_s:
                 break
-        answer: Poll = self.answer(node, ref, 0.05)
+        return answers
+
+    def _take_lost(self, nodes: Iterable[NodeId]) -> dict[NodeId, PollAnswer]:
+        """Nodes that have no agent or no heartbeat; their polls are given up."""
+        lost: dict[NodeId, PollAnswer] = {}
+        for node in nodes:
+            if node not in self._actors:
+                lost[node] = NodeLost(f"{node} has no steward")
+            elif (heartbeat := self._heartbeat_of(node)) is not None and heartbeat.is_lost():
+                self._silent.add(node)
+                kind = NodeEnded if heartbeat.has_ended else NodeLost
+                lost[node] = kind(f"{node} has no heartbeat")
+        for node in lost:
+            self._polls.drop(node)
+        return lost
+
+    def _poll_answer(self, node: NodeId, ref: Any) -> PollAnswer:
+        try:
+            answer: Poll = self.answer(node, ref, 0.05)
+        except NodeLost as lost:
+            return lost
         return answer
 
     def answer(self, node: NodeId, ref: Any, limit_s: float) -> Any:
@@ -151,14 +177,23 @@ class RayStewards:
         self._silent.discard(node)
         return answer
 
-    def _heartbeat_of(self, node: NodeId) -> Heartbeat:
+    def _heartbeat_of(self, node: NodeId) -> Heartbeat | None:
+        """The heartbeat of a node; None while its address is being asked for."""
         with self._lock:
             heartbeat = self._heartbeats.get(node)
-        if heartbeat is None:
-            address = self.call(node, Steward.heartbeat)
-            heartbeat = Heartbeat(address, self._edge.steward.token, self._edge.heartbeat_s)
-            with self._lock:
-                self._heartbeats[node] = heartbeat
+        if heartbeat is not None:
+            return heartbeat
+        if node not in self._addresses:
+            self._addresses[node] = self._actors[node].heartbeat.remote()
+        if not ray.wait([self._addresses[node]], timeout=0)[0]:
+            return None  # until then a missing answer to the poll is what counts
+        try:
+            address = self.answer(node, self._addresses.pop(node), 0.05)
+        except NodeLost:
+            return None
+        heartbeat = Heartbeat(address, self._edge.steward.token, self._edge.heartbeat_s)
+        with self._lock:
+            self._heartbeats[node] = heartbeat
         return heartbeat
 
     def _wait_while_alive(self, node: NodeId, ref: Any, limit_s: float) -> None:
@@ -178,6 +213,13 @@ class RayStewards:
             heartbeat = self._heartbeats.pop(node, None)
         if heartbeat is not None:
             heartbeat.close()
+
+
+def _ready(refs: Sequence[Any], wait_s: float) -> Sequence[Any]:
+    """The replies that have come, waiting for the first."""
+    ray.wait(list(refs), timeout=wait_s)
+    answered: Sequence[Any] = ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+    return answered
 
 
 class _HostedSteward(Steward):

@@ -35,3 +35,7 @@ class SteadyClock(Clock):
             self._shown = slew(self._shown, at - self._read_at, wall)
             self._read_at = at
             return self._shown
+
+    @override
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: TID251 - the one real clock

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -32,9 +33,13 @@ from karez.server.services.recovery_service import RecoveryService
 from karez.serving.replica_processes import ServingDeps
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
+from karez.training.controller.event_hub import NodeEventHub
+from karez.training.controller.transfers import Transfers
 from karez.vault.keys import Pepper, read_or_make, write_private, write_public
 from karez.vault.signing import CloudKey
 
+TRANSFERS = 16
+"""Transfers between nodes and the blob store that run at once."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -169,6 +174,8 @@ class _ControlEdges:
             recipes=recipes(),
             store=self.store,
             fabric=fabric,
+            hub=NodeEventHub(fabric=fabric, clock=self.clock),
+            transfers=Transfers(executor=ThreadPoolExecutor(TRANSFERS, "transfer")),
             blobs=self.blobs,
             clock=self.clock,
             settings=self.settings,

@@ -19,7 +19,7 @@ CHECK_S = 0.25
 
 
 class ReplicaController:
-    """Controls one service; `run` occupies a thread of its own."""
+    """Controls one service, a step at a time; no two threads may be in a step."""
 
     def __init__(
         self, service: Service, allocation: Allocation, token: str, deps: ServingDeps
@@ -29,6 +29,7 @@ class ReplicaController:
         self.token = token
         self.deps = deps
         self._is_stopped = threading.Event()
+        self._has_begun = False
         self._status = replace(service.status, reason="")
         self._processes = ReplicaProcesses(service, allocation.epoch, deps)
         self._replicas = [
@@ -40,23 +41,36 @@ class ReplicaController:
             for number, grant in enumerate(allocation.grants)
         ]
 
-    def run(self) -> None:
-        """Run until the service is stopped or has failed, or another control owns it."""
-        problem = self._problem()
-        if problem:
-            self._end(State.FAILED, EndReason.INPUT_MISSING, problem)
-            return
-        for replica in self._replicas:
-            self._processes.adopt(replica)
-        while not self._is_stopped.is_set():
+    @property
+    def is_slow(self) -> bool:
+        """Whether the next step may take long: each asks nodes and engines."""
+        return True
+
+    def step(self) -> float | None:
+        """Check the replicas. Returns when the next check is due; None: there is none.
+
+        There is none once the service is stopped or has failed, or another control owns it.
+        """
+        if not self._has_begun and not self._is_stopped.is_set():
+            self._begin()
+        if not self._is_stopped.is_set():
             for replica in self._replicas:
                 self._check(replica)
             self._report()
-            self._is_stopped.wait(CHECK_S)
+        return None if self._is_stopped.is_set() else self.deps.clock.now() + CHECK_S
 
     def stand_down(self) -> None:
         """Stop controlling the service; its replicas go on."""
         self._is_stopped.set()
+
+    def _begin(self) -> None:
+        """Adopt the replicas that run already, unless the service can never start."""
+        self._has_begun = True
+        if problem := self._problem():
+            self._end(State.FAILED, EndReason.INPUT_MISSING, problem)
+            return
+        for replica in self._replicas:
+            self._processes.adopt(replica)
 
     def _problem(self) -> str:
         """Why the service can never start; empty if it can."""

@@ -18,13 +18,14 @@ PROTOCOL_HEADER: Final = "karez-protocol"
 WHY_CHARACTERS: Final = 300
 """Longest reason of a refusal: it may quote what was sent."""
 
-M = TypeVar("M")
-
 
 class Message(Protocol):
     """A dataclass that travels between processes."""
 
     TYPE: ClassVar[str]
+
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def encode(message: Message) -> dict[str, Any]:
 
 def by_type(kinds: Iterable[type[M]]) -> Mapping[str, type[M]]:
     """Index message classes by the type that each has on the wire."""
-    return {str(getattr(kind, "TYPE")): kind for kind in kinds}  # noqa: B009 - `type[M]` has no TYPE
+    return {kind.TYPE: kind for kind in kinds}
 
 
 def decode(known: Mapping[str, type[M]], received: Mapping[str, Any]) -> M | Malformed:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from karez.core.processes import Event
+from karez.core.processes import Cursors, Event
 from karez.core.workloads import WorkloadId
 
 EVENT_LIMIT = 20_000
@@ -41,18 +41,20 @@ class EventLog:
     ) -> None:
         """Append an event; the oldest ones beyond the limit are dropped."""
         self.seq += 1
-        event = Event(seq=self.seq, at=at, key=key, type=kind, data=data)
+        event = Event(seq=self.seq, at=at, workload=workload, key=key, type=kind, data=data)
         entries = self._entries.setdefault(workload, [])
         entries.append(_Entry(event=event, due_s=due_s))
         del entries[:-EVENT_LIMIT]
 
-    def after(self, workload: WorkloadId, seq: int) -> list[Event]:
-        """Events of a workload with a higher sequence number, oldest first."""
-        return [entry.event for entry in self._after(workload, seq)][::-1]
+    def after(self, cursors: Cursors) -> tuple[Event, ...]:
+        """Events of these workloads that are not known yet, oldest first."""
+        entries = (entry for of_one in cursors.items() for entry in self._after(*of_one))
+        return tuple(sorted((entry.event for entry in entries), key=lambda event: event.seq))
 
-    def due_s(self, workload: WorkloadId, seq: int) -> float | None:
-        """When control should be told of what came after a sequence number; None: of nothing."""
-        return min((entry.due_s for entry in self._after(workload, seq)), default=None)
+    def due_s(self, cursors: Cursors) -> float | None:
+        """When control should be told of what it does not know; None: there is nothing."""
+        entries = (entry for of_one in cursors.items() for entry in self._after(*of_one))
+        return min((entry.due_s for entry in entries), default=None)
 
     def drop(self, workload: WorkloadId) -> None:
         """Forget the events of a workload."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from karez.core.messages.reports import AgentReport, CommitReport, ExitReport, StartedReport
 from karez.core.messages.wire import content, encode
-from karez.core.processes import Event, ProcessInfo, ProcessSpec
+from karez.core.processes import Cursors, Event, ProcessInfo, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.event_log import COMMITS_TOGETHER_S, EventLog
 from karez.drivers.steward.message_stream import MessageStream
@@ -123,17 +123,15 @@ class ProcessTable:
             change()
             self._changed.notify_all()
 
-    def wait(
-        self, workload: WorkloadId, after: int, wait_s: float
-    ) -> tuple[tuple[Event, ...], int]:
-        """Events of a workload after a sequence number, waiting for one; and the newest number."""
+    def wait(self, cursors: Cursors, wait_s: float) -> tuple[Event, ...]:
+        """Events of these workloads that are not known yet, waiting up to `wait_s` for one."""
         deadline_s = _now_s() + wait_s
         with self._changed:
             while True:
-                due_s = self._events.due_s(workload, after)
+                due_s = self._events.due_s(cursors)
                 left_s = (deadline_s if due_s is None else min(deadline_s, due_s)) - _now_s()
                 if left_s <= 0:
-                    return tuple(self._events.after(workload, after)), self._events.seq
+                    return self._events.after(cursors)
                 self._changed.wait(left_s)
 
     def _any_alive(self, keys: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from karez.core.fault_injection import FaultKind
 from karez.core.messages.orders import CutLinkOrder, FlipBitOrder
 from karez.core.messages.wire import encode
 from karez.core.nodes import Node, NodeId
-from karez.core.processes import Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
@@ -121,11 +121,12 @@ class Steward:
         self._fence.touch()
         return [process.info for process in self._table.tracked()]
 
-    def poll(self, workload: WorkloadId, after: int, wait_s: float) -> Poll:
-        """Events of a workload after `after`, waiting up to `wait_s` for one."""
+    def poll(self, cursors: Cursors, wait_s: float) -> Poll:
+        """Events that are not known yet, waiting up to `wait_s` for one."""
         self._fence.touch()
-        events, seq = self._table.wait(workload, after, wait_s)
-        return Poll(events=events, seq=seq, agent_boot_id=self._boots.get(workload, self.boot))
+        events = self._table.wait(cursors, wait_s)
+        boot_ids = {workload: self._boots.get(workload, self.boot) for workload in cursors}
+        return Poll(cursors=cursors, events=events, boot_ids=boot_ids)
 
     def sample(self, workload: WorkloadId, stacks: bool) -> Sequence[ProcessSample]:
         """Sample the living ranks of a workload; `stacks` go to their output."""

@@ -11,6 +11,7 @@ import structlog
 from karez.core.ports import Fabric
 from karez.core.workloads import WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
+from karez.server.controllers.controller_pool import ControllerPool
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.workload_controllers import STOP_S, WorkloadControllers
@@ -18,13 +19,15 @@ from karez.server.controllers.workload_controllers import STOP_S, WorkloadContro
 log = structlog.get_logger()
 WORK_S = 1.0
 """Longest pause, in seconds, between two claims of workloads; a placed workload ends it."""
+EVENTS_S = 0.05
+"""Longest wait for events, in seconds; then workloads that are new to a node are asked for."""
 POOL_S = 2.0
 """Seconds between two checks of the nodes. A running gang notices the loss of a node sooner, by
 its own polling."""
 
 
 class ControllerManager:
-    """Runs three loops, and one more thread for each active workload."""
+    """Runs four loops, and the workers that controllers share."""
 
     def __init__(
         self,
@@ -48,10 +51,12 @@ class ControllerManager:
     def start(self) -> None:
         """Start the loops."""
         self._workloads.drop_leases()
+        self._workloads.pool.start()
         for name, tick, pause_s in (
-            ("pool", self._check_pool, POOL_S),
-            ("schedule", self._schedule, self._context.settings.tick_s),
-            ("work", self._check_workloads, WORK_S),
+            ("pool", self.check_pool, POOL_S),
+            ("schedule", self.schedule, self._context.settings.tick_s),
+            ("work", self.check_workloads, WORK_S),
+            ("events", self._pump_events, 0.0),
         ):
             thread = threading.Thread(
                 target=self._loop, args=(name, tick, pause_s), name=name, daemon=True
@@ -87,6 +92,7 @@ class ControllerManager:
             if self._context.settings.ray_address:  # a cluster that outlives this cloud
                 self._edges.fabric.stop_nodes()
             self._edges.fabric.close()
+            self._edges.deps.transfers.stop()
 
     def _loop(self, name: str, tick: Callable[[], None], pause_s: float) -> None:
         while not self._halt.is_set():
@@ -99,18 +105,32 @@ class ControllerManager:
             if wake.wait(pause_s) and wake is not self._halt:
                 wake.clear()
 
-    def _check_pool(self) -> None:
+    @property
+    def controllers(self) -> ControllerPool:
+        """The controllers of workloads."""
+        return self._workloads.pool
+
+    def _pump_events(self) -> None:
+        if self._edges is None:
+            self._halt.wait(EVENTS_S)
+        else:
+            self._edges.deps.hub.pump(within_s=EVENTS_S)
+
+    def check_pool(self) -> None:
+        """Look at the nodes, which are connected first."""
         if self._edges is None:
             self._edges = self._connect()
             log.info("fabric.connected")
         self._pool.check(self._edges)
 
-    def _schedule(self) -> None:
+    def schedule(self) -> None:
+        """Run a scheduling pass."""
         started = self._scheduler.tick()
         if started:
             self._placed.set()
             log.info("jobs.placed", count=started)
 
-    def _check_workloads(self) -> None:
+    def check_workloads(self) -> None:
+        """Claim placed workloads, and renew leases."""
         if self._edges is not None and self._workloads.check(self._edges):
             self.wake()  # the devices of what has ended are free

@@ -1,28 +1,21 @@
-"""Runs one controller, on its own thread, for each active workload that control has claimed."""
+"""The controllers of the active workloads that control has claimed."""
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from karez.core.jobs import Job
 from karez.core.workloads import ACTIVE, WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
+from karez.server.controllers.controller_pool import Controller, ControllerPool
 from karez.serving.replica_controller import ReplicaController
+from karez.training.controller.gang_start import Lease
 from karez.training.controller.job_controller import JobController
 
 log = structlog.get_logger()
 STOP_S = 1.0
-"""Seconds that a thread may take to end; what it does is safe to cut off."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
-    thread: threading.Thread
-    controller: JobController | ReplicaController
-    token: str
-    """Of the lease under which it runs."""
+"""Seconds that a step may take to end; what it does is safe to cut off."""
 
 
 class WorkloadControllers:
@@ -31,45 +24,44 @@ class WorkloadControllers:
     def __init__(
         self, context: ControlContext, owner: str, *, on_ended: Callable[[], None]
     ) -> None:
-        """Start without any; `on_ended` is called when the thread of a controller has ended."""
+        """Start without any; `on_ended` is called when a controller has ended."""
         self._context = context
         self._owner = owner
         self._on_ended = on_ended
-        self._running: dict[WorkloadId, _Running] = {}
+        self._tokens: dict[WorkloadId, str] = {}
+        """Of the leases under which controllers run."""
+        self._has_ended = False
+        self.pool = ControllerPool(clock=context.clock, on_ended=self._forget)
 
     def drop_leases(self) -> None:
         """Give up the leases that an earlier process of this owner still has."""
         self._context.store.workloads.drop_leases(self._owner)
 
     def check(self, edges: Edges) -> bool:
-        """Forget ended controllers, renew leases, start new ones; returns whether any had ended."""
+        """Renew leases, and start controllers of what is claimed; returns whether any has ended."""
         workloads, settings = self._context.store.workloads, self._context.settings
         now = self._context.clock.now()
-        ended = [ident for ident, run in self._running.items() if not run.thread.is_alive()]
-        for ident in ended:
-            del self._running[ident]
-        if self._running:
+        has_ended, self._has_ended = self._has_ended, False
+        if len(self.pool):
             workloads.renew(self._owner, now=now, lease_s=settings.lease_s)
         for ident, token in workloads.claim(
             tuple(ACTIVE), owner=self._owner, now=now, lease_s=settings.lease_s
         ):
             self._start(ident, token, edges)
-        return bool(ended)
+        return has_ended
 
     def drop(self, ident: WorkloadId) -> None:
-        """End a workload's controller as if its thread had died; another one takes over."""
-        run = self._running.get(ident)
-        if run is None:
+        """End a workload's controller as if it had failed; another one takes over."""
+        token = self._tokens.get(ident)
+        if token is None:
             return
-        run.controller.stand_down()
-        run.thread.join(STOP_S)
-        self._context.store.workloads.release(ident, run.token)
+        self.pool.drop(ident, within_s=STOP_S)
+        self._context.store.workloads.release(ident, token)
         self._on_ended()
 
     def stand_down(self) -> None:
         """Stop all controllers; what they look after goes on."""
-        for run in self._running.values():
-            run.controller.stand_down()
+        self.pool.stand_down()
 
     def _start(self, ident: WorkloadId, token: str, edges: Edges) -> None:
         workloads = self._context.store.workloads
@@ -78,21 +70,20 @@ class WorkloadControllers:
         if allocation is None or item is None:
             log.error("workload.without-allocation", workload=ident)
             return
-        controller: JobController | ReplicaController
+        controller: Controller
         if isinstance(item, Job):
-            controller = JobController(item, allocation, token, edges.deps)
+            lease = Lease(job=item, allocation=allocation, token=token)
+            controller = JobController(lease, edges.deps, partial(self.pool.wake, ident))
         else:
             controller = ReplicaController(item, allocation, token, edges.serving)
         log.info("workload.taken", workload=ident, state=item.state, epoch=allocation.epoch)
-        thread = threading.Thread(
-            target=self._run, args=(ident, controller), name=ident, daemon=True
-        )
-        self._running[ident] = _Running(thread=thread, controller=controller, token=token)
-        thread.start()
+        self._tokens[ident] = token
+        self.pool.add(ident, controller)
 
-    def _run(self, ident: WorkloadId, controller: JobController | ReplicaController) -> None:
-        try:
-            controller.run()
-        except Exception:
-            log.exception("workload.dropped", workload=ident)
+    def _forget(self, ident: WorkloadId, failure: Exception | None) -> None:
+        """Note the end of a controller; the lease of one that failed is for another to claim."""
+        token = self._tokens.pop(ident, "")
+        if failure is not None and token:
+            self._context.store.workloads.release(ident, token)
+        self._has_ended = True
         self._on_ended()

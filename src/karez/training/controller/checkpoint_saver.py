@@ -1,7 +1,7 @@
 """Copies checkpoint files from nodes into the blob store."""
 
 import hashlib
-import threading
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -16,11 +16,11 @@ from karez.training.controller.controller_deps import ControllerDeps
 
 @dataclass(slots=True, kw_only=True)
 class CheckpointSaver:
-    """Saves one job's checkpoint parts, each in a thread of its own."""
+    """Saves one job's checkpoint parts, beside its control."""
 
     job: WorkloadId
     deps: ControllerDeps
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _saves: list[Future[None]] = field(default_factory=list)
 
     def save(self, index: int, node: NodeId, report: CheckpointReport) -> None:
         """Save the part that a rank has stored on its node; it counts once it is read back."""
@@ -31,15 +31,12 @@ class CheckpointSaver:
             world=report.world,
             whole=report.whole,
         )
-        args = (node, report.path, part)
-        thread = threading.Thread(target=self._save, args=args, daemon=True)
-        self._threads = [*(old for old in self._threads if old.is_alive()), thread]
-        thread.start()
+        save = self.deps.transfers.submit(self._save, node, report.path, part)
+        self._saves = [*(old for old in self._saves if not old.done()), save]
 
     def wait(self, *, within_s: float) -> None:
-        """Wait for parts that are being saved, for each at most this long."""
-        for thread in self._threads:
-            thread.join(within_s)
+        """Wait for parts that are being saved, at most this long."""
+        wait(self._saves, timeout=within_s)
 
     def _save(self, node: NodeId, path: str, part: CheckpointPart) -> None:
         with suppress(NodeLost, KarezError, OSError):  # the next checkpoint may succeed

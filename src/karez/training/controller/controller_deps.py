@@ -11,6 +11,8 @@ from karez.core.receipts import Receipt
 from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
+from karez.training.controller.event_hub import NodeEventHub
+from karez.training.controller.transfers import Transfers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,10 @@ class ControllerDeps:
 
     store: Store
     fabric: Fabric
+    hub: NodeEventHub
+    """Delivers the events of nodes."""
+    transfers: Transfers
+    """Runs what moves files between nodes and the blob store, beside the control of jobs."""
     blobs: Blobs
     clock: Clock
     settings: Settings

@@ -10,6 +10,8 @@ from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.process_specs import parse_key
 from karez.training.recovery.state import Gang
 
+LOOK_S = 0.05
+"""Seconds between two looks for reports of ranks that store their state."""
 EMERGENCY_CHECKPOINT_S = 10.0
 """How long ranks may take to store their state when their gang ends in failure."""
 
@@ -27,7 +29,9 @@ def take_emergency_checkpoint(
         executor.send(gang, index, EmergencyCheckpointOrder())
     deadline = clock.now() + EMERGENCY_CHECKPOINT_S
     while waiting and clock.now() < deadline:
-        node_event = events.next(within_s=0.1)
+        node_event = events.next()
+        if node_event is None:
+            clock.pause(LOOK_S)
         event = node_event[1] if node_event is not None else None
         key = None if event is None else parse_key(event.key)
         report = None if event is None else event.report()

@@ -1,6 +1,5 @@
 """Starts, messages and kills the processes of one gang on its nodes."""
 
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -83,9 +82,8 @@ class GangExecutor:
     def wait_until_gone(self, indices: set[int], within_s: float) -> None:
         """Wait until no process of these ranks uses its devices, so that they can be released."""
         deadline = self.deps.clock.now() + within_s
-        pause = threading.Event()
         while self.deps.clock.now() < deadline and self.alive() & indices:
-            pause.wait(0.05)
+            self.deps.clock.pause(0.05)
 
     def processes(self) -> list[ProcessInfo]:
         """All processes of the gang on its nodes, of this epoch and of earlier ones."""

@@ -35,6 +35,7 @@ from karez.training.recovery.commands import (
     StartRank,
     WriteReceipt,
 )
+from karez.training.recovery.deadlines import next_deadline
 from karez.training.recovery.events import RecoveryEvent
 from karez.training.recovery.gang_failure import fail_gang
 from karez.training.recovery.ladder import expected_costs
@@ -68,6 +69,15 @@ class GangRun:
     def allocation(self) -> GangAllocation:
         """The grants of the gang."""
         return self.executor.allocation
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this controller has nothing more to do for the gang but to close the run."""
+        return self.end is not None or self.stopped.is_set()
+
+    def next_deadline(self, now: float) -> float:
+        """When something is due although no node reports anything; infinite: never."""
+        return min(next_deadline(self.gang, now), self.hang_monitor.due_at(self.gang, now))
 
     def apply(self, event: RecoveryEvent) -> None:
         """Advance the gang by an event, record the transition, and execute the commands."""

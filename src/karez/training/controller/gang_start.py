@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from karez.core.jobs import Job
@@ -53,9 +54,16 @@ class Lease:
 
 
 def open_run(
-    lease: Lease, status: StatusWriter, deps: ControllerDeps, stopped: threading.Event
+    lease: Lease,
+    status: StatusWriter,
+    deps: ControllerDeps,
+    stopped: threading.Event,
+    wake: Callable[[], None],
 ) -> GangRun:
-    """Start or adopt the gang of a leased job. A job that cannot start has an `end` at once."""
+    """Start or adopt the gang of a leased job. A job that cannot start has an `end` at once.
+
+    `wake` is called when a node has reported something.
+    """
     job, epoch = lease.job, lease.allocation.epoch
     allocation = _allocation(lease, deps)
     refusal = None
@@ -65,7 +73,8 @@ def open_run(
         context = LaunchContext(job=job, epoch=epoch)
         refusal = EndGang(reason=refused.reason, detail=str(refused))
     executor = GangExecutor(job=job, deps=deps, allocation=allocation, context=context)
-    run = _make_run(lease, executor, status, stopped)
+    events = NodeEventStream(deps.hub, job.id, wake)
+    run = _make_run(lease, executor, events, status, stopped)
     run.end = refusal
     if refusal is None:
         _begin_or_adopt(run)
@@ -81,10 +90,13 @@ def _allocation(lease: Lease, deps: ControllerDeps) -> GangAllocation:
 
 
 def _make_run(
-    lease: Lease, executor: GangExecutor, status: StatusWriter, stopped: threading.Event
+    lease: Lease,
+    executor: GangExecutor,
+    events: NodeEventStream,
+    status: StatusWriter,
+    stopped: threading.Event,
 ) -> GangRun:
     job, deps = lease.job, executor.deps
-    events = NodeEventStream(deps.fabric, job.id, stopped)
     starter = GenerationStarter(executor=executor, rendezvous=Rendezvous(executor=executor))
     began_at = job.started_at or deps.clock.now()
     detector = HangDetector(floor_s=deps.settings.hang_s)

@@ -1,5 +1,6 @@
 """Samples the processes of a gang that makes no progress, and reports hung ranks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from karez.core.processes import ProcessSample
 from karez.core.recovery import FaultReport, Severity
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.process_specs import parse_key
+from karez.training.recovery.deadlines import JUST_AFTER_S
 from karez.training.recovery.events import Committed, Hung, RecoveryEvent, Resumed
 from karez.training.recovery.hang_detector import HangDetector
 from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
@@ -58,6 +60,19 @@ class HangMonitor:
         if stopped is None and gang.phase in (Phase.RUNNING, Phase.RESUMING):
             return self._check_progress(gang, now)
         return stopped
+
+    def due_at(self, gang: Gang, now: float) -> float:
+        """When the next check may find something although no rank reports anything."""
+        if not gang.is_session:
+            return math.inf
+        moments = []
+        if gang.phase in (Phase.QUIESCING, Phase.RESUMING):
+            moments.append(max(gang.since, self._sampled_at) + QUIET_S)
+        if gang.phase in (Phase.RUNNING, Phase.RESUMING):
+            since, floor_s = self.detector.quiet_since(now), self.detector.floor_s
+            late_at = max(since + max(self.detector.limit_s, floor_s), self._sampled_at + APART_S)
+            moments += [late_at, max(since + floor_s, self._sampled_at + QUIET_S)]
+        return max(now, min(moments, default=math.inf)) + JUST_AFTER_S
 
     def _check_transition(self, gang: Gang, now: float) -> Hung | None:
         """Stopped processes of a gang that takes long to quiesce or to resume."""

@@ -5,9 +5,8 @@ them from what they last reported.
 """
 
 import threading
+from collections.abc import Callable
 
-from karez.core.jobs import Job
-from karez.core.workloads import Allocation
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_run import GangRun
 from karez.training.controller.gang_start import Lease, open_run
@@ -17,43 +16,86 @@ from karez.training.controller.run_end import close_run
 from karez.training.controller.status_writer import StatusWriter
 from karez.training.recovery.events import Tick
 
-POLL_S = 0.1
-"""How long the loop waits for an event before it checks deadlines."""
+REPORTS_AT_ONCE = 1000
+"""Reports that are handled before deadlines are checked."""
 
 
 class JobController:
-    """Controls one job under a lease; `run` needs a thread of its own."""
+    """Controls one job under a lease, a step at a time; no two threads may be in a step."""
 
-    def __init__(self, job: Job, allocation: Allocation, token: str, deps: ControllerDeps) -> None:
-        """Control a job whose lease has this token."""
-        self.status = StatusWriter(job, token, deps)
-        self.status.held_since = allocation.since
-        self._lease = Lease(job=job, allocation=allocation, token=token)
-        self._deps = deps
+    def __init__(
+        self,
+        lease: Lease,
+        deps: ControllerDeps,
+        wake: Callable[[], None],
+    ) -> None:
+        """Control a leased job. `wake` is called, on another thread, when a step has work to do."""
+        self.status = StatusWriter(lease.job, lease.token, deps)
+        self.status.held_since = lease.allocation.since
+        self._lease, self._deps, self._wake = lease, deps, wake
         self._stopped = threading.Event()
         self._began_at = deps.clock.now()
+        self._checks: PeriodicChecks | None = None
 
-    def run(self) -> None:
-        """Control the job until it has ended, is queued again, or another control owns it."""
-        try:
-            run = open_run(self._lease, self.status, self._deps, self._stopped)
-            checks = PeriodicChecks(run=run, checkpoint_at=self._began_at)
-            while run.end is None and not self._stopped.is_set():
-                _run_once(run, checks)
-            if run.end is not None:
-                close_run(run, run.end)
-        finally:
+    @property
+    def is_slow(self) -> bool:
+        """Whether the next step starts a gang or ends one: that may take minutes."""
+        return self._checks is None or self._checks.run.end is not None
+
+    def step(self) -> float | None:
+        """Do what is due now. Returns when the next step is due; None: there is none.
+
+        There is none once the job has ended, is queued again, or another control owns it.
+        """
+        if not self._stopped.is_set():
+            self._checks = self._advance()
+        if self._checks is None:
+            return None
+        if self._stopped.is_set():
+            self._checks.run.events.close()
+            return None
+        return self._next_step_at(self._checks)
+
+    def _advance(self) -> PeriodicChecks:
+        """Start, look after, or end the run."""
+        if self._checks is None:
+            run = open_run(self._lease, self.status, self._deps, self._stopped, self._wake)
+            return PeriodicChecks(run=run, checkpoint_at=self._began_at)
+        run = self._checks.run
+        if run.end is None:
+            _look_after(self._checks)
+        else:
+            close_run(run, run.end)
             self._stopped.set()
+        return self._checks
 
     def stand_down(self) -> None:
         """Stop controlling the job; its processes go on."""
         self._stopped.set()
 
+    def _next_step_at(self, checks: PeriodicChecks) -> float:
+        now = self._deps.clock.now()
+        if checks.run.end is not None:
+            return now
+        return min(checks.due_at, checks.run.next_deadline(now))
 
-def _run_once(run: GangRun, checks: PeriodicChecks) -> None:
-    handle_next_report(run, within_s=POLL_S)
+
+def _look_after(checks: PeriodicChecks) -> None:
+    run = checks.run
+    for _ in range(REPORTS_AT_ONCE):
+        if run.is_over or not handle_next_report(run):
+            break
     now = run.deps.clock.now()
-    run.apply(Tick())
+    _tick(run)
     if (hung := run.hang_monitor.check(run.gang, now)) is not None:
         run.apply(hung)
     checks.check_if_due(now)
+
+
+def _tick(run: GangRun) -> None:
+    """Act on all deadlines that have passed; each tick acts on the first."""
+    while not run.is_over:
+        before = run.gang
+        run.apply(Tick())
+        if run.gang is before:
+            return

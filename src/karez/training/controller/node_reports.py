@@ -22,12 +22,15 @@ from karez.training.recovery.events import NodeGone
 log = structlog.get_logger()
 
 
-def handle_next_report(run: GangRun, *, within_s: float) -> None:
-    """Wait for the next report of a node, at most this long, and handle it."""
-    report = run.events.next(within_s=within_s)
-    if report is None:
-        return
-    node, event = report
+def handle_next_report(run: GangRun) -> bool:
+    """Handle the next report of a node. False: none has come."""
+    report = run.events.next()
+    if report is not None:
+        _handle(run, *report)
+    return report is not None
+
+
+def _handle(run: GangRun, node: NodeId, event: Event | None) -> None:
     if event is None:
         _on_node_lost(run, node)
         return

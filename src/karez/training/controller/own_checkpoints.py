@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ OVERDUE_S = 60.0
 
 @dataclass(slots=True, kw_only=True)
 class OwnCheckpoints:
-    """Stores one job's own checkpoints, in a thread of its own while the job runs."""
+    """Stores one job's own checkpoints, beside its control while the job runs."""
 
     executor: GangExecutor
     stopped: threading.Event
@@ -35,7 +36,7 @@ class OwnCheckpoints:
     _is_written: bool = False
     """Whether a node's folder was being written at the last look."""
     _due_at: float = 0.0
-    _thread: threading.Thread | None = None
+    _look_underway: Future[None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self, now: float) -> None:
@@ -44,12 +45,11 @@ class OwnCheckpoints:
         every_s = settings.checkpoint_s or EVERY_S
         if not self._due_at:
             self._due_at = now + every_s
-        is_busy = self._thread is not None and self._thread.is_alive()
+        is_busy = self._look_underway is not None and not self._look_underway.done()
         if is_busy or now < self._due_at:
             return
         quiet_s = QUIET_S if now < self._due_at + OVERDUE_S else 0.0
-        self._thread = threading.Thread(target=self._look, args=(every_s, quiet_s), daemon=True)
-        self._thread.start()
+        self._look_underway = self.executor.deps.transfers.submit(self._look, every_s, quiet_s)
 
     def store(self) -> ArtifactId | None:
         """Store what the nodes have, now that no process writes; returns the artifact's id."""

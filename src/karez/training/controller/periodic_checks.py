@@ -34,9 +34,14 @@ class PeriodicChecks:
     _preemption: tuple[int | None, float] | None = None
     """(step to store, deadline) of a preemption under way."""
 
+    @property
+    def due_at(self) -> float:
+        """When the next check is due."""
+        return self._checked_at + self.run.deps.settings.tick_s
+
     def check_if_due(self, now: float) -> None:
         """Check everything once per tick, and once more when the run has ended."""
-        if now - self._checked_at > self.run.deps.settings.tick_s or self.run.end:
+        if now >= self.due_at or self.run.end:
             self._measure_rate(now)
             self._checked_at = now
             self._check(now)

@@ -1,5 +1,6 @@
 """Transitions of a gang because time has passed: the deadlines of Limits. Pure."""
 
+import math
 from dataclasses import replace
 
 from karez.core.workloads import EndReason
@@ -8,6 +9,9 @@ from karez.training.recovery.events import CollectiveFailed
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
 from karez.training.recovery.state import Fault, Gang, Phase
+
+JUST_AFTER_S = 0.001
+"""A tick acts only after a deadline, not at it."""
 
 
 def on_tick(gang: Gang, now: float) -> Decision:
@@ -25,6 +29,21 @@ def on_tick(gang: Gang, now: float) -> Decision:
         detail = f"{awaited} not ready after {late_s:.0f} s"
         return fail_gang(gang, EndReason.START_FAILED, detail, now)
     return _plain_recovery(gang, now)
+
+
+def next_deadline(gang: Gang, now: float) -> float:
+    """When the next tick after `now` may act; infinite where only events can change the gang."""
+    limits = gang.limits
+    deadlines = [gang.suspect_at + limits.suspect_s] if gang.suspect is not None else []
+    if gang.phase == Phase.DRAINING:
+        deadlines.append(gang.since + limits.leave_s)
+    elif gang.phase in (Phase.QUIESCING, Phase.RESUMING):
+        deadlines += [
+            gang.since + limits.quiesce_s,
+            gang.since + limits.start_s,
+            gang.since + max(limits.start_s, 2 * gang.slowest_start_s),
+        ]
+    return min((at + JUST_AFTER_S for at in deadlines if at + JUST_AFTER_S > now), default=math.inf)
 
 
 def _collective_fault(gang: Gang, suspect: CollectiveFailed) -> Fault:

@@ -1,0 +1,182 @@
+"""Runs many controllers on few threads: each has a step when it is woken, or when one is due."""
+
+import heapq
+import itertools
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import structlog
+
+from karez.core.ports import Clock
+from karez.core.workloads import WorkloadId
+
+log = structlog.get_logger()
+WORKERS = 16
+"""Threads for steps that answer reports and deadlines."""
+SLOW_WORKERS = 32
+"""Threads for steps that start or end a workload, which may wait for nodes and transfers."""
+LOOK_S = 1.0
+"""Longest wait of an idle worker, in seconds of the host: the clock of the steps may be slewed."""
+
+
+class Controller(Protocol):
+    """Controls one workload, a step at a time."""
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the next step may take long."""
+        ...
+
+    def step(self) -> float | None:
+        """Do what is due. Returns when the next step is due; None: there is none."""
+        ...
+
+    def stand_down(self) -> None:
+        """Do no more than to end the step under way; any thread may call it."""
+        ...
+
+
+class Pace(StrEnum):
+    """Which workers take a step."""
+
+    QUICK = "quick"
+    SLOW = "slow"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    id: WorkloadId
+    controller: Controller
+    due_at: float
+    is_in_step: bool = False
+    is_woken: bool = False
+    """Woken in the step under way."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ControllerPool:
+    """Controllers by workload, and whose step is due. Its threads are optional."""
+
+    clock: Clock
+    on_ended: Callable[[WorkloadId, Exception | None], None]
+    """(workload, the error of its last step): called when a controller has no further step."""
+    _entries: dict[WorkloadId, _Entry] = field(default_factory=dict)
+    _due: dict[Pace, list[tuple[float, int, _Entry]]] = field(
+        default_factory=lambda: {pace: [] for pace in Pace}
+    )
+    """Heaps by due time; an entry counts only with its present due time."""
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _is_stopped: bool = False
+
+    def add(self, ident: WorkloadId, controller: Controller) -> None:
+        """Run a controller from now on."""
+        with self._changed:
+            entry = _Entry(id=ident, controller=controller, due_at=math.inf)
+            self._entries[ident] = entry
+            self._schedule(entry, self.clock.now())
+
+    def wake(self, ident: WorkloadId) -> None:
+        """Have a controller make a step soon."""
+        with self._changed:
+            entry = self._entries.get(ident)
+            if entry is None:
+                return
+            if entry.is_in_step:
+                entry.is_woken = True
+            else:
+                self._schedule(entry, self.clock.now())
+
+    def __len__(self) -> int:
+        """How many controllers there are."""
+        return len(self._entries)
+
+    def __contains__(self, ident: WorkloadId) -> bool:
+        """Whether a workload has its controller here."""
+        return ident in self._entries
+
+    def drop(self, ident: WorkloadId, *, within_s: float) -> None:
+        """Stand a controller down, and wait this long until it has."""
+        with self._changed:
+            entry = self._entries.get(ident)
+            if entry is not None:
+                entry.controller.stand_down()
+                self.wake(ident)
+                self._changed.wait_for(lambda: ident not in self._entries, within_s)
+
+    def stand_down(self) -> None:
+        """Stand all controllers down, and end the threads."""
+        with self._changed:
+            self._is_stopped = True
+            for entry in self._entries.values():
+                entry.controller.stand_down()
+            self._changed.notify_all()
+
+    def start(self) -> None:
+        """Start the threads."""
+        for pace, count in ((Pace.QUICK, WORKERS), (Pace.SLOW, SLOW_WORKERS)):
+            for number in range(count):
+                threading.Thread(
+                    target=self._work, args=(pace,), name=f"{pace}-{number}", daemon=True
+                ).start()
+
+    def next_due_at(self) -> float:
+        """When the next step is due; infinite: never."""
+        with self._changed:
+            return min((self._head(pace) for pace in Pace), default=math.inf)
+
+    def run_due(self, pace: Pace) -> bool:
+        """Make one step that is due. False: none is."""
+        with self._changed:
+            if self._head(pace) > self.clock.now():
+                return False
+            entry = heapq.heappop(self._due[pace])[2]
+            entry.is_in_step, entry.due_at = True, math.inf
+        self._step(entry)
+        return True
+
+    def _work(self, pace: Pace) -> None:
+        while not self._is_stopped:
+            if self.run_due(pace):
+                continue
+            with self._changed:
+                wait_s = min(LOOK_S, self._head(pace) - self.clock.now())
+                if wait_s > 0 and not self._is_stopped:
+                    self._changed.wait(wait_s)
+
+    def _step(self, entry: _Entry) -> None:
+        due_at, failure = None, None
+        try:
+            due_at = entry.controller.step()
+        except Exception as error:
+            failure = error
+            log.exception("workload.dropped", workload=entry.id)
+        with self._changed:
+            if due_at is None:
+                del self._entries[entry.id]
+            else:
+                entry.is_in_step = False
+                self._schedule(entry, self.clock.now() if entry.is_woken else due_at)
+                entry.is_woken = False
+            self._changed.notify_all()
+        if due_at is None:
+            self.on_ended(entry.id, failure)
+
+    def _schedule(self, entry: _Entry, due_at: float) -> None:
+        if due_at >= entry.due_at:
+            return
+        entry.due_at = due_at
+        pace = Pace.SLOW if entry.controller.is_slow else Pace.QUICK
+        heapq.heappush(self._due[pace], (due_at, next(self._numbers), entry))
+        self._changed.notify()
+
+    def _head(self, pace: Pace) -> float:
+        """When the next step of this pace is due; stale entries are dropped."""
+        due = self._due[pace]
+        while due and (due[0][2].due_at != due[0][0] or due[0][2].is_in_step):
+            heapq.heappop(due)
+        return due[0][0] if due else math.inf

@@ -22,10 +22,10 @@ from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.workloads import State, WorkloadId, WorkloadKind
 from karez.drivers.blobs import FsspecBlobs
+from karez.node_events.hub import NodeEventHub
 from karez.server.wiring import recipes
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
-from karez.training.controller.event_hub import NodeEventHub
 from karez.training.controller.gang_start import Lease
 from karez.training.controller.job_controller import JobController
 from karez.training.controller.process_specs import parse_key
@@ -34,6 +34,7 @@ from tests.fakes import DirectFabric, MemoryLogs
 
 HELD = DeviceKind.DPU
 """Kind that gangs here hold: nothing computes on it, so ranks use the CPU, all of its cores."""
+LOOK_S = 0.1
 SCRIPT = Path(__file__).parent / "gang_job.py"
 
 
@@ -53,10 +54,14 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0, what: str = 
 
 
 def run_alone(controller: JobController, woken: threading.Event) -> None:
-    """Run a controller on this thread."""
+    """Run a controller on this thread, and have it look for requests ten times a second."""
+    looked_at = 0.0
     while (due_at := controller.step()) is not None:
-        woken.wait(min(0.1, max(0.0, due_at - time.time())))  # at most: it may be stood down
+        woken.wait(min(LOOK_S, max(0.0, due_at - time.time())))  # at most: it may be stood down
         woken.clear()
+        if time.time() - looked_at > LOOK_S:
+            looked_at = time.time()
+            controller.note_request()
 
 
 @dataclass

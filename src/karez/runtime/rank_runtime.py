@@ -1,6 +1,6 @@
 """The runtime of a rank, between its user's code and its gang."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -118,7 +118,9 @@ class RankRuntime:
         """Keep what the program changed since `join` as part of step 0, such as a new seed."""
         state = self.state
         if state.step == 0 and state.tracked is not None and state.snapshots is not None:
-            state.snapshots.settle(0, state.tag, moved=True)
+            with suppress(RuntimeError):  # the generation is over: the first step will find that
+                self._collectives.wait_for_peers()  # else they might be left with what was before
+                state.snapshots.settle(0, state.tag, moved=True)
 
     def also_keep(self, name: str, other: Stateful) -> None:
         """Track one more object, and restore its state if there is one."""

@@ -58,10 +58,10 @@ class SnapshotReplicator:
 
     def _finish(self, transfer: _Transfer, *, is_sent: bool) -> None:
         with self._changed:
-            if is_sent and self._wanted == transfer:
+            if is_sent and self._wanted is transfer:  # another may be of the same step
                 self._wanted = None
             elif not is_sent:  # until the replica server is restarted, or other peers are named
-                self._changed.wait_for(lambda: self._wanted != transfer, timeout=RETRY_S)
+                self._changed.wait_for(lambda: self._wanted is not transfer, timeout=RETRY_S)
 
     def _send(self, transfer: _Transfer) -> bool:
         environment = self._environment

@@ -18,6 +18,7 @@ from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.probes import ascend_devices
 from karez.drivers.ray_environment import ray_environment
+from karez.node_events.hub import NodeEventHub
 from karez.server.clock import SteadyClock
 from karez.server.controllers.control_context import Edges
 from karez.server.controllers.manager import ControllerManager
@@ -30,10 +31,9 @@ from karez.server.services.cloud import Cloud, CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
-from karez.serving.replica_processes import ServingDeps
+from karez.serving.replica_processes import ServingDeps, answers
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
-from karez.training.controller.event_hub import NodeEventHub
 from karez.training.controller.transfers import Transfers
 from karez.vault.keys import Pepper, read_or_make, write_private, write_public
 from karez.vault.signing import CloudKey
@@ -170,11 +170,12 @@ class _ControlEdges:
     def connect(self, cloud: Cloud) -> Edges:
         """Connect to the nodes, and build what the controllers need."""
         fabric = _ray_fabric(self.settings, self.home, self.blobs.folder)
+        hub = NodeEventHub(fabric=fabric, clock=self.clock)
         training = ControllerDeps(
             recipes=recipes(),
             store=self.store,
             fabric=fabric,
-            hub=NodeEventHub(fabric=fabric, clock=self.clock),
+            hub=hub,
             transfers=Transfers(executor=ThreadPoolExecutor(TRANSFERS, "transfer")),
             blobs=self.blobs,
             clock=self.clock,
@@ -186,13 +187,15 @@ class _ControlEdges:
             nodes_to_avoid=self.eviction.nodes_to_avoid,
         )
         return Edges(
-            fabric=fabric, deps=training, serving=self._serving(fabric), eviction=self.eviction
+            fabric=fabric, deps=training, serving=self._serving(fabric, hub), eviction=self.eviction
         )
 
-    def _serving(self, fabric: Fabric) -> ServingDeps:
+    def _serving(self, fabric: Fabric, hub: NodeEventHub) -> ServingDeps:
         return ServingDeps(
             store=self.store,
             fabric=fabric,
+            hub=hub,
+            answers=answers,
             clock=self.clock,
             settings=self.settings,
             logs=self.logs,

@@ -1,12 +1,15 @@
 """Replica controller: keeps the replicas of one service running until the service ends."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
+from karez.core.nodes import NodeState
 from karez.core.ports import NodeLost
 from karez.core.processes import ProcessInfo
 from karez.core.services import Service
 from karez.core.workloads import Allocation, EndReason, RankView, State, Status
+from karez.node_events.stream import NodeEventStream
 from karez.serving.replica_processes import Replica, ReplicaProcesses, ServingDeps
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -15,23 +18,35 @@ PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 CRASH_LIMIT = 5
 """Crashes of one replica without ever being ready, after which the service has failed."""
 CHECK_S = 0.25
-"""Seconds between two checks of the replicas."""
+"""Seconds between two checks of a service of which a replica is not ready."""
+CHECK_READY_S = 60.0
+"""Seconds between two checks of a service that is ready: the end of a process, the loss of a node
+and what users ask are all reported."""
 
 
 class ReplicaController:
     """Controls one service, a step at a time; no two threads may be in a step."""
 
     def __init__(
-        self, service: Service, allocation: Allocation, token: str, deps: ServingDeps
+        self,
+        service: Service,
+        allocation: Allocation,
+        token: str,
+        deps: ServingDeps,
+        wake: Callable[[], None],
     ) -> None:
-        """Take a service under a lease."""
+        """Take a service under a lease. `wake` is called when a step has work to do."""
         self.service = service
         self.token = token
         self.deps = deps
         self._is_stopped = threading.Event()
         self._has_begun = False
+        self._has_request = False
+        self._written: tuple[State, Status] | None = None
+        """What was written last."""
         self._status = replace(service.status, reason="")
         self._processes = ReplicaProcesses(service, allocation.epoch, deps)
+        self._events = NodeEventStream(deps.hub, service.id, wake)
         self._replicas = [
             Replica(
                 number=number,
@@ -53,11 +68,20 @@ class ReplicaController:
         """
         if not self._has_begun and not self._is_stopped.is_set():
             self._begin()
+        self._take_reports()
         if not self._is_stopped.is_set():
             for replica in self._replicas:
                 self._check(replica)
             self._report()
-        return None if self._is_stopped.is_set() else self.deps.clock.now() + CHECK_S
+        if self._is_stopped.is_set():
+            self._events.close()
+            return None
+        is_ready = all(replica.view.state == "ready" for replica in self._replicas)
+        return self.deps.clock.now() + (CHECK_READY_S if is_ready else CHECK_S)
+
+    def note_request(self) -> None:
+        """Look in the store, at the next step, whether the service is to stop."""
+        self._has_request = True
 
     def stand_down(self) -> None:
         """Stop controlling the service; its replicas go on."""
@@ -71,6 +95,15 @@ class ReplicaController:
             return
         for replica in self._replicas:
             self._processes.adopt(replica)
+            self._events.follow(replica.grant.node)
+
+    def _take_reports(self) -> None:
+        """Note which nodes are lost; all else is asked for in the check."""
+        while (report := self._events.next()) is not None:
+            node, event = report
+            on_it = [replica for replica in self._replicas if replica.grant.node == node]
+            if event is None and on_it and not self._is_stopped.is_set():
+                self._requeue(on_it[0])
 
     def _problem(self) -> str:
         """Why the service can never start; empty if it can."""
@@ -126,7 +159,13 @@ class ReplicaController:
         self._status = replace(self._status, reason=f"replica {replica.number} {detail}")
 
     def _requeue(self, lost: Replica) -> None:
-        """Return the whole service to the queue after the loss of a node."""
+        """Return the whole service to the queue after the loss of a node.
+
+        The node is marked as lost, so that nothing is placed there until it answers.
+        """
+        for member in self.deps.store.pool.nodes():
+            if member.id == lost.grant.node and member.state == NodeState.READY:
+                self.deps.store.pool.set_node(member.id, NodeState.LOST)
         self._status = replace(self._status, reason=f"node {lost.grant.node} was lost", ranks=())
         self._is_stopped.set()
         for replica in self._replicas:
@@ -136,27 +175,34 @@ class ReplicaController:
 
     def _report(self) -> None:
         """Write the state of the replicas to the store, if it has changed."""
-        if self._is_stopped.is_set():
-            return
-        workloads = self.deps.store.workloads
-        stored = workloads.service(self.service.id)
-        if stored is None or stored.state == State.STOPPING:
-            self._end(State.CANCELLED, EndReason.CANCELLED, "stopped by request")
+        if self._is_stopped.is_set() or self._stop_if_asked():
             return
         views = tuple(replica.view for replica in self._replicas)
         ready = [view for view in views if view.state == "ready"]
         state = State.RUNNING if ready else State.STARTING
         reason = "" if len(ready) == len(views) else self._status.reason
         status = replace(self._status, ranks=views, reason=reason)
-        if status == stored.status and state == stored.state:
+        if (state, status) == self._written:
             return
-        self._status = status
+        self._status, self._written = status, (state, status)
         now = self.deps.clock.now()
-        is_written = workloads.update(
+        if not self.deps.store.workloads.update(
             self.service.id, token=self.token, state=state, status=status, at=now
-        )
-        if not is_written and workloads.service(self.service.id) is None:
-            self._is_stopped.set()
+        ):
+            self._has_request = True
+            if not self._stop_if_asked():
+                self._is_stopped.set()  # another control owns the service
+
+    def _stop_if_asked(self) -> bool:
+        """Stop the service if that was asked for."""
+        if not self._has_request:
+            return False
+        self._has_request = False
+        stored = self.deps.store.workloads.service(self.service.id)
+        if stored is not None and stored.state != State.STOPPING:
+            return False
+        self._end(State.CANCELLED, EndReason.CANCELLED, "stopped by request")
+        return True
 
     def _end(self, state: State, reason: EndReason, detail: str) -> None:
         self._is_stopped.set()

@@ -14,6 +14,7 @@ from karez.core.services import Service
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
 from karez.core.workloads import RankView
+from karez.node_events.hub import NodeEventHub
 
 LOG_PIECE_BYTES = 1 << 20
 """Most bytes of a replica's output that are read at once."""
@@ -25,12 +26,16 @@ class ServingDeps:
 
     store: Store
     fabric: Fabric
+    hub: NodeEventHub
+    """Delivers the events of nodes."""
     clock: Clock
     settings: Settings
     logs: LogSink
     engines: Mapping[str, Engine]
     engine_key: str
     """The key that the gateway shows to engines."""
+    answers: Callable[[str], bool]
+    """Whether an engine answers at a URL; waits a few seconds at most."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +90,7 @@ class ReplicaProcesses:
         listening = info.last(ListeningReport)
         url = "" if listening is None else listening.url
         engine = self._deps.engines[self._service.spec.engine]
-        return url if url and _answers(url + engine.ready_path) else ""
+        return url if url and self._deps.answers(url + engine.ready_path) else ""
 
     def purge(self, replica: Replica) -> None:
         """End what is left of the service on a replica's node."""
@@ -142,7 +147,8 @@ def _ignore_lost(act: Callable[[], None]) -> None:
         return  # the next check notices
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether an engine answers at a URL within two seconds."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own engine's URL
             return bool(answer.status == 200)

@@ -38,6 +38,11 @@ class ResizeRequests(ResizeRequestStore):
         return None if body is None else from_text(Grants, body)
 
     @override
+    def ids(self) -> frozenset[WorkloadId]:
+        with self._db.read() as tx:
+            return frozenset(map(WorkloadId, tx.execute(select(table.c.workload)).scalars()))
+
+    @override
     def drop(self, ident: WorkloadId) -> None:
         with self._db.write() as tx:
             tx.execute(delete(table).where(table.c.workload == ident))

@@ -194,6 +194,13 @@ class Workloads(WorkloadStore):
             )
 
     @override
+    def leased(self, owner: str) -> Mapping[WorkloadId, tuple[str, State]]:
+        query = select(table.c.id, table.c.lease_token, table.c.state)
+        with self._db.read() as tx:
+            rows = tx.execute(query.where(table.c.lease_owner == owner)).all()
+        return {WorkloadId(ident): (token, State(state)) for ident, token, state in rows}
+
+    @override
     def release(self, ident: WorkloadId, token: str) -> None:
         change = update(table).where(table.c.id == ident, table.c.lease_token == token)
         with self._db.write() as tx:

@@ -18,6 +18,10 @@ class ResizeRequestStore(Protocol):
         """Return the grants of a gang's resize request, if it has one."""
         ...
 
+    def ids(self) -> frozenset[WorkloadId]:
+        """Return the gangs that have a resize request."""
+        ...
+
     def drop(self, ident: WorkloadId) -> None:
         """Delete a gang's resize request: it was carried out, or cannot be."""
         ...

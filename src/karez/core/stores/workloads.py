@@ -96,6 +96,10 @@ class WorkloadStore(Protocol):
         """Prolong all leases of an owner."""
         ...
 
+    def leased(self, owner: str) -> Mapping[WorkloadId, tuple[str, State]]:
+        """Workloads that an owner has leased: the token of the lease, and the workload's state."""
+        ...
+
     def release(self, ident: WorkloadId, token: str) -> None:
         """Release a lease."""
         ...

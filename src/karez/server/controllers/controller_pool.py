@@ -35,6 +35,10 @@ class Controller(Protocol):
         """Do what is due. Returns when the next step is due; None: there is none."""
         ...
 
+    def note_request(self) -> None:
+        """Look in the store, at the next step, for what is asked of the workload. Any thread."""
+        ...
+
     def stand_down(self) -> None:
         """Do no more than to end the step under way; any thread may call it."""
         ...
@@ -71,6 +75,7 @@ class ControllerPool:
     """Heaps by due time; an entry counts only with its present due time."""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _is_started: bool = False
     _is_stopped: bool = False
 
     def add(self, ident: WorkloadId, controller: Controller) -> None:
@@ -106,7 +111,11 @@ class ControllerPool:
             if entry is not None:
                 entry.controller.stand_down()
                 self.wake(ident)
-                self._changed.wait_for(lambda: ident not in self._entries, within_s)
+                if self._is_started:
+                    self._changed.wait_for(lambda: ident not in self._entries, within_s)
+        while ident in self._entries and not self._is_started:
+            for pace in Pace:
+                self.run_due(pace)
 
     def stand_down(self) -> None:
         """Stand all controllers down, and end the threads."""
@@ -118,6 +127,7 @@ class ControllerPool:
 
     def start(self) -> None:
         """Start the threads."""
+        self._is_started = True
         for pace, count in ((Pace.QUICK, WORKERS), (Pace.SLOW, SLOW_WORKERS)):
             for number in range(count):
                 threading.Thread(

@@ -68,6 +68,13 @@ class DecisionExecutor:
             started += self.store.workloads.place(ident, start.grants, now=now) is not None
         return started
 
+    def are_free(self, grants: Sequence[Grant]) -> bool:
+        """Whether no workload in the store holds any of these devices."""
+        held: Counter[_DeviceKey] = Counter()
+        for allocation in self.store.workloads.allocations().values() if grants else ():
+            _count_held(allocation.grants, held)
+        return _are_free(grants, held)
+
     def record_reasons(self, reasons: Mapping[WorkloadId, str], view: StoreView) -> None:
         """Store why workloads wait, where the reason has changed."""
         starts = {ident: start.reason for ident, start in self.pending.starts.items()}

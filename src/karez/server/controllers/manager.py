@@ -11,7 +11,7 @@ import structlog
 from karez.core.ports import Fabric
 from karez.core.workloads import WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
-from karez.server.controllers.controller_pool import ControllerPool
+from karez.server.controllers.controller_pool import ControllerPool, Pace
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.workload_controllers import STOP_S, WorkloadControllers
@@ -64,9 +64,33 @@ class ControllerManager:
             thread.start()
             self._threads.append(thread)
 
+    def settle(self) -> None:
+        """Do on this thread what the loops and workers would do now, until nothing is left to do.
+
+        For a clock that jumps: then `start` is not called, and no thread runs.
+        """
+        is_done = False
+        while not is_done:
+            if self._edges is not None:
+                self._edges.deps.hub.pump(within_s=0.0)
+            is_done = not any([self._run_woken(), *map(self.controllers.run_due, Pace)])
+
+    def _run_woken(self) -> bool:
+        """Run each loop that was woken. False: none was."""
+        woken = [
+            (event, act)
+            for event, act in ((self._wake, self.schedule), (self._placed, self.check_workloads))
+            if event.is_set()
+        ]
+        for event, act in woken:
+            event.clear()
+            act()
+        return bool(woken)
+
     def wake(self) -> None:
-        """Run the scheduler at once."""
+        """Run the scheduler at once, and pass on what users ask of running workloads."""
         self._wake.set()
+        self._placed.set()
 
     @property
     def fabric(self) -> Fabric | None:

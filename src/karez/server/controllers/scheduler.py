@@ -106,6 +106,9 @@ class Scheduler:
                 return ()
             pool = recorded.engine.cluster.pool
             grants = place_more(need, count, pool, avoid=avoid, among=among)
+            if not self._executor.are_free(grants):
+                pool.release(grants)  # who was asked to yield holds them still
+                return ()
             recorded.note_reserved(grants)
             if grants:
                 self._executor.pending.reserved.append((self.clock.now() + LENT_S, grants))

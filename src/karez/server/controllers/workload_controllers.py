@@ -1,12 +1,13 @@
 """The controllers of the active workloads that control has claimed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from karez.core.jobs import Job
-from karez.core.workloads import ACTIVE, WorkloadId
+from karez.core.workloads import ACTIVE, State, WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import Controller, ControllerPool
 from karez.serving.replica_controller import ReplicaController
@@ -14,8 +15,17 @@ from karez.training.controller.gang_start import Lease
 from karez.training.controller.job_controller import JobController
 
 log = structlog.get_logger()
+REQUESTED = (State.STOPPING, State.PREEMPTING)
+"""States in which a workload is asked to give up its devices."""
 STOP_S = 1.0
 """Seconds that a step may take to end; what it does is safe to cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    controller: Controller
+    token: str
+    """Of the lease under which it runs."""
 
 
 class WorkloadControllers:
@@ -28,8 +38,7 @@ class WorkloadControllers:
         self._context = context
         self._owner = owner
         self._on_ended = on_ended
-        self._tokens: dict[WorkloadId, str] = {}
-        """Of the leases under which controllers run."""
+        self._running: dict[WorkloadId, _Running] = {}
         self._has_ended = False
         self.pool = ControllerPool(clock=context.clock, on_ended=self._forget)
 
@@ -48,15 +57,30 @@ class WorkloadControllers:
             tuple(ACTIVE), owner=self._owner, now=now, lease_s=settings.lease_s
         ):
             self._start(ident, token, edges)
+        self._pass_on_requests()
         return has_ended
+
+    def _pass_on_requests(self) -> None:
+        """Tell controllers what the store has for them: one look for all."""
+        store = self._context.store
+        leased, resizing = store.workloads.leased(self._owner), store.resize_requests.ids()
+        for ident, running in list(self._running.items()):
+            token, state = leased.get(ident, ("", State.QUEUED))
+            if token != running.token:  # another control has it, or it has ended
+                running.controller.stand_down()
+            elif state in REQUESTED or ident in resizing:
+                running.controller.note_request()
+            else:
+                continue
+            self.pool.wake(ident)
 
     def drop(self, ident: WorkloadId) -> None:
         """End a workload's controller as if it had failed; another one takes over."""
-        token = self._tokens.get(ident)
-        if token is None:
+        running = self._running.get(ident)
+        if running is None:
             return
         self.pool.drop(ident, within_s=STOP_S)
-        self._context.store.workloads.release(ident, token)
+        self._context.store.workloads.release(ident, running.token)
         self._on_ended()
 
     def stand_down(self) -> None:
@@ -71,19 +95,20 @@ class WorkloadControllers:
             log.error("workload.without-allocation", workload=ident)
             return
         controller: Controller
+        wake = partial(self.pool.wake, ident)
         if isinstance(item, Job):
             lease = Lease(job=item, allocation=allocation, token=token)
-            controller = JobController(lease, edges.deps, partial(self.pool.wake, ident))
+            controller = JobController(lease, edges.deps, wake)
         else:
-            controller = ReplicaController(item, allocation, token, edges.serving)
+            controller = ReplicaController(item, allocation, token, edges.serving, wake)
         log.info("workload.taken", workload=ident, state=item.state, epoch=allocation.epoch)
-        self._tokens[ident] = token
+        self._running[ident] = _Running(controller=controller, token=token)
         self.pool.add(ident, controller)
 
     def _forget(self, ident: WorkloadId, failure: Exception | None) -> None:
         """Note the end of a controller; the lease of one that failed is for another to claim."""
-        token = self._tokens.pop(ident, "")
-        if failure is not None and token:
-            self._context.store.workloads.release(ident, token)
+        running = self._running.pop(ident, None)
+        if failure is not None and running is not None:
+            self._context.store.workloads.release(ident, running.token)
         self._has_ended = True
         self._on_ended()

@@ -1,6 +1,7 @@
 """Copies checkpoint files from nodes into the blob store."""
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ class CheckpointSaver:
 
     job: WorkloadId
     deps: ControllerDeps
+    on_saved: Callable[[], None]
+    """Called, on another thread, when a part counts."""
     _saves: list[Future[None]] = field(default_factory=list)
 
     def save(self, index: int, node: NodeId, report: CheckpointReport) -> None:
@@ -45,3 +48,4 @@ class CheckpointSaver:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a BinaryIO
             if digest == entry.sha256:
                 self.deps.store.history.add_checkpoint(self.job, replace(part, digest=digest))
+                self.on_saved()

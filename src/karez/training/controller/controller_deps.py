@@ -11,7 +11,7 @@ from karez.core.receipts import Receipt
 from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
-from karez.training.controller.event_hub import NodeEventHub
+from karez.node_events.hub import NodeEventHub
 from karez.training.controller.transfers import Transfers
 
 

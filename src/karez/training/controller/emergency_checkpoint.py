@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from karez.core.messages.orders import EmergencyCheckpointOrder
 from karez.core.messages.reports import CheckpointReport, ExitReport
+from karez.node_events.stream import NodeEventStream
 from karez.training.controller.checkpoint_saver import CheckpointSaver
-from karez.training.controller.event_stream import NodeEventStream
 from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.process_specs import parse_key
 from karez.training.recovery.state import Gang

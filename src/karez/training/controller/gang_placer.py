@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from karez.core.gangs import SPARE
 from karez.core.grants import Grant
-from karez.training.controller.event_stream import NodeEventStream
+from karez.node_events.stream import NodeEventStream
 from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.generation_starter import GenerationStarter
 from karez.training.controller.launch_context import replica_servers_of

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from karez.core.jobs import Job
 from karez.core.messages.orders import ExitOrder, QuiesceOrder
 from karez.core.workloads import EndReason
+from karez.node_events.stream import NodeEventStream
 from karez.training.controller.checkpoint_saver import CheckpointSaver
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.emergency_checkpoint import take_emergency_checkpoint
-from karez.training.controller.event_stream import NodeEventStream
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.gang_executor import GangExecutor
 from karez.training.controller.gang_placer import GangPlacer

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from karez.core.jobs import Job
 from karez.core.workloads import Allocation, State
+from karez.node_events.stream import NodeEventStream
 from karez.training.controller.checkpoint_saver import CheckpointSaver
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.event_parser import (
@@ -15,7 +16,6 @@ from karez.training.controller.event_parser import (
     in_same_generation,
     newest_by_rank,
 )
-from karez.training.controller.event_stream import NodeEventStream
 from karez.training.controller.gang_allocation import GangAllocation, allocation_from
 from karez.training.controller.gang_executor import GangExecutor, find_processes
 from karez.training.controller.gang_placer import GangPlacer
@@ -108,7 +108,7 @@ def _make_run(
         events=events,
         placer=GangPlacer(executor=executor, starter=starter, events=events, token=lease.token),
         starter=starter,
-        saver=CheckpointSaver(job=job.id, deps=deps),
+        saver=CheckpointSaver(job=job.id, deps=deps, on_saved=events.wake),
         own_checkpoints=OwnCheckpoints(executor=executor, stopped=stopped),
         sidecars=Sidecars(context=executor.context, start=executor.start),
         hang_monitor=HangMonitor(job=job, deps=deps, detector=detector),

@@ -19,6 +19,8 @@ from karez.training.recovery.straggler_detector import Straggler
 
 APART_S = 0.15
 """Seconds between two samples of a late gang."""
+QUIET_SHARE = 0.1
+"""Share of the time since the last event that passes between two samples, if that is more."""
 QUIET_S = 1.0
 """Seconds that a gang may take to quiesce before its processes are sampled."""
 
@@ -67,16 +69,24 @@ class HangMonitor:
             return math.inf
         moments = []
         if gang.phase in (Phase.QUIESCING, Phase.RESUMING):
-            moments.append(max(gang.since, self._sampled_at) + QUIET_S)
+            pause_s = self._pause_s(QUIET_S, gang.since)
+            moments.append(max(gang.since, self._sampled_at) + pause_s)
         if gang.phase in (Phase.RUNNING, Phase.RESUMING):
             since, floor_s = self.detector.quiet_since(now), self.detector.floor_s
-            late_at = max(since + max(self.detector.limit_s, floor_s), self._sampled_at + APART_S)
-            moments += [late_at, max(since + floor_s, self._sampled_at + QUIET_S)]
+            limit_s = max(self.detector.limit_s, floor_s)
+            moments += [
+                max(since + limit_s, self._sampled_at + self._pause_s(APART_S, since)),
+                max(since + floor_s, self._sampled_at + self._pause_s(QUIET_S, since)),
+            ]
         return max(now, min(moments, default=math.inf)) + JUST_AFTER_S
+
+    def _pause_s(self, least_s: float, since: float) -> float:
+        """Seconds until the next sample: the longer nothing has happened, the fewer are taken."""
+        return max(least_s, QUIET_SHARE * (self._sampled_at - since))
 
     def _check_transition(self, gang: Gang, now: float) -> Hung | None:
         """Stopped processes of a gang that takes long to quiesce or to resume."""
-        is_late = now - gang.since > QUIET_S and now - self._sampled_at > QUIET_S
+        is_late = now - max(gang.since, self._sampled_at) > self._pause_s(QUIET_S, gang.since)
         if gang.phase not in (Phase.QUIESCING, Phase.RESUMING) or not is_late:
             return None
         samples = self._samples(gang, now, stacks=gang.phase == Phase.QUIESCING)
@@ -86,7 +96,7 @@ class HangMonitor:
         """Stopped or hung processes of a gang whose last event is some time ago."""
         since = self.detector.quiet_since(now)
         is_late = self.detector.is_late(now)
-        pause_s = APART_S if is_late else QUIET_S
+        pause_s = self._pause_s(APART_S if is_late else QUIET_S, since)
         if now - since <= self.detector.floor_s or now - self._sampled_at < pause_s:
             return None
         samples = self._samples(gang, now)

@@ -36,11 +36,12 @@ class JobController:
         self._stopped = threading.Event()
         self._began_at = deps.clock.now()
         self._checks: PeriodicChecks | None = None
+        self._has_request = False
 
     @property
     def is_slow(self) -> bool:
-        """Whether the next step starts a gang or ends one: that may take minutes."""
-        return self._checks is None or self._checks.run.end is not None
+        """Whether the next step starts a gang, stops it or ends it: that may take minutes."""
+        return self._has_request or self._checks is None or self._checks.run.end is not None
 
     def step(self) -> float | None:
         """Do what is due now. Returns when the next step is due; None: there is none.
@@ -63,11 +64,18 @@ class JobController:
             return PeriodicChecks(run=run, checkpoint_at=self._began_at)
         run = self._checks.run
         if run.end is None:
+            if self._has_request:
+                self._has_request = False
+                self._checks.check_requests(self._deps.clock.now())
             _look_after(self._checks)
         else:
             close_run(run, run.end)
             self._stopped.set()
         return self._checks
+
+    def note_request(self) -> None:
+        """Look in the store, at the next step, for what is asked of the job."""
+        self._has_request = True
 
     def stand_down(self) -> None:
         """Stop controlling the job; its processes go on."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from karez.core.messages.orders import StoreCheckpointOrder
 from karez.core.workloads import EndReason, State
+from karez.training.controller.emergency_checkpoint import take_emergency_checkpoint
 from karez.training.controller.gang_run import GangRun
 from karez.training.controller.log_copier import copy_logs
 from karez.training.controller.resize import resize
@@ -17,7 +18,8 @@ from karez.training.recovery.state import Phase
 NEWS_S = 0.3
 """How old the news of a step may be, and how long a request may take to reach every rank."""
 PREEMPTION_GRACE_S = 30.0
-"""How long a preempted job may take to store a step; after that it goes back to an older one."""
+"""How long a preempted job may take to complete and store a step; after that its ranks store the
+newest step that they have."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,10 +39,13 @@ class PeriodicChecks:
     @property
     def due_at(self) -> float:
         """When the next check is due."""
-        return self._checked_at + self.run.deps.settings.tick_s
+        at = self._checked_at + self.run.deps.settings.tick_s
+        return at if self._preemption is None else min(at, self._preemption[1])
 
     def check_if_due(self, now: float) -> None:
         """Check everything once per tick, and once more when the run has ended."""
+        if self._preemption is not None and not self.run.is_over:
+            self._preempt(now)
         if now >= self.due_at or self.run.end:
             self._measure_rate(now)
             self._checked_at = now
@@ -55,7 +60,8 @@ class PeriodicChecks:
     def _check(self, now: float) -> None:
         run = self.run
         copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
-        self._check_requests(now)
+        if not run.status.flush(run.gang):
+            run.stopped.set()  # another control owns the job
         self._check_duration(now)
         self._check_checkpoint(now)
         run.own_checkpoints.check(now)
@@ -64,18 +70,16 @@ class PeriodicChecks:
         for index, attempt in run.executor.vanished(run.gang, now):
             run.apply(Exited(rank=index, attempt=attempt, code=-int(signal.SIGKILL)))
 
-    def _check_requests(self, now: float) -> None:
-        """Write the status, and act on a cancellation, a preemption or a change of size."""
+    def check_requests(self, now: float) -> None:
+        """Act on a cancellation, a preemption or a change of size that the store has."""
         run = self.run
         job = run.deps.store.workloads.job(run.job.id)
-        state = None if job is None or run.end is not None else job.state
+        state = None if job is None or run.is_over else job.state
         if state == State.STOPPING:
             stop_run(run, EndGang(reason=EndReason.CANCELLED, detail="cancelled by request"))
         elif state == State.PREEMPTING:
             self._preempt(now)
-        elif not run.status.flush(run.gang):
-            run.stopped.set()  # another control owns the job
-        else:
+        elif state is not None:
             resize(run)
 
     def _check_duration(self, now: float) -> None:
@@ -119,5 +123,8 @@ class PeriodicChecks:
         is_stored = step is None or any(
             part.step >= step for parts in checkpoint.values() for part in parts
         )
-        if is_stored or now > deadline:
+        if not is_stored and now >= deadline:
+            take_emergency_checkpoint(run.gang, indices, run.executor, run.events, run.saver)
+            is_stored = True
+        if is_stored:
             stop_run(run, EndGang(reason=EndReason.PREEMPTED, detail="it made room for others"))

@@ -36,6 +36,8 @@ class StatusWriter:
         self._token = token
         self._deps = deps
         self._metrics: list[MetricRow] = []
+        self._written: Status | None = None
+        """The status that was written last."""
         self._note = ""
         self._views: dict[int, RankView] = {}
 
@@ -64,16 +66,18 @@ class StatusWriter:
         now = self._deps.clock.now()
         if state == State.RUNNING and self.started_at is None:
             self.started_at = now
+        self._written = self.status
         return self._deps.store.workloads.update(
             self.job.id, token=self._token, state=state, status=self.status, at=now
         )
 
     def flush(self, gang: Gang) -> bool:
-        """Write metrics, status and views. False: as for `write`."""
-        self._deps.store.history.add_metrics(self.job.id, self._metrics)
-        self._metrics.clear()
+        """Write metrics, status and views, if they have changed. False: as for `write`."""
+        if self._metrics:
+            self._deps.store.history.add_metrics(self.job.id, self._metrics)
+            self._metrics.clear()
         self.status = replace(self.status, ranks=self._views_of(gang))
-        return self.write()
+        return self.status == self._written or self.write()
 
     def load_state(self) -> ControllerState | None:
         """The newest state that an earlier controller stored; None: there was none."""

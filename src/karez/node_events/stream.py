@@ -6,7 +6,7 @@ from collections.abc import Callable
 from karez.core.nodes import NodeId
 from karez.core.processes import Event
 from karez.core.workloads import WorkloadId
-from karez.training.controller.event_hub import NodeEventHub
+from karez.node_events.hub import NodeEventHub
 
 
 class NodeEventStream:
@@ -18,7 +18,8 @@ class NodeEventStream:
         """Follow no node yet; `on_event` is called, on another thread, when an event has come."""
         self._hub = hub
         self._workload = workload
-        self._on_event = on_event
+        self.wake = on_event
+        """Wakes the controller of the workload."""
         self._queue: queue.SimpleQueue[tuple[NodeId, Event | None]] = queue.SimpleQueue()
         self._nodes: set[NodeId] = set()
 
@@ -43,4 +44,4 @@ class NodeEventStream:
         if event is None:
             self._nodes.discard(node)
         self._queue.put((node, event))
-        self._on_event()
+        self.wake()

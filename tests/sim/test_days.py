@@ -1,0 +1,131 @@
+"""The real controllers and scheduler through days of seeded faults, and bugs these days find."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from karez.core.nodes import NodeId
+from karez.core.ports import NodeLost
+from karez.core.processes import Poll
+from karez.core.workloads import State
+from karez.node_events.hub import NodeEventHub
+from karez.server.controllers import decision_executor
+from karez.server.controllers.pending_decisions import PendingDecisions
+from karez.server.controllers.workload_controllers import WorkloadControllers
+from karez.serving.replica_controller import ReplicaController
+from tests.sim.days import Days
+from tests.sim.fake_cloud import HOUR_S, FakeCloud
+
+SEEDS = (1, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Faults by the hundred: their log is of no use."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def make_cloud(tmp_path: Path) -> Iterator[Callable[..., FakeCloud]]:
+    made: list[FakeCloud] = []
+
+    def make(**more: Any) -> FakeCloud:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(FakeCloud(folder, **more))
+        return made[-1]
+
+    yield make
+    for cloud in made:
+        cloud.close()
+
+
+def through(cloud: FakeCloud, seed: int, *, days: float, faults: int) -> Days:
+    """All jobs end well, the service is ready, and nothing is left."""
+    run = Days(cloud, seed)
+    run.run(days, faults)
+    run.finish()
+    return run
+
+
+def all_seeds(make_cloud: Callable[..., FakeCloud]) -> None:
+    for seed in SEEDS:
+        through(make_cloud(), seed, days=2, faults=40)
+
+
+def test_a_job_goes_on_from_its_step_when_a_rank_is_killed(
+    make_cloud: Callable[..., FakeCloud],
+) -> None:
+    cloud = make_cloud()
+    job = cloud.submit(ranks=2, steps=10)
+    cloud.run(5.5 * HOUR_S)
+    cloud.kill(cloud.living(job)[0])
+    cloud.run_until_ended(job)
+    assert cloud.state(job) == State.SUCCEEDED
+    (receipt,) = cloud.store.history.receipts(job)
+    assert (receipt.rung, receipt.step_restored) == ("in-place", 5)
+    cloud.check_empty()
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_half_a_day_of_faults(make_cloud: Callable[..., FakeCloud], seed: int) -> None:
+    through(make_cloud(), seed, days=0.5, faults=12)
+
+
+@pytest.mark.story
+def test_two_days_of_faults(make_cloud: Callable[..., FakeCloud]) -> None:
+    all_seeds(make_cloud)
+
+
+@pytest.mark.story
+def test_thirty_days_with_five_hundred_faults(make_cloud: Callable[..., FakeCloud]) -> None:
+    run = through(make_cloud(step_s=2 * HOUR_S), 11, days=30, faults=500)
+    assert len(run.caused) > 400
+    assert len(run.jobs) > 20
+
+
+def start_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PendingDecisions, "waits_for", lambda self, start: False)
+    monkeypatch.setattr(decision_executor, "_are_free", lambda grants, held: True)
+
+
+def keep_lease_of_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget = WorkloadControllers._forget
+    monkeypatch.setattr(
+        WorkloadControllers, "_forget", lambda self, ident, failure: forget(self, ident, None)
+    )
+
+
+def forget_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReplicaController, "_crashed", lambda self, replica, info, now: None)
+
+
+def overlook_restarted_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    deliveries = NodeEventHub._deliveries
+
+    def forgetful(hub: NodeEventHub, node: NodeId, poll: Poll) -> list[Callable[[], None]]:
+        return deliveries(hub, node, replace(poll, boot_ids={}))
+
+    monkeypatch.setattr(NodeEventHub, "_deliveries", forgetful)
+
+
+PLANTED = (overlook_restarted_agents, start_too_soon, keep_lease_of_failed, forget_crashes)
+"""Bugs in the hub of the job controllers, the scheduler, the claims, and the replica controller."""
+
+
+@pytest.mark.story
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_the_same_days_find_bugs_that_were_planted(
+    make_cloud: Callable[..., FakeCloud],
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises((AssertionError, NodeLost)):
+        all_seeds(make_cloud)

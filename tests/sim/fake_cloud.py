@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry, artifact_id
 from karez.core.gangs import GangSpec
 from karez.core.jobs import Job, JobSpec
+from karez.core.metrics import Metrics
 from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.services import Service, ServiceSpec
@@ -22,6 +23,7 @@ from karez.server.controllers.control_context import Edges
 from karez.server.controllers.manager import ControllerManager
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
+from karez.server.metrics import PrometheusMetrics
 from karez.serving.replica_processes import ServingDeps
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
@@ -87,6 +89,7 @@ class Context:
     store: SqlStore
     clock: Timeline
     settings: Settings
+    metrics: Metrics
 
 
 @dataclass
@@ -105,13 +108,14 @@ class FakeCloud:
         self.fabric = FakeFabric(self.timeline, [cpu_node(name, self.cores) for name in self.nodes])
         self.ranks = Behaviours(fabric=self.fabric, gang_of=self._gang_of)
         self.logs = MemoryLogs()
+        self.metrics = PrometheusMetrics()
         self.count = 0
         self.connect()
 
     def connect(self) -> None:
         """Control starts, or starts again after it was killed: nothing is left but the store."""
         store, clock, fabric = self.store, self.timeline, self.fabric
-        context = Context(store=store, clock=clock, settings=self.settings)
+        context = Context(store=store, clock=clock, settings=self.settings, metrics=self.metrics)
         self.scheduler = Scheduler(store, clock)
         eviction = NodeEviction(store=store, clock=clock)
         hub = NodeEventHub(fabric=fabric, clock=clock)
@@ -127,6 +131,7 @@ class FakeCloud:
             find=self.scheduler.find_grants,
             secrets=lambda project, names: {},
             nodes_to_avoid=eviction.nodes_to_avoid,
+            metrics=self.metrics,
         )
         serving = ServingDeps(
             store=store,

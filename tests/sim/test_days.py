@@ -8,6 +8,14 @@ from typing import Any
 import pytest
 import structlog
 
+from karez.core.metrics import (
+    ENDED,
+    QUEUE_TIME,
+    RECOVERIES,
+    RECOVERY_PHASE,
+    SCHEDULING_TIME,
+    START_TIME,
+)
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.processes import Poll
@@ -70,6 +78,14 @@ def test_a_job_goes_on_from_its_step_when_a_rank_is_killed(
     assert cloud.state(job) == State.SUCCEEDED
     (receipt,) = cloud.store.history.receipts(job)
     assert (receipt.rung, receipt.step_restored) == ("in-place", 5)
+    shown = cloud.metrics.registry.get_sample_value
+    assert shown(RECOVERIES, {"code": "exit", "rung": "in-place"}) == 1
+    took_s = shown(f"{RECOVERY_PHASE}_sum", {"phase": "total", "rung": "in-place"})
+    assert took_s == pytest.approx(receipt.resumed_at - receipt.detected_at)
+    assert shown(ENDED, {"reason": "done"}) == 1
+    assert shown(f"{START_TIME}_count", {"kind": "train"}) == 1
+    assert shown(f"{QUEUE_TIME}_count", {"kind": "job", "priority": "0"}) == 1
+    assert (shown(f"{SCHEDULING_TIME}_count") or 0) > 1
     cloud.check_empty()
 
 

@@ -185,6 +185,7 @@ class _ControlEdges:
             secrets=cloud.secrets.open,
             sign=self.signer.sign,
             nodes_to_avoid=self.eviction.nodes_to_avoid,
+            metrics=cloud.metrics,
         )
         return Edges(
             fabric=fabric, deps=training, serving=self._serving(fabric, hub), eviction=self.eviction

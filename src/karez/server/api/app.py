@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 import karez
 from karez.core.errors import BadRequest, KarezError
+from karez.core.metrics import API_TIME
 from karez.core.usage import AuditRow
 from karez.server.api import access, artifacts, faults, health, jobs, node, pool, services, usage
 from karez.server.api.authorization import UNGUARDED, roles
@@ -43,6 +44,7 @@ def create_app(cloud: Cloud) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ValueError, _value_error)
     app.add_middleware(_Audit, cloud=cloud)
+    app.add_middleware(_Timing, cloud=cloud)
     return app
 
 
@@ -85,6 +87,38 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
         "hint": f"The API is described at {PREFIX}/openapi.json.",
     }
     return JSONResponse(body, error.status_code, media_type=_PROBLEM)
+
+
+class _Timing:
+    """Pure ASGI: the time of every request, by its route."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], cloud: Cloud) -> None:
+        self.app = app
+        self.cloud = cloud
+
+    async def __call__(self, scope: _Message, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began_at, status = self.cloud.clock.now(), 500
+
+        async def watch(message: _Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.cloud.metrics.observe(
+                API_TIME,
+                self.cloud.clock.now() - began_at,
+                method=scope["method"],
+                route=route.removeprefix(PREFIX),
+                status=str(status),
+            )
 
 
 class _Audit:

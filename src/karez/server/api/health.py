@@ -81,4 +81,5 @@ def metrics(cloud: CloudDep) -> Response:
     nodes = Gauge("karez_nodes", "Nodes by state", ["state"], registry=registry)
     for state_name, count in shown.nodes.items():
         nodes.labels(state=state_name).set(count)
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    text = generate_latest(registry) + generate_latest(cloud.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from karez.core.metrics import Metrics
 from karez.core.ports import Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
@@ -32,6 +33,11 @@ class ControlContext(Protocol):
     @property
     def clock(self) -> Clock:
         """The clock of control."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """Records what happens in control."""
         ...
 
     @property

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from karez.core.metrics import CONTROLLER_FAILURES, CONTROLLER_STEP, Metrics
 from karez.core.ports import Clock
 from karez.core.workloads import WorkloadId
 
@@ -51,6 +52,10 @@ class Pace(StrEnum):
     SLOW = "slow"
 
 
+def _pace_of(controller: Controller) -> Pace:
+    return Pace.SLOW if controller.is_slow else Pace.QUICK
+
+
 @dataclass(slots=True, kw_only=True)
 class _Entry:
     id: WorkloadId
@@ -66,6 +71,7 @@ class ControllerPool:
     """Controllers by workload, and whose step is due. Its threads are optional."""
 
     clock: Clock
+    metrics: Metrics
     on_ended: Callable[[WorkloadId, Exception | None], None]
     """(workload, the error of its last step): called when a controller has no further step."""
     _entries: dict[WorkloadId, _Entry] = field(default_factory=dict)
@@ -160,11 +166,14 @@ class ControllerPool:
 
     def _step(self, entry: _Entry) -> None:
         due_at, failure = None, None
+        pace, began_at = _pace_of(entry.controller), self.clock.now()
         try:
             due_at = entry.controller.step()
         except Exception as error:
             failure = error
             log.exception("workload.dropped", workload=entry.id)
+            self.metrics.count(CONTROLLER_FAILURES, error=type(error).__name__)
+        self.metrics.observe(CONTROLLER_STEP, self.clock.now() - began_at, pace=pace)
         with self._changed:
             if due_at is None:
                 del self._entries[entry.id]
@@ -180,7 +189,7 @@ class ControllerPool:
         if due_at >= entry.due_at:
             return
         entry.due_at = due_at
-        pace = Pace.SLOW if entry.controller.is_slow else Pace.QUICK
+        pace = _pace_of(entry.controller)
         heapq.heappush(self._due[pace], (due_at, next(self._numbers), entry))
         self._changed.notify()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from karez.core.metrics import SCHEDULING_TIME
 from karez.core.ports import Fabric
 from karez.core.workloads import WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
@@ -149,7 +150,10 @@ class ControllerManager:
 
     def schedule(self) -> None:
         """Run a scheduling pass."""
+        clock = self._context.clock
+        began_at = clock.now()
         started = self._scheduler.tick()
+        self._context.metrics.observe(SCHEDULING_TIME, clock.now() - began_at)
         if started:
             self._placed.set()
             log.info("jobs.placed", count=started)

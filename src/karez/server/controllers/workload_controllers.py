@@ -7,6 +7,7 @@ from functools import partial
 import structlog
 
 from karez.core.jobs import Job
+from karez.core.metrics import QUEUE_TIME
 from karez.core.workloads import ACTIVE, State, WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import Controller, ControllerPool
@@ -40,7 +41,9 @@ class WorkloadControllers:
         self._on_ended = on_ended
         self._running: dict[WorkloadId, _Running] = {}
         self._has_ended = False
-        self.pool = ControllerPool(clock=context.clock, on_ended=self._forget)
+        self.pool = ControllerPool(
+            clock=context.clock, metrics=context.metrics, on_ended=self._forget
+        )
 
     def drop_leases(self) -> None:
         """Give up the leases that an earlier process of this owner still has."""
@@ -101,6 +104,13 @@ class WorkloadControllers:
             controller = JobController(lease, edges.deps, wake)
         else:
             controller = ReplicaController(item, allocation, token, edges.serving, wake)
+        if allocation.epoch == 1 and item.state == State.PLACED:
+            self._context.metrics.observe(
+                QUEUE_TIME,
+                max(0.0, allocation.since - item.created_at),
+                kind="job" if isinstance(item, Job) else "service",
+                priority=str(item.spec.priority),
+            )
         log.info("workload.taken", workload=ident, state=item.state, epoch=allocation.epoch)
         self._running[ident] = _Running(controller=controller, token=token)
         self.pool.add(ident, controller)

@@ -1,12 +1,13 @@
 """The services of control, built over the edges that wiring chose."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from karez.core.ports import Blobs, Clock
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
 from karez.server.logs import FileLogs
+from karez.server.metrics import PrometheusMetrics
 from karez.server.services.access import AccessService
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
@@ -33,6 +34,7 @@ class CloudDeps:
     """Runs the scheduler at once."""
     pool: PoolService
     recovery: RecoveryService
+    metrics: PrometheusMetrics = field(default_factory=PrometheusMetrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Cloud:
     services: DeploymentService
     pool: PoolService
     recovery: RecoveryService
+    metrics: PrometheusMetrics
 
 
 def build_services(deps: CloudDeps) -> Cloud:
@@ -101,4 +104,5 @@ def build_services(deps: CloudDeps) -> Cloud:
         services=services,
         pool=deps.pool,
         recovery=deps.recovery,
+        metrics=deps.metrics,
     )

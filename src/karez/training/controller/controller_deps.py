@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from karez.core.grants import Grant
+from karez.core.metrics import Metrics, NoMetrics
 from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.ports import Blobs, Clock, Fabric, LogSink
@@ -37,5 +38,6 @@ class ControllerDeps:
     """Recipe -> `module:function`, of the entry points that are installed."""
     sign: Callable[[Receipt], Receipt] = lambda receipt: receipt
     """Puts the cloud's signature on a receipt."""
+    metrics: Metrics = field(default_factory=NoMetrics)
     nodes_to_avoid: Callable[[], Mapping[NodeId, str]] = dict
     """Evicted nodes -> reason."""

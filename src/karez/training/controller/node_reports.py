@@ -11,6 +11,7 @@ from karez.core.messages.reports import (
     StartedReport,
 )
 from karez.core.messages.wire import Malformed
+from karez.core.metrics import REFUSED
 from karez.core.nodes import NodeId, NodeState
 from karez.core.processes import Event
 from karez.core.workloads import EndReason
@@ -38,9 +39,11 @@ def _handle(run: GangRun, node: NodeId, event: Event | None) -> None:
     if isinstance(content, Malformed):
         refusal = Refusal(refused=content.type, why=content.why)
         log.warning("report.refused", process=event.key, node=node, **_words(refusal))
+        run.deps.metrics.count(REFUSED, direction="to-control")
         run.executor.send_to(node, event.key, refusal)
     elif isinstance(content, Refusal):
         log.warning("order.refused", process=event.key, node=node, **_words(content))
+        run.deps.metrics.count(REFUSED, direction="to-rank")
     else:
         _on_report(run, event, content)
 

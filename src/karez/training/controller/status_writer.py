@@ -1,14 +1,18 @@
 """Writes the state, status, metrics and receipts of one job to the store."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import structlog
+
 from karez.core.codec import to_text
 from karez.core.jobs import Job
 from karez.core.messages.reports import CommitReport, Report, ResumedReport, TotalStepsReport
+from karez.core.metrics import ENDED, RECOVERIES, RECOVERY_PHASE, START_TIME
 from karez.core.nodes import NodeId
-from karez.core.receipts import chained
+from karez.core.receipts import Receipt, chained
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
 from karez.core.workloads import EndReason, RankView, State, Status, WorkloadKind
@@ -18,6 +22,9 @@ from karez.training.recovery.commands import EndGang, WriteReceipt
 from karez.training.recovery.controller_state import ControllerState, capture, parse_state
 from karez.training.recovery.state import HEALING, Gang, Phase
 
+log = structlog.get_logger()
+RECOVERY_PHASES = ("confirm", "decide", "restore", "resume")
+"""What passes between the moments of a receipt."""
 RESTART_LIMIT = 3
 """Restarts from a checkpoint that a training job gets by default, as torchrun's --max-restarts=3
 in its documentation's examples."""
@@ -35,7 +42,8 @@ class StatusWriter:
         """When the job's devices were granted; set by the controller."""
         self._token = token
         self._deps = deps
-        self._metrics: list[MetricRow] = []
+        self._metrics = deps.metrics
+        self._rows: list[MetricRow] = []
         self._written: Status | None = None
         """The status that was written last."""
         self._note = ""
@@ -66,6 +74,7 @@ class StatusWriter:
         now = self._deps.clock.now()
         if state == State.RUNNING and self.started_at is None:
             self.started_at = now
+            self._metrics.observe(START_TIME, now - self.held_since, kind=self.job.spec.kind)
         self._written = self.status
         return self._deps.store.workloads.update(
             self.job.id, token=self._token, state=state, status=self.status, at=now
@@ -73,9 +82,9 @@ class StatusWriter:
 
     def flush(self, gang: Gang) -> bool:
         """Write metrics, status and views, if they have changed. False: as for `write`."""
-        if self._metrics:
-            self._deps.store.history.add_metrics(self.job.id, self._metrics)
-            self._metrics.clear()
+        if self._rows:
+            self._deps.store.history.add_metrics(self.job.id, self._rows)
+            self._rows.clear()
         self.status = replace(self.status, ranks=self._views_of(gang))
         return self.status == self._written or self.write()
 
@@ -95,6 +104,13 @@ class StatusWriter:
     def log(self, gang: Gang) -> None:
         """Write a transition before its commands are executed: no generation is used twice."""
         self.status = replace(self.status, generation=gang.generation)
+        log.info(
+            "job.phase",
+            job=self.job.id,
+            phase=gang.phase,
+            generation=gang.generation,
+            fault="" if gang.fault is None else gang.fault.cause,
+        )
         self._deps.store.history.add_transition(
             self.job.id,
             Transition(
@@ -135,11 +151,37 @@ class StatusWriter:
         if all(old.id != receipt.id for old in earlier):
             last = earlier[-1] if earlier else None
             history.add_receipt(self._deps.sign(chained(receipt, last)))
+            self._record_recovery(receipt)
+
+    def _record_recovery(self, receipt: Receipt) -> None:
+        moments = [
+            receipt.detected_at,
+            receipt.confirmed_at or receipt.detected_at,
+            receipt.decided_at,
+            receipt.restored_at,
+            receipt.resumed_at,
+        ]
+        spans = dict(zip(RECOVERY_PHASES, itertools.pairwise(moments), strict=True))
+        spans["total"] = (receipt.detected_at, receipt.resumed_at)
+        for phase, (begin, end) in spans.items():
+            self._metrics.observe(
+                RECOVERY_PHASE, max(0.0, end - begin), phase=phase, rung=receipt.rung
+            )
+        self._metrics.count(RECOVERIES, code=receipt.code, rung=receipt.rung)
+        log.info(
+            "job.recovered",
+            job=self.job.id,
+            cause=receipt.cause,
+            rung=receipt.rung,
+            recovery_s=round(receipt.resumed_at - receipt.detected_at, 3),
+        )
 
     def close(self, end: EndGang, outputs: Mapping[str, str], gang: Gang) -> None:
         """End the job, or queue it again where its retry rules allow it."""
         now, store = self._deps.clock.now(), self._deps.store
-        store.history.add_metrics(self.job.id, self._metrics)
+        self._metrics.count(ENDED, reason=end.reason)
+        log.info("job.ended", job=self.job.id, reason=end.reason, detail=end.detail)
+        store.history.add_metrics(self.job.id, self._rows)
         status = replace(
             self.status,
             end=end.reason,
@@ -172,4 +214,4 @@ class StatusWriter:
 
     def _add_metric(self, index: int, generation: int, step: int, loss: float, at: float) -> None:
         row = MetricRow(step=step, rank=index, loss=loss, at=at, generation=generation)
-        self._metrics.append(row)
+        self._rows.append(row)

@@ -16,6 +16,8 @@ def test_a_lost_node_is_ready_when_seen_again_and_a_cordon_stays(store: SqlStore
         ("b", NodeState.CORDONED, 2.0),
     ]
     assert not store.pool.set_node(NodeId("none"), NodeState.READY)
+    assert [n.id for n in store.pool.nodes([NodeId("b"), NodeId("none")])] == ["b"]
+    assert store.pool.nodes([]) == []
 
 
 def test_overrides_and_windows_outlive_reports_of_the_node(store: SqlStore) -> None:

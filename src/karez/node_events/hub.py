@@ -33,6 +33,10 @@ class NodeEventHub:
     fabric: Fabric
     clock: Clock
     _followers: dict[NodeId, dict[WorkloadId, _Follower]] = field(default_factory=dict)
+    _asked: dict[NodeId, Cursors] = field(default_factory=dict)
+    """What to ask each node for, as far as it is not in `_moved`."""
+    _moved: set[NodeId] = field(default_factory=set)
+    """Nodes of which other events are wanted than before."""
     _misses: dict[NodeId, int] = field(default_factory=dict)
     _retry_at: dict[NodeId, float] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -41,6 +45,7 @@ class NodeEventHub:
         """Deliver a workload's events on a node, from the first that the node remembers."""
         with self._changed:
             self._followers.setdefault(node, {})[workload] = _Follower(sink=sink)
+            self._moved.add(node)
             self._changed.notify()
 
     def forget(self, workload: WorkloadId) -> None:
@@ -63,9 +68,15 @@ class NodeEventHub:
     def _cursors(self) -> dict[NodeId, Cursors]:
         now = self.clock.now()
         with self._changed:
+            for node in self._moved & self._followers.keys():
+                followers = self._followers[node].items()
+                self._asked[node] = {workload: one.after for workload, one in followers}
+            self._moved.clear()
+            if not self._retry_at:
+                return dict(self._asked)
             return {
-                node: {workload: one.after for workload, one in followers.items()}
-                for node, followers in self._followers.items()
+                node: cursors
+                for node, cursors in self._asked.items()
                 if self._retry_at.get(node, now) <= now
             }
 
@@ -103,6 +114,7 @@ class NodeEventHub:
             one = current.get(event.workload)
             if one is not None and event.seq > one.after:
                 one.after = event.seq
+                self._moved.add(node)
                 deliveries.append(_delivery(one.sink, node, event))
         return deliveries
 
@@ -114,8 +126,9 @@ class NodeEventHub:
     def _remove(self, node: NodeId, workload: WorkloadId) -> None:
         followers = self._followers.get(node, {})
         followers.pop(workload, None)
+        self._moved.add(node)
         if not followers:
-            for of_nodes in (self._followers, self._misses, self._retry_at):
+            for of_nodes in (self._followers, self._asked, self._misses, self._retry_at):
                 of_nodes.pop(node, None)
 
 

@@ -163,8 +163,8 @@ class ReplicaController:
 
         The node is marked as lost, so that nothing is placed there until it answers.
         """
-        for member in self.deps.store.pool.nodes():
-            if member.id == lost.grant.node and member.state == NodeState.READY:
+        for member in self.deps.store.pool.nodes([lost.grant.node]):
+            if member.state == NodeState.READY:
                 self.deps.store.pool.set_node(member.id, NodeState.LOST)
         self._status = replace(self._status, reason=f"node {lost.grant.node} was lost", ranks=())
         self._is_stopped.set()

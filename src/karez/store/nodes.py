@@ -1,6 +1,6 @@
 """Store of nodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -76,10 +76,13 @@ class Nodes(NodeStore):
         return {NodeId(row.node): from_text(NodeOverride, row.body) for row in rows}
 
     @override
-    def nodes(self) -> Sequence[Node]:
+    def nodes(self, only: Collection[NodeId] | None = None) -> Sequence[Node]:
         overrides = self.overrides()
+        query = select(schema.nodes).order_by(schema.nodes.c.id)
+        if only is not None:
+            query = query.where(schema.nodes.c.id.in_(sorted(only)))
         with self._db.read() as tx:
-            rows = tx.execute(select(schema.nodes).order_by(schema.nodes.c.id)).all()
+            rows = tx.execute(query).all()
             windows = _windows(tx)
         return [
             replace(

@@ -1,6 +1,6 @@
 """Protocol of the store of nodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeOverride, NodeState
@@ -29,6 +29,6 @@ class NodeStore(Protocol):
         """Return the overrides by operators."""
         ...
 
-    def nodes(self) -> Sequence[Node]:
-        """List all nodes ever seen, with their overrides and maintenance windows."""
+    def nodes(self, only: Collection[NodeId] | None = None) -> Sequence[Node]:
+        """List all nodes ever seen, or only these, with their overrides and maintenance windows."""
         ...

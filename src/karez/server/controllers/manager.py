@@ -74,7 +74,14 @@ class ControllerManager:
         while not is_done:
             if self._edges is not None:
                 self._edges.deps.hub.pump(within_s=0.0)
-            is_done = not any([self._run_woken(), *map(self.controllers.run_due, Pace)])
+            is_done = not any([self._run_woken(), *map(self._run_due, Pace)])
+
+    def _run_due(self, pace: Pace) -> bool:
+        """Make all steps that are due. False: none was."""
+        count = 0
+        while self.controllers.run_due(pace):
+            count += 1
+        return count > 0
 
     def _run_woken(self) -> bool:
         """Run each loop that was woken. False: none was."""

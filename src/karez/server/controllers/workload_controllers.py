@@ -8,7 +8,7 @@ import structlog
 
 from karez.core.jobs import Job
 from karez.core.metrics import QUEUE_TIME
-from karez.core.workloads import ACTIVE, State, WorkloadId
+from karez.core.workloads import ACTIVE, Allocation, State, WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import Controller, ControllerPool
 from karez.serving.replica_controller import ReplicaController
@@ -56,10 +56,12 @@ class WorkloadControllers:
         has_ended, self._has_ended = self._has_ended, False
         if len(self.pool):
             workloads.renew(self._owner, now=now, lease_s=settings.lease_s)
-        for ident, token in workloads.claim(
+        claimed = workloads.claim(
             tuple(ACTIVE), owner=self._owner, now=now, lease_s=settings.lease_s
-        ):
-            self._start(ident, token, edges)
+        )
+        allocations = workloads.allocations() if claimed else {}
+        for ident, token in claimed:
+            self._start(ident, token, allocations.get(ident), edges)
         self._pass_on_requests()
         return has_ended
 
@@ -90,10 +92,10 @@ class WorkloadControllers:
         """Stop all controllers; what they look after goes on."""
         self.pool.stand_down()
 
-    def _start(self, ident: WorkloadId, token: str, edges: Edges) -> None:
-        workloads = self._context.store.workloads
-        allocation = workloads.allocations().get(ident)
-        item = workloads.find(ident)
+    def _start(
+        self, ident: WorkloadId, token: str, allocation: Allocation | None, edges: Edges
+    ) -> None:
+        item = self._context.store.workloads.find(ident)
         if allocation is None or item is None:
             log.error("workload.without-allocation", workload=ident)
             return

@@ -115,7 +115,7 @@ class GenerationStarter:
         """Whether all ranks compute the same bits: on devices of one model, or on one node."""
         if len(nodes) == 1:
             return True
-        pool = {node.id: node for node in self.executor.deps.store.pool.nodes()}
+        pool = {node.id: node for node in self.executor.deps.store.pool.nodes(nodes)}
         models = {
             frozenset((d.kind, d.model) for d in pool[node].devices if d.kind in COMPUTING)
             for node in nodes

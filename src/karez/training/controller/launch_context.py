@@ -80,7 +80,8 @@ def _replica_server(node: NodeId, deps: ControllerDeps) -> str:
 
 def _addresses(allocation: GangAllocation, deps: ControllerDeps) -> dict[str, list[str]]:
     """Role -> addresses of the nodes of its workers."""
-    by_node = {node.id: node.address for node in deps.store.pool.nodes()}
+    wanted = {grant.node for grant in allocation.others}
+    by_node = {node.id: node.address for node in deps.store.pool.nodes(wanted)} if wanted else {}
     by_role: dict[str, list[str]] = {}
     for grant in allocation.others:
         by_role.setdefault(grant.role, []).append(by_node.get(grant.node, ""))
@@ -102,6 +103,6 @@ def devices_of(grant: Grant) -> str:
 def _master(job: Job, epoch: int, grants: Mapping[int, Grant], deps: ControllerDeps) -> str:
     """Address of rank 0 for scripts that build their own process group; the epoch sets the port."""
     first = grants[min(grants)].node
-    address = next((node.address for node in deps.store.pool.nodes() if node.id == first), "")
+    address = next((node.address for node in deps.store.pool.nodes([first])), "")
     checksum = zlib.crc32(f"{job.id}/{epoch}".encode())
     return f"{address}:{MASTER_PORTS[checksum % len(MASTER_PORTS)]}"

@@ -100,6 +100,6 @@ def _on_node_lost(run: GangRun, node: NodeId) -> None:
 def _mark_node_lost(run: GangRun, node: NodeId) -> None:
     """Mark a node in the pool, so that nothing is placed there until it answers."""
     pool = run.deps.store.pool
-    for member in pool.nodes():
-        if member.id == node and member.state == NodeState.READY:
+    for member in pool.nodes([node]):
+        if member.state == NodeState.READY:
             pool.set_node(node, NodeState.LOST)

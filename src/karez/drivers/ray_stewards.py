@@ -125,8 +125,7 @@ class RayStewards:
     def poll(self, cursors: Mapping[NodeId, Cursors], wait_s: float) -> dict[NodeId, PollAnswer]:
         """Poll several nodes; those without a heartbeat count as lost. See Fabric."""
         answers: dict[NodeId, PollAnswer] = self._take_lost(cursors)
-        for node in cursors.keys() - answers.keys():
-            self._polls.cover({node: cursors[node]}, _now())
+        self._polls.cover({n: of for n, of in cursors.items() if n not in answers}, _now())
         deadline = _now() + wait_s
         while not answers:
             left_s = max(0.0, deadline - _now())

@@ -80,20 +80,28 @@ class ControllerPool:
     )
     """Heaps by due time; an entry counts only with its present due time."""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _scheduled: dict[Pace, threading.Condition] = field(init=False)
+    """Wakes a worker of a pace: its next step is due sooner."""
+    _ended: threading.Condition = field(init=False)
+    """Wakes those who wait for a controller to end."""
     _is_started: bool = False
     _is_stopped: bool = False
 
+    def __post_init__(self) -> None:
+        self._scheduled = {pace: threading.Condition(self._lock) for pace in Pace}
+        self._ended = threading.Condition(self._lock)
+
     def add(self, ident: WorkloadId, controller: Controller) -> None:
         """Run a controller from now on."""
-        with self._changed:
+        with self._lock:
             entry = _Entry(id=ident, controller=controller, due_at=math.inf)
             self._entries[ident] = entry
             self._schedule(entry, self.clock.now())
 
     def wake(self, ident: WorkloadId) -> None:
         """Have a controller make a step soon."""
-        with self._changed:
+        with self._lock:
             entry = self._entries.get(ident)
             if entry is None:
                 return
@@ -112,24 +120,25 @@ class ControllerPool:
 
     def drop(self, ident: WorkloadId, *, within_s: float) -> None:
         """Stand a controller down, and wait this long until it has."""
-        with self._changed:
+        with self._lock:
             entry = self._entries.get(ident)
             if entry is not None:
                 entry.controller.stand_down()
                 self.wake(ident)
                 if self._is_started:
-                    self._changed.wait_for(lambda: ident not in self._entries, within_s)
+                    self._ended.wait_for(lambda: ident not in self._entries, within_s)
         while ident in self._entries and not self._is_started:
             for pace in Pace:
                 self.run_due(pace)
 
     def stand_down(self) -> None:
         """Stand all controllers down, and end the threads."""
-        with self._changed:
+        with self._lock:
             self._is_stopped = True
             for entry in self._entries.values():
                 entry.controller.stand_down()
-            self._changed.notify_all()
+            for workers in self._scheduled.values():
+                workers.notify_all()
 
     def start(self) -> None:
         """Start the threads."""
@@ -142,12 +151,12 @@ class ControllerPool:
 
     def next_due_at(self) -> float:
         """When the next step is due; infinite: never."""
-        with self._changed:
+        with self._lock:
             return min((self._head(pace) for pace in Pace), default=math.inf)
 
     def run_due(self, pace: Pace) -> bool:
         """Make one step that is due. False: none is."""
-        with self._changed:
+        with self._lock:
             if self._head(pace) > self.clock.now():
                 return False
             entry = heapq.heappop(self._due[pace])[2]
@@ -159,10 +168,10 @@ class ControllerPool:
         while not self._is_stopped:
             if self.run_due(pace):
                 continue
-            with self._changed:
+            with self._lock:
                 wait_s = min(LOOK_S, self._head(pace) - self.clock.now())
                 if wait_s > 0 and not self._is_stopped:
-                    self._changed.wait(wait_s)
+                    self._scheduled[pace].wait(wait_s)
 
     def _step(self, entry: _Entry) -> None:
         due_at, failure = None, None
@@ -174,14 +183,14 @@ class ControllerPool:
             log.exception("workload.dropped", workload=entry.id)
             self.metrics.count(CONTROLLER_FAILURES, error=type(error).__name__)
         self.metrics.observe(CONTROLLER_STEP, self.clock.now() - began_at, pace=pace)
-        with self._changed:
+        with self._lock:
             if due_at is None:
                 del self._entries[entry.id]
+                self._ended.notify_all()
             else:
                 entry.is_in_step = False
                 self._schedule(entry, self.clock.now() if entry.is_woken else due_at)
                 entry.is_woken = False
-            self._changed.notify_all()
         if due_at is None:
             self.on_ended(entry.id, failure)
 
@@ -191,7 +200,7 @@ class ControllerPool:
         entry.due_at = due_at
         pace = _pace_of(entry.controller)
         heapq.heappush(self._due[pace], (due_at, next(self._numbers), entry))
-        self._changed.notify()
+        self._scheduled[pace].notify()
 
     def _head(self, pace: Pace) -> float:
         """When the next step of this pace is due; stale entries are dropped."""

@@ -206,8 +206,8 @@ class FakeFabric:
             return answers
         self.has_news, self._asked = False, cursors
         for node, of_node in cursors.items():
-            home = self.all[node]
-            if home.is_up:
+            home = self.all.get(node)
+            if home is not None and home.is_up:
                 boot_ids = dict.fromkeys(of_node, home.boot_id)
                 events = home.log.after(of_node)
                 answers[node] = Poll(cursors=of_node, events=events, boot_ids=boot_ids)

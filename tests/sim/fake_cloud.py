@@ -162,7 +162,12 @@ class FakeCloud:
             name=name,
             kind=WorkloadKind.TRAIN,
             command=("python", "train.py"),
-            gang=GangSpec(min=more.pop("min", ranks), want=ranks, each=(ResourceRequest(),)),
+            gang=GangSpec(
+                min=more.pop("min", ranks),
+                want=ranks,
+                max=more.pop("max", None),
+                each=(ResourceRequest(),),
+            ),
             **more,
         )
         self.totals[name] = steps

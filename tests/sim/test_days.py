@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from karez.core.metrics import (
     ENDED,
@@ -29,14 +28,6 @@ from tests.sim.days import Days
 from tests.sim.fake_cloud import HOUR_S, FakeCloud
 
 SEEDS = (1, 2, 3)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Faults by the hundred: their log is of no use."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

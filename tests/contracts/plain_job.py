@@ -1,5 +1,6 @@
 """A script for torchrun: DistributedDataParallel, and checkpoints that rank 0 writes by itself."""
 
+import faulthandler
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ EVERY = 5
 
 
 def main() -> None:
+    faulthandler.dump_traceback_later(60, exit=True)  # a hang says where
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
     folder = Path(os.environ["KAREZ_CHECKPOINT_DIR"])
     device = torch.accelerator.current_accelerator() or torch.device("cpu")

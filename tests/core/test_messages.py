@@ -14,15 +14,14 @@ from karez.core.messages.wire import (
     PROTOCOL,
     WHY_CHARACTERS,
     Malformed,
+    by_type,
     decode,
     encode,
     protocol_mismatch,
 )
 
 TABLES: tuple[Mapping[str, type[Any]], ...] = (
-    greetings.GREETINGS,
-    greetings.REPLICA_GREETINGS,
-    greetings.HEARTBEAT_GREETINGS,
+    by_type([greetings.ProcessGreeting, greetings.ReplicaGreeting, greetings.HeartbeatGreeting]),
     orders.ORDERS,
     reports.REPORTS,
     replicas.REPLICA_REQUESTS,

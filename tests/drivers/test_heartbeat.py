@@ -2,7 +2,10 @@
 
 import socket
 
+from karez.core.messages.greetings import HeartbeatGreeting
+from karez.core.messages.wire import PROTOCOL
 from karez.drivers.steward.heartbeat import Heartbeat, HeartbeatServer
+from karez.transport import framing
 from tests.contracts.gang import until
 
 
@@ -28,6 +31,18 @@ def test_a_node_that_says_nothing_is_lost_after_the_limit() -> None:
     until(pulse.is_lost, within_s=10)
     pulse.close()
     silent.close()
+
+
+def test_control_of_another_release_hears_nothing() -> None:
+    server = HeartbeatServer("127.0.0.1", "t")
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as stream:
+        framing.send_message(stream, HeartbeatGreeting(token="t", protocol=PROTOCOL + 1))
+        assert stream.recv(1) == b""
+    with socket.create_connection((host, int(port)), timeout=10) as stream:
+        framing.send_message(stream, HeartbeatGreeting(token="t"))
+        assert stream.recv(1) == b"."
+    server.stop()
 
 
 def test_who_does_not_know_the_token_hears_nothing() -> None:

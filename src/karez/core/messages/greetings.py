@@ -1,10 +1,10 @@
 """Greetings: the first message on a connection, with the number of the protocol."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, TypeVar
 
-from karez.core.messages.wire import PROTOCOL, by_type
-from karez.core.validation import FORBID
+from karez.core.messages.wire import PROTOCOL, Malformed, by_type, decode, protocol_mismatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,6 @@ class ProcessGreeting:
     """A process on a node introduces itself to its node agent."""
 
     TYPE: ClassVar[str] = "process-greeting"
-    __pydantic_config__: ClassVar[Any] = FORBID
     key: str
     protocol: int = PROTOCOL
 
@@ -22,7 +21,6 @@ class ReplicaGreeting:
     """A rank, a node agent or a replica server introduces itself to a replica server."""
 
     TYPE: ClassVar[str] = "replica-greeting"
-    __pydantic_config__: ClassVar[Any] = FORBID
     token: str
     job: str = ""
     """The only job that the token is good for; empty: the token is that of the nodes."""
@@ -34,7 +32,6 @@ class HeartbeatGreeting:
     """Control introduces itself to the heartbeat of a node."""
 
     TYPE: ClassVar[str] = "heartbeat-greeting"
-    __pydantic_config__: ClassVar[Any] = FORBID
     token: str
     protocol: int = PROTOCOL
 
@@ -44,12 +41,16 @@ class Refusal:
     """The answer to what cannot be read or is not allowed."""
 
     TYPE: ClassVar[str] = "refusal"
-    __pydantic_config__: ClassVar[Any] = FORBID
     refused: str
     """Type of the refused message."""
     why: str
 
 
-GREETINGS: Final = by_type([ProcessGreeting])
-REPLICA_GREETINGS: Final = by_type([ReplicaGreeting])
-HEARTBEAT_GREETINGS: Final = by_type([HeartbeatGreeting])
+G = TypeVar("G", ProcessGreeting, ReplicaGreeting, HeartbeatGreeting)
+
+
+def read_greeting(kind: type[G], received: Mapping[str, Any]) -> G | Malformed:
+    """Read the first message on a connection; Malformed also for a peer of another release."""
+    if why := protocol_mismatch(received.get("protocol")):
+        return Malformed(type=kind.TYPE, why=why)
+    return decode(by_type([kind]), received)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, get_args
+from typing import ClassVar, Final, get_args
 
 from karez.core.codec import Count
 from karez.core.messages.greetings import Refusal
 from karez.core.messages.wire import by_type
-from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +14,6 @@ class StartGenerationOrder:
     """Form the group of this generation, and continue after a step."""
 
     TYPE: ClassVar[str] = "start-generation"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     step: Count
     rank: Count
@@ -46,7 +44,6 @@ class QuiesceOrder:
     """Leave the group, and report what can be restored."""
 
     TYPE: ClassVar[str] = "quiesce"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
 
 
@@ -55,7 +52,6 @@ class ExitOrder:
     """Exit: the gang needs no rank any more."""
 
     TYPE: ClassVar[str] = "exit"
-    __pydantic_config__: ClassVar[Any] = FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +59,6 @@ class StoreCheckpointOrder:
     """Write a checkpoint, of a step that all ranks agree on, or of this one where they cannot."""
 
     TYPE: ClassVar[str] = "store-checkpoint"
-    __pydantic_config__: ClassVar[Any] = FORBID
     step: Count
 
 
@@ -72,7 +67,6 @@ class EmergencyCheckpointOrder:
     """Write the newest snapshot as a checkpoint at once."""
 
     TYPE: ClassVar[str] = "emergency-checkpoint"
-    __pydantic_config__: ClassVar[Any] = FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +74,6 @@ class QueryShardsOrder:
     """Look for shards of departed ranks, and report ready again with what was found."""
 
     TYPE: ClassVar[str] = "query-shards"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     departed: tuple[Count, ...]
     replica_servers: tuple[str, ...]
@@ -91,7 +84,6 @@ class DropReplicasOrder:
     """Have the replica servers delete the snapshots of departed ranks."""
 
     TYPE: ClassVar[str] = "drop-replicas"
-    __pydantic_config__: ClassVar[Any] = FORBID
     departed: tuple[Count, ...]
     replica_servers: tuple[str, ...]
 
@@ -101,7 +93,6 @@ class CutLinkOrder:
     """Break the connections of the group, as a network fault would. For fault injection."""
 
     TYPE: ClassVar[str] = "cut-link"
-    __pydantic_config__: ClassVar[Any] = FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +100,6 @@ class FlipBitOrder:
     """Change one bit of the model. For fault injection."""
 
     TYPE: ClassVar[str] = "flip-bit"
-    __pydantic_config__: ClassVar[Any] = FORBID
 
 
 Order = (

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, get_args
+from typing import ClassVar, Final, get_args
 
 from karez.core.codec import Count
 from karez.core.messages.greetings import Refusal
 from karez.core.messages.wire import by_type
-from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +14,6 @@ class PutReplica:
     """Hold this snapshot; its bytes follow the message."""
 
     TYPE: ClassVar[str] = "put"
-    __pydantic_config__: ClassVar[Any] = FORBID
     job: str
     rank: Count
     step: Count
@@ -33,7 +31,6 @@ class ListReplicas:
     """List the snapshots of a rank; the answer is ReplicaList."""
 
     TYPE: ClassVar[str] = "list"
-    __pydantic_config__: ClassVar[Any] = FORBID
     job: str
     rank: Count
 
@@ -43,7 +40,6 @@ class GetReplica:
     """Send a rank's snapshot of a step; its bytes follow the answer."""
 
     TYPE: ClassVar[str] = "get"
-    __pydantic_config__: ClassVar[Any] = FORBID
     job: str
     rank: Count
     step: Count
@@ -54,7 +50,6 @@ class ForgetRank:
     """Drop all snapshots of a rank that its gang has given up."""
 
     TYPE: ClassVar[str] = "forget"
-    __pydantic_config__: ClassVar[Any] = FORBID
     job: str
     rank: Count
 
@@ -64,7 +59,6 @@ class DropJob:
     """Drop all snapshots of a job."""
 
     TYPE: ClassVar[str] = "drop"
-    __pydantic_config__: ClassVar[Any] = FORBID
     job: str
 
 
@@ -73,7 +67,6 @@ class ShipSnapshot:
     """Send this node's snapshot of a rank to other replica servers."""
 
     TYPE: ClassVar[str] = "ship"
-    __pydantic_config__: ClassVar[Any] = FORBID
     job: str
     rank: Count
     step: Count
@@ -94,7 +87,6 @@ class Done:
     """Whether a request was carried out."""
 
     TYPE: ClassVar[str] = "done"
-    __pydantic_config__: ClassVar[Any] = FORBID
     ok: bool
     full_bytes: Count = 0
     """Bytes that the job would hold at a server that has no room for them; else 0."""
@@ -105,7 +97,6 @@ class ReplicaList:
     """Snapshots of a rank."""
 
     TYPE: ClassVar[str] = "replica-list"
-    __pydantic_config__: ClassVar[Any] = FORBID
     replicas: tuple[tuple[Count, bool, Count], ...]
     """(step, whether whole, generation) of each, by step."""
 

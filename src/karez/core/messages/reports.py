@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, get_args
+from typing import ClassVar, Final, get_args
 
 from karez.core.codec import Count
 from karez.core.messages.greetings import Refusal
 from karez.core.messages.wire import by_type
-from karez.core.validation import FORBID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +14,6 @@ class StartedReport:
     """The process runs. From its node agent."""
 
     TYPE: ClassVar[str] = "started"
-    __pydantic_config__: ClassVar[Any] = FORBID
     pid: Count
 
 
@@ -24,7 +22,6 @@ class ExitReport:
     """The process has ended. From its node agent."""
 
     TYPE: ClassVar[str] = "exit"
-    __pydantic_config__: ClassVar[Any] = FORBID
     code: int
     """Exit code; negative: by that signal."""
     error: str = ""
@@ -35,7 +32,6 @@ class ReadyReport:
     """The rank has left its group, and can restore these steps."""
 
     TYPE: ClassVar[str] = "ready"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     """The generation that it left; 0: the process has not been in a group yet."""
     steps: Mapping[Count, str]
@@ -54,7 +50,6 @@ class ResumedReport:
     """The rank is in its group, and has restored the common step."""
 
     TYPE: ClassVar[str] = "resumed"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     step: Count
     losses: tuple[tuple[Count, float], ...] = ()
@@ -68,7 +63,6 @@ class CommitReport:
     """The rank has completed a step."""
 
     TYPE: ClassVar[str] = "commit"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     step: Count
     loss: float
@@ -81,7 +75,6 @@ class CollectiveFailedReport:
     """A collective of the rank has failed, or its group could not be formed."""
 
     TYPE: ClassVar[str] = "collective-failed"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     error: str
 
@@ -91,7 +84,6 @@ class BadLossReport:
     """The loss or the gradients of a step are not finite, or far from those before."""
 
     TYPE: ClassVar[str] = "bad-loss"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     step: Count
     batch: Count
@@ -105,7 +97,6 @@ class ReplicaMismatchReport:
     """Replicas of the model differ that must be equal."""
 
     TYPE: ClassVar[str] = "replica-mismatch"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
     step: Count
     ranks: tuple[Count, ...]
@@ -117,7 +108,6 @@ class FinishedReport:
     """The rank has completed its training, and waits for ExitOrder."""
 
     TYPE: ClassVar[str] = "finished"
-    __pydantic_config__: ClassVar[Any] = FORBID
     generation: Count
 
 
@@ -126,7 +116,6 @@ class TotalStepsReport:
     """How many steps the training will have."""
 
     TYPE: ClassVar[str] = "total-steps"
-    __pydantic_config__: ClassVar[Any] = FORBID
     steps: Count
 
 
@@ -135,7 +124,6 @@ class CheckpointReport:
     """The rank has written a part of a checkpoint on its node."""
 
     TYPE: ClassVar[str] = "checkpoint"
-    __pydantic_config__: ClassVar[Any] = FORBID
     step: Count
     path: str
     world: Count
@@ -151,7 +139,6 @@ class RendezvousReport:
     """The rendezvous store of a gang listens."""
 
     TYPE: ClassVar[str] = "rendezvous"
-    __pydantic_config__: ClassVar[Any] = FORBID
     address: str
     generation: Count
 
@@ -161,7 +148,6 @@ class ListeningReport:
     """An engine listens."""
 
     TYPE: ClassVar[str] = "listening"
-    __pydantic_config__: ClassVar[Any] = FORBID
     url: str
 
 

@@ -4,7 +4,7 @@ A message is an object with its `type` and the fields of its dataclass.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from karez.core.codec import from_json
@@ -23,6 +23,7 @@ class Message(Protocol):
     """A dataclass that travels between processes."""
 
     TYPE: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 M = TypeVar("M", bound=Message)
@@ -38,7 +39,7 @@ class Malformed:
 
 def encode(message: Message) -> dict[str, Any]:
     """Convert a message to an object that JSON can hold; its keys become strings there."""
-    values = {item.name: getattr(message, item.name) for item in fields(message)}  # type: ignore[arg-type]  # a dataclass
+    values = {item.name: getattr(message, item.name) for item in fields(message)}
     return {"type": message.TYPE, **values}
 
 
@@ -57,8 +58,11 @@ def decode(known: Mapping[str, type[M]], received: Mapping[str, Any]) -> M | Mal
     kind = known.get(name) if isinstance(name, str) else None
     if kind is None:
         return Malformed(type=_brief(name), why="unknown type of message")
+    values = content(received)
+    if unknown := sorted(values.keys() - kind.__dataclass_fields__.keys()):
+        return Malformed(type=kind.TYPE, why=_brief(f"{unknown[0]}: unknown field"))
     try:
-        return from_json(kind, content(received))
+        return from_json(kind, values)
     except (ValueError, RecursionError) as error:
         return Malformed(type=_brief(name), why=_brief(error))
 

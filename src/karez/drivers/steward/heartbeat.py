@@ -13,8 +13,8 @@ from collections import deque
 
 import structlog
 
-from karez.core.messages.greetings import HEARTBEAT_GREETINGS, HeartbeatGreeting
-from karez.core.messages.wire import decode, protocol_mismatch
+from karez.core.messages.greetings import HeartbeatGreeting, read_greeting
+from karez.core.messages.wire import Malformed
 from karez.transport import framing
 
 log = structlog.get_logger()
@@ -57,10 +57,9 @@ class HeartbeatServer:
             try:
                 peer.settimeout(5.0)
                 received, _ = framing.receive(peer)
-                greeting = decode(HEARTBEAT_GREETINGS, received)
-                if not isinstance(greeting, HeartbeatGreeting):
-                    why = protocol_mismatch(received.get("protocol")) or greeting.why
-                    log.warning("message.refused", type=greeting.type, why=why)
+                greeting = read_greeting(HeartbeatGreeting, received)
+                if isinstance(greeting, Malformed):
+                    log.warning("message.refused", type=greeting.type, why=greeting.why)
                     return
                 if not hmac.compare_digest(greeting.token.encode(), self._token.encode()):
                     return

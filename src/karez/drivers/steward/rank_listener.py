@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import structlog
 
-from karez.core.messages.greetings import GREETINGS, ProcessGreeting, Refusal
+from karez.core.messages.greetings import ProcessGreeting, Refusal, read_greeting
 from karez.core.messages.reports import PROCESS_REPORTS
-from karez.core.messages.wire import Malformed, content, decode, encode, protocol_mismatch
+from karez.core.messages.wire import Malformed, content, decode, encode
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.transport import framing
 
@@ -48,18 +48,14 @@ class RankListener:
     def _greet(self, stream: socket.socket) -> TrackedProcess | None:
         """The process that introduces itself; None: it is refused."""
         received, _ = framing.receive(stream)
-        greeting = decode(GREETINGS, received)
+        greeting = read_greeting(ProcessGreeting, received)
         if isinstance(greeting, Malformed):
-            why = protocol_mismatch(received.get("protocol")) or greeting.why
-            _refuse(stream, Refusal(refused=greeting.type, why=why))
+            _refuse(stream, Refusal(refused=greeting.type, why=greeting.why))
             return None
         process = self._table.get(greeting.key)
-        why = protocol_mismatch(greeting.protocol)
-        if process is None and not why:
+        if process is None:
             why = f"no process {greeting.key!r} was started on this node"
-        if why:
-            _refuse(stream, Refusal(refused=ProcessGreeting.TYPE, why=why), key=greeting.key)
-            return None
+            _refuse(stream, Refusal(refused=greeting.TYPE, why=why), key=greeting.key)
         return process
 
     def _follow(self, stream: socket.socket, process: TrackedProcess) -> None:

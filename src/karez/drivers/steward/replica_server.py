@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from karez.core import environment
-from karez.core.messages.greetings import REPLICA_GREETINGS, Refusal, ReplicaGreeting
+from karez.core.messages.greetings import Refusal, ReplicaGreeting, read_greeting
 from karez.core.messages.replicas import (
     REPLICA_ANSWERS,
     REPLICA_REQUESTS,
@@ -33,7 +33,7 @@ from karez.core.messages.replicas import (
     ReplicaRequest,
     ShipSnapshot,
 )
-from karez.core.messages.wire import Malformed, decode, protocol_mismatch
+from karez.core.messages.wire import Malformed, decode
 from karez.transport import framing
 from karez.transport.snapshot_file import SnapshotFile, snapshot_path
 
@@ -81,17 +81,13 @@ class ReplicaServer:
     def _greet(self, peer: socket.socket) -> str | None:
         """The job whose token a peer shows; empty: that of the nodes; None: it is refused."""
         received, _ = framing.receive(peer)
-        greeting = decode(REPLICA_GREETINGS, received)
+        greeting = read_greeting(ReplicaGreeting, received)
         if isinstance(greeting, Malformed):
-            why = protocol_mismatch(received.get("protocol")) or greeting.why
-            refuse(peer, greeting.type, why)
+            refuse(peer, greeting.type, greeting.why)
             return None
-        why = protocol_mismatch(greeting.protocol)
         expected = token_of(self._token, greeting.job) if greeting.job else self._token
-        if not why and not hmac.compare_digest(greeting.token.encode(), expected.encode()):
-            why = "wrong token"
-        if why:
-            refuse(peer, greeting.TYPE, why)
+        if not hmac.compare_digest(greeting.token.encode(), expected.encode()):
+            refuse(peer, greeting.TYPE, "wrong token")
             return None
         return greeting.job
 

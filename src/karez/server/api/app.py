@@ -43,8 +43,7 @@ def create_app(cloud: Cloud) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ValueError, _value_error)
-    app.add_middleware(_Audit, cloud=cloud)
-    app.add_middleware(_Timing, cloud=cloud)
+    app.add_middleware(_Requests, cloud=cloud)
     return app
 
 
@@ -89,8 +88,8 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body, error.status_code, media_type=_PROBLEM)
 
 
-class _Timing:
-    """Pure ASGI: the time of every request, by its route."""
+class _Requests:
+    """Pure ASGI: the time of every request, and a row for each that may change something."""
 
     def __init__(self, app: Callable[..., Awaitable[None]], cloud: Cloud) -> None:
         self.app = app
@@ -100,6 +99,7 @@ class _Timing:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope.setdefault("state", {})
         began_at, status = self.cloud.clock.now(), 500
 
         async def watch(message: _Message) -> None:
@@ -111,42 +111,16 @@ class _Timing:
         try:
             await self.app(scope, receive, watch)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self.cloud.metrics.observe(
-                API_TIME,
-                self.cloud.clock.now() - began_at,
-                method=scope["method"],
-                route=route.removeprefix(PREFIX),
-                status=str(status),
-            )
+            self._observe(scope, status, self.cloud.clock.now() - began_at)
+            if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+                self._audit(scope, status)
 
+    def _observe(self, scope: _Message, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "none").removeprefix(PREFIX)
+        labels = {"method": scope["method"], "route": route, "status": str(status)}
+        self.cloud.metrics.observe(API_TIME, seconds, **labels)
 
-class _Audit:
-    """Pure ASGI: one row for every request that may change something."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]], cloud: Cloud) -> None:
-        self.app = app
-        self.cloud = cloud
-
-    async def __call__(self, scope: _Message, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            await self.app(scope, receive, send)
-            return
-        scope.setdefault("state", {})
-        status = 500
-
-        async def watch(message: _Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = int(message["status"])
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watch)
-        finally:
-            self._write(scope, status)
-
-    def _write(self, scope: _Message, status: int) -> None:
+    def _audit(self, scope: _Message, status: int) -> None:
         path = scope["path"].removeprefix(PREFIX)
         if path.startswith(("/node/", "/gateway/")):
             return  # the cloud's own traffic; its effects are recorded where they belong

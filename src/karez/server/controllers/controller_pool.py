@@ -114,10 +114,6 @@ class ControllerPool:
         """How many controllers there are."""
         return len(self._entries)
 
-    def __contains__(self, ident: WorkloadId) -> bool:
-        """Whether a workload has its controller here."""
-        return ident in self._entries
-
     def drop(self, ident: WorkloadId, *, within_s: float) -> None:
         """Stand a controller down, and wait this long until it has."""
         with self._lock:

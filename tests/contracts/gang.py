@@ -62,6 +62,7 @@ def run_alone(controller: JobController, woken: threading.Event) -> None:
         if time.time() - looked_at > LOOK_S:
             looked_at = time.time()
             controller.note_request()
+    controller.close()
 
 
 @dataclass

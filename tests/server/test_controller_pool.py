@@ -23,10 +23,15 @@ class Steps:
         self.stepped = threading.Event()
         self.is_over = False
         self.fails = False
+        self.is_closed = False
+        self.may_return: threading.Event | None = None
+        """Each step waits for it."""
 
     def step(self) -> float | None:
         self.count += 1
         self.stepped.set()
+        if self.may_return is not None:
+            self.may_return.wait(10)
         if self.fails:
             raise RuntimeError("a defect")
         return None if self.is_over else 1e18
@@ -36,6 +41,9 @@ class Steps:
 
     def stand_down(self) -> None:
         self.is_over = True
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 @pytest.fixture
@@ -48,7 +56,7 @@ def pool(ended: list[tuple[str, Exception | None]]) -> Iterator[ControllerPool]:
     made = ControllerPool(
         clock=SteadyClock(),
         metrics=NoMetrics(),
-        on_ended=lambda ident, failure: ended.append((ident, failure)),
+        on_ended=lambda ident, _, failure: ended.append((ident, failure)),
     )
     made.start()
     yield made
@@ -83,3 +91,21 @@ def test_a_controller_that_ends_or_fails_is_reported(
     assert ended[0] == (IDENT, None)
     assert str(ended[1][1]) == "a defect"
     assert len(pool) == 0
+    assert first.is_closed
+    assert second.is_closed
+
+
+def test_a_successor_that_begins_in_the_last_step_of_a_controller_stays(
+    pool: ControllerPool, ended: list[tuple[str, Exception | None]]
+) -> None:
+    """A job that is queued again may be placed and claimed before its controller has returned."""
+    first, second = Steps(), Steps()
+    first.is_over, first.may_return = True, threading.Event()
+    pool.add(IDENT, first)
+    until(lambda: first.count == 1, within_s=5)
+    pool.add(IDENT, second)
+    first.may_return.set()
+    until(lambda: bool(ended), within_s=5)
+    second.stepped.clear()
+    pool.wake(IDENT)
+    assert second.stepped.wait(5)

@@ -20,6 +20,7 @@ from karez.core.settings import Settings
 from karez.core.workloads import ENDED, State, WorkloadId, WorkloadKind
 from karez.node_events.hub import NodeEventHub
 from karez.server.controllers.control_context import Edges
+from karez.server.controllers.controller_pool import Controller
 from karez.server.controllers.manager import ControllerManager
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
@@ -56,8 +57,9 @@ class Inline(ThreadPoolExecutor):
 
 @dataclass(frozen=True)
 class Failing:
-    """A controller with a defect."""
+    """A controller with a defect, in the place of a good one."""
 
+    replaced: Controller
     is_slow: bool = False
 
     def step(self) -> float | None:
@@ -68,6 +70,9 @@ class Failing:
 
     def stand_down(self) -> None:
         return
+
+    def close(self) -> None:
+        self.replaced.close()
 
 
 class FakeEngine:
@@ -274,7 +279,7 @@ class FakeCloud:
         entry = self.manager.controllers._entries.get(WorkloadId(name))
         if entry is None:
             return False
-        entry.controller = Failing()
+        entry.controller = Failing(entry.controller)
         self.manager.controllers.wake(WorkloadId(name))
         return True
 

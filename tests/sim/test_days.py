@@ -18,7 +18,7 @@ from karez.core.metrics import (
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.processes import Poll
-from karez.core.workloads import State
+from karez.core.workloads import State, WorkloadId
 from karez.node_events.hub import NodeEventHub
 from karez.server.controllers import decision_executor
 from karez.server.controllers.pending_decisions import PendingDecisions
@@ -80,6 +80,24 @@ def test_a_job_goes_on_from_its_step_when_a_rank_is_killed(
     cloud.check_empty()
 
 
+def test_a_database_that_fails_once_leaves_no_job_without_a_controller(
+    make_cloud: Callable[..., FakeCloud], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = make_cloud()
+
+    def fail(_: WorkloadId) -> None:
+        raise RuntimeError("the database is locked")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cloud.store.workloads, "find", fail)
+        with pytest.raises(RuntimeError):
+            cloud.submit(ranks=2, steps=3)  # placed and claimed, and then it fails
+    cloud.look()
+    cloud.look()
+    cloud.run_until_ended("job-1")
+    assert cloud.state("job-1") == State.SUCCEEDED
+
+
 @pytest.mark.parametrize("seed", SEEDS[:2])
 def test_half_a_day_of_faults(make_cloud: Callable[..., FakeCloud], seed: int) -> None:
     through(make_cloud(), seed, days=0.5, faults=12)
@@ -102,11 +120,8 @@ def start_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decision_executor, "_are_free", lambda grants, held: True)
 
 
-def keep_lease_of_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget = WorkloadControllers._forget
-    monkeypatch.setattr(
-        WorkloadControllers, "_forget", lambda self, ident, failure: forget(self, ident, None)
-    )
+def keep_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkloadControllers, "_pass_on_requests", lambda self: None)
 
 
 def forget_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +137,7 @@ def overlook_restarted_agents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NodeEventHub, "_deliveries", forgetful)
 
 
-PLANTED = (overlook_restarted_agents, start_too_soon, keep_lease_of_failed, forget_crashes)
+PLANTED = (overlook_restarted_agents, start_too_soon, keep_requests, forget_crashes)
 """Bugs in the hub of the job controllers, the scheduler, the claims, and the replica controller."""
 
 

@@ -48,11 +48,12 @@ class NodeEventHub:
             self._moved.add(node)
             self._changed.notify()
 
-    def forget(self, workload: WorkloadId) -> None:
-        """Deliver no more events of a workload."""
+    def forget(self, workload: WorkloadId, sink: Sink) -> None:
+        """Deliver no more events of a workload to this sink; another may follow it by now."""
         with self._changed:
-            for node in list(self._followers):
-                self._remove(node, workload)
+            for node, followers in list(self._followers.items()):
+                if workload in followers and followers[workload].sink == sink:
+                    self._remove(node, workload)
 
     def pump(self, *, within_s: float) -> None:
         """Deliver what happens within this time, and return at the first of it."""

@@ -38,7 +38,7 @@ class NodeEventStream:
 
     def close(self) -> None:
         """Follow no node any more."""
-        self._hub.forget(self._workload)
+        self._hub.forget(self._workload, self._put)
 
     def _put(self, node: NodeId, event: Event | None) -> None:
         if event is None:

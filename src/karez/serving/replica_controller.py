@@ -74,7 +74,6 @@ class ReplicaController:
                 self._check(replica)
             self._report()
         if self._is_stopped.is_set():
-            self._events.close()
             return None
         is_ready = all(replica.view.state == "ready" for replica in self._replicas)
         return self.deps.clock.now() + (CHECK_READY_S if is_ready else CHECK_S)
@@ -86,6 +85,10 @@ class ReplicaController:
     def stand_down(self) -> None:
         """Stop controlling the service; its replicas go on."""
         self._is_stopped.set()
+
+    def close(self) -> None:
+        """Follow the nodes no more."""
+        self._events.close()
 
     def _begin(self) -> None:
         """Adopt the replicas that run already, unless the service can never start."""

@@ -44,6 +44,10 @@ class Controller(Protocol):
         """Do no more than to end the step under way; any thread may call it."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it follows. Called once, after its last step, even if that failed."""
+        ...
+
 
 class Pace(StrEnum):
     """Which workers take a step."""
@@ -72,8 +76,8 @@ class ControllerPool:
 
     clock: Clock
     metrics: Metrics
-    on_ended: Callable[[WorkloadId, Exception | None], None]
-    """(workload, the error of its last step): called when a controller has no further step."""
+    on_ended: Callable[[WorkloadId, Controller, Exception | None], None]
+    """(workload, controller, the error of its last step): called after the last step."""
     _entries: dict[WorkloadId, _Entry] = field(default_factory=dict)
     _due: dict[Pace, list[tuple[float, int, _Entry]]] = field(
         default_factory=lambda: {pace: [] for pace in Pace}
@@ -122,7 +126,7 @@ class ControllerPool:
                 entry.controller.stand_down()
                 self.wake(ident)
                 if self._is_started:
-                    self._ended.wait_for(lambda: ident not in self._entries, within_s)
+                    self._ended.wait_for(lambda: self._entries.get(ident) is not entry, within_s)
         while ident in self._entries and not self._is_started:
             for pace in Pace:
                 self.run_due(pace)
@@ -179,16 +183,19 @@ class ControllerPool:
             log.exception("workload.dropped", workload=entry.id)
             self.metrics.count(CONTROLLER_FAILURES, error=type(error).__name__)
         self.metrics.observe(CONTROLLER_STEP, self.clock.now() - began_at, pace=pace)
+        if due_at is None:
+            entry.controller.close()
         with self._lock:
             if due_at is None:
-                del self._entries[entry.id]
+                if self._entries.get(entry.id) is entry:  # else its successor has begun
+                    del self._entries[entry.id]
                 self._ended.notify_all()
             else:
                 entry.is_in_step = False
                 self._schedule(entry, self.clock.now() if entry.is_woken else due_at)
                 entry.is_woken = False
         if due_at is None:
-            self.on_ended(entry.id, failure)
+            self.on_ended(entry.id, entry.controller, failure)
 
     def _schedule(self, entry: _Entry, due_at: float) -> None:
         if due_at >= entry.due_at:

@@ -66,9 +66,14 @@ class WorkloadControllers:
         return has_ended
 
     def _pass_on_requests(self) -> None:
-        """Tell controllers what the store has for them: one look for all."""
+        """Tell controllers what the store has for them: one look for all.
+
+        A lease without a controller, whose start failed, is given up for the next claim.
+        """
         store = self._context.store
         leased, resizing = store.workloads.leased(self._owner), store.resize_requests.ids()
+        for ident in leased.keys() - self._running.keys():
+            store.workloads.release(ident, leased[ident][0])
         for ident, running in list(self._running.items()):
             token, state = leased.get(ident, ("", State.QUEUED))
             if token != running.token:  # another control has it, or it has ended
@@ -117,10 +122,12 @@ class WorkloadControllers:
         self._running[ident] = _Running(controller=controller, token=token)
         self.pool.add(ident, controller)
 
-    def _forget(self, ident: WorkloadId, failure: Exception | None) -> None:
+    def _forget(self, ident: WorkloadId, controller: Controller, failure: Exception | None) -> None:
         """Note the end of a controller; the lease of one that failed is for another to claim."""
-        running = self._running.pop(ident, None)
-        if failure is not None and running is not None:
-            self._context.store.workloads.release(ident, running.token)
+        running = self._running.get(ident)
+        if running is not None and running.controller is controller:
+            del self._running[ident]
+            if failure is not None:
+                self._context.store.workloads.release(ident, running.token)
         self._has_ended = True
         self._on_ended()

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from karez.core.jobs import Job
@@ -58,12 +57,9 @@ def open_run(
     status: StatusWriter,
     deps: ControllerDeps,
     stopped: threading.Event,
-    wake: Callable[[], None],
+    events: NodeEventStream,
 ) -> GangRun:
-    """Start or adopt the gang of a leased job. A job that cannot start has an `end` at once.
-
-    `wake` is called when a node has reported something.
-    """
+    """Start or adopt the gang of a leased job. A job that cannot start has an `end` at once."""
     job, epoch = lease.job, lease.allocation.epoch
     allocation = _allocation(lease, deps)
     refusal = None
@@ -73,7 +69,6 @@ def open_run(
         context = LaunchContext(job=job, epoch=epoch)
         refusal = EndGang(reason=refused.reason, detail=str(refused))
     executor = GangExecutor(job=job, deps=deps, allocation=allocation, context=context)
-    events = NodeEventStream(deps.hub, job.id, wake)
     run = _make_run(lease, executor, events, status, stopped)
     run.end = refusal
     if refusal is None:

@@ -7,6 +7,7 @@ them from what they last reported.
 import threading
 from collections.abc import Callable
 
+from karez.node_events.stream import NodeEventStream
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_run import GangRun
 from karez.training.controller.gang_start import Lease, open_run
@@ -32,7 +33,8 @@ class JobController:
         """Control a leased job. `wake` is called, on another thread, when a step has work to do."""
         self.status = StatusWriter(lease.job, lease.token, deps)
         self.status.held_since = lease.allocation.since
-        self._lease, self._deps, self._wake = lease, deps, wake
+        self._lease, self._deps = lease, deps
+        self._events = NodeEventStream(deps.hub, lease.job.id, wake)
         self._stopped = threading.Event()
         self._began_at = deps.clock.now()
         self._checks: PeriodicChecks | None = None
@@ -50,17 +52,14 @@ class JobController:
         """
         if not self._stopped.is_set():
             self._checks = self._advance()
-        if self._checks is None:
-            return None
-        if self._stopped.is_set():
-            self._checks.run.events.close()
+        if self._checks is None or self._stopped.is_set():
             return None
         return self._next_step_at(self._checks)
 
     def _advance(self) -> PeriodicChecks:
         """Start, look after, or end the run."""
         if self._checks is None:
-            run = open_run(self._lease, self.status, self._deps, self._stopped, self._wake)
+            run = open_run(self._lease, self.status, self._deps, self._stopped, self._events)
             return PeriodicChecks(run=run, checkpoint_at=self._began_at)
         run = self._checks.run
         if run.end is None:
@@ -80,6 +79,10 @@ class JobController:
     def stand_down(self) -> None:
         """Stop controlling the job; its processes go on."""
         self._stopped.set()
+
+    def close(self) -> None:
+        """Follow the nodes no more."""
+        self._events.close()
 
     def _next_step_at(self, checks: PeriodicChecks) -> float:
         now = self._deps.clock.now()

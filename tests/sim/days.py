@@ -84,6 +84,17 @@ class Days:
             assert job.state == State.SUCCEEDED, (name, job.status)
             assert cloud.gang(name).completed == cloud.totals[name]
         cloud.check_empty()
+        self.check_metrics()
+
+    def check_metrics(self) -> None:
+        """No time is longer than all of it: an instant that is missing would make it so."""
+        for family in self.cloud.metrics.registry.collect():
+            sums = {tuple(s.labels.items()): s.value for s in family.samples if "_sum" in s.name}
+            counts = {
+                tuple(s.labels.items()): s.value for s in family.samples if "_count" in s.name
+            }
+            for labels, seconds in sums.items():
+                assert 0 <= seconds <= counts[labels] * 60 * DAY_S, (family.name, labels)
 
     def fill(self) -> None:
         """Keep a few more jobs than fit."""

@@ -75,10 +75,12 @@ class StatusWriter:
         if state == State.RUNNING and self.started_at is None:
             self.started_at = now
             self._metrics.observe(START_TIME, now - self.held_since, kind=self.job.spec.kind)
-        self._written = self.status
-        return self._deps.store.workloads.update(
+        is_written = self._deps.store.workloads.update(
             self.job.id, token=self._token, state=state, status=self.status, at=now
         )
+        if is_written:
+            self._written = self.status
+        return is_written
 
     def flush(self, gang: Gang) -> bool:
         """Write metrics, status and views, if they have changed. False: as for `write`."""
@@ -154,19 +156,18 @@ class StatusWriter:
             self._record_recovery(receipt)
 
     def _record_recovery(self, receipt: Receipt) -> None:
-        moments = [
+        moments = (
             receipt.detected_at,
-            receipt.confirmed_at or receipt.detected_at,
+            receipt.confirmed_at,
             receipt.decided_at,
             receipt.restored_at,
             receipt.resumed_at,
-        ]
-        spans = dict(zip(RECOVERY_PHASES, itertools.pairwise(moments), strict=True))
+        )
+        known = itertools.accumulate(moments, max)  # one that is not recorded is 0
+        spans = dict(zip(RECOVERY_PHASES, itertools.pairwise(known), strict=True))
         spans["total"] = (receipt.detected_at, receipt.resumed_at)
         for phase, (begin, end) in spans.items():
-            self._metrics.observe(
-                RECOVERY_PHASE, max(0.0, end - begin), phase=phase, rung=receipt.rung
-            )
+            self._metrics.observe(RECOVERY_PHASE, end - begin, phase=phase, rung=receipt.rung)
         self._metrics.count(RECOVERIES, code=receipt.code, rung=receipt.rung)
         log.info(
             "job.recovered",

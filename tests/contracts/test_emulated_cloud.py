@@ -62,7 +62,7 @@ def test_a_plain_script_finds_its_npu_and_its_collectives(cloud: Cloud, tmp_path
         )
         done = client.wait(client.submit(spec).id)
         kept = client.artifact(done.status.outputs["checkpoints"]).spec
-    assert [file.path for file in kept.files] == ["rank-0.pt", "rank-1.pt"]
+    assert {file.path for file in kept.files} == {"rank-0.pt", "rank-1.pt"}  # ranks race
     shown = cloud.karez("logs", "plain", "--grep", "sum").stdout
     assert shown.count("sum [3.0, 3.0, 3.0] on npu:0 of 1") == 2
 

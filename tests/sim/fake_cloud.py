@@ -20,7 +20,6 @@ from karez.core.settings import Settings
 from karez.core.workloads import ENDED, State, WorkloadId, WorkloadKind
 from karez.node_events.hub import NodeEventHub
 from karez.server.controllers.control_context import Edges
-from karez.server.controllers.controller_pool import Controller
 from karez.server.controllers.manager import ControllerManager
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
@@ -55,24 +54,9 @@ class Inline(ThreadPoolExecutor):
         return future
 
 
-@dataclass(frozen=True)
-class Failing:
-    """A controller with a defect, in the place of a good one."""
-
-    replaced: Controller
-    is_slow: bool = False
-
-    def step(self) -> float | None:
-        raise RuntimeError("a controller fails")
-
-    def note_request(self) -> None:
-        return
-
-    def stand_down(self) -> None:
-        return
-
-    def close(self) -> None:
-        self.replaced.close()
+def fail() -> float | None:
+    """The step of a controller with a defect."""
+    raise RuntimeError("a controller fails")
 
 
 class FakeEngine:
@@ -279,7 +263,7 @@ class FakeCloud:
         entry = self.manager.controllers._entries.get(WorkloadId(name))
         if entry is None:
             return False
-        entry.controller = Failing(entry.controller)
+        vars(entry.controller)["step"] = fail
         self.manager.controllers.wake(WorkloadId(name))
         return True
 

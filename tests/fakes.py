@@ -147,6 +147,9 @@ class DirectFabric:
     ) -> FolderListing | None:
         return self._of(node).store_checkpoints(workload, start_id, quiet_s)
 
+    def reserve_port(self, node: NodeId, workload: WorkloadId, start_id: str) -> int:
+        return self._of(node).reserve_port(workload, start_id)
+
     def replica_server(self, node: NodeId) -> str:
         return self._of(node).replica_server()
 

@@ -189,3 +189,15 @@ def test_a_message_to_nobody_is_dropped_and_an_unknown_node_is_lost(subject: Sub
         subject.fabric.processes(NodeId("nowhere"))
     answer = subject.fabric.poll({NodeId("nowhere"): {JOB: 0}}, 0.5)
     assert isinstance(answer[NodeId("nowhere")], NodeLost)
+
+
+def test_a_start_has_one_port_until_it_is_purged(subject: Subject) -> None:
+    fabric, node = subject.fabric, subject.node
+    port = fabric.reserve_port(node, JOB, "0-0.0")
+    subject.start()
+    subject.start(epoch=2)  # ranks that were moved: still the same start
+    assert fabric.reserve_port(node, JOB, "0-0.0") == port
+    assert fabric.reserve_port(node, OTHER, "0-0.0") != port
+    assert fabric.reserve_port(node, JOB, "1-5.0") != port
+    with pytest.raises(NodeLost):
+        fabric.reserve_port(NodeId("nowhere"), JOB, "0-0.0")

@@ -122,6 +122,18 @@ def test_after_a_node_is_lost_the_script_goes_on_elsewhere_from_what_was_stored(
         bench.close()
 
 
+def test_jobs_of_the_same_id_in_two_clouds_on_one_host_meet_their_own_ranks(tmp_path: Path) -> None:
+    benches = [Bench(tmp_path / name, ["a"]) for name in ("one", "two")]
+    try:
+        gangs = [plain(bench) for bench in benches]
+        assert gangs[0].id == gangs[1].id
+        assert [gang.finish().state for gang in gangs] == [State.SUCCEEDED, State.SUCCEEDED]
+        assert gangs[0].weights() == gangs[1].weights()
+    finally:
+        for bench in benches:
+            bench.close()
+
+
 def test_a_job_that_is_cancelled_leaves_its_checkpoints(tmp_path: Path) -> None:
     bench = Bench(tmp_path, ["a"])
     gang = plain(bench, pause_ms=30.0)

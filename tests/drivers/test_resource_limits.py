@@ -52,7 +52,7 @@ def test_what_takes_more_memory_than_it_was_granted_is_ended_with_the_reason(
 
 
 def test_what_stays_within_its_grant_is_left_alone(fabric: DirectFabric) -> None:
-    fabric.start(A, spec("sh", "-c", "sleep 2.5", grant=held(memory_bytes=100 * MIB)))
+    fabric.start(A, spec("sh", "-c", "sleep 1.3", grant=held(memory_bytes=100 * MIB)))
     assert exit_of(fabric).data["code"] == 0
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,8 @@ class FakeNode:
     """Of the ranks on this node, in shared memory."""
     replicas: Snapshots = field(default_factory=dict)
     """Of ranks on other nodes."""
+    ports: dict[WorkloadId, tuple[str, int]] = field(default_factory=dict)
+    """Workload -> (id of its start, its port)."""
 
     @property
     def boot_id(self) -> str:
@@ -73,7 +76,7 @@ class FakeNode:
         """The node agent starts without processes and without memory."""
         self.boots += 1
         self.processes, self.log = {}, EventLog()
-        self.own, self.replicas = {}, {}
+        self.own, self.replicas, self.ports = {}, {}, {}
 
 
 @dataclass
@@ -106,6 +109,7 @@ class FakeFabric:
         )
         self.calls = 0
         self._pids = 0
+        self._ports = itertools.count(20_000)
         self.has_news = True
         """Whether something has happened since the last poll."""
         self._asked: Mapping[NodeId, Cursors] = {}
@@ -126,7 +130,7 @@ class FakeFabric:
         if existing is not None:
             if existing.spec.epoch >= spec.epoch:
                 return
-            self.purge(node, spec.workload)
+            self._clear(home, spec.workload)
         info = ProcessInfo(
             key=spec.key,
             workload=spec.workload,
@@ -189,6 +193,10 @@ class FakeFabric:
 
     def purge(self, node: NodeId, workload: WorkloadId) -> None:
         home = self.up(node)
+        self._clear(home, workload)
+        home.ports.pop(workload, None)
+
+    def _clear(self, home: FakeNode, workload: WorkloadId) -> None:
         for key in [k for k, p in home.processes.items() if p.spec.workload == workload]:
             self.end(home.processes[key], KILLED)
             del home.processes[key]
@@ -245,6 +253,12 @@ class FakeFabric:
     ) -> FolderListing | None:
         self.up(node)
         return None
+
+    def reserve_port(self, node: NodeId, workload: WorkloadId, start_id: str) -> int:
+        ports = self.up(node).ports
+        if ports.get(workload, ("", 0))[0] != start_id:
+            ports[workload] = (start_id, next(self._ports))
+        return ports[workload][1]
 
     def replica_server(self, node: NodeId) -> str:
         self.up(node)

@@ -117,6 +117,13 @@ class Fabric(FaultInjection, Protocol):
         """
         ...
 
+    def reserve_port(self, node: NodeId, workload: WorkloadId, start_id: str) -> int:
+        """Reserve a free port of a node for a workload, until it is purged or starts again.
+
+        The same start is given the same port. Raises OSError where no port is free.
+        """
+        ...
+
     def replica_server(self, node: NodeId) -> str:
         """Return the address (host:port) of the node's replica server."""
         ...

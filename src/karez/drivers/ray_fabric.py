@@ -139,6 +139,10 @@ class RayFabric(Fabric):
         )
 
     @override
+    def reserve_port(self, node: NodeId, workload: WorkloadId, start_id: str) -> int:
+        return self._stewards.call(node, Steward.reserve_port, workload, start_id)
+
+    @override
     def replica_server(self, node: NodeId) -> str:
         return self._stewards.call(node, Steward.replica_server)
 

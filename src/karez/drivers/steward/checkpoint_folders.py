@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ class CheckpointFolders:
     def __init__(self, work: Path, blobs: BlobSource) -> None:
         """Keep the folders below the jobs' own in `work`."""
         self._work, self._blobs = work, blobs
-        self._locks: dict[WorkloadId, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[WorkloadId, threading.Lock] = {}
         self._known: dict[Path, tuple[_Stat, FileEntry]] = {}
         """File -> what it was when it was stored."""
 
@@ -42,7 +41,7 @@ class CheckpointFolders:
             NotFound, BrokenArtifact, StorageFull, Unreachable.
         """
         folder, note = self.folder(workload), self._note(workload)
-        with self._locks[workload]:
+        with self._locks.setdefault(workload, threading.Lock()):  # one of all that come at once
             if note.exists() and json.loads(note.read_text())["start_id"] == start_id:
                 return
             shutil.rmtree(folder, ignore_errors=True)
@@ -52,8 +51,10 @@ class CheckpointFolders:
                 self._blobs.fetch(entry.sha256, folder / entry.path, is_copy=True)
                 os.utime(folder / entry.path, ns=(oldest_ns + number * SECOND_NS,) * 2)
             began = {entry.path: entry.sha256 for entry in files}
-            note.touch(mode=0o600)
-            note.write_text(json.dumps({"start_id": start_id, "files": began}))
+            whole = note.with_suffix(".partial")
+            whole.touch(mode=0o600)
+            whole.write_text(json.dumps({"start_id": start_id, "files": began}))
+            whole.replace(note)  # `store` may read it at any time
 
     def store(self, workload: WorkloadId, start_id: str, quiet_s: float) -> FolderListing | None:
         """Put a job's files into the blob store, unless one was written in the last `quiet_s`.

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.processes import ProcessSpec
@@ -17,6 +19,8 @@ from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.replica_server import token_of
 from karez.drivers.steward.staging import lay_out
 from karez.transport.snapshot_file import snapshot_path
+
+log = structlog.get_logger()
 
 NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
@@ -39,10 +43,10 @@ class ProcessLauncher:
         self._config, self._table, self._checkpoints = config, table, checkpoints
         self._memory, self._socket_path = memory, socket_path
         self._devices = accelerators(config.npus)
-        log = Path(config.home) / "fork_server.log"
-        self._cold = ForkServerClient(log, "", self._on_report)
+        output = Path(config.home) / "fork_server.log"
+        self._cold = ForkServerClient(output, "", self._on_report)
         self._warm = ForkServerClient(
-            log,
+            output,
             config.preload,
             self._on_report,
             accelerators=sorted({device.kind.value for device in self._devices}),
@@ -54,6 +58,10 @@ class ProcessLauncher:
             self._stage(spec, folder)
         except (KarezError, OSError) as error:
             self._table.ended(spec.key, NOT_STARTED, str(error))
+            return
+        except Exception as error:  # a process that never ends would keep its gang waiting
+            log.exception("process.not-staged", process=spec.key)
+            self._table.ended(spec.key, NOT_STARTED, f"{type(error).__name__}: {error}")
             return
         request = {
             "op": "start",
@@ -128,11 +136,11 @@ class ProcessLauncher:
         return f"ended with code {code}: {line}" if line else ""
 
 
-def last_line(log: Path) -> str:
+def last_line(path: Path) -> str:
     """The last line of a file that is not empty, without the module of an exception's class."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""

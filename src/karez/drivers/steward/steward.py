@@ -26,6 +26,7 @@ from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ReplicaServerProcess
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.heartbeat import HeartbeatServer
+from karez.drivers.steward.master_ports import MasterPorts
 from karez.drivers.steward.process_inspector import inject_fault, sample_process
 from karez.drivers.steward.process_launcher import ProcessLauncher
 from karez.drivers.steward.process_table import ProcessTable
@@ -56,6 +57,7 @@ class Steward:
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
         self._heartbeat = HeartbeatServer(config.address, config.token)
         self._listener = RankListener(self._table, socket_path)
+        self._ports = MasterPorts()
         self._fence = Fence(self._table, self._launcher.kill, config.fence_s)
         self._enforcer = ResourceEnforcer(self._table, self._launcher.kill)
 
@@ -79,7 +81,7 @@ class Steward:
         if existing is not None:
             if existing.spec.epoch >= spec.epoch:
                 return
-            self.purge(spec.workload)
+            self._clear(spec.workload)
         folder = self.home / "work" / spec.workload / spec.key
         self._table.add(spec, folder)
         threading.Thread(
@@ -107,6 +109,10 @@ class Steward:
     def purge(self, workload: WorkloadId) -> None:
         """Kill a workload's processes and drop its memory, folders and records."""
         self._fence.touch()
+        self._clear(workload)
+        self._ports.release(workload)
+
+    def _clear(self, workload: WorkloadId) -> None:
         keys = self._table.keys(workload)
         for key in keys:
             self.kill(key)
@@ -187,6 +193,11 @@ class Steward:
         self._fence.touch()
         return self._checkpoints.store(workload, start_id, quiet_s)
 
+    def reserve_port(self, workload: WorkloadId, start_id: str) -> int:
+        """A free port of this node for a workload's own process group; see Fabric."""
+        self._fence.touch()
+        return self._ports.reserve(workload, start_id)
+
     def replica_server(self) -> str:
         """host:port of this node's replica server."""
         return f"{self.config.address}:{self._replicas.port}"
@@ -199,6 +210,7 @@ class Steward:
         """End every process and clear shared memory."""
         for part in (self._heartbeat, self._launcher, self._replicas):
             part.stop()
+        self._ports.close()
         shutil.rmtree(self.memory, ignore_errors=True)
 
     def _prepare_folders(self) -> None:

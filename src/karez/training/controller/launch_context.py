@@ -1,7 +1,7 @@
 """Gathers what all ranks of a job share, before the first rank starts."""
 
-import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
@@ -14,10 +14,6 @@ from karez.training.controller.checkpoint_artifact import stored_checkpoints
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext
-
-MASTER_PORTS = range(20_000, 30_000)
-"""Ports for process groups that scripts build themselves, below Linux's default range of ephemeral
-ports (32768 and up, ip(7))."""
 
 
 class StartRefused(Exception):
@@ -43,7 +39,7 @@ def gather_launch_context(
     code = store.artifacts.find(spec.code) if spec.code else None
     if spec.code and code is None:
         raise StartRefused(EndReason.INPUT_MISSING, f"code artifact {spec.code} is gone")
-    return LaunchContext(
+    context = LaunchContext(
         job=job,
         epoch=epoch,
         recipe=_recipe(spec.recipe, deps),
@@ -53,10 +49,10 @@ def gather_launch_context(
         secrets=deps.secrets(spec.project, spec.secrets),
         replica_servers=replica_servers_of(allocation.nodes, deps),
         world=len(allocation.workers),
-        master_address=_master(job, epoch, allocation.workers, deps),
         roles=_addresses(allocation, deps),
         memory=_memory(allocation, deps),
     )
+    return replace(context, master_address=_master(context, allocation.workers, deps))
 
 
 def _recipe(name: str, deps: ControllerDeps) -> str:
@@ -100,9 +96,13 @@ def devices_of(grant: Grant) -> str:
     return f"{grant.kind}:{','.join(str(index) for index in grant.indices)}"
 
 
-def _master(job: Job, epoch: int, grants: Mapping[int, Grant], deps: ControllerDeps) -> str:
-    """Address of rank 0 for scripts that build their own process group; the epoch sets the port."""
-    first = grants[min(grants)].node
+def _master(context: LaunchContext, grants: Mapping[int, Grant], deps: ControllerDeps) -> str:
+    """Address of rank 0 for scripts that build their own process group, at a port of this start."""
+    first, job = grants[min(grants)].node, context.job.id
     address = next((node.address for node in deps.store.pool.nodes([first])), "")
-    checksum = zlib.crc32(f"{job.id}/{epoch}".encode())
-    return f"{address}:{MASTER_PORTS[checksum % len(MASTER_PORTS)]}"
+    try:
+        return f"{address}:{deps.fabric.reserve_port(first, job, context.start_id)}"
+    except NodeLost:
+        return ""  # NodeEventStream reports the loss
+    except OSError as error:
+        raise StartRefused(EndReason.START_FAILED, f"{first}: {error}") from error

@@ -11,7 +11,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.api import Api
 
-pytest_plugins = ["tests.budgets"]
+pytest_plugins = ["tests.budgets", "tests.recovery_invariants"]
 
 # how long an example takes says nothing about the code
 settings.register_profile("house", deadline=None)

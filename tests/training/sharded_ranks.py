@@ -27,7 +27,7 @@ from karez.training.recovery.events import (
     Shrunk,
     Started,
 )
-from karez.training.recovery.state import Gang, Rank
+from karez.training.recovery.state import Gang, Rank, RankPhase
 from karez.training.recovery.takeover import adopt, begin
 from karez.training.recovery.transitions import advance
 
@@ -217,12 +217,11 @@ class Ranks:
         saved = capture(self.gang)
         ranks = tuple(
             rank
-            if rank.retired
+            if rank.has_left
             else Rank(
                 node=rank.node,
                 attempt=rank.attempt,
-                alive=n in self.lives,
-                started_once=True,
+                phase=RankPhase.LEAVING if n in self.lives else RankPhase.ABSENT,
                 committed=rank.committed,
             )
             for n, rank in enumerate(self.gang.ranks)

@@ -45,7 +45,7 @@ def test_sharded_gang_under_random_losses_continues_only_from_existing_shards(se
             ranks.work(chance.choice(sorted(ranks.group)), ships=chance.random() < 0.5)
     assert [end.reason for end in ranks.ends] == [EndReason.DONE]
     assert ranks.gone_back <= 1
-    left = [n for n, rank in enumerate(ranks.gang.ranks) if rank.retired and n in ranks.own]
+    left = [n for n, rank in enumerate(ranks.gang.ranks) if rank.has_left and n in ranks.own]
     assert (
         not left or ranks.gang.shard_layouts[-1].after > ranks.total - 2
     )  # all others were cleared away

@@ -23,7 +23,7 @@ from karez.training.recovery.events import (
     Tick,
 )
 from karez.training.recovery.shard_layouts import ShardLayout
-from karez.training.recovery.state import Fault, Gang, Phase, Rank
+from karez.training.recovery.state import Fault, Gang, Phase, Rank, RankPhase
 from karez.training.recovery.takeover import adopt
 from karez.training.recovery.transitions import advance
 from tests.training.gang_world import A, B, World, finish
@@ -149,7 +149,11 @@ def test_rank_that_answers_a_shard_query_is_not_killed_as_stuck() -> None:
         ShardLayout(after=-1, ranks=(0, 1, 2), created_generation=1),
         ShardLayout(after=10, ranks=(0, 1), created_generation=2),
     )
-    ranks = (Rank(node=A, started_once=True), Rank(node=A), Rank(node=A, retired=True))
+    ranks = (
+        Rank(node=A, phase=RankPhase.LEAVING),
+        Rank(node=A),
+        Rank(node=A, phase=RankPhase.RETIRED),
+    )
     gang = Gang(
         ranks=ranks,
         generation=3,
@@ -170,7 +174,7 @@ def test_rank_that_answers_a_shard_query_is_not_killed_as_stuck() -> None:
     gang, commands = advance(gang, stood(rank=1, generation=0), 8.0)
     assert [c.departed for c in commands if isinstance(c, QueryShards)] == [(2,), (2,)]
     assert advance(gang, Tick(), 100.0) == (gang, ())
-    cleared = replace(gang.ranks[2], replicas_dropped=True)
+    cleared = replace(gang.ranks[2], phase=RankPhase.FORGOTTEN)
     gang = replace(gang, ranks=(*gang.ranks[:2], cleared))
     gang, _ = advance(gang, stood(rank=0, generation=3), 9.0)
     gang, commands = advance(gang, stood(rank=1, generation=3), 9.0)
@@ -180,7 +184,7 @@ def test_rank_that_answers_a_shard_query_is_not_killed_as_stuck() -> None:
 
 
 def test_controller_is_replaced_while_a_job_starts() -> None:
-    starting = Gang(ranks=(Rank(node=A, alive=True),), generation=2)
+    starting = Gang(ranks=(Rank(node=A, phase=RankPhase.STARTED),), generation=2)
     fault = Fault(cause="x", ranks=(), rung="restart", detected_at=0.0, step_before=0)
     saved = replace(capture(starting), fault=fault, phase=Phase.QUIESCING, slowest_start_s=900.0)
     gang, commands = adopt(starting, together=True, now=10.0, saved=saved)
@@ -195,8 +199,8 @@ def test_controller_is_replaced_while_a_job_starts() -> None:
 
 def test_joined_ranks_continue_when_all_earlier_ranks_have_left() -> None:
     ranks = (
-        Rank(node=A, retired=True),
-        Rank(node=B, joining=True, started_once=True, alive=True),
+        Rank(node=A, phase=RankPhase.RETIRED),
+        Rank(node=B, joining=True, phase=RankPhase.LEAVING),
     )
     gang = Gang(ranks=ranks, is_session=True, generation=4)
     stood = ReadyToRestore(rank=1, attempt=1, generation=4, steps={40: "shm", 30: "storage"})

@@ -17,7 +17,7 @@ from karez.training.recovery.events import (
     ReadyToRestore,
     Tick,
 )
-from karez.training.recovery.state import Gang, Phase, Rank
+from karez.training.recovery.state import Gang, Phase, Rank, RankPhase
 from karez.training.recovery.takeover import adopt
 from karez.training.recovery.transitions import advance
 
@@ -25,7 +25,7 @@ A, B = NodeId("a"), NodeId("b")
 
 
 def test_gang_in_one_generation_is_adopted_without_commands() -> None:
-    ranks = tuple(Rank(node=A, alive=True, started_once=True, committed=5) for _ in range(2))
+    ranks = tuple(Rank(node=A, phase=RankPhase.LEAVING, committed=5) for _ in range(2))
     gang = Gang(ranks=ranks, generation=3, is_session=True)
     taken, commands = adopt(gang, together=True, now=1.0)
     assert not commands
@@ -33,7 +33,9 @@ def test_gang_in_one_generation_is_adopted_without_commands() -> None:
 
 
 def test_adopted_gang_with_a_dead_rank_starts_a_new_generation() -> None:
-    ranks = tuple(Rank(node=A, alive=n > 0, started_once=True, committed=5) for n in range(2))
+    ranks = tuple(
+        Rank(node=A, phase=(RankPhase.ABSENT, RankPhase.LEAVING)[n], committed=5) for n in range(2)
+    )
     gang = Gang(ranks=ranks, generation=3, is_session=True)
     taken, commands = adopt(gang, together=True, now=1.0)
     assert taken.generation == 4
@@ -43,7 +45,7 @@ def test_adopted_gang_with_a_dead_rank_starts_a_new_generation() -> None:
 
 def test_old_ready_event_of_a_start_is_ignored_when_it_is_read_again() -> None:
     """A new controller reads every node's events from the beginning."""
-    ranks = tuple(Rank(node=A, alive=True, started_once=True, committed=100) for _ in range(3))
+    ranks = tuple(Rank(node=A, phase=RankPhase.LEAVING, committed=100) for _ in range(3))
     found = Gang(ranks=ranks, is_session=True, generation=3)
     gang, _ = adopt(found, together=False, now=1.0)
     assert gang.generation == 4
@@ -61,8 +63,7 @@ def test_next_controller_knows_which_ranks_need_state() -> None:
     ranks = tuple(
         Rank(
             node=A,
-            alive=True,
-            started_once=True,
+            phase=RankPhase.LEAVING,
             committed=100,
             joining=n == 2,
             state_corrupt=n == 1,
@@ -84,8 +85,8 @@ def test_next_controller_knows_which_ranks_need_state() -> None:
 
 def test_draining_gang_is_not_started_again_by_the_next_controller() -> None:
     ranks = (
-        Rank(node=A, alive=False, started_once=True),
-        Rank(node=A, alive=True, started_once=True),
+        Rank(node=A),
+        Rank(node=A, phase=RankPhase.LEAVING),
     )
     found = Gang(ranks=ranks, is_session=True, generation=3)
     saved = replace(capture(found), phase=Phase.DRAINING)

@@ -25,7 +25,7 @@ from karez.training.recovery.events import (
     Started,
     Tick,
 )
-from karez.training.recovery.state import Gang, Phase, Rank
+from karez.training.recovery.state import Gang, Phase, Rank, RankPhase
 from karez.training.recovery.transitions import advance
 from tests.training.gang_world import World, finish
 
@@ -204,7 +204,8 @@ def test_gang_changes_its_size_without_a_fault_and_new_ranks_need_state() -> Non
 def test_size_changes_only_in_a_running_session() -> None:
     world = World(nodes=[A, A])
     before = world.gang
-    assert advance(replace(before, phase=Phase.PLACING), Resized(leave=(0,)), 1.0)[1] == ()
+    assert before.phase == Phase.RESUMING
+    assert advance(before, Resized(leave=(0,)), 1.0)[1] == ()
     plain = replace(before, phase=Phase.RUNNING, is_session=False)
     assert advance(plain, Resized(leave=(0,)), 1.0) == (plain, ())
 
@@ -219,6 +220,6 @@ def test_kill_names_the_attempt_that_hangs_and_not_the_next() -> None:
 
 
 def test_evicted_node_is_kept_by_a_gang_that_may_not_move() -> None:
-    ranks = tuple(Rank(node=A, alive=True, started_once=True, committed=5) for _ in range(2))
+    ranks = tuple(Rank(node=A, phase=RankPhase.TRAINING, committed=5) for _ in range(2))
     gang = Gang(ranks=ranks, is_session=True, phase=Phase.RUNNING, ladder=("in-place", "restart"))
     assert advance(gang, NodeEvicted(node=A, why="xid"), 1.0) == (gang, ())

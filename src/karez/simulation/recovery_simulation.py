@@ -41,7 +41,7 @@ from karez.training.recovery.events import (
     Tick,
 )
 from karez.training.recovery.limits import Limits
-from karez.training.recovery.state import Gang, Phase, Rank
+from karez.training.recovery.state import Gang, Phase, Rank, RankPhase
 
 FEW = 8
 """Ranks of the small gang: one for all that are not hit, the others to be hit."""
@@ -219,7 +219,7 @@ class RecoverySimulation:
 def _gang(recent_failures: tuple[tuple[NodeId, float], ...], costs: dict[str, float]) -> Gang:
     """The small gang at work, with what earlier recoveries left behind."""
     ranks = tuple(
-        Rank(node=NodeId(f"slot-{n}"), alive=True, started_once=True, committed=10, steps=())
+        Rank(node=NodeId(f"slot-{n}"), phase=RankPhase.LEAVING, committed=10, steps=())
         for n in range(FEW)
     )
     return Gang(

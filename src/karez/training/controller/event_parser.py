@@ -34,7 +34,7 @@ from karez.training.recovery.events import (
     Started,
 )
 from karez.training.recovery.limits import Limits
-from karez.training.recovery.state import Gang, Rank
+from karez.training.recovery.state import Gang, Rank, RankPhase
 
 
 class _GenerationReport(Message, Protocol):
@@ -148,7 +148,7 @@ def gang_from(
     Numbers in `used` belong to ranks that have left: none is used again.
     """
     present = {n: _rank(grant, *processes.get(n, (1, None))) for n, grant in grants.items()}
-    departed = Rank(node=NodeId(""), retired=True)
+    departed = Rank(node=NodeId(""), phase=RankPhase.RETIRED)
     numbers = range(max([*present, *used], default=-1) + 1)
     infos = [info for _, info in processes.values()]
     return Gang(
@@ -175,10 +175,15 @@ def _rank(grant: Grant, attempt: int, info: ProcessInfo | None) -> Rank:
     return Rank(
         node=grant.node,
         attempt=attempt,
-        alive=info.alive,
-        started_once=info.last(ReadyReport) is not None,
+        phase=_phase(info),
         committed=0 if committed is None else committed.step,
     )
+
+
+def _phase(info: ProcessInfo) -> RankPhase:
+    if not info.alive:
+        return RankPhase.ABSENT
+    return RankPhase.STARTED if info.last(ReadyReport) is None else RankPhase.LEAVING
 
 
 def _generation(info: ProcessInfo) -> int:

@@ -18,7 +18,7 @@ from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
 from karez.training.controller.process_specs import LaunchContext, parse_key, rank_key, rank_spec
 from karez.training.recovery.commands import StartRank
-from karez.training.recovery.state import Gang, Phase
+from karez.training.recovery.state import Gang, Phase, RankPhase
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +103,11 @@ class GangExecutor:
         """
         if gang.phase != Phase.QUIESCING or now - gang.since < gang.limits.quiesce_s / 2:
             return []
-        awaited = [(n, rank) for n, rank in gang.active if rank.alive and not rank.quiesced]
+        awaited = [
+            (n, rank)
+            for n, rank in gang.active
+            if rank.is_alive and rank.phase != RankPhase.QUIESCED
+        ]
         known: dict[NodeId, set[str]] = {}
         for node in {rank.node for _, rank in awaited}:
             with suppress(NodeLost):

@@ -8,8 +8,9 @@ from karez.training.recovery.commands import Decision, ExitRanks, WriteReceipt, 
 from karez.training.recovery.events import CollectiveFailed
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
-from karez.training.recovery.state import Fault, Gang, Phase
+from karez.training.recovery.state import Fault, Gang, Phase, RankPhase
 
+RESUMED = (RankPhase.TRAINING, RankPhase.FINISHED)
 JUST_AFTER_S = 0.001
 """A tick acts only after a deadline, not at it."""
 
@@ -60,20 +61,16 @@ def _collective_fault(gang: Gang, suspect: CollectiveFailed) -> Fault:
 
 def _stuck(gang: Gang) -> list[int]:
     """Ranks past their start that have not left their step."""
-    return [
-        n
-        for n, rank in gang.active
-        if rank.started_once and not (rank.quiesced or rank.query_pending)
-    ]
+    return [n for n, rank in gang.active if rank.phase == RankPhase.LEAVING]
 
 
 def _awaited(gang: Gang) -> str:
     """The ranks that the gang waits for and that must be ready within the time for a start."""
-    absent = [n for n, rank in gang.active if not rank.alive]
+    absent = [n for n, rank in gang.active if not rank.is_alive]
     if gang.phase == Phase.QUIESCING and gang.is_session:
-        absent = [n for n, rank in gang.active if not rank.quiesced]
+        absent = [n for n, rank in gang.active if rank.phase != RankPhase.QUIESCED]
     elif gang.phase == Phase.RESUMING:  # a long first step is the hang detector's to judge
-        absent = [n for n, rank in gang.active if not rank.resumed]
+        absent = [n for n, rank in gang.active if rank.phase not in RESUMED]
     elif gang.phase != Phase.QUIESCING:
         return ""
     return f"rank {', '.join(map(str, absent))} was" if absent else ""
@@ -81,7 +78,7 @@ def _awaited(gang: Gang) -> str:
 
 def _plain_recovery(gang: Gang, now: float) -> Decision:
     """Complete the recovery of a restarted script without a session: no step is reported."""
-    runs = gang.phase == Phase.QUIESCING and all(rank.alive for _, rank in gang.active)
+    runs = gang.phase == Phase.QUIESCING and all(rank.is_alive for _, rank in gang.active)
     if gang.fault is None or gang.is_session or not runs:
         return gang, ()
     if now - gang.since <= gang.limits.start_s:

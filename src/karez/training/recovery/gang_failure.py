@@ -4,18 +4,20 @@ from dataclasses import replace
 
 from karez.core.workloads import EndReason
 from karez.training.recovery.commands import Decision, EmergencyCheckpoint, EndGang, kill_rank
-from karez.training.recovery.state import Fault, Gang, Phase
+from karez.training.recovery.state import IN_SESSION, Fault, Gang, Phase, RankPhase
 
 
 def fail_gang(
     gang: Gang, reason: EndReason, detail: str, now: float, *, code: str = "exit"
 ) -> Decision:
     """End the gang after an emergency checkpoint; a restart of the job recovers from the fault."""
-    alive = tuple(n for n, rank in gang.active if rank.alive and rank.started_once)
+    alive = tuple(n for n, rank in gang.active if rank.phase in IN_SESSION)
     can_save = bool(alive) and gang.is_session and gang.max_committed_step > 0
     saves = (EmergencyCheckpoint(ranks=alive),) if can_save else ()
     kills = tuple(
-        kill_rank(gang, n, "the gang has failed") for n, rank in gang.active if not rank.exited
+        kill_rank(gang, n, "the gang has failed")
+        for n, rank in gang.active
+        if rank.phase != RankPhase.EXITED
     )
     gang = replace(gang, phase=Phase.FAILED, fault=_last_fault(gang, detail, now, code))
     return gang, (*saves, *kills, EndGang(reason=reason, detail=detail))

@@ -3,13 +3,17 @@
 from dataclasses import replace
 
 from karez.training.recovery.commands import Quiesce
-from karez.training.recovery.state import Gang, Phase
+from karez.training.recovery.state import IN_SESSION, Gang, Phase, RankPhase
 
 
 def next_generation(gang: Gang, phase: Phase, now: float) -> tuple[Gang, tuple[Quiesce, ...]]:
     """Begin the next generation in this phase; every living rank is told to leave its group."""
     ranks = tuple(
-        replace(rank, quiesced=False, finished=False, shards_found=None, query_pending=False)
+        replace(
+            rank,
+            phase=RankPhase.LEAVING if rank.phase in IN_SESSION else rank.phase,
+            shards_found=None,
+        )
         for rank in gang.ranks
     )
     gang = replace(
@@ -23,6 +27,6 @@ def next_generation(gang: Gang, phase: Phase, now: float) -> tuple[Gang, tuple[Q
     quiesces = tuple(
         Quiesce(rank=number, generation=gang.generation)
         for number, rank in gang.active
-        if rank.alive
+        if rank.is_alive
     )
     return gang, quiesces

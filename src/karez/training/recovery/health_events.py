@@ -24,7 +24,7 @@ def on_health_event(gang: Gang, event: Hung | BadLoss | ReplicaMismatch, now: fl
 
 
 def _on_hung(gang: Gang, event: Hung, now: float) -> Decision:
-    ranks = tuple(n for n in event.ranks if not gang.ranks[n].retired)
+    ranks = tuple(n for n in event.ranks if not gang.ranks[n].has_left)
     fault = Fault(
         cause=event.why,
         ranks=ranks,

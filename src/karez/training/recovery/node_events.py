@@ -9,7 +9,7 @@ from karez.training.recovery.commands import Decision, kill_rank
 from karez.training.recovery.events import NodeEvicted, NodeGone
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
-from karez.training.recovery.state import NOWHERE, Fault, Gang, with_rank
+from karez.training.recovery.state import NOWHERE, Fault, Gang, RankPhase, with_rank
 
 
 def on_node_event(gang: Gang, event: NodeGone | NodeEvicted, now: float) -> Decision:
@@ -30,7 +30,7 @@ def _on_node_lost(gang: Gang, node: NodeId, now: float) -> Decision:
     if not gang.is_session:
         return fail_gang(gang, EndReason.NODE_LOST, cause, now, code="node")
     for number in lost:
-        gang = with_rank(gang, number, node=NOWHERE, alive=False)
+        gang = with_rank(gang, number, node=NOWHERE, phase=RankPhase.ABSENT)
     return fail_ranks(gang, _node_fault(cause, lost, node, now, code="node"), now)
 
 

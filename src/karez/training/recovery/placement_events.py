@@ -8,7 +8,15 @@ from karez.training.recovery.events import PlacesFound, Resized, Shrunk
 from karez.training.recovery.gang_failure import fail_gang
 from karez.training.recovery.generations import next_generation
 from karez.training.recovery.resuming import start_if_ready
-from karez.training.recovery.state import NOWHERE, Gang, Phase, Rank, with_rank
+from karez.training.recovery.state import (
+    NOWHERE,
+    Gang,
+    Phase,
+    Rank,
+    RankPhase,
+    with_phase,
+    with_rank,
+)
 
 
 def on_placement_event(gang: Gang, event: PlacesFound | Shrunk | Resized, now: float) -> Decision:
@@ -41,7 +49,7 @@ def _on_places_found(gang: Gang, event: PlacesFound, now: float) -> Decision:
 def _on_shrunk(gang: Gang, keep: tuple[int, ...], now: float) -> Decision:
     for number, _ in gang.active:
         if number not in keep:
-            gang = with_rank(gang, number, retired=True)
+            gang = with_phase(gang, number, RankPhase.RETIRED)
     fault = None if gang.fault is None else replace(gang.fault, rung="shrink")
     return start_if_ready(replace(gang, phase=Phase.QUIESCING, since=now, fault=fault), now)
 
@@ -50,11 +58,11 @@ def _on_resized(gang: Gang, event: Resized, now: float) -> Decision:
     """Begin a generation with fewer ranks or more: without a fault, and without a receipt."""
     kills = tuple(kill_rank(gang, number, "the gang is smaller now") for number in event.leave)
     for number in event.leave:
-        gang = with_rank(gang, number, retired=True)
+        gang = with_phase(gang, number, RankPhase.RETIRED)
     ranks = list(gang.ranks)
     for number, node in sorted(event.join.items()):
         while len(ranks) < number:
-            ranks.append(Rank(node=NOWHERE, retired=True))  # a number that was never used
+            ranks.append(Rank(node=NOWHERE, phase=RankPhase.RETIRED))  # never used
         ranks.append(Rank(node=node, joining=True))
     gang, quiesces = next_generation(replace(gang, ranks=tuple(ranks)), Phase.QUIESCING, now)
     starts = tuple(

@@ -9,15 +9,15 @@ from karez.training.recovery.commands import Decision, EndGang
 from karez.training.recovery.events import Exited
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
-from karez.training.recovery.state import Fault, Gang, Phase, with_rank
+from karez.training.recovery.state import IN_SESSION, Fault, Gang, Phase, RankPhase, with_phase
 
 
 def on_exited(gang: Gang, event: Exited, now: float) -> Decision:
     """Restart the rank, or end the gang: it is done, or the user's own code has failed."""
     rank = gang.ranks[event.rank]
-    gang = with_rank(gang, event.rank, alive=False, quiesced=False, exited=True)
+    gang = with_phase(gang, event.rank, RankPhase.EXITED)
     if gang.phase == Phase.DRAINING or (event.code == 0 and not gang.is_session):
-        if all(rank.exited for _, rank in gang.active):
+        if gang.all_in(RankPhase.EXITED):
             return replace(gang, phase=Phase.DONE), (EndGang(reason=EndReason.DONE, detail=""),)
         return gang, ()
     why = f"killed by signal {-event.code}" if event.code < 0 else f"ended with code {event.code}"
@@ -29,7 +29,9 @@ def on_exited(gang: Gang, event: Exited, now: float) -> Decision:
     is_device = event.code == DEVICE_FAULT and gang.max_committed_step > 0
     if is_device and not is_repeated:
         return _leave_device(gang, event.rank, cause, now)
-    if event.code >= 0 and (is_repeated or not rank.started_once or gang.max_committed_step == 0):
+    if event.code >= 0 and (
+        is_repeated or rank.phase not in IN_SESSION or gang.max_committed_step == 0
+    ):
         reason = EndReason.NODE_LOST if is_device else EndReason.USER_ERROR
         return fail_gang(gang, reason, cause, now, code="device" if is_device else "exit")
     fault = Fault(cause=cause, ranks=(event.rank,), rung="in-place", detected_at=now, step_before=0)

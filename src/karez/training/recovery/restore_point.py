@@ -1,7 +1,7 @@
 """Chooses the step that a gang continues from, and tells which rank has which part of it. Pure."""
 
 from karez.training.recovery.shard_layouts import layout_at
-from karez.training.recovery.state import SOURCES, Gang, Rank
+from karez.training.recovery.state import SOURCES, Gang, Rank, RankPhase
 
 
 def member_indices(gang: Gang) -> tuple[int, ...]:
@@ -26,7 +26,7 @@ def departed(gang: Gang) -> tuple[int, ...]:
 
 
 def _replicas_dropped(gang: Gang, number: int) -> bool:
-    return number >= len(gang.ranks) or gang.ranks[number].replicas_dropped
+    return number >= len(gang.ranks) or gang.ranks[number].phase == RankPhase.FORGOTTEN
 
 
 def common_step(gang: Gang) -> int:
@@ -67,7 +67,7 @@ def is_stored(gang: Gang, step: int) -> bool:
 def _shard_available(gang: Gang, number: int, step: int) -> bool:
     """Whether other ranks can fetch a rank's shard of a step."""
     rank = gang.ranks[number] if number < len(gang.ranks) else None
-    if rank is None or rank.retired:
+    if rank is None or rank.has_left:
         oldest = layout_at(gang.shard_layouts, step, ()).created_generation
         answers = [(peer.shards_found or {}).get(number, {}) for _, peer in gang.active]
         return all(steps.get(step, -1) >= oldest for steps in answers)

@@ -15,12 +15,13 @@ from karez.training.recovery.restore_point import (
     shard_owners,
 )
 from karez.training.recovery.shard_layouts import layout_at, layouts_after
-from karez.training.recovery.state import Gang, Phase, with_rank
+from karez.training.recovery.state import IN_SESSION, Gang, Phase, RankPhase, with_phase, with_rank
 
 
 def on_ready(gang: Gang, event: ReadyToRestore, now: float) -> Decision:
     """Note the steps that a rank can restore; the last rank starts the generation."""
-    if event.generation == 0 and gang.ranks[event.rank].started_once:
+    is_past_start = gang.ranks[event.rank].phase in (*IN_SESSION, RankPhase.EXITED)
+    if event.generation == 0 and is_past_start:
         return gang, ()  # an old event of its start, read again by the next controller
     gang = _with_start(gang, event, now)
     if event.generation not in (0, gang.generation):
@@ -32,11 +33,10 @@ def on_ready(gang: Gang, event: ReadyToRestore, now: float) -> Decision:
     gang = with_rank(
         gang,
         event.rank,
-        quiesced=True,
+        phase=RankPhase.QUIESCED,
         steps=steps,
         sources=tuple(event.steps[step] for step in steps),
         shards_found=event.shards_found,
-        query_pending=False,
     )
     return start_if_ready(gang, now)
 
@@ -59,8 +59,9 @@ def _with_loss(gang: Gang, event: ReadyToRestore) -> Gang:
 def _with_start(gang: Gang, event: ReadyToRestore, now: float) -> Gang:
     """The gang with what the event tells of the process's start and of the state's kind."""
     start_s = now - gang.since if event.generation == 0 else 0.0
+    is_start = gang.ranks[event.rank].phase in (RankPhase.ABSENT, RankPhase.STARTED)
     return replace(
-        with_rank(gang, event.rank, alive=True, started_once=True),
+        with_phase(gang, event.rank, RankPhase.LEAVING) if is_start else gang,
         is_session=True,
         is_sharded=gang.is_sharded or event.sharded,
         since=gang.since if gang.is_session else now,
@@ -81,7 +82,7 @@ def _valid_steps(gang: Gang, event: ReadyToRestore) -> tuple[int, ...]:
 
 def start_if_ready(gang: Gang, now: float) -> Decision:
     """Start the generation once every rank is ready and all shards are located."""
-    if gang.phase != Phase.QUIESCING or not all(rank.quiesced for _, rank in gang.active):
+    if gang.phase != Phase.QUIESCING or not gang.all_in(RankPhase.QUIESCED):
         return gang, ()
     absent = departed(gang)
     unasked = tuple(
@@ -90,7 +91,7 @@ def start_if_ready(gang: Gang, now: float) -> Decision:
     if not unasked:
         return _start_generation(gang, now)
     for number in unasked:
-        gang = with_rank(gang, number, quiesced=False, query_pending=True)
+        gang = with_phase(gang, number, RankPhase.QUERIED)
     return gang, tuple(
         QueryShards(rank=n, generation=gang.generation, departed=absent) for n in unasked
     )
@@ -125,7 +126,7 @@ def _resume(gang: Gang, step: int, now: float, *, is_resplit: bool) -> Gang:
         fault = replace(fault, decided_at=now, step_restored=step, source=source)
     for number, _ in gang.active:
         gang = with_rank(
-            gang, number, quiesced=False, committed=step, state_corrupt=False, resumed=False
+            gang, number, phase=RankPhase.RESTORING, committed=step, state_corrupt=False
         )
     layouts = layouts_after(
         gang.shard_layouts,

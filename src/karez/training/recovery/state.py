@@ -37,40 +37,78 @@ HEALING = frozenset({Phase.QUIESCING, Phase.PLACING, Phase.RESUMING})
 """Phases of a recovery, if there is a fault."""
 
 
+class RankPhase(StrEnum):
+    """Phase of a rank: of its present process, and in the gang's present generation."""
+
+    ABSENT = "absent"
+    """No process of it is known to run: one is being started, or it has no node yet."""
+    STARTED = "started"
+    """Its process runs and has not been ready yet, as that of a plain script never is."""
+    LEAVING = "leaving"
+    """It is past its start, and has to leave its group or to say what it can restore."""
+    QUERIED = "queried"
+    """It has left its group and was asked which shards of departed ranks it finds."""
+    QUIESCED = "quiesced"
+    """It has left its group in this generation and waits for StartGeneration."""
+    RESTORING = "restoring"
+    """The generation has started; it is not in its group yet."""
+    TRAINING = "training"
+    """It is in its group and has its state."""
+    FINISHED = "finished"
+    """It has completed its training and waits for ExitRanks."""
+    EXITED = "exited"
+    """Its process has ended, and nothing follows it."""
+    RETIRED = "retired"
+    """It left the gang when that shrank; its number is not used again."""
+    FORGOTTEN = "forgotten"
+    """Retired, and no rank needs its snapshots any more."""
+
+
+LEFT = frozenset({RankPhase.RETIRED, RankPhase.FORGOTTEN})
+"""Phases of a rank that is not in the gang any more."""
+IN_SESSION = frozenset(
+    {
+        RankPhase.LEAVING,
+        RankPhase.QUERIED,
+        RankPhase.QUIESCED,
+        RankPhase.RESTORING,
+        RankPhase.TRAINING,
+        RankPhase.FINISHED,
+    }
+)
+"""Phases of a living process that is past its start."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
     """One rank, as last reported."""
 
     node: NodeId
+    phase: RankPhase = RankPhase.ABSENT
     home: NodeId = NOWHERE
     """The node it ran on before a new node is searched, if that node still answers."""
     attempt: int = 1
     """Number of its process: 1, and one more for each restart."""
-    alive: bool = False
-    quiesced: bool = False
-    """Has left its group in this generation and waits for StartGeneration."""
     steps: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
     """Where each step of `steps` would be restored from, in the same order."""
     shards_found: Mapping[int, Mapping[int, int]] | None = None
     """Available shards of departed ranks, as in ReadyToRestore; None: not queried."""
-    query_pending: bool = False
-    """Has not answered QueryShards yet."""
-    started_once: bool = False
-    """This attempt was ready at least once: it is past its start."""
     committed: int = 0
-    finished: bool = False
-    exited: bool = False
-    retired: bool = False
-    """Left the gang when it shrank; its number is not used again."""
-    replicas_dropped: bool = False
-    """Retired, and no rank needs its snapshots any more."""
     joining: bool = False
     """New in the gang: has no state of its own until its first step."""
     state_corrupt: bool = False
     """Has a wrong state: it must receive that of another rank."""
-    resumed: bool = False
-    """Is in its group and has its state in this generation."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its present process is known to run."""
+        return self.phase == RankPhase.STARTED or self.phase in IN_SESSION
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it is not in the gang any more."""
+        return self.phase in LEFT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +177,21 @@ class Gang:
     @property
     def active(self) -> tuple[tuple[int, Rank], ...]:
         """The ranks that have not retired, with their numbers."""
-        return tuple((n, rank) for n, rank in enumerate(self.ranks) if not rank.retired)
+        return tuple((n, rank) for n, rank in enumerate(self.ranks) if not rank.has_left)
+
+    def all_in(self, phase: RankPhase) -> bool:
+        """Whether every active rank is in a phase."""
+        return all(rank.phase == phase for _, rank in self.active)
 
     @property
     def may_resize(self) -> bool:
         """Whether the gang can continue with fewer ranks, or with more."""
         return self.is_session and not self.is_rigid
+
+
+def with_phase(gang: Gang, number: int, phase: RankPhase) -> Gang:
+    """A gang with one rank in this phase."""
+    return with_rank(gang, number, phase=phase)
 
 
 def with_rank(gang: Gang, number: int, **changes: object) -> Gang:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from karez.training.recovery.commands import Decision, DropReplicas, ExitRanks, WriteReceipt
 from karez.training.recovery.events import CollectiveFailed, Committed, Finished, Resumed
-from karez.training.recovery.state import Gang, Phase, with_rank
+from karez.training.recovery.state import Gang, Phase, RankPhase, with_phase, with_rank
 
 
 def on_step_event(
@@ -19,12 +19,13 @@ def on_step_event(
         case CollectiveFailed():
             return _on_collective_failed(gang, event, now), ()
         case Finished(rank=number):
-            return _on_finished(with_rank(gang, number, finished=True), now)
+            return _on_finished(with_phase(gang, number, RankPhase.FINISHED), now)
 
 
 def _on_resumed(gang: Gang, event: Resumed, now: float) -> Gang:
-    if event.rank < len(gang.ranks):
-        gang = with_rank(gang, event.rank, resumed=True)
+    is_known = event.rank < len(gang.ranks)
+    if is_known and gang.ranks[event.rank].phase == RankPhase.RESTORING:
+        gang = with_phase(gang, event.rank, RankPhase.TRAINING)
     start_s = max(gang.slowest_start_s, now - gang.since)
     gang = replace(gang, is_rigid=gang.is_rigid or event.rigid, slowest_start_s=start_s)
     if gang.fault is None:
@@ -48,13 +49,11 @@ def _on_committed(gang: Gang, event: Committed, now: float) -> Decision:
 
 def _drop_old_replicas(gang: Gang, everywhere: int) -> tuple[Gang, tuple[DropReplicas, ...]]:
     """Two steps after a change of size no rank goes back beyond it: see Rule R."""
-    unneeded = tuple(
-        n for n, rank in enumerate(gang.ranks) if rank.retired and not rank.replicas_dropped
-    )
+    unneeded = tuple(n for n, rank in enumerate(gang.ranks) if rank.phase == RankPhase.RETIRED)
     if not unneeded or (gang.shard_layouts and everywhere < gang.shard_layouts[-1].after + 2):
         return gang, ()
     for number in unneeded:
-        gang = with_rank(gang, number, replicas_dropped=True)
+        gang = with_phase(gang, number, RankPhase.FORGOTTEN)
     return gang, (DropReplicas(departed=unneeded),)
 
 
@@ -70,7 +69,7 @@ def _complete_recovery(
 
 
 def _on_finished(gang: Gang, now: float) -> Decision:
-    if gang.phase == Phase.DRAINING or not all(rank.finished for _, rank in gang.active):
+    if gang.phase == Phase.DRAINING or not gang.all_in(RankPhase.FINISHED):
         return gang, ()
     gang, receipts = _complete_recovery(gang, Phase.DRAINING, now)
     return gang, (*receipts, ExitRanks())

@@ -5,7 +5,16 @@ from dataclasses import replace
 from karez.training.recovery.commands import Decision, ExitRanks, RecoveryCommand, start_rank
 from karez.training.recovery.controller_state import ControllerState
 from karez.training.recovery.faults import fail_ranks
-from karez.training.recovery.state import HEALING, Fault, Gang, Phase, with_rank
+from karez.training.recovery.state import (
+    HEALING,
+    IN_SESSION,
+    Fault,
+    Gang,
+    Phase,
+    RankPhase,
+    with_phase,
+    with_rank,
+)
 
 
 def begin(gang: Gang) -> tuple[RecoveryCommand, ...]:
@@ -29,13 +38,14 @@ def adopt(
     if saved is not None:
         gang = _with_saved(gang, saved)
         if saved.phase == Phase.DRAINING:  # exits that happened meanwhile are reported later
-            return replace(gang, phase=Phase.DRAINING), (ExitRanks(),)
+            gang = replace(_each_in(gang, RankPhase.FINISHED), phase=Phase.DRAINING)
+            return gang, (ExitRanks(),)
     if not gang.is_session:
         return replace(gang, phase=Phase.QUIESCING), ()  # a plain script, or one still starting
-    dead = tuple(n for n, rank in gang.active if not rank.alive)
+    dead = tuple(n for n, rank in gang.active if not rank.is_alive)
     if together and not dead:
         phase = Phase.RESUMING if gang.fault is not None else Phase.RUNNING
-        return replace(gang, phase=phase), ()
+        return replace(_each_in(gang, RankPhase.TRAINING), phase=phase), ()
     return fail_ranks(gang, _takeover_fault(dead, now), now)
 
 
@@ -56,6 +66,13 @@ def _with_saved(gang: Gang, saved: ControllerState) -> Gang:
         shard_layouts=saved.shard_layouts,
         slowest_start_s=saved.slowest_start_s,
     )
+
+
+def _each_in(gang: Gang, phase: RankPhase) -> Gang:
+    """The gang with every rank that is past its start in this phase."""
+    for number, rank in gang.active:
+        gang = with_phase(gang, number, phase) if rank.phase in IN_SESSION else gang
+    return gang
 
 
 def _takeover_fault(dead: tuple[int, ...], now: float) -> Fault:

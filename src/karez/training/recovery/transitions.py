@@ -32,7 +32,7 @@ from karez.training.recovery.node_events import on_node_event
 from karez.training.recovery.placement_events import on_placement_event
 from karez.training.recovery.process_exits import on_exited
 from karez.training.recovery.resuming import on_ready
-from karez.training.recovery.state import Gang, Phase, with_rank
+from karez.training.recovery.state import Gang, Phase, RankPhase, with_phase
 from karez.training.recovery.step_events import on_step_event
 
 
@@ -40,6 +40,10 @@ def advance(gang: Gang, event: RecoveryEvent, now: float) -> Decision:
     """The next state, and the commands. Events of other attempts or generations change nothing."""
     if gang.phase in (Phase.DONE, Phase.FAILED) or not _is_current(gang, event):
         return gang, ()
+    return _react(gang, event, now)
+
+
+def _react(gang: Gang, event: RecoveryEvent, now: float) -> Decision:
     match event:
         case Started() | ReadyToRestore() | Exited():
             return _on_process_event(gang, event, now)
@@ -63,7 +67,7 @@ def _is_current(gang: Gang, event: RecoveryEvent) -> bool:
                 return False
             rank = gang.ranks[event.rank]
             is_now = not isinstance(event, Finished) or event.generation == gang.generation
-            return rank.attempt == event.attempt and not rank.retired and is_now
+            return rank.attempt == event.attempt and not rank.has_left and is_now
         case Committed():
             return event.generation == gang.generation and event.rank < len(gang.ranks)
         case Resumed() | CollectiveFailed():
@@ -75,7 +79,8 @@ def _is_current(gang: Gang, event: RecoveryEvent) -> bool:
 def _on_process_event(gang: Gang, event: Started | ReadyToRestore | Exited, now: float) -> Decision:
     match event:
         case Started(rank=number):
-            return with_rank(gang, number, alive=True), ()
+            is_new = gang.ranks[number].phase == RankPhase.ABSENT
+            return with_phase(gang, number, RankPhase.STARTED) if is_new else gang, ()
         case ReadyToRestore():
             return on_ready(gang, event, now)
         case Exited():

@@ -281,3 +281,51 @@ def test_a_node_that_flaps_costs_nobody_a_device_twice(store: SqlStore) -> None:
                 held.update({(grant.node, index): milli for index, milli in grant.devices})
         assert all(milli <= 1000 for milli in held.values()), held
     assert verify_log(lines).line is None
+
+
+def test_the_next_control_goes_on_with_what_was_decided(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    first = Scheduler(store, clock)
+    for name in ("one", "two"):
+        submit(store, name, 2, 1000.0, preemptible=True, kind=WorkloadKind.TRAIN)
+    assert first.tick() == 2
+    tokens = dict(store.workloads.claim([State.PLACED], owner="c", now=1000.0, lease_s=1e9))
+    for ident, token in tokens.items():
+        assert store.workloads.update(ident, token=token, state=State.RUNNING, at=1000.0)
+    clock.at += 10.0
+    submit(store, "high", 2, clock.at, priority=5)
+    assert first.tick() == 0
+    (yields,) = (name for name in tokens if state(store, name) == State.PREEMPTING)
+    second = Scheduler(store, clock)
+    submit(store, "higher", 2, clock.at, priority=9)  # the devices that get free are promised
+    assert second.tick() == 0
+    assert {state(store, name) for name in tokens} == {State.PREEMPTING}
+    kept = Status(ran_s=10.0)
+    assert store.workloads.requeue(yields, tokens[yields], kept, now=clock.at)
+    assert second.tick() == 1
+    assert (state(store, "high"), state(store, "higher")) == (State.PLACED, State.QUEUED)
+
+
+def test_a_promise_on_a_node_that_drains_meanwhile_is_given_up(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    first = Scheduler(store, clock)
+    submit(store, "low", 4, 1000.0, preemptible=True)
+    assert first.tick() == 1
+    token = run(store, "low", 1000.0)
+    submit(store, "high", 4, 1001.0, priority=5)
+    assert first.tick() == 0
+    store.pool.record_nodes([cpu_node("b", 4)], now=1.0)
+    assert store.pool.set_node(NodeId("a"), NodeState.DRAINING)
+    clock.at += 10.0
+    assert Scheduler(store, clock).tick() == 1
+    assert store.workloads.allocations()[WorkloadId("high")].grants[0].node == "b"
+    assert state(store, "low") == State.PREEMPTING
+    assert store.workloads.requeue(WorkloadId("low"), token, Status(), now=clock.at)
+
+
+def test_pending_decisions_that_cannot_be_read_are_decided_anew(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    store.scheduler.save_pending_decisions('{"starts": 5}')
+    submit(store, "job", 4, 1000.0)
+    assert Scheduler(store, clock).tick() == 1
+    assert state(store, "job") == State.PLACED

@@ -20,7 +20,7 @@ from karez.core.ports import NodeLost
 from karez.core.processes import Poll
 from karez.core.workloads import State, WorkloadId
 from karez.node_events.hub import NodeEventHub
-from karez.server.controllers import decision_executor
+from karez.server.controllers import reconciler
 from karez.server.controllers.pending_decisions import PendingDecisions
 from karez.server.controllers.workload_controllers import WorkloadControllers
 from karez.serving.replica_controller import ReplicaController
@@ -117,7 +117,7 @@ def test_thirty_days_with_five_hundred_faults(make_cloud: Callable[..., FakeClou
 
 def start_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PendingDecisions, "waits_for", lambda self, start: False)
-    monkeypatch.setattr(decision_executor, "_are_free", lambda grants, held: True)
+    monkeypatch.setattr(reconciler, "are_free", lambda grants, held: True)
 
 
 def keep_requests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from karez.core.workloads import State
 from tests.sim.fake_cloud import HOUR_S, FakeCloud
 
 WRITES = (
+    ("scheduler", "save_pending_decisions"),
     ("workloads", "request_preemption"),
     ("workloads", "place"),
     ("workloads", "regrant"),

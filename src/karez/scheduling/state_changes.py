@@ -15,15 +15,20 @@ def start_workload(
     cluster: ClusterState, waiting: PendingWorkload, grants: tuple[Grant, ...], now: float
 ) -> Start:
     """Count a workload as running; the pool holds its grants already."""
+    cluster.add(as_started(waiting, grants, now))
+    cluster.just_started.add(waiting.id)
+    return Start(id=waiting.id, grants=grants)
+
+
+def as_started(waiting: PendingWorkload, grants: tuple[Grant, ...], now: float) -> RunningWorkload:
+    """A queued workload as one that starts now with these grants."""
     run = RunningWorkload(
         id=waiting.id, project=waiting.project, grants=grants, started_at=now, waiting=waiting
     )
     ends_by = waiting.ends_by(now)
     if waiting.expected_s is not None:
         ends_by = now + waiting.remaining_s(waiting.done_s) / run.work_rate
-    cluster.add(replace(run, ends_by=ends_by))
-    cluster.just_started.add(run.id)
-    return Start(id=waiting.id, grants=grants)
+    return replace(run, ends_by=ends_by)
 
 
 def evict_workload(cluster: ClusterState, ident: WorkloadId, now: float) -> PendingWorkload:

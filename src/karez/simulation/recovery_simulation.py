@@ -219,7 +219,7 @@ class RecoverySimulation:
 def _gang(recent_failures: tuple[tuple[NodeId, float], ...], costs: dict[str, float]) -> Gang:
     """The small gang at work, with what earlier recoveries left behind."""
     ranks = tuple(
-        Rank(node=NodeId(f"slot-{n}"), phase=RankPhase.LEAVING, committed=10, steps=())
+        Rank(node=NodeId(f"slot-{n}"), phase=RankPhase.TRAINING, committed=10, steps=())
         for n in range(FEW)
     )
     return Gang(

@@ -81,6 +81,12 @@ targets = Table(
     Column("workload", String(40), primary_key=True),
     Column("grants", Text, nullable=False),
 )
+scheduler_state = Table(
+    "scheduler_state",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("body", Text, nullable=False),
+)
 receipts = Table(
     "receipts",
     metadata,

@@ -10,6 +10,7 @@ from karez.store.database import Database
 from karez.store.history import History
 from karez.store.nodes import Nodes
 from karez.store.resize_requests import ResizeRequests
+from karez.store.scheduler import SchedulerState
 from karez.store.usage import Usage
 from karez.store.workloads import Workloads
 
@@ -28,6 +29,7 @@ class SqlStore(Store):
         self.access = Access(self.db)
         self.usage = Usage(self.db)
         self.resize_requests = ResizeRequests(self.db)
+        self.scheduler = SchedulerState(self.db)
 
     @override
     def ping(self) -> None:

@@ -7,6 +7,7 @@ from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.history import HistoryStore
 from karez.core.stores.nodes import NodeStore
 from karez.core.stores.resize_requests import ResizeRequestStore
+from karez.core.stores.scheduler import SchedulerStore
 from karez.core.stores.usage import UsageStore
 from karez.core.stores.workloads import WorkloadStore
 
@@ -20,6 +21,8 @@ class Store(Protocol):
     """The nodes."""
     resize_requests: ResizeRequestStore
     """Resize requests of running gangs."""
+    scheduler: SchedulerStore
+    """What the scheduler leaves for its successor."""
     history: HistoryStore
     """Receipts, metrics, checkpoints, incidents."""
     artifacts: ArtifactStore

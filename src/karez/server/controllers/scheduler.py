@@ -1,7 +1,7 @@
 """The scheduler: reads the store, has the engine decide, records, and carries decisions out."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from karez.core.explanations import (
@@ -20,15 +20,17 @@ from karez.core.resource_requests import ResourceRequest
 from karez.core.stores.store import Store
 from karez.core.workloads import State, WorkloadId
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
+from karez.scheduling.decisions import Action
 from karez.scheduling.explain.explain import explain
 from karez.scheduling.explain.what_if import what_if
 from karez.scheduling.placement.placement import place_more
 from karez.scheduling.preemption.defragment import DefragPlan, plan_defrag
 from karez.scheduling.queue.order import SchedulingPolicy
-from karez.scheduling.snapshot import Snapshot, engine_from, to_running
-from karez.server.controllers.cluster_deltas import DeltaBuilder
+from karez.scheduling.snapshot import Snapshot, engine_from
 from karez.server.controllers.decision_executor import DecisionExecutor
-from karez.server.controllers.pending_decisions import LENT_S
+from karez.server.controllers.observer import observe, still_owed, whole_state
+from karez.server.controllers.pending_decisions import LENT_S, PendingDecisions, Reservation
+from karez.server.controllers.reconciler import RequestResize, reconcile
 from karez.server.controllers.store_view import StoreView
 from karez.server.controllers.workload_cache import WorkloadCache
 
@@ -43,7 +45,8 @@ RESET_AFTER_STEPS = 50_000
 class Scheduler:
     """Runs one scheduling pass at a time over the store.
 
-    The engine decides once. What a decision needs others to do first is awaited over later passes.
+    The engine decides once. What a decision needs others to do first is awaited over later passes,
+    and by the control after this one: the store has it.
     """
 
     store: Store
@@ -54,6 +57,8 @@ class Scheduler:
     _engine: RecordedEngine | None = None
     _inventory: tuple[tuple[Node, ...], tuple[Project, ...]] = ((), ())
     """The nodes and projects that the engine has."""
+    _pending: PendingDecisions | None = None
+    """None until the first pass has read what an earlier control left."""
     _decided_at: float = float("-inf")
     _steps: int = 0
     _cache: WorkloadCache = field(init=False)
@@ -68,24 +73,36 @@ class Scheduler:
         with self._lock:
             now = self.clock.now()
             view = self._cache.view()
-            if self._steps > RESET_AFTER_STEPS and self._executor.pending.is_empty():
+            pending = self._pending
+            if self._steps > RESET_AFTER_STEPS and pending is not None and pending.is_empty():
                 self._engine, self._steps = None, 0
-            delta = self._delta(view, now)
+            pending, delta = self._observe(view, now)
             has_changed = delta != ClusterDelta(at=now)
             if has_changed or (now - self._decided_at >= PAUSE_S and self._may_decide(view)):
-                return self._decide(delta, view, now)
-            return self._executor.carry_out(view, now)
+                return self._decide(delta, pending, view, now)
+            return self._carry_out((), pending, view, now)
 
-    def _decide(self, delta: ClusterDelta, view: StoreView, now: float) -> int:
+    def _decide(
+        self, delta: ClusterDelta, pending: PendingDecisions, view: StoreView, now: float
+    ) -> int:
         self._decided_at = now
         self._steps += 1
         recorded, self._engine = self._engine or RecordedEngine(write=self.write), None
         actions = recorded.advance(delta)
         self._engine = recorded  # had `advance` failed, the next pass would start from the store
-        self._executor.request(actions, now)
-        started = self._executor.carry_out(view, now)
-        self._executor.record_reasons(recorded.engine.reasons(), view)
+        started = self._carry_out(actions, pending, view, now)
+        self._executor.record_reasons(recorded.engine.reasons(), self._owed, view)
         return started
+
+    def _carry_out(
+        self, decided: Sequence[Action], pending: PendingDecisions, view: StoreView, now: float
+    ) -> int:
+        self._pending, writes = reconcile(view, pending, decided, now)
+        return self._executor.carry_out(self._pending, writes, now)
+
+    @property
+    def _owed(self) -> PendingDecisions:
+        return self._pending or PendingDecisions()
 
     def find_grants(
         self,
@@ -111,13 +128,15 @@ class Scheduler:
                 return ()
             recorded.note_reserved(grants)
             if grants:
-                self._executor.pending.reserved.append((self.clock.now() + LENT_S, grants))
+                lent = Reservation(grants=grants, until=self.clock.now() + LENT_S)
+                self._pending = replace(self._owed, reserved=(*self._owed.reserved, lent))
+                self._executor.save(self._pending)
             return grants
 
     def explain(self, ident: WorkloadId) -> Explanation | None:
         """Explain why a workload waits; None if it does not wait, or starts with the next pass."""
         with self._lock:
-            start = self._executor.pending.starts.get(ident)
+            start = self._owed.starts.get(ident)
             why = explain(self._snapshot(), ident, now=self.clock.now(), policy=LIVE_POLICY)
         if start is None:
             return why
@@ -141,7 +160,8 @@ class Scheduler:
             )
             plan = plan_defrag(cluster, now)
             if carry_out and recorded is not None:
-                self._executor.request(recorded.relocate(plan.relocations, now), now)
+                decided = recorded.relocate(plan.relocations, now)
+                self._carry_out(decided, self._owed, self._cache.view(), now)
         return _defrag_result(plan, carried_out=carry_out)
 
     def _may_decide(self, view: StoreView) -> bool:
@@ -150,35 +170,34 @@ class Scheduler:
         closes = any(node.windows or node.state == NodeState.DRAINING for node in nodes)
         return bool(view.queued) or view.has_elastic() or closes
 
-    def _delta(self, view: StoreView, now: float) -> ClusterDelta:
+    def _observe(self, view: StoreView, now: float) -> tuple[PendingDecisions, ClusterDelta]:
         """Changes since the last pass; the whole state for an engine that has none yet."""
         nodes = tuple(replace(node, seen_at=0.0) for node in self.store.pool.nodes())
         projects = tuple(self.store.access.projects())
         (nodes_before, projects_before), self._inventory = self._inventory, (nodes, projects)
         if self._engine is None:
-            self._executor.pending.clear()
-            return self._whole_state(view, now)
-        builder = DeltaBuilder(
-            engine=self._engine.engine, pending=self._executor.pending, view=view, now=now
-        )
-        return replace(
-            builder.build(),
+            pending = self._inherited(view, nodes, now)
+            delta = replace(
+                whole_state(pending, view, now),
+                policy=LIVE_POLICY,
+                usage_s=self._cache.usage_s(now, nodes),
+            )
+            return pending, replace(delta, nodes=nodes, projects=projects)
+        pending, delta = observe(self._engine.engine, self._owed, view, nodes, now)
+        return pending, replace(
+            delta,
             nodes=None if nodes == nodes_before else nodes,
             projects=None if projects == projects_before else projects,
         )
 
-    def _whole_state(self, view: StoreView, now: float) -> ClusterDelta:
-        nodes, projects = self._inventory
-        return ClusterDelta(
-            at=now,
-            is_reset=True,
-            nodes=nodes,
-            projects=projects,
-            policy=LIVE_POLICY,
-            usage_s=self._cache.usage_s(now, nodes),
-            running=tuple(map(to_running, view.running.values())),
-            arrived=tuple(view.waiting.values()),
-        )
+    def _inherited(self, view: StoreView, nodes: Sequence[Node], now: float) -> PendingDecisions:
+        """What the control before this one left pending; nothing after an engine has failed."""
+        if self._pending is not None:
+            return self._pending.forgotten()
+        owed = still_owed(self._executor.load(), view, nodes, now)
+        asked = [RequestResize(id=ident, grants=one.grants) for ident, one in owed.resizing.items()]
+        self._executor.carry_out(owed, asked, now)  # it may have ended before it had asked
+        return owed
 
     def _snapshot(self) -> Snapshot:
         """The cluster as the store has it, for questions."""

@@ -1,0 +1,109 @@
+"""From decisions of the engine to writes of the store, over as many passes as others need. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from karez.core.grants import Grant
+from karez.core.workloads import WorkloadId
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
+from karez.server.controllers.held_devices import are_free, held_devices
+from karez.server.controllers.pending_decisions import (
+    RESIZE_S,
+    PendingDecisions,
+    PendingResize,
+    PendingStart,
+)
+from karez.server.controllers.store_view import StoreView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPreemption:
+    """Ask a running workload to yield. Repeatable."""
+
+    id: WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestResize:
+    """Ask a running gang to go on with these grants. Repeatable."""
+
+    id: WorkloadId
+    grants: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Give a queued workload its devices. Does nothing where it is not queued any more."""
+
+    id: WorkloadId
+    grants: tuple[Grant, ...]
+
+
+Write = RequestPreemption | RequestResize | Place
+
+
+def reconcile(
+    view: StoreView, pending: PendingDecisions, decided: Sequence[Action], now: float
+) -> tuple[PendingDecisions, tuple[Write, ...]]:
+    """What is still pending after this pass, and what has to be written now.
+
+    Args:
+        view: The workloads as the store has them.
+        pending: Earlier decisions that were not carried out, as `observe` left them.
+        decided: What the engine has decided just now.
+        now: UTC epoch seconds.
+    """
+    pending = _with_decided(pending, decided, now)
+    places = tuple(_places(view, pending))
+    placed = {place.id for place in places}
+    left = {ident: start for ident, start in pending.starts.items() if ident not in placed}
+    writes: list[Write] = [
+        # repeated each time, since a workload that was starting does not take the request
+        *(RequestPreemption(id=ident) for ident in sorted(pending.preempting)),
+        *(RequestResize(id=act.id, grants=act.grants) for act in decided if type(act) is Resize),
+        *places,
+    ]
+    return replace(pending, starts=left), tuple(writes)
+
+
+def _with_decided(
+    pending: PendingDecisions, decided: Sequence[Action], now: float
+) -> PendingDecisions:
+    starts, preempting = dict(pending.starts), set(pending.preempting)
+    resizing = dict(pending.resizing)
+    releasing: dict[WorkloadId, set[WorkloadId]] = {}
+    for action in decided:
+        match action:
+            case Preempt(id=ident, by=by):
+                dropped = starts.pop(ident, None)
+                if dropped is None:
+                    preempting.add(ident)
+                # one that never started has made no room: who was to make it for it makes it still
+                yields = {ident} if dropped is None else dropped.after
+                releasing.setdefault(by or ident, set()).update(yields)
+            case Resize(id=ident, grants=grants, by=by):
+                resizing[ident] = PendingResize(grants=grants, until=now + RESIZE_S)
+                if by is not None:
+                    releasing.setdefault(by, set()).add(ident)
+            case Start(id=ident, grants=grants):
+                after = releasing.get(ident, set()) | ({ident} & preempting)
+                starts[ident] = _pending_start(ident, grants, frozenset(after))
+    return replace(pending, starts=starts, preempting=frozenset(preempting), resizing=resizing)
+
+
+def _pending_start(
+    ident: WorkloadId, grants: tuple[Grant, ...], after: frozenset[WorkloadId]
+) -> PendingStart:
+    names = " and ".join(sorted(after - {ident}))
+    reason = f"{names} make room for it" if names else "it is being moved"
+    return PendingStart(grants=grants, after=after, reason=reason)
+
+
+def _places(view: StoreView, pending: PendingDecisions) -> Iterator[Place]:
+    """The pending starts whose devices have been released."""
+    held = held_devices(grant for run in view.running.values() for grant in run.allocation.grants)
+    for ident, start in pending.starts.items():
+        is_next = ident in view.waiting and not pending.waits_for(start)
+        if is_next and are_free(start.grants, held):
+            held.update(held_devices(start.grants))
+            yield Place(id=ident, grants=start.grants)

@@ -1,6 +1,7 @@
-"""What karez 0.1 stored still opens: a database, a decision log, receipts, controller states.
+"""What older releases stored still opens: databases, a decision log, receipts, controller states.
 
-`v0_1/` was written by karez 0.1 (commit 5fc63d0), before its words were changed.
+`v0_1/` was written by karez 0.1 (commit 5fc63d0), before its words were changed; `v0_2/` is a dump
+by `write_v0_2.py`, of a cloud in mid-work.
 """
 
 import importlib
@@ -10,20 +11,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from karez.core.backups import DatabaseDump
+from karez.core.codec import from_text
 from karez.core.devices import Health
 from karez.core.nodes import NodeId
 from karez.core.receipts import check
-from karez.core.workloads import State, WorkloadId
+from karez.core.workloads import State, Status, WorkloadId
 from karez.runtime.tracked import Tracked
 from karez.runtime.training_state import split, unpack_per_rank, unpack_shared
+from karez.server.controllers.scheduler import Scheduler
 from karez.simulation.verify_log import verify_log
+from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from karez.studio.settings import check_recipe
 from karez.training.recovery.controller_state import parse_state
 from karez.training.recovery.shard_layouts import ShardLayout
 from karez.training.recovery.state import Phase
+from tests.fakes import FakeClock
 
 OLD = Path(__file__).parent / "v0_1"
+DUMP = Path(__file__).parent / "v0_2"
 WEIGHTS = [-0.8004, -0.6573, -0.4026, -0.7683]
 """Of the model in `step-1-0.kz`."""
 
@@ -128,3 +135,26 @@ def test_a_script_that_imports_older_modules_runs_with_a_warning(module: str, na
     with pytest.warns(DeprecationWarning, match=f"karez.runtime.{module}"):
         old = importlib.reload(importlib.import_module(f"karez.training.worker.{module}"))
     assert getattr(old, name) is getattr(importlib.import_module(f"karez.runtime.{module}"), name)
+
+
+def test_a_dump_in_mid_work_is_loaded_and_what_was_promised_is_kept(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'k.db'}"
+    target = SqlDump(url)
+    target.load(DUMP, from_text(DatabaseDump, (DUMP / "database.json").read_text()))
+    target.close()
+    store = SqlStore(url)
+    states = {job.id: job.state for job in store.workloads.jobs(projects=None)}
+    assert states == {"job-2": State.PREEMPTING, "job-3": State.QUEUED}
+    (receipt,) = store.history.receipts(WorkloadId("job-2"))
+    assert (receipt.rung, receipt.step_restored) == ("in-place", 3)
+    assert parse_state(store.history.transitions(WorkloadId("job-2"))[-1].body).generation == 2
+    assert store.access.secrets("default") == {"TOKEN": b"\x00sealed"}
+    scheduler = Scheduler(store, FakeClock(at=2_000_000.0))
+    assert scheduler.tick() == 0
+    ((_, token),) = store.workloads.claim(
+        [State.PREEMPTING], owner="me", now=2_000_000.0, lease_s=1e9
+    )
+    assert store.workloads.requeue(WorkloadId("job-2"), token, Status(), now=2_000_000.0)
+    assert scheduler.tick() == 1
+    assert store.workloads.allocations().keys() == {"service-1", "job-3"}
+    store.close()

@@ -19,6 +19,8 @@ from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.probes import ascend_devices
 from karez.drivers.ray_environment import ray_environment
 from karez.node_events.hub import NodeEventHub
+from karez.server.backups.backup import Source
+from karez.server.backups.restore import Target
 from karez.server.clock import SteadyClock
 from karez.server.controllers.control_context import Edges
 from karez.server.controllers.manager import ControllerManager
@@ -32,6 +34,7 @@ from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
 from karez.serving.replica_processes import ServingDeps, answers
+from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.transfers import Transfers
@@ -57,6 +60,34 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
     edges.late.manager = manager
     _make_first_keys(cloud.access, home)
     return cloud, manager
+
+
+def backup_source(
+    settings: Settings, home: Home, *, with_database: bool, with_blobs: bool
+) -> Source:
+    """What a backup of this cloud reads; the cloud may run."""
+    return Source(
+        home=home.path,
+        database=SqlDump(_database_url(settings, home.path)) if with_database else None,
+        blobs=FsspecBlobs(_blobs_url(settings, home.path)) if with_blobs else None,
+    )
+
+
+def restore_target(settings: Settings, home: Path) -> Target:
+    """Where a restored cloud with these settings goes; the folder becomes its state folder."""
+    return Target(
+        home=home,
+        open_database=lambda path: SqlDump(_database_url(settings, path)),
+        open_blobs=lambda path: FsspecBlobs(_blobs_url(settings, path)),
+    )
+
+
+def _database_url(settings: Settings, home: Path) -> str:
+    return settings.database or f"sqlite:///{home / 'karez.db'}"
+
+
+def _blobs_url(settings: Settings, home: Path) -> str:
+    return settings.blobs or str(home / "blobs")
 
 
 def ray_env(settings: Settings, home: Home) -> dict[str, str]:
@@ -132,7 +163,7 @@ class _ControlEdges:
     @classmethod
     def open(cls, settings: Settings, home: Home) -> "_ControlEdges":
         clock = SteadyClock()
-        store = SqlStore(settings.database or f"sqlite:///{home.path / 'karez.db'}")
+        store = SqlStore(_database_url(settings, home.path))
         decisions = DecisionLogFile(home.path / "logs" / "decisions.log")
         signer = CloudKey(home.receipts_key)
         write_public(home.receipts_public, signer.public.hex())
@@ -141,7 +172,7 @@ class _ControlEdges:
             home=home,
             clock=clock,
             store=store,
-            blobs=FsspecBlobs(settings.blobs or str(home.path / "blobs")),
+            blobs=FsspecBlobs(_blobs_url(settings, home.path)),
             logs=FileLogs(home.path / "logs" / "workloads"),
             scheduler=Scheduler(store, clock, decisions.write),
             signer=signer,

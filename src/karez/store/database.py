@@ -3,10 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import (
     Connection,
     Engine,
@@ -15,7 +12,6 @@ from sqlalchemy import (
     event,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +19,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from karez.core.errors import StartFailed, StorageFull, Unreachable
 from karez.store import schema
+from karez.store.migration import PART, migrate_tables
 
 
 class Database:
@@ -43,19 +40,41 @@ class Database:
         """Migrate the tables to this version. Safe to repeat, and for several processes at once.
 
         Raises:
+            StartFailed: The database does not answer, or its tables are not what they have to be.
+        """
+        with self.schema_change() as connection:
+            migrate_tables(connection)
+
+    @contextmanager
+    def schema_change(self) -> Iterator[Connection]:
+        """Open a transaction that may change tables: all of it holds, or nothing.
+
+        Raises:
             StartFailed: The database does not answer or refuses.
         """
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         try:
             with self.engine.connect() as connection:
-                if not self.sqlite:
-                    connection.execute(text("SELECT pg_advisory_lock(7070)"))
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-                connection.commit()
+                lock = "BEGIN IMMEDIATE" if self.sqlite else "SELECT pg_advisory_xact_lock(7070)"
+                connection.exec_driver_sql(lock)
+                try:
+                    yield connection
+                    connection.commit()
+                except BaseException:
+                    connection.rollback()
+                    raise
         except OperationalError as error:
-            raise StartFailed(part="The database", detail=str(error.orig)) from error
+            raise StartFailed(part=PART, detail=str(error.orig)) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Open a transaction that sees one moment, whatever others write meanwhile."""
+        with self._typed(), self.engine.connect() as connection:
+            if self.sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+            connection.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

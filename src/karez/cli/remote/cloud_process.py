@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from karez.client.address import state_folder
 from karez.core import environment
-from karez.core.errors import BadRequest, MissingPart, Remote, StartFailed, error_from
+from karez.core.errors import BadRequest, KarezError, MissingPart, Remote, StartFailed, error_from
 
+Progress = Callable[[str, int, int], None]
+"""(what is under way, how many are done, how many there are)."""
 STOP_LIMIT_S = 30.0
 """Seconds that a cloud gets to stop."""
 
@@ -41,10 +44,7 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
         if "starting" in message:
             say(f"starting {message['starting']}")
         elif "error" in message:
-            error = message["error"]
-            raise error_from(error["code"], error.get("fields", {})) or Remote(
-                kind=error["code"], http_status=500, problem=error["what"], fix=error["hint"]
-            )
+            raise _as_told(message["error"])
         elif message.get("ready"):
             return process, str(home / "admin.key") if is_new else ""
     if process.wait() and find_spec("ray") is None:
@@ -56,12 +56,53 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
     raise StartFailed(part="The cloud", detail=f"karezd ended with code {process.returncode}.")
 
 
+def run_program(name: str, request: str, env: dict[str, str], *, say: Progress) -> Any:
+    """Run a program of the server to its end; returns its result, as JSON.
+
+    Ctrl-C reaches it too: it removes what it has half done.
+
+    Raises:
+        KarezError: What it reported.
+    """
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "karez.server.processes.main", name],
+        env=_inherited(env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError("both are pipes")
+    process.stdin.write(request)
+    process.stdin.close()
+    for line in process.stdout:
+        message = json.loads(line)
+        if "progress" in message:
+            say(message["progress"], message["done"], message["of"])
+        elif "error" in message:
+            raise _as_told(message["error"])
+        elif "done" in message:
+            return message["done"]
+    raise StartFailed(part=f"karezd {name}", detail=f"it ended with code {process.wait()}.")
+
+
+def _as_told(error: dict[str, Any]) -> KarezError:
+    """An error that a program of the server reported."""
+    return error_from(error["code"], error.get("fields", {})) or Remote(
+        kind=error["code"], http_status=500, problem=error["what"], fix=error["hint"]
+    )
+
+
+def _inherited(env: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **env}  # noqa: TID251 - programs inherit this environment
+
+
 def _spawn(home: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
     """Start the supervisor in a session of its own, so that it outlives this terminal."""
     with (home / "logs" / "supervisor.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "karez.server.processes.main", "supervise"],
-            env={**os.environ, **env},  # noqa: TID251 - the supervisor inherits this environment
+            env=_inherited(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

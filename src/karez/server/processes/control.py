@@ -9,6 +9,7 @@ from karez.core.api_models import JoinConfig
 from karez.core.settings import Settings
 from karez.server.api.app import create_app
 from karez.server.home import Home
+from karez.server.processes.report import Report
 from karez.server.wiring import build_cloud
 
 
@@ -16,8 +17,9 @@ def _keep_running(_number: int, _frame: object) -> None:
     """Ignore the signal that uvicorn raises again after it has ended: the cleanup must run."""
 
 
-def run_control(settings: Settings) -> None:
+def run_control(settings: Settings, report: Report) -> None:
     """Serve until SIGTERM. Raises AlreadyRunning if another control holds the state folder."""
+    del report
     home = Home.of(settings)
     home.lock("control")
     cloud, manager = build_cloud(settings, home)

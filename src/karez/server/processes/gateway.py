@@ -18,6 +18,7 @@ from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
+from karez.server.processes.report import Report
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
@@ -27,8 +28,9 @@ REFRESH_S = 1.0
 """Seconds between two reads of the table of keys and replicas."""
 
 
-def run_gateway(settings: Settings) -> None:
+def run_gateway(settings: Settings, report: Report) -> None:
     """Serve until SIGTERM."""
+    del report
     home = Home.of(settings)
     gateway = Gateway(
         spool=UsageSpool(home.path / "calls.spool"),

@@ -1,16 +1,27 @@
 """`karezd`: runs one program of a cloud, with settings from file and environment."""
 
+import importlib
 import json
 import os
 import sys
-from pathlib import Path
 
-from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.parts import missing_part
-from karez.core.settings import Settings, resolve
+from karez.core.settings import Settings
+from karez.server.processes.settings_file import load_settings
 
-USAGE = "usage: karezd supervise | control | gateway | node"
+PROGRAMS = {
+    "supervise": "supervisor",
+    "control": "control",
+    "gateway": "gateway",
+    "node": "node",
+    "backup": "backups",
+    "restore": "backups",
+}
+"""Program -> its module, which is imported when it runs; its function is `run_PROGRAM`."""
+USAGE = f"usage: karezd {' | '.join(PROGRAMS)}"
+REPORTING = ("supervise", "backup", "restore")
+"""Programs whose standard output a command of `karez` reads."""
 
 
 def main() -> int:
@@ -50,11 +61,13 @@ def _main() -> int:
 def _asked_for() -> str:
     """The command that a person gave; `karez up` starts the supervisor."""
     program = " ".join(sys.argv[1:2])
-    return "karez up" if program == "supervise" else f"karezd {program}".strip()
+    if program in REPORTING:
+        return "karez up" if program == "supervise" else f"karez {program}"
+    return f"karezd {program}".strip()
 
 
 def _refuse(error: KarezError) -> int:
-    if sys.argv[1:2] == ["supervise"]:  # `karez up` reads what it prints
+    if sys.argv[1:2] and sys.argv[1] in REPORTING:
         problem = {"code": error.code, "what": error.what(), "hint": error.hint()}
         _report({"error": {**problem, "fields": error.facts()}})
     else:
@@ -63,35 +76,11 @@ def _refuse(error: KarezError) -> int:
 
 
 def _run(program: str, settings: Settings) -> int:
-    match program:
-        case "supervise":
-            from karez.server.processes.supervisor import Supervisor  # noqa: PLC0415 - only what is needed
-
-            return Supervisor(settings, _report).run()
-        case "control":
-            from karez.server.processes.control import run_control  # noqa: PLC0415 - only what is needed
-
-            run_control(settings)
-        case "gateway":
-            from karez.server.processes.gateway import run_gateway  # noqa: PLC0415 - only what is needed
-
-            run_gateway(settings)
-        case "node":
-            from karez.server.processes.node import join_request, run_node  # noqa: PLC0415 - only what is needed
-
-            return run_node(join_request())
-        case _:
-            sys.stderr.write(USAGE + "\n")
-            return 2
-    return 0
-
-
-def load_settings() -> Settings:
-    """Read karez.toml in the state folder, then the environment. Raises ValueError."""
-    home = os.environ.get(environment.HOME, Settings().home)  # noqa: TID251 - one of the two mains
-    file = Path(home).expanduser() / "karez.toml"
-    text = file.read_text() if file.exists() else ""
-    return resolve(text, os.environ, {})[0]  # noqa: TID251 - one of the two mains
+    if program not in PROGRAMS:
+        sys.stderr.write(USAGE + "\n")
+        return 2
+    module = importlib.import_module(f"karez.server.processes.{PROGRAMS[program]}")
+    return int(getattr(module, f"run_{program}")(settings, _report) or 0)
 
 
 def _report(line: dict[str, object]) -> None:

@@ -17,7 +17,9 @@ from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
 from karez.core.errors import NotSignedIn, ProtocolMismatch, Unreachable
 from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER, protocol_mismatch
+from karez.core.settings import Settings
 from karez.server.processes.descendants import adopt_orphans, end_descendants
+from karez.server.processes.report import Report
 from karez.server.wiring import joined_ray_env, refuse_emulation_beside_real_devices
 from karez.vault.keys import write_private
 
@@ -48,7 +50,7 @@ def join_request() -> JoinRequest:
     )
 
 
-def run_node(options: JoinRequest) -> int:
+def run_node(settings: Settings, report: Report) -> int:
     """Run a node until SIGTERM, Ctrl-C, or the cluster has been out of reach for too long.
 
     Raises:
@@ -57,6 +59,8 @@ def run_node(options: JoinRequest) -> int:
         ProtocolMismatch: Control runs another release of karez.
         BadRequest: This host cannot emulate what it is asked to.
     """
+    del settings, report
+    options = join_request()
     refuse_emulation_beside_real_devices(options.emulate)
     config = _fetch_config(options)
     options.home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 
 from karez.core.environment import of_setting
 from karez.core.errors import KarezError, StartFailed
@@ -20,6 +19,7 @@ from karez.server.home import Home
 from karez.server.processes.child import Child, now
 from karez.server.processes.descendants import adopt_orphans, end_descendants
 from karez.server.processes.preflight import check_host
+from karez.server.processes.report import Report
 from karez.server.wiring import node_name, ray_env, refuse_emulation_beside_real_devices
 from karez.vault.keys import read_or_make, write_private
 
@@ -28,10 +28,15 @@ STOP_S = 15.0
 """Seconds that a program may take to end; control has nodes to stop where Ray is not ours."""
 
 
+def run_supervise(settings: Settings, report: Report) -> int:
+    """Supervise a cloud until SIGTERM or SIGINT. Returns the exit code."""
+    return Supervisor(settings, report).run()
+
+
 class Supervisor:
     """Supervises the programs of a cloud in the foreground until SIGTERM or SIGINT."""
 
-    def __init__(self, settings: Settings, report: Callable[[dict[str, object]], None]) -> None:
+    def __init__(self, settings: Settings, report: Report) -> None:
         """Prepare; `report` is called with progress, then with `ready` or `error`."""
         self.settings = settings
         self.report = report

@@ -1,0 +1,1 @@
+"""Backups of a whole cloud, and clouds made of them."""

@@ -1,0 +1,102 @@
+"""The folder that snapshots are kept in."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from karez.core.backups import FORMAT, BackupSnapshot
+from karez.core.codec import from_text
+from karez.core.errors import BadRequest, BrokenArtifact, NotFound
+from karez.server.backups.copying import write_own
+
+MARK = "karez-backup"
+"""File that marks a backup folder."""
+
+Say = Callable[[str, int, int], None]
+"""(what is copied, how many are done, how many there are)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFolder:
+    """A folder of snapshots."""
+
+    path: Path
+
+    @property
+    def snapshots(self) -> Sequence[BackupSnapshot]:
+        """All whole snapshots, oldest first. Raises BadRequest if this is no backup folder."""
+        if not (self.path / MARK).exists():
+            problem = f"{self.path} is not a backup folder"
+            raise BadRequest(problem=problem, fix="`karez backup FOLDER` makes one.")
+        files = sorted((self.path / "snapshots").glob("*/manifest.json"))
+        return [_read_manifest(file) for file in files]
+
+    def find(self, name: str) -> BackupSnapshot:
+        """A snapshot by its name; without one, the newest. Raises NotFound, BadRequest."""
+        found = self.snapshots
+        if not found:
+            problem = f"{self.path} has no snapshot yet"
+            raise BadRequest(problem=problem, fix="`karez backup FOLDER` makes one.")
+        named = [one for one in found if one.name == name] if name else found[-1:]
+        if not named:
+            raise NotFound(noun="snapshot", name=name)
+        return named[0]
+
+    def folder_of(self, snapshot: str) -> Path:
+        """The folder of a snapshot."""
+        return self.path / "snapshots" / snapshot
+
+    def blob(self, digest: str) -> Path:
+        """The file of a blob."""
+        return self.path / "blobs" / digest[:2] / digest
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest snapshots, and the blobs that none of these names."""
+        found = self.snapshots
+        for old in found[:-keep]:
+            shutil.rmtree(self.folder_of(old.name))
+        dumps = [one.database for one in found[-keep:]]
+        named = {digest for dump in dumps if dump for digest in dump.blobs}
+        if None in dumps:
+            return  # nobody here knows what a database that is kept elsewhere names
+        for path in (self.path / "blobs").glob("*/*"):
+            if path.name not in named:
+                path.unlink()
+
+
+def open_folder(path: Path) -> BackupFolder:
+    """Open a backup folder, or make one. Raises BadRequest if it holds something else."""
+    if path.exists() and not (path / MARK).exists() and any(path.iterdir()):
+        problem = f"{path} holds something that is not a backup"
+        raise BadRequest(problem=problem, fix="Name an empty folder, or one of `karez backup`.")
+    try:
+        (path / "snapshots").mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / "blobs").mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)
+        write_own(path / MARK, f"{FORMAT}\n")
+    except OSError as error:
+        problem = f"cannot write into {path}: {error.strerror}"
+        raise BadRequest(problem=problem, fix="Name a folder that you may write.") from error
+    for left in (path / "snapshots").glob("*.partial"):
+        shutil.rmtree(left, ignore_errors=True)  # of a backup that was killed
+    return BackupFolder(path)
+
+
+def reported(what: str, items: Sequence[str], say: Say) -> Iterator[str]:
+    """Go through items, and tell of each."""
+    for number, item in enumerate(items):
+        say(what, number, len(items))
+        yield item
+    say(what, len(items), len(items))
+
+
+def _read_manifest(file: Path) -> BackupSnapshot:
+    try:
+        snapshot = from_text(BackupSnapshot, file.read_text())
+    except ValueError as error:
+        raise BrokenArtifact(name=str(file), problem=f"it cannot be read: {error}") from error
+    if snapshot.format != FORMAT:
+        problem = f"it has the format {snapshot.format}, of karez {snapshot.version}"
+        raise BrokenArtifact(name=str(file), problem=problem)
+    return snapshot

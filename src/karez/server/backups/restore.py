@@ -1,0 +1,110 @@
+"""Makes a cloud of a snapshot."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from karez.core.backups import BackupSnapshot, DumpableDatabase, Restored
+from karez.core.errors import BadRequest
+from karez.core.ports import Blobs
+from karez.server.backups.copying import copy_file, room_in, verify
+from karez.server.backups.folder import BackupFolder, Say, reported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a cloud is restored."""
+
+    home: Path
+    """A folder that is absent or empty."""
+    open_database: Callable[[Path], DumpableDatabase]
+    """Opens the database of a cloud whose state folder is, for now, at this path."""
+    open_blobs: Callable[[Path], Blobs]
+    """Opens its blob store."""
+
+
+def restore(backup: BackupFolder, snapshot: BackupSnapshot, target: Target, say: Say) -> Restored:
+    """Make a cloud of a snapshot, in an empty state folder and an empty database.
+
+    Nothing of it stays if it fails.
+
+    Raises:
+        BadRequest: The folder or the database is not empty.
+        BrokenArtifact: A file of the backup is not what it was when it was written.
+        StartFailed: The snapshot is of a newer karez, or the database does not answer.
+        StorageFull: No room.
+    """
+    if target.home.exists() and any(target.home.iterdir()):
+        problem = f"the state folder {target.home} is not empty"
+        raise BadRequest(problem=problem, fix="Name an empty one with --home.")
+    folder = backup.folder_of(snapshot.name)
+    verify(folder / "home", snapshot.files)
+    if snapshot.database is not None:
+        verify(folder / "tables", [table.file for table in snapshot.database.tables])
+    partial = target.home.with_name(f"{target.home.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with room_in(target.home):
+            partial.mkdir(mode=0o700, parents=True)
+            for entry in snapshot.files:
+                copy_file(folder / "home" / entry.path, partial / entry.path)
+            restored = _fill(backup, snapshot, target, partial, say)
+            if target.home.exists():
+                target.home.rmdir()
+            partial.rename(target.home)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return restored
+
+
+def _fill(
+    backup: BackupFolder, snapshot: BackupSnapshot, target: Target, home: Path, say: Say
+) -> Restored:
+    """Fill the blob store and then, in one transaction, the database."""
+    database = target.open_database(home)
+    try:
+        _check_database(database, snapshot)
+        named = snapshot.database.blobs if snapshot.database else database.blobs()
+        missing = _put_blobs(backup, named, target.open_blobs(home), say)
+        if snapshot.database is not None:
+            say("tables", 0, 1)
+            database.load(backup.folder_of(snapshot.name) / "tables", snapshot.database)
+            say("tables", 1, 1)
+    finally:
+        database.close()
+    return Restored(
+        home=str(target.home),
+        snapshot=snapshot.name,
+        made_at=snapshot.made_at,
+        rows=sum(table.rows for table in snapshot.database.tables) if snapshot.database else 0,
+        blobs=len(named) - len(missing),
+        missing_blobs=missing,
+    )
+
+
+def _check_database(database: DumpableDatabase, snapshot: BackupSnapshot) -> None:
+    is_empty = not database.revision()
+    if snapshot.database is not None and not is_empty:
+        problem = "the database has tables already"
+        raise BadRequest(problem=problem, fix="Name an empty one with --database.")
+    if snapshot.database is None and is_empty:
+        problem = "the snapshot holds no database, and the one of the new cloud is empty"
+        fix = "Restore the database first by what backed it up, and name it with --database."
+        raise BadRequest(problem=problem, fix=fix)
+
+
+def _put_blobs(
+    backup: BackupFolder, named: Sequence[str], blobs: Blobs, say: Say
+) -> tuple[str, ...]:
+    """Put the named blobs into a blob store; returns those that neither it nor the backup has."""
+    missing = []
+    for digest in reported("blobs", named, say):
+        if blobs.has(digest):
+            continue
+        if not backup.blob(digest).exists():
+            missing.append(digest)
+            continue
+        with backup.blob(digest).open("rb") as file:
+            blobs.put(file, expect=digest)
+    return tuple(missing)

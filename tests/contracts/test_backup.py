@@ -1,0 +1,121 @@
+"""A cloud that is lost is made again from its backup, and its running job goes on."""
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from karez.client import calls
+from karez.core.artifacts import ArtifactKind
+from karez.core.gangs import GangSpec
+from karez.core.jobs import Job, JobSpec
+from karez.core.resource_requests import ResourceRequest
+from karez.core.workloads import State, WorkloadKind
+from karez.store.dump import SqlDump
+from karez.store.sql import SqlStore
+from tests.contracts.cloud import Cloud, batch, make_cloud, until
+from tests.contracts.gang import SCRIPT, Bench, Gang
+
+pytestmark = pytest.mark.story
+STEPS = 1000
+
+
+def lose(cloud: Cloud) -> None:
+    """The host loses its power: every process at once, and nobody tidies up."""
+    supervisor = psutil.Process(int(str(cloud.address()["pid"])))
+    for process in [*supervisor.children(recursive=True), supervisor]:
+        process.send_signal(signal.SIGKILL)
+    supervisor.wait()
+    shutil.rmtree((cloud.home / "node" / "memory.path").read_text(), ignore_errors=True)
+
+
+def training(code: str) -> JobSpec:
+    return JobSpec(
+        name="goes-on",
+        kind=WorkloadKind.TRAIN,
+        command=("python", SCRIPT.name),
+        code=code,
+        settings={"steps": STEPS, "work": 40},
+        gang=GangSpec(min=2, want=2, each=(ResourceRequest(milli=1000),)),
+    )
+
+
+def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
+    tmp_path: Path,
+) -> None:
+    code, backups = tmp_path / "code", tmp_path / "backups"
+    code.mkdir()
+    shutil.copy(SCRIPT, code)
+    old = make_cloud(tmp_path / "old", KAREZ_CHECKPOINT_S="0.5")
+    old.karez("up")
+    with old.client() as client:
+        client.put_secret("default", "TOKEN", "12345")
+        artifact = client.upload(code, name="code", kind=ArtifactKind.CODE)
+        done = client.wait(client.submit(batch("done", "true")).id)
+        job = client.submit(training(artifact.id))
+        database = SqlStore(f"sqlite:///{old.home / 'karez.db'}")
+        until(lambda: bool(database.history.newest_checkpoint(job.id, (0, 1))))
+        database.close()
+        assert client.job(job.id).status.step < STEPS // 2
+    old.karez("backup", str(backups))
+    first = json.loads(old.karez("backup", str(backups), "--keep", "1", "--json").stdout)
+    assert [path.name for path in (backups / "snapshots").iterdir()] == [first["name"]]
+    public = tmp_path / "receipts.pub"
+    shutil.copy(old.home / "receipts.pub", public)
+    lose(old)
+    shutil.rmtree(old.home)
+    new = make_cloud(tmp_path / "new")
+    said = new.karez("restore", str(backups), "--home", str(new.home)).stdout
+    assert f"karez up --home {new.home}" in said
+    new.karez("up")
+    try:
+        check_restored(new, job, done, public)
+    finally:
+        new.karez("down")
+
+
+def check_restored(cloud: Cloud, job: Job, done: Job, public: Path) -> None:
+    with cloud.client() as client:
+        assert client.job(done.id).state == State.SUCCEEDED
+        ended = client.wait(job.id, limit_s=120)
+        assert (ended.state, ended.status.step) == (State.SUCCEEDED, STEPS)
+        receipts = client.call(calls.receipts(job.id))
+        assert [receipt.rung for receipt in receipts] == ["restart"]
+        assert receipts[0].step_restored > 0
+        token = 'test "$TOKEN" = 12345'  # the sealed secret opens with the pepper of the backup
+        again = client.submit(batch("secret", "sh", "-c", token, secrets=("TOKEN",)))
+        assert client.wait(again.id).state == State.SUCCEEDED
+    told = cloud.home / "receipts.json"
+    told.write_text(cloud.karez("jobs", "receipts", job.id, "--json").stdout)
+    cloud.karez("receipts", "verify", str(told), "--key", str(public))
+
+
+def test_ranks_that_still_run_are_adopted_by_a_control_with_the_restored_database(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, ["a"])
+    try:
+        gang = Gang(bench, steps=200).start()
+        gang.reach(20)
+        pids = {seat: info.pid for seat, info in gang.processes().items()}
+        source = SqlDump(f"sqlite:///{tmp_path / 'k.db'}")
+        dump = source.dump(tmp_path / "dump")
+        source.close()
+        gang.abandon()
+        bench.store.close()
+        url = f"sqlite:///{tmp_path / 'restored.db'}"
+        target = SqlDump(url)
+        target.load(tmp_path / "dump", dump)
+        target.close()
+        bench.store = SqlStore(url)
+        bench.deps = replace(bench.deps, store=bench.store)
+        gang.start().reach(60)
+        assert {seat: info.pid for seat, info in gang.processes().items()} == pids
+        done = gang.finish()
+        assert (done.state, done.status.step) == (State.SUCCEEDED, 200)
+    finally:
+        bench.close()

@@ -18,22 +18,23 @@ def programs() -> Path | None:
     return found[-1].parent if found else None
 
 
-@contextmanager
-def server() -> Iterator[str]:
-    """The SQLAlchemy URL of a fresh server; it is gone afterwards."""
-    where = programs()
-    assert where is not None
-    folder = Path(tempfile.mkdtemp(prefix="kz-pg-"))
-    port = free_port()
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        user = pwd.getpwnam("postgres")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        as_user = ["runuser", "-u", "postgres", "--"]
-    data = str(folder / "data")
+class Server:
+    """A PostgreSQL in a folder of its own; it archives its WAL where it is asked to."""
 
-    def run(program: str, *words: str) -> None:
-        subprocess.run(
+    def __init__(self, folder: Path, *, archives: bool = False) -> None:
+        self.folder, self.port = folder, free_port()
+        self.data, self.archive = folder / "data", folder / "archive"
+        self.archives = archives
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://karez@127.0.0.1:{self.port}/postgres"
+
+    def run(self, program: str, *words: str) -> None:
+        where = programs()
+        assert where is not None
+        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        subprocess.run(  # PostgreSQL refuses to run as root
             [*as_user, str(where / program), *words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -41,11 +42,38 @@ def server() -> Iterator[str]:
             cwd="/",
         )
 
+    def create(self) -> None:
+        for folder in (self.folder, self.archive):
+            folder.mkdir(exist_ok=True)
+            if os.geteuid() == 0:
+                user = pwd.getpwnam("postgres")
+                os.chown(folder, user.pw_uid, user.pw_gid)
+        self.run("initdb", "-D", str(self.data), "-A", "trust", "-U", "karez")
+
+    def start(self, *settings: str) -> None:
+        archiving = ["archive_mode=on", f"archive_command=cp %p {self.archive}/%f"]
+        words = [
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.folder}",
+            *(archiving if self.archives else ()),
+            *settings,
+        ]
+        options = " ".join([f"-p {self.port}", *(f"-c '{word}'" for word in words)])
+        self.run("pg_ctl", "-D", str(self.data), "-o", options, "-w", "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", str(self.data), "-m", "immediate", "stop")
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The SQLAlchemy URL of a fresh server; it is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="kz-pg-"))
+    made = Server(folder)
     try:
-        run("initdb", "-D", data, "-A", "trust", "-U", "karez")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        run("pg_ctl", "-D", data, "-o", options, "-w", "start")
-        yield f"postgresql+psycopg://karez@127.0.0.1:{port}/postgres"
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        made.create()
+        made.start()
+        yield made.url
+        made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

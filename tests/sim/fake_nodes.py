@@ -3,7 +3,7 @@
 import hashlib
 import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,6 +49,9 @@ class FakeBlobs:
 
     def has(self, digest: str) -> bool:
         return digest in self._bodies
+
+    def digests(self) -> Iterable[str]:
+        return list(self._bodies)
 
     def local(self, digest: str) -> Path | None:
         return None

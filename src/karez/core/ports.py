@@ -1,6 +1,6 @@
 """Ports: the protocols that a plug-in implements. Calls may block unless said otherwise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
@@ -155,6 +155,10 @@ class Blobs(Protocol):
 
     def has(self, digest: str) -> bool:
         """Whether a blob is stored."""
+        ...
+
+    def digests(self) -> Iterable[str]:
+        """Return the digests of all stored blobs."""
         ...
 
     def local(self, digest: str) -> Path | None:

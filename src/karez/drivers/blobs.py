@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,6 +16,8 @@ from karez.core.errors import BrokenArtifact, NotFound, StorageFull
 from karez.core.ports import Blobs
 
 _CHUNK = 1 << 20
+DIGEST_LENGTH = 64
+"""Characters of a SHA-256 in hexadecimal."""
 
 
 class FsspecBlobs(Blobs):
@@ -58,6 +61,13 @@ class FsspecBlobs(Blobs):
     @override
     def has(self, digest: str) -> bool:
         return bool(self._fs.exists(self._path(digest)))
+
+    @override
+    def digests(self) -> Iterable[str]:
+        for path in sorted(self._fs.glob(f"{self._root}/??/*")):
+            name = path.rpartition("/")[2]
+            if len(name) == DIGEST_LENGTH:  # else it is being written
+                yield name
 
     @override
     def local(self, digest: str) -> Path | None:

@@ -66,9 +66,10 @@ def _write_snapshot(
     database = source.database.dump(partial / "tables") if source.database else None
     say("tables", 1, 1)
     files = tuple(_copy_home(source.home, partial / "home"))
-    named = database.blobs if database else ()
     size = 0
     if source.blobs is not None:
+        # of a database that may go back to any moment: all that there are
+        named = database.blobs if database else list(source.blobs.digests())
         size = _copy_blobs(source.blobs, source.database, named, backup, say)
     snapshot = BackupSnapshot(
         name=name,

@@ -17,6 +17,7 @@ from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.services import Service, ServiceSpec
 from karez.core.settings import Settings
+from karez.core.traces import JobTracer, NoTracer
 from karez.core.workloads import ENDED, State, WorkloadId, WorkloadKind
 from karez.node_events.hub import NodeEventHub
 from karez.server.controllers.control_context import Edges
@@ -98,6 +99,7 @@ class FakeCloud:
         self.ranks = Behaviours(fabric=self.fabric, gang_of=self._gang_of)
         self.logs = MemoryLogs()
         self.metrics = PrometheusMetrics()
+        self.tracer: JobTracer = NoTracer()
         self.count = 0
         self.connect()
 
@@ -120,6 +122,7 @@ class FakeCloud:
             find=self.scheduler.find_grants,
             secrets=lambda project, names: {},
             nodes_to_avoid=eviction.nodes_to_avoid,
+            tracer=self.tracer,
             metrics=self.metrics,
         )
         serving = ServingDeps(

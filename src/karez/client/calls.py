@@ -21,6 +21,7 @@ from karez.core.goodput import Goodput
 from karez.core.jobs import Job, JobSpec
 from karez.core.recovery import Transition
 from karez.core.services import Service, ServiceSpec
+from karez.core.traces import Trace
 from karez.core.usage import MetricRow
 from karez.core.workloads import State
 
@@ -77,6 +78,11 @@ def metrics(ident: str, after: int = -1) -> Call[list[MetricRow]]:
 def receipts(ident: str) -> Call[list[ReceiptView]]:
     """List a job's recoveries as receipts."""
     return Call(answer=list[ReceiptView], method="GET", path=f"/jobs/{ident}/receipts")
+
+
+def trace(ident: str) -> Call[Trace]:
+    """Get a job's way through the queue, starts, steps and recoveries."""
+    return Call(answer=Trace, method="GET", path=f"/jobs/{ident}/trace")
 
 
 def goodput(ident: str) -> Call[Goodput]:

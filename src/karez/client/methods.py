@@ -30,6 +30,7 @@ class Methods(Driver):
     cancel = endpoint(calls.cancel)
     metrics = endpoint(calls.metrics)
     receipts = endpoint(calls.receipts)
+    trace = endpoint(calls.trace)
     goodput = endpoint(calls.goodput)
     transitions = endpoint(calls.transitions)
     inject_faults = endpoint(calls.inject_faults)

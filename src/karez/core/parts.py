@@ -42,6 +42,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
             "yaml",
         }
     ),
+    "trace": frozenset({"opentelemetry"}),
     "fast": frozenset({"numba"}),
 }
 """The modules that src imports from each extra of pyproject.toml; a test compares the two."""

@@ -6,6 +6,7 @@ anyone who has the public key can check, offline, that none was altered and none
 
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,8 @@ CODES = {
     "control": "control was lost or restarted",
 }
 """Codes of the kinds of faults in receipts."""
+PHASES = ("confirm", "decide", "restore", "resume")
+"""What passes between the moments of a receipt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,19 @@ class Receipt:
         """
         fields = {**asdict(self), "signature": ""}
         return _text({k: v for k, v in fields.items() if _NEW.get(k, ...) != v})
+
+    @property
+    def phases(self) -> Mapping[str, tuple[float, float]]:
+        """When each part of the recovery began and ended: confirm, decide, restore, resume."""
+        moments = (
+            self.detected_at,
+            self.confirmed_at,
+            self.decided_at,
+            self.restored_at,
+            self.resumed_at,
+        )
+        known = itertools.accumulate(moments, max)  # one that was not recorded is 0
+        return dict(zip(PHASES, itertools.pairwise(known), strict=True))
 
     @property
     def digest(self) -> str:

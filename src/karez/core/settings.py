@@ -60,6 +60,9 @@ class Settings:
     for it after the first of them is ready (twice as long as a start took before, if longer)."""
     fault_limit: int = 20
     """Recoveries without a new step after which a job is failed."""
+    otlp_endpoint: str = ""
+    """Endpoint of an OpenTelemetry collector that gets the traces of jobs, over OTLP/HTTP, such as
+    `http://collector:4318`; empty: traces are not sent."""
     preload: bool = True
     """Whether nodes import torch ahead of time, so that ranks start in milliseconds."""
 

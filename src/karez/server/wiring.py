@@ -14,6 +14,7 @@ from karez.core.errors import BadRequest
 from karez.core.identity import EVERYWHERE, KeySpec, Role
 from karez.core.ports import Engine, Fabric
 from karez.core.settings import Settings
+from karez.core.traces import JobTracer, NoTracer, Trace
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.probes import ascend_devices
@@ -32,7 +33,7 @@ from karez.server.services.access import AccessService
 from karez.server.services.cloud import Cloud, CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.pool_service import PoolService
-from karez.server.services.recovery_service import RecoveryService
+from karez.server.services.recovery_service import RecoveryService, read_trace
 from karez.serving.replica_processes import ServingDeps, answers
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
@@ -216,11 +217,25 @@ class _ControlEdges:
             secrets=cloud.secrets.open,
             sign=self.signer.sign,
             nodes_to_avoid=self.eviction.nodes_to_avoid,
+            tracer=self._tracer(),
             metrics=cloud.metrics,
         )
         return Edges(
             fabric=fabric, deps=training, serving=self._serving(fabric, hub), eviction=self.eviction
         )
+
+    def _tracer(self) -> JobTracer:
+        if not self.settings.otlp_endpoint:
+            return NoTracer()
+        from karez.server.otlp import OtlpTracer  # noqa: PLC0415 - an extra
+
+        def read(ident: str) -> Trace | None:
+            job = self.store.workloads.job(ident)
+            return None if job is None else read_trace(self.store, job, self.clock.now())
+
+        tracer = OtlpTracer.to(self.settings.otlp_endpoint, read)
+        tracer.start()
+        return tracer
 
     def _serving(self, fabric: Fabric, hub: NodeEventHub) -> ServingDeps:
         return ServingDeps(

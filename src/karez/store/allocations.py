@@ -6,6 +6,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from karez.core.codec import from_text, to_text
 from karez.core.grants import Grant
+from karez.core.traces import HeldDevices
 from karez.core.workloads import Allocation, WorkloadId
 from karez.store.schema import allocations as table
 
@@ -30,6 +31,24 @@ def free(tx: Connection, ident: WorkloadId, now: float) -> None:
     tx.execute(
         update(table).where(table.c.workload == ident, table.c.until.is_(None)).values(until=now)
     )
+
+
+def history(tx: Connection, ident: WorkloadId) -> Sequence[HeldDevices]:
+    """Read all allocations that a workload has and had, oldest first."""
+    query = select(table).where(table.c.workload == ident).order_by(table.c.epoch)
+    held = []
+    for row in tx.execute(query):
+        grants = from_text(Grants, row.grants)
+        held.append(
+            HeldDevices(
+                epoch=row.epoch,
+                nodes=tuple(dict.fromkeys(grant.node for grant in grants)),
+                devices=sum(len(grant.devices) for grant in grants),
+                since=row.since,
+                until=row.until,
+            )
+        )
+    return held
 
 
 def current(tx: Connection) -> Mapping[WorkloadId, Allocation]:

@@ -11,6 +11,7 @@ from karez.core.grants import Grant
 from karez.core.jobs import Job
 from karez.core.services import Service
 from karez.core.stores.workloads import WorkloadStore
+from karez.core.traces import HeldDevices
 from karez.core.workloads import Allocation, State, Status, WorkloadId
 from karez.store import allocations, leases
 from karez.store.database import Database
@@ -248,6 +249,11 @@ class Workloads(WorkloadStore):
             if changed:
                 allocations.free(tx, ident, now)
             return changed
+
+    @override
+    def held(self, ident: WorkloadId) -> Sequence[HeldDevices]:
+        with self._db.read() as tx:
+            return allocations.history(tx, ident)
 
     @override
     def allocations(self) -> Mapping[WorkloadId, Allocation]:

@@ -64,26 +64,26 @@ def run_program(name: str, request: str, env: dict[str, str], *, say: Progress) 
     Raises:
         KarezError: What it reported.
     """
-    process = subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "karez.server.processes.main", name],
         env=_inherited(env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    if process.stdin is None or process.stdout is None:
-        raise AssertionError("both are pipes")
-    process.stdin.write(request)
-    process.stdin.close()
-    for line in process.stdout:
-        message = json.loads(line)
-        if "progress" in message:
-            say(message["progress"], message["done"], message["of"])
-        elif "error" in message:
-            raise _as_told(message["error"])
-        elif "done" in message:
-            return message["done"]
-    raise StartFailed(part=f"karezd {name}", detail=f"it ended with code {process.wait()}.")
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("both are pipes")
+        process.stdin.write(request)
+        process.stdin.close()
+        for line in process.stdout:
+            message = json.loads(line)
+            if "progress" in message:
+                say(message["progress"], message["done"], message["of"])
+            elif "error" in message:
+                raise _as_told(message["error"])
+            elif "done" in message:
+                return message["done"]
+    raise StartFailed(part=f"karezd {name}", detail=f"it ended with code {process.returncode}.")
 
 
 def _as_told(error: dict[str, Any]) -> KarezError:

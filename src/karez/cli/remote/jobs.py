@@ -12,6 +12,7 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_options import JobOptions, job_spec
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
+from karez.cli.remote.traces import show_trace
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobs import Job
@@ -148,4 +149,5 @@ def _progress(job: Job) -> str:
 app.command("receipts")(show_receipts)
 app.command("goodput")(show_goodput)
 app.command("timeline")(show_timeline)
+app.command("trace")(show_trace)
 APPS = {"jobs": app}

@@ -6,6 +6,7 @@ from typing import Protocol
 from karez.core.grants import Grant
 from karez.core.jobs import Job
 from karez.core.services import Service
+from karez.core.traces import HeldDevices
 from karez.core.workloads import Allocation, State, Status, WorkloadId
 
 
@@ -122,6 +123,10 @@ class WorkloadStore(Protocol):
         self, ident: WorkloadId, token: str, state: State, status: Status, *, now: float
     ) -> bool:
         """Release a workload's grants and end it, once and for all."""
+        ...
+
+    def held(self, ident: WorkloadId) -> Sequence[HeldDevices]:
+        """List all allocations that a workload has and had, oldest first."""
         ...
 
     def allocations(self) -> Mapping[WorkloadId, Allocation]:

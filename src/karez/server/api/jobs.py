@@ -12,6 +12,7 @@ from karez.core.goodput import Goodput
 from karez.core.identity import Role
 from karez.core.jobs import Job, JobSpec
 from karez.core.recovery import Transition
+from karez.core.traces import Trace
 from karez.core.usage import MetricRow
 from karez.core.workloads import State
 from karez.server.api.authorization import CloudDep, Who, allow, old_name
@@ -87,6 +88,12 @@ def job_goodput(job: str, cloud: CloudDep, who: Who) -> Goodput:
 def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]:
     """The log of the job's recovery protocol, oldest first."""
     return cloud.store.history.transitions(cloud.jobs.get(who, job).id)
+
+
+@router.get("/{job}/trace", **allow(Role.VIEWER))
+def job_trace(job: str, cloud: CloudDep, who: Who) -> Trace:
+    """A job's way through the queue, starts, steps and recoveries, as spans."""
+    return cloud.recovery.trace(cloud.jobs.get(who, job))
 
 
 @router.post("/{job}/faults", **allow(Role.ADMIN))

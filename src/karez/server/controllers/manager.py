@@ -125,6 +125,7 @@ class ControllerManager:
                 self._edges.fabric.stop_nodes()
             self._edges.fabric.close()
             self._edges.deps.transfers.stop()
+            self._edges.deps.tracer.close()
 
     def _loop(self, name: str, tick: Callable[[], None], pause_s: float) -> None:
         while not self._halt.is_set():

@@ -20,6 +20,8 @@ PROGRAMS = {
 }
 """Program -> its module, which is imported when it runs; its function is `run_PROGRAM`."""
 USAGE = f"usage: karezd {' | '.join(PROGRAMS)}"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell."""
 REPORTING = ("supervise", "backup", "restore")
 """Programs whose standard output a command of `karez` reads."""
 
@@ -28,6 +30,8 @@ def main() -> int:
     """Run the program that the command line names. Returns the exit code."""
     try:
         return _main()
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         missing = missing_part(error, _asked_for())
         if missing is None:

@@ -17,13 +17,19 @@ def check_host(settings: Settings, home: Path) -> None:
     """Check that a cloud can start on this host.
 
     Raises:
-        MissingPart: Ray is not installed.
+        MissingPart: Ray is not installed, or what a setting needs.
         PortTaken: Another program listens at one of the cloud's ports.
         StorageFull: Shared memory or the state folder's disk is full.
     """
     if find_spec("ray") is None:
         raise MissingPart(
             part="Ray", needed_for="running anything", install="pip install 'karez[server]'"
+        )
+    if settings.otlp_endpoint and not _has_opentelemetry():
+        raise MissingPart(
+            part="OpenTelemetry's SDK",
+            needed_for="sending traces to `otlp_endpoint`",
+            install="pip install 'karez[trace]'",
         )
     ports = [settings.port, settings.gateway_port]
     if not settings.ray_address:
@@ -33,6 +39,13 @@ def check_host(settings: Settings, home: Path) -> None:
     for path in (SHARED_MEMORY, str(home)):
         if shutil.disk_usage(path).free < MIN_FREE_BYTES:
             raise StorageFull(path=path, wanted_bytes=MIN_FREE_BYTES)
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _check_port(host: str, port: int) -> None:

@@ -14,6 +14,7 @@ from karez.core.ports import Clock
 from karez.core.receipts import fingerprint
 from karez.core.recovery import FaultReport, Transition
 from karez.core.stores.store import Store
+from karez.core.traces import Trace, trace_of
 from karez.server.services.fault_injector import FaultInjector
 from karez.training.recovery.node_health import EVICTED
 
@@ -60,6 +61,10 @@ class RecoveryService:
             waited=waits(self.store.history.transitions(job.id)),
         )
 
+    def trace(self, job: Job) -> Trace:
+        """All that the job went through, as spans."""
+        return read_trace(self.store, job, self.clock.now())
+
     def report(self, report: FaultReport) -> FaultReport:
         """Store a monitor's fault report. Raises NotFound, BadRequest."""
         if report.node not in {str(node.id) for node in self.store.pool.nodes()}:
@@ -81,6 +86,17 @@ class RecoveryService:
     def inject(self, job: Job, specs: Sequence[FaultSpec]) -> list[InjectedFault]:
         """Inject faults into a job. Raises BadRequest."""
         return self.injector.inject(job, specs)
+
+
+def read_trace(store: Store, job: Job, now: float) -> Trace:
+    """Read what the store has of a job, as a trace."""
+    return trace_of(
+        job,
+        store.workloads.held(job.id),
+        store.history.transitions(job.id),
+        store.history.receipts(job.id),
+        now,
+    )
 
 
 def waits(log: Sequence[Transition]) -> list[tuple[float, float]]:

@@ -12,6 +12,7 @@ from karez.core.receipts import Receipt
 from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
+from karez.core.traces import JobTracer, NoTracer
 from karez.node_events.hub import NodeEventHub
 from karez.training.controller.transfers import Transfers
 
@@ -38,6 +39,8 @@ class ControllerDeps:
     """Recipe -> `module:function`, of the entry points that are installed."""
     sign: Callable[[Receipt], Receipt] = lambda receipt: receipt
     """Puts the cloud's signature on a receipt."""
+    tracer: JobTracer = field(default_factory=NoTracer)
+    """Is told of what changes in a job's trace."""
     metrics: Metrics = field(default_factory=NoMetrics)
     nodes_to_avoid: Callable[[], Mapping[NodeId, str]] = dict
     """Evicted nodes -> reason."""

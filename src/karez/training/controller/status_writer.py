@@ -1,6 +1,5 @@
 """Writes the state, status, metrics and receipts of one job to the store."""
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,8 +22,6 @@ from karez.training.recovery.controller_state import ControllerState, capture, p
 from karez.training.recovery.state import HEALING, Gang, Phase
 
 log = structlog.get_logger()
-RECOVERY_PHASES = ("confirm", "decide", "restore", "resume")
-"""What passes between the moments of a receipt."""
 RESTART_LIMIT = 3
 """Restarts from a checkpoint that a training job gets by default, as torchrun's --max-restarts=3
 in its documentation's examples."""
@@ -123,6 +120,8 @@ class StatusWriter:
             ),
         )
 
+        self._deps.tracer.changed(self.job.id)
+
     def show_note(self, note: str) -> None:
         """Show what slows a running gang down; written with the next flush."""
         if note or (self._note and self.status.reason == self._note):
@@ -154,18 +153,10 @@ class StatusWriter:
             last = earlier[-1] if earlier else None
             history.add_receipt(self._deps.sign(chained(receipt, last)))
             self._record_recovery(receipt)
+            self._deps.tracer.changed(self.job.id)
 
     def _record_recovery(self, receipt: Receipt) -> None:
-        moments = (
-            receipt.detected_at,
-            receipt.confirmed_at,
-            receipt.decided_at,
-            receipt.restored_at,
-            receipt.resumed_at,
-        )
-        known = itertools.accumulate(moments, max)  # one that is not recorded is 0
-        spans = dict(zip(RECOVERY_PHASES, itertools.pairwise(known), strict=True))
-        spans["total"] = (receipt.detected_at, receipt.resumed_at)
+        spans = {**receipt.phases, "total": (receipt.detected_at, receipt.resumed_at)}
         for phase, (begin, end) in spans.items():
             self._metrics.observe(RECOVERY_PHASE, end - begin, phase=phase, rung=receipt.rung)
         self._metrics.count(RECOVERIES, code=receipt.code, rung=receipt.rung)
@@ -195,10 +186,12 @@ class StatusWriter:
             ran_s = status.ran_s + max(0.0, now - self.held_since)
             queued = replace(status, retries=count, end=None, ranks=(), ran_s=ran_s)
             if store.workloads.requeue(self.job.id, self._token, queued, now=now):
+                self._deps.tracer.changed(self.job.id)
                 return
         states = {EndReason.DONE: State.SUCCEEDED, EndReason.CANCELLED: State.CANCELLED}
         state = states.get(end.reason, State.FAILED)
         store.workloads.end(self.job.id, self._token, state, status, now=now)
+        self._deps.tracer.changed(self.job.id)
 
     def may_retry(self, reason: EndReason) -> bool:
         """Whether the job is queued again after such an end."""

@@ -1,5 +1,6 @@
 """A cloud that is lost is made again from its backup, and its running job goes on."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import State, WorkloadKind
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
+from tests.collector import Collector, collecting
 from tests.contracts.cloud import Cloud, batch, make_cloud, until
 from tests.contracts.gang import SCRIPT, Bench, Gang
 
@@ -68,7 +70,14 @@ def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
     shutil.copy(old.home / "receipts.pub", public)
     lose(old)
     shutil.rmtree(old.home)
-    new = make_cloud(tmp_path / "new")
+    with collecting() as collector:
+        new = make_cloud(tmp_path / "new", KAREZ_OTLP_ENDPOINT=collector.url)
+        check_restore(new, backups, job, done, public)
+        names = names_of(collector, job)
+    assert {"job", "queue", "run", "train", "recovery", "resume"} <= names
+
+
+def check_restore(new: Cloud, backups: Path, job: Job, done: Job, public: Path) -> None:
     said = new.karez("restore", str(backups), "--home", str(new.home)).stdout
     assert f"karez up --home {new.home}" in said
     new.karez("up")
@@ -76,6 +85,12 @@ def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
         check_restored(new, job, done, public)
     finally:
         new.karez("down")
+
+
+def names_of(collector: Collector, job: Job) -> set[str]:
+    """Names of the spans of a job's trace that the collector has."""
+    trace = hashlib.sha256(f"karez/{job.id}".encode()).hexdigest()[:32]
+    return {name for ident, *_, name in collector.spans if ident == trace}
 
 
 def check_restored(cloud: Cloud, job: Job, done: Job, public: Path) -> None:

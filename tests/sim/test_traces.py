@@ -1,19 +1,16 @@
 """One trace of a job through submit, queue, start, steps, fault and receipt; and where it goes."""
 
-import gzip
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from karez.cli.remote.traces import render
 from karez.core.traces import Span, Trace
 from karez.core.workloads import WorkloadId
 from karez.server.otlp import OtlpTracer
 from karez.server.services.recovery_service import read_trace
+from tests.collector import Collector, collecting
 from tests.sim.fake_cloud import HOUR_S, FakeCloud
 
 
@@ -88,58 +85,14 @@ def test_a_page_shows_the_spans_and_what_went_wrong(cloud: FakeCloud) -> None:
     assert "src=" not in page
 
 
-class Collector(HTTPServer):
-    """Takes OTLP over HTTP, or refuses it."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.refuses = False
-        self.paths: set[str] = set()
-        self.spans: list[tuple[str, str, str, str]] = []
-        """(trace, span, parent, name) in the order in which they came."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        self.server.paths.add(self.path)
-        if not self.server.refuses:
-            request = ExportTraceServiceRequest.FromString(body)
-            self.server.spans += [
-                (one.trace_id.hex(), one.span_id.hex(), one.parent_span_id.hex(), one.name)
-                for resource in request.resource_spans
-                for scope in resource.scope_spans
-                for one in scope.spans
-            ]
-        self.send_response(400 if self.server.refuses else 200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    made = Collector()
-    thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
-
-
 def test_a_collector_gets_every_span_once_even_if_it_was_away(
-    cloud: FakeCloud, collector: Collector
+    cloud: FakeCloud,
 ) -> None:
+    with collecting() as collector:
+        check_collected(cloud, collector)
+
+
+def check_collected(cloud: FakeCloud, collector: Collector) -> None:
     tracer = OtlpTracer.to(collector.url, lambda name: trace_of(cloud, name))
     cloud.tracer = tracer
     cloud.connect()

@@ -1,35 +1,40 @@
 """A node's pulse: heard, silent, and gone."""
 
 import socket
+import threading
 
 from karez.core.messages.greetings import HeartbeatGreeting
 from karez.core.messages.wire import PROTOCOL
-from karez.drivers.steward.heartbeat import Heartbeat, HeartbeatServer
+from karez.drivers.heartbeats import HeartbeatListener
+from karez.drivers.steward.heartbeat import HeartbeatServer
 from karez.transport import framing
 from tests.contracts.gang import until
 
 
 def test_a_pulse_is_heard_and_its_end_is_noticed_at_once() -> None:
     server = HeartbeatServer("127.0.0.1", "t")
-    pulse = Heartbeat(server.address, "t", 30.0)
+    listener = HeartbeatListener("t", 30.0)
+    pulse = listener.follow(server.address)
     until(lambda: len(pulse._gaps) > 5, within_s=10)
     assert not pulse.is_lost()
     pulse.close()
     gone = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{gone.getsockname()[1]}"
     gone.close()
-    refused = Heartbeat(address, "t", 30.0)
+    refused = listener.follow(address)
     until(refused.is_lost, within_s=10)  # long before it would count as silent
     refused.close()
+    listener.close()
     server.stop()
 
 
 def test_a_node_that_says_nothing_is_lost_after_the_limit() -> None:
     silent = socket.create_server(("127.0.0.1", 0))  # its kernel answers, and nobody else
-    pulse = Heartbeat(f"127.0.0.1:{silent.getsockname()[1]}", "t", 0.2)
+    listener = HeartbeatListener("t", 0.2)
+    pulse = listener.follow(f"127.0.0.1:{silent.getsockname()[1]}")
     assert not pulse.is_lost()
     until(pulse.is_lost, within_s=10)
-    pulse.close()
+    listener.close()
     silent.close()
 
 
@@ -47,8 +52,28 @@ def test_control_of_another_release_hears_nothing() -> None:
 
 def test_who_does_not_know_the_token_hears_nothing() -> None:
     server = HeartbeatServer("127.0.0.1", "t")
-    pulse = Heartbeat(server.address, "wrong", 0.5)
+    listener = HeartbeatListener("wrong", 0.5)
+    pulse = listener.follow(server.address)
     until(pulse.is_lost, within_s=10)
     assert not pulse._gaps
-    pulse.close()
+    listener.close()
     server.stop()
+
+
+def test_one_thread_hears_many_nodes_and_knows_which_one_has_ended() -> None:
+    servers = [HeartbeatServer("127.0.0.1", "t") for _ in range(3)]
+    gone = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{gone.getsockname()[1]}"
+    gone.close()
+    before = threading.active_count()
+    listener = HeartbeatListener("t", 30.0)
+    pulses = [listener.follow(one) for one in [*(server.address for server in servers), address]]
+    until(lambda: all(pulse._gaps for pulse in pulses[:3]), within_s=10)
+    until(pulses[3].is_lost, within_s=10)
+    assert [pulse.is_lost() for pulse in pulses] == [False, False, False, True]
+    assert threading.active_count() == before + 1 + len(servers)  # each server has one per client
+    pulses[0].close()
+    until(lambda: pulses[0]._transport is None, within_s=10)
+    listener.close()
+    for server in servers:
+        server.stop()

@@ -155,4 +155,5 @@ class RayFabric(Fabric):
 
     @override
     def close(self) -> None:
+        self._stewards.close()
         ray.shutdown()

@@ -19,9 +19,10 @@ from karez.core.messages.wire import PROTOCOL, protocol_mismatch
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import NodeEnded, NodeLost, PollAnswer
 from karez.core.processes import Cursors, Poll
+from karez.drivers.heartbeats import Heartbeat, HeartbeatListener
 from karez.drivers.poll_set import HOLD_S, PollSet
 from karez.drivers.steward.config import StewardConfig
-from karez.drivers.steward.heartbeat import BEAT_S, Heartbeat
+from karez.drivers.steward.heartbeat import BEAT_S
 from karez.drivers.steward.steward import Steward
 
 P = ParamSpec("P")
@@ -52,6 +53,7 @@ class RayStewards:
         self._edge = edge
         self._actors: dict[NodeId, Any] = {}
         self._silent: set[NodeId] = set()
+        self._listener = HeartbeatListener(edge.steward.token, edge.heartbeat_s)
         self._heartbeats: dict[NodeId, Heartbeat] = {}
         self._lock = threading.Lock()
         self._addresses: dict[NodeId, Any] = {}
@@ -139,6 +141,10 @@ class RayStewards:
                 break
         return answers
 
+    def close(self) -> None:
+        """Stop following heartbeats."""
+        self._listener.close()
+
     def _take_lost(self, nodes: Iterable[NodeId]) -> dict[NodeId, PollAnswer]:
         """Nodes that have no agent or no heartbeat; their polls are given up."""
         lost: dict[NodeId, PollAnswer] = {}
@@ -190,7 +196,7 @@ class RayStewards:
             address = self.answer(node, self._addresses.pop(node), 0.05)
         except NodeLost:
             return None
-        heartbeat = Heartbeat(address, self._edge.steward.token, self._edge.heartbeat_s)
+        heartbeat = self._listener.follow(address)
         with self._lock:
             self._heartbeats[node] = heartbeat
         return heartbeat

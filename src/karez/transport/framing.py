@@ -32,8 +32,7 @@ class Stream(Protocol):
 
 def send(stream: Stream, head: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
     """Send one frame. Raises OSError if the peer has gone."""
-    text = json.dumps(head, separators=(",", ":")).encode()
-    stream.sendall(_PREFIX.pack(len(text), len(blob)) + text)
+    stream.sendall(_head(head, len(blob)))
     if len(blob):
         stream.sendall(blob)
 
@@ -41,6 +40,16 @@ def send(stream: Stream, head: Mapping[str, Any], blob: bytes | memoryview = b""
 def send_message(stream: Stream, message: Message, blob: bytes | memoryview = b"") -> None:
     """Send one message as a frame. Raises OSError if the peer has gone."""
     send(stream, encode(message), blob)
+
+
+def frame_of(message: Message) -> bytes:
+    """One message as a frame without a blob."""
+    return _head(encode(message), 0)
+
+
+def _head(head: Mapping[str, Any], blob_len: int) -> bytes:
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return _PREFIX.pack(len(text), blob_len) + text
 
 
 def close_after_refusal(stream: socket.socket) -> None:

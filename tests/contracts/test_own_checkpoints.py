@@ -11,7 +11,7 @@ from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
 from karez.core.settings import Settings
-from karez.core.workloads import State
+from karez.core.workloads import State, WorkloadId
 from tests.contracts.gang import HELD, Bench, Gang, until
 
 pytestmark = pytest.mark.story
@@ -97,6 +97,8 @@ def test_a_killed_script_ends_as_if_nothing_had_happened(
     try:
         calm = weights_after(bench, None, torchrun=torchrun)
         assert weights_after(bench, kill, torchrun=torchrun) == calm
+        rungs = [one.rung for one in bench.store.history.receipts(WorkloadId("job-2"))]
+        assert rungs == ["restart"]
         assert ("on npu:0" in bench.logs.text()) == (held == DeviceKind.NPU)
     finally:
         bench.close()

@@ -12,7 +12,7 @@ from karez.core.errors import BadRequest, BrokenArtifact, NotFound, StorageFull
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.backups.backup import back_up
-from karez.server.backups.folder import BackupFolder
+from karez.server.backups.folder import BackupFolder, open_folder
 from karez.server.backups.restore import restore
 from karez.server.home import Home
 from karez.server.wiring import backup_source, restore_target
@@ -73,7 +73,7 @@ def test_what_was_backed_up_is_there_again(cloud: OldCloud, tmp_path: Path) -> N
     store = SqlStore(f"sqlite:///{new / 'karez.db'}")
     assert store.artifacts.find("art-1") is not None
     store.close()
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(new.glob("*.partial"))
 
 
 def test_a_second_snapshot_copies_what_is_new_and_old_ones_make_room(
@@ -173,3 +173,18 @@ def test_a_full_disk_leaves_the_snapshots_before(cloud: OldCloud, tmp_path: Path
         filler.unlink()
         cloud.back_up(disk / "backup", now=3.0)
         assert len(BackupFolder(disk / "backup").snapshots) == 2
+
+
+def test_one_backup_at_a_time_is_made_in_a_folder(cloud: OldCloud, tmp_path: Path) -> None:
+    with open_folder(tmp_path / "backup"), pytest.raises(BadRequest, match="Another backup"):
+        cloud.back_up(tmp_path / "backup")
+    cloud.back_up(tmp_path / "backup")
+
+
+def test_a_part_of_the_state_folder_on_another_disk_is_copied(
+    cloud: OldCloud, tmp_path: Path
+) -> None:
+    (cloud.home.path / "logs").rename(tmp_path / "elsewhere")
+    (cloud.home.path / "logs").symlink_to(tmp_path / "elsewhere")
+    snapshot = cloud.back_up(tmp_path / "backup")
+    assert "logs/workloads/job-1/0" in [file.path for file in snapshot.files]

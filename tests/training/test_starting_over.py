@@ -197,6 +197,17 @@ def test_controller_is_replaced_while_a_job_starts() -> None:
     assert plain.fault is None
 
 
+def test_a_restarted_script_without_a_session_that_ends_soon_has_its_receipt_too() -> None:
+    fault = Fault(cause="x", ranks=(), rung="restart", detected_at=0.0, step_before=0)
+    ranks = (Rank(node=A, phase=RankPhase.STARTED),)
+    gang = Gang(ranks=ranks, since=5.0, fault=fault)
+    done, commands = advance(gang, Exited(rank=0, attempt=1, code=0), 20.0)
+    assert [type(command) for command in commands] == [WriteReceipt, EndGang]
+    assert isinstance(commands[0], WriteReceipt)
+    assert (commands[0].resumed_at, commands[0].fault.source) == (5.0, "start")
+    assert done.fault is None
+
+
 def test_joined_ranks_continue_when_all_earlier_ranks_have_left() -> None:
     ranks = (
         Rank(node=A, phase=RankPhase.RETIRED),

@@ -33,6 +33,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;"
     "color:#212529}svg{width:100%;height:auto}text{font:12px system-ui,sans-serif;fill:#343a40}"
     "g:hover rect.row{fill:#f1f3f5}rect.row{fill:transparent}.error{color:#c92a2a}"
+    "text.fact{fill:#868e96}"
 )
 
 
@@ -145,8 +146,30 @@ def _row(trace: Trace, span: Span, depth: int, number: int) -> str:
         f'<text x="{4 + 14 * depth}" y="{y + 15}">{escape(span.name)}</text>'
         f'<rect x="{LEFT + begin * room:.1f}" y="{y + 4}" width="{max(2.0, share * room):.1f}"'
         f' height="{ROW - 8}" rx="2" fill="{colour}"/>'
+        f"{_beside(_short(span), LEFT + begin * room, LEFT + (begin + share) * room, y + 15)}"
         f'<text x="{WIDTH - RIGHT + 8}" y="{y + 15}">{escape(_length(trace, span))}</text></g>'
     )
+
+
+def _short(span: Span) -> str:
+    """What is most worth knowing of a span, in a few words."""
+    of = span.attributes
+    match span.name:
+        case "run":
+            return f"{of['devices']} devices on {of['nodes']}"
+        case "train" if "to_step" in of:
+            return f"steps {of['from_step']} to {of['to_step']}"
+        case "recovery":
+            return f"{of['code']}, {of['rung']}: back to step {of['step_restored']}"
+        case _:
+            return ""
+
+
+def _beside(text: str, left: float, right: float, y: int) -> str:
+    """A text after a bar, or before it where there is more room."""
+    if WIDTH - RIGHT - right > left - LEFT:
+        return f'<text class="fact" x="{right + 6:.0f}" y="{y}">{escape(text)}</text>'
+    return f'<text class="fact" x="{left - 6:.0f}" y="{y}" text-anchor="end">{escape(text)}</text>'
 
 
 def _axis(began_at: float, ended_at: float, height: int) -> str:

@@ -40,15 +40,21 @@ def back_up(source: Source, target: Path, now: float, *, keep: int, say: Say) ->
     The database comes first: whatever it names at that moment is in the blob store already.
 
     Raises:
-        BadRequest: The target holds something else.
+        BadRequest: The target holds something else, or another backup is being made there.
         BrokenArtifact: A blob is not what its digest says, or is gone though it is named.
         StorageFull: No room; the snapshots before stay as they are.
     """
-    backup = open_folder(target)
+    with open_folder(target) as backup:
+        return _add_snapshot(source, backup, now, keep, say)
+
+
+def _add_snapshot(
+    source: Source, backup: BackupFolder, now: float, keep: int, say: Say
+) -> BackupSnapshot:
     name = datetime.fromtimestamp(now, tz=UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
     partial = backup.folder_of(f"{name}.partial")
     try:
-        with room_in(target):
+        with room_in(backup.path):
             partial.mkdir(mode=0o700)
             snapshot = _write_snapshot(source, backup, partial, name, now, say)
             partial.rename(backup.folder_of(name))
@@ -96,8 +102,8 @@ def _copy_home(home: Path, to: Path) -> Iterator[FileEntry]:
 
 def _files(home: Path) -> Iterator[Path]:
     for entry in home.iterdir():
-        if any(entry.match(pattern) for pattern in SKIPPED) or entry.is_symlink():
-            continue
+        if any(entry.match(pattern) for pattern in SKIPPED):
+            continue  # a link is followed: a part of the folder may lie on another disk
         found = entry.rglob("*") if entry.is_dir() else (entry,)
         yield from (path for path in found if path.is_file() and not path.is_symlink())
 

@@ -1,7 +1,9 @@
 """The folder that snapshots are kept in."""
 
+import fcntl
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +67,13 @@ class BackupFolder:
                 path.unlink()
 
 
-def open_folder(path: Path) -> BackupFolder:
-    """Open a backup folder, or make one. Raises BadRequest if it holds something else."""
+@contextmanager
+def open_folder(path: Path) -> Iterator[BackupFolder]:
+    """Open a backup folder to write into it alone, or make one.
+
+    Raises:
+        BadRequest: It holds something else, cannot be written, or is being written.
+    """
     if path.exists() and not (path / MARK).exists() and any(path.iterdir()):
         problem = f"{path} holds something that is not a backup"
         raise BadRequest(problem=problem, fix="Name an empty folder, or one of `karez backup`.")
@@ -78,9 +85,15 @@ def open_folder(path: Path) -> BackupFolder:
     except OSError as error:
         problem = f"cannot write into {path}: {error.strerror}"
         raise BadRequest(problem=problem, fix="Name a folder that you may write.") from error
-    for left in (path / "snapshots").glob("*.partial"):
-        shutil.rmtree(left, ignore_errors=True)  # of a backup that was killed
-    return BackupFolder(path)
+    with (path / MARK).open("r+") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = f"another backup is being made in {path}"
+            raise BadRequest(problem=problem, fix="Wait until it is done.") from None
+        for left in (path / "snapshots").glob("*.partial"):
+            shutil.rmtree(left, ignore_errors=True)  # of a backup that was killed
+        yield BackupFolder(path)
 
 
 def reported(what: str, items: Sequence[str], say: Say) -> Iterator[str]:

@@ -11,6 +11,9 @@ from karez.core.ports import Blobs
 from karez.server.backups.copying import copy_file, room_in, verify
 from karez.server.backups.folder import BackupFolder, Say, reported
 
+PARTIAL = "restoring.partial"
+"""Folder in the state folder, on its disk, in which a cloud is made until it is whole."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -42,19 +45,23 @@ def restore(backup: BackupFolder, snapshot: BackupSnapshot, target: Target, say:
     verify(folder / "home", snapshot.files)
     if snapshot.database is not None:
         verify(folder / "tables", [table.file for table in snapshot.database.tables])
-    partial = target.home.with_name(f"{target.home.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    is_new = not target.home.exists()
+    partial = target.home / PARTIAL
+    is_whole = False
     try:
         with room_in(target.home):
             partial.mkdir(mode=0o700, parents=True)
+            target.home.chmod(0o700)
             for entry in snapshot.files:
                 copy_file(folder / "home" / entry.path, partial / entry.path)
             restored = _fill(backup, snapshot, target, partial, say)
-            if target.home.exists():
-                target.home.rmdir()
-            partial.rename(target.home)
+            for part in partial.iterdir():
+                part.rename(target.home / part.name)
+            is_whole = True
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if is_new and not is_whole and target.home.exists():
+            target.home.rmdir()
     return restored
 
 

@@ -54,7 +54,7 @@ def run_restore(settings: Settings, report: Report) -> None:
     own = settings_from(backup.folder_of(snapshot.name) / "home" / "karez.toml")
     if request.database:
         own = replace(own, database=request.database)
-    target = restore_target(own, Path(request.home).expanduser().absolute())
+    target = restore_target(own, Path(request.home).expanduser().resolve())
     report({"done": to_json(restore(backup, snapshot, target, _sayer(report)))})
 
 

@@ -4,10 +4,11 @@ import math
 from dataclasses import replace
 
 from karez.core.workloads import EndReason
-from karez.training.recovery.commands import Decision, ExitRanks, WriteReceipt, kill_rank
+from karez.training.recovery.commands import Decision, ExitRanks, kill_rank
 from karez.training.recovery.events import CollectiveFailed
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
+from karez.training.recovery.plain_scripts import complete_plain_recovery
 from karez.training.recovery.state import Fault, Gang, Phase, RankPhase
 
 RESUMED = (RankPhase.TRAINING, RankPhase.FINISHED)
@@ -77,13 +78,8 @@ def _awaited(gang: Gang) -> str:
 
 
 def _plain_recovery(gang: Gang, now: float) -> Decision:
-    """Complete the recovery of a restarted script without a session: no step is reported."""
+    """Complete the recovery of a restarted script without a session that runs long enough."""
     runs = gang.phase == Phase.QUIESCING and all(rank.is_alive for _, rank in gang.active)
-    if gang.fault is None or gang.is_session or not runs:
-        return gang, ()
-    if now - gang.since <= gang.limits.start_s:
+    if not runs or now - gang.since <= gang.limits.start_s:
         return gang, ()  # a session that has not begun yet looks the same
-    began_at = gang.since
-    fault = replace(gang.fault, source="start", decided_at=began_at, restored_at=began_at)
-    receipt = WriteReceipt(fault=fault, generation=gang.generation, resumed_at=began_at)
-    return replace(gang, fault=None), (receipt,)
+    return complete_plain_recovery(gang)

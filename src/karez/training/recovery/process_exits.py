@@ -9,6 +9,7 @@ from karez.training.recovery.commands import Decision, EndGang
 from karez.training.recovery.events import Exited
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
+from karez.training.recovery.plain_scripts import complete_plain_recovery
 from karez.training.recovery.state import IN_SESSION, Fault, Gang, Phase, RankPhase, with_phase
 
 
@@ -18,7 +19,9 @@ def on_exited(gang: Gang, event: Exited, now: float) -> Decision:
     gang = with_phase(gang, event.rank, RankPhase.EXITED)
     if gang.phase == Phase.DRAINING or (event.code == 0 and not gang.is_session):
         if gang.all_in(RankPhase.EXITED):
-            return replace(gang, phase=Phase.DONE), (EndGang(reason=EndReason.DONE, detail=""),)
+            gang, receipts = complete_plain_recovery(gang)
+            end = EndGang(reason=EndReason.DONE, detail="")
+            return replace(gang, phase=Phase.DONE), (*receipts, end)
         return gang, ()
     why = f"killed by signal {-event.code}" if event.code < 0 else f"ended with code {event.code}"
     cause = f"rank {event.rank} {event.error or why}"

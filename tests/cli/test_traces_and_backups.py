@@ -1,4 +1,4 @@
-"""`karez jobs trace`, `karez backup` and `karez restore` as a user meets them."""
+"""`karez jobs trace` and `karez restore` as a user meets them."""
 
 from pathlib import Path
 
@@ -17,12 +17,7 @@ def test_a_trace_is_shown_and_written_as_a_page(karez: Karez, tmp_path: Path) ->
     assert (refused.code, "Name another file" in refused.err) == (2, True)
 
 
-def test_a_backup_is_made_of_a_state_folder_and_refused_without_one(
-    karez: Karez, tmp_path: Path
-) -> None:
-    refused = karez("backup", str(tmp_path / "b"), "--home", str(tmp_path / "none"))
-    assert refused.code == 2
-    assert "There is no cloud in" in refused.err
+def test_a_restore_of_no_backup_is_refused(karez: Karez, tmp_path: Path) -> None:
     refused = karez("restore", str(tmp_path / "b"), "--home", str(tmp_path / "new"))
     assert refused.code == 2
     assert "is not a backup folder" in refused.err

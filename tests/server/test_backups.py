@@ -1,20 +1,21 @@
 """Backups hold all, cost what is new, and are refused where they are not whole."""
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from karez.core.artifacts import Artifact, ArtifactId, ArtifactKind, ArtifactSpec
-from karez.core.backups import BackupSnapshot
-from karez.core.errors import BadRequest, BrokenArtifact, NotFound, StorageFull
+from karez.core.backups import BackupSnapshot, Restored
+from karez.core.errors import BadRequest, BrokenArtifact, NotFound, StartFailed, StorageFull
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
-from karez.server.backups.backup import back_up
+from karez.server.backups.backup import back_up, identity
 from karez.server.backups.folder import BackupFolder, open_folder
 from karez.server.backups.restore import restore
-from karez.server.home import Home
+from karez.server.home import RESTORING, Home
 from karez.server.wiring import backup_source, restore_target
 from karez.store.sql import SqlStore
 from tests.disks import fill, needs_root, small_disk
@@ -55,7 +56,7 @@ def cloud(tmp_path: Path) -> OldCloud:
     return OldCloud(tmp_path / "old")
 
 
-def restored(backup: Path, home: Path) -> object:
+def restored(backup: Path, home: Path) -> Restored:
     folder = BackupFolder(backup)
     target = restore_target(Settings(home=str(home)), home)
     return restore(folder, folder.find(""), target, lambda *_: None)
@@ -92,20 +93,32 @@ def test_a_second_snapshot_copies_what_is_new_and_old_ones_make_room(
     assert [backup.blob(one).exists() for one in (first, second)] == [False, True]
 
 
-def test_a_blob_that_is_damaged_or_gone_is_named_and_no_snapshot_is_left(
+def test_a_blob_that_is_damaged_or_gone_is_named_and_the_rest_is_kept(
     cloud: OldCloud, tmp_path: Path
 ) -> None:
-    digest = cloud.add(b"rows")
-    path = cloud.blobs.local(digest)
-    assert path is not None
-    path.write_bytes(b"rowz")
-    with pytest.raises(BrokenArtifact, match=f"{digest}.*damaged"):
-        cloud.back_up(tmp_path / "backup")
-    path.unlink()
-    with pytest.raises(BrokenArtifact, match=f"{digest}.*does not have it"):
-        cloud.back_up(tmp_path / "backup")
-    assert BackupFolder(tmp_path / "backup").snapshots == []
-    assert not list((tmp_path / "backup" / "snapshots").iterdir())
+    good, damaged, gone = (cloud.add(text) for text in (b"good", b"damaged", b"gone"))
+    for digest, change in ((damaged, lambda p: p.write_bytes(b"x")), (gone, Path.unlink)):
+        path = cloud.blobs.local(digest)
+        assert path is not None
+        change(path)
+    snapshot = cloud.back_up(tmp_path / "backup")
+    assert set(snapshot.missing_blobs) == {damaged, gone}
+    done = restored(tmp_path / "backup", tmp_path / "new")
+    assert (done.blobs, set(done.missing_blobs)) == (1, {damaged, gone})
+    assert FsspecBlobs(str(tmp_path / "new" / "blobs")).has(good)
+
+
+def test_a_state_folder_without_its_database_is_not_backed_up(
+    cloud: OldCloud, tmp_path: Path
+) -> None:
+    cloud.back_up(tmp_path / "backup")
+    cloud.store.close()
+    for file in cloud.home.path.glob("karez.db*"):
+        file.unlink()
+    with pytest.raises(BadRequest, match="holds no cloud"):
+        cloud.back_up(tmp_path / "backup", now=2.0, keep=1)
+    assert len(BackupFolder(tmp_path / "backup").snapshots) == 1
+    assert not (cloud.home.path / "karez.db").exists()
 
 
 def cut(path: Path) -> None:
@@ -132,13 +145,41 @@ def test_a_backup_that_was_altered_is_refused_and_nothing_of_it_stays(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_blob_that_was_altered_in_the_backup_is_refused(cloud: OldCloud, tmp_path: Path) -> None:
+def test_a_blob_that_was_altered_in_the_backup_counts_as_missing(
+    cloud: OldCloud, tmp_path: Path
+) -> None:
     digest = cloud.add(b"rows")
     cloud.back_up(tmp_path / "backup")
     BackupFolder(tmp_path / "backup").blob(digest).write_bytes(b"rowz")
-    with pytest.raises(BrokenArtifact, match=digest):
-        restored(tmp_path / "backup", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    assert restored(tmp_path / "backup", tmp_path / "new").missing_blobs == (digest,)
+
+
+def test_the_newest_stays_whatever_the_clock_said(cloud: OldCloud, tmp_path: Path) -> None:
+    cloud.back_up(tmp_path / "backup", now=9e9)
+    made = cloud.back_up(tmp_path / "backup", now=1.0, keep=1)
+    assert BackupFolder(tmp_path / "backup").snapshots == [made]
+
+
+def test_a_damaged_snapshot_does_not_hide_another(cloud: OldCloud, tmp_path: Path) -> None:
+    backup = BackupFolder(tmp_path / "backup")
+    first, second = (cloud.back_up(backup.path, now=now) for now in (1.0, 2.0))
+    (backup.folder_of(first.name) / "manifest.json").write_text("")
+    assert backup.find(second.name) == second
+    copy = backup.folder_of("copy")
+    shutil.copytree(backup.folder_of(second.name), copy)
+    with pytest.raises(BrokenArtifact, match="it is the one of"):
+        backup.find("copy")
+
+
+def test_a_restore_that_was_killed_is_begun_again_and_no_cloud_starts_on_it(
+    cloud: OldCloud, tmp_path: Path
+) -> None:
+    cloud.back_up(tmp_path / "backup")
+    (tmp_path / "new" / RESTORING).mkdir(parents=True)
+    with pytest.raises(StartFailed, match="was broken off"):
+        Home.of(Settings(home=str(tmp_path / "new")))
+    restored(tmp_path / "backup", tmp_path / "new")
+    assert not (tmp_path / "new" / RESTORING).exists()
 
 
 def test_what_holds_something_already_is_left_alone(cloud: OldCloud, tmp_path: Path) -> None:
@@ -176,9 +217,19 @@ def test_a_full_disk_leaves_the_snapshots_before(cloud: OldCloud, tmp_path: Path
 
 
 def test_one_backup_at_a_time_is_made_in_a_folder(cloud: OldCloud, tmp_path: Path) -> None:
-    with open_folder(tmp_path / "backup"), pytest.raises(BadRequest, match="Another backup"):
-        cloud.back_up(tmp_path / "backup")
+    same = identity(cloud.home.path)
     cloud.back_up(tmp_path / "backup")
+    with open_folder(tmp_path / "backup", same), pytest.raises(BadRequest, match="in use"):
+        cloud.back_up(tmp_path / "backup", now=2.0)
+    with open_folder(tmp_path / "backup", same), pytest.raises(BadRequest, match="in use"):
+        restored(tmp_path / "backup", tmp_path / "new")
+    cloud.back_up(tmp_path / "backup", now=2.0)
+    other = OldCloud(tmp_path / "other")
+    other.home.pepper.write_text("another")
+    with pytest.raises(BadRequest, match="of another cloud"):
+        other.back_up(tmp_path / "backup", now=3.0)
+    with pytest.raises(BadRequest, match="inside the state folder"):
+        cloud.back_up(cloud.home.path / "backup")
 
 
 def test_a_part_of_the_state_folder_on_another_disk_is_copied(
@@ -186,5 +237,7 @@ def test_a_part_of_the_state_folder_on_another_disk_is_copied(
 ) -> None:
     (cloud.home.path / "logs").rename(tmp_path / "elsewhere")
     (cloud.home.path / "logs").symlink_to(tmp_path / "elsewhere")
+    cloud.home.pepper.rename(tmp_path / "mounted")
+    cloud.home.pepper.symlink_to(tmp_path / "mounted")
     snapshot = cloud.back_up(tmp_path / "backup")
-    assert "logs/workloads/job-1/0" in [file.path for file in snapshot.files]
+    assert [file.path for file in snapshot.files] == ["logs/workloads/job-1/0", "pepper"]

@@ -74,6 +74,14 @@ def test_a_trace_leads_from_the_submission_over_a_preemption_and_a_fault_to_the_
     assert {span.id for span in waits.spans} <= parents  # an id stays while its span goes on
 
 
+def test_the_time_in_the_queue_before_a_cancellation_is_shown(cloud: FakeCloud) -> None:
+    job = cloud.submit(ranks=99, steps=1)
+    cloud.run(2 * HOUR_S)
+    cloud.stop(job)
+    cloud.run(HOUR_S)
+    assert [hours(cloud, span) for span in named(trace_of(cloud, job), "queue")] == [(0.0, 2.0)]
+
+
 def test_a_page_shows_the_spans_and_what_went_wrong(cloud: FakeCloud) -> None:
     job = cloud.submit(ranks=2, steps=4)
     cloud.run(2.5 * HOUR_S)

@@ -46,6 +46,8 @@ class BackupSnapshot:
     """Files of the state folder, by their path in it."""
     has_blobs: bool = True
     blob_bytes: int = 0
+    missing_blobs: tuple[str, ...] = ()
+    """Blobs that rows name and that the blob store has not, or has damaged."""
     format: int = FORMAT
 
 
@@ -100,7 +102,11 @@ class DumpableDatabase(Protocol):
         ...
 
     def dump(self, folder: Path) -> DatabaseDump:
-        """Write all rows of one moment into a folder, while others go on writing."""
+        """Write all rows of one moment into a folder, while others go on writing.
+
+        Raises:
+            BadRequest: The database holds no cloud.
+        """
         ...
 
     def load(self, folder: Path, dump: DatabaseDump) -> None:

@@ -182,8 +182,7 @@ def _queues(make: _Maker, job: Job, root: Span, runs: Sequence[_Run]) -> Iterato
     ends: list[float | None] = [job.created_at, *(run.until for run in runs)]
     begins = [*(run.since for run in runs), job.ended_at]
     for began_at, ended_at in zip(ends, begins, strict=True):
-        is_last = ended_at == job.ended_at
-        if began_at is None or (is_last and job.ended_at is not None and runs):
+        if began_at is None or (began_at == ended_at == job.ended_at):
             continue  # it runs, or ended as its run did
         priority = {"priority": job.spec.priority}
         yield make.span("queue", root.id, (began_at, ended_at), priority)

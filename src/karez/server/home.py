@@ -8,6 +8,9 @@ from pathlib import Path
 from karez.core.errors import AlreadyRunning, StartFailed
 from karez.core.settings import Settings
 
+RESTORING = "restoring.partial"
+"""Folder in a state folder, on its disk, in which a restore makes the cloud until it is whole."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
@@ -19,6 +22,9 @@ class Home:
     def of(cls, settings: Settings) -> "Home":
         """Open the state folder; it is created if absent, readable by its owner only."""
         path = Path(settings.home).expanduser().absolute()
+        if (path / RESTORING).exists():
+            detail = f"a restore into {path} was broken off: empty the folder and restore again."
+            raise StartFailed(part="The cloud", detail=detail)
         try:
             (path / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(0o700)

@@ -71,7 +71,7 @@ class DecisionLogFile:
         """Append a line. A line that cannot be written, on a full disk, is left out."""
         data = f"{line}\n".encode()
         with contextlib.suppress(OSError):
-            states_all = line.startswith("{") and '"fresh":true' in line
+            states_all = line.startswith("{") and '"is_reset":true' in line
             if states_all and self._is_full():
                 self._path.replace(self._path.with_suffix(".log.1"))
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

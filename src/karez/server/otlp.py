@@ -36,6 +36,8 @@ class OtlpTracer(JobTracer):
     _sent: dict[str, set[str]] = field(default_factory=dict)
     """Job that goes on -> ids of its spans that were sent."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _sending: threading.Lock = field(default_factory=threading.Lock)
+    """Held while spans are sent: the last ones are sent by whoever closes."""
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -60,19 +62,27 @@ class OtlpTracer(JobTracer):
 
     def send(self) -> bool:
         """Send what has ended since the last time. False: the collector did not take it."""
+        with self._sending:
+            return self._send_all()
+
+    def _send_all(self) -> bool:
         with self._lock:
             jobs, self._changed = self._changed, set()
-        left = [job for job in sorted(jobs) if not self._send(job)]
+        left = [job for job in sorted(jobs) if not self._send_safely(job)]
         with self._lock:
             self._changed |= set(left)
         return not left
 
     def _work(self) -> None:
         while not self._stopped.wait(EVERY_S):
-            try:
-                self.send()
-            except Exception:
-                log.exception("otlp.failed")
+            self.send()
+
+    def _send_safely(self, job: str) -> bool:
+        try:
+            return self._send(job)
+        except Exception:
+            log.exception("otlp.failed", job=job)
+            return False
 
     def _send(self, job: str) -> bool:
         trace = self.read(job)

@@ -25,10 +25,11 @@ from typing_extensions import override
 
 from karez.core.artifacts import FileEntry
 from karez.core.backups import DatabaseDump, DumpableDatabase, TableDump
+from karez.core.errors import BadRequest
 from karez.store.database import Database
 from karez.store.migration import migrate_tables, revision_of
+from karez.store.schema import metadata
 
-OF_MIGRATIONS = "alembic_version"
 BATCH = 500
 """Rows of one INSERT."""
 
@@ -52,6 +53,14 @@ class SqlDump(DumpableDatabase):
 
     @override
     def dump(self, folder: Path) -> DatabaseDump:
+        file = self._db.engine.url.database if self._db.sqlite else None
+        is_there = file is None or Path(file).exists()  # to look for tables would make the file
+        if not (is_there and self.revision()):
+            where = self._db.engine.url.render_as_string(hide_password=True)
+            raise BadRequest(
+                problem=f"the database {where} holds no cloud",
+                fix="Name the one that the cloud was started with, with --database.",
+            )
         folder.mkdir(mode=0o700, parents=True)
         with self._db.snapshot() as tx:
             return DatabaseDump(
@@ -77,8 +86,9 @@ class SqlDump(DumpableDatabase):
 
 def _tables(tx: Connection) -> Sequence[Table]:
     found = MetaData()
-    found.reflect(tx)
-    return [table for table in found.sorted_tables if table.name != OF_MIGRATIONS]
+    present = set(inspect(tx).get_table_names())
+    found.reflect(tx, only=sorted(present & metadata.tables.keys()))  # others may share a database
+    return found.sorted_tables
 
 
 def _named_blobs(tx: Connection) -> set[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from typing_extensions import override
 
 from karez.core.codec import to_text
@@ -16,6 +16,7 @@ from karez.core.workloads import Allocation, State, Status, WorkloadId
 from karez.store import allocations, leases
 from karez.store.database import Database
 from karez.store.leases import NO_LEASE, under_lease
+from karez.store.schema import targets
 from karez.store.schema import workloads as table
 from karez.store.workload_rows import (
     ENDED_STATES,
@@ -236,7 +237,7 @@ class Workloads(WorkloadStore):
         with self._db.write() as tx:
             changed = tx.execute(change).rowcount == 1
             if changed:
-                allocations.free(tx, ident, now)
+                _release(tx, ident, now)
             return changed
 
     @override
@@ -247,7 +248,7 @@ class Workloads(WorkloadStore):
         with self._db.write() as tx:
             changed = tx.execute(change.values(ended_at=now, **NO_LEASE)).rowcount == 1
             if changed:
-                allocations.free(tx, ident, now)
+                _release(tx, ident, now)
             return changed
 
     @override
@@ -259,3 +260,9 @@ class Workloads(WorkloadStore):
     def allocations(self) -> Mapping[WorkloadId, Allocation]:
         with self._db.read() as tx:
             return allocations.current(tx)
+
+
+def _release(tx: Connection, ident: WorkloadId, now: float) -> None:
+    """Free what a workload holds; what it was asked to change is void."""
+    allocations.free(tx, ident, now)
+    tx.execute(delete(targets).where(targets.c.workload == ident))

@@ -71,6 +71,13 @@ def backup(options: BackupOptions, as_json: Json = False) -> None:
         f" {blobs} blobs ({show_bytes(done.blob_bytes)})"
     )
     typer.echo(f"restore it with: karez restore {options.to} --home FOLDER")
+    if done.missing_blobs:
+        typer.echo(
+            f"{len(done.missing_blobs)} blobs that the database names are lost or damaged in the"
+            " blob store: what needs them cannot be used",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

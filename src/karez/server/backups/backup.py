@@ -4,6 +4,7 @@ A backup folder holds any number of snapshots. They share their blobs, which are
 their digest, so a further snapshot costs what is new.
 """
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import karez
 from karez.core.artifacts import FileEntry
 from karez.core.backups import BackupSnapshot, DumpableDatabase
 from karez.core.codec import to_text
-from karez.core.errors import BrokenArtifact, NotFound
+from karez.core.errors import BadRequest, BrokenArtifact, NotFound
 from karez.core.ports import Blobs
 from karez.server.backups.copying import copy_file, room_in, save_blob, write_own
 from karez.server.backups.folder import BackupFolder, Say, open_folder, reported
@@ -40,12 +41,21 @@ def back_up(source: Source, target: Path, now: float, *, keep: int, say: Say) ->
     The database comes first: whatever it names at that moment is in the blob store already.
 
     Raises:
-        BadRequest: The target holds something else, or another backup is being made there.
-        BrokenArtifact: A blob is not what its digest says, or is gone though it is named.
+        BadRequest: The target holds something else, lies in the state folder, or is in use; or the
+            database holds no cloud.
         StorageFull: No room; the snapshots before stay as they are.
     """
-    with open_folder(target) as backup:
+    home = source.home.resolve()
+    if target.resolve().is_relative_to(home):
+        problem = f"{target} is inside the state folder, and would be part of the next backup"
+        raise BadRequest(problem=problem, fix="Name a folder elsewhere, on another disk.")
+    with open_folder(target, identity(home)) as backup:
         return _add_snapshot(source, backup, now, keep, say)
+
+
+def identity(home: Path) -> str:
+    """A name for a cloud that tells nothing of its secrets: a digest of its own secret."""
+    return hashlib.sha256(b"karez-backup" + (home / "pepper").read_bytes()).hexdigest()[:16]
 
 
 def _add_snapshot(
@@ -61,7 +71,7 @@ def _add_snapshot(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if keep:
-        backup.prune(keep)
+        backup.prune(keep, snapshot)
     return snapshot
 
 
@@ -72,11 +82,11 @@ def _write_snapshot(
     database = source.database.dump(partial / "tables") if source.database else None
     say("tables", 1, 1)
     files = tuple(_copy_home(source.home, partial / "home"))
-    size = 0
+    size, missing = 0, tuple[str, ...]()
     if source.blobs is not None:
         # of a database that may go back to any moment: all that there are
         named = database.blobs if database else list(source.blobs.digests())
-        size = _copy_blobs(source.blobs, source.database, named, backup, say)
+        size, missing = _copy_blobs(source.blobs, source.database, named, backup, say)
     snapshot = BackupSnapshot(
         name=name,
         made_at=now,
@@ -85,6 +95,7 @@ def _write_snapshot(
         files=files,
         has_blobs=source.blobs is not None,
         blob_bytes=size,
+        missing_blobs=missing,
     )
     write_own(partial / "manifest.json", to_text(snapshot))
     return snapshot
@@ -96,16 +107,21 @@ def _copy_home(home: Path, to: Path) -> Iterator[FileEntry]:
         try:
             digest, size = copy_file(path, to / name)
         except FileNotFoundError:
+            if path.exists():
+                raise
             continue  # rotated away
         yield FileEntry(path=name, sha256=digest, size_bytes=size)
 
 
 def _files(home: Path) -> Iterator[Path]:
+    """What belongs to the cloud. Links at the top are followed: they lead to other disks."""
     for entry in home.iterdir():
         if any(entry.match(pattern) for pattern in SKIPPED):
-            continue  # a link is followed: a part of the folder may lie on another disk
-        found = entry.rglob("*") if entry.is_dir() else (entry,)
-        yield from (path for path in found if path.is_file() and not path.is_symlink())
+            continue
+        if entry.is_dir():
+            yield from (path for path in entry.rglob("*") if path.is_file())
+        elif entry.is_file():
+            yield entry
 
 
 def _copy_blobs(
@@ -114,19 +130,17 @@ def _copy_blobs(
     named: Sequence[str],
     backup: BackupFolder,
     say: Say,
-) -> int:
-    """Copy the blobs that the folder lacks; returns the bytes of all of them."""
-    size = 0
+) -> tuple[int, tuple[str, ...]]:
+    """Copy the blobs that the folder lacks; returns the bytes of all, and those that are lost."""
+    size, missing = 0, []
     for digest in reported("blobs", named, say):
         path = backup.blob(digest)
-        if not path.exists():
-            try:
+        try:
+            if not path.exists():
                 with blobs.open(digest) as file:
                     save_blob(file, path, digest)
-            except NotFound as error:
-                if database is not None and digest not in database.blobs():
-                    continue  # deleted since the database was copied
-                problem = "the database names it, and the blob store does not have it"
-                raise BrokenArtifact(name=f"blob {digest}", problem=problem) from error
-        size += path.stat().st_size
-    return size
+            size += path.stat().st_size
+        except (NotFound, BrokenArtifact):
+            if database is None or digest in database.blobs():  # else it was deleted meanwhile
+                missing.append(digest)
+    return size, tuple(missing)

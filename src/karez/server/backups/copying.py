@@ -2,10 +2,11 @@
 
 import errno
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import BrokenArtifact, StorageFull
@@ -22,6 +23,7 @@ def copy_file(source: Path, target: Path) -> tuple[str, int]:
         while chunk := file.read(_CHUNK):
             seen.update(chunk)
             size += copy.write(chunk)
+        _sync(copy)
     return seen.hexdigest(), size
 
 
@@ -35,6 +37,7 @@ def save_blob(source: BinaryIO, path: Path, digest: str) -> None:
             while chunk := source.read(_CHUNK):
                 seen.update(chunk)
                 copy.write(chunk)
+            _sync(copy)
         if seen.hexdigest() != digest:
             problem = "its content has another digest: the blob store is damaged"
             raise BrokenArtifact(name=f"blob {digest}", problem=problem)
@@ -46,7 +49,23 @@ def save_blob(source: BinaryIO, path: Path, digest: str) -> None:
 def write_own(path: Path, text: str) -> None:
     """Write a file that only its owner can read."""
     path.touch(mode=0o600)
-    path.write_text(text)
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        _sync(file)
+
+
+def _sync(file: IO[bytes] | IO[str]) -> None:
+    """Have a power cut leave the file whole."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def is_intact(path: Path, digest: str) -> bool:
+    """Whether a file is there and has this digest."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
 def verify(folder: Path, entries: Iterable[FileEntry]) -> None:
@@ -55,9 +74,8 @@ def verify(folder: Path, entries: Iterable[FileEntry]) -> None:
         path = folder / entry.path
         if not path.exists():
             raise BrokenArtifact(name=str(path), problem="it is missing from the backup")
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise BrokenArtifact(name=str(path), problem="it is not what the backup wrote")
+        if not is_intact(path, entry.sha256):
+            raise BrokenArtifact(name=str(path), problem="it is not what the backup wrote")
 
 
 @contextmanager

@@ -31,11 +31,14 @@ class BackupFolder:
         if not (self.path / MARK).exists():
             problem = f"{self.path} is not a backup folder"
             raise BadRequest(problem=problem, fix="`karez backup FOLDER` makes one.")
-        files = sorted((self.path / "snapshots").glob("*/manifest.json"))
-        return [_read_manifest(file) for file in files]
+        files = (self.path / "snapshots").glob("*/manifest.json")
+        return sorted(map(_read_manifest, files), key=lambda snapshot: snapshot.made_at)
 
     def find(self, name: str) -> BackupSnapshot:
         """A snapshot by its name; without one, the newest. Raises NotFound, BadRequest."""
+        manifest = self.folder_of(Path(name).name) / "manifest.json"
+        if name and manifest.exists():
+            return _read_manifest(manifest)  # another one may be damaged
         found = self.snapshots
         if not found:
             problem = f"{self.path} has no snapshot yet"
@@ -53,12 +56,16 @@ class BackupFolder:
         """The file of a blob."""
         return self.path / "blobs" / digest[:2] / digest
 
-    def prune(self, keep: int) -> None:
-        """Remove all but the newest snapshots, and the blobs that none of these names."""
-        found = self.snapshots
-        for old in found[:-keep]:
+    def prune(self, keep: int, made: BackupSnapshot) -> None:
+        """Remove all but the newest snapshots, and the blobs that none of these names.
+
+        The one that was just made stays, whatever the clock said before.
+        """
+        others = [one for one in self.snapshots if one.name != made.name]
+        kept = [*others[len(others) - keep + 1 :], made]
+        for old in others[: len(others) - keep + 1]:
             shutil.rmtree(self.folder_of(old.name))
-        dumps = [one.database for one in found[-keep:]]
+        dumps = [one.database for one in kept]
         named = {digest for dump in dumps if dump for digest in dump.blobs}
         if None in dumps:
             return  # nobody here knows what a database that is kept elsewhere names
@@ -68,8 +75,8 @@ class BackupFolder:
 
 
 @contextmanager
-def open_folder(path: Path) -> Iterator[BackupFolder]:
-    """Open a backup folder to write into it alone, or make one.
+def open_folder(path: Path, cloud: str) -> Iterator[BackupFolder]:
+    """Open the backup folder of a cloud to write into it alone, or make one.
 
     Raises:
         BadRequest: It holds something else, cannot be written, or is being written.
@@ -81,19 +88,31 @@ def open_folder(path: Path) -> Iterator[BackupFolder]:
         (path / "snapshots").mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / "blobs").mkdir(mode=0o700, exist_ok=True)
         path.chmod(0o700)
-        write_own(path / MARK, f"{FORMAT}\n")
+        if not (path / MARK).exists():
+            write_own(path / MARK, f"{FORMAT} {cloud}\n")
     except OSError as error:
         problem = f"cannot write into {path}: {error.strerror}"
         raise BadRequest(problem=problem, fix="Name a folder that you may write.") from error
-    with (path / MARK).open("r+") as mark:
-        try:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            problem = f"another backup is being made in {path}"
-            raise BadRequest(problem=problem, fix="Wait until it is done.") from None
+    if (path / MARK).read_text().split() != [str(FORMAT), cloud]:
+        problem = f"{path} holds the backups of another cloud"
+        raise BadRequest(problem=problem, fix="Name another folder: each cloud has its own.")
+    with alone_in(path, fcntl.LOCK_EX):
         for left in (path / "snapshots").glob("*.partial"):
             shutil.rmtree(left, ignore_errors=True)  # of a backup that was killed
         yield BackupFolder(path)
+
+
+@contextmanager
+def alone_in(path: Path, kind: int) -> Iterator[None]:
+    """Hold a lock of this kind on a backup folder. Raises BadRequest if somebody else has it."""
+    with (path / MARK).open("r") as mark:
+        try:
+            fcntl.flock(mark, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            problem = f"{path} is in use, or its file system knows no locks: {error.strerror}"
+            fix = "Wait until the other backup or restore is done, or name another folder."
+            raise BadRequest(problem=problem, fix=fix) from error
+        yield
 
 
 def reported(what: str, items: Sequence[str], say: Say) -> Iterator[str]:
@@ -109,6 +128,8 @@ def _read_manifest(file: Path) -> BackupSnapshot:
         snapshot = from_text(BackupSnapshot, file.read_text())
     except ValueError as error:
         raise BrokenArtifact(name=str(file), problem=f"it cannot be read: {error}") from error
+    if snapshot.name != file.parent.name:
+        raise BrokenArtifact(name=str(file), problem=f"it is the one of {snapshot.name}")
     if snapshot.format != FORMAT:
         problem = f"it has the format {snapshot.format}, of karez {snapshot.version}"
         raise BrokenArtifact(name=str(file), problem=problem)

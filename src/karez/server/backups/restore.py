@@ -1,5 +1,6 @@
 """Makes a cloud of a snapshot."""
 
+import fcntl
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,11 +9,9 @@ from pathlib import Path
 from karez.core.backups import BackupSnapshot, DumpableDatabase, Restored
 from karez.core.errors import BadRequest
 from karez.core.ports import Blobs
-from karez.server.backups.copying import copy_file, room_in, verify
-from karez.server.backups.folder import BackupFolder, Say, reported
-
-PARTIAL = "restoring.partial"
-"""Folder in the state folder, on its disk, in which a cloud is made until it is whole."""
+from karez.server.backups.copying import copy_file, is_intact, room_in, verify
+from karez.server.backups.folder import BackupFolder, Say, alone_in, reported
+from karez.server.home import RESTORING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,15 @@ def restore(backup: BackupFolder, snapshot: BackupSnapshot, target: Target, say:
         StartFailed: The snapshot is of a newer karez, or the database does not answer.
         StorageFull: No room.
     """
-    if target.home.exists() and any(target.home.iterdir()):
+    with alone_in(backup.path, fcntl.LOCK_SH):
+        return _restore(backup, snapshot, target, say)
+
+
+def _restore(backup: BackupFolder, snapshot: BackupSnapshot, target: Target, say: Say) -> Restored:
+    present = list(target.home.iterdir()) if target.home.exists() else []
+    if present == [target.home / RESTORING]:
+        shutil.rmtree(target.home / RESTORING)  # of a restore that was killed before its end
+    elif present:
         problem = f"the state folder {target.home} is not empty"
         raise BadRequest(problem=problem, fix="Name an empty one with --home.")
     folder = backup.folder_of(snapshot.name)
@@ -46,7 +53,7 @@ def restore(backup: BackupFolder, snapshot: BackupSnapshot, target: Target, say:
     if snapshot.database is not None:
         verify(folder / "tables", [table.file for table in snapshot.database.tables])
     is_new = not target.home.exists()
-    partial = target.home / PARTIAL
+    partial = target.home / RESTORING
     is_whole = False
     try:
         with room_in(target.home):
@@ -55,13 +62,12 @@ def restore(backup: BackupFolder, snapshot: BackupSnapshot, target: Target, say:
             for entry in snapshot.files:
                 copy_file(folder / "home" / entry.path, partial / entry.path)
             restored = _fill(backup, snapshot, target, partial, say)
-            for part in partial.iterdir():
+            # the database last: without it a cloud does not start on what is half restored
+            for part in sorted(partial.iterdir(), key=lambda one: one.name.startswith("karez.db")):
                 part.rename(target.home / part.name)
             is_whole = True
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if is_new and not is_whole and target.home.exists():
-            target.home.rmdir()
+        shutil.rmtree(target.home if is_new and not is_whole else partial, ignore_errors=True)
     return restored
 
 
@@ -104,12 +110,12 @@ def _check_database(database: DumpableDatabase, snapshot: BackupSnapshot) -> Non
 def _put_blobs(
     backup: BackupFolder, named: Sequence[str], blobs: Blobs, say: Say
 ) -> tuple[str, ...]:
-    """Put the named blobs into a blob store; returns those that neither it nor the backup has."""
+    """Put the named blobs into a blob store; returns those that neither has whole."""
     missing = []
     for digest in reported("blobs", named, say):
         if blobs.has(digest):
             continue
-        if not backup.blob(digest).exists():
+        if not is_intact(backup.blob(digest), digest):
             missing.append(digest)
             continue
         with backup.blob(digest).open("rb") as file:

@@ -11,7 +11,13 @@ from karez.core.stores.store import Store
 from karez.core.workloads import WorkloadId
 from karez.server.controllers.held_devices import are_free, held_devices
 from karez.server.controllers.pending_decisions import PendingDecisions
-from karez.server.controllers.reconciler import Place, RequestPreemption, RequestResize, Write
+from karez.server.controllers.reconciler import (
+    Place,
+    RequestPreemption,
+    RequestResize,
+    WithdrawResize,
+    Write,
+)
 from karez.server.controllers.store_view import StoreView
 
 log = structlog.get_logger()
@@ -48,6 +54,8 @@ class DecisionExecutor:
                     self.store.workloads.request_preemption(ident)
                 case RequestResize(id=ident, grants=grants):
                     self.store.resize_requests.request(ident, grants)
+                case WithdrawResize(id=ident):
+                    self.store.resize_requests.drop(ident)
                 case Place(id=ident, grants=grants):
                     started += self.store.workloads.place(ident, grants, now=now) is not None
         return started

@@ -19,7 +19,13 @@ from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.snapshot import AllocatedWorkload, to_running
 from karez.scheduling.state_changes import as_started
 from karez.server.controllers.held_devices import are_free, held_devices
-from karez.server.controllers.pending_decisions import PendingDecisions, PendingStart, Reservation
+from karez.server.controllers.pending_decisions import (
+    GRACE_S,
+    RESIZE_S,
+    PendingDecisions,
+    PendingStart,
+    Reservation,
+)
 from karez.server.controllers.store_view import StoreView
 
 
@@ -32,14 +38,15 @@ def observe(
 ) -> tuple[PendingDecisions, ClusterDelta]:
     """What is still pending by what the store says, and what the engine has to be told.
 
-    A start on a node that is not ready any more is given up: the engine decides anew. Nodes and
-    projects are the caller's to add to the delta.
+    A start on a node that is not ready any more, or on devices that nobody will release, is given
+    up: the engine decides anew. Nodes and projects are the caller's to add to the delta.
     """
     preempted = pending.preempting - view.running.keys()
     kept, released = _reservations(pending, view, now)
     pending = replace(pending, preempting=pending.preempting - preempted, reserved=kept)
-    pending = replace(pending, starts=_on_ready_nodes(pending, nodes))
-    pending, ended = _settle(engine, pending, view, now)
+    pending = _settle_resizes(pending, view, now)
+    pending = replace(pending, starts=_possible_starts(pending, view, nodes))
+    pending, ended = _settle(engine, pending, view)
     started = _newly_running(engine, pending, view, ended)
     withdrawn = _withdrawn(engine, view, {run.id for run in started}, preempted)
     delta = ClusterDelta(
@@ -58,26 +65,23 @@ def still_owed(
 ) -> PendingDecisions:
     """What an earlier control left pending and still can be carried out.
 
-    A start on a node that is not ready any more, or on devices that somebody else holds by now, is
-    given up: the engine decides anew. Who was asked to make room for it makes room.
+    Gangs that were asked for another size have time for it again. A start that cannot be carried
+    out is given up, as in `observe`; who was asked to make room for it makes room.
     """
-    preempting = frozenset(pending.preempting & view.running.keys())
     resizing = {
-        ident: resize
+        ident: replace(resize, until=now + RESIZE_S)
         for ident, resize in pending.resizing.items()
         if ident in view.running and view.running[ident].allocation.grants != resize.grants
     }
-    kept = replace(pending, preempting=preempting, resizing=resizing, starts={})
-    reserved, _ = _reservations(kept, view, now)
-    after = [grant for grants in _grants_after(kept, view) for grant in grants]
-    held = held_devices([*after, *(grant for one in reserved for grant in one.grants)])
-    starts = {}
-    for ident, start in _on_ready_nodes(pending, nodes).items():
-        is_there = ident in view.waiting or ident in preempting
-        if is_there and are_free(start.grants, held):
-            held.update(held_devices(start.grants))
-            starts[ident] = start
-    return replace(kept, starts=starts, reserved=reserved)
+    preempting = frozenset(pending.preempting & view.running.keys())
+    reserved, _ = _reservations(pending, view, now)
+    kept = replace(pending, preempting=preempting, resizing=resizing, reserved=reserved)
+    starts = {
+        ident: start
+        for ident, start in _possible_starts(kept, view, nodes).items()
+        if ident in view.waiting or ident in preempting
+    }
+    return replace(kept, starts=starts)
 
 
 def whole_state(pending: PendingDecisions, view: StoreView, now: float) -> ClusterDelta:
@@ -107,16 +111,22 @@ def whole_state(pending: PendingDecisions, view: StoreView, now: float) -> Clust
     )
 
 
-def _on_ready_nodes(
-    pending: PendingDecisions, nodes: Sequence[Node]
+def _possible_starts(
+    pending: PendingDecisions, view: StoreView, nodes: Sequence[Node]
 ) -> Mapping[WorkloadId, PendingStart]:
-    """The pending starts all of whose nodes are ready."""
+    """The pending starts on ready nodes, whose devices are free once all have done as asked."""
+    if not pending.starts:
+        return pending.starts
     ready = {node.id for node in nodes if node.state == NodeState.READY}
-    return {
-        ident: start
-        for ident, start in pending.starts.items()
-        if all(grant.node in ready for grant in start.grants)
-    }
+    after = [grant for grants in _grants_after(pending, view) for grant in grants]
+    held = held_devices([*after, *(grant for one in pending.reserved for grant in one.grants)])
+    possible = {}
+    for ident, start in pending.starts.items():
+        is_ready = all(grant.node in ready for grant in start.grants)
+        if is_ready and are_free(start.grants, held):
+            held.update(held_devices(start.grants))
+            possible[ident] = start
+    return possible
 
 
 def _grants_after(pending: PendingDecisions, view: StoreView) -> Iterator[tuple[Grant, ...]]:
@@ -157,38 +167,40 @@ def _reservations(
     return kept, tuple(grant for grants in released for grant in grants)
 
 
-def _settle(
-    engine: SchedulingEngine, pending: PendingDecisions, view: StoreView, now: float
-) -> tuple[PendingDecisions, tuple[WorkloadId, ...]]:
-    """Note what was carried out; and the workloads that do not run as the engine counts them.
+def _settle_resizes(pending: PendingDecisions, view: StoreView, now: float) -> PendingDecisions:
+    """Forget resizes that were made. A gang that has not made one counts as inelastic from then."""
+    resizing, inelastic = {}, set(pending.inelastic)
+    for ident, resize in pending.resizing.items():
+        run = view.running.get(ident)
+        if run is None or run.allocation.grants == resize.grants:
+            continue
+        if now < resize.until + GRACE_S:
+            resizing[ident] = resize
+        else:
+            inelastic.add(ident)
+    return replace(pending, resizing=resizing, inelastic=frozenset(inelastic))
 
-    A gang that has not changed its size by the deadline counts as inelastic from then on.
-    """
-    starts, resizing = dict(pending.starts), dict(pending.resizing)
-    inelastic = set(pending.inelastic)
+
+def _settle(
+    engine: SchedulingEngine, pending: PendingDecisions, view: StoreView
+) -> tuple[PendingDecisions, tuple[WorkloadId, ...]]:
+    """The workloads that do not run, and will not run, as the engine counts them."""
+    starts = dict(pending.starts)
     present = view.waiting.keys() | pending.preempting
     ended = []
     for ident, run in engine.cluster.running.items():
         actual = view.running.get(ident)
         if actual is None:
-            resizing.pop(ident, None)
             if ident not in starts or ident not in present:
                 ended.append(ident)
                 starts.pop(ident, None)
-        elif ident in pending.preempting:
             continue
-        elif actual.allocation.grants == run.grants:
-            resizing.pop(ident, None)
-        else:
-            resize = resizing.get(ident)
-            if resize is not None and resize.grants == run.grants and now < resize.until:
-                continue
-            if resizing.pop(ident, None) is not None:
-                inelastic.add(ident)
-            if ident not in starts:
-                ended.append(ident)
-    settled = replace(pending, starts=starts, resizing=resizing, inelastic=frozenset(inelastic))
-    return settled, tuple(ended)
+        resize = pending.resizing.get(ident)
+        is_asked = resize is not None and resize.grants == run.grants
+        is_so = actual.allocation.grants == run.grants and ident not in pending.preempting
+        if not (is_so or is_asked or ident in starts):
+            ended.append(ident)
+    return replace(pending, starts=starts), tuple(ended)
 
 
 def _newly_running(

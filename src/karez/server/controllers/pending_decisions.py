@@ -7,7 +7,9 @@ from karez.core.grants import Grant
 from karez.core.workloads import WorkloadId
 
 RESIZE_S = 60.0
-"""Seconds that a gang may take to change its size; after that it keeps the size it has."""
+"""Seconds that a gang has to take a request for another size; after that it is withdrawn."""
+GRACE_S = 15.0
+"""Seconds after that in which a gang that has taken the request still changes its size."""
 LENT_S = 30.0
 """Seconds that devices offered to a gang for a lost rank are reserved for it."""
 
@@ -28,7 +30,7 @@ class PendingResize:
 
     grants: tuple[Grant, ...]
     until: float
-    """UTC epoch seconds: after that it keeps the size it has."""
+    """UTC epoch seconds: then the request is withdrawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

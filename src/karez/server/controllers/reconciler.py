@@ -32,6 +32,13 @@ class RequestResize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawResize:
+    """Take a request for another size back, if the gang has not taken it. Repeatable."""
+
+    id: WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Give a queued workload its devices. Does nothing where it is not queued any more."""
 
@@ -39,7 +46,7 @@ class Place:
     grants: tuple[Grant, ...]
 
 
-Write = RequestPreemption | RequestResize | Place
+Write = RequestPreemption | RequestResize | WithdrawResize | Place
 
 
 def reconcile(
@@ -61,6 +68,7 @@ def reconcile(
         # repeated each time, since a workload that was starting does not take the request
         *(RequestPreemption(id=ident) for ident in sorted(pending.preempting)),
         *(RequestResize(id=act.id, grants=act.grants) for act in decided if type(act) is Resize),
+        *(WithdrawResize(id=i) for i, one in pending.resizing.items() if now >= one.until),
         *places,
     ]
     return replace(pending, starts=left), tuple(writes)

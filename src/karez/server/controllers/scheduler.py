@@ -30,7 +30,7 @@ from karez.scheduling.snapshot import Snapshot, engine_from
 from karez.server.controllers.decision_executor import DecisionExecutor
 from karez.server.controllers.observer import observe, still_owed, whole_state
 from karez.server.controllers.pending_decisions import LENT_S, PendingDecisions, Reservation
-from karez.server.controllers.reconciler import RequestResize, reconcile
+from karez.server.controllers.reconciler import RequestResize, WithdrawResize, reconcile
 from karez.server.controllers.store_view import StoreView
 from karez.server.controllers.workload_cache import WorkloadCache
 
@@ -97,8 +97,14 @@ class Scheduler:
     def _carry_out(
         self, decided: Sequence[Action], pending: PendingDecisions, view: StoreView, now: float
     ) -> int:
-        self._pending, writes = reconcile(view, pending, decided, now)
-        return self._executor.carry_out(self._pending, writes, now)
+        pending, writes = reconcile(view, pending, decided, now)
+        try:
+            started = self._executor.carry_out(pending, writes, now)
+        except Exception:
+            self._engine = self._pending = None  # the next pass begins with what was stored
+            raise
+        self._pending = pending
+        return started
 
     @property
     def _owed(self) -> PendingDecisions:
@@ -193,10 +199,14 @@ class Scheduler:
     def _inherited(self, view: StoreView, nodes: Sequence[Node], now: float) -> PendingDecisions:
         """What the control before this one left pending; nothing after an engine has failed."""
         if self._pending is not None:
-            return self._pending.forgotten()
+            withdrawn = [WithdrawResize(id=ident) for ident in self._pending.resizing]
+            self._pending = self._pending.forgotten()
+            self._executor.carry_out(self._pending, withdrawn, now)
+            return self._pending
         owed = still_owed(self._executor.load(), view, nodes, now)
         asked = [RequestResize(id=ident, grants=one.grants) for ident, one in owed.resizing.items()]
         self._executor.carry_out(owed, asked, now)  # it may have ended before it had asked
+        self._pending = owed
         return owed
 
     def _snapshot(self) -> Snapshot:

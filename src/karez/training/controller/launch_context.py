@@ -9,7 +9,7 @@ from karez.core.jobs import Job
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.processes import Staged
-from karez.core.workloads import EndReason
+from karez.core.workloads import EndReason, State
 from karez.training.controller.checkpoint_artifact import stored_checkpoints
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_allocation import GangAllocation
@@ -102,7 +102,9 @@ def _master(context: LaunchContext, grants: Mapping[int, Grant], deps: Controlle
     address = next((node.address for node in deps.store.pool.nodes([first])), "")
     try:
         return f"{address}:{deps.fabric.reserve_port(first, job, context.start_id)}"
-    except NodeLost:
+    except NodeLost as error:
+        if context.job.state == State.PLACED:  # nothing runs yet: the next start finds a node
+            raise StartRefused(EndReason.NODE_LOST, f"node {first} does not answer") from error
         return ""  # NodeEventStream reports the loss
     except OSError as error:
         raise StartRefused(EndReason.START_FAILED, f"{first}: {error}") from error

@@ -18,6 +18,8 @@ def on_step_event(
             return _on_committed(gang, event, now)
         case CollectiveFailed():
             return _on_collective_failed(gang, event, now), ()
+        case Finished(rank=number) if gang.ranks[number].phase == RankPhase.EXITED:
+            return gang, ()
         case Finished(rank=number):
             return _on_finished(with_phase(gang, number, RankPhase.FINISHED), now)
 

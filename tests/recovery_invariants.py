@@ -19,8 +19,9 @@ react = transitions._react
 
 def react_and_check(gang: Gang, event: RecoveryEvent, now: float) -> Decision:
     after, commands = react(gang, event, now)
-    wrong = [*violations(after), *transition_violations(gang, after)]
-    found.extend(f"{event}: {text}" for text in wrong)
+    if after is not gang:
+        wrong = [*violations(after), *transition_violations(gang, after)]
+        found.extend(f"{event}: {text}" for text in wrong)
     return after, commands
 
 

@@ -99,7 +99,8 @@ class Days:
     def fill(self) -> None:
         """Keep a few more jobs than fit."""
         random, cloud = self.random, self.cloud
-        self.active = [name for name in self.active if cloud.state(name) not in ENDED]
+        states = cloud.states()
+        self.active = [name for name in self.active if states[name] not in ENDED]
         while len(self.active) < 7:
             ranks = random.choice((1, 2, 2, 3, 4, 6))
             name = cloud.submit(

@@ -91,6 +91,7 @@ class Agent:
     ) -> None:
         try:
             with training.session(seed=1, snapshot_every=1) as run:
+                self.state = run._runtime.state
                 model = self.model = torch.nn.Linear(4, 1)
                 optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
                 run.track(model=model, optimizer=optimizer)
@@ -214,7 +215,8 @@ def test_a_rank_goes_back_a_step_and_ends_as_if_nothing_had_happened(agent: Agen
     agent.told_step(3)
     before = agent.losses[3]
     agent.order(QuiesceOrder(generation=2))
-    agent.allow(1)  # it is in its fourth step when the generation ends
+    until(lambda: agent.state.is_generation_over, within_s=20)
+    agent.allow(1)  # it was in its fourth step when the generation ended
     assert {2, 3} & agent.told_ready(2).steps.keys()
     agent.order(QueryShardsOrder(generation=2, departed=(1,), replica_servers=()))
     while (found := agent.told(ReadyReport).shards_found) is None:
@@ -266,8 +268,11 @@ def test_checkpoints_are_stored_when_asked_for_and_in_an_emergency(agent: Agent)
     agent.begin(1, 0)
     agent.allow(1)
     agent.told_step(1)
-    agent.order(StoreCheckpointOrder(step=2))
     agent.order(DropReplicasOrder(departed=(1,), replica_servers=()))
+    agent.order(StoreCheckpointOrder(step=2))
+    snapshots = agent.state.snapshots
+    assert snapshots is not None
+    until(lambda: snapshots.is_store_wanted, within_s=20)
     agent.allow(1)
     stored = agent.told(CheckpointReport)
     assert stored.step == 2

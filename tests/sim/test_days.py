@@ -98,9 +98,8 @@ def test_a_database_that_fails_once_leaves_no_job_without_a_controller(
     assert cloud.state("job-1") == State.SUCCEEDED
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
-def test_half_a_day_of_faults(make_cloud: Callable[..., FakeCloud], seed: int) -> None:
-    through(make_cloud(), seed, days=0.5, faults=12)
+def test_half_a_day_of_faults(make_cloud: Callable[..., FakeCloud]) -> None:
+    through(make_cloud(), SEEDS[0], days=0.5, faults=12)
 
 
 @pytest.mark.story

@@ -24,6 +24,7 @@ def test_a_training_is_the_same_for_the_same_seed() -> None:
     assert simulate(plan, 3).recoveries != simulate(plan, 4).recoveries
 
 
+@pytest.mark.story
 def test_ten_thousand_devices_train_on_without_a_restart() -> None:
     found = summarize(FleetPlan(), simulate_many(FleetPlan(), range(4)))
     assert found["goodput"]["min"] >= 0.993
@@ -33,6 +34,7 @@ def test_ten_thousand_devices_train_on_without_a_restart() -> None:
     assert [peer["goodput"] < found["goodput"]["mean"] for peer in found["peers"]] == [True] * 5
 
 
+@pytest.mark.story
 def test_without_spares_or_elasticity_a_broken_node_costs_a_restart() -> None:
     poor = FleetPlan(devices=800, days=40, per_node_day=2e-2, spare_share=0.0)
     lives = simulate_many(poor, range(4))

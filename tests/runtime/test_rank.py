@@ -84,6 +84,14 @@ class Agent:
         self.thread = threading.Thread(target=self.train, args=words, daemon=True)
         self.thread.start()
 
+    def start_first(
+        self, loss_of: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
+        """A process of the rank, in its first generation."""
+        self.start(loss_of)
+        self.told(ReadyReport)
+        self.begin(1, 0)
+
     def train(
         self,
         permits: threading.Semaphore,
@@ -208,9 +216,7 @@ def calm(agent: Agent) -> list[float]:
 def test_a_rank_goes_back_a_step_and_ends_as_if_nothing_had_happened(agent: Agent) -> None:
     expected = calm(agent)
     (agent.folder / "snapshot").unlink()
-    agent.start()
-    agent.told(ReadyReport)
-    agent.begin(1, 0)
+    agent.start_first()
     agent.allow(3)
     agent.told_step(3)
     before = agent.losses[3]
@@ -231,9 +237,7 @@ def test_a_rank_goes_back_a_step_and_ends_as_if_nothing_had_happened(agent: Agen
 def test_another_process_of_the_rank_continues_from_shared_memory(agent: Agent) -> None:
     expected = calm(agent)
     (agent.folder / "snapshot").unlink()
-    agent.start()
-    agent.told(ReadyReport)
-    agent.begin(1, 0)
+    agent.start_first()
     agent.allow(4)
     agent.told_step(4)
     agent.start()  # as if the first had been killed: it waits for a permit and does nothing
@@ -249,9 +253,7 @@ def test_a_step_with_a_bad_loss_is_done_again_without_its_batch(agent: Agent) ->
     def poisoned(step: int, loss: torch.Tensor) -> torch.Tensor:
         return loss * float("nan") if step == 2 and agent.losses.get(3) is None else loss
 
-    agent.start(poisoned)
-    agent.told(ReadyReport)
-    agent.begin(1, 0)
+    agent.start_first(poisoned)
     agent.allow(3)
     bad = agent.told(BadLossReport)
     assert (bad.step, bad.batch) == (3, 2)
@@ -263,9 +265,7 @@ def test_a_step_with_a_bad_loss_is_done_again_without_its_batch(agent: Agent) ->
 
 
 def test_checkpoints_are_stored_when_asked_for_and_in_an_emergency(agent: Agent) -> None:
-    agent.start()
-    agent.told(ReadyReport)
-    agent.begin(1, 0)
+    agent.start_first()
     agent.allow(1)
     agent.told_step(1)
     agent.order(DropReplicasOrder(departed=(1,), replica_servers=()))

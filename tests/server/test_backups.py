@@ -13,10 +13,10 @@ from karez.core.errors import BadRequest, BrokenArtifact, NotFound, StartFailed,
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.backups.backup import back_up, identity
-from karez.server.backups.folder import BackupFolder, open_folder
+from karez.server.backups.folder import writing
 from karez.server.backups.restore import restore
 from karez.server.home import RESTORING, Home
-from karez.server.wiring import backup_source, restore_target
+from karez.server.wiring import backup_folder, backup_source, restore_target
 from karez.store.sql import SqlStore
 from tests.disks import fill, needs_root, small_disk
 
@@ -48,7 +48,7 @@ class OldCloud:
         source = backup_source(
             Settings(home=str(self.home.path)), self.home, with_database=True, with_blobs=True
         )
-        return back_up(source, to, now, keep=keep, say=lambda *_: None)
+        return back_up(source, backup_folder(to), now, keep=keep, say=lambda *_: None)
 
 
 @pytest.fixture
@@ -56,8 +56,12 @@ def cloud(tmp_path: Path) -> OldCloud:
     return OldCloud(tmp_path / "old")
 
 
+def blob(backup: Path, digest: str) -> Path:
+    return backup / "blobs" / digest[:2] / digest
+
+
 def restored(backup: Path, home: Path) -> Restored:
-    folder = BackupFolder(backup)
+    folder = backup_folder(backup)
     target = restore_target(Settings(home=str(home)), home)
     return restore(folder, folder.find(""), target, lambda *_: None)
 
@@ -80,17 +84,17 @@ def test_what_was_backed_up_is_there_again(cloud: OldCloud, tmp_path: Path) -> N
 def test_a_second_snapshot_copies_what_is_new_and_old_ones_make_room(
     cloud: OldCloud, tmp_path: Path
 ) -> None:
-    backup = BackupFolder(tmp_path / "backup")
+    backup = backup_folder(tmp_path / "backup")
     first = cloud.add(b"first")
     cloud.back_up(backup.path, now=1.0)
-    copied_at = backup.blob(first).stat().st_mtime_ns
+    copied_at = blob(backup.path, first).stat().st_mtime_ns
     second = cloud.add(b"second")
     cloud.back_up(backup.path, now=2.0)
-    assert backup.blob(first).stat().st_mtime_ns == copied_at
+    assert blob(backup.path, first).stat().st_mtime_ns == copied_at
     cloud.store.artifacts.remove(ArtifactId("art-1"))
     cloud.back_up(backup.path, now=3.0, keep=1)
     assert [snapshot.made_at for snapshot in backup.snapshots] == [3.0]
-    assert [backup.blob(one).exists() for one in (first, second)] == [False, True]
+    assert [blob(backup.path, one).exists() for one in (first, second)] == [False, True]
 
 
 def test_a_blob_that_is_damaged_or_gone_is_named_and_the_rest_is_kept(
@@ -117,7 +121,7 @@ def test_a_state_folder_without_its_database_is_not_backed_up(
         file.unlink()
     with pytest.raises(BadRequest, match="holds no cloud"):
         cloud.back_up(tmp_path / "backup", now=2.0, keep=1)
-    assert len(BackupFolder(tmp_path / "backup").snapshots) == 1
+    assert len(backup_folder(tmp_path / "backup").snapshots) == 1
     assert not (cloud.home.path / "karez.db").exists()
 
 
@@ -139,7 +143,7 @@ def test_a_backup_that_was_altered_is_refused_and_nothing_of_it_stays(
     cloud: OldCloud, tmp_path: Path, harm: Callable[[Path], None], told: str
 ) -> None:
     snapshot = cloud.back_up(tmp_path / "backup")
-    harm(BackupFolder(tmp_path / "backup").folder_of(snapshot.name))
+    harm(backup_folder(tmp_path / "backup").folder_of(snapshot.name))
     with pytest.raises(BrokenArtifact, match=told):
         restored(tmp_path / "backup", tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -150,18 +154,18 @@ def test_a_blob_that_was_altered_in_the_backup_counts_as_missing(
 ) -> None:
     digest = cloud.add(b"rows")
     cloud.back_up(tmp_path / "backup")
-    BackupFolder(tmp_path / "backup").blob(digest).write_bytes(b"rowz")
+    blob(tmp_path / "backup", digest).write_bytes(b"rowz")
     assert restored(tmp_path / "backup", tmp_path / "new").missing_blobs == (digest,)
 
 
 def test_the_newest_stays_whatever_the_clock_said(cloud: OldCloud, tmp_path: Path) -> None:
     cloud.back_up(tmp_path / "backup", now=9e9)
     made = cloud.back_up(tmp_path / "backup", now=1.0, keep=1)
-    assert BackupFolder(tmp_path / "backup").snapshots == [made]
+    assert backup_folder(tmp_path / "backup").snapshots == [made]
 
 
 def test_a_damaged_snapshot_does_not_hide_another(cloud: OldCloud, tmp_path: Path) -> None:
-    backup = BackupFolder(tmp_path / "backup")
+    backup = backup_folder(tmp_path / "backup")
     first, second = (cloud.back_up(backup.path, now=now) for now in (1.0, 2.0))
     (backup.folder_of(first.name) / "manifest.json").write_text("")
     assert backup.find(second.name) == second
@@ -193,9 +197,9 @@ def test_what_holds_something_already_is_left_alone(cloud: OldCloud, tmp_path: P
     with pytest.raises(BadRequest, match="is not a backup folder"):
         restored(tmp_path / "full", tmp_path / "new")
     with pytest.raises(NotFound, match="snapshot"):
-        BackupFolder(tmp_path / "backup").find("2001")
+        backup_folder(tmp_path / "backup").find("2001")
     taken = Settings(home="", database=f"sqlite:///{cloud.home.path / 'karez.db'}")
-    folder = BackupFolder(tmp_path / "backup")
+    folder = backup_folder(tmp_path / "backup")
     with pytest.raises(BadRequest, match="has tables already"):
         restore(folder, folder.find(""), restore_target(taken, tmp_path / "new"), lambda *_: None)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
@@ -210,18 +214,24 @@ def test_a_full_disk_leaves_the_snapshots_before(cloud: OldCloud, tmp_path: Path
         cloud.add(b"x" * 100_000)
         with pytest.raises(StorageFull):
             cloud.back_up(disk / "backup", now=2.0)
-        assert len(BackupFolder(disk / "backup").snapshots) == 1
+        assert len(backup_folder(disk / "backup").snapshots) == 1
         filler.unlink()
         cloud.back_up(disk / "backup", now=3.0)
-        assert len(BackupFolder(disk / "backup").snapshots) == 2
+        assert len(backup_folder(disk / "backup").snapshots) == 2
 
 
 def test_one_backup_at_a_time_is_made_in_a_folder(cloud: OldCloud, tmp_path: Path) -> None:
     same = identity(cloud.home.path)
     cloud.back_up(tmp_path / "backup")
-    with open_folder(tmp_path / "backup", same), pytest.raises(BadRequest, match="in use"):
+    with (
+        writing(backup_folder(tmp_path / "backup"), same),
+        pytest.raises(BadRequest, match="in use"),
+    ):
         cloud.back_up(tmp_path / "backup", now=2.0)
-    with open_folder(tmp_path / "backup", same), pytest.raises(BadRequest, match="in use"):
+    with (
+        writing(backup_folder(tmp_path / "backup"), same),
+        pytest.raises(BadRequest, match="in use"),
+    ):
         restored(tmp_path / "backup", tmp_path / "new")
     cloud.back_up(tmp_path / "backup", now=2.0)
     other = OldCloud(tmp_path / "other")

@@ -13,10 +13,9 @@ from karez.core.artifacts import Artifact, ArtifactId, ArtifactKind, ArtifactSpe
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.backups.backup import back_up
-from karez.server.backups.folder import BackupFolder
 from karez.server.backups.restore import restore
 from karez.server.home import Home
-from karez.server.wiring import backup_source, restore_target
+from karez.server.wiring import backup_folder, backup_source, restore_target
 from karez.store.sql import SqlStore
 from tests import postgres
 
@@ -78,10 +77,10 @@ def test_database_and_blobs_are_those_of_that_moment(
     add(store, blobs, "after")
     now(store)
     source = backup_source(settings, home, with_database=False, with_blobs=True)
-    back_up(source, tmp_path / "backup", 1.0, keep=0, say=lambda *_: None)
+    back_up(source, backup_folder(tmp_path / "backup"), 1.0, keep=0, say=lambda *_: None)
     store.close()
     go_back(server, base, moment)
-    folder = BackupFolder(tmp_path / "backup")
+    folder = backup_folder(tmp_path / "backup")
     target = restore_target(settings, tmp_path / "new")
     restored = restore(folder, folder.find(""), target, lambda *_: None)
     assert (restored.blobs, restored.missing_blobs) == (2, ())

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,9 @@ class FsspecBlobs(Blobs):
                     seen.update(chunk)
                     size += len(chunk)
                     file.write(chunk)
+                if self._is_local:  # a power cut leaves it whole, or does not leave it
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             self._drop(partial_path)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -21,6 +21,7 @@ from karez.drivers.probes import ascend_devices
 from karez.drivers.ray_environment import ray_environment
 from karez.node_events.hub import NodeEventHub
 from karez.server.backups.backup import Source
+from karez.server.backups.folder import BackupFolder
 from karez.server.backups.restore import Target
 from karez.server.clock import SteadyClock
 from karez.server.controllers.control_context import Edges
@@ -72,6 +73,11 @@ def backup_source(
         database=SqlDump(_database_url(settings, home.path)) if with_database else None,
         blobs=FsspecBlobs(_blobs_url(settings, home.path)) if with_blobs else None,
     )
+
+
+def backup_folder(path: Path) -> BackupFolder:
+    """The folder of snapshots at a path; nothing is made yet."""
+    return BackupFolder(path, lambda folder: FsspecBlobs(str(folder)))
 
 
 def restore_target(settings: Settings, home: Path) -> Target:

@@ -56,12 +56,8 @@ class Database:
             with self.engine.connect() as connection:
                 lock = "BEGIN IMMEDIATE" if self.sqlite else "SELECT pg_advisory_xact_lock(7070)"
                 connection.exec_driver_sql(lock)
-                try:
+                with _whole(connection):
                     yield connection
-                    connection.commit()
-                except BaseException:
-                    connection.rollback()
-                    raise
         except OperationalError as error:
             raise StartFailed(part=PART, detail=str(error.orig)) from error
 
@@ -87,12 +83,8 @@ class Database:
         with self._typed(), self.engine.connect() as connection:
             if self.sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
+            with _whole(connection):
                 yield connection
-                connection.commit()
-            except BaseException:
-                connection.rollback()
-                raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -144,6 +136,17 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+@contextmanager
+def _whole(connection: Connection) -> Iterator[None]:
+    """Commit what is done within, or nothing of it."""
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
 
 
 def _is_full(error: BaseException | None) -> bool:

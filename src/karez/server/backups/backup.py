@@ -17,8 +17,8 @@ from karez.core.backups import BackupSnapshot, DumpableDatabase
 from karez.core.codec import to_text
 from karez.core.errors import BadRequest, BrokenArtifact, NotFound
 from karez.core.ports import Blobs
-from karez.server.backups.copying import copy_file, room_in, save_blob, write_own
-from karez.server.backups.folder import BackupFolder, Say, open_folder, reported
+from karez.server.backups.copying import copy_file, room_in, write_own
+from karez.server.backups.folder import BackupFolder, Say, reported, writing
 
 SKIPPED = ("*.lock", "cloud.json", "karez.db*", "blobs", "node", "*.partial")
 """Parts of a state folder that no snapshot holds: of running processes, or copied otherwise."""
@@ -35,21 +35,23 @@ class Source:
     """None: the blob store is backed up by other means."""
 
 
-def back_up(source: Source, target: Path, now: float, *, keep: int, say: Say) -> BackupSnapshot:
+def back_up(
+    source: Source, backup: BackupFolder, now: float, *, keep: int, say: Say
+) -> BackupSnapshot:
     """Add a snapshot to a backup folder, and then remove all but the newest `keep` (0: none).
 
     The database comes first: whatever it names at that moment is in the blob store already.
 
     Raises:
-        BadRequest: The target holds something else, lies in the state folder, or is in use; or the
+        BadRequest: The folder holds something else, lies in the state folder, or is in use; or the
             database holds no cloud.
         StorageFull: No room; the snapshots before stay as they are.
     """
     home = source.home.resolve()
-    if target.resolve().is_relative_to(home):
-        problem = f"{target} is inside the state folder, and would be part of the next backup"
+    if backup.path.resolve().is_relative_to(home):
+        problem = f"{backup.path} is inside the state folder, and would be part of the next backup"
         raise BadRequest(problem=problem, fix="Name a folder elsewhere, on another disk.")
-    with open_folder(target, identity(home)) as backup:
+    with writing(backup, identity(home)):
         return _add_snapshot(source, backup, now, keep, say)
 
 
@@ -132,15 +134,17 @@ def _copy_blobs(
     say: Say,
 ) -> tuple[int, tuple[str, ...]]:
     """Copy the blobs that the folder lacks; returns the bytes of all, and those that are lost."""
+    kept = backup.blobs
     size, missing = 0, []
     for digest in reported("blobs", named, say):
-        path = backup.blob(digest)
         try:
-            if not path.exists():
+            if not kept.has(digest):
                 with blobs.open(digest) as file:
-                    save_blob(file, path, digest)
-            size += path.stat().st_size
+                    kept.put(file, expect=digest)
         except (NotFound, BrokenArtifact):
             if database is None or digest in database.blobs():  # else it was deleted meanwhile
                 missing.append(digest)
+            continue
+        path = kept.local(digest)
+        size += 0 if path is None else path.stat().st_size
     return size, tuple(missing)

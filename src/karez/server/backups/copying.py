@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import BrokenArtifact, StorageFull
@@ -27,25 +27,6 @@ def copy_file(source: Path, target: Path) -> tuple[str, int]:
     return seen.hexdigest(), size
 
 
-def save_blob(source: BinaryIO, path: Path, digest: str) -> None:
-    """Write a blob, whole or not at all. Raises BrokenArtifact if it has another digest."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial, seen = path.with_suffix(".partial"), hashlib.sha256()
-    try:
-        with partial.open("wb") as copy:
-            partial.chmod(0o600)
-            while chunk := source.read(_CHUNK):
-                seen.update(chunk)
-                copy.write(chunk)
-            _sync(copy)
-        if seen.hexdigest() != digest:
-            problem = "its content has another digest: the blob store is damaged"
-            raise BrokenArtifact(name=f"blob {digest}", problem=problem)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_own(path: Path, text: str) -> None:
     """Write a file that only its owner can read."""
     path.touch(mode=0o600)
@@ -60,22 +41,15 @@ def _sync(file: IO[bytes] | IO[str]) -> None:
     os.fsync(file.fileno())
 
 
-def is_intact(path: Path, digest: str) -> bool:
-    """Whether a file is there and has this digest."""
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == digest
-
-
 def verify(folder: Path, entries: Iterable[FileEntry]) -> None:
     """Check files against their digests. Raises BrokenArtifact."""
     for entry in entries:
         path = folder / entry.path
         if not path.exists():
             raise BrokenArtifact(name=str(path), problem="it is missing from the backup")
-        if not is_intact(path, entry.sha256):
-            raise BrokenArtifact(name=str(path), problem="it is not what the backup wrote")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                raise BrokenArtifact(name=str(path), problem="it is not what the backup wrote")
 
 
 @contextmanager

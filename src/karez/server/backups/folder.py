@@ -10,6 +10,7 @@ from pathlib import Path
 from karez.core.backups import FORMAT, BackupSnapshot
 from karez.core.codec import from_text
 from karez.core.errors import BadRequest, BrokenArtifact, NotFound
+from karez.core.ports import Blobs
 from karez.server.backups.copying import write_own
 
 MARK = "karez-backup"
@@ -24,6 +25,13 @@ class BackupFolder:
     """A folder of snapshots."""
 
     path: Path
+    open_blobs: Callable[[Path], Blobs]
+    """Opens a blob store in a folder."""
+
+    @property
+    def blobs(self) -> Blobs:
+        """The blobs of all snapshots."""
+        return self.open_blobs(self.path / "blobs")
 
     @property
     def snapshots(self) -> Sequence[BackupSnapshot]:
@@ -52,10 +60,6 @@ class BackupFolder:
         """The folder of a snapshot."""
         return self.path / "snapshots" / snapshot
 
-    def blob(self, digest: str) -> Path:
-        """The file of a blob."""
-        return self.path / "blobs" / digest[:2] / digest
-
     def prune(self, keep: int, made: BackupSnapshot) -> None:
         """Remove all but the newest snapshots, and the blobs that none of these names.
 
@@ -69,24 +73,26 @@ class BackupFolder:
         named = {digest for dump in dumps if dump for digest in dump.blobs}
         if None in dumps:
             return  # nobody here knows what a database that is kept elsewhere names
-        for path in (self.path / "blobs").glob("*/*"):
-            if path.name not in named:
+        blobs = self.blobs
+        for digest in blobs.digests():
+            path = None if digest in named else blobs.local(digest)
+            if path is not None:
                 path.unlink()
 
 
 @contextmanager
-def open_folder(path: Path, cloud: str) -> Iterator[BackupFolder]:
-    """Open the backup folder of a cloud to write into it alone, or make one.
+def writing(folder: BackupFolder, cloud: str) -> Iterator[None]:
+    """Write into the backup folder of a cloud alone; make it, if there is none.
 
     Raises:
         BadRequest: It holds something else, cannot be written, or is being written.
     """
+    path = folder.path
     if path.exists() and not (path / MARK).exists() and any(path.iterdir()):
         problem = f"{path} holds something that is not a backup"
         raise BadRequest(problem=problem, fix="Name an empty folder, or one of `karez backup`.")
     try:
         (path / "snapshots").mkdir(mode=0o700, parents=True, exist_ok=True)
-        (path / "blobs").mkdir(mode=0o700, exist_ok=True)
         path.chmod(0o700)
         if not (path / MARK).exists():
             write_own(path / MARK, f"{FORMAT} {cloud}\n")
@@ -99,7 +105,7 @@ def open_folder(path: Path, cloud: str) -> Iterator[BackupFolder]:
     with alone_in(path, fcntl.LOCK_EX):
         for left in (path / "snapshots").glob("*.partial"):
             shutil.rmtree(left, ignore_errors=True)  # of a backup that was killed
-        yield BackupFolder(path)
+        yield
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from karez.core.backups import BackupSnapshot, DumpableDatabase, Restored
-from karez.core.errors import BadRequest
+from karez.core.errors import BadRequest, BrokenArtifact, NotFound
 from karez.core.ports import Blobs
-from karez.server.backups.copying import copy_file, is_intact, room_in, verify
+from karez.server.backups.copying import copy_file, room_in, verify
 from karez.server.backups.folder import BackupFolder, Say, alone_in, reported
 from karez.server.home import RESTORING
 
@@ -111,13 +111,13 @@ def _put_blobs(
     backup: BackupFolder, named: Sequence[str], blobs: Blobs, say: Say
 ) -> tuple[str, ...]:
     """Put the named blobs into a blob store; returns those that neither has whole."""
-    missing = []
+    kept, missing = backup.blobs, []
     for digest in reported("blobs", named, say):
         if blobs.has(digest):
             continue
-        if not is_intact(backup.blob(digest), digest):
+        try:
+            with kept.open(digest) as file:
+                blobs.put(file, expect=digest)
+        except (NotFound, BrokenArtifact):
             missing.append(digest)
-            continue
-        with backup.blob(digest).open("rb") as file:
-            blobs.put(file, expect=digest)
     return tuple(missing)

@@ -10,13 +10,12 @@ from karez.core.codec import from_text, to_json
 from karez.core.errors import BadRequest
 from karez.core.settings import Settings
 from karez.server.backups.backup import back_up
-from karez.server.backups.folder import BackupFolder
 from karez.server.backups.restore import restore
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
 from karez.server.processes.report import Report
 from karez.server.processes.settings_file import settings_from
-from karez.server.wiring import backup_source, restore_target
+from karez.server.wiring import backup_folder, backup_source, restore_target
 
 EVERY_S = 1.0
 """Seconds between two reports of progress."""
@@ -37,7 +36,11 @@ def run_backup(settings: Settings, report: Report) -> None:
     )
     try:
         snapshot = back_up(
-            source, Path(request.to), SteadyClock().now(), keep=request.keep, say=_sayer(report)
+            source,
+            backup_folder(Path(request.to)),
+            SteadyClock().now(),
+            keep=request.keep,
+            say=_sayer(report),
         )
     finally:
         if source.database is not None:
@@ -49,7 +52,7 @@ def run_restore(settings: Settings, report: Report) -> None:
     """Make a cloud of a snapshot, with its own settings. Raises what `restore` raises."""
     del settings
     request = from_text(RestoreRequest, sys.stdin.read())
-    backup = BackupFolder(Path(request.source))
+    backup = backup_folder(Path(request.source))
     snapshot = backup.find(request.snapshot)
     own = settings_from(backup.folder_of(snapshot.name) / "home" / "karez.toml")
     if request.database:

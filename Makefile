@@ -7,6 +7,11 @@ TORCH ?= torch==2.13.0
 ARGS ?=
 COMPAT = .compat-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 ROOM ?=
+MEMBER = rank_runtime generation_change membership run session
+COMMA = ,
+SPACE = $(subst ,, )
+LIVE = src/karez/server/controllers/* src/karez/serving/replica_* src/karez/training/controller/* \
+	$(subst $(SPACE),$(COMMA),$(strip $(foreach name,$(MEMBER),src/karez/runtime/$(name).py)))
 
 .DEFAULT_GOAL := help
 
@@ -42,6 +47,10 @@ stories: setup ## One or two per promise, on real Ray, PostgreSQL, engines, host
 deep: setup ## What takes longer, of all rooms or one (ROOM=contracts)
 	$(BIN)/pytest -q --tier deep tests/$(ROOM) $(ARGS) || test $$? = 5  # 5: the room has none
 
+cover: setup ## Coverage of what runs live by its fast tests: at least 80% of each part
+	$(BIN)/coverage run --source=src/karez -m pytest -q --tier fast $(addprefix tests/,sim server training runtime drivers serving core)
+	@set -f; for part in $(LIVE); do echo "== $$part"; $(BIN)/coverage report --include="$$part" --fail-under=80 | tail -1 || exit 1; done
+
 fmt: setup ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -76,4 +85,4 @@ compat: ## Fast tests on another Python, without torch and Ray: PYTHON=python3.1
 clean: ## Remove what was made here
 	rm -rf $(VENV) .compat-* .mindspore build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
 
-.PHONY: help setup run test check unit stories deep fmt bench chaos proof mindspore release compat clean
+.PHONY: help setup run test check unit stories deep cover fmt bench chaos proof mindspore release compat clean

@@ -14,16 +14,33 @@ from karez.client import calls
 from karez.core.artifacts import ArtifactKind
 from karez.core.gangs import GangSpec
 from karez.core.jobs import Job, JobSpec
-from karez.core.resource_requests import ResourceRequest
+from karez.core.resource_syntax import parse_resource_request
 from karez.core.workloads import State, WorkloadKind
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from tests.collector import Collector, collecting
 from tests.contracts.cloud import Cloud, batch, make_cloud, until
-from tests.contracts.gang import SCRIPT, Bench, Gang
+from tests.contracts.gang import Bench, Gang
 
 pytestmark = pytest.mark.story
-STEPS = 1000
+STEPS = 600
+TRAIN = f"""
+import torch
+from karez import training
+with training.session(seed=1, snapshot_every=1) as run:
+    model = torch.nn.Linear(8, 1).to(run.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    run.track(model=model, optimizer=optimizer)
+    print("goes on from step", run.step, "on", run.device)
+    rows = [torch.full((4, 8), float(n % 7)) for n in range({STEPS})]
+    for batch in run.steps(rows, total={STEPS}):
+        loss = (model(batch.to(run.device)) - 1).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        run.commit(loss=loss)
+"""
+NPUS = ("--emulate", "npu=2")
 
 
 def lose(cloud: Cloud) -> None:
@@ -39,10 +56,9 @@ def training(code: str) -> JobSpec:
     return JobSpec(
         name="goes-on",
         kind=WorkloadKind.TRAIN,
-        command=("python", SCRIPT.name),
+        command=("python", "train.py"),
         code=code,
-        settings={"steps": STEPS, "work": 40},
-        gang=GangSpec(min=2, want=2, each=(ResourceRequest(milli=1000),)),
+        gang=GangSpec(min=2, want=2, each=(parse_resource_request("npu=1"),)),
     )
 
 
@@ -51,9 +67,9 @@ def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
 ) -> None:
     code, backups = tmp_path / "code", tmp_path / "backups"
     code.mkdir()
-    shutil.copy(SCRIPT, code)
+    (code / "train.py").write_text(TRAIN)
     old = make_cloud(tmp_path / "old", KAREZ_CHECKPOINT_S="0.5")
-    old.karez("up")
+    old.karez("up", *NPUS)
     with old.client() as client:
         client.put_secret("default", "TOKEN", "12345")
         artifact = client.upload(code, name="code", kind=ArtifactKind.CODE)
@@ -80,7 +96,7 @@ def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
 def check_restore(new: Cloud, backups: Path, job: Job, done: Job, public: Path) -> None:
     said = new.karez("restore", str(backups), "--home", str(new.home)).stdout
     assert f"karez up --home {new.home}" in said
-    new.karez("up")
+    new.karez("up", *NPUS)
     try:
         check_restored(new, job, done, public)
     finally:
@@ -98,6 +114,9 @@ def check_restored(cloud: Cloud, job: Job, done: Job, public: Path) -> None:
         assert client.job(done.id).state == State.SUCCEEDED
         ended = client.wait(job.id, limit_s=120)
         assert (ended.state, ended.status.step) == (State.SUCCEEDED, STEPS)
+        said = cloud.karez("logs", job.id, "--grep", "goes on from step").stdout
+        assert "goes on from step" in said
+        assert "on npu:0" in said
         receipts = client.call(calls.receipts(job.id))
         assert [receipt.rung for receipt in receipts] == ["restart"]
         assert receipts[0].step_restored > 0

@@ -3,6 +3,8 @@
 from collections import Counter
 from random import Random
 
+from structlog.testing import capture_logs
+
 from karez.core.gangs import GangSpec
 from karez.core.jobs import Job, JobSpec
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeState
@@ -59,6 +61,27 @@ def test_priority_alone_makes_room_too(store: SqlStore) -> None:
     submit(store, "high", 4, 1001.0, priority=5)
     assert scheduler.tick() == 0
     assert state(store, "low") == State.PREEMPTING
+
+
+def test_each_decision_is_a_line_in_the_log(store: SqlStore) -> None:
+    clock = FakeClock(at=1000.0)
+    scheduler = Scheduler(store, clock)
+    submit(store, "low", 4, 1000.0, preemptible=True)
+    submit(store, "high", 4, 1001.0)
+    with capture_logs() as lines:
+        scheduler.tick()
+        run(store, "low", 1000.0)
+        submit(store, "higher", 4, 1002.0, priority=5)
+        for _ in range(3):  # the request is repeated, and the line is not
+            clock.at += 10.0
+            scheduler.tick()
+    told = [(line["event"], line["workload"]) for line in lines]
+    assert told == [
+        ("scheduler.start", "low"),
+        ("scheduler.preempt", "low"),
+        ("scheduler.start", "higher"),
+    ]
+    assert (lines[0]["nodes"], lines[1]["by"]) == (["a"], "higher")
 
 
 def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStore) -> None:

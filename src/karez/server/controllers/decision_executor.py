@@ -9,6 +9,7 @@ from karez.core.codec import from_text, to_brief_text
 from karez.core.grants import Grant
 from karez.core.stores.store import Store
 from karez.core.workloads import WorkloadId
+from karez.scheduling.decisions import Action, Preempt, Resize, Start
 from karez.server.controllers.held_devices import are_free, held_devices
 from karez.server.controllers.pending_decisions import PendingDecisions
 from karez.server.controllers.reconciler import (
@@ -59,6 +60,19 @@ class DecisionExecutor:
                 case Place(id=ident, grants=grants):
                     started += self.store.workloads.place(ident, grants, now=now) is not None
         return started
+
+    def log(self, decided: Sequence[Action]) -> None:
+        """Write a line into control's log for each decision of the engine."""
+        for action in decided:
+            match action:
+                case Start(id=ident, grants=grants):
+                    nodes = sorted({grant.node for grant in grants})
+                    log.info("scheduler.start", workload=ident, workers=len(grants), nodes=nodes)
+                case Preempt(id=ident, by=by, lost_device_s=lost):
+                    cost = round(lost, 1)
+                    log.info("scheduler.preempt", workload=ident, by=by or "", lost_device_s=cost)
+                case Resize(id=ident, grants=grants, by=by):
+                    log.info("scheduler.resize", workload=ident, workers=len(grants), by=by or "")
 
     def save(self, pending: PendingDecisions) -> None:
         """Record what is pending, if that has changed."""

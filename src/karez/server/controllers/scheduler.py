@@ -98,6 +98,7 @@ class Scheduler:
         self, decided: Sequence[Action], pending: PendingDecisions, view: StoreView, now: float
     ) -> int:
         pending, writes = reconcile(view, pending, decided, now)
+        self._executor.log(decided)
         try:
             started = self._executor.carry_out(pending, writes, now)
         except Exception:

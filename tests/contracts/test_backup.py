@@ -123,6 +123,11 @@ def check_restored(cloud: Cloud, job: Job, done: Job, public: Path) -> None:
         token = 'test "$TOKEN" = 12345'  # the sealed secret opens with the pepper of the backup
         again = client.submit(batch("secret", "sh", "-c", token, secrets=("TOKEN",)))
         assert client.wait(again.id).state == State.SUCCEEDED
+    page = cloud.home / "trace.html"
+    cloud.karez("jobs", "trace", job.id, "--page", str(page))
+    drawn = page.read_text()
+    assert all(f">{name}</text>" in drawn for name in ("queue", "start", "train", "recovery"))
+    assert receipts[0].cause in drawn.partition("What went wrong")[2]
     told = cloud.home / "receipts.json"
     told.write_text(cloud.karez("jobs", "receipts", job.id, "--json").stdout)
     cloud.karez("receipts", "verify", str(told), "--key", str(public))

@@ -15,6 +15,7 @@ import pytest
 
 from karez.client import calls
 from karez.client.sdk import AsyncClient
+from karez.core import environment
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, NotFound
 from karez.core.gangs import GangSpec
@@ -330,3 +331,31 @@ def test_a_long_queue_waits_and_is_cancelled(cloud: Cloud) -> None:
             client.call(calls.cancel(job.id))
         client.call(calls.cancel(held.id))
         until(lambda: client.job(held.id).state in ENDED)
+
+
+def test_a_host_with_another_release_is_refused_and_told_so(cloud: Cloud, tmp_path: Path) -> None:
+    """The release after this one, in all but its number of the protocol."""
+    newer = (
+        "import sys; from karez.core.messages import wire; wire.PROTOCOL += 1;"
+        "from karez.server.processes.main import main; sys.argv = ['karezd', 'node'];"
+        "sys.exit(main())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", newer],
+        env={
+            **os.environ,
+            environment.JOIN_URL: str(cloud.address()["url"]),
+            environment.JOIN_TOKEN: (cloud.home / "node.key").read_text(),
+            environment.JOIN_ADDRESS: "127.0.0.1",
+            environment.JOIN_NAME: "newer",
+            environment.NODE_HOME: str(tmp_path / "node"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.returncode == 1
+    assert "Parts of this cloud run different releases of karez" in told.stderr
+    assert "`karez --version` shows the release on each host" in told.stderr
+    shown = json.loads(cloud.karez("pool", "--json").stdout)
+    assert "newer" not in {node["id"] for node in shown}

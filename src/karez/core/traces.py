@@ -135,8 +135,9 @@ def trace_of(
     spans = [root, *_queues(make, job, root, runs)]
     for run in runs:
         spans += _run_spans(make, job, root, run, transitions)
+    placed = [span for span in spans if span.name == "run"]
     for receipt in receipts:
-        spans += _recovery_spans(make, spans, root, receipt)
+        spans += _recovery_spans(make, placed, root, receipt)
     return Trace(id=make.trace, job=job.id, name=job.spec.name, at=now, spans=tuple(spans))
 
 
@@ -224,14 +225,13 @@ def _step(transition: Transition) -> int:
 
 
 def _recovery_spans(
-    make: _Maker, spans: Sequence[Span], root: Span, receipt: Receipt
+    make: _Maker, placed: Sequence[Span], root: Span, receipt: Receipt
 ) -> Iterator[Span]:
     """A recovery and its parts; one that took several runs belongs to the job."""
     within = [
         span.id
-        for span in spans
-        if span.name == "run"
-        and span.began_at <= receipt.detected_at
+        for span in placed
+        if span.began_at <= receipt.detected_at
         and (span.ended_at is None or receipt.resumed_at <= span.ended_at)
     ]
     about: dict[str, Attribute] = {

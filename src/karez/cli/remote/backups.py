@@ -63,14 +63,14 @@ def backup(options: BackupOptions, as_json: Json = False) -> None:
     done = from_json(BackupSnapshot, _run("backup", to_text(request), env))
     if as_json:
         json_out(done)
-        return
-    rows = sum(table.rows for table in done.database.tables) if done.database else 0
-    blobs = len(done.database.blobs) if done.database and done.has_blobs else 0
-    typer.echo(
-        f"snapshot {done.name}: {rows} rows, {len(done.files)} files,"
-        f" {blobs} blobs ({show_bytes(done.blob_bytes)})"
-    )
-    typer.echo(f"restore it with: karez restore {options.to} --home FOLDER")
+    else:
+        rows = sum(table.rows for table in done.database.tables) if done.database else 0
+        blobs = len(done.database.blobs) if done.database and done.has_blobs else 0
+        typer.echo(
+            f"snapshot {done.name}: {rows} rows, {len(done.files)} files,"
+            f" {blobs} blobs ({show_bytes(done.blob_bytes)})"
+        )
+        typer.echo(f"restore it with: karez restore {options.to} --home FOLDER")
     if done.missing_blobs:
         typer.echo(
             f"{len(done.missing_blobs)} blobs that the database names are lost or damaged in the"

@@ -1,6 +1,7 @@
 """`karez jobs trace`: what a job went through, as bars over time, in a terminal or on a page."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Annotated
@@ -60,16 +61,16 @@ def show_trace(
         json_out(found)
     else:
         typer.echo(f"trace {found.id} of {found.name}, from {clock(found.spans[0].began_at)}")
+        scale = _Scale.of(found)
         for span, depth in _nested(found):
-            typer.echo(_line(found, span, depth))
+            typer.echo(_line(scale, span, depth))
 
 
 def render(trace: Trace) -> str:
     """Render a trace as one self-contained HTML page; a row says more when pointed at."""
-    rows = list(_nested(trace))
+    rows, scale = _nested(trace), _Scale.of(trace)
     height = ROW * len(rows) + 30
-    drawn = "".join(_row(trace, span, depth, n) for n, (span, depth) in enumerate(rows))
-    began_at, ended_at = _extent(trace)
+    drawn = "".join(_row(scale, span, depth, n) for n, (span, depth) in enumerate(rows))
     faults = "".join(
         f'<li class="error">{escape(clock(span.began_at))}: {escape(span.error)}</li>'
         for span, _ in rows
@@ -79,10 +80,10 @@ def render(trace: Trace) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
         f"</title><style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>"
-        f"<p>Job {escape(trace.job)}, trace {trace.id}: {clock(began_at)} to {clock(ended_at)},"
-        f" {show_seconds(ended_at - began_at)}.</p>\n"
+        f"<p>Job {escape(trace.job)}, trace {trace.id}: {clock(scale.began_at)} to"
+        f" {clock(scale.ended_at)}, {show_seconds(scale.whole_s)}.</p>\n"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{drawn}'
-        f"{_axis(began_at, ended_at, height)}</svg>\n"
+        f"{_axis(scale.whole_s, height)}</svg>\n"
         + (f"<h2>What went wrong</h2><ul>{faults}</ul>" if faults else "<p>Nothing went wrong.</p>")
         + "\n</body></html>\n"
     )
@@ -104,38 +105,49 @@ def _nested(trace: Trace) -> Sequence[tuple[Span, int]]:
     return rows
 
 
-def _extent(trace: Trace) -> tuple[float, float]:
-    """Begin and end of the whole trace; what goes on ends when it was read."""
-    ends = (trace.at if span.ended_at is None else span.ended_at for span in trace.spans)
-    began_at = min(span.began_at for span in trace.spans)
-    return began_at, max(began_at + 1e-6, *ends)
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """The time of a whole trace; what goes on ends when it was read."""
+
+    began_at: float
+    ended_at: float
+    read_at: float
+
+    @classmethod
+    def of(cls, trace: Trace) -> "_Scale":
+        began_at = min(span.began_at for span in trace.spans)
+        ends = (trace.at if span.ended_at is None else span.ended_at for span in trace.spans)
+        return cls(began_at, max(began_at + 1e-6, *ends), trace.at)
+
+    @property
+    def whole_s(self) -> float:
+        return self.ended_at - self.began_at
+
+    def seconds(self, span: Span) -> float:
+        until = self.read_at if span.ended_at is None else span.ended_at
+        return max(0.0, until - span.began_at)
+
+    def shares(self, span: Span) -> tuple[float, float]:
+        """Begin and length of a span, as shares of the whole."""
+        begin = (span.began_at - self.began_at) / self.whole_s
+        return begin, self.seconds(span) / self.whole_s
+
+    def length(self, span: Span) -> str:
+        goes_on = "+" if span.ended_at is None else ""
+        return f"{show_seconds(self.seconds(span))}{goes_on}"
 
 
-def _shares(trace: Trace, span: Span) -> tuple[float, float]:
-    """Begin and length of a span, as shares of the whole."""
-    began_at, ended_at = _extent(trace)
-    whole_s = ended_at - began_at
-    until = trace.at if span.ended_at is None else span.ended_at
-    return (span.began_at - began_at) / whole_s, (until - span.began_at) / whole_s
-
-
-def _length(trace: Trace, span: Span) -> str:
-    until = trace.at if span.ended_at is None else span.ended_at
-    goes_on = "+" if span.ended_at is None else ""
-    return f"{show_seconds(max(0.0, until - span.began_at))}{goes_on}"
-
-
-def _line(trace: Trace, span: Span, depth: int) -> str:
-    begin, share = _shares(trace, span)
+def _line(scale: _Scale, span: Span, depth: int) -> str:
+    begin, share = scale.shares(span)
     left = min(BAR - 1, round(begin * BAR))
     bar = " " * left + "#" * max(1, min(BAR - left, round(share * BAR)))
     told = ", ".join(f"{name}={value}" for name, value in span.attributes.items() if depth)
     name = "  " * depth + span.name
-    return f"{name:16} |{bar:{BAR}}| {_length(trace, span):>9}  {told}"[:160].rstrip()
+    return f"{name:16} |{bar:{BAR}}| {scale.length(span):>9}  {told}"[:160].rstrip()
 
 
-def _row(trace: Trace, span: Span, depth: int, number: int) -> str:
-    begin, share = _shares(trace, span)
+def _row(scale: _Scale, span: Span, depth: int, number: int) -> str:
+    begin, share = scale.shares(span)
     room, y = WIDTH - LEFT - RIGHT, number * ROW
     colour = COLOURS.get(span.name, PART)
     facts = [f"{name}: {value}" for name, value in span.attributes.items()]
@@ -147,7 +159,7 @@ def _row(trace: Trace, span: Span, depth: int, number: int) -> str:
         f'<rect x="{LEFT + begin * room:.1f}" y="{y + 4}" width="{max(2.0, share * room):.1f}"'
         f' height="{ROW - 8}" rx="2" fill="{colour}"/>'
         f"{_beside(_short(span), LEFT + begin * room, LEFT + (begin + share) * room, y + 15)}"
-        f'<text x="{WIDTH - RIGHT + 8}" y="{y + 15}">{escape(_length(trace, span))}</text></g>'
+        f'<text x="{WIDTH - RIGHT + 8}" y="{y + 15}">{escape(scale.length(span))}</text></g>'
     )
 
 
@@ -172,11 +184,11 @@ def _beside(text: str, left: float, right: float, y: int) -> str:
     return f'<text class="fact" x="{left - 6:.0f}" y="{y}" text-anchor="end">{escape(text)}</text>'
 
 
-def _axis(began_at: float, ended_at: float, height: int) -> str:
+def _axis(whole_s: float, height: int) -> str:
     room = WIDTH - LEFT - RIGHT
     marks = (
         f'<text x="{LEFT + share * room:.0f}" y="{height - 8}" text-anchor="middle">'
-        f"{show_seconds(share * (ended_at - began_at))}</text>"
+        f"{show_seconds(share * whole_s)}</text>"
         for share in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
     return "".join(marks)

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +130,7 @@ class Gang:
     script: Path = SCRIPT
     command: tuple[str, ...] = ()
     """What runs instead of the script."""
-    more: dict[str, float] = field(default_factory=dict)
+    more: Mapping[str, float | str] = field(default_factory=dict)
     """Further settings."""
     ladder: tuple[str, ...] = LADDER
     is_placed: bool = True

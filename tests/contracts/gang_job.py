@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             optimizer.zero_grad()
             run.commit(loss=loss)
+            while run.step == settings.get("gate_at") and not Path(settings["gate"]).exists():
+                time.sleep(0.01)
         if run.rank == 0:
             weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
             (Path(run.output("final")) / "weights.txt").write_text(

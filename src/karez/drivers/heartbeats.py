@@ -46,11 +46,6 @@ class Heartbeat(asyncio.Protocol):
         """Whether the agent has ended: its port refused a connection."""
         return self._has_ended
 
-    @property
-    def limit_s(self) -> float:
-        """Seconds of silence allowed: the given limit, or more where gaps were irregular."""
-        return self._allowed_s
-
     def close(self) -> None:
         """Stop following the heartbeat. Any thread may call it."""
         self._is_closed = True

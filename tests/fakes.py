@@ -11,7 +11,7 @@ from karez.core.devices import Device, DeviceKind
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import NodeLost, PollAnswer
-from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.poll_set import HOLD_S, PollSet
 from karez.drivers.steward.config import StewardConfig
@@ -37,8 +37,8 @@ class MemoryLogs:
     def size(self, job: str, name: str) -> int:
         return len(self.files.get((job, name), b""))
 
-    def append(self, job: str, name: str, data: bytes) -> None:
-        self.files[job, name] = self.files.get((job, name), b"") + data
+    def append(self, job: str, name: str, chunk: LogChunk) -> None:
+        self.files[job, name] = self.files.get((job, name), b"") + chunk.data
 
     def text(self) -> str:
         return b"".join(self.files.values()).decode(errors="replace")
@@ -133,7 +133,7 @@ class DirectFabric:
     def inject_fault(self, node: NodeId, workload: WorkloadId, key: str, what: FaultKind) -> None:
         self._of(node).inject_fault(workload, key, what)
 
-    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
+    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> LogChunk:
         return self._of(node).read_log(key, offset, limit)
 
     def collect(self, node: NodeId, key: str) -> Sequence[tuple[str, FileEntry]]:

@@ -172,8 +172,8 @@ def test_a_lost_connection_restarts_the_upload_of_that_file(asker: Asker, folder
 
     def cloud(request: httpx.Request) -> httpx.Response:
         path = request.url.path
-        if path.endswith("/exists"):
-            return httpx.Response(200, json=False)
+        if path.endswith("/missing"):
+            return httpx.Response(200, content=request.content)
         if request.method == "PUT":
             bodies.append((len(request.content), request.headers["content-length"]))
             if len(bodies) == 2:

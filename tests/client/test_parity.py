@@ -12,8 +12,8 @@ from karez.client import access_calls, calls, pool_calls
 from karez.client.calls import Call
 from karez.client.sdk import AsyncClient, Client
 
-INSIDE = {"put_blob", "has_blob"}
-"""Calls that only `upload` or a joining node sends."""
+INSIDE = {"put_blob", "missing_blobs", "save_artifact_file"}
+"""Calls that only `upload` and `download` send."""
 STREAMS = {"follow_logs"}
 PLAIN = {"ask", "run", "stream", "bind", "bind_stream", "address"}
 """Attributes of a client that are not calls of the API."""

@@ -102,11 +102,11 @@ def test_a_process_is_limited_to_its_instance_and_cuda_counts_as_nvml_does(tmp_p
     spec = ProcessSpec(
         key="k", workload=WorkloadId("w"), rank=0, epoch=1, command=("x",), grant=grant
     )
-    made = process_env(spec, tmp_path, devices)
+    made = process_env(spec, tmp_path, tmp_path, devices)
     assert made["CUDA_VISIBLE_DEVICES"] == "0,MIG-10"
     assert made["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     npu = Device(kind=DeviceKind.NPU, index=0, visible_as="another kind's")
-    assert process_env(spec, tmp_path, [npu])["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert process_env(spec, tmp_path, tmp_path, [npu])["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_links_become_groups() -> None:

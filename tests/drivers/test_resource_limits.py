@@ -71,7 +71,7 @@ def test_cores_beside_an_accelerator_are_held_to(fabric: DirectFabric) -> None:
     script = "taskset -p $$ | sed 's/.*: //'; echo $OMP_NUM_THREADS $ASCEND_RT_VISIBLE_DEVICES"
     fabric.start(A, spec("sh", "-c", script, grant=grant))
     exit_of(fabric)
-    assert fabric.read_log(A, "job-1.0.1", 0, 1000).decode().split() == ["1", "1", "3"]
+    assert fabric.read_log(A, "job-1.0.1", 0, 1000).data.decode().split() == ["1", "1", "3"]
     assert fabric.processes(A)[0].grant == grant
     fabric.purge(A, JOB)
 
@@ -79,8 +79,6 @@ def test_cores_beside_an_accelerator_are_held_to(fabric: DirectFabric) -> None:
 def test_measures_survive_what_goes_away_meanwhile(tmp_path: Path) -> None:
     assert memory_of(1 << 22) == 0  # beyond the largest pid
     assert storage_of(tmp_path / "not-there") == 0
-    (tmp_path / "inputs").mkdir()
-    (tmp_path / "inputs" / "shared").write_bytes(b"x" * 10_000)
     (tmp_path / "own").write_bytes(b"x" * 10_000)
     assert 10_000 <= storage_of(tmp_path) < 20_000
 

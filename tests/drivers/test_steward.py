@@ -63,7 +63,7 @@ def test_a_process_runs_with_its_devices_inputs_and_outputs(
     fabric.start(A, spec("sh", "-c", script, grant=grant, inputs=(staged,)))
     fabric.start(A, spec("sh", "-c", script))  # the same key again: nothing happens
     assert exit_of(fabric).data["code"] == 3
-    log = fabric.read_log(A, "job-1.0.1", 0, 1000).decode()
+    log = fabric.read_log(A, "job-1.0.1", 0, 1000).data.decode()
     assert log == "datanpu=3,5 gpu=\n"
     ((name, output),) = fabric.collect(A, "job-1.0.1")
     assert (name, output.path) == ("o", "f")
@@ -79,7 +79,7 @@ def test_a_process_that_was_granted_an_emulated_npu_is_told_so(tmp_path: Path) -
         script = "echo $KAREZ_DEVICE $KAREZ_DEVICE_MILLI $ASCEND_RT_VISIBLE_DEVICES $KAREZ_EMUNPU"
         fabric.start(A, spec("sh", "-c", script, grant=grant))
         assert exit_of(fabric).data["code"] == 0
-        assert fabric.read_log(A, "job-1.0.1", 0, 1000).decode() == "npu 500 2 1\n"
+        assert fabric.read_log(A, "job-1.0.1", 0, 1000).data.decode() == "npu 500 2 1\n"
         (node,) = fabric.nodes()
         npus = [device for device in node.devices if device.kind == DeviceKind.NPU]
         assert [device.model for device in npus] == [EMULATED] * 4
@@ -104,7 +104,7 @@ def test_a_process_that_fails_tells_what_it_wrote_last(
 
 def test_a_kill_takes_the_whole_family(fabric: DirectFabric) -> None:
     fabric.start(A, spec("sh", "-c", "sleep 1000 & echo $! ; wait"))
-    while not (log := fabric.read_log(A, "job-1.0.1", 0, 100)):
+    while not (log := fabric.read_log(A, "job-1.0.1", 0, 100).data):
         fabric.poll({A: {JOB: 0}}, 0.05)
     child = int(log)
     fabric.kill(A, "job-1.0.1")
@@ -117,7 +117,7 @@ def test_a_kill_takes_the_whole_family(fabric: DirectFabric) -> None:
 def test_what_cannot_start_says_why(fabric: DirectFabric) -> None:
     fabric.start(A, spec("no-such-program"))
     assert exit_of(fabric).data["code"] == 1
-    assert "no-such-program" in fabric.read_log(A, "job-1.0.1", 0, 4000).decode()
+    assert "no-such-program" in fabric.read_log(A, "job-1.0.1", 0, 4000).data.decode()
 
 
 def test_an_input_that_is_gone_is_an_error_with_its_name(fabric: DirectFabric) -> None:

@@ -17,7 +17,7 @@ from karez.core.messages.reports import ExitReport, Report, StartedReport
 from karez.core.messages.wire import Malformed, content, decode, encode
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import NodeEnded, NodeLost, PollAnswer
-from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.event_log import EventLog
 from tests.sim.timeline import Timeline
@@ -239,9 +239,9 @@ class FakeFabric:
     def inject_fault(self, node: NodeId, workload: WorkloadId, key: str, what: FaultKind) -> None:
         raise NotImplementedError
 
-    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
+    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> LogChunk:
         self.up(node)
-        return b""
+        return LogChunk(start=offset, data=b"")
 
     def collect(self, node: NodeId, key: str) -> Sequence[tuple[str, FileEntry]]:
         assert key in self.up(node).processes

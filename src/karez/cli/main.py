@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "faults": ("karez.cli.remote.faults", "Report and list faults of nodes."),
     "jobs": ("karez.cli.remote.jobs", "Submit, watch and stop jobs."),
+    "artifacts": ("karez.cli.remote.artifacts", "List, download and remove artifacts."),
     "models": ("karez.cli.remote.artifacts", "Import, convert and list models."),
     "data": ("karez.cli.remote.artifacts", "Import and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),

@@ -18,8 +18,10 @@ def request_of(call: Call[Any], key: str) -> dict[str, Any]:
         headers["idempotency-key"] = call.once
     params = {name: value for name, value in call.params.items() if value not in (None, [])}
     query = {k: str(v).lower() if isinstance(v, bool) else v for k, v in params.items()}
-    if call.file is not None:
-        headers["content-length"] = str(call.file.stat().st_size)
+    if call.content is not None:
+        held = call.content
+        size = len(held) if isinstance(held, bytes) else held.stat().st_size
+        headers["content-length"] = str(size)
         return {"params": query, "headers": headers}
     return {"params": query, "json": call.body, "headers": headers}
 

@@ -3,10 +3,11 @@
 The sync and the async client share them; `pool_calls` and `access_calls` hold the other requests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from karez.core.api_models import (
     LogPiece,
@@ -39,8 +40,12 @@ class Call(Generic[T]):
     body: Any = None
     once: str = ""
     """Idempotency key; empty where sending the request twice is not safe."""
-    file: Path | None = None
-    """File whose bytes are the request body."""
+    content: Path | bytes | None = None
+    """Bytes of the request body, or the file that has them."""
+    sent: Callable[[int], None] | None = None
+    """Called with the size of each piece of the content that was sent."""
+    save: Path | None = None
+    """File that the answer's bytes are written to."""
 
 
 def summary() -> Call[Summary]:
@@ -48,9 +53,11 @@ def summary() -> Call[Summary]:
     return Call(answer=Summary, method="GET", path="/status")
 
 
-def submit(spec: JobSpec, once: str) -> Call[Job]:
-    """Queue a job."""
-    return Call(answer=Job, method="POST", path="/jobs", body=to_json(spec), once=once)
+def submit(spec: JobSpec, once: str, *, dry_run: bool = False) -> Call[Job]:
+    """Queue a job; with `dry_run` it is only checked."""
+    params = {"dry_run": True} if dry_run else {}
+    body = to_json(spec)
+    return Call(answer=Job, method="POST", path="/jobs", params=params, body=body, once=once)
 
 
 def jobs(states: Sequence[State] = (), limit: int = 100) -> Call[list[Job]]:
@@ -159,16 +166,26 @@ def remove_artifact(ident: str) -> Call[None]:
     return Call(answer=None, method="DELETE", path=f"/artifacts/{ident}")
 
 
-def has_blob(digest: str) -> Call[bool]:
-    """Whether the store already has the bytes with this SHA-256."""
-    return Call(answer=bool, method="GET", path=f"/blobs/{digest}/exists")
+def missing_blobs(digests: Sequence[str]) -> Call[list[str]]:
+    """Which of the bytes with these SHA-256 the store does not have."""
+    body = list(digests)
+    return Call(answer=list[str], method="POST", path="/blobs/missing", body=body, once="same")
 
 
-def put_blob(digest: str, file: Path) -> Call[FileEntry]:
-    """Upload a file's bytes, whose SHA-256 is `digest`."""
-    return Call(answer=FileEntry, method="PUT", path=f"/blobs/{digest}", file=file, once="same")
+def put_blob(
+    digest: str, content: Path | bytes, sent: Callable[[int], None] | None = None
+) -> Call[FileEntry]:
+    """Upload bytes, or those of a file, whose SHA-256 is `digest`."""
+    path = f"/blobs/{digest}"
+    return Call(answer=FileEntry, method="PUT", path=path, content=content, sent=sent, once="same")
 
 
 def artifact_file(ident: str, path: str) -> Call[bytes]:
     """Download one file of an artifact."""
-    return Call(answer=bytes, method="GET", path=f"/artifacts/{ident}/files/{path}")
+    return Call(answer=bytes, method="GET", path=f"/artifacts/{ident}/files/{quote(path)}")
+
+
+def save_artifact_file(ident: str, path: str, to: Path) -> Call[None]:
+    """Download one file of an artifact into a local file."""
+    path = f"/artifacts/{ident}/files/{quote(path)}"
+    return Call(answer=None, method="GET", path=path, save=to)

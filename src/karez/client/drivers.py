@@ -1,6 +1,7 @@
 """Drivers that run flows (client.steps) over HTTP: one blocks, the other awaits."""
 
 import asyncio
+import io
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -107,11 +108,19 @@ class BlockingDriver(Driver):
 
     def _send(self, call: Call[Any]) -> httpx.Response | httpx.TransportError:
         request = request_of(call, self.address.key)
+        if call.content is not None:
+            request["content"] = _chunks(call.content, call.sent)
         try:
-            if call.file is None:
+            if call.save is None:
                 return self._http.request(call.method, call.path, **request)
-            with call.file.open("rb") as file:
-                return self._http.request(call.method, call.path, content=file, **request)
+            with self._http.stream(call.method, call.path, **request) as answer:
+                if answer.is_error:
+                    answer.read()
+                    return answer
+                with call.save.open("wb") as file:
+                    for chunk in answer.iter_raw():
+                        file.write(chunk)
+                return answer
         except httpx.TransportError as error:
             return error
 
@@ -168,15 +177,34 @@ class AsyncDriver(Driver):
 
     async def _send(self, call: Call[Any]) -> httpx.Response | httpx.TransportError:
         request = request_of(call, self.address.key)
-        if call.file is not None:
-            request["content"] = _chunks(call.file)
+        if call.content is not None:
+            request["content"] = _async_chunks(call.content, call.sent)
         try:
-            return await self._http.request(call.method, call.path, **request)
+            if call.save is None:
+                return await self._http.request(call.method, call.path, **request)
+            async with self._http.stream(call.method, call.path, **request) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    return answer
+                with await asyncio.to_thread(call.save.open, "wb") as file:
+                    async for chunk in answer.aiter_raw():
+                        await asyncio.to_thread(file.write, chunk)
+                return answer
         except httpx.TransportError as error:
             return error
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+def _chunks(content: Path | bytes, sent: Callable[[int], None] | None) -> Iterator[bytes]:
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        while chunk := file.read(_CHUNK):
             yield chunk
+            if sent is not None:
+                sent(len(chunk))
+
+
+async def _async_chunks(
+    content: Path | bytes, sent: Callable[[int], None] | None
+) -> AsyncIterator[bytes]:
+    chunks = _chunks(content, sent)
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk

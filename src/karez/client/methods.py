@@ -2,19 +2,24 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from karez.client import access_calls, calls, pool_calls
 from karez.client.binding import Method, Stream, endpoint
+from karez.client.download import finish, partial_of, prepare
 from karez.client.drivers import Driver
 from karez.client.steps import Emit, Flow, Items, pause, work
-from karez.client.upload import all_local_files
-from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, Lineage
-from karez.core.errors import BadRequest, Failed
+from karez.client.upload import UploadPlan, UploadProgress, plan_upload
+from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
+from karez.core.errors import Failed
 from karez.core.jobs import Job, JobSpec
 from karez.core.services import Service, ServiceSpec
 from karez.core.workloads import ENDED, State
+
+_AT_ONCE = 5_000
+"""Digests in one request."""
 
 
 class Methods(Driver):
@@ -83,6 +88,11 @@ class Methods(Driver):
         return self.ask(calls.submit(spec, uuid.uuid4().hex))
 
     @Method
+    def check(self, spec: JobSpec) -> Flow[Job]:
+        """Check a job as `submit` does, without queueing it. Raises what `submit` raises."""
+        return self.ask(calls.submit(spec, uuid.uuid4().hex, dry_run=True))
+
+    @Method
     def deploy(self, spec: ServiceSpec) -> Flow[Service]:
         """Deploy a model; a lost connection never deploys the model twice."""
         return self.ask(calls.deploy(spec, uuid.uuid4().hex))
@@ -126,7 +136,7 @@ class Methods(Driver):
     @Method
     def upload(  # noqa: PLR0913 - one parameter for each property of an artifact
         self,
-        path: str | Path,
+        path: str | Path | UploadPlan,
         *,
         name: str,
         kind: ArtifactKind,
@@ -134,36 +144,92 @@ class Methods(Driver):
         format: str = "",
         source: str = "",
         licence: str = "",
+        watch: Callable[[UploadProgress], None] | None = None,
     ) -> Flow[Artifact]:
         """Upload a file or folder as an artifact. Bytes that the store already has are not sent.
 
         Args:
-            path: File or folder.
+            path: File or folder, or a plan of karez.client.upload.plan_upload.
             name: Name of the artifact.
             kind: Model, data set or code.
             project: Project that owns the artifact.
             format: Format of the files, such as safetensors.
             source: Where the files come from.
             licence: Licence of the files, as an SPDX name.
+            watch: Called with the progress, as pieces are sent.
 
         Raises:
-            BadRequest: There are no files at `path`.
+            BadRequest: What is at `path` cannot be uploaded.
         """
-        files = yield from work(partial(all_local_files, Path(path)))
-        if not files:
-            raise BadRequest(problem=f"there are no files at {path}")
-        for entry, file in files:
-            if not (yield from self.ask(calls.has_blob(entry.sha256))):
-                yield from self.ask(calls.put_blob(entry.sha256, file))
+        if isinstance(path, UploadPlan):
+            plan = path
+        else:
+            plan = yield from work(partial(plan_upload, Path(path), kind))
+        yield from self._send_files(plan, watch)
         spec = ArtifactSpec(
             name=name,
             kind=kind,
-            files=tuple(entry for entry, _ in files),
+            files=tuple(file.entry for file in plan.files),
             project=project,
             format=format,
             lineage=Lineage(source=source, licence=licence),
         )
         return (yield from self.ask(calls.register(spec)))
+
+    def _send_files(
+        self, plan: UploadPlan, watch: Callable[[UploadProgress], None] | None
+    ) -> Flow[None]:
+        by_digest = {file.entry.sha256: file for file in plan.files}
+        digests, missing = list(by_digest), list[str]()
+        for at in range(0, len(digests), _AT_ONCE):
+            missing += yield from self.ask(calls.missing_blobs(digests[at : at + _AT_ONCE]))
+        size = sum(by_digest[digest].entry.size_bytes for digest in missing)
+        progress = UploadProgress(files=len(missing), bytes=size, sent_bytes=0)
+
+        def sent(more: int) -> None:
+            nonlocal progress
+            progress = replace(progress, sent_bytes=progress.sent_bytes + more)
+            if watch is not None:
+                watch(progress)
+
+        sent(0)
+        for digest in missing:
+            yield from self.ask(calls.put_blob(digest, by_digest[digest].content, sent))
+
+    @Method
+    def download(
+        self,
+        ident: str,
+        folder: str | Path,
+        *,
+        watch: Callable[[UploadProgress], None] | None = None,
+    ) -> Flow[Artifact]:
+        """Download all files of an artifact into a folder, each checked against its digest.
+
+        Args:
+            ident: Id or name of the artifact.
+            folder: A new or empty folder.
+            watch: Called with the progress, after each file.
+
+        Raises:
+            BadRequest: The folder holds something.
+            BrokenArtifact: A file arrived with other content.
+        """
+        artifact = yield from self.ask(calls.artifact(ident))
+        target, done = Path(folder), 0
+        yield from work(partial(prepare, target))
+        for entry in artifact.spec.files:
+            if entry.mode == FileMode.FOLDER:
+                yield from work(partial((target / entry.path).mkdir, parents=True, exist_ok=True))
+                continue
+            part = yield from work(partial(partial_of, target, entry))
+            yield from self.ask(calls.save_artifact_file(artifact.id, entry.path, part))
+            yield from work(partial(finish, target, entry, part))
+            done += entry.size_bytes
+            size, files = artifact.size_bytes, len(artifact.spec.files)
+            if watch is not None:
+                watch(UploadProgress(files=files, bytes=size, sent_bytes=done))
+        return artifact
 
     @Stream
     def follow_logs(self, noun: str, ident: str, *, follow: bool) -> Items[tuple[str, str]]:

@@ -23,6 +23,17 @@ class ArtifactKind(StrEnum):
     REPORT = "report"
 
 
+class FileMode(StrEnum):
+    """What an entry of an artifact is, as in Git's trees."""
+
+    FILE = "file"
+    EXECUTABLE = "executable"
+    LINK = "link"
+    """A symbolic link; its bytes are the path of its target."""
+    FOLDER = "folder"
+    """An empty folder; it has no bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
     """One file of an artifact."""
@@ -32,6 +43,7 @@ class FileEntry:
     path: str
     sha256: str
     size_bytes: int
+    mode: FileMode = FileMode.FILE
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
@@ -70,6 +82,15 @@ class ArtifactSpec:
     facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     """Small facts worth showing: parameters, rows, accuracy."""
 
+    def __post_init__(self) -> None:
+        modes = {file.path: file.mode for file in self.files}
+        if len(modes) != len(self.files):
+            raise ValueError("a path is there twice")
+        for path in modes:
+            above = next((str(p) for p in PurePosixPath(path).parents if str(p) in modes), "")
+            if above:  # writing below a link would leave the artifact
+                raise ValueError(f"invalid path {path!r}: {above!r} is no folder with files")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
@@ -86,10 +107,21 @@ class Artifact:
         return sum(file.size_bytes for file in self.spec.files)
 
 
+def is_inside(path: str, target: str) -> bool:
+    """Whether a link at `path` of an artifact stays in the artifact with this target."""
+    depth = len(PurePosixPath(path).parts) - 1
+    for part in PurePosixPath(target).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0 or part == "/":
+            return False
+    return True
+
+
 def artifact_id(spec: ArtifactSpec) -> ArtifactId:
     """Derive the id from project, kind and content, so that the same files are registered once."""
     manifest = "\n".join(
         f"{file.sha256} {file.size_bytes} {file.path}"
+        + (f" {file.mode}" if file.mode != FileMode.FILE else "")
         for file in sorted(spec.files, key=lambda file: file.path)
     )
     seed = f"{spec.project}\n{spec.kind}\n{spec.name}\n{manifest}"

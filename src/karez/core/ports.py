@@ -9,7 +9,7 @@ from karez.core.checkpoint_folder import FolderListing
 from karez.core.devices import Device
 from karez.core.fault_injection import FaultInjection
 from karez.core.nodes import Node, NodeId
-from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 
 
@@ -94,7 +94,7 @@ class Fabric(FaultInjection, Protocol):
         """Sample a workload's living processes; with `stacks` each writes its stacks to its log."""
         ...
 
-    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
+    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> LogChunk:
         """Return up to `limit` bytes of a process's output from `offset` on."""
         ...
 
@@ -173,8 +173,8 @@ class LogSink(Protocol):
         """Bytes of a log that are stored."""
         ...
 
-    def append(self, job: str, name: str, data: bytes) -> None:
-        """Append bytes to a log."""
+    def append(self, job: str, name: str, chunk: LogChunk) -> None:
+        """Write a chunk at its offset, which is not before the end of the log."""
         ...
 
 

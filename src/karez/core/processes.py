@@ -110,6 +110,15 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Bytes of a process's output."""
+
+    start: int
+    """Offset of the first byte; behind the one that was asked for where older output is gone."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSample:
     """State of one process, sampled from outside: the process need not answer."""
 

@@ -8,6 +8,8 @@ from typing import Any
 from karez.core.devices import parse_emulated
 from karez.core.environment import of_setting
 
+LOG_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -58,6 +60,9 @@ class Settings:
     start_s: float = 300.0
     """How long a rank may take until its process runs, and how long the others of a session wait
     for it after the first of them is ready (twice as long as a start took before, if longer)."""
+    log_bytes: int = LOG_BYTES
+    """Output that is kept of each process of a job or service, the newest; up to twice as much may
+    be there for a moment."""
     fault_limit: int = 20
     """Recoveries without a new step after which a job is failed."""
     otlp_endpoint: str = ""

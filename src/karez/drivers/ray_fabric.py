@@ -16,7 +16,7 @@ from karez.core.errors import ProtocolMismatch, StartFailed
 from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import Fabric, NodeLost, PollAnswer
-from karez.core.processes import Cursors, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, LogChunk, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.ray_stewards import NAMESPACE, RayEdge, RayStewards, wait_for_port
 from karez.drivers.steward.steward import Steward
@@ -119,7 +119,7 @@ class RayFabric(Fabric):
         self._stewards.call_within(PURGE_S, node, Steward.inject_fault, workload, key, what)
 
     @override
-    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> bytes:
+    def read_log(self, node: NodeId, key: str, offset: int, limit: int) -> LogChunk:
         return self._stewards.call(node, Steward.read_log, key, offset, limit)
 
     @override

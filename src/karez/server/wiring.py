@@ -180,7 +180,7 @@ class _ControlEdges:
             clock=clock,
             store=store,
             blobs=FsspecBlobs(_blobs_url(settings, home.path)),
-            logs=FileLogs(home.path / "logs" / "workloads"),
+            logs=FileLogs(home.path / "logs" / "workloads", keep_bytes=settings.log_bytes),
             scheduler=Scheduler(store, clock, decisions.write),
             signer=signer,
             eviction=NodeEviction(store=store, clock=clock),
@@ -297,6 +297,7 @@ def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
         cpus=settings.cpus,
         npus=parse_emulated(settings.emulate),
         fence_s=settings.fence_s,
+        log_bytes=settings.log_bytes,
     )
     return RayFabric(
         RayEdge(

@@ -103,11 +103,11 @@ class ReplicaProcesses:
         size = logs.size(job, name)
 
         def pull() -> None:
-            data = self._deps.fabric.read_log(
+            chunk = self._deps.fabric.read_log(
                 replica.grant.node, self._key(replica), size, LOG_PIECE_BYTES
             )
-            if data:
-                logs.append(job, name, data)
+            if chunk.data:
+                logs.append(job, name, chunk)
 
         _ignore_lost(pull)
 

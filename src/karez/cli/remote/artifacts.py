@@ -1,5 +1,6 @@
-"""`karez models` and `karez data`: import, upload, convert and list artifacts."""
+"""`karez artifacts`, `models` and `data`: import, upload, convert, list, and download."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,28 +9,42 @@ import typer
 from karez.cli.client_options import ArtifactName, Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
+from karez.cli.remote.transfers import download, upload
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.jobs import JobSpec
 from karez.core.units import show_bytes
 
 models = typer.Typer(no_args_is_help=True, help="Import, convert and list models.")
+artifacts = typer.Typer(no_args_is_help=True, help="List, download and remove artifacts.")
 data = typer.Typer(no_args_is_help=True, help="Import and list data sets.")
 Source = Annotated[str, typer.Option(help="Where the files come from, such as a URL.")]
 Licence = Annotated[str, typer.Option(help="Licence of the files, as an SPDX name.")]
 
 
+@artifacts.command("list")
+def list_artifacts(
+    kind: Annotated[
+        list[ArtifactKind] | None, typer.Option(help="List this kind only. Repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List artifacts of all kinds, newest first."""
+    _list(kind or [], as_json=as_json, empty="no artifacts; jobs and uploads make them")
+
+
 @models.command("list")
 def list_models(as_json: Json = False) -> None:
     """List models, newest first."""
-    _list(ArtifactKind.MODEL, as_json=as_json, empty="no models; try `karez models import`")
+    _list([ArtifactKind.MODEL], as_json=as_json, empty="no models; try `karez models import`")
 
 
 @data.command("list")
 def list_data(as_json: Json = False) -> None:
     """List data sets, newest first."""
-    _list(ArtifactKind.DATASET, as_json=as_json, empty="no data sets; try `karez data import`")
+    _list([ArtifactKind.DATASET], as_json=as_json, empty="no data sets; try `karez data import`")
 
 
+@artifacts.command("show")
 @models.command("show")
 @data.command("show")
 def show(artifact: ArtifactName, as_json: Json = False) -> None:
@@ -95,7 +110,7 @@ def add_model(
 ) -> None:
     """Upload a model folder or file."""
     _show_added(
-        client().upload(
+        upload(
             path,
             name=name,
             kind=ArtifactKind.MODEL,
@@ -117,7 +132,7 @@ def add_data(
 ) -> None:
     """Upload a data set: a folder with train.jsonl and held_out.jsonl of chat rows."""
     _show_added(
-        client().upload(
+        upload(
             path,
             name=name,
             kind=ArtifactKind.DATASET,
@@ -153,6 +168,27 @@ def convert(
     typer.echo(f"registered {', '.join(job.status.outputs.values())}")
 
 
+@artifacts.command("download")
+@models.command("download")
+@data.command("download")
+def download_files(
+    artifact: ArtifactName,
+    folder: Annotated[Path, typer.Argument(help="New or empty folder for the files.")],
+    as_json: Json = False,
+) -> None:
+    """Download an artifact's files, each checked against its digest.
+
+    Example: karez artifacts download support-tune-model ./model
+    """
+    found = download(artifact, folder)
+    if as_json:
+        json_out(found)
+    else:
+        files = len(found.spec.files)
+        typer.echo(f"{folder}: {files} files, {show_bytes(found.size_bytes)} of {found.id}")
+
+
+@artifacts.command("remove")
 @models.command("remove")
 @data.command("remove")
 def remove(artifact: ArtifactName, yes: Yes = False) -> None:
@@ -161,8 +197,8 @@ def remove(artifact: ArtifactName, yes: Yes = False) -> None:
     client().remove_artifact(client().artifact(artifact).id)
 
 
-def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
-    found = client().artifacts([kind])
+def _list(kinds: Sequence[ArtifactKind], *, as_json: bool, empty: str) -> None:
+    found = client().artifacts(kinds)
     if as_json:
         json_out(found)
         return
@@ -170,6 +206,7 @@ def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
         (
             a.id,
             a.spec.name,
+            a.spec.kind,
             a.spec.format,
             show_bytes(a.size_bytes),
             a.spec.lineage.licence,
@@ -177,7 +214,7 @@ def _list(kind: ArtifactKind, *, as_json: bool, empty: str) -> None:
         )
         for a in found
     ]
-    table(("id", "name", "format", "size", "licence", "created"), rows, empty=empty)
+    table(("id", "name", "kind", "format", "size", "licence", "created"), rows, empty=empty)
 
 
 def _import(recipe: str, entry: str, file: str, project: str) -> None:
@@ -191,4 +228,4 @@ def _show_added(artifact: Artifact) -> None:
     typer.echo(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
 
 
-APPS = {"models": models, "data": data}
+APPS = {"artifacts": artifacts, "models": models, "data": data}

@@ -138,7 +138,7 @@ def join(options: JoinOptions) -> None:
         environment.NODE_HOME: str(Path(options.home).expanduser().absolute()),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "karez.server.processes.main", "node"], env=env, check=False
+        [sys.executable, "-P", "-m", "karez.server.processes.main", "node"], env=env, check=False
     )
     raise typer.Exit(done.returncode)
 

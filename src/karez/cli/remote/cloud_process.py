@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from karez.cli.command_clock import now, sleep
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import BadRequest, KarezError, MissingPart, Remote, StartFailed, error_from
@@ -65,7 +65,7 @@ def run_program(name: str, request: str, env: dict[str, str], *, say: Progress) 
         KarezError: What it reported.
     """
     with subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", "karez.server.processes.main", name],
+        [sys.executable, "-P", "-m", "karez.server.processes.main", name],
         env=_inherited(env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -101,7 +101,7 @@ def _spawn(home: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
     """Start the supervisor in a session of its own, so that it outlives this terminal."""
     with (home / "logs" / "supervisor.log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "karez.server.processes.main", "supervise"],
+            [sys.executable, "-P", "-m", "karez.server.processes.main", "supervise"],
             env=_inherited(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -126,11 +126,11 @@ def stop_cloud(pid: int, *, limit_s: float = STOP_LIMIT_S) -> bool:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return True
-    deadline = time.monotonic() + limit_s  # noqa: TID251 - a command's own clock
-    while time.monotonic() < deadline:  # noqa: TID251 - a command's own clock
+    deadline = now() + limit_s
+    while now() < deadline:
         if not _alive(pid):
             return True
-        time.sleep(0.05)  # noqa: TID251 - a command's own clock
+        sleep(0.05)
     return False
 
 

@@ -1,7 +1,6 @@
 """Watch a running job in the terminal: progress bar and loss curve."""
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
@@ -10,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from karez.cli.command_clock import sleep
 from karez.client.sdk import Client
 from karez.core.jobs import Job
 from karez.core.usage import MetricRow
@@ -45,7 +45,7 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
                 on_poll(job)
             if job.state in ENDED:
                 break
-            time.sleep(0.25)  # noqa: TID251 - a command's own clock
+            sleep(0.25)
     return client.wait(ident)
 
 

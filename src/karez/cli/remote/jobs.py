@@ -13,6 +13,7 @@ from karez.cli.remote.job_options import JobOptions, job_spec
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
 from karez.cli.remote.traces import show_trace
+from karez.cli.remote.transfers import upload
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobs import Job
@@ -46,7 +47,8 @@ def submit(
     except (ValueError, OSError) as error:
         raise BadRequest(problem=str(error)) from error
     if options.code is not None:
-        uploaded = client().upload(
+        client().check(spec)  # what will be refused is refused before it is uploaded
+        uploaded = upload(
             options.code, name=f"{spec.name}-code", kind=ArtifactKind.CODE, project=spec.project
         )
         spec = replace(spec, code=uploaded.id)

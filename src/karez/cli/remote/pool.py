@@ -1,12 +1,12 @@
 """`karez pool`: show nodes and devices, and take nodes out of use."""
 
-import time
 from collections import Counter
 from typing import Annotated
 
 import typer
 
 from karez.cli.client_options import Json, NodeName, client
+from karez.cli.command_clock import sleep
 from karez.cli.old_names import by_old_name
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.node_properties import maintenance, override
@@ -84,7 +84,7 @@ def drain(
         typer.echo(message)
         if not watch or not here:
             return
-        time.sleep(WATCH_S)  # noqa: TID251 - a command's own clock
+        sleep(WATCH_S)
 
 
 @app.command("defragment")

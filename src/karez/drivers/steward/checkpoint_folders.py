@@ -47,8 +47,8 @@ class CheckpointFolders:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
             oldest_ns = time.time_ns() - len(files) * SECOND_NS
-            for number, entry in enumerate(files):  # copies: the script may write into them
-                self._blobs.fetch(entry.sha256, folder / entry.path, is_copy=True)
+            for number, entry in enumerate(files):
+                self._blobs.fetch(entry.sha256, folder / entry.path)
                 os.utime(folder / entry.path, ns=(oldest_ns + number * SECOND_NS,) * 2)
             began = {entry.path: entry.sha256 for entry in files}
             whole = note.with_suffix(".partial")

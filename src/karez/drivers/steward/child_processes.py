@@ -1,6 +1,7 @@
 """The node agent's own children: fork servers, which start all others, and the replica server."""
 
 import contextlib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -37,9 +38,11 @@ class ForkServerClient:
         self._on_report = on_report
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "karez.drivers.steward.fork_server", str(theirs.fileno())]
+        # -P: a module of the folder in which the cloud was started is none of ours
+        command = [sys.executable, "-P", "-m", "karez.drivers.steward.fork_server"]
+        command.append(str(theirs.fileno()))
         if preload:
-            command.append(preload)
+            command += [preload, _import_root(preload)]
         env = inherited()
         env.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
         # asked by CUDA itself, torch would remember for its children that there is no GPU
@@ -116,6 +119,7 @@ class ReplicaServerProcess:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [
                 sys.executable,
+                "-P",
                 "-m",
                 "karez.drivers.steward.replica_server",
                 self._address,
@@ -142,6 +146,16 @@ class ReplicaServerProcess:
             self._process = self._start()
             if self._is_stopped.is_set():
                 self._process.kill()
+
+
+def _import_root(module: str) -> str:
+    """The folder below which a module is found."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its package is missing: the fork server says so
+        spec = None
+    found = Path(spec.origin if spec is not None and spec.origin else os.devnull)
+    return str([*found.parents, found.root][module.count(".")])
 
 
 def inherited() -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core import environment
+from karez.core.settings import LOG_BYTES
 from karez.drivers.probes import interface_of
 from karez.drivers.steward.staging import BlobSource
 
@@ -23,6 +24,8 @@ class StewardConfig:
     npus: int = 0
     """Number of NPUs that the node emulates."""
     fence_s: float = 600.0
+    log_bytes: int = LOG_BYTES
+    """Output of a process that is kept."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

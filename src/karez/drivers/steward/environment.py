@@ -10,7 +10,9 @@ from karez.core.processes import ProcessSpec
 from karez.core.units import MILLI
 
 
-def process_env(spec: ProcessSpec, folder: Path, devices: Sequence[Device] = ()) -> dict[str, str]:
+def process_env(
+    spec: ProcessSpec, folder: Path, inputs: Path, devices: Sequence[Device] = ()
+) -> dict[str, str]:
     """Variables that follow from a process's spec; the spec's own variables override them.
 
     `devices` are the GPUs and NPUs of this node.
@@ -19,7 +21,7 @@ def process_env(spec: ProcessSpec, folder: Path, devices: Sequence[Device] = ())
         environment.KEY_NAME: spec.key,
         environment.JOB: spec.workload,
         environment.EPOCH: str(spec.epoch),
-        environment.INPUTS: str(folder / "inputs"),
+        environment.INPUTS: str(inputs),
         environment.OUT: str(folder / "out"),
         environment.RESTORE: str(folder / "restore"),
         environment.CODE: str(folder / "code"),

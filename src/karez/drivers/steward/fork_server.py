@@ -1,12 +1,11 @@
 """Fork server: single-threaded, torch preloaded; the parent of every workload process of a node.
 
-Run as `python -m karez.drivers.steward.fork_server FD [PRELOAD]`. It forks on request, so that a
-rank starts with torch already imported, and reports every exit. When its socket closes it kills
-its children and ends: a steward that dies leaves no process behind. A function `after_fork` of the
+Run as `python -m karez.drivers.steward.fork_server FD [PRELOAD ROOT]`. It forks on request, so that
+a rank starts with torch already imported, and reports every exit. When its socket closes it kills
+all processes and ends: a steward that dies leaves none behind. A function `after_fork` of the
 preloaded module is called in every child before its program.
 """
 
-import ctypes
 import importlib
 import os
 import select
@@ -15,22 +14,20 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from karez.core.errors import KarezError
+from karez.drivers.steward import subreaper
 from karez.transport import framing
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
     """Serve until the socket closes."""
     steward = socket.socket(fileno=int(sys.argv[1]))
     if len(sys.argv) > 2:
-        try:
-            importlib.import_module(sys.argv[2])
-        except ModuleNotFoundError:  # a node without the extra `node` runs programs that need none
-            traceback.print_exc()
+        _preload(sys.argv[2], sys.argv[3])
+    subreaper.become_subreaper()  # of what a subreaper that was killed has left
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -40,10 +37,12 @@ def main() -> None:
     server = _ForkServer(steward, (wake_read, wake_write))
     framing.send(steward, {"event": "ready"})
     while True:
-        readable, _, _ = select.select([steward.fileno(), wake_read], [], [])
+        readable, _, _ = select.select([steward.fileno(), wake_read, *server.processes], [], [])
         if wake_read in readable:
             os.read(wake_read, 4096)
             server.reap()
+        for pipe in set(readable) & set(server.processes):
+            server.hear(pipe)
         if steward.fileno() in readable:
             try:
                 request, _ = framing.receive(steward)
@@ -52,73 +51,117 @@ def main() -> None:
             server.serve(request)
 
 
-class _ForkServer:
-    """Forks children on request, and knows their keys."""
+def _preload(module: str, root: str) -> None:
+    """Import a module that may lie below `root`, where nothing else is looked for."""
+    is_elsewhere = root not in sys.path
+    sys.path += [root] * is_elsewhere
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError:  # a node without the extra `node` runs programs that need none
+        traceback.print_exc()
+    if is_elsewhere:
+        sys.path.remove(root)
 
-    def __init__(self, steward: socket.socket, pipe: tuple[int, int]) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    key: str
+    pid: int
+    subreaper: int
+    """Process id of its subreaper."""
+
+
+class _ForkServer:
+    """Forks processes on request, each below a subreaper, and knows their keys."""
+
+    def __init__(self, steward: socket.socket, wake: tuple[int, int]) -> None:
         self.steward = steward
-        self.pipe = pipe
-        self.pids: dict[int, str] = {}
+        self.wake = wake
+        self.processes: dict[int, _Process] = {}
+        """Pipe of its subreaper -> process."""
 
     def serve(self, request: Mapping[str, Any]) -> None:
+        key = request["key"]
         if request["op"] == "start":
-            pid = os.fork()
-            if pid == 0:
-                self._become(request)
-            self.pids[pid] = request["key"]
-            framing.send(self.steward, {"event": "started", "key": request["key"], "pid": pid})
+            read, write = os.pipe()
+            server, forked = os.getpid(), os.fork()
+            if forked == 0:
+                for fd in (*self.wake, read, *self.processes):
+                    os.close(fd)
+                self.steward.close()
+                subreaper.keep(lambda: _become(request), write, server)
+            os.close(write)
+            pid = int(_line(read) or 0)
+            self.processes[read] = _Process(key, pid, forked)
+            started = {"event": "started", "key": key, "pid": pid, "subreaper": forked}
+            framing.send(self.steward, started)
         elif request["op"] == "kill":
-            for pid in [pid for pid, key in self.pids.items() if key == request["key"]]:
-                _signal_group(pid, int(request["signal"]))
+            for process in self.processes.values():
+                if process.key == key:
+                    _signal_group(process.pid, int(request["signal"]))
+
+    def hear(self, pipe: int) -> None:
+        """Report that a process has ended, and all that it started; or else that it is lost."""
+        process, line = self.processes.pop(pipe), _line(pipe)
+        os.close(pipe)
+        if not line:  # its subreaper was killed, and it with it
+            _signal_group(process.pid, signal.SIGKILL)
+        code = int(line) if line else -int(signal.SIGKILL)
+        ended = {"event": "exit", "key": process.key, "pid": process.pid, "code": code}
+        framing.send(self.steward, ended)
 
     def reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            key = self.pids.pop(pid, None)
-            if key is not None:
-                _signal_group(pid, signal.SIGKILL)  # what it started goes with it
-                code = os.waitstatus_to_exitcode(status)
-                framing.send(self.steward, {"event": "exit", "key": key, "pid": pid, "code": code})
+        """Reap ended subreapers, and end what one of them has left."""
+        while _reaped():
+            pass
+        subreaper.end_children(keep=[process.subreaper for process in self.processes.values()])
 
     def end(self) -> NoReturn:
-        for pid in self.pids:
-            _signal_group(pid, signal.SIGKILL)
+        for process in self.processes.values():
+            _signal_group(process.pid, signal.SIGKILL)
+        subreaper.end_children()
         os._exit(0)
 
-    def _become(self, request: Mapping[str, Any]) -> NoReturn:
-        """In the child: never returns into the loop."""
-        code = 127
-        try:
-            os.setsid()
-            _die_with_parent()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks for stacks; a session answers it
-            self.steward.close()
-            for fd in self.pipe:
-                os.close(fd)
-            _open_streams(request["log"])
-            os.environ.clear()  # noqa: TID251 - this process becomes what the request says
-            os.environ.update(request["env"])  # noqa: TID251 - its own environment
-            os.chdir(request["cwd"])
-            if request["cpus"]:
-                os.sched_setaffinity(0, request["cpus"])
-            code = _run(request["command"], warm=request["warm"])
-        except SystemExit as leaving:
-            code = _code_of(leaving)
-        except BaseException as error:  # noqa: BLE001 - the child must not return into the fork server's loop
-            traceback.print_exc()
-            code = error.exit_code if isinstance(error, KarezError) else 1
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+
+def _reaped() -> bool:
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return False
+
+
+def _line(pipe: int) -> bytes:
+    """A line from a subreaper; empty if it has ended without one."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(pipe, 1)):
+        line += byte
+    return line
+
+
+def _become(request: Mapping[str, Any]) -> NoReturn:
+    """In the child: never returns into the loop."""
+    code = 127
+    try:
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks for stacks; a session answers it
+        _open_streams(request["log"])
+        os.environ.clear()  # noqa: TID251 - this process becomes what the request says
+        os.environ.update(request["env"])  # noqa: TID251 - its own environment
+        os.chdir(request["cwd"])
+        if request["cpus"]:
+            os.sched_setaffinity(0, request["cpus"])
+        code = _run(request["command"], warm=request["warm"])
+    except SystemExit as leaving:
+        code = _code_of(leaving)
+    except BaseException as error:  # noqa: BLE001 - the child must not return into the fork server's loop
+        traceback.print_exc()
+        code = error.exit_code if isinstance(error, KarezError) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _after_fork() -> None:
@@ -154,10 +197,6 @@ def _open_streams(log: str) -> None:
     os.dup2(out, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _signal_group(pid: int, number: int) -> None:

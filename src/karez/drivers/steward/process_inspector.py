@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from karez.core import environment
 from karez.core.fault_injection import FaultKind
 from karez.core.processes import ProcessInfo, ProcessSample
 from karez.transport.rank_status import read_rank_status, status_path
@@ -42,6 +43,16 @@ def sample_process(info: ProcessInfo, snapshot: Path, *, stacks: bool) -> Proces
         generation=status.generation,
         activity_s=time.monotonic() - status.since,  # noqa: TID251 - the clock of the status file
     )
+
+
+def end_strays(steward: str) -> None:
+    """Kill the processes that an earlier agent at this socket has left."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(environment.STEWARD) == steward:
+                process.kill()
+        except psutil.Error:
+            continue  # it has ended, or belongs to somebody else
 
 
 def inject_fault(processes: Sequence[ProcessInfo], what: FaultKind) -> None:

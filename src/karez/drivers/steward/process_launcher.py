@@ -15,6 +15,7 @@ from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
+from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.replica_server import token_of
 from karez.drivers.steward.staging import lay_out
@@ -35,12 +36,14 @@ class ProcessLauncher:
         self,
         config: StewardConfig,
         table: ProcessTable,
+        inputs: InputFolders,
         checkpoints: CheckpointFolders,
         memory: Path,
         socket_path: str,
     ) -> None:
         """Start both fork servers; processes connect to the agent at `socket_path`."""
-        self._config, self._table, self._checkpoints = config, table, checkpoints
+        self._config, self._table = config, table
+        self._inputs, self._checkpoints = inputs, checkpoints
         self._memory, self._socket_path = memory, socket_path
         self._devices = accelerators(config.npus)
         output = Path(config.home) / "fork_server.log"
@@ -55,7 +58,7 @@ class ProcessLauncher:
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
         """Stage a process's files and start it; a failure is recorded as its exit."""
         try:
-            self._stage(spec, folder)
+            inputs = self._stage(spec, folder)
         except (KarezError, OSError) as error:
             self._table.ended(spec.key, NOT_STARTED, str(error))
             return
@@ -70,7 +73,7 @@ class ProcessLauncher:
             "warm": spec.warm,
             "env": {
                 **self._agent_env(spec, replica_server),
-                **process_env(spec, folder, self._devices),
+                **process_env(spec, folder, inputs, self._devices),
             },
             "cwd": str(folder / "code"),
             "log": str(folder / "log"),
@@ -94,17 +97,17 @@ class ProcessLauncher:
         self._warm.stop()
         self._cold.stop()
 
-    def _stage(self, spec: ProcessSpec, folder: Path) -> None:
+    def _stage(self, spec: ProcessSpec, folder: Path) -> Path:
+        """Fill the folders of a process; returns that of its inputs."""
         blobs = self._config.blobs
-        for name in ("inputs", "out", "code", "restore"):
+        for name in ("out", "code", "restore"):
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         lay_out(blobs, spec.code, folder / "code")
-        for staged in spec.inputs:
-            lay_out(blobs, staged.files, folder / "inputs" / staged.folder)
         for name, digest in spec.restore.items():
             blobs.fetch(digest, folder / "restore" / name)
         if spec.start_id:
             self._checkpoints.lay_out(spec.workload, spec.start_id, spec.checkpoints)
+        return self._inputs.lay_out(spec.workload, spec.inputs)
 
     def _agent_env(self, spec: ProcessSpec, replica_server: str) -> dict[str, str]:
         return {
@@ -124,7 +127,7 @@ class ProcessLauncher:
                 code = -int(signal.SIGKILL)
                 self._table.ended(process.spec.key, code, "a fork server of this node has ended")
         elif report["event"] == "started":
-            self._table.started(report["key"], report["pid"])
+            self._table.started(report["key"], report["pid"], report["subreaper"])
         elif report["event"] == "exit":
             key, code = report["key"], int(report["code"])
             self._table.ended(key, code, self._why(key, code))

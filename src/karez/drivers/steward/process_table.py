@@ -27,6 +27,8 @@ class TrackedProcess:
     folder: Path
     info: ProcessInfo
     stream: MessageStream = field(default_factory=MessageStream)
+    subreaper: int = 0
+    """Id of the process below which it and all that it started are."""
     exceeded: str = ""
     """What it used beyond its grant, once it is being ended for that."""
 
@@ -85,8 +87,11 @@ class ProcessTable:
                 self._processes.pop(key, None)
             self._events.drop(workload)
 
-    def started(self, key: str, pid: int) -> None:
+    def started(self, key: str, pid: int, subreaper: int) -> None:
         """Record that a process runs."""
+        with self._changed:
+            if key in self._processes:
+                self._processes[key].subreaper = subreaper
         self._change(key, pid=pid)
         self._publish(key, StartedReport(pid=pid))
 

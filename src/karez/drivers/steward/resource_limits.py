@@ -19,10 +19,10 @@ OVER_CODE = 137
 """Exit code of a process that was ended for exceeding its grant: as of a killed process."""
 
 
-def over_limit(grant: Grant, pid: int, folder: Path) -> str:
-    """What a process and its children use beyond their grant, as text; empty if nothing."""
+def over_limit(grant: Grant, subreaper: int, folder: Path) -> str:
+    """What a process and all that it started use beyond their grant, as text, or empty."""
     if grant.memory_bytes:
-        used = memory_of(pid)
+        used = memory_of(subreaper)
         if used > grant.memory_bytes:
             return _message("memory", used, grant.memory_bytes)
     if grant.storage_bytes:
@@ -39,13 +39,12 @@ def _message(what: str, used: int, granted: int) -> str:
     )
 
 
-def memory_of(pid: int) -> int:
-    """Bytes of memory that a process and its children do not share with others."""
+def memory_of(subreaper: int) -> int:
+    """Bytes of memory that the processes below a subreaper do not share with others."""
     total = 0
     try:
-        family = [psutil.Process(pid)]
-        family += family[0].children(recursive=True)
-    except psutil.Error:
+        family = psutil.Process(subreaper).children(recursive=True)
+    except (psutil.Error, ValueError):
         return 0
     for process in family:
         try:
@@ -56,11 +55,11 @@ def memory_of(pid: int) -> int:
 
 
 def storage_of(folder: Path) -> int:
-    """Bytes on disk of the files below a folder; inputs, which are shared, are left out."""
-    return sum(_sizes(folder, skip="inputs"))
+    """Bytes on disk of the files below a folder."""
+    return sum(_sizes(folder))
 
 
-def _sizes(folder: Path | str, skip: str = "") -> Iterator[int]:
+def _sizes(folder: Path | str) -> Iterator[int]:
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -68,8 +67,7 @@ def _sizes(folder: Path | str, skip: str = "") -> Iterator[int]:
     for entry in entries:
         try:
             if entry.is_dir(follow_symlinks=False):
-                if entry.name != skip:
-                    yield from _sizes(entry.path)
+                yield from _sizes(entry.path)
             elif entry.is_file(follow_symlinks=False):
                 yield entry.stat(follow_symlinks=False).st_blocks * 512
         except OSError:

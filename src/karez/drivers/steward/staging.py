@@ -1,21 +1,22 @@
 """Staging: copies inputs of processes from the blob store to a node, and outputs back."""
 
 import errno
+import fcntl
 import hashlib
 import http.client
-import os
 import secrets
-import shutil
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from karez.core.artifacts import FileEntry
+from karez.core.artifacts import FileEntry, FileMode, is_inside
 from karez.core.errors import BrokenArtifact, NotFound, StorageFull, Unreachable
 
+FICLONE = 0x40049409  # linux/fs.h
 _CHUNK = 1 << 20
+_DAMAGED = "its bytes have changed in the blob store; `karez doctor --deep` tells what is damaged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,37 +27,32 @@ class BlobSource:
     url: str = ""
     key: str = ""
 
-    def fetch(self, digest: str, target: Path, *, is_copy: bool = False) -> None:
-        """Put a blob at `target`, which may be a link to it that must not be written to.
+    def fetch(self, digest: str, target: Path) -> None:
+        """Put a copy of a blob at `target`: what is written into it reaches nobody else.
 
         Args:
-            digest: SHA-256 of the blob in hex.
+            digest: SHA-256 of the blob in hex. The copy is checked against it.
             target: Path of the file; its folder is created.
-            is_copy: Make a file of its own, which may be written to.
 
         Raises:
             NotFound, BrokenArtifact, StorageFull, Unreachable.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         shared = self._place(digest)
-        if self.folder and shared.exists():
-            if is_copy:
-                _copy(shared, target)
-            else:
-                _link(shared, target)
-            return
-        if not self.url:
-            raise NotFound(noun="blob", name=digest)
-        partial_file = target.with_name(target.name + ".part")
-        with _room(target), partial_file.open("wb") as file:
-            seen = hashlib.sha256()
-            for chunk in self._download(digest):
-                seen.update(chunk)
-                file.write(chunk)
-        if seen.hexdigest() != digest:
-            partial_file.unlink()
-            raise BrokenArtifact(name=digest, problem="it arrived with other content")
-        partial_file.replace(target)
+        partial_file = target.parent / f"{secrets.token_hex(8)}.part"
+        try:
+            with _room(target):
+                if self.folder and shared.exists():
+                    found, problem = copy_with_digest(shared, partial_file), _DAMAGED
+                elif self.url:
+                    found, problem = self._receive(digest, partial_file), "it arrived otherwise"
+                else:
+                    raise NotFound(noun="blob", name=digest)
+            if found != digest:
+                raise BrokenArtifact(name=f"blob {digest}", problem=problem)
+            partial_file.replace(target)
+        finally:
+            partial_file.unlink(missing_ok=True)
 
     def store(self, source: Path) -> FileEntry:
         """Put a file into the blob store. Raises as `fetch`."""
@@ -66,10 +62,14 @@ class BlobSource:
             place = self._place(digest)
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                partial_file = place.with_name(f"{digest}.{os.getpid()}.part")
-                with _room(place):
-                    shutil.copyfile(source, partial_file)
+                partial_file = place.with_name(f"{digest}.{secrets.token_hex(8)}.part")
+                try:
+                    with _room(place):
+                        if copy_with_digest(source, partial_file) != digest:
+                            raise BrokenArtifact(name=str(source), problem="it is being written")
                     partial_file.replace(place)
+                finally:
+                    partial_file.unlink(missing_ok=True)
             return entry
         with source.open("rb") as file:
             self._upload(digest, size, file)
@@ -88,7 +88,7 @@ class BlobSource:
         copy = Path(self.folder or scratch) / f"{secrets.token_hex(8)}.part"
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _copy(source, copy)
+            copy_with_digest(source, copy)
             if not self.folder:
                 return replace(self.store(copy), path=source.name)
             digest, size = digest_of(copy)
@@ -124,6 +124,14 @@ class BlobSource:
         finally:
             connection.close()
 
+    def _receive(self, digest: str, target: Path) -> str:
+        seen = hashlib.sha256()
+        with target.open("wb") as file:
+            for chunk in self._download(digest):
+                seen.update(chunk)
+                file.write(chunk)
+        return seen.hexdigest()
+
     def _upload(self, digest: str, size: int, file: BinaryIO) -> None:
         connection, base = self._connect()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Length": str(size)}
@@ -148,12 +156,27 @@ def digest_of(path: Path) -> tuple[str, int]:
 
 
 def lay_out(source: BlobSource, files: Iterable[FileEntry], folder: Path) -> None:
-    """Copy an artifact's files into a folder; present files are kept. Raises as `fetch`."""
+    """Copy an artifact's files into a folder, with their modes. Raises as `fetch`."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in files:
-        target = folder / entry.path
-        if not target.exists() or target.stat().st_size != entry.size_bytes:
-            source.fetch(entry.sha256, target)
+        _lay_out(source, entry, folder / entry.path)
+
+
+def _lay_out(source: BlobSource, entry: FileEntry, target: Path) -> None:
+    if entry.mode == FileMode.FOLDER:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    if entry.mode != FileMode.LINK and target.exists() and not target.is_symlink():
+        return
+    source.fetch(entry.sha256, target)
+    if entry.mode == FileMode.EXECUTABLE:
+        target.chmod(target.stat().st_mode | 0o111)
+    if entry.mode == FileMode.LINK:
+        to = target.read_text()
+        target.unlink()
+        if not is_inside(entry.path, to):
+            raise BrokenArtifact(name=entry.path, problem=f"it is a link to {to}, outside of it")
+        target.symlink_to(to)
 
 
 def gather(source: BlobSource, folder: Path) -> list[tuple[str, FileEntry]]:
@@ -172,7 +195,7 @@ def gather(source: BlobSource, folder: Path) -> list[tuple[str, FileEntry]]:
 
 
 class _room:  # noqa: N801 - reads as a phrase where it is used
-    """Turns a full disk into StorageFull and removes the partial file."""
+    """Turns a full disk into StorageFull."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -182,20 +205,27 @@ class _room:  # noqa: N801 - reads as a phrase where it is used
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            for partial in self.target.parent.glob(self.target.name + "*.part"):
-                partial.unlink(missing_ok=True)
             raise StorageFull(path=str(self.target.parent)) from error
 
 
-def _link(shared: Path, target: Path) -> None:
-    """A hard link where the file system allows, else a copy."""
-    target.unlink(missing_ok=True)
+def copy_with_digest(source: Path, target: Path) -> str:
+    """Copy a file; returns the SHA-256 of the copy.
+
+    Where the file system can, both share their blocks until one is written (copy on write).
+    """
+    with source.open("rb") as file, target.open("wb") as copy:
+        seen = hashlib.sha256()
+        is_shared = _share_blocks(file, copy)
+        while chunk := file.read(_CHUNK):
+            seen.update(chunk)
+            if not is_shared:
+                copy.write(chunk)
+        return seen.hexdigest()
+
+
+def _share_blocks(source: BinaryIO, target: BinaryIO) -> bool:
     try:
-        os.link(shared, target)
-    except OSError:
-        _copy(shared, target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with _room(target):
-        shutil.copyfile(source, target)
+        fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
+    except OSError:  # most file systems cannot: XFS and Btrfs do
+        return False
+    return True

@@ -19,20 +19,22 @@ from karez.core.fault_injection import FaultKind
 from karez.core.messages.orders import CutLinkOrder, FlipBitOrder
 from karez.core.messages.wire import encode
 from karez.core.nodes import Node, NodeId
-from karez.core.processes import Cursors, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ReplicaServerProcess
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.heartbeat import HeartbeatServer
+from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.master_ports import MasterPorts
-from karez.drivers.steward.process_inspector import inject_fault, sample_process
+from karez.drivers.steward.process_inspector import end_strays, inject_fault, sample_process
 from karez.drivers.steward.process_launcher import ProcessLauncher
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.staging import gather
 from karez.drivers.steward.watchdogs import Fence, ResourceEnforcer
+from karez.transport.log_file import read_log_file
 from karez.transport.snapshot_file import snapshot_path
 
 
@@ -50,16 +52,17 @@ class Steward:
         self._prepare_folders()
         self._table = ProcessTable()
         socket_path = str(self.memory / "steward.sock")
+        self._inputs = InputFolders(self.home / "work", config.blobs)
         self._checkpoints = CheckpointFolders(self.home / "work", config.blobs)
         self._launcher = ProcessLauncher(
-            config, self._table, self._checkpoints, self.memory, socket_path
+            config, self._table, self._inputs, self._checkpoints, self.memory, socket_path
         )
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
         self._heartbeat = HeartbeatServer(config.address, config.token)
         self._listener = RankListener(self._table, socket_path)
         self._ports = MasterPorts()
         self._fence = Fence(self._table, self._launcher.kill, config.fence_s)
-        self._enforcer = ResourceEnforcer(self._table, self._launcher.kill)
+        self._enforcer = ResourceEnforcer(self._table, self._launcher.kill, config.log_bytes)
 
     def describe(self) -> Node:
         """Probe this node."""
@@ -120,6 +123,7 @@ class Steward:
         shutil.rmtree(self.memory / workload, ignore_errors=True)
         shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
         self._checkpoints.drop(workload)
+        self._inputs.drop(workload)
         self._replicas.drop(workload)
 
     def processes(self) -> Sequence[ProcessInfo]:
@@ -160,15 +164,12 @@ class Steward:
         else:
             inject_fault([info for info in self._table.ranks(workload) if info.key == key], what)
 
-    def read_log(self, key: str, offset: int, limit: int) -> bytes:
+    def read_log(self, key: str, offset: int, limit: int) -> LogChunk:
         """A piece of a process's output."""
         process = self._table.get(key)
-        path = None if process is None else process.folder / "log"
-        if path is None or not path.exists():
-            return b""
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(limit)
+        if process is None:
+            return LogChunk(start=offset, data=b"")
+        return read_log_file(process.folder / "log", offset, limit)
 
     def collect(self, key: str) -> list[tuple[str, FileEntry]]:
         """Put a process's outputs into the blob store: (output name, file) pairs."""
@@ -214,7 +215,8 @@ class Steward:
         shutil.rmtree(self.memory, ignore_errors=True)
 
     def _prepare_folders(self) -> None:
-        shutil.rmtree(self.memory, ignore_errors=True)  # no process of an earlier steward lives
+        end_strays(str(self.memory / "steward.sock"))
+        shutil.rmtree(self.memory, ignore_errors=True)
         self.memory.mkdir(mode=0o700, parents=True)
         (self.home / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "memory.path").write_text(str(self.memory))

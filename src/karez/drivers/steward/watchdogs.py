@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.resource_limits import CHECK_S, over_limit
+from karez.transport.log_file import drop_old
 
 FENCE_CHECK_S = 5.0
 """Longest pause, in seconds, between two checks of the fence."""
@@ -34,11 +35,11 @@ class Fence:
 
 
 class ResourceEnforcer:
-    """Kills processes that use more memory or storage than they were granted."""
+    """Kills processes that use more memory or storage than they were granted, and cuts logs."""
 
-    def __init__(self, table: ProcessTable, kill: Callable[[str], None]) -> None:
+    def __init__(self, table: ProcessTable, kill: Callable[[str], None], log_bytes: int) -> None:
         """Start the check on a thread of its own; `kill` takes a process's key."""
-        self._table, self._kill = table, kill
+        self._table, self._kill, self._log_bytes = table, kill, log_bytes
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -46,9 +47,10 @@ class ResourceEnforcer:
         while True:
             for process in self._table.alive():
                 grant = process.spec.grant
+                drop_old(process.folder / "log", self._log_bytes)
                 if not process.info.pid or grant is None:
                     continue
-                process.exceeded = over_limit(grant, process.info.pid, process.folder)
+                process.exceeded = over_limit(grant, process.subreaper, process.folder)
                 if process.exceeded:
                     self._kill(process.spec.key)
             pause.wait(CHECK_S)

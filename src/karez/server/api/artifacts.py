@@ -5,7 +5,7 @@ from typing import Annotated, BinaryIO, cast
 
 import anyio.from_thread
 import anyio.to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import StreamingResponse
 
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
@@ -28,6 +28,14 @@ async def put_blob(digest: str, request: Request, cloud: CloudDep) -> FileEntry:
 def has_blob(digest: str, cloud: CloudDep) -> bool:
     """Whether these bytes are here already, so that an upload can be saved."""
     return cloud.blobs.has(digest)
+
+
+@router.post("/blobs/missing", **allow(Role.MEMBER))
+def missing_blobs(
+    digests: Annotated[list[str], Body(max_length=10_000)], cloud: CloudDep
+) -> list[str]:
+    """Those of these digests whose bytes are not here, so that only they are uploaded."""
+    return [digest for digest in digests if not cloud.blobs.has(digest)]
 
 
 @router.post("/artifacts", status_code=201, **allow(Role.MEMBER))

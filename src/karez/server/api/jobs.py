@@ -35,11 +35,14 @@ def submit_job(
     cloud: CloudDep,
     who: Who,
     idempotency_key: Annotated[str, Header()] = "",
+    dry_run: Annotated[bool, Query(description="Check the job, and queue nothing.")] = False,
 ) -> Job:
     """Queue a job. It starts once its whole gang fits.
 
     Sending the same Idempotency-Key again gives the same job.
     """
+    if dry_run:
+        return cloud.jobs.check(who, spec)
     return cloud.jobs.submit(who, spec, idempotency_key=idempotency_key)
 
 

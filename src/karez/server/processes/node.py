@@ -86,6 +86,7 @@ def run_node(settings: Settings, report: Report) -> int:
 def _ray_command(options: JoinRequest, ray_address: str, folder: str) -> list[str]:
     return [
         sys.executable,
+        "-P",
         "-m",
         "ray.scripts.scripts",
         "start",

@@ -77,7 +77,7 @@ class Supervisor:
 
     def _start_all(self) -> None:
         read_or_make(self.home.ray_token)
-        python = [sys.executable, "-m", "karez.server.processes.main"]
+        python = [sys.executable, "-P", "-m", "karez.server.processes.main"]
         env = {**os.environ, **_as_environment(self.settings)}  # noqa: TID251 - handed on
         if not self.settings.ray_address:
             self._ray_folder = tempfile.mkdtemp(prefix="kz-")
@@ -95,6 +95,7 @@ class Supervisor:
         settings = self.settings
         return [
             sys.executable,
+            "-P",
             "-m",
             "ray.scripts.scripts",
             "start",

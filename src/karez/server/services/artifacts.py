@@ -1,10 +1,19 @@
 """Artifacts: store bytes, register, show, list, remove."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry, artifact_id
+from karez.core.artifacts import (
+    Artifact,
+    ArtifactKind,
+    ArtifactSpec,
+    FileEntry,
+    FileMode,
+    artifact_id,
+    is_inside,
+)
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Principal, Role
 from karez.core.ports import Blobs, Clock
@@ -12,6 +21,9 @@ from karez.core.stores.artifact_users import user_of
 from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.workloads import WorkloadStore
 from karez.server.services.permissions import Permissions, visible_projects
+
+MAX_LINK_BYTES = 4096
+"""Longest target of a symbolic link: Linux's PATH_MAX."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +46,17 @@ class ArtifactService:
         for file in spec.files:
             if not self.blobs.has(file.sha256):
                 raise BadRequest(problem=f"the bytes of {file.path} were not uploaded")
+            if file.mode == FileMode.LINK and not self._stays_inside(file):
+                raise BadRequest(problem=f"{file.path} is a link out of the artifact")
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=who.name, created_at=self.clock.now()
         )
         return self.store.add(artifact)
+
+    def _stays_inside(self, link: FileEntry) -> bool:
+        with self.blobs.open(link.sha256) as file:
+            target = file.read(MAX_LINK_BYTES + 1)
+        return len(target) <= MAX_LINK_BYTES and is_inside(link.path, os.fsdecode(target))
 
     def get(self, who: Principal, ident: str) -> Artifact:
         """One artifact by id or name. Raises NotFound."""

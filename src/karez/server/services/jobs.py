@@ -37,21 +37,26 @@ class JobService:
         existing = self.store.job(ident)
         if existing is not None:
             return existing
+        job = replace(self.check(who, spec), id=ident)
+        self.store.add_job(job)
+        self.wake()
+        return job
+
+    def check(self, who: Principal, spec: JobSpec) -> Job:
+        """Return the job that `submit` would queue. Raises what keeps it from being queued."""
+        self.permissions.require(who, spec.project, Role.MEMBER)
         self.admission.check(spec.project, spec.gang)
         if spec.recipe:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
         inputs = {name: self.artifacts.get(who, ref).id for name, ref in spec.inputs.items()}
         code = self.artifacts.get(who, spec.code).id if spec.code else ""
         self.secrets.require(spec.project, spec.secrets)
-        job = Job(
-            id=ident,
+        return Job(
+            id=workload_id("job", who, ""),
             spec=replace(spec, inputs=inputs, code=code),
             owner=who.name,
             created_at=self.clock.now(),
         )
-        self.store.add_job(job)
-        self.wake()
-        return job
 
     def get(self, who: Principal, ident: str) -> Job:
         """One job by id or name. Raises NotFound."""

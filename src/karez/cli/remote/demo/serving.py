@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
-from karez.cli.remote.demo.run import DATA, JOB, MODEL, DemoRun, now, pause
+from karez.cli.command_clock import now, sleep
+from karez.cli.remote.demo.run import DATA, JOB, MODEL, DemoRun
 from karez.cli.remote.job_progress import watch_job
 from karez.client.sdk import Client
 from karez.core.errors import Failed, MissingPart
@@ -78,7 +79,7 @@ def chat(run: DemoRun, client: Client) -> None:
 def _create_key(run: DemoRun) -> str:
     run.commands.append("karez keys create demo-app")
     made = subprocess.run(
-        [sys.executable, "-m", "karez.cli.main", "keys", "create", "demo-app"],
+        [sys.executable, "-P", "-m", "karez.cli.main", "keys", "create", "demo-app"],
         env={**os.environ, **run.env},  # noqa: TID251 - the command inherits this environment
         capture_output=True,
         text=True,
@@ -111,7 +112,7 @@ def _wait_for_models(remote: Any, names: set[str]) -> None:
                 return
         except APIStatusError:
             pass  # the gateway does not know the key yet
-        pause(0.2)
+        sleep(0.2)
     raise Failed(noun="service", name="gateway", reason="it does not list the services.")
 
 
@@ -120,4 +121,4 @@ def _wait_for_usage(client: Client) -> None:
     while now() < deadline:
         if sum(row.requests for row in client.usage()) >= 2 * len(QUESTIONS):
             return
-        pause(0.2)
+        sleep(0.2)

@@ -1,0 +1,84 @@
+"""Uploads and downloads in the terminal: progress, and what was sent and left out."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from karez.cli.client_options import client
+from karez.client.upload import UploadPlan, UploadProgress, plan_upload, show_left_out
+from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.units import show_bytes
+
+
+def upload(
+    path: Path,
+    *,
+    name: str,
+    kind: ArtifactKind,
+    project: str,
+    format: str = "",
+    source: str = "",
+    licence: str = "",
+) -> Artifact:
+    """Upload a file or a folder; tell on standard error what was sent and what was left out."""
+    plan = plan_upload(path, kind)
+    last = UploadProgress(files=0, bytes=0, sent_bytes=0)
+    with _bar(f"uploading {path}") as show:
+
+        def watch(progress: UploadProgress) -> None:
+            nonlocal last
+            last = progress
+            show(progress)
+
+        artifact = client().upload(
+            plan,
+            name=name,
+            kind=kind,
+            project=project,
+            format=format,
+            source=source,
+            licence=licence,
+            watch=watch,
+        )
+    typer.echo(_summary(plan, last), err=True)
+    return artifact
+
+
+def download(artifact: str, folder: Path) -> Artifact:
+    """Download an artifact into a folder."""
+    with _bar(f"downloading {artifact}") as show:
+        return client().download(artifact, folder, watch=show)
+
+
+def _summary(plan: UploadPlan, sent: UploadProgress) -> str:
+    files, size = len(plan.files), show_bytes(plan.size_bytes)
+    if not sent.files:
+        new = "all of it was there already"
+    elif sent.bytes == plan.size_bytes:
+        new = "sent"
+    else:
+        new = f"{sent.files} of them sent, {show_bytes(sent.bytes)}"
+    left_out = show_left_out(plan.left_out)
+    return f"{plan.root}: {files} file{'s' * (files != 1)}, {size}; {new}" + (
+        f"; {left_out}" if left_out else ""
+    )
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[UploadProgress], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns,
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda progress: bar.update(task, total=progress.bytes, completed=progress.sent_bytes)

@@ -1,0 +1,92 @@
+"""Keeps one process of a workload together with all that it starts, and ends them together.
+
+Between the fork server and each process stands a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): what
+the process starts in sessions of its own, or leaves behind by a double fork, becomes a child of the
+subreaper when its parent ends. Once the process has ended, so do they. containerd-shim does the
+same for containers.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def keep(start: Callable[[], NoReturn], pipe: int, parent: int) -> NoReturn:
+    """Fork again, run `start` in the child, and wait for it; then end all that it left.
+
+    Args:
+        start: The program of the process.
+        pipe: File descriptor to which the process's id is written, and, once nobody of it is
+            left, its exit code; each is a line.
+        parent: The caller's parent: all ends with it too.
+    """
+    os.setsid()
+    become_subreaper()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, lambda *_: _end_at_once())
+    die_with_parent(parent, signal.SIGTERM)
+    own = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.close(pipe)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with_parent(own, signal.SIGKILL)
+        start()
+    os.write(pipe, b"%d\n" % pid)
+    ended, status = 0, 0
+    while ended != pid:
+        ended, status = os.waitpid(-1, 0)  # also what was left to this process, and has ended
+    end_children()
+    os.write(pipe, b"%d\n" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def become_subreaper() -> None:
+    """Have orphans below this process become its children."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int, number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it has ended already
+        os.kill(os.getpid(), number)
+
+
+def end_children(keep: Iterable[int] = ()) -> None:
+    """Kill this process's children, and theirs as they are left to it, until there are none.
+
+    Processes of `keep` stay.
+    """
+    kept = frozenset(keep)
+    while victims := [pid for pid in children_of(os.getpid()) if pid not in kept]:
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        for pid in victims:
+            os.waitpid(pid, 0)
+
+
+def children_of(pid: int) -> list[int]:
+    """Ids of the children of a process with one thread, ended ones included."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return [int(entry) for entry in os.listdir("/proc") if _parent_of(entry) == pid]
+
+
+def _parent_of(entry: str) -> int:
+    try:
+        text = Path(f"/proc/{int(entry)}/stat").read_text()
+    except (OSError, ValueError):
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
+
+
+def _end_at_once() -> NoReturn:
+    end_children()
+    os._exit(0)

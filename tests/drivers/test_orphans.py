@@ -1,0 +1,122 @@
+"""Every process of a job ends with it, whatever it did to outlive it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from karez.core.nodes import NodeId
+from tests.drivers.test_steward import JOB, A, exit_of, spec
+from tests.fakes import DirectFabric
+
+KEY = "job-1.0.1"
+LAUNCHER = """
+import os, signal, subprocess, sys, time
+plain = subprocess.Popen(["sleep", "7001"])
+own = subprocess.Popen(["sleep", "7001"], start_new_session=True, env={})
+gone = subprocess.Popen(["sh", "-c", "setsid sleep 7001 & echo $!"], stdout=subprocess.PIPE, env={})
+twice = int(gone.stdout.readline())
+gone.wait()
+told, tell = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print(plain.pid, own.pid, twice, os.getpid(), flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(tell, b".")
+        time.sleep(7001)
+    os._exit(0)
+os.wait()
+os.read(told, 1)
+HOW
+"""
+
+pytestmark = pytest.mark.story
+
+
+@pytest.fixture
+def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
+    made = DirectFabric(tmp_path, ["a"])
+    yield made
+    made.close()
+
+
+def started(fabric: DirectFabric, how: str = "time.sleep(7001)") -> list[int]:
+    """Process ids of what a launcher has started."""
+    command = (sys.executable, "-c", LAUNCHER.replace("HOW", how))
+    fabric.start(A, spec(*command))
+    deadline = time.monotonic() + 20
+    while not (log := fabric.read_log(A, KEY, 0, 100).data).endswith(b"\n"):
+        assert time.monotonic() < deadline
+        fabric.poll({A: {JOB: 0}}, 0.05)
+    return [int(word) for word in log.split()]
+
+
+def running(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if _state(pid) not in ("gone", psutil.STATUS_ZOMBIE)]
+
+
+def _state(pid: int) -> str:
+    try:
+        return str(psutil.Process(pid).status())
+    except psutil.NoSuchProcess:
+        return "gone"
+
+
+@pytest.mark.parametrize("how", ["sys.exit(0)", "os._exit(3)", "os.kill(os.getpid(), 9)"])
+def test_nobody_is_left_when_a_launcher_has_ended(fabric: DirectFabric, how: str) -> None:
+    pids = started(fabric, how)
+    assert len(pids) == 4
+    exit_of(fabric)
+    assert running(pids) == []
+
+
+def test_nobody_is_left_after_a_kill_or_with_a_grace_period(fabric: DirectFabric) -> None:
+    pids = started(fabric)
+    assert running(pids) == pids
+    fabric.kill(A, KEY, grace_s=5.0)
+    assert exit_of(fabric).data["code"] == -signal.SIGTERM
+    assert running(pids) == []
+
+
+def test_nobody_is_left_when_the_subreaper_was_killed(fabric: DirectFabric) -> None:
+    pids = started(fabric)
+    (info,) = fabric.processes(A)
+    os.kill(psutil.Process(info.pid).ppid(), signal.SIGKILL)
+    assert exit_of(fabric).data["code"] == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while running([*pids, info.pid]):
+        assert time.monotonic() < deadline
+
+
+def test_nobody_is_left_when_the_fork_server_was_killed(fabric: DirectFabric) -> None:
+    pids = started(fabric)
+    (info,) = fabric.processes(A)
+    server = psutil.Process(psutil.Process(info.pid).ppid()).ppid()
+    os.kill(server, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while running([*pids, info.pid]):
+        assert time.monotonic() < deadline
+
+
+def test_a_steward_that_starts_ends_what_an_earlier_one_left(tmp_path: Path) -> None:
+    fabric = DirectFabric(tmp_path, ["a"])
+    socket_path = fabric.stewards[NodeId("a")].memory / "steward.sock"
+    left = subprocess.Popen(["sleep", "7001"], env={"KAREZ_STEWARD": str(socket_path)})
+    other = subprocess.Popen(["sleep", "7001"], env={"KAREZ_STEWARD": "elsewhere"})
+    fabric.close()
+    (tmp_path / "a").rename(tmp_path / "old")
+    again = DirectFabric(tmp_path, ["a"])
+    try:
+        assert left.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+        again.close()

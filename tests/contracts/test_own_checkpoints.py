@@ -1,17 +1,19 @@
 """Scripts for torchrun resume from checkpoints that they wrote, wherever they go on."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from karez.core.artifacts import Artifact
+from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import State, WorkloadId
+from karez.server.controllers.expired_artifacts import remove_expired
 from tests.contracts.gang import HELD, Bench, Gang, until
 
 pytestmark = pytest.mark.story
@@ -147,5 +149,37 @@ def test_a_job_that_is_cancelled_leaves_its_checkpoints(tmp_path: Path) -> None:
         assert kept is not None
         assert (done.state, done.status.outputs) == (State.CANCELLED, {"checkpoints": kept.id})
         assert [file.path for file in kept.spec.files] == ["newest.pt"]
+    finally:
+        bench.close()
+
+
+WRITES = 'mkdir -p "$KAREZ_OUT/model"; echo half > "$KAREZ_OUT/model/weights"; echo ready; '
+
+
+@pytest.mark.parametrize("end", ["exit 3", "kill -9 $$", "sleep 1000"])
+def test_what_a_job_that_did_not_succeed_has_written_is_kept_for_a_time(
+    tmp_path: Path, end: str
+) -> None:
+    bench = Bench(tmp_path, ["a"])
+    command = ("sh", "-c", WRITES + end)
+    gang = Gang(bench, ranks=1, command=command, ladder=("in-place",)).start()
+    try:
+        if end.startswith("sleep"):
+            until_said(gang, "ready")
+            bench.store.workloads.request_stop(gang.id, at=1.0)
+        began_at = time.time()
+        done = gang.finish()
+        assert done.state == (State.CANCELLED if end.startswith("sleep") else State.FAILED)
+        (name,) = done.status.outputs
+        assert name == "unfinished-model"
+        kept = bench.store.artifacts.find(done.status.outputs[name])
+        assert kept is not None
+        assert (kept.spec.name, kept.spec.kind) == ("gang-unfinished-model", ArtifactKind.REPORT)
+        assert bench.deps.blobs.open(kept.spec.files[0].sha256).read() == b"half\n"
+        until_s = began_at + bench.settings.keep_failed_s
+        remove_expired(bench.store, until_s - 1.0)
+        assert bench.store.artifacts.find(kept.id) is not None
+        remove_expired(bench.store, until_s + 60.0)
+        assert bench.store.artifacts.find(kept.id) is None
     finally:
         bench.close()

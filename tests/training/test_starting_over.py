@@ -105,6 +105,22 @@ def test_restarted_plain_script_gets_its_receipt_once_it_runs() -> None:
     assert receipt.resumed_at == 70.0
 
 
+def test_plain_script_that_fails_again_has_a_receipt_for_the_restart_before() -> None:
+    gang = Gang(ranks=(Rank(node=A),))
+    gang, _ = advance(gang, Started(rank=0, attempt=1), 0.0)
+    failed, first = advance(gang, Exited(rank=0, attempt=1, code=-9), 50.0)
+    assert not any(isinstance(command, WriteReceipt) for command in first)
+    fault = inherited_fault(capture(failed), 60.0, 0, 60.0)
+    again = Gang(ranks=(Rank(node=A),), generation=2, since=70.0, fault=fault)
+    again, _ = advance(again, Started(rank=0, attempt=1), 71.0)
+    failed, commands = advance(again, Exited(rank=0, attempt=1, code=-11), 80.0)
+    (receipt,) = (command for command in commands if isinstance(command, WriteReceipt))
+    assert (receipt.fault.cause, receipt.resumed_at) == ("rank 0 killed by signal 9", 70.0)
+    last = inherited_fault(capture(failed), 90.0, 0, 90.0)
+    assert last is not None
+    assert last.cause == "rank 0 killed by signal 11"
+
+
 def test_hundred_ranks_that_die_at_once_count_as_one_fault() -> None:
     world = World([A] * 60 + [B] * 60)
     for rank in range(120):

@@ -13,6 +13,10 @@ ArtifactId = NewType("ArtifactId", str)
 """`art-` and the first 20 hex digits of the manifest's SHA-256."""
 
 
+KEPT_UNTIL = "kept_until"
+"""Fact of an artifact that is removed by itself: when, in UTC epoch seconds."""
+
+
 class ArtifactKind(StrEnum):
     """Kind of content of an artifact."""
 

@@ -65,6 +65,8 @@ class Settings:
     be there for a moment."""
     fault_limit: int = 20
     """Recoveries without a new step after which a job is failed."""
+    keep_failed_s: float = 604_800.0
+    """How long the outputs of jobs that failed or were cancelled are kept; 0: not at all."""
     otlp_endpoint: str = ""
     """Endpoint of an OpenTelemetry collector that gets the traces of jobs, over OTLP/HTTP, such as
     `http://collector:4318`; empty: traces are not sent."""

@@ -13,6 +13,7 @@ from karez.core.ports import Fabric
 from karez.core.workloads import WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import ControllerPool, Pace
+from karez.server.controllers.expired_artifacts import remove_expired
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.workload_controllers import STOP_S, WorkloadControllers
@@ -22,13 +23,15 @@ WORK_S = 1.0
 """Longest pause, in seconds, between two claims of workloads; a placed workload ends it."""
 EVENTS_S = 0.05
 """Longest wait for events, in seconds; then workloads that are new to a node are asked for."""
+EXPIRE_S = 600.0
+"""Seconds between two looks for artifacts whose time is over."""
 POOL_S = 2.0
 """Seconds between two checks of the nodes. A running gang notices the loss of a node sooner, by
 its own polling."""
 
 
 class ControllerManager:
-    """Runs four loops, and the workers that controllers share."""
+    """Runs five loops, and the workers that controllers share."""
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class ControllerManager:
             ("schedule", self.schedule, self._context.settings.tick_s),
             ("work", self.check_workloads, WORK_S),
             ("events", self._pump_events, 0.0),
+            ("expire", self.remove_expired, EXPIRE_S),
         ):
             thread = threading.Thread(
                 target=self._loop, args=(name, tick, pause_s), name=name, daemon=True
@@ -155,6 +159,10 @@ class ControllerManager:
             self._edges = self._connect()
             log.info("fabric.connected")
         self._pool.check(self._edges)
+
+    def remove_expired(self) -> None:
+        """Remove what is kept for some time only, and whose time is over."""
+        remove_expired(self._context.store, self._context.clock.now())
 
     def schedule(self) -> None:
         """Run a scheduling pass."""

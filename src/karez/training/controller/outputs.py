@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from karez.core.artifacts import (
+    KEPT_UNTIL,
     Artifact,
     ArtifactKind,
     ArtifactSpec,
@@ -17,6 +18,7 @@ from karez.core.codec import from_text
 from karez.core.jobs import Job
 from karez.training.controller.controller_deps import ControllerDeps
 
+UNFINISHED = "unfinished"
 CARD = "karez.json"
 """Name of the manifest file in an output folder."""
 
@@ -34,9 +36,21 @@ class OutputManifest:
 
 
 def register_outputs(
-    stores: ControllerDeps, job: Job, files: Sequence[tuple[str, FileEntry]]
+    stores: ControllerDeps,
+    job: Job,
+    files: Sequence[tuple[str, FileEntry]],
+    *,
+    kept_until: float | None = None,
 ) -> Mapping[str, str]:
-    """Register output files; returns output name -> artifact id. Repeating it changes nothing."""
+    """Register output files; returns output name -> artifact id. Repeating it changes nothing.
+
+    Args:
+        stores: Where to.
+        job: Whose outputs they are.
+        files: (output name, file) pairs.
+        kept_until: Until when outputs of a job that did not succeed are kept, in UTC epoch
+            seconds; they are reports, whatever they say they are: nothing takes them for results.
+    """
     outputs: dict[str, list[FileEntry]] = {}
     for name, entry in files:
         outputs.setdefault(name, []).append(entry)
@@ -44,6 +58,11 @@ def register_outputs(
     ids: dict[str, str] = {}
     for name, entries in outputs.items():
         spec = _artifact_spec(job, name, entries, _manifest(stores, entries), receipts)
+        if kept_until is not None:
+            name = f"{UNFINISHED}-{name}"
+            facts = {**spec.facts, KEPT_UNTIL: kept_until}
+            own = f"{job.spec.name}-{name}"
+            spec = replace(spec, name=own, kind=ArtifactKind.REPORT, format="", facts=facts)
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=job.owner, created_at=stores.clock.now()
         )

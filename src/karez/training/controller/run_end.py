@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import structlog
+
+from karez.core.errors import KarezError
 from karez.core.ports import NodeLost
 from karez.core.workloads import EndReason
 from karez.training.controller.gang_run import GangRun
@@ -11,6 +14,7 @@ from karez.training.controller.outputs import register_outputs
 from karez.training.recovery.commands import EndGang
 from karez.training.recovery.state import Phase
 
+log = structlog.get_logger()
 STOP_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL when a job is cancelled. Kubernetes' default is 30 s; ranks here
 have nothing to save by then, since every step is kept."""
@@ -38,11 +42,27 @@ def close_run(run: GangRun, end: EndGang) -> None:
             detail = f"outputs are out of reach: {lost}"
             end = EndGang(reason=EndReason.OUTPUT_LOST, detail=detail)
     is_retried = run.status.may_retry(end.reason)
+    if end.reason not in (EndReason.DONE, EndReason.OUTPUT_LOST) and not is_retried:
+        outputs = {**outputs, **_keep_unfinished(run)}
     if is_retried:
         run.executor.purge()  # before the queue can start the job again
     run.status.close(end, outputs, run.gang)
     if not is_retried:
         run.executor.purge()  # only now: a controller that finds no process of a live job starts it
+
+
+def _keep_unfinished(run: GangRun) -> Mapping[str, str]:
+    """Register what a job that did not succeed has written, for some time."""
+    keep_s = run.deps.settings.keep_failed_s
+    if not keep_s:
+        return {}
+    try:
+        files = run.executor.collect(run.gang)
+        until = run.deps.clock.now() + keep_s
+        return register_outputs(run.deps, run.job, files, kept_until=until)
+    except (NodeLost, KarezError, OSError, LookupError, ValueError) as error:
+        log.warning("job.outputs-not-kept", job=run.job.id, error=str(error))
+        return {}
 
 
 def _store_own_checkpoints(run: GangRun, end: EndGang) -> tuple[Mapping[str, str], EndGang]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from karez.core.errors import DEVICE_FAULT
 from karez.core.workloads import EndReason
 from karez.training.recovery import ladder
-from karez.training.recovery.commands import Decision, EndGang
+from karez.training.recovery.commands import Decision, EndGang, WriteReceipt
 from karez.training.recovery.events import Exited
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
@@ -27,7 +27,11 @@ def on_exited(gang: Gang, event: Exited, now: float) -> Decision:
     cause = f"rank {event.rank} {event.error or why}"
     if not gang.is_session:
         reason = EndReason.CRASHED if event.code < 0 else EndReason.USER_ERROR
-        return fail_gang(gang, reason, cause, now)
+        restarted: tuple[WriteReceipt, ...] = ()
+        if gang.fault is not None and gang.fault.step_before == 0:
+            gang, restarted = complete_plain_recovery(gang)  # it ran, until it failed anew
+        gang, commands = fail_gang(gang, reason, cause, now)
+        return gang, (*restarted, *commands)
     is_repeated = gang.fault is not None and event.rank in gang.fault.ranks
     is_device = event.code == DEVICE_FAULT and gang.max_committed_step > 0
     if is_device and not is_repeated:

@@ -57,6 +57,7 @@ def main() -> None:
                 injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda _: None),
                 reported=lambda: None,
             ),
+            formats={},
         )
         cloud = build_services(deps)
         headers = {"authorization": f"Bearer {cloud.access.first_start()}"}

@@ -64,6 +64,7 @@ def running_api(folder: Path) -> Iterator[Api]:
         pool=PoolService(
             store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
         ),
+        formats={"llamacpp": ("gguf",)},
         recovery=RecoveryService(
             store=store,
             clock=clock,

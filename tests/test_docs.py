@@ -70,7 +70,14 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def mentions() -> Iterator[tuple[str, str]]:
-    """Each `karez ...` in a sentence, where values may be left out or stand for others."""
+    """Each `karez ...` in a sentence, where values may be left out or stand for others.
+
+    Errors name commands too: those of the sources count.
+    """
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for said in re.findall(r"`(karez [^`]+)`", file.read_text()):
+            if not said.startswith("karez {"):  # an old name, and its new one
+                yield str(file.relative_to(ROOT)), re.sub(r"\{[^}]*\}", "NAME", said)
     for paper in PAPERS:
         text = FENCE.sub("", paper.read_text())
         for said in re.findall(r"`(karez [^`]+)`", text):

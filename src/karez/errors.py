@@ -3,6 +3,7 @@
 from karez.core.errors import (
     AlreadyExists,
     AlreadyRunning,
+    AmbiguousName,
     BadRequest,
     BrokenArtifact,
     DeviceLost,
@@ -26,6 +27,7 @@ from karez.core.errors import (
 __all__ = [
     "AlreadyExists",
     "AlreadyRunning",
+    "AmbiguousName",
     "BadRequest",
     "BrokenArtifact",
     "DeviceLost",

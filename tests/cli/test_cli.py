@@ -78,6 +78,7 @@ def test_misuse_exits_with_2_and_names_the_fix(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.story
 def test_without_a_cloud_the_error_names_karez_up(tmp_path: Path) -> None:
     done = karez("jobs", "cancel", "x", home=tmp_path)
     assert done.returncode == 1

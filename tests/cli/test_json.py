@@ -32,7 +32,7 @@ def busy(karez: Karez, api: Api, url: str, tmp_path: Path) -> Karez:
     api.cloud.store.pool.record_nodes([cpu_node("n", 2)], now=1.0)
     (tmp_path / "weights.bin").write_bytes(b"x")
     with Client(url, api.admin) as client:
-        client.upload(tmp_path / "weights.bin", name="m", kind=ArtifactKind.MODEL)
+        client.upload(tmp_path / "weights.bin", name="m", kind=ArtifactKind.MODEL, format="gguf")
         client.submit(JobSpec(name="j", command=("true",)))
         client.deploy(ServiceSpec(name="s", model="m"))
     return karez

@@ -10,6 +10,7 @@ from karez import errors
 from karez.core.errors import (
     AlreadyExists,
     AlreadyRunning,
+    AmbiguousName,
     BadRequest,
     BrokenArtifact,
     DeviceLost,
@@ -85,6 +86,11 @@ WORDS: list[tuple[KarezError, str, str]] = [
         AlreadyExists(noun="project", name="vision"),
         "There is a project 'vision' already.",
         "Choose another name, or remove that one first.",
+    ),
+    (
+        AmbiguousName(noun="job", name="tune", count=2, which="job-1 (running), job-2 (queued)"),
+        "2 live jobs are called 'tune': job-1 (running), job-2 (queued).",
+        "Give the id of the one that you mean.",
     ),
     (
         QuotaExceeded(project="vision", kind="npu", asked="16", quota="8"),

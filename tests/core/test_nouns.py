@@ -99,6 +99,15 @@ def test_bytes_are_read_as_they_are_written(amount: int) -> None:
 
 def test_durations_are_read_in_every_unit() -> None:
     assert [parse_seconds(t) for t in ("90s", "1.5h", "250ms", 3)] == [90, 5400, 0.25, 3]
+    assert [parse_seconds(t) for t in ("1h30m", "1d 2h", "2m30s", "45")] == [5400, 93600, 150, 45]
+    for wrong in ("30m1h", "1h1h", "1h30", "1h-30m", "", "h", "1y"):
+        with pytest.raises(ValueError, match="is not a duration"):
+            parse_seconds(wrong)
+
+
+def test_bytes_are_read_as_slurm_and_docker_write_them() -> None:
+    sizes = {"300M": 300 << 20, "2g": 2 << 30, "1K": 1024, "1T": 1 << 40}
+    assert {text: parse_bytes(text) for text in sizes} == sizes
 
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)

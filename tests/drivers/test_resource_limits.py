@@ -38,6 +38,7 @@ def held(**more: object) -> Grant:
     return Grant(node=A, kind=DeviceKind.CPU, devices=((0, 1000),), **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.story
 def test_what_takes_more_memory_than_it_was_granted_is_ended_with_the_reason(
     fabric: DirectFabric,
 ) -> None:
@@ -51,11 +52,13 @@ def test_what_takes_more_memory_than_it_was_granted_is_ended_with_the_reason(
     assert "ask for memory=" in ended.data["error"]
 
 
+@pytest.mark.story
 def test_what_stays_within_its_grant_is_left_alone(fabric: DirectFabric) -> None:
     fabric.start(A, spec("sh", "-c", "sleep 1.3", grant=held(memory_bytes=100 * MIB)))
     assert exit_of(fabric).data["code"] == 0
 
 
+@pytest.mark.story
 def test_what_writes_more_than_it_was_granted_is_ended(fabric: DirectFabric) -> None:
     script = "dd if=/dev/zero of=$KAREZ_OUT/big bs=1M count=20 2>/dev/null; sleep 1000"
     fabric.start(A, spec("sh", "-c", script, grant=held(storage_bytes=5 * MIB)))

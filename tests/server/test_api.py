@@ -57,7 +57,12 @@ def test_a_viewer_looks_and_a_member_acts_in_its_project_alone(api: Api) -> None
     assert api.ask("GET", f"/jobs/{ident}", foreign).status_code == 404
     assert api.ask("POST", f"/jobs/{ident}/cancel", foreign).status_code == 404
     assert api.ask("GET", "/jobs", foreign).json() == []
-    assert api.ask("POST", "/jobs", foreign, json=BATCH).status_code == 403
+    elsewhere = {**BATCH, "project": "elsewhere"}
+    assert api.ask("POST", "/jobs", foreign, json=elsewhere).status_code == 403
+    own = api.ask("POST", "/jobs", foreign, json=BATCH).json()  # its project is its default
+    assert own["spec"]["project"] == "other"
+    assert api.ask("GET", "/jobs/hello", member).json()["id"] == ident
+    assert api.ask("GET", "/jobs/hello", foreign).json()["id"] == own["id"]
     assert api.ask("GET", "/keys", member).status_code == 403
 
 

@@ -53,6 +53,9 @@ class FakeBlobs:
     def digests(self) -> Iterable[str]:
         return list(self._bodies)
 
+    def set_aside(self, digest: str) -> None:
+        del self._bodies[digest]
+
     def local(self, digest: str) -> Path | None:
         return None
 

@@ -32,6 +32,34 @@ class DatabaseDump:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlobCheckRequest:
+    """What `karez doctor --deep` asks for."""
+
+    repair: bool = False
+    backup: str = ""
+    """Backup folder that damaged blobs are copied from; empty: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedBlob:
+    """A blob whose bytes are not those that were stored, or are gone."""
+
+    digest: str
+    is_lost: bool
+    is_repaired: bool
+    artifacts: tuple[str, ...]
+    """The artifacts with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobCheck:
+    """The result of re-hashing all blobs."""
+
+    blobs: int
+    damaged: tuple[DamagedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackupSnapshot:
     """The manifest of one snapshot in a backup folder."""
 

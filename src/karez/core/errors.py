@@ -59,6 +59,22 @@ class BadRequest(KarezError):
         return sentence + ("" if sentence.endswith(".") else ".")
 
 
+_LISTED: Mapping[str, str] = {
+    "artifact": "`karez artifacts list` shows what there is.",
+    "blob": "`karez doctor --deep` tells what the blob store has lost.",
+    "dataset": "`karez data list` shows what there is.",
+    "file": "`karez artifacts show NAME --json` lists its files.",
+    "job": "`karez jobs list` shows what there is.",
+    "key": "`karez keys list` shows what there is.",
+    "node": "`karez pool` shows what there is.",
+    "project": "`karez projects list` shows what there is.",
+    "secret": "`karez projects secrets` shows what there is.",
+    "service": "`karez services list` shows what there is.",
+    "snapshot": "The folder `snapshots/` of the backup shows what there is.",
+}
+"""Noun -> how to list what there is of it."""
+
+
 @dataclass(eq=False, kw_only=True)
 class NotFound(KarezError):
     """No such thing, or none that this key may see."""
@@ -71,10 +87,7 @@ class NotFound(KarezError):
 
     def hint(self) -> str:
         """Name the command that lists such things."""
-        if self.noun == "node":
-            return "`karez pool` shows what there is."
-        plural = {"dataset": "data", "artifact": "models"}.get(self.noun, f"{self.noun}s")
-        return f"`karez {plural} list` shows what there is."
+        return _LISTED.get(self.noun, "Look at the name again.")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,6 +123,20 @@ class AlreadyExists(KarezError):
     advice = "Choose another name, or remove that one first."
     noun: str
     name: str
+
+
+@dataclass(eq=False, kw_only=True)
+class AmbiguousName(KarezError):
+    """Several live workloads have the name."""
+
+    code = "ambiguous-name"
+    status = 409
+    message = "{count} live {noun}s are called {name!r}: {which}."
+    advice = "Give the id of the one that you mean."
+    noun: str
+    name: str
+    count: int
+    which: str
 
 
 @dataclass(eq=False, kw_only=True)

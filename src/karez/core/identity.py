@@ -10,6 +10,8 @@ from karez.core.names import check_name
 from karez.core.validation import FORBID
 
 MAX_WEIGHT = 1_000_000
+DEFAULT_PROJECT = "default"
+"""Project of what names none. To a key of another project it means that one."""
 EVERYWHERE = "*"
 """Project of a key that is valid for all projects."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from karez.core.devices import IN_BYTES
+from karez.core.environment import PREFIX
 from karez.core.gangs import ONE_WORKER, GangSpec
 from karez.core.names import check_name
 from karez.core.units import show_seconds
@@ -13,11 +14,27 @@ from karez.core.workloads import INITIAL_STATUS, EndReason, State, Status, Workl
 
 Scalar = str | int | float | bool
 
+RESERVED = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+"""Variables by which the ranks of a gang find each other."""
+OF_DEVICES = "_VISIBLE_DEVICES"
+"""End of the names by which vendors' software is told what it may use."""
 MAX_SECONDS = 100 * 365.25 * 86_400
 LADDER = ("retry", "in-place", "replace", "shrink", "restart")
 """The recovery rungs that exist, from the gentlest to the hardest."""
 MAX_PEERS = 8
 """Copies of a rank's state beside its own: each costs its size in memory and traffic."""
+
+
+def check_variable(name: str) -> None:
+    """Refuse the name of a job's variable that is none, or that the cloud sets.
+
+    Raises:
+        ValueError: It says which.
+    """
+    if not name or "=" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of an environment variable")
+    if name in RESERVED or name.startswith(PREFIX) or name.endswith(OF_DEVICES):
+        raise ValueError(f"{name} is set by the cloud for each process; give yours another name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +94,8 @@ class JobSpec:
             raise ValueError("workers need a device to run on; ask for memory alone in a role")
         self._check_times()
         self._check_recovery()
+        for name in (*self.env, *self.secrets):
+            check_variable(name)
 
     def _check_recovery(self) -> None:
         unknown = sorted(set(self.ladder) - set(LADDER))

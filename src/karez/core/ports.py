@@ -157,6 +157,10 @@ class Blobs(Protocol):
         """Whether a blob is stored."""
         ...
 
+    def set_aside(self, digest: str) -> None:
+        """Keep a damaged blob under another name, so that it is not taken for the blob."""
+        ...
+
     def digests(self) -> Iterable[str]:
         """Return the digests of all stored blobs."""
         ...

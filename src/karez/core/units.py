@@ -11,6 +11,10 @@ _BYTES: Final = {
     "MB": 10**6,
     "GB": 10**9,
     "TB": 10**12,
+    "K": 2**10,
+    "M": 2**20,
+    "G": 2**30,
+    "T": 2**40,
     "KIB": 2**10,
     "MIB": 2**20,
     "GIB": 2**30,
@@ -24,7 +28,7 @@ MILLI: Final = 1000
 
 
 def parse_bytes(text: str | int) -> int:
-    """Read `32GiB`, `500 MB` or plain bytes.
+    """Read `32GiB`, `500 MB`, `300M` (binary, as in Slurm and Docker) or plain bytes.
 
     Raises:
         ValueError: Not a number with a unit of bytes.
@@ -38,17 +42,21 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_seconds(text: str | float) -> float:
-    """Read `90s`, `1.5h`, `2d` or plain seconds.
+    """Read `90s`, `1.5h`, `1h30m`, `2d` or plain seconds.
 
     Raises:
         ValueError: Not a number with a unit of time.
     """
     if not isinstance(text, str):
         return float(text)
-    match = _NUMBER.fullmatch(text)
-    if not match or match[2] not in _SECONDS:
-        raise ValueError(f"{text!r} is not a duration; write it like 90s, 30m or 12h")
-    return float(match[1]) * _SECONDS[match[2]]
+    parts = _NUMBER.findall(text)
+    units = [unit for _, unit in parts]
+    is_known = bool(parts) and not _NUMBER.sub("", text) and set(units) <= set(_SECONDS)
+    sizes = [_SECONDS[unit] for unit in units] if is_known else []
+    is_falling = sizes == sorted(set(sizes), reverse=True) and (len(units) == 1 or "" not in units)
+    if not is_known or not is_falling:
+        raise ValueError(f"{text!r} is not a duration; write it like 90s, 1h30m or 12h")
+    return sum(float(number) * size for (number, _), size in zip(parts, sizes, strict=True))
 
 
 def show_bytes(amount: int) -> str:

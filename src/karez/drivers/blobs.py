@@ -67,6 +67,10 @@ class FsspecBlobs(Blobs):
         return bool(self._fs.exists(self._path(digest)))
 
     @override
+    def set_aside(self, digest: str) -> None:
+        self._fs.mv(self._path(digest), f"{self._path(digest)}.damaged")
+
+    @override
     def digests(self) -> Iterable[str]:
         for path in sorted(self._fs.glob(f"{self._root}/??/*")):
             name = path.rpartition("/")[2]

@@ -2,17 +2,18 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from karez.core import environment
+from karez.core.artifacts import Artifact
 from karez.core.devices import parse_emulated
 from karez.core.errors import BadRequest
 from karez.core.identity import EVERYWHERE, KeySpec, Role
-from karez.core.ports import Engine, Fabric
+from karez.core.ports import Blobs, Engine, Fabric
 from karez.core.settings import Settings
 from karez.core.traces import JobTracer, NoTracer, Trace
 from karez.core.workloads import WorkloadId
@@ -73,6 +74,22 @@ def backup_source(
         database=SqlDump(_database_url(settings, home.path)) if with_database else None,
         blobs=FsspecBlobs(_blobs_url(settings, home.path)) if with_blobs else None,
     )
+
+
+def artifacts_of(settings: Settings, home: Home) -> Sequence[Artifact]:
+    """All artifacts of the cloud with this state folder."""
+    if not settings.database and not (home.path / "karez.db").exists():
+        return ()
+    store = SqlStore(_database_url(settings, home.path))
+    try:
+        return store.artifacts.list(projects=None)
+    finally:
+        store.close()
+
+
+def blobs_of(settings: Settings, home: Home) -> Blobs:
+    """The blob store of the cloud with this state folder."""
+    return FsspecBlobs(_blobs_url(settings, home.path))
 
 
 def backup_folder(path: Path) -> BackupFolder:
@@ -202,6 +219,7 @@ class _ControlEdges:
                     store=store, clock=clock, scheduler=self.scheduler, wake=late.wake
                 ),
                 recovery=self._recovery(),
+                formats={name: engine.formats for name, engine in engines().items()},
             )
         )
 

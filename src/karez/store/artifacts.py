@@ -41,7 +41,7 @@ class Artifacts(ArtifactStore):
         return self.find(artifact.id) or artifact
 
     @override
-    def find(self, ident: str) -> Artifact | None:
+    def find(self, ident: str, *, projects: Sequence[str] | None = None) -> Artifact | None:
         table = schema.artifacts
         query = (
             select(table)
@@ -49,6 +49,8 @@ class Artifacts(ArtifactStore):
             .order_by((table.c.id == ident).desc(), table.c.seq.desc())
             .limit(1)
         )
+        if projects is not None:
+            query = query.where(table.c.project.in_(projects))
         with self._db.read() as tx:
             row = tx.execute(query).first()
         return None if row is None else _artifact(row)

@@ -45,11 +45,15 @@ def select_newest(kind: str, ident: str) -> Select[Any]:
     )
 
 
-def select_all(kind: str, projects: Sequence[str] | None, states: Sequence[State]) -> Select[Any]:
+def select_all(
+    kind: str, projects: Sequence[str] | None, states: Sequence[State], name: str = ""
+) -> Select[Any]:
     """SELECT of workloads, newest first. `projects` None means all, empty `states` too."""
     query = select(table).where(table.c.kind == kind)
     if projects is not None:
         query = query.where(table.c.project.in_(projects))
+    if name:
+        query = query.where(table.c.name == name)
     if states:
         query = query.where(table.c.state.in_([state.value for state in states]))
     return query.order_by(table.c.seq.desc())

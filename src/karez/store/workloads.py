@@ -78,18 +78,23 @@ class Workloads(WorkloadStore):
 
     @override
     def jobs(
-        self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
+        self,
+        *,
+        projects: Sequence[str] | None,
+        states: Sequence[State] = (),
+        name: str = "",
+        limit: int = 100,
     ) -> Sequence[Job]:
-        query = select_all("job", projects, states).limit(limit)
+        query = select_all("job", projects, states, name).limit(limit)
         with self._db.read() as tx:
             return [read_job(row) for row in tx.execute(query)]
 
     @override
     def services(
-        self, *, projects: Sequence[str] | None, states: Sequence[State] = ()
+        self, *, projects: Sequence[str] | None, states: Sequence[State] = (), name: str = ""
     ) -> Sequence[Service]:
         with self._db.read() as tx:
-            rows = tx.execute(select_all("service", projects, states))
+            rows = tx.execute(select_all("service", projects, states, name))
             return [read_service(row) for row in rows]
 
     @override

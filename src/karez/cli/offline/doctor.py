@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from karez.cli.client_options import Json
 from karez.cli.offline import versions
 from karez.cli.output import json_out, table
+from karez.cli.remote.blob_check import check_blobs
 from karez.client.address import state_folder
 from karez.client.sdk import Client
 from karez.core.errors import KarezError
@@ -39,9 +41,31 @@ class Check:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check this machine and the cloud, and say what to fix. Exit code 1 if anything fails."""
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Compare every blob of this machine's cloud with its digest."),
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="With --deep: move damaged blobs aside, so that they can be uploaded."
+        ),
+    ] = False,
+    backup: Annotated[
+        Path | None,
+        typer.Option(help="With --deep: folder of `karez backup` to repair blobs from."),
+    ] = None,
+    home: Annotated[str, typer.Option(help="State folder. Default: ~/.karez.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Check this machine and the cloud, and say what to fix. Exit code 1 if anything fails.
+
+    Example: karez doctor --deep --backup /mnt/backups/karez
+    """
     checks = [*_machine(), *_packages(), *_ascend(), _cloud()]
+    if deep:
+        checks += _blobs(home, backup, repair=repair or backup is not None)
     if as_json:
         json_out(checks)
     else:
@@ -97,6 +121,25 @@ def _cloud() -> Check:
     nodes = ", ".join(f"{count} {state}" for state, count in seen.nodes.items())
     fine = "ready" in seen.nodes
     return Check(what="cloud", fine=fine, seen=f"{seen.version}: {nodes}", fix="see `karez pool`")
+
+
+def _blobs(home: str, backup: Path | None, *, repair: bool) -> Iterator[Check]:
+    found = check_blobs(home, repair=repair, backup=backup)
+    bad = [blob for blob in found.damaged if not blob.is_repaired]
+    seen = f"{found.blobs} checked"
+    if found.damaged:
+        seen += f", {len(found.damaged)} damaged or lost, {len(found.damaged) - len(bad)} repaired"
+    yield Check(what="blob store", fine=not bad, seen=seen, fix="see the lines below")
+    for blob in bad:
+        users = ", ".join(blob.artifacts) or "no artifact"
+        yield Check(
+            what=f"blob {blob.digest[:12]}",
+            fine=False,
+            seen=f"{'lost' if blob.is_lost else 'damaged'}; in {users}",
+            fix="add the files again, or repair it with --backup FOLDER"
+            if repair or blob.is_lost
+            else "repair it with --backup FOLDER; or --repair, and add the files again",
+        )
 
 
 def _existing(path: Path) -> Path:

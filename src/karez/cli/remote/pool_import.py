@@ -32,7 +32,7 @@ def import_pool(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Import an inventory by name, for `karez simulate ... --inventory NAME` and `what-if`."""
+    """Import an inventory by name, for `karez simulate queue --inventory NAME` and `what-if`."""
     nodes = nodes_of(file)
     copy = kept_inventory(name or file.stem)
     try:

@@ -13,8 +13,8 @@ class ArtifactStore(Protocol):
         """Register an artifact; the same content under the same name is registered once."""
         ...
 
-    def find(self, ident: str) -> Artifact | None:
-        """Find an artifact by id, else the newest of that name."""
+    def find(self, ident: str, *, projects: Sequence[str] | None = None) -> Artifact | None:
+        """Find an artifact by id, else the newest of that name. `projects` None means all."""
         ...
 
     def list(

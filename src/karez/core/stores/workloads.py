@@ -34,15 +34,20 @@ class WorkloadStore(Protocol):
         ...
 
     def jobs(
-        self, *, projects: Sequence[str] | None, states: Sequence[State] = (), limit: int = 100
+        self,
+        *,
+        projects: Sequence[str] | None,
+        states: Sequence[State] = (),
+        name: str = "",
+        limit: int = 100,
     ) -> Sequence[Job]:
-        """List jobs, newest first. `projects` None means all."""
+        """List jobs, newest first. `projects` None means all, an empty `name` too."""
         ...
 
     def services(
-        self, *, projects: Sequence[str] | None, states: Sequence[State] = ()
+        self, *, projects: Sequence[str] | None, states: Sequence[State] = (), name: str = ""
     ) -> Sequence[Service]:
-        """List services, newest first. `projects` None means all."""
+        """List services, newest first, as `jobs`."""
         ...
 
     def count_states(self) -> Mapping[tuple[str, State], int]:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from karez.core.backups import BackupRequest, RestoreRequest
 from karez.core.codec import from_text, to_json
-from karez.core.errors import BadRequest
 from karez.core.settings import Settings
 from karez.server.backups.backup import back_up
 from karez.server.backups.restore import restore
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
 from karez.server.processes.report import Report
-from karez.server.processes.settings_file import settings_from
+from karez.server.processes.settings_file import existing_home, settings_from
 from karez.server.wiring import backup_folder, backup_source, restore_target
 
 EVERY_S = 1.0
@@ -24,13 +23,9 @@ EVERY_S = 1.0
 def run_backup(settings: Settings, report: Report) -> None:
     """Back the cloud of these settings up. Raises what `back_up` raises."""
     request = from_text(BackupRequest, sys.stdin.read())
-    path = Path(settings.home).expanduser().absolute()
-    if not (path / "pepper").exists():
-        problem = f"there is no cloud in {path}"
-        raise BadRequest(problem=problem, fix="Name its state folder with --home.")
     source = backup_source(
         settings,
-        Home(path=path),
+        Home(path=existing_home(settings)),
         with_database=request.with_database,
         with_blobs=request.with_blobs,
     )
@@ -40,7 +35,7 @@ def run_backup(settings: Settings, report: Report) -> None:
             backup_folder(Path(request.to)),
             SteadyClock().now(),
             keep=request.keep,
-            say=_sayer(report),
+            say=sayer(report),
         )
     finally:
         if source.database is not None:
@@ -58,10 +53,11 @@ def run_restore(settings: Settings, report: Report) -> None:
     if request.database:
         own = replace(own, database=request.database)
     target = restore_target(own, Path(request.home).expanduser().resolve())
-    report({"done": to_json(restore(backup, snapshot, target, _sayer(report)))})
+    report({"done": to_json(restore(backup, snapshot, target, sayer(report)))})
 
 
-def _sayer(report: Report) -> Callable[[str, int, int], None]:
+def sayer(report: Report) -> Callable[[str, int, int], None]:
+    """What tells of progress, not more often than people look."""
     clock, told_at = SteadyClock(), 0.0
 
     def say(what: str, done: int, of: int) -> None:

@@ -17,12 +17,13 @@ PROGRAMS = {
     "node": "node",
     "backup": "backups",
     "restore": "backups",
+    "check-blobs": "blob_check",
 }
 """Program -> its module, which is imported when it runs; its function is `run_PROGRAM`."""
 USAGE = f"usage: karezd {' | '.join(PROGRAMS)}"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell."""
-REPORTING = ("supervise", "backup", "restore")
+REPORTING = ("supervise", "backup", "restore", "check-blobs")
 """Programs whose standard output a command of `karez` reads."""
 
 
@@ -84,7 +85,7 @@ def _run(program: str, settings: Settings) -> int:
         sys.stderr.write(USAGE + "\n")
         return 2
     module = importlib.import_module(f"karez.server.processes.{PROGRAMS[program]}")
-    return int(getattr(module, f"run_{program}")(settings, _report) or 0)
+    return int(getattr(module, f"run_{program.replace('-', '_')}")(settings, _report) or 0)
 
 
 def _report(line: dict[str, object]) -> None:

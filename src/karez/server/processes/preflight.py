@@ -2,14 +2,18 @@
 
 import shutil
 import socket
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from karez.core.errors import MissingPart, PortTaken, StorageFull
+from karez.core.errors import BadRequest, MissingPart, PortTaken, StorageFull
 from karez.core.settings import Settings
 
 MIN_FREE_BYTES = 64 << 20
 """With less shared memory, no rank could keep two snapshots of even a small adapter."""
+RAY_PORTS = range(10_001, 20_000)
+"""Ray's client server, and its workers by default. Source: Ray 2.60, "Configuring Ray", Ports
+configurations."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - shared memory is meant
 
 
@@ -18,6 +22,7 @@ def check_host(settings: Settings, home: Path) -> None:
 
     Raises:
         MissingPart: Ray is not installed, or what a setting needs.
+        BadRequest: A port is one that Ray's processes use, or is there twice.
         PortTaken: Another program listens at one of the cloud's ports.
         StorageFull: Shared memory or the state folder's disk is full.
     """
@@ -31,14 +36,27 @@ def check_host(settings: Settings, home: Path) -> None:
             needed_for="sending traces to `otlp_endpoint`",
             install="pip install 'karez[trace]'",
         )
-    ports = [settings.port, settings.gateway_port]
+    ports = {"port": settings.port, "gateway_port": settings.gateway_port}
     if not settings.ray_address:
-        ports.append(settings.ray_port)
-    for port in ports:
+        ports["ray_port"] = settings.ray_port
+        _refuse_ports_of_ray(ports)
+    for port in ports.values():
         _check_port(settings.host, port)
     for path in (SHARED_MEMORY, str(home)):
         if shutil.disk_usage(path).free < MIN_FREE_BYTES:
             raise StorageFull(path=path, wanted_bytes=MIN_FREE_BYTES)
+
+
+def _refuse_ports_of_ray(ports: Mapping[str, int]) -> None:
+    for name, port in ports.items():
+        if port in RAY_PORTS:
+            raise BadRequest(
+                problem=f"{name} is {port}, and Ray's own processes listen on"
+                f" {RAY_PORTS.start} to {RAY_PORTS.stop - 1}",
+                fix="Choose a port below or above, such as with `karez up --port`.",
+            )
+        if list(ports.values()).count(port) > 1:
+            raise BadRequest(problem=f"{name} is {port}, as another port of this cloud")
 
 
 def _has_opentelemetry() -> bool:

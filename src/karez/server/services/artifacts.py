@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from karez.core.artifacts import (
@@ -42,6 +42,7 @@ class ArtifactService:
 
     def register(self, who: Principal, spec: ArtifactSpec) -> Artifact:
         """Register an artifact. Raises BadRequest unless its files are in the blob store."""
+        spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.MEMBER)
         for file in spec.files:
             if not self.blobs.has(file.sha256):
@@ -60,8 +61,8 @@ class ArtifactService:
 
     def get(self, who: Principal, ident: str) -> Artifact:
         """One artifact by id or name. Raises NotFound."""
-        artifact = self.store.find(ident)
-        if artifact is None or not who.sees(artifact.spec.project):
+        artifact = self.store.find(ident, projects=visible_projects(who))
+        if artifact is None:
             raise NotFound(noun="artifact", name=ident)
         return artifact
 

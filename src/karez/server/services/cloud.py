@@ -1,6 +1,6 @@
 """The services of control, built over the edges that wiring chose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from karez.core.ports import Blobs, Clock
@@ -34,6 +34,8 @@ class CloudDeps:
     """Runs the scheduler at once."""
     pool: PoolService
     recovery: RecoveryService
+    formats: Mapping[str, Sequence[str]]
+    """Engine -> formats of models that it loads."""
     metrics: PrometheusMetrics = field(default_factory=PrometheusMetrics)
 
 
@@ -87,6 +89,7 @@ def build_services(deps: CloudDeps) -> Cloud:
         permissions=permissions,
         admission=admission,
         artifacts=artifacts,
+        formats=deps.formats,
         clock=clock,
         wake=wake,
     )

@@ -1,10 +1,10 @@
 """Services, that is deployed models: deploy, show, list, stop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from karez.core.artifacts import ArtifactKind
-from karez.core.errors import BadRequest, NotFound
+from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.errors import BadRequest
 from karez.core.identity import Principal, Role
 from karez.core.ports import Clock
 from karez.core.services import Service, ServiceSpec
@@ -13,6 +13,7 @@ from karez.core.workloads import ACTIVE, State
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
+from karez.server.services.lookup import find_service
 from karez.server.services.permissions import Permissions, visible_projects
 
 
@@ -24,12 +25,15 @@ class DeploymentService:
     permissions: Permissions
     admission: Admission
     artifacts: ArtifactService
+    formats: Mapping[str, Sequence[str]]
+    """Engine -> formats of models that it loads."""
     clock: Clock
     wake: Callable[[], None]
     """Runs the scheduler at once."""
 
     def deploy(self, who: Principal, spec: ServiceSpec, *, idempotency_key: str = "") -> Service:
         """Queue a service. Raises AlreadyExists for a name that is in use."""
+        spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.MEMBER)
         ident = workload_id("svc", who, idempotency_key)
         existing = self.store.service(ident)
@@ -39,6 +43,7 @@ class DeploymentService:
         model = self.artifacts.get(who, spec.model)
         if model.spec.kind != ArtifactKind.MODEL:
             raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
+        self._check_format(spec, model)
         service = Service(
             id=ident,
             spec=replace(spec, model=model.id),
@@ -49,12 +54,25 @@ class DeploymentService:
         self.wake()
         return service
 
+    def _check_format(self, spec: ServiceSpec, model: Artifact) -> None:
+        """Refuse what the engine cannot load. Raises BadRequest."""
+        if spec.engine not in self.formats:
+            known = ", ".join(sorted(self.formats))
+            raise BadRequest(problem=f"there is no engine {spec.engine!r}; there are: {known}")
+        formats = self.formats[spec.engine]
+        if model.spec.format not in formats:
+            name, told = model.spec.name, model.spec.format or "no format that was told"
+            fix = "Name a model that it loads."
+            if "gguf" in formats and model.spec.format in ("hf", ""):
+                fix = f"Convert it: `karez models convert {name} --name {name}-gguf`."
+            raise BadRequest(
+                problem=f"engine {spec.engine} loads {', '.join(formats)}; {name} has {told}",
+                fix=fix,
+            )
+
     def get(self, who: Principal, ident: str) -> Service:
         """One service by id or name. Raises NotFound."""
-        service = self.store.service(ident)
-        if service is None or not who.sees(service.spec.project):
-            raise NotFound(noun="service", name=ident)
-        return service
+        return find_service(self.store, who, ident)
 
     def list(self, who: Principal, *, ended: bool) -> Sequence[Service]:
         """Services that a key may see, newest first; `ended` includes ended ones."""

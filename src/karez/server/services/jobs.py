@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from karez.core.errors import NotFound
 from karez.core.identity import Principal, Role
 from karez.core.jobs import Job, JobSpec
 from karez.core.ports import Clock
@@ -12,6 +11,7 @@ from karez.core.workloads import State
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
+from karez.server.services.lookup import find_job
 from karez.server.services.permissions import Permissions, visible_projects
 from karez.server.services.secrets import SecretService
 from karez.studio.settings import check_recipe
@@ -32,7 +32,6 @@ class JobService:
 
     def submit(self, who: Principal, spec: JobSpec, *, idempotency_key: str = "") -> Job:
         """Queue a job. The same idempotency key of the same user gives the same job."""
-        self.permissions.require(who, spec.project, Role.MEMBER)
         ident = workload_id("job", who, idempotency_key)
         existing = self.store.job(ident)
         if existing is not None:
@@ -44,6 +43,7 @@ class JobService:
 
     def check(self, who: Principal, spec: JobSpec) -> Job:
         """Return the job that `submit` would queue. Raises what keeps it from being queued."""
+        spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.MEMBER)
         self.admission.check(spec.project, spec.gang)
         if spec.recipe:
@@ -59,11 +59,8 @@ class JobService:
         )
 
     def get(self, who: Principal, ident: str) -> Job:
-        """One job by id or name. Raises NotFound."""
-        job = self.store.job(ident)
-        if job is None or not who.sees(job.spec.project):
-            raise NotFound(noun="job", name=ident)
-        return job
+        """One job by id or name. Raises NotFound, AmbiguousName."""
+        return find_job(self.store, who, ident)
 
     def list(self, who: Principal, states: Sequence[State], limit: int) -> Sequence[Job]:
         """Jobs that a key may see, newest first."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from karez.core.errors import NotAllowed, NotFound
-from karez.core.identity import EVERYWHERE, Principal, Role, includes
+from karez.core.identity import DEFAULT_PROJECT, EVERYWHERE, Principal, Role, includes
 from karez.core.stores.access import AccessStore
 from karez.vault.keys import Pepper, split_key
 
@@ -24,6 +24,11 @@ class Permissions:
         if not self.pepper.matches(parts[1], key.digest):
             return None
         return Principal(key_id=key.id, name=key.name, project=key.project, role=key.role)
+
+    def project_of(self, who: Principal, project: str) -> str:
+        """The project that a request means: to a key of one project, `default` is that one."""
+        is_own = project == DEFAULT_PROJECT and not who.sees(DEFAULT_PROJECT)
+        return who.project if is_own else project
 
     def require(self, who: Principal, project: str, role: Role) -> None:
         """Check that a key has a role in a project.

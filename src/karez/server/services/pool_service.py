@@ -15,6 +15,7 @@ from karez.core.workloads import State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import Pool
 from karez.server.controllers.scheduler import Scheduler
+from karez.server.services.lookup import find_workload
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
 EMPTY_POOL_S = 5.0
@@ -33,13 +34,11 @@ class PoolService:
     _empty: tuple[float, Pool] | None = field(default=None)
 
     def why(self, who: Principal, ident: str) -> Explanation:
-        """Explain the state of a job or service. Raises NotFound.
+        """Explain the state of a job or service. Raises NotFound, AmbiguousName.
 
         Workloads of other projects are counted, but not named to users who may not see them.
         """
-        item = self.store.workloads.find(ident)
-        if item is None or not who.sees(item.spec.project):
-            raise NotFound(noun="job", name=ident)
+        item = find_workload(self.store.workloads, who, ident)
         status = item.status
         why = self.scheduler.explain(item.id) if item.state == State.QUEUED else None
         if why is None:

@@ -20,16 +20,19 @@ class SecretService:
 
     def names(self, who: Principal, project: str) -> list[str]:
         """The names of a project's secrets, in order."""
+        project = self.permissions.project_of(who, project)
         self.permissions.require(who, project, Role.MEMBER)
         return sorted(self.store.secrets(project))
 
     def put(self, who: Principal, project: str, name: str, text: str) -> None:
         """Seal and store a secret."""
+        project = self.permissions.project_of(who, project)
         self.permissions.require(who, project, Role.MEMBER)
         self.store.put_secret(project, name, self.pepper.seal(f"{project}/{name}", text))
 
     def drop(self, who: Principal, project: str, name: str) -> None:
         """Delete a secret. Raises NotFound."""
+        project = self.permissions.project_of(who, project)
         self.permissions.require(who, project, Role.MEMBER)
         if not self.store.drop_secret(project, name):
             raise NotFound(noun="secret", name=name)

@@ -44,3 +44,22 @@ def test_submit_says_what_it_sent(karez: Karez, api: Api, tree: Path) -> None:
     assert karez("artifacts", "download", "true-code", str(got)).code == 0
     assert (got / "sub" / "a.txt").read_text() == "sub/a.txt"
     assert karez("artifacts", "download", "true-code", str(got)).code == 2
+
+
+def test_data_is_read_when_it_is_added(karez: Karez, api: Api, tmp_path: Path) -> None:
+    bad, good, none = (tmp_path / name for name in ("bad", "good", "none"))
+    for folder in (bad, good, none):
+        folder.mkdir()
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (good / "train.jsonl").write_text(row)
+    (bad / "train.jsonl").write_text(row + '\n{"messages": []}\n')
+    refused = karez("data", "add", str(bad), "--name", "d")
+    assert refused.code == 1
+    assert refused.err.startswith("train.jsonl line 2, messages: it is empty")
+    (none / "rows.csv").write_text("a,b")
+    assert (
+        "has neither train.jsonl nor held_out.jsonl"
+        in karez("data", "add", str(none), "--name", "d").err
+    )
+    assert not api.cloud.store.artifacts.list(projects=None)
+    assert karez("data", "add", str(good), "--name", "d").code == 0

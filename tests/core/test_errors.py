@@ -12,6 +12,7 @@ from karez.core.errors import (
     AlreadyRunning,
     AmbiguousName,
     BadRequest,
+    BadRow,
     BrokenArtifact,
     DeviceLost,
     DeviceMemoryFull,
@@ -106,6 +107,11 @@ WORDS: list[tuple[KarezError, str, str]] = [
         BrokenArtifact(name="m", problem="it is cut short"),
         "m cannot be used: it is cut short.",
         "Fetch or export it again, then import it anew.",
+    ),
+    (
+        BadRow(place="train.jsonl line 3, messages", problem="it is empty", fix="Write one."),
+        "train.jsonl line 3, messages: it is empty.",
+        "Write one.",
     ),
     (
         Unreachable(what_is_it="karez", address="http://h:1"),

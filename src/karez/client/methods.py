@@ -11,13 +11,15 @@ from karez.client.binding import Method, Stream, endpoint
 from karez.client.download import finish, partial_of, prepare
 from karez.client.drivers import Driver
 from karez.client.steps import Emit, Flow, Items, pause, work
-from karez.client.upload import UploadPlan, UploadProgress, plan_upload
+from karez.client.upload import UploadPlan, UploadProgress, check_chat_data, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
 from karez.core.errors import Failed
 from karez.core.jobs import Job, JobSpec
 from karez.core.services import Service, ServiceSpec
 from karez.core.workloads import ENDED, State
 
+CHAT_FORMAT = "chat-jsonl"
+"""Format of a data set whose rows are read before it is uploaded."""
 _AT_ONCE = 5_000
 """Digests in one request."""
 
@@ -160,11 +162,14 @@ class Methods(Driver):
 
         Raises:
             BadRequest: What is at `path` cannot be uploaded.
+            BadRow: A row of a data set of chat rows cannot be used.
         """
         if isinstance(path, UploadPlan):
             plan = path
         else:
             plan = yield from work(partial(plan_upload, Path(path), kind))
+        if format == CHAT_FORMAT:
+            yield from work(partial(check_chat_data, plan))
         yield from self._send_files(plan, watch)
         spec = ArtifactSpec(
             name=name,

@@ -11,6 +11,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from karez.core.artifacts import ArtifactKind, FileEntry, FileMode, is_inside
+from karez.core.chat_rows import read_chat_rows
 from karez.core.errors import BadRequest
 
 IGNORE_FILES = (".gitignore", ".karezignore")
@@ -88,6 +89,30 @@ def plan_upload(path: Path, kind: ArtifactKind) -> UploadPlan:
         gone = f"; {show_left_out(found.left_out)}" if found.left_out else ""
         raise BadRequest(problem=f"there are no files at {path}{gone}")
     return UploadPlan(root=path, files=tuple(found.files), left_out=dict(found.left_out))
+
+
+CHAT_FILES = ("train.jsonl", "held_out.jsonl")
+"""Files of a data set of chat rows."""
+
+
+def check_chat_data(plan: UploadPlan) -> dict[str, int]:
+    """Read all rows of a data set that is to be uploaded; returns file -> number of rows.
+
+    Raises:
+        BadRow: A row cannot be used.
+        BadRequest: There is none of the files that recipes read.
+    """
+    rows: dict[str, int] = {}
+    for file in plan.files:
+        if file.entry.path in CHAT_FILES and isinstance(file.content, Path):
+            with file.content.open("rb") as lines:
+                rows[file.entry.path] = sum(1 for _ in read_chat_rows(file.entry.path, lines))
+    if not rows:
+        raise BadRequest(
+            problem=f"{plan.root} has neither {' nor '.join(CHAT_FILES)}",
+            fix="Name the folder with them; each line is a JSON object with messages.",
+        )
+    return rows
 
 
 def show_left_out(left_out: Mapping[str, int]) -> str:

@@ -178,6 +178,20 @@ class BrokenArtifact(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class BadRow(KarezError):
+    """A row of a data set that cannot be used."""
+
+    code = "bad-row"
+    status = 422
+    message = "{place}: {problem}."
+    advice = "{fix}"
+    place: str
+    """File, line and field."""
+    problem: str
+    fix: str
+
+
+@dataclass(eq=False, kw_only=True)
 class Unreachable(KarezError):
     """Nothing answers at an address."""
 

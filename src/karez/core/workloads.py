@@ -73,6 +73,19 @@ class RankView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a job does beside its steps, and how far it is."""
+
+    what: str
+    done: int = 0
+    of: int = 0
+    """0: nobody knows."""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.done:,} of {self.of:,}" if self.of else self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Progress of a workload, its processes and its results, as last seen."""
 
@@ -84,6 +97,10 @@ class Status:
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
+    progress: Progress | None = None
+    """What the job does while it completes no steps."""
+    notices: tuple[str, ...] = ()
+    """What should be known of the result, such as rows that were cut."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Output name -> artifact id."""
     retries: int = 0

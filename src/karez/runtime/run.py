@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from karez.core.errors import BadRequest
-from karez.core.messages.reports import TotalStepsReport
+from karez.core.messages.reports import NoticeReport, ProgressReport, TotalStepsReport
 from karez.runtime.ddp_wrapper import without_ddp
 from karez.runtime.device import raise_if_lost
 from karez.runtime.loader import Listed, StepLoader
@@ -206,6 +206,16 @@ class Run:
                 self._history.add(runtime.state.step + 1, value)
                 runtime.complete(value)
         runtime.heal_if_needed()
+
+    def progress(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Tell what the job does beside its steps, such as loading; rank 0 speaks for all."""
+        if self.rank == 0:
+            self._runtime.reporter.send(ProgressReport(what=what, done=done, of=of))
+
+    def notice(self, text: str) -> None:
+        """Tell what should be known of the result; it stays in the job's status."""
+        if self.rank == 0:
+            self._runtime.reporter.send(NoticeReport(text=text))
 
     def _problem_with(self, loss: float) -> str:
         if not self._runtime.is_in_cloud:

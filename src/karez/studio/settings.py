@@ -52,7 +52,11 @@ class SftLora:
     """Rows per step over all ranks."""
     learning_rate: float = 5e-4
     lora_rank: int = 8
-    max_tokens: int = 96
+    max_tokens: int = 0
+    """Tokens of the longest row; 0: of the longest row there is, as far as the model reads. No
+    question is cut: a row that is longer loses the end of its answer, or is left out."""
+    max_cut: float = 0.01
+    """Greatest share of rows that may lose something; more are refused."""
     seed: int = 0
     dtype: str = "auto"
     """Type of the frozen weights; auto is bfloat16 where the device computes in it, float16 on an
@@ -63,6 +67,7 @@ class SftLora:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.lora_rank) < 1:
             raise ValueError("steps, batch and lora_rank must be at least 1")
+        _check_lengths(self.max_tokens, self.max_cut)
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
         if self.dtype not in ("auto", "bfloat16", "float16", "float32"):
@@ -82,11 +87,22 @@ class Evaluate:
     rows: int = 150
     """At most this many held-out rows."""
     batch: int = 16
-    max_tokens: int = 96
+    max_tokens: int = 0
+    """As of sft-lora."""
+    max_cut: float = 0.01
+    """As of sft-lora."""
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.batch < 1:
             raise ValueError("rows and batch must be at least 1")
+        _check_lengths(self.max_tokens, self.max_cut)
+
+
+def _check_lengths(max_tokens: int, max_cut: float) -> None:
+    if max_tokens < 0:
+        raise ValueError(f"max_tokens is a number of tokens, or 0, got {max_tokens}")
+    if not 0 <= max_cut <= 1:
+        raise ValueError(f"max_cut is a share between 0 and 1, got {max_cut}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

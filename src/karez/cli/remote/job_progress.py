@@ -6,7 +6,14 @@ from statistics import fmean
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from karez.cli.command_clock import sleep
@@ -22,7 +29,7 @@ _WIDTH, _HEIGHT = 60, 8
 def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | None = None) -> Job:
     """Show a job until the job has ended. Raises Failed as Client.wait does."""
     console = Console(width=None if sys.stdout.isatty() else 100)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Done())
     bar = Progress(*columns, TimeElapsedColumn(), console=console)
     task = bar.add_task("queued", total=None)
     rows: dict[tuple[int, int], MetricRow] = {}
@@ -31,12 +38,8 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
         while True:
             job = client.job(ident)
             _read_metrics(client, ident, rows)
-            bar.update(
-                task,
-                description=_headline(job),
-                completed=job.status.step,
-                total=job.status.total_steps or None,
-            )
+            done, of = _amount(job)
+            bar.update(task, description=_headline(job), completed=done, total=of or None)
             live.update(Group(bar, Text(curve(_losses(rows.values())))))
             if not sys.stdout.isatty() and (line := _line(job)) != printed:
                 printed = line
@@ -46,7 +49,24 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
             if job.state in ENDED:
                 break
             sleep(0.25)
-    return client.wait(ident)
+    for text in job.status.notices:
+        console.print(f"note: {text}", highlight=False)
+    return client.wait(job.id)
+
+
+class _Done(MofNCompleteColumn):
+    """What is done and of how much; nothing where nobody knows."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total else Text()
+
+
+def _amount(job: Job) -> tuple[int, int]:
+    """What is done, and of how much: steps, or else what the job does beside them."""
+    status = job.status
+    if status.total_steps or status.progress is None:
+        return status.step, status.total_steps
+    return status.progress.done, status.progress.of
 
 
 def _read_metrics(client: Client, ident: str, rows: dict[tuple[int, int], MetricRow]) -> None:
@@ -90,9 +110,15 @@ def _losses(rows: Iterable[MetricRow]) -> list[float]:
 
 def _headline(job: Job) -> str:
     loss = "" if job.status.loss is None else f" loss {job.status.loss:.3f}"
-    return f"{job.spec.name}: {job.state}{loss}"
+    doing = job.status.progress
+    what = f", {doing.what}" if doing is not None and not job.status.total_steps else ""
+    return f"{job.spec.name}: {job.state}{what}{loss}"
 
 
 def _line(job: Job) -> str:
     step = job.status.step // 10 * 10
-    return f"  {job.spec.name}: {job.state}" + (f", step {step}" if step else "")
+    doing = job.status.progress
+    what = ""
+    if doing is not None and not job.status.total_steps:
+        what = f", {doing.what}" + (f": {10 * doing.done // doing.of * 10}%" if doing.of else "")
+    return f"  {job.spec.name}: {job.state}{what}" + (f", step {step}" if step else "")

@@ -123,6 +123,7 @@ def _show_job(job: Job) -> None:
         ("restarts", status.retries),
         ("checkpoint every", show_seconds(status.checkpoint_every_s)),
     ]
+    rows += [("note", text) for text in status.notices]
     rows += [(f"output {name}", ident) for name, ident in status.outputs.items()]
     rows += [
         (f"rank {r.rank}", f"{r.state} on {r.node} {r.devices} pid {r.pid} step {r.step}")
@@ -145,7 +146,9 @@ def _row(job: Job) -> tuple[object, ...]:
 
 def _progress(job: Job) -> str:
     total = job.status.total_steps
-    return f"{job.status.step}/{total}" if total else ""
+    if total:
+        return f"{job.status.step}/{total}"
+    return "" if job.status.progress is None else str(job.status.progress)
 
 
 app.command("receipts")(show_receipts)

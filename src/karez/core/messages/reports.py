@@ -120,6 +120,25 @@ class TotalStepsReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressReport:
+    """What the process does beside its steps, and how far it is."""
+
+    TYPE: ClassVar[str] = "progress"
+    what: str
+    done: Count = 0
+    of: Count = 0
+    """0: nobody knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeReport:
+    """What whoever started the job should know of its result."""
+
+    TYPE: ClassVar[str] = "notice"
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointReport:
     """The rank has written a part of a checkpoint on its node."""
 
@@ -162,6 +181,8 @@ ProcessReport = (
     | ReplicaMismatchReport
     | FinishedReport
     | TotalStepsReport
+    | ProgressReport
+    | NoticeReport
     | CheckpointReport
     | RendezvousReport
     | ListeningReport

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
-TAIL_BYTES, MAX_WHY = 4096, 400
+TAIL_BYTES, MAX_WHY = 16_384, 400
 """Bytes of the end of a failed process's output that are read, and characters that are told."""
 
 
@@ -140,14 +140,16 @@ class ProcessLauncher:
 
 
 def last_line(path: Path) -> str:
-    """The last line of a file that is not empty, without the module of an exception's class."""
+    """The last typed error of an output, else its last line; without the module of the class."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    said = [line.strip() for line in reversed(lines) if line.strip()]
+    typed = (line for line in said if line.startswith("karez.core.errors."))
+    line = next(typed, (said or [""])[0])  # others may have written after it
     kind, colon, rest = line.partition(": ")
     return (
         f"{kind.rpartition('.')[2]}{colon}{rest}"[:MAX_WHY] if " " not in kind else line[:MAX_WHY]

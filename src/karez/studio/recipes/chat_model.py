@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from karez.core.errors import BrokenArtifact
 from karez.runtime.device import computing_dtype, memory_full
+from karez.studio.recipes.row_lengths import Encoded
 
 IGNORED = -100
 """Label of positions that carry no loss: torch's CrossEntropyLoss default."""
@@ -55,17 +56,20 @@ def best_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def encode(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], limit: int
-) -> tuple[list[int], int]:
-    """Tokens of a row, and how many of them are the prompt. Too long a prompt loses its start."""
+def encode(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Encoded:
+    """Tokens of a whole row, and how many of them are the prompt."""
     prompt = tokenizer.apply_chat_template(
         list(messages[:-1]), add_generation_prompt=True, return_dict=False
     )
     answer = tokenizer(messages[-1]["content"] + tokenizer.eos_token, add_special_tokens=False)
-    answer_ids = answer["input_ids"][: limit - 1]
-    prompt = prompt[-(limit - len(answer_ids)) :]
-    return prompt + answer_ids, len(prompt)
+    return prompt + answer["input_ids"], len(prompt)
+
+
+def context_of(model: Any) -> int | None:
+    """The longest row that a model was made for; None: its type has no limit."""
+    config = model.config.get_text_config()
+    length: int | None = getattr(config, "max_position_embeddings", None)
+    return length
 
 
 def collate(tokenizer: Any, rows: Sequence[tuple[list[int], int]]) -> Batch:
@@ -82,12 +86,58 @@ def collate(tokenizer: Any, rows: Sequence[tuple[list[int], int]]) -> Batch:
     return Batch(tokens_BL=tokens_BL, mask_BL=mask_BL, labels_BL=labels_BL)
 
 
-def loss_of(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens. The head runs only where there is a label."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden_BLD = base.model(
-        input_ids=batch.tokens_BL, attention_mask=batch.mask_BL
-    ).last_hidden_state
-    wanted_BL = batch.labels_BL[:, 1:] != IGNORED
-    logits_NV = base.lm_head(hidden_BLD[:, :-1][wanted_BL])
-    return torch.nn.functional.cross_entropy(logits_NV.float(), batch.labels_BL[:, 1:][wanted_BL])
+class AnswerLoss:
+    """Mean cross-entropy of the answers' tokens."""
+
+    def __init__(self, model: Any) -> None:
+        """Find out how the logits are made: mostly by a head after a body.
+
+        Then the head runs only where there is a label. Models that scale or cap their logits, or
+        have no such parts, are run as a whole.
+        """
+        self._model = model
+        self._base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._is_split = self._has_plain_head()
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch."""
+        wanted_BL = batch.labels_BL[:, 1:] != IGNORED
+        if self._is_split:
+            logits_NV = self._split(batch.tokens_BL, batch.mask_BL, wanted_BL)
+        else:
+            logits_NV = self._whole(batch.tokens_BL, batch.mask_BL, wanted_BL)
+        labels_N = batch.labels_BL[:, 1:][wanted_BL]
+        return torch.nn.functional.cross_entropy(logits_NV.float(), labels_N)
+
+    def _split(
+        self, tokens_BL: torch.Tensor, mask_BL: torch.Tensor, wanted_BL: torch.Tensor
+    ) -> torch.Tensor:
+        body, head = self._base.base_model, self._base.get_output_embeddings()
+        hidden_BLD = body(input_ids=tokens_BL, attention_mask=mask_BL).last_hidden_state
+        logits_NV: torch.Tensor = head(hidden_BLD[:, :-1][wanted_BL])
+        return logits_NV
+
+    def _whole(
+        self, tokens_BL: torch.Tensor, mask_BL: torch.Tensor, wanted_BL: torch.Tensor
+    ) -> torch.Tensor:
+        logits_BLV: torch.Tensor = self._model(input_ids=tokens_BL, attention_mask=mask_BL).logits
+        return logits_BLV[:, :-1][wanted_BL]
+
+    @torch.no_grad()
+    def _has_plain_head(self) -> bool:
+        head, body = self._base.get_output_embeddings(), self._base.base_model
+        if head is None or body is self._base:
+            return False
+        device = next(self._base.parameters()).device
+        tokens_BL = torch.arange(1, 5, device=device)[None]
+        mask_BL, wanted_BL = torch.ones_like(tokens_BL), torch.ones_like(tokens_BL)[:, 1:].bool()
+        is_training = self._model.training
+        self._model.eval()  # dropout would make them differ
+        try:
+            split_NV = self._split(tokens_BL, mask_BL, wanted_BL)
+            whole_NV = self._whole(tokens_BL, mask_BL, wanted_BL)
+        finally:
+            self._model.train(is_training)
+        return split_NV.shape == whole_NV.shape and torch.allclose(
+            split_NV.float(), whole_NV.float(), rtol=1e-3, atol=1e-3
+        )

@@ -2,17 +2,26 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from karez.core import environment
+from karez.core.chat_rows import Row
 from karez.runtime.device import granted_device, show_device
 from karez.studio.confidence_intervals import wilson
-from karez.studio.recipes.chat_model import best_dtype, collate, encode, load, loss_of
+from karez.studio.recipes.chat_model import (
+    AnswerLoss,
+    best_dtype,
+    collate,
+    context_of,
+    encode,
+    load,
+)
 from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, write_card
+from karez.studio.recipes.row_lengths import fit_rows
 from karez.studio.settings import Evaluate
 
 _NEW_TOKENS = 4
@@ -56,17 +65,26 @@ def main() -> None:
 @torch.inference_mode()
 def _measure(
     path: Path,
-    rows: Sequence[Sequence[Mapping[str, str]]],
+    rows: Sequence[Row],
     settings: Evaluate,
     device: torch.device,
 ) -> dict[str, Any]:
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
-    encoded = [encode(tokenizer, row, settings.max_tokens) for row in rows]
+    fitted = fit_rows(
+        [encode(tokenizer, row) for row in rows],
+        max_tokens=settings.max_tokens,
+        context=context_of(model),
+        max_cut=settings.max_cut,
+    )
+    if fitted.notice():
+        say(fitted.notice())
+    rows, encoded = [rows[number] for number in fitted.kept], fitted.rows
+    loss_of = AnswerLoss(model)
     losses, right, answers = [], 0, []
     for at in range(0, len(rows), settings.batch):
         part = encoded[at : at + settings.batch]
-        losses += [float(loss_of(model, collate(tokenizer, part).to(device)))] * len(part)
+        losses += [float(loss_of(collate(tokenizer, part).to(device)))] * len(part)
         prompts = [tokens[:prompt] for tokens, prompt in part]
         for row, answer in zip(rows[at:], _generate(tokenizer, model, prompts), strict=False):
             right += answer == row[-1]["content"]
@@ -77,6 +95,7 @@ def _measure(
         "accuracy": right / len(rows),
         "accuracy_95": [low, high],
         "right": right,
+        **fitted.facts(),
         "answers": answers,
     }
 

@@ -51,7 +51,8 @@ def plan_memory(model: Any, *, tokens: int, answer_tokens: int) -> MemoryPlan:
         answer_tokens: Positions of it that have a loss.
     """
     config, trained = model.config, [p for p in model.parameters() if p.requires_grad]
-    width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
+    width, layers = config.hidden_size, config.num_hidden_layers
+    heads = getattr(config, "num_attention_heads", 0)  # none in a state space model
     item = _item_size(model)
     per_token = int((34 * width + 5 * heads * tokens) * item / 2) + 10 * width * _F32
     logits = answer_tokens * config.vocab_size * (item + 3 * _F32)

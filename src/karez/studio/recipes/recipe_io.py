@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from karez.core import environment
+from karez.core.chat_rows import Row, read_chat_rows
 from karez.core.codec import from_json
 from karez.core.errors import BrokenArtifact, Unreachable
 from karez.studio.catalogue import Entry
@@ -92,29 +93,17 @@ def write_card(where: Path, **card: Any) -> None:
     (where / "karez.json").write_text(json.dumps(card, indent=1))
 
 
-def read_rows(path: Path) -> list[list[Mapping[str, str]]]:
+def read_rows(path: Path) -> list[Row]:
     """Read chat rows: one JSON object with `messages` per line.
 
     Raises:
-        BrokenArtifact: A line is something else; the message names it.
+        BrokenArtifact: There is no such file.
+        BadRow: A line is something else.
     """
-    rows: list[list[Mapping[str, str]]] = []
     if not path.exists():
         raise BrokenArtifact(name=path.name, problem="the data set has no such file")
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            messages = json.loads(line)["messages"]
-            if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-                raise ValueError("the last message is not the assistant's")
-            rows.append([{"role": m["role"], "content": m["content"]} for m in messages])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            problem = (
-                f"line {number} is no chat row ({error}); it needs messages: [{{role, content}}]"
-            )
-            raise BrokenArtifact(name=path.name, problem=problem) from error
-    if not rows:
-        raise BrokenArtifact(name=path.name, problem="it has no rows")
-    return rows
+    with path.open("rb") as file:
+        return list(read_chat_rows(path.name, file))
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> None:

@@ -8,13 +8,20 @@ import structlog
 
 from karez.core.codec import to_text
 from karez.core.jobs import Job
-from karez.core.messages.reports import CommitReport, Report, ResumedReport, TotalStepsReport
+from karez.core.messages.reports import (
+    CommitReport,
+    NoticeReport,
+    ProgressReport,
+    Report,
+    ResumedReport,
+    TotalStepsReport,
+)
 from karez.core.metrics import ENDED, RECOVERIES, RECOVERY_PHASE, START_TIME
 from karez.core.nodes import NodeId
 from karez.core.receipts import Receipt, chained
 from karez.core.recovery import Transition
 from karez.core.usage import MetricRow
-from karez.core.workloads import EndReason, RankView, State, Status, WorkloadKind
+from karez.core.workloads import EndReason, Progress, RankView, State, Status, WorkloadKind
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.recovery_receipts import receipt_from
 from karez.training.recovery.commands import EndGang, WriteReceipt
@@ -22,6 +29,8 @@ from karez.training.recovery.controller_state import ControllerState, capture, p
 from karez.training.recovery.state import HEALING, Gang, Phase
 
 log = structlog.get_logger()
+MAX_TEXT, MAX_NOTICES = 300, 20
+"""Characters of a progress or notice, and notices, that are kept."""
 RESTART_LIMIT = 3
 """Restarts from a checkpoint that a training job gets by default, as torchrun's --max-restarts=3
 in its documentation's examples."""
@@ -55,7 +64,13 @@ class StatusWriter:
         """Record the progress that a report tells of; `generation` is the gang's present one."""
         match report:
             case TotalStepsReport(steps=steps):
-                self.status = replace(self.status, total_steps=steps)
+                self.status = replace(self.status, total_steps=steps, progress=None)
+            case ProgressReport(what=what, done=done, of=of):
+                progress = Progress(what=what[:MAX_TEXT], done=done, of=of)
+                self.status = replace(self.status, progress=progress)
+            case NoticeReport(text=text):
+                notices = dict.fromkeys((*self.status.notices, text[:MAX_TEXT]))
+                self.status = replace(self.status, notices=tuple(notices)[:MAX_NOTICES])
             case ResumedReport(losses=losses):
                 for step, loss in losses:
                     self._add_metric(index, report.generation, step, loss, at)
@@ -179,6 +194,7 @@ class StatusWriter:
             end=end.reason,
             reason=end.detail,
             outputs=outputs or self.status.outputs,
+            progress=None,
             ranks=self._views_of(gang),
         )
         if self.may_retry(end.reason):

@@ -43,6 +43,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
         }
     ),
     "trace": frozenset({"opentelemetry"}),
+    "s3": frozenset({"obstore"}),
     "fast": frozenset({"numba"}),
 }
 """The modules that src imports from each extra of pyproject.toml; a test compares the two."""

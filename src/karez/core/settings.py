@@ -9,6 +9,9 @@ from karez.core.devices import parse_emulated
 from karez.core.environment import of_setting
 
 LOG_BYTES = 64 * 2**20
+OBJECT_STORES = ("s3", "gs", "az")
+"""Schemes of blob stores that the extra `s3` reads: AWS_*, GOOGLE_* and AZURE_* variables hold
+their keys and addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class Settings:
     database: str = ""
     """SQLAlchemy URL of the store; empty is SQLite in the state folder."""
     blobs: str = ""
-    """fsspec URL of the blob store; empty is a folder in the state folder."""
+    """URL of the blob store, such as `s3://bucket/karez`; empty is a folder in the state folder."""
     node: str = ""
     """Name of this node; empty is the host name."""
     cpus: int = 0

@@ -6,15 +6,16 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from typing_extensions import override
 
 from karez.core.artifacts import FileEntry
-from karez.core.errors import BrokenArtifact, NotFound, StorageFull
+from karez.core.errors import BadRequest, BrokenArtifact, MissingPart, NotFound, StorageFull
 from karez.core.ports import Blobs
+from karez.core.settings import OBJECT_STORES
 
 _CHUNK = 1 << 20
 DIGEST_LENGTH = 64
@@ -25,8 +26,8 @@ class FsspecBlobs(Blobs):
     """Stores blobs in a folder or at an fsspec URL."""
 
     def __init__(self, url: str) -> None:
-        """Open a folder path or an fsspec URL."""
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        """Open a folder path or an fsspec URL. Raises MissingPart, BadRequest."""
+        self._fs, self._root = _open(url)
         self._is_local = isinstance(self._fs, LocalFileSystem)
         self._fs.makedirs(self._root, exist_ok=True)
 
@@ -92,3 +93,23 @@ class FsspecBlobs(Blobs):
     def _drop(self, path: str) -> None:
         if self._fs.exists(path):
             self._fs.rm(path)
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it."""
+    scheme, separator, path = url.partition("://")
+    if separator and scheme in OBJECT_STORES:
+        try:
+            from obstore.fsspec import FsspecStore  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise MissingPart(
+                part="obstore", needed_for=f"blobs at {url}", install="pip install 'karez[s3]'"
+            ) from error
+        make = cast("Any", FsspecStore)  # typed by the literal of each scheme
+        return make(scheme, skip_instance_cache=True), path.rstrip("/")
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:  # no such scheme, or a package of its own
+        fix = f"Use a folder, or a URL of {', '.join(OBJECT_STORES)}."
+        raise BadRequest(problem=f"blobs cannot be stored at {url}: {error}", fix=fix) from error
+    return found

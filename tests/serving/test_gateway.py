@@ -1,8 +1,10 @@
 """The gateway before a pretended engine: keys, routing, streaming, usage, what is refused."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +41,22 @@ async def _engine(request: web.Request) -> web.StreamResponse:
     return answer
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", _engine)
-    runner = web.AppRunner(app)
+async def serve(runner: web.AppRunner) -> str:
+    """Start a server on a free port; returns its address."""
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    yield f"http://127.0.0.1:{port}"
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", _engine)
+    runner = web.AppRunner(app)
+    yield await serve(runner)
     await runner.cleanup()
 
 
@@ -149,7 +156,8 @@ async def test_a_dead_replica_is_passed_over(gateway: Gateway, engine: str) -> N
 
 
 async def test_many_at_once(gateway: Gateway, engine: str) -> None:
-    gateway.table = table(engine)
+    (route,) = table(engine).routes
+    gateway.table = replace(table(engine), routes=(replace(route, parallel=40),))
     answers = await asyncio.gather(
         *(ask(gateway, "mine", model="chat", messages=[], stream=n % 2 == 0) for n in range(40))
     )
@@ -183,3 +191,112 @@ def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
     assert again.take() == ()
     spool.close()
     again.close()
+
+
+class SlowEngine:
+    """An engine that streams words for ever, and knows how many of its callers are there."""
+
+    def __init__(self) -> None:
+        self.running, self.closed = 0, 0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.running += 1
+        try:
+            answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+            if body.get("stream"):
+                await answer.prepare(request)
+            while True:
+                if body.get("stream"):
+                    event = {"choices": [{"delta": {"content": "word"}}]}
+                    await answer.write(f"data: {json.dumps(event)}\n\n".encode())
+                await asyncio.sleep(0.005)
+        finally:
+            self.running -= 1
+            self.closed += 1
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[tuple[SlowEngine, str]]:
+    engine, app = SlowEngine(), web.Application()
+    app.router.add_post("/v1/chat/completions", engine.answer)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    yield engine, await serve(runner)
+    await runner.cleanup()
+
+
+class Caller:
+    """A caller that can hang up, as uvicorn tells of it."""
+
+    def __init__(self, gateway: Gateway, *, stream: bool) -> None:
+        self.sent: list[Any] = []
+        self.gone = asyncio.Event()
+        body = json.dumps({"model": "chat", "messages": [], "stream": stream}).encode()
+        self._messages: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
+        headers = [(b"authorization", b"Bearer mine")]
+        path = "/v1/chat/completions"
+        scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
+        self.task = asyncio.ensure_future(gateway(scope, self._receive, self._send))
+
+    async def _receive(self) -> Any:
+        if self._messages:
+            return self._messages.pop()
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    async def hang_up(self) -> None:
+        self.gone.set()
+        await asyncio.wait_for(self.task, 5)
+
+
+async def until(is_so: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + 5
+    for pause_s in itertools.repeat(0.005):
+        if is_so():
+            return
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(pause_s)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_caller_who_hangs_up_frees_the_model_and_pays_for_what_was_sent(
+    gateway: Gateway, slow: tuple[SlowEngine, str], stream: bool
+) -> None:
+    engine, url = slow
+    gateway.table = table(url)
+    callers = [Caller(gateway, stream=stream) for _ in range(8)]
+    await until(lambda: engine.running == 8)
+    if stream:
+        await until(lambda: all(len(caller.sent) > 4 for caller in callers))
+    for caller in callers:
+        await caller.hang_up()
+    await until(lambda: engine.running == 0)
+    calls = gateway.spool.take()
+    assert [call.status for call in calls] == [499] * 8
+    for call, caller in zip(calls, callers, strict=True):
+        words = sum(b"word" in message.get("body", b"") for message in caller.sent)
+        assert call.completion_tokens == words
+    assert sum(gateway.inflight.values()) == 0
+    (load,) = gateway.load()
+    assert (load.inflight, load.slots) == (0, 4)
+
+
+async def test_a_queue_has_an_end_and_says_when_to_come_again(
+    gateway: Gateway, slow: tuple[SlowEngine, str], engine: str
+) -> None:
+    _, url = slow
+    gateway.table = table(url)
+    callers = [Caller(gateway, stream=True) for _ in range(36)]
+    await until(lambda: gateway.load() and gateway.load()[0].inflight == 36)
+    refused = await ask(gateway, "mine", model="chat", messages=[])
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "4 requests at once, and 32 wait" in refused.json()["error"]["message"]
+    assert gateway.load()[0].refused == 1
+    for caller in callers:
+        await caller.hang_up()
+    gateway.table = table(engine)
+    assert (await ask(gateway, "mine", model="chat", messages=[])).status_code == 200

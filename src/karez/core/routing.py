@@ -23,6 +23,27 @@ class Route:
     project: str
     urls: tuple[str, ...]
     since: float = 0.0
+    parallel: int = 4
+    """Requests that a replica answers at once; more wait in it."""
+
+    @property
+    def slots(self) -> int:
+        """Requests that all replicas answer at once."""
+        return self.parallel * len(self.urls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLoad:
+    """Requests of a service at the gateway, as it reports them."""
+
+    service: str
+    project: str
+    inflight: int
+    """Requests that are answered or wait."""
+    slots: int
+    """Requests that are answered at once."""
+    refused: int = 0
+    """Requests that were refused since the gateway started, because too many waited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ class TokenUsage:
 
     prompt: int = 0
     completion: int = 0
+    """Of a stream that has not ended: the pieces that were passed on, each of which is a token."""
 
     def read(self, usage: object) -> bool:
         """Read a `usage` object; returns whether it is one."""
@@ -44,11 +45,18 @@ async def relay_answer(
             await start_answer(send, int(answer.status), kind)
             first = False
         out = _event(line, counts, wants_usage)
+        counts.completion += _is_token(line)
         if out:
             await send({"type": "http.response.body", "body": out, "more_body": True})
     if first:
         await start_answer(send, int(answer.status), kind)
     await send({"type": "http.response.body", "body": b""})
+
+
+def _is_token(line: bytes) -> bool:
+    """Whether a line of a stream carries a piece of the answer."""
+    has_text = b'"content"' in line or b'"text"' in line
+    return has_text and line.startswith(b"data:") and b'"role"' not in line
 
 
 def _event(line: bytes, counts: TokenUsage, wants_usage: bool) -> bytes:

@@ -21,6 +21,14 @@ class Refusal(Exception):
     status: int
     kind: str
     message: str
+    retry_after_s: int = 0
+    """When to try again; 0: the answer does not say."""
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the caller has hung up; its body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -52,9 +60,9 @@ def problem(refusal: Refusal) -> dict[str, Any]:
     return {"error": error}
 
 
-async def send_json(send: Send, status: int, body: object) -> None:
-    """Send a JSON answer."""
-    await send_bytes(send, status, "application/json", orjson.dumps(body))
+async def send_json(send: Send, status: int, body: object, *more: tuple[bytes, bytes]) -> None:
+    """Send a JSON answer, with more headers."""
+    await send_bytes(send, status, "application/json", orjson.dumps(body), *more)
 
 
 async def send_text(send: Send, body: bytes) -> None:
@@ -62,10 +70,19 @@ async def send_text(send: Send, body: bytes) -> None:
     await send_bytes(send, 200, "text/plain; version=0.0.4", body)
 
 
-async def send_bytes(send: Send, status: int, kind: str, data: bytes) -> None:
+async def send_refusal(send: Send, refusal: Refusal) -> None:
+    """Send a refusal."""
+    after = (b"retry-after", str(refusal.retry_after_s).encode())
+    more = (after,) if refusal.retry_after_s else ()
+    await send_json(send, refusal.status, problem(refusal), *more)
+
+
+async def send_bytes(
+    send: Send, status: int, kind: str, data: bytes, *more: tuple[bytes, bytes]
+) -> None:
     """Send an answer of a content type."""
     size = str(len(data)).encode()
-    await start_answer(send, status, kind, (b"content-length", size))
+    await start_answer(send, status, kind, (b"content-length", size), *more)
     await send({"type": "http.response.body", "body": data})
 
 

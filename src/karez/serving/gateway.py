@@ -4,6 +4,7 @@ Raw ASGI over aiohttp's client. It parses only what it routes on and the usage i
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import aiohttp
 import orjson
 
 from karez.core.ports import Clock
-from karez.core.routing import GatewayKey, Route, Table
+from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.core.usage import Call
 from karez.serving.answer_relay import TokenUsage, relay_answer
 from karez.serving.asgi import (
@@ -21,13 +22,19 @@ from karez.serving.asgi import (
     Refusal,
     Scope,
     Send,
-    problem,
     read_body,
     send_json,
+    send_refusal,
     send_text,
+    until_gone,
 )
 from karez.serving.usage_spool import UsageSpool
 
+GONE = 499
+"""Status of a call whose caller hung up; nginx's name for it is "client closed request"."""
+QUEUED_PER_SLOT = 8
+"""Requests that may wait for each that is answered: about as many answers long is the wait."""
+MAX_RETRY_S = 60
 TRIES = 3
 """Attempts to reach a replica before a request is refused."""
 PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -45,6 +52,20 @@ class _Completion:
     usage: TokenUsage = field(default_factory=TokenUsage)
 
 
+@dataclass(slots=True)
+class _Queue:
+    """The requests of one service."""
+
+    inflight: int = 0
+    refused: int = 0
+    answer_s: float = 1.0
+    """How long an answer takes, on average of late."""
+
+    def saw(self, seconds: float) -> None:
+        """Take in how long an answer took."""
+        self.answer_s += (seconds - self.answer_s) / 8
+
+
 class _Unreached(Exception):
     """A replica could not be connected to."""
 
@@ -60,6 +81,8 @@ class Gateway:
     engine_key: str
     table: Table = field(default_factory=Table)
     inflight: dict[str, int] = field(default_factory=dict)
+    queues: dict[tuple[str, str], _Queue] = field(default_factory=dict)
+    """(project, service) -> its requests."""
     requests: int = 0
     session: aiohttp.ClientSession | None = None
 
@@ -71,7 +94,7 @@ class Gateway:
             try:
                 await self._http(scope, receive, send)
             except Refusal as refusal:
-                await send_json(send, refusal.status, problem(refusal))
+                await send_refusal(send, refusal)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -105,7 +128,7 @@ class Gateway:
             raise Refusal(404, "not_found_error", f"The gateway has no {path}; see /v1/models.")
         if method != "POST":
             raise Refusal(405, "invalid_request_error", f"{path} takes POST.")
-        await self._complete(key, path, await read_body(receive), send)
+        await self._complete(key, path, await read_body(receive), (receive, send))
 
     def _key(self, scope: Scope) -> GatewayKey:
         header = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
@@ -118,7 +141,9 @@ class Gateway:
             raise Refusal(401, "authentication_error", message)
         return key
 
-    async def _complete(self, key: GatewayKey, path: str, body: bytes, send: Send) -> None:
+    async def _complete(
+        self, key: GatewayKey, path: str, body: bytes, caller: tuple[Receive, Send]
+    ) -> None:
         request = _parse(body)
         route = self._route(key, request)
         options = request.get("stream_options") or {}
@@ -130,12 +155,59 @@ class Gateway:
             data=orjson.dumps(request),
             wants_usage=bool(options.get("include_usage")),
         )
+        queue = self._queue(route)
+        self._refuse_if_full(route, queue)
         started, status = self.clock.now(), 502
+        queue.inflight += 1
         try:
-            status = await self._forward(completion, send)
+            status = await self._forward_while_heard(completion, *caller)
         finally:
+            queue.inflight -= 1
+            queue.saw(self.clock.now() - started)
             self.requests += 1
             self._record(completion, key, started, status)
+
+    async def _forward_while_heard(
+        self, completion: _Completion, receive: Receive, send: Send
+    ) -> int:
+        """Forward a request until it is answered, or its caller has hung up."""
+        forwarding = asyncio.ensure_future(self._forward(completion, send))
+        gone = asyncio.ensure_future(until_gone(receive))
+        try:
+            await asyncio.wait({forwarding, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return forwarding.result() if forwarding.done() else GONE
+        finally:
+            for task in (forwarding, gone):  # what runs closes its connection to the replica
+                task.cancel()
+            await asyncio.gather(forwarding, gone, return_exceptions=True)
+
+    def _queue(self, route: Route) -> _Queue:
+        return self.queues.setdefault((route.project, route.service), _Queue())
+
+    def _refuse_if_full(self, route: Route, queue: _Queue) -> None:
+        if queue.inflight < route.slots * (1 + QUEUED_PER_SLOT):
+            return
+        queue.refused += 1
+        retry_s = math.ceil(queue.answer_s * queue.inflight / route.slots)
+        message = (
+            f"{route.service!r} answers {route.slots} requests at once, and "
+            f"{queue.inflight - route.slots} wait already; try again later."
+        )
+        raise Refusal(429, "rate_limit_error", message, max(1, min(MAX_RETRY_S, retry_s)))
+
+    def load(self) -> list[ServiceLoad]:
+        """The requests of each service that is called."""
+        return [
+            ServiceLoad(
+                service=route.service,
+                project=route.project,
+                inflight=queue.inflight,
+                slots=route.slots,
+                refused=queue.refused,
+            )
+            for route in self.table.routes
+            if (queue := self.queues.get((route.project, route.service))) is not None
+        ]
 
     def _record(
         self, completion: _Completion, key: GatewayKey, started: float, status: int

@@ -11,7 +11,7 @@ from karez.core.artifacts import FileEntry
 from karez.core.errors import ProtocolMismatch
 from karez.core.identity import Role
 from karez.core.messages.wire import PROTOCOL_HEADER, protocol_mismatch
-from karez.core.routing import Table
+from karez.core.routing import ServiceLoad, Table
 from karez.core.usage import Call
 from karez.server.api.artifacts import receive_blob, send_blob
 from karez.server.api.authorization import CloudDep, allow
@@ -61,6 +61,12 @@ async def node_put_blob(digest: str, request: Request, cloud: CloudDep) -> FileE
 def gateway_table(cloud: CloudDep) -> Table:
     """The keys and replicas that the gateway routes by."""
     return build_gateway_table(cloud.store)
+
+
+@router.post("/gateway/load", status_code=204, **allow_same_release(Role.GATEWAY))
+def record_load(loads: list[ServiceLoad], cloud: CloudDep) -> None:
+    """Record how many requests each service has now."""
+    cloud.pool.loads.record(loads, cloud.clock.now())
 
 
 @router.post("/gateway/calls", status_code=204, **allow_same_release(Role.GATEWAY))

@@ -1,7 +1,7 @@
 """The gateway process: reads its table from control, and delivers calls to control."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +93,7 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
             if data and data != seen:
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
+            await _report_load(gateway, session, base, headers)
             calls = gateway.spool.take()
             if calls:
                 body = [to_json(call) for call in calls]
@@ -105,6 +106,15 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
         except ValueError as error:  # the last good table stays
             log.error("message.refused", type="gateway-table", why=str(error))
         await asyncio.sleep(REFRESH_S)
+
+
+async def _report_load(
+    gateway: Gateway, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
+) -> None:
+    load = [to_json(one) for one in gateway.load()]
+    if load:
+        async with session.post(f"{base}/gateway/load", json=load, headers=headers):
+            pass
 
 
 def _stored_table(path: Path) -> Table:

@@ -22,6 +22,7 @@ def build_gateway_table(store: Store) -> Table:
             project=service.spec.project,
             urls=tuple(view.url for view in service.status.ranks if view.state == "ready"),
             since=service.created_at,
+            parallel=service.spec.parallel,
         )
         for service in store.workloads.services(projects=None, states=tuple(ACTIVE))
     )

@@ -10,12 +10,14 @@ from karez.core.gangs import GangSpec
 from karez.core.identity import EVERYWHERE, Principal
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
+from karez.core.services import Service
 from karez.core.stores.store import Store
 from karez.core.workloads import State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import Pool
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.services.lookup import find_workload
+from karez.server.services.service_loads import ServiceLoads
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
 EMPTY_POOL_S = 5.0
@@ -31,6 +33,7 @@ class PoolService:
     scheduler: Scheduler
     wake: Callable[[], None]
     """Runs the scheduler at once."""
+    loads: ServiceLoads = field(default_factory=ServiceLoads)
     _empty: tuple[float, Pool] | None = field(default=None)
 
     def why(self, who: Principal, ident: str) -> Explanation:
@@ -45,6 +48,9 @@ class PoolService:
             reason = status.reason or (status.end or "")
             if item.state == State.QUEUED:
                 reason = "it starts with the next pass of the scheduler"
+            if isinstance(item, Service):
+                load = self.loads.describe(item.spec.project, item.spec.name, self.clock.now())
+                reason = "; ".join(filter(None, (reason, load)))
             return Explanation(id=item.id, name=item.spec.name, state=item.state, reason=reason)
         shown = [holder for holder in why.holders if who.sees(holder.project)]
         return replace(

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -30,6 +33,18 @@ class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         seeded = torch.Generator().manual_seed(self.first + index)
         tokens = torch.randint(0, 50, (16,), generator=seeded)
         return {"input_ids": tokens, "labels": tokens}
+
+
+def gate(settings: dict[str, Any]) -> Any:
+    """A callback that waits after a step for a file."""
+
+    def on_step_end(args: Any, state: Any, control: Any, **parts: Any) -> None:
+        while state.global_step == settings["gate_at"] and not Path(settings["gate"]).exists():
+            time.sleep(0.01)
+
+    callback = TrainerCallback()
+    callback.on_step_end = on_step_end
+    return callback
 
 
 def main() -> None:
@@ -74,6 +89,8 @@ def main() -> None:
         if settings.get("epochs"):
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
         attach(trainer, run)
+        if "gate" in settings:
+            trainer.add_callback(gate(settings))
         trainer.train()
         if run.rank == 0:
             evaluated = [

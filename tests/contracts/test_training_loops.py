@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 
 from karez.core.devices import DeviceKind
+from karez.core.grants import Grant
+from karez.core.nodes import NodeId
+from karez.core.settings import Settings
 from karez.core.workloads import State
-from tests.contracts.gang import HELD, Bench, Gang
+from tests.contracts.gang import HELD, Bench, Gang, until
 
 pytestmark = pytest.mark.story
 HERE = Path(__file__).parent
 NPU = DeviceKind.NPU
 Job = tuple[str, dict[str, float], int]
 """(script, its settings, the step at which a rank is killed)."""
+WRITER = {"killed": 0.0}
+"""Rank 0 is killed, which writes checkpoints and the result; else rank 1."""
 TRAINER: Job = ("hf_job.py", {"epochs": 12, "every": 4}, 7)
 """Micro-batches, evaluation, early stopping, epochs, checkpoints of its own."""
 ACCELERATE: Job = ("accelerate_job.py", {}, 6)
@@ -28,6 +33,7 @@ FSDP2: Job = ("shards_job.py", {"fsdp": 1.0}, 6)
     [
         pytest.param(HELD, ("hf_job.py", {}, 6), id="trainer-in-steps", marks=pytest.mark.deep),
         pytest.param(HELD, TRAINER, id="trainer"),
+        pytest.param(HELD, (*TRAINER[:1], TRAINER[1] | WRITER, 7), id="trainer-rank-0"),
         pytest.param(NPU, TRAINER, id="trainer-on-npus"),
         pytest.param(HELD, ACCELERATE, id="accelerate", marks=pytest.mark.deep),
         pytest.param(NPU, ACCELERATE, id="accelerate-on-npus"),
@@ -47,7 +53,7 @@ def test_a_loop_goes_on_as_if_nothing_had_happened(
             gang = Gang(bench, script=HERE / script, steps=16, more=more).start()
             if kill:
                 gang.reach(at)
-                assert gang.kill(1)
+                assert gang.kill(int(more.get("killed", 1)))
             done = gang.finish(within_s=180)
             assert done.state == State.SUCCEEDED, f"{done.status} {bench.logs.text()[-2000:]}"
             losses.append(gang.losses())
@@ -57,3 +63,36 @@ def test_a_loop_goes_on_as_if_nothing_had_happened(
         bench.close()
     assert losses[0] == losses[1]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_best_model_that_was_lost_with_its_node_is_never_replaced_by_a_worse_one(
+    tmp_path: Path, is_stored: bool
+) -> None:
+    """Rank 0 writes the Trainer's checkpoints; its node goes once the best one has been written."""
+    script, gate = HERE / "hf_job.py", tmp_path / "gate"
+    settings = Settings(checkpoint_s=0.1 if is_stored else 1e9, tick_s=0.1)
+    spare = (Grant(node=NodeId("c"), kind=HELD, devices=((0, 1000),)),)
+    bench = Bench(tmp_path / "lost", ["a", "b", "c"], spare=spare, settings=settings)
+    bench.nodes = ["a", "b"]
+    calm_bench = Bench(tmp_path / "calm", ["a"])
+    try:
+        more: dict[str, float | str] = {"epochs": 12, "gate_at": 8, "gate": str(gate)}
+        gang = Gang(bench, script=script, more=more).start()
+        gang.reach(8)
+        if is_stored:
+            until(lambda: bench.store.artifacts.find(f"{gang.id}-checkpoints") is not None)
+        bench.fabric.lose("a")
+        gate.touch()
+        done = gang.finish(within_s=120)
+        if is_stored:
+            calm = Gang(calm_bench, script=script, more={"epochs": 12}).start()
+            assert calm.finish().state == State.SUCCEEDED
+            assert done.state == State.SUCCEEDED, f"{done.status} {bench.logs.text()[-3000:]}"
+            assert gang.weights() == calm.weights()
+        else:
+            assert done.state == State.FAILED
+            assert "the best model (step 3) with it" in done.status.reason
+    finally:
+        bench.close()
+        calm_bench.close()

@@ -68,7 +68,7 @@ def test_numbers_of_each_rank_survive_a_sum_over_the_ranks() -> None:
     told = [
         StepNumbers(digest=0xDEADBEEF, snapshot_every=1),
         StepNumbers(digest=0, snapshot_every=100, wants_checkpoint=True),
-        StepNumbers(digest=0xFFFFFFFF, snapshot_every=7),
+        StepNumbers(digest=0xFFFFFFFF, snapshot_every=7, stops_after=10_000_007),
     ]
     rows = torch.ones(3, 3 * NUMBERS)
     for rank, own in enumerate(told):

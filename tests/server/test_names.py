@@ -63,7 +63,10 @@ def test_an_artifact_of_another_project_does_not_hide_ones_own(
 
 @pytest.mark.parametrize(
     ("format", "words"),
-    [("hf", "`karez models convert m --name m`; deploy m-gguf"), ("peft", "Name a model that it loads")],
+    [
+        ("hf", "`karez models convert m --name m`; deploy m-gguf"),
+        ("peft", "Name a model that it loads"),
+    ],
 )
 def test_what_an_engine_cannot_load_is_refused_at_once_with_what_helps(
     api: Api, url: str, tmp_path_factory: pytest.TempPathFactory, format: str, words: str

@@ -230,7 +230,7 @@ class Gang:
             key=process.spec.key,
             state="sleeping",
             cpu_s=0.0,
-            activity="computing" if is_behind else "meeting",
+            activity="computing" if is_behind else "collective",
             step=0 if rank is None else max(rank.step, 0),
         )
 

@@ -9,17 +9,21 @@ from karez.core.nodes import Node, NodeId, NodeState
 from karez.core.processes import ProcessSample
 from karez.core.receipts import Receipt
 from karez.core.recovery import FaultPhase, FaultReport, Severity
+from karez.core.workloads import EndReason
 from karez.training.recovery import ladder
 from karez.training.recovery.checkpoint_interval import (
     CheckpointCadence,
     best_interval,
     mean_time_between_failures,
 )
-from karez.training.recovery.events import Hung
+from karez.training.recovery.commands import EndGang
+from karez.training.recovery.events import UNEVEN, Hung
 from karez.training.recovery.hang_detector import KNOWN, HangDetector
 from karez.training.recovery.hang_diagnosis import Stalled, diagnose, find_stopped
 from karez.training.recovery.node_health import EVICTED, FIRST_REST_S
 from karez.training.recovery.node_health import judge_nodes as trust
+from karez.training.recovery.state import Gang, Phase, Rank, RankPhase
+from karez.training.recovery.transitions import advance
 from tests.fakes import cpu_node
 
 A = NodeId("a")
@@ -111,39 +115,56 @@ def verdict(first: list[ProcessSample], second: list[ProcessSample], late_s: flo
 
 
 def test_rank_outside_the_collective_is_the_one_that_hangs() -> None:
-    looks = [look("meeting"), look("computing"), look("meeting")]
+    looks = [look("collective"), look("computing"), look("collective")]
     found = verdict(looks, looks)
     assert isinstance(found, Hung)
     assert found.ranks == (1,)
 
 
 def test_computing_rank_and_rank_waiting_for_a_processor_get_more_time() -> None:
-    first = [look("meeting"), look("computing", cpu_s=1.0)]
-    busy = [look("meeting"), look("computing", cpu_s=1.1)]
-    starved = [look("meeting"), look("computing", state="running")]
+    first = [look("collective"), look("computing", cpu_s=1.0)]
+    busy = [look("collective"), look("computing", cpu_s=1.1)]
+    starved = [look("collective"), look("computing", state="running")]
     assert verdict(first, busy) is None
     assert verdict(first, starved) is None
     assert isinstance(verdict(first, busy, late_s=21.0), Hung)  # but not for ever
 
 
 def test_rank_waiting_for_data_is_stalled_and_hangs_only_after_data_s() -> None:
-    looks = [look("meeting"), look("loading")]
+    looks = [look("collective"), look("loading")]
     assert verdict(looks, looks) == Stalled(ranks=(1,), for_s=6.0)
     assert isinstance(verdict(looks, looks, late_s=601.0), Hung)
 
 
 def test_hang_inside_a_collective_names_no_rank_and_a_stopped_process_is_named() -> None:
-    looks = [look("meeting"), look("meeting")]
+    looks = [look("collective"), look("collective")]
     found = verdict(looks, looks)
     assert isinstance(found, Hung)
     assert found.ranks == ()
-    stopped = find_stopped({0: look("meeting"), 1: look("meeting", state="stopped")}, 3.0)
+    stopped = find_stopped({0: look("collective"), 1: look("collective", state="stopped")}, 3.0)
     assert stopped is not None
     assert (stopped.ranks, stopped.code, stopped.since) == ((1,), "frozen", 3.0)
 
 
 def test_progress_between_two_samples_is_no_hang() -> None:
-    assert verdict([look("meeting"), look("computing")], [look("meeting", step=8)] * 2) is None
+    later = [look("collective", step=8)] * 2
+    assert verdict([look("collective"), look("computing")], later) is None
+
+
+def test_a_rank_that_left_its_loop_is_named_and_the_gang_fails() -> None:
+    looks = [look("quiesced", step=7), look("collective", step=7)]
+    found = verdict(looks, looks)
+    assert isinstance(found, Hung)
+    assert (found.ranks, found.code) == ((0,), UNEVEN)
+    assert found.why.startswith("rank 0 left its loop after step 7, and rank 1 waits for it")
+    ranks = tuple(Rank(node=A, phase=RankPhase.TRAINING) for _ in range(2))
+    gang = Gang(ranks=ranks, phase=Phase.RUNNING, is_session=True)
+    failed, commands = advance(gang, found, 9.0)
+    assert failed.phase == Phase.FAILED
+    (end,) = (command for command in commands if isinstance(command, EndGang))
+    assert (end.reason, end.detail) == (EndReason.USER_ERROR, found.why)
+    busy = [look("quiesced", step=7), look("computing", step=7, state="running")]
+    assert verdict(busy, busy) is None  # it may be saving the model
 
 
 def test_straggler_is_named_after_three_windows_and_a_noisy_rank_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, TypeVar
 
 from karez.core.artifacts import FileEntry
@@ -118,6 +119,24 @@ class LogChunk:
     data: bytes
 
 
+class Activity(IntEnum):
+    """The current activity of a rank."""
+
+    QUIESCED = 0
+    """The rank has no group and waits for the job controller."""
+    LOADING = 1
+    """The rank waits for its batch."""
+    COMPUTING = 2
+    """The rank runs the user's code."""
+    COLLECTIVE = 3
+    """The rank is in a collective, or waits for its peers."""
+
+    @property
+    def word(self) -> str:
+        """Its name in samples."""
+        return self.name.lower()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSample:
     """State of one process, sampled from outside: the process need not answer."""
@@ -128,7 +147,7 @@ class ProcessSample:
     cpu_s: float
     """Processor time that the process has used."""
     activity: str = ""
-    """Activity in the process's rank status, in lower case; empty if it has no rank status."""
+    """The word of the Activity in the process's rank status; empty if it has no rank status."""
     step: int = 0
     generation: int = 0
     activity_s: float = 0.0

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from karez.core.messages.reports import ReplicaMismatchReport
+from karez.core.processes import Activity
 from karez.runtime.host_clock import monotonic_s, pause
 from karez.runtime.process_group import ProcessGroup
 from karez.runtime.rank_reporter import RankReporter
 from karez.runtime.rank_state import RankState
 from karez.runtime.replica_digest import DigestMismatch, digest_every, digest_of, find_mismatch
 from karez.runtime.step_numbers import StepNumbers
-from karez.transport.rank_status import Activity
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +42,27 @@ class GangCollectives:
             self.state.timer.waited_s += monotonic_s() - began_s
             self.reporter.post(Activity.COMPUTING)
         return True
+
+    def meet_at_end(self, *, is_trained: bool) -> bool:
+        """Meet the other ranks; replicas are compared. False: one was lost, or they differ.
+
+        Args:
+            is_trained: Whether the model is as its last step left it; the program may have changed
+                it since, such as to the best one of all.
+        """
+        tracked = self.state.need_tracked()
+        digest = digest_of(tracked.model) if is_trained and tracked.is_alike else 0
+        halves = torch.tensor([digest >> 16, digest & 0xFFFF], dtype=torch.float32)
+
+        def compare() -> None:
+            rows = self.group.gather(halves).view(-1, 2).tolist()
+            digests = [(int(high) << 16) + int(low) for high, low in rows]
+            known = [one for one in digests if one]
+            mismatch = find_mismatch([one or known[0] for one in digests]) if known else None
+            if mismatch is not None and self.state.compares_replicas:
+                raise mismatch
+
+        return self.run(compare)
 
     def wait_for_peers(self) -> None:
         """Wait until the peers hold this rank's newest snapshot.
@@ -93,10 +114,11 @@ class GangCollectives:
             digest=digest,
             snapshot_every=cadence.wanted,
             wants_checkpoint=state.snapshots is not None and state.snapshots.is_store_wanted,
+            stops_after=state.stop_wish,
         )
 
     def take_numbers(self, of_ranks: list[StepNumbers]) -> None:
-        """Agree on the cadence of snapshots and on a step to store.
+        """Agree on the cadence of snapshots, on a step to store, and on the last step.
 
         Raises:
             DigestMismatch: Replicas differ.
@@ -104,6 +126,7 @@ class GangCollectives:
         mismatch = find_mismatch([numbers.digest for numbers in of_ranks])
         if mismatch is not None:
             raise mismatch
+        self.state.agree_to_stop(numbers.stops_after for numbers in of_ranks)
         self.state.cadence.agree(numbers.snapshot_every for numbers in of_ranks)
         if any(numbers.wants_checkpoint for numbers in of_ranks):
             snapshots = self.state.snapshots

@@ -13,6 +13,7 @@ from karez.core.messages.orders import (
     StartGenerationOrder,
 )
 from karez.core.messages.reports import ReadyReport, ResumedReport
+from karez.core.processes import Activity
 from karez.runtime.device import raise_if_lost
 from karez.runtime.gradient_allreduce import GradientAllReduce
 from karez.runtime.membership import Membership
@@ -22,7 +23,6 @@ from karez.runtime.rank_state import RankState
 from karez.runtime.reshard import is_fixed_size
 from karez.runtime.restore import RestorePoint, Restorer
 from karez.runtime.tracked import History, Stateful, Tracked
-from karez.transport.rank_status import Activity
 
 BuildModel = Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]]
 

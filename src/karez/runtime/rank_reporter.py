@@ -8,11 +8,12 @@ from pathlib import Path
 
 from karez.core.messages.orders import Order
 from karez.core.messages.reports import BadLossReport, CollectiveFailedReport, ProcessReport
+from karez.core.processes import Activity
 from karez.runtime.agent_client import AgentClient
 from karez.runtime.host_clock import monotonic_s
 from karez.runtime.rank_environment import RankEnvironment
 from karez.runtime.rank_state import RankState
-from karez.transport.rank_status import Activity, RankStatus, RankStatusFile, status_path
+from karez.transport.rank_status import RankStatus, RankStatusFile, status_path
 
 
 class RankReporter:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, suppress
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from karez.core.errors import BadRequest
 from karez.core.messages.orders import (
     CutLinkOrder,
     DropReplicasOrder,
@@ -16,6 +17,7 @@ from karez.core.messages.orders import (
     StoreCheckpointOrder,
 )
 from karez.core.messages.reports import CommitReport, FinishedReport
+from karez.core.processes import Activity
 from karez.runtime.device_staging import DeviceStaging
 from karez.runtime.gang_collectives import GangCollectives
 from karez.runtime.generation_change import BuildModel, GenerationChange
@@ -34,7 +36,6 @@ from karez.runtime.snapshot_cadence import SnapshotCadence
 from karez.runtime.snapshot_store import SnapshotStore
 from karez.runtime.tracked import History, Stateful, Tracked
 from karez.runtime.training_state import pack, restore_extra
-from karez.transport.rank_status import Activity
 
 
 class RankRuntime:
@@ -53,6 +54,7 @@ class RankRuntime:
         self.state = RankState(
             rank=environment.rank,
             world=environment.world,
+            history=history,
             cadence=SnapshotCadence(fixed=options.snapshot_every),
         )
         self._has_kept = False
@@ -199,6 +201,18 @@ class RankRuntime:
         if is_stored and agent is not None:
             snapshots.store(state.step, state.tag, packed, agent)
 
+    def stop(self) -> None:
+        """End the training after a step that all ranks agree on. Raises BadRequest."""
+        state = self.state
+        if self._generations.make is not None and state.world > 1:
+            raise BadRequest(
+                problem="run.stop() is told with averaged gradients, and run.build() averages none",
+                fix="Have all ranks gather what they decide by, and leave the loop alike.",
+            )
+        state.wants_stop_after = state.wants_stop_after or state.step + 1
+        if state.world == 1:
+            state.agree_to_stop([state.stop_wish])
+
     def report_bad_loss(self, why: str) -> None:
         """Spoil the step and report its bad loss."""
         self.reporter.report_bad_loss(why, self._replays)
@@ -212,9 +226,9 @@ class RankRuntime:
         """Whether an error is that of a collective with a lost peer."""
         return self.is_in_cloud and (self.state.is_generation_over or lost_a_peer(error))
 
-    def all_here(self) -> bool:
-        """Meet all other ranks at the end; False if one was lost, and the state was restored."""
-        if self._group.world > 1 and not self._collectives.run(self._group.barrier):
+    def all_here(self, *, is_trained: bool = True) -> bool:
+        """Meet all other ranks at the end; False if one was lost or differs: state was restored."""
+        if self._group.world > 1 and not self._collectives.meet_at_end(is_trained=is_trained):
             self.heal_if_needed()
             return False
         return True
@@ -245,7 +259,7 @@ class RankRuntime:
         """Take part in one more generation after the last step."""
         done = self.state.step
         self._generations.quiesce(generation)
-        while self.state.step >= done and not self.all_here():
+        while self.state.step >= done and not self.all_here(is_trained=False):
             continue
         if self.state.step < done:  # the loop of the user's code has ended
             restart_process()

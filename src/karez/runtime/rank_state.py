@@ -1,5 +1,6 @@
 """The state of one rank's runtime: its step, its generation, and its place in the group."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from karez.core.errors import BadRequest
@@ -7,7 +8,7 @@ from karez.runtime.checkpoint_files import SnapshotTag
 from karez.runtime.host_clock import monotonic_s
 from karez.runtime.snapshot_cadence import SnapshotCadence
 from karez.runtime.snapshot_store import SnapshotStore
-from karez.runtime.tracked import Tracked
+from karez.runtime.tracked import History, Tracked
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +58,10 @@ class RankState:
     compares_replicas: bool = False
     """Whether replicas are compared by digest in this generation."""
     skipped_batches: tuple[int, ...] = ()
+    history: History = field(default_factory=History)
+    """Kept with the state: the newest losses, and the last step that the ranks agreed on."""
+    wants_stop_after: int = 0
+    """The step under way when this rank's program wanted the training to end; 0: it does not."""
     tracked: Tracked | None = None
     snapshots: SnapshotStore | None = None
     """The snapshot store, once something is tracked in a cloud."""
@@ -80,6 +85,26 @@ class RankState:
     def tag(self) -> SnapshotTag:
         """The tag of a snapshot that is written now."""
         return SnapshotTag(generation=self.generation, rank=self.rank, world=self.world)
+
+    @property
+    def stops_after(self) -> int:
+        """The last step, as the ranks agreed; 0: they have not."""
+        return self.history.stops_after
+
+    @property
+    def stop_wish(self) -> int:
+        """The step that this rank wants to be the last; 0: none. One that is over is not."""
+        wanted = self.wants_stop_after and max(self.wants_stop_after, self.step + 1)
+        return self.stops_after or wanted
+
+    def agree_to_stop(self, wishes: Iterable[int]) -> None:
+        """Take the earliest step that a rank wants to be the last; 0 is no wish.
+
+        A step that was agreed on stays, also where it is repeated after a fault.
+        """
+        wanted = [step for step in wishes if step]
+        if wanted:
+            self.history.stops_after = min(wanted)
 
     def need_tracked(self) -> Tracked:
         """Return the tracked objects. Raises BadRequest if nothing is tracked yet."""

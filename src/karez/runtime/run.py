@@ -15,6 +15,7 @@ import torch
 
 from karez.core.errors import BadRequest
 from karez.core.messages.reports import NoticeReport, ProgressReport, TotalStepsReport
+from karez.core.processes import Activity
 from karez.runtime.ddp_wrapper import without_ddp
 from karez.runtime.device import raise_if_lost
 from karez.runtime.loader import Listed, StepLoader
@@ -26,7 +27,6 @@ from karez.runtime.rank_runtime import RankRuntime
 from karez.runtime.replay_loader import Replay
 from karez.runtime.session_options import SessionOptions
 from karez.runtime.tracked import History, Stateful, Tracked
-from karez.transport.rank_status import Activity
 
 Make = Callable[["Run"], tuple[torch.nn.Module, torch.optim.Optimizer]]
 
@@ -128,7 +128,7 @@ class Run:
         self._runtime.join_by(lambda: make(self), {**others, "karez": self._history})
 
     def steps(self, loader: StepLoader | Iterable[Any], *, total: int) -> Iterator[Any]:
-        """Yield the batch of each step until `total` steps are complete on every rank.
+        """Yield the batch of each step until `total` steps are complete on every rank, or `stop`.
 
         The loader is a StepLoader, or anything that can be iterated, such as a DataLoader with
         workers, which is restarted after a fault and read up to where it was.
@@ -139,12 +139,29 @@ class Run:
         runtime.reporter.send(TotalStepsReport(steps=total))
         runtime.keep_start()
         while True:
-            while state.step < total:
+            while state.step < self._end(total):
                 batch = self._load(source)
                 if runtime.may_enter():
                     yield from self._one_step(batch)
-            if runtime.all_here() or state.step >= total:
+            runtime.reporter.send(TotalStepsReport(steps=self._end(total)))
+            if runtime.all_here() or state.step >= self._end(total):
                 return
+
+    def _end(self, total: int) -> int:
+        """The last step: of all, or as the ranks agreed to stop."""
+        return min(total, self._runtime.state.stops_after or total)
+
+    def stop(self) -> None:
+        """End the loop over `steps` on all ranks, after the same step.
+
+        It is the step under way, if this is called before its backward, else the next one. One
+        rank is enough: the others learn of it with the gradients. A rank that leaves its loop by
+        itself leaves the others waiting, and the job fails.
+
+        Raises:
+            BadRequest: The models were made by `build`: its gradients are not the session's.
+        """
+        self._runtime.stop()
 
     def _step_loader(self, loader: StepLoader | Iterable[Any]) -> StepLoader:
         if isinstance(loader, (list, tuple, range)):

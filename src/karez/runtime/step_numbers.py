@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-NUMBERS = 4
+NUMBERS = 6
 """Numbers of one rank: a digest in two halves of 16 bits, which float32 holds exactly, a cadence,
-and whether a checkpoint is wanted."""
+whether a checkpoint is wanted, and a step in two halves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,8 @@ class StepNumbers:
     """Steps between two snapshots that would suit it."""
     wants_checkpoint: bool = False
     """Whether it was asked to store a checkpoint: then all ranks store this step."""
+    stops_after: int = 0
+    """The step after which the training should end; 0: it does not say."""
 
 
 def write_numbers(row: torch.Tensor, rank: int, own: StepNumbers) -> None:
@@ -27,7 +29,9 @@ def write_numbers(row: torch.Tensor, rank: int, own: StepNumbers) -> None:
     Shapes: (NUMBERS * world,) float32; those of the other ranks become zero.
     """
     row.zero_()
-    values = (own.digest >> 16, own.digest & 0xFFFF, own.snapshot_every, own.wants_checkpoint)
+    digest, step = own.digest, own.stops_after
+    flags = (own.snapshot_every, own.wants_checkpoint)
+    values = (digest >> 16, digest & 0xFFFF, *flags, step >> 16, step & 0xFFFF)
     row[NUMBERS * rank : NUMBERS * (rank + 1)] = torch.tensor(values, dtype=torch.float32)
 
 
@@ -38,6 +42,7 @@ def read_numbers(row: torch.Tensor) -> list[StepNumbers]:
             digest=(int(high) << 16) + int(low),
             snapshot_every=int(every),
             wants_checkpoint=bool(wants),
+            stops_after=(int(step_high) << 16) + int(step_low),
         )
-        for high, low, every, wants in row.view(-1, NUMBERS).tolist()
+        for high, low, every, wants, step_high, step_low in row.view(-1, NUMBERS).tolist()
     ]

@@ -49,11 +49,16 @@ class Tracked:
 
 
 class History(Stateful):
-    """The newest 64 losses, kept with the state: a node may be lost before it has reported them."""
+    """The newest 64 losses, kept with the state: a node may be lost before it has reported them.
+
+    Beside them the step after which the training ends, where the program has said one.
+    """
 
     def __init__(self) -> None:
         """Start without losses."""
         self.losses: deque[tuple[int, float]] = deque(maxlen=64)
+        self.stops_after = 0
+        """The last step that the ranks agreed on; 0: none."""
 
     def add(self, step: int, loss: float) -> None:
         """Add the loss of a completed step."""
@@ -62,9 +67,11 @@ class History(Stateful):
     @override
     def state_dict(self) -> Mapping[str, Any]:
         steps, losses = zip(*self.losses, strict=True) if self.losses else ((), ())
-        return {"steps": steps, "losses": losses}  # two rows of numbers are packed much sooner
+        # two rows of numbers are packed much sooner
+        return {"steps": steps, "losses": losses, "stops_after": self.stops_after}
 
     @override
     def load_state_dict(self, state: Any, /) -> object:
+        self.stops_after = state.get("stops_after", 0)  # a checkpoint of karez 0.1 has none
         self.losses = deque(zip(state["steps"], state["losses"], strict=True), maxlen=64)
         return None

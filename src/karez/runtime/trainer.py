@@ -11,16 +11,20 @@ of the evaluation data, so all take the same decisions. Code with Accelerate's o
 same with `run.track` after `accelerator.prepare`, in a hidden world.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 from typing_extensions import override
 
-from karez.core.errors import BadRequest
+from karez.core import environment
+from karez.core.errors import BadRequest, BrokenArtifact
 from karez.runtime.micro_batches import micro_batches
+from karez.runtime.process_environment import read
 from karez.runtime.random_state import generator_states, restore_generators
 from karez.runtime.run import Run
 from karez.runtime.tracked import Stateful
@@ -31,7 +35,8 @@ def attach(trainer: Any, run: Run) -> None:
 
     A number of epochs becomes the number of steps that it stands for; what the Trainer does at the
     end of an epoch it does after the last step of one. Checkpoints of the Trainer's own are written
-    by rank 0 alone.
+    by rank 0 alone; in a cloud they go to `trainer/` in KAREZ_CHECKPOINT_DIR, wherever `output_dir`
+    led: there they outlive its process and its node.
 
     Raises:
         BadRequest: The Trainer has no max_steps, and its data no length to reckon them from.
@@ -48,6 +53,9 @@ def attach(trainer: Any, run: Run) -> None:
         arguments.max_steps = math.ceil(arguments.num_train_epochs * per_epoch)
     if run.rank:
         arguments.save_strategy = "no"
+    kept = read(environment.CHECKPOINT_DIR, "")
+    if kept:  # the folder of a process ends with it
+        arguments.output_dir = str(Path(kept) / "trainer")
     callback = KarezCallback(trainer, run, per_epoch)
     plain_step, plain_evaluate = trainer.training_step, trainer.evaluate
 
@@ -113,10 +121,26 @@ class KarezCallback(TrainerCallback):
             trainer=_Decisions(self.trainer, state),
         )
         self._go_to(self.run.step, state)
-        if self.run.step and self._is_evaluated(args, state):
+        if self.run.step:
+            self._finish_step(args, state, control)
+
+    def _finish_step(self, args: Any, state: Any, control: Any) -> None:
+        """Do what a process that was lost may not have done after its last step."""
+        is_best = False
+        if self._is_evaluated(args, state):
             metrics = self.trainer._evaluate(None, None)
-            self.trainer._determine_best_metric(metrics=metrics, trial=None)
+            is_best = self.trainer._determine_best_metric(metrics=metrics, trial=None)
             control.should_evaluate = False
+        if self._is_saved(args, state, is_best=is_best):
+            self.trainer._save_checkpoint(self.trainer.model, None)
+
+    def _is_saved(self, args: Any, state: Any, *, is_best: bool) -> bool:
+        """Whether the Trainer saves after the step that it is at."""
+        if args.save_strategy == "steps":
+            return int(state.global_step) % int(state.save_steps) == 0
+        if args.save_strategy == "epoch":
+            return self._ends_epoch(state)
+        return bool(args.save_strategy == "best") and is_best
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Commit a step; after a fault this sets the Trainer back."""
@@ -131,6 +155,15 @@ class KarezCallback(TrainerCallback):
             control.should_log |= args.logging_strategy == "epoch"
             control.should_save |= args.save_strategy == "epoch"
         control.should_training_stop = self.run.step >= self.total
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Refuse to deliver another model than the best one. Raises BrokenArtifact."""
+        del control, parts
+        best = state.best_model_checkpoint
+        is_wanted = args.load_best_model_at_end and not self.run.rank
+        if is_wanted and state.best_global_step and best is not None and not Path(best).is_dir():
+            problem = f"it is gone, and the best model (step {state.best_global_step}) with it"
+            raise BrokenArtifact(name=best, problem=problem)
 
     def _go_to(self, step: int, state: Any) -> None:
         self.loss, self._micro = 0.0, 0
@@ -152,25 +185,38 @@ class KarezCallback(TrainerCallback):
 
 
 class _Decisions(Stateful):
-    """What a Trainer has decided by its evaluations: the best metric, and its callbacks' counts."""
+    """What a Trainer knows besides its step: its best model, its log, and its callbacks' counts."""
 
     def __init__(self, trainer: Any, state: Any) -> None:
         self._trainer, self._state = trainer, state
+        self._logged = (0, "[]")
 
     @override
     def state_dict(self) -> Mapping[str, Any]:
         return {
             "best": {name: getattr(self._state, name, None) for name in _BEST},
+            "history": self._history(),
             "callbacks": {
                 type(callback).__name__: callback.state()["attributes"]
                 for callback in self._exportable()
             },
         }
 
+    def _history(self) -> str:
+        """The Trainer's log as JSON, which is written anew only when it has grown."""
+        log = self._state.log_history
+        if len(log) != self._logged[0]:
+            self._logged = (len(log), json.dumps(log))
+        return self._logged[1]
+
     @override
     def load_state_dict(self, state: Any, /) -> object:
         for name, value in state["best"].items():
             setattr(self._state, name, value)
+        if self._state.best_model_checkpoint:  # on another node the folder has another path
+            here = Path(self._trainer.args.output_dir, Path(self._state.best_model_checkpoint).name)
+            self._state.best_model_checkpoint = str(here)
+        self._state.log_history = json.loads(state.get("history", "[]"))
         for callback in self._exportable():
             for name, value in state["callbacks"].get(type(callback).__name__, {}).items():
                 setattr(callback, name, value)
@@ -181,7 +227,10 @@ class _Decisions(Stateful):
         return [callback for callback in known if hasattr(callback, "state")]
 
 
-_BEST = ("best_metric", "best_global_step", "best_model_checkpoint")
+_BEST = (
+    *("best_metric", "best_global_step", "best_model_checkpoint"),
+    *("total_flos", "num_input_tokens_seen"),
+)
 
 
 class _Batches:

@@ -8,25 +8,13 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from karez.core.processes import Activity
+
 SIZE: Final = 64
 _LAYOUT: Final = struct.Struct("<qqqd")  # generation, step, activity, since
-
-
-class Activity(IntEnum):
-    """The current activity of a rank."""
-
-    QUIESCED = 0
-    """The rank has no group and waits for the job controller."""
-    LOADING = 1
-    """The rank waits for its batch."""
-    COMPUTING = 2
-    """The rank runs the user's code."""
-    COLLECTIVE = 3
-    """The rank is in a collective, or waits for its peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def sample_process(info: ProcessInfo, snapshot: Path, *, stacks: bool) -> Proces
         key=info.key,
         state=state,
         cpu_s=cpu_s,
-        activity=status.activity.name.lower(),
+        activity=status.activity.word,
         step=status.step,
         generation=status.generation,
         activity_s=time.monotonic() - status.since,  # noqa: TID251 - the clock of the status file

@@ -64,7 +64,9 @@ class DeploymentService:
             name, told = model.spec.name, model.spec.format or "no format that was told"
             fix = "Name a model that it loads."
             if "gguf" in formats and model.spec.format in ("hf", ""):
-                fix = f"Convert it: `karez models convert {name} --name {name}`; deploy {name}-gguf."
+                fix = (
+                    f"Convert it: `karez models convert {name} --name {name}`; deploy {name}-gguf."
+                )
             raise BadRequest(
                 problem=f"engine {spec.engine} loads {', '.join(formats)}; {name} has {told}",
                 fix=fix,

@@ -61,6 +61,10 @@ class CollectiveFailed:
     error: str
 
 
+UNEVEN = "uneven"
+"""Code of a hang because some ranks have ended their loop before others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hung:
     """The gang makes no progress because these ranks hang; no ranks: all wait in a collective."""

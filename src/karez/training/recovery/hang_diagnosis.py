@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from karez.core.processes import ProcessSample
-from karez.training.recovery.events import Hung
+from karez.core.processes import Activity, ProcessSample
+from karez.training.recovery.events import UNEVEN, Hung
 
+_ENDED, _MEETING = Activity.QUIESCED.word, Activity.COLLECTIVE.word
+_LOADING, _COMPUTING = Activity.LOADING.word, Activity.COMPUTING.word
 PATIENCE = 4.0
 """A rank that computes, and uses the processor, may take this multiple of the limit."""
 BUSY = 0.05
@@ -60,10 +62,8 @@ def diagnose(
         return None
     behind = _behind(second)
     if not behind:
-        if all(sample.activity == "meeting" for sample in second.values()):
-            return Hung(ranks=(), why="no rank left the collective", since=since)
-        return None
-    loading = tuple(rank for rank, sample in behind.items() if sample.activity == "loading")
+        return _find_uneven(second, since)
+    loading = tuple(n for n, sample in behind.items() if sample.activity == _LOADING)
     if len(loading) == len(behind) and late_s < DATA_S:
         return Stalled(ranks=loading, for_s=late_s)
     hung = tuple(
@@ -78,14 +78,31 @@ def diagnose(
     return Hung(ranks=hung, why=f"rank {named} did not come to the collective", since=since)
 
 
+def _find_uneven(samples: Mapping[int, ProcessSample], since: float) -> Hung | None:
+    """All wait in a collective: for ranks that have ended their loop, or for one another."""
+    ended = tuple(n for n, sample in samples.items() if sample.activity == _ENDED)
+    waiting = [n for n, sample in samples.items() if sample.activity == _MEETING]
+    if not waiting or len(ended) + len(waiting) < len(samples):
+        return None
+    if not ended:
+        return Hung(ranks=(), why="no rank left the collective", since=since)
+    named, others = ", ".join(map(str, ended)), ", ".join(map(str, waiting))
+    steps = ", ".join(sorted({str(samples[rank].step) for rank in ended}))
+    why = (
+        f"rank {named} left its loop after step {steps}, and rank {others} waits for it: end the "
+        "loop of all ranks at the same step, with run.stop()"
+    )
+    return Hung(ranks=ended, why=why, since=since, code=UNEVEN)
+
+
 def _behind(samples: Mapping[int, ProcessSample]) -> dict[int, ProcessSample]:
     """Ranks that have not reached the collective in which the others wait."""
     front = max(sample.step for sample in samples.values())
     return {
         rank: sample
         for rank, sample in samples.items()
-        if sample.activity in ("loading", "computing")
-        or (sample.activity == "meeting" and sample.step < front)
+        if sample.activity in (_LOADING, _COMPUTING)
+        or (sample.activity == _MEETING and sample.step < front)
     }
 
 

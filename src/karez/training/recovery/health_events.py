@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from karez.core.workloads import EndReason
 from karez.training.recovery.commands import Decision, kill_rank
-from karez.training.recovery.events import BadLoss, Hung, ReplicaMismatch
+from karez.training.recovery.events import UNEVEN, BadLoss, Hung, ReplicaMismatch
 from karez.training.recovery.faults import fail_ranks
 from karez.training.recovery.gang_failure import fail_gang
 from karez.training.recovery.state import Fault, Gang, Phase, with_rank
@@ -24,6 +24,8 @@ def on_health_event(gang: Gang, event: Hung | BadLoss | ReplicaMismatch, now: fl
 
 
 def _on_hung(gang: Gang, event: Hung, now: float) -> Decision:
+    if event.code == UNEVEN:  # it would end so each time
+        return fail_gang(gang, EndReason.USER_ERROR, event.why, now, code="hang")
     ranks = tuple(n for n in event.ranks if not gang.ranks[n].has_left)
     fault = Fault(
         cause=event.why,

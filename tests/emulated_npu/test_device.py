@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.on_npu import answer_of
+from tests.on_npu import answer_of, run_granted
 
 pytestmark = pytest.mark.story
 
@@ -116,3 +116,69 @@ print(json.dumps([row.tolist(), stopped, refused]))
     assert row == [1.0, 1.0, 1.0]
     assert stopped == 0
     assert "the device is stopped" in refused
+
+
+def test_complex_tensors_are_conjugated_as_on_the_cpu() -> None:
+    code = """
+import json, torch
+torch.manual_seed(0)
+near = torch.randn(4, dtype=torch.complex64)
+far = near.to("npu")
+cases = {
+    "conj": lambda x: x.conj(),
+    "resolved": lambda x: x.conj().resolve_conj(),
+    "imag": lambda x: x.conj().imag,
+    "sum": lambda x: x + x.conj(),
+    "clone": lambda x: x.conj().clone(),
+    "matmul": lambda x: x.view(2, 2).conj() @ x.view(2, 2),
+    "adjoint": lambda x: x.view(2, 2).mH,
+}
+wrong = [name for name, f in cases.items() if not torch.allclose(f(near), f(far).cpu())]
+target = torch.zeros(4, dtype=torch.complex64, device="npu")
+target.conj().copy_(far)
+if not torch.allclose(target.cpu(), near.conj()):
+    wrong.append("copy into a conjugate")
+rows = torch.ones(4, 6, device="npu", requires_grad=True)
+turns = torch.polar(torch.ones(4, 3), torch.ones(4, 3)).to("npu")
+turned = torch.view_as_real(torch.view_as_complex(rows.reshape(4, 3, 2)) * turns)
+turned.sum().backward()
+print(json.dumps({"wrong": wrong, "grad": float(rows.grad.abs().sum()) > 0}))
+"""
+    assert answer_of(code) == {"wrong": [], "grad": True}
+
+
+def test_llama4_trains_a_step() -> None:
+    code = """
+import json, torch, warnings
+warnings.simplefilter("ignore")
+from tests.studio.test_lora_targets import tiny
+model = tiny("llama4_text").to("npu")
+tokens = torch.randint(3, 100, (2, 8), device="npu")
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+losses = []
+for _ in range(3):
+    loss = model(tokens, labels=tokens).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+print(json.dumps(losses))
+"""
+    losses = answer_of(code)
+    assert losses[-1] < losses[0]
+
+
+def test_a_device_that_comes_after_a_backward_says_so() -> None:
+    code = """
+import torch
+torch.ones(3, requires_grad=True).sum().backward()
+from karez.emulated_npu.autoload import install
+install()
+try:
+    torch.ones(3, device="npu", requires_grad=True).sum().backward()
+except Exception as error:
+    print(error)
+"""
+    done = run_granted(code, KAREZ_EMUNPU="")
+    assert "Autograd ran in this process before the emulated NPU was installed" in done.stdout
+    assert "KAREZ_EMUNPU=1" in done.stdout

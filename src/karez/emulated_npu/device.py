@@ -52,6 +52,8 @@ def _register_operators() -> None:
     )
     _KEPT.extend([fallback, device, gradients])
     fallback.fallback(operators.run, "PrivateUse1")
+    for key in ("Conjugate", "Negative"):  # a copy reads these bits itself, as torch's own does
+        device.impl("_copy_from", torch.library.fallthrough_kernel, key)
     fallback.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     kernels: dict[str, Callable[..., Any]] = {
         "_copy_from": operators.copy_from,

@@ -97,7 +97,9 @@ def unwrap(npu: torch.Tensor) -> torch.Tensor:
     """The CPU's tensor behind one of the device."""
     storage: Any = npu.untyped_storage()
     empty = torch.empty(0, dtype=npu.dtype)
-    return empty.set_(storage._cpu, npu.storage_offset(), npu.shape, npu.stride())
+    near = empty.set_(storage._cpu, npu.storage_offset(), npu.shape, npu.stride())
+    near = near.conj() if npu.is_conj() else near
+    return torch._neg_view(near) if npu.is_neg() else near
 
 
 def repoint(npu: torch.Tensor, storage: Any, like: torch.Tensor) -> None:

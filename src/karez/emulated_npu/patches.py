@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from karez.core import environment
+from karez.core.errors import BadRequest
 from karez.emulated_npu.memory import CPU, NAME, bytes_of, storage_of, unwrap
 
 
@@ -20,6 +22,7 @@ def patch(module: Any) -> None:
     accelerator.get_memory_info = module.mem_get_info
     _patch_generator()
     _patch_storages()
+    _patch_backward()
     tensors: Any = torch.Tensor
     tensors.pin_memory = lambda self, device=None: self  # noqa: ARG005 - torch's signature
     tensors.is_pinned = lambda self, device=None: False  # noqa: ARG005 - torch's signature
@@ -28,6 +31,26 @@ def patch(module: Any) -> None:
         lambda storage: f"{NAME}:0" if storage.device.type == NAME else None,
         lambda storage, place: storage_of(storage) if place.startswith(NAME) else None,
     )
+
+
+def _patch_backward() -> None:
+    """Say why a backward fails where autograd was started before there was the device."""
+    autograd: Any = torch.autograd
+    plain = autograd._engine_run_backward
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return plain(*args, **kwargs)
+        except RuntimeError as error:
+            if "device_ready_queues_" not in str(error):
+                raise
+            raise BadRequest(
+                problem="autograd ran in this process before the emulated NPU was installed, and "
+                "cannot take one more device",
+                fix=f"Install it before the first backward; {environment.EMUNPU}=1 does.",
+            ) from error
+
+    autograd._engine_run_backward = autograd.graph._engine_run_backward = run
 
 
 def _patch_generator() -> None:

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from karez.core.dependencies import parse_dependency
 from karez.core.gangs import GangRole, GangSpec, Topology
 from karez.core.jobs import JobSpec, Retry
 from karez.core.node_affinity import NodeAffinity
@@ -30,6 +31,7 @@ _TOP = {
     "preemptible",
     "deadline",
     "settings",
+    "after",
 }
 
 
@@ -65,6 +67,7 @@ def parse_job(text: str) -> JobSpec:
         inputs=_table(table, "inputs"),
         env={key: str(value) for key, value in _table(table, "env").items()},
         secrets=tuple(table.get("secrets", ())),
+        after=tuple(map(parse_dependency, table.get("after", ()))),
     )
 
 

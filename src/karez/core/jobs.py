@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from karez.core.dependencies import Dependency
 from karez.core.devices import IN_BYTES
 from karez.core.environment import PREFIX
 from karez.core.gangs import ONE_WORKER, GangSpec
@@ -81,6 +82,8 @@ class JobSpec:
     """Whether rungs are tried in the order given; else the cheapest by estimate comes first."""
     peers: int = 1
     """Other nodes that keep a copy of a rank's state: so many may be lost at once."""
+    after: tuple[Dependency, ...] = ()
+    """Jobs that must have ended before this one is queued."""
     chaos: bool = False
     """Whether an admin may inject faults into the job."""
 

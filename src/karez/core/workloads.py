@@ -22,6 +22,8 @@ class WorkloadKind(StrEnum):
 class State(StrEnum):
     """State of a workload, from its submission to its end."""
 
+    HELD = "held"
+    """Not in the queue yet: other jobs have to end first."""
     QUEUED = "queued"
     PLACED = "placed"
     STARTING = "starting"
@@ -40,7 +42,8 @@ class State(StrEnum):
 
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
-ACTIVE = frozenset(State) - ENDED - {State.QUEUED}
+WAITING = frozenset({State.HELD, State.QUEUED})
+ACTIVE = frozenset(State) - ENDED - WAITING
 
 
 class EndReason(StrEnum):

@@ -9,10 +9,11 @@ from sqlalchemy import Row, Select, or_, select
 from karez.core.codec import from_text, to_text
 from karez.core.jobs import Job, JobSpec
 from karez.core.services import Service, ServiceSpec
-from karez.core.workloads import ENDED, INITIAL_STATUS, State, Status, WorkloadId
+from karez.core.workloads import ENDED, INITIAL_STATUS, WAITING, State, Status, WorkloadId
 from karez.store.schema import workloads as table
 
 ENDED_STATES = [state.value for state in ENDED]
+WAITING_STATES = [state.value for state in WAITING]
 # Nearly all queued workloads have this status: parsing it again is half the cost of a row.
 _INITIAL_TEXT = to_text(INITIAL_STATUS)
 
@@ -89,6 +90,6 @@ def read_service(row: Row[Any]) -> Service:
 
 def _status(row: Row[Any]) -> Status:
     status = INITIAL_STATUS if row.status == _INITIAL_TEXT else from_text(Status, row.status)
-    if row.state == State.QUEUED.value and row.wait_reason:
+    if row.state in WAITING_STATES and row.wait_reason:
         return replace(status, reason=row.wait_reason)
     return status

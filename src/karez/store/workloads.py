@@ -1,8 +1,9 @@
 """Store of workloads, their leases and their allocations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 from typing_extensions import override
 
 from karez.core.codec import to_text
@@ -12,7 +13,15 @@ from karez.core.jobs import Job
 from karez.core.services import Service
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.traces import HeldDevices
-from karez.core.workloads import Allocation, State, Status, WorkloadId
+from karez.core.workloads import (
+    ENDED,
+    INITIAL_STATUS,
+    Allocation,
+    EndReason,
+    State,
+    Status,
+    WorkloadId,
+)
 from karez.store import allocations, leases
 from karez.store.database import Database
 from karez.store.leases import NO_LEASE, under_lease
@@ -20,6 +29,7 @@ from karez.store.schema import targets
 from karez.store.schema import workloads as table
 from karez.store.workload_rows import (
     ENDED_STATES,
+    WAITING_STATES,
     read_job,
     read_service,
     row_values,
@@ -136,7 +146,7 @@ class Workloads(WorkloadStore):
             state = tx.execute(select(table.c.state).where(table.c.id == ident)).scalar()
             if state is None or state in ENDED_STATES:
                 return None if state is None else State(state)
-            new = State.CANCELLED if state == State.QUEUED.value else State.STOPPING
+            new = State.CANCELLED if state in WAITING_STATES else State.STOPPING
             change = update(table).where(table.c.id == ident).values(state=new.value)
             tx.execute(change.values(ended_at=at) if new == State.CANCELLED else change)
             return new
@@ -167,12 +177,29 @@ class Workloads(WorkloadStore):
             return
         change = (
             update(table)
-            .where(table.c.id == bindparam("ident"), table.c.state == State.QUEUED.value)
+            .where(
+                table.c.id == bindparam("ident"), or_(*map(table.c.state.__eq__, WAITING_STATES))
+            )
             .values(wait_reason=bindparam("reason"))
         )
         rows = [{"ident": ident, "reason": reason} for ident, reason in reasons.items()]
         with self._db.write() as tx:
             tx.execute(change, rows)
+
+    @override
+    def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
+        is_over = state in ENDED
+        end = EndReason.CANCELLED if is_over else None
+        status = replace(INITIAL_STATUS, reason=reason, end=end)
+        values = {
+            "state": state.value,
+            "wait_reason": "",
+            "status": to_text(status),
+            "ended_at": now if is_over else None,
+        }
+        change = update(table).where(table.c.id == ident, table.c.state == State.HELD.value)
+        with self._db.write() as tx:
+            return tx.execute(change.values(**values)).rowcount == 1
 
     @override
     def drop_leases(self, owner: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from karez.cli.client_options import ProjectName
 from karez.cli.options import pairs
 from karez.cli.remote.gang_options import OffNodes, OnNodes, Roles
+from karez.core.dependencies import parse_dependency
 from karez.core.gang_syntax import make_gang
 from karez.core.gangs import GangSpec, Topology
 from karez.core.jobfile import parse_job
@@ -83,6 +84,13 @@ class JobOptions:
     deadline: Annotated[
         str, typer.Option(help="Time from now by which the job should have ended, such as 8h.")
     ] = ""
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Start after another job: JOB or JOB:ok (it succeeded), JOB:any (it ended). "
+            "Repeatable."
+        ),
+    ] = None
     preemptible: Annotated[
         bool,
         typer.Option(
@@ -145,6 +153,8 @@ def _changed_fields(base: JobSpec, options: JobOptions, given: Collection[str]) 
             changed[f"{name}_s"] = _seconds(getattr(options, name))
     if {"command", "recipe"} & set(given):
         changed |= {"command": tuple(options.command or ()), "recipe": options.recipe}
+    if "after" in given:
+        changed["after"] = tuple(map(parse_dependency, options.after or ()))
     if "secret" in given:
         changed["secrets"] = tuple(options.secret or ())
     if "ladder" in given:

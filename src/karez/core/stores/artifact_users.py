@@ -2,7 +2,7 @@
 
 from karez.core.artifacts import Artifact
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import ACTIVE, State
+from karez.core.workloads import ACTIVE, WAITING
 
 MAX_USERS = 10_000
 """Most jobs that are looked through for users of an artifact."""
@@ -10,7 +10,7 @@ MAX_USERS = 10_000
 
 def user_of(artifact: Artifact, workloads: WorkloadStore) -> str | None:
     """The name of a queued or active workload that uses an artifact."""
-    live = (*ACTIVE, State.QUEUED)
+    live = (*ACTIVE, *WAITING)
     for job in workloads.jobs(projects=None, states=live, limit=MAX_USERS):
         if artifact.id in (*job.spec.inputs.values(), job.spec.code):
             return job.spec.name

@@ -88,6 +88,10 @@ class WorkloadStore(Protocol):
         """Record why workloads wait."""
         ...
 
+    def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
+        """Queue a held job, or end it for a reason. False: it is not held any more."""
+        ...
+
     def drop_leases(self, owner: str) -> None:
         """Free all leases of an owner that is known to be dead."""
         ...

@@ -14,6 +14,7 @@ from karez.core.workloads import WorkloadId
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import ControllerPool, Pace
 from karez.server.controllers.expired_artifacts import remove_expired
+from karez.server.controllers.held_jobs import settle_held
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.workload_controllers import STOP_S, WorkloadControllers
@@ -168,6 +169,7 @@ class ControllerManager:
         """Run a scheduling pass."""
         clock = self._context.clock
         began_at = clock.now()
+        settle_held(self._context.store.workloads, began_at)
         started = self._scheduler.tick()
         self._context.metrics.observe(SCHEDULING_TIME, clock.now() - began_at)
         if started:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from karez.core.dependencies import Dependency, waits_for
+from karez.core.errors import BadRequest
 from karez.core.identity import Principal, Role
 from karez.core.jobs import Job, JobSpec
 from karez.core.ports import Clock
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import State
+from karez.core.workloads import INITIAL_STATUS, State
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
@@ -36,7 +38,7 @@ class JobService:
         existing = self.store.job(ident)
         if existing is not None:
             return existing
-        job = replace(self.check(who, spec), id=ident)
+        job = replace(self.check(who, spec), id=ident)  # queued, or held until others have ended
         self.store.add_job(job)
         self.wake()
         return job
@@ -51,12 +53,27 @@ class JobService:
         inputs = {name: self.artifacts.get(who, ref).id for name, ref in spec.inputs.items()}
         code = self.artifacts.get(who, spec.code).id if spec.code else ""
         self.secrets.require(spec.project, spec.secrets)
+        after, waiting = self._after(who, spec.after)
         return Job(
             id=workload_id("job", who, ""),
-            spec=replace(spec, inputs=inputs, code=code),
+            spec=replace(spec, inputs=inputs, code=code, after=after),
+            state=State.HELD if waiting else State.QUEUED,
+            status=replace(INITIAL_STATUS, reason=waiting),
             owner=who.name,
             created_at=self.clock.now(),
         )
+
+    def _after(
+        self, who: Principal, after: Sequence[Dependency]
+    ) -> tuple[tuple[Dependency, ...], str]:
+        """The dependencies by id, and what is still to wait for. Raises BadRequest, NotFound."""
+        others = [find_job(self.store, who, dependency.job) for dependency in after]
+        found = tuple(replace(one, job=other.id) for one, other in zip(after, others, strict=True))
+        verdict = waits_for(found, {other.id: other.state for other in others})
+        if verdict.is_hopeless:
+            fix = "Write JOB:any to start however it ended."
+            raise BadRequest(problem=f"this would never start: {verdict.reason}", fix=fix)
+        return found, verdict.reason
 
     def get(self, who: Principal, ident: str) -> Job:
         """One job by id or name. Raises NotFound, AmbiguousName."""

@@ -312,7 +312,7 @@ def test_what_a_model_service_cannot_load_is_a_reason(cloud: Cloud, tmp_path: Pa
         client.upload(tmp_path / "bad.gguf", name="bad", kind=ArtifactKind.MODEL, format="gguf")
         client.upload(tmp_path / "bad.gguf", name="odd", kind=ArtifactKind.MODEL, format="hf")
     wrong = cloud.karez("services", "deploy", "odd", "--name", "odd", check=False)
-    assert "loads gguf, not hf" in wrong.stderr
+    assert "loads gguf; odd has hf" in wrong.stderr
     broken = cloud.karez("services", "deploy", "bad", "--name", "bad", check=False)
     assert broken.returncode == 1
     assert "times in a row" in broken.stderr

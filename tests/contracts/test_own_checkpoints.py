@@ -156,7 +156,9 @@ def test_a_job_that_is_cancelled_leaves_its_checkpoints(tmp_path: Path) -> None:
 WRITES = 'mkdir -p "$KAREZ_OUT/model"; echo half > "$KAREZ_OUT/model/weights"; echo ready; '
 
 
-@pytest.mark.parametrize("end", ["exit 3", "kill -9 $$", "sleep 1000"])
+@pytest.mark.parametrize(
+    "end", ["exit 3", pytest.param("kill -9 $$", marks=pytest.mark.deep), "sleep 1000"]
+)
 def test_what_a_job_that_did_not_succeed_has_written_is_kept_for_a_time(
     tmp_path: Path, end: str
 ) -> None:

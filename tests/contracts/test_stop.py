@@ -21,7 +21,7 @@ def run(bench: Bench, how: str, *, every: int = 1, pause_s: float = 0.0, kill: i
     return gang
 
 
-@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.deep), 4])
 def test_all_ranks_stop_after_the_same_step_also_after_a_kill(tmp_path: Path, every: int) -> None:
     bench = Bench(tmp_path, ["a"])
     try:

@@ -19,10 +19,10 @@ HERE = Path(__file__).parent
 NPU = DeviceKind.NPU
 Job = tuple[str, dict[str, float], int]
 """(script, its settings, the step at which a rank is killed)."""
-WRITER = {"killed": 0.0}
-"""Rank 0 is killed, which writes checkpoints and the result; else rank 1."""
 TRAINER: Job = ("hf_job.py", {"epochs": 12, "every": 4}, 7)
 """Micro-batches, evaluation, early stopping, epochs, checkpoints of its own."""
+TRAINER_0: Job = ("hf_job.py", {"epochs": 12, "every": 4, "killed": 0}, 7)
+"""Rank 0 is killed, which writes checkpoints and the result; else rank 1."""
 ACCELERATE: Job = ("accelerate_job.py", {}, 6)
 LIGHTNING: Job = ("lightning_job.py", {"epochs": 12, "delta": 0.3}, 7)
 FSDP2: Job = ("shards_job.py", {"fsdp": 1.0}, 6)
@@ -33,7 +33,12 @@ FSDP2: Job = ("shards_job.py", {"fsdp": 1.0}, 6)
     [
         pytest.param(HELD, ("hf_job.py", {}, 6), id="trainer-in-steps", marks=pytest.mark.deep),
         pytest.param(HELD, TRAINER, id="trainer"),
-        pytest.param(HELD, (*TRAINER[:1], TRAINER[1] | WRITER, 7), id="trainer-rank-0"),
+        pytest.param(
+            HELD,
+            TRAINER_0,
+            id="trainer-rank-0",
+            marks=pytest.mark.deep,
+        ),
         pytest.param(NPU, TRAINER, id="trainer-on-npus"),
         pytest.param(HELD, ACCELERATE, id="accelerate", marks=pytest.mark.deep),
         pytest.param(NPU, ACCELERATE, id="accelerate-on-npus"),
@@ -65,7 +70,7 @@ def test_a_loop_goes_on_as_if_nothing_had_happened(
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("is_stored", [True, False])
+@pytest.mark.parametrize("is_stored", [pytest.param(True, marks=pytest.mark.deep), False])
 def test_a_best_model_that_was_lost_with_its_node_is_never_replaced_by_a_worse_one(
     tmp_path: Path, is_stored: bool
 ) -> None:

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -120,3 +122,29 @@ def test_a_steward_that_starts_ends_what_an_earlier_one_left(tmp_path: Path) -> 
         other.kill()
         other.wait()
         again.close()
+
+
+def test_a_process_that_is_purged_while_its_files_are_laid_out_never_starts(
+    fabric: DirectFabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steward = fabric.stewards[A]
+    stage, may_go = steward._launcher._stage, threading.Event()
+
+    def slow_stage(*words: Any) -> Any:
+        may_go.wait(10)
+        return stage(*words)
+
+    monkeypatch.setattr(steward._launcher, "_stage", slow_stage)
+    fabric.start(A, spec("sh", "-c", f"touch {steward.home}/it-ran; sleep 1000"))
+    purging = threading.Thread(target=fabric.purge, args=(A, JOB))
+    purging.start()
+    deadline = time.monotonic() + 5
+    while not steward._table.tracked()[0].is_doomed:
+        assert time.monotonic() < deadline
+    may_go.set()
+    purging.join(5)
+    assert not purging.is_alive()
+    assert not fabric.processes(A)
+    fabric.start(A, spec("true", key="job-1.0.2", epoch=2))  # the fork server has come so far
+    exit_of(fabric)
+    assert not (steward.home / "it-ran").exists()

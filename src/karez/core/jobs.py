@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from karez.core import environment
 from karez.core.dependencies import Dependency
 from karez.core.devices import IN_BYTES
-from karez.core.environment import PREFIX
 from karez.core.gangs import ONE_WORKER, GangSpec
 from karez.core.names import check_name
 from karez.core.units import show_seconds
@@ -15,8 +15,20 @@ from karez.core.workloads import INITIAL_STATUS, EndReason, State, Status, Workl
 
 Scalar = str | int | float | bool
 
-RESERVED = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
-"""Variables by which the ranks of a gang find each other."""
+RESERVED = frozenset(
+    {
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+        *(environment.JOB, environment.KEY_NAME, environment.EPOCH, environment.GENERATION),
+        *(environment.INPUTS, environment.OUT, environment.CODE, environment.RESTORE),
+        *(environment.CHECKPOINT_DIR, environment.SETTINGS, environment.INPUT_IDS),
+        *(environment.NODE, environment.ADDRESS, environment.CACHE, environment.STEWARD),
+        *(environment.DEVICE, environment.DEVICE_MILLI, environment.POOLED_MEMORY),
+        *(environment.ROLE, environment.ROLE_RANK, environment.ROLE_SIZE, environment.ROLES),
+        *(environment.SNAPSHOT_FILE, environment.REPLICA_SERVER, environment.REPLICA_SERVERS),
+        environment.REPLICA_TOKEN,
+    }
+)
+"""Variables by which a process finds its gang, its node and its folders."""
 OF_DEVICES = "_VISIBLE_DEVICES"
 """End of the names by which vendors' software is told what it may use."""
 MAX_SECONDS = 100 * 365.25 * 86_400
@@ -34,7 +46,7 @@ def check_variable(name: str) -> None:
     """
     if not name or "=" in name or "\0" in name:
         raise ValueError(f"{name!r} is no name of an environment variable")
-    if name in RESERVED or name.startswith(PREFIX) or name.endswith(OF_DEVICES):
+    if name in RESERVED or name.endswith(OF_DEVICES):
         raise ValueError(f"{name} is set by the cloud for each process; give yours another name")
 
 

@@ -1,6 +1,7 @@
 """Starts and kills the processes of a node through its two fork servers."""
 
 import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class ProcessLauncher:
         self._config, self._table = config, table
         self._inputs, self._checkpoints = inputs, checkpoints
         self._memory, self._socket_path = memory, socket_path
+        self._lock = threading.Lock()
         self._devices = accelerators(config.npus)
         output = Path(config.home) / "fork_server.log"
         self._cold = ForkServerClient(output, "", self._on_report)
@@ -79,13 +81,27 @@ class ProcessLauncher:
             "log": str(folder / "log"),
             "cpus": cores_of(spec.grant),
         }
-        try:
-            (self._warm if spec.warm else self._cold).ask(request)
-        except OSError:
-            self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
+        with self._lock:  # a kill comes before this, or after it in the fork server's order
+            process = self._table.get(spec.key)
+            if process is None or process.spec is not spec:
+                return  # it was removed, or another start has its key
+            if process.is_doomed:
+                self._table.ended(spec.key, -int(signal.SIGKILL), "it was ended before it started")
+                return
+            try:
+                (self._warm if spec.warm else self._cold).ask(request)
+            except OSError:
+                self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
 
     def kill(self, key: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a process and its children."""
+        """Send a signal to a process and its children; one that is killed never starts."""
+        with self._lock:
+            process = self._table.get(key)
+            if process is not None:
+                process.is_doomed = process.is_doomed or number == signal.SIGKILL
+            self._ask_to_kill(key, number)
+
+    def _ask_to_kill(self, key: str, number: int) -> None:
         for server in (self._warm, self._cold):  # one of them has it
             try:
                 server.ask({"op": "kill", "key": key, "signal": int(number)})

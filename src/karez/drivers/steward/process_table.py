@@ -29,6 +29,8 @@ class TrackedProcess:
     stream: MessageStream = field(default_factory=MessageStream)
     subreaper: int = 0
     """Id of the process below which it and all that it started are."""
+    is_doomed: bool = False
+    """Whether it was to be killed, perhaps before it has started."""
     exceeded: str = ""
     """What it used beyond its grant, once it is being ended for that."""
 

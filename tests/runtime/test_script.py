@@ -25,7 +25,8 @@ class Row:  # pickled by its name in this script
 def double(row):
     return 2 * row.number
 
-print(__name__, os.path.basename(__file__), os.path.isabs(__file__), sys.argv[1:])
+seen = (__name__, os.path.basename(__file__), os.path.isabs(__file__), sys.argv[1:])
+os.write(1, f"{seen}\\n".encode())  # in one piece: workers write at the same time
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
     with ProcessPoolExecutor(2, mp_context=context) as pool:

@@ -50,6 +50,7 @@ def test_what_is_not_there_or_not_what_it_says_leaves_nothing(blobs: FsspecBlobs
     assert list(blobs.digests()) == []
 
 
+@pytest.mark.deep
 def test_a_cloud_keeps_its_blobs_in_s3(tmp_path: Path) -> None:
     code = tmp_path / "code"
     code.mkdir()

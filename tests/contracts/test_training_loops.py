@@ -70,7 +70,8 @@ def test_a_loop_goes_on_as_if_nothing_had_happened(
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("is_stored", [pytest.param(True, marks=pytest.mark.deep), False])
+@pytest.mark.deep
+@pytest.mark.parametrize("is_stored", [True, False])
 def test_a_best_model_that_was_lost_with_its_node_is_never_replaced_by_a_worse_one(
     tmp_path: Path, is_stored: bool
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.api import Api
+    from tests.fakes import DirectFabric
 
 pytest_plugins = ["tests.budgets", "tests.recovery_invariants"]
 
@@ -29,6 +30,16 @@ def api(tmp_path: Path) -> Iterator["Api"]:
 
     with running_api(tmp_path) as api:
         yield api
+
+
+@pytest.fixture
+def fabric(tmp_path: Path) -> Iterator["DirectFabric"]:
+    """One node's agent, in this process."""
+    from tests.fakes import DirectFabric  # the other tests need no node
+
+    made = DirectFabric(tmp_path, ["a"])
+    yield made
+    made.close()
 
 
 @pytest.fixture

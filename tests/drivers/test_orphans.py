@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,6 @@ HOW
 """
 
 pytestmark = pytest.mark.story
-
-
-@pytest.fixture
-def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
-    made = DirectFabric(tmp_path, ["a"])
-    yield made
-    made.close()
 
 
 def started(fabric: DirectFabric, how: str = "time.sleep(7001)") -> list[int]:

@@ -1,6 +1,5 @@
 """What is granted is held to: memory, storage, cores; and probes that really look."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from tests.drivers.test_steward import JOB, A, exit_of, spec
 from tests.fakes import DirectFabric
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
-    made = DirectFabric(tmp_path, ["a"])
-    yield made
-    made.close()
 
 
 def held(**more: object) -> Grant:

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,13 +21,6 @@ from tests.fakes import DirectFabric
 
 JOB = WorkloadId("job-1")
 A = NodeId("a")
-
-
-@pytest.fixture
-def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
-    made = DirectFabric(tmp_path, ["a"])
-    yield made
-    made.close()
 
 
 def spec(*command: str, key: str = "job-1.0.1", **more: object) -> ProcessSpec:

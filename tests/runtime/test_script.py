@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,13 +40,6 @@ HOW
 """
 
 pytestmark = pytest.mark.story
-
-
-@pytest.fixture
-def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
-    made = DirectFabric(tmp_path, ["a"])
-    yield made
-    made.close()
 
 
 def warm(fabric: DirectFabric, folder: Path, text: str, *arguments: str) -> tuple[int, str]:

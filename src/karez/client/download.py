@@ -4,12 +4,19 @@ import hashlib
 import os
 from pathlib import Path
 
-from karez.core.artifacts import FileEntry, FileMode, is_inside
+from karez.core.artifacts import Artifact, FileEntry, FileMode, is_inside, problem_with_paths
 from karez.core.errors import BadRequest, BrokenArtifact
 
 
-def prepare(folder: Path) -> None:
-    """Make a folder for a download. Raises BadRequest if it holds something."""
+def prepare(folder: Path, artifact: Artifact) -> None:
+    """Make a folder for a download.
+
+    Raises:
+        BadRequest: It holds something.
+        BrokenArtifact: The artifact's files cannot lie in one folder.
+    """
+    if problem := problem_with_paths(artifact.spec.files):
+        raise BrokenArtifact(name=artifact.spec.name, problem=problem)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         problem = f"{folder} exists and is not an empty folder"
         raise BadRequest(problem=problem, fix="Name another folder.")

@@ -222,7 +222,7 @@ class Methods(Driver):
         """
         artifact = yield from self.ask(calls.artifact(ident))
         target, done = Path(folder), 0
-        yield from work(partial(prepare, target))
+        yield from work(partial(prepare, target, artifact))
         for entry in artifact.spec.files:
             if entry.mode == FileMode.FOLDER:
                 yield from work(partial((target / entry.path).mkdir, parents=True, exist_ok=True))

@@ -1,7 +1,7 @@
 """Artifacts: datasets, models, code, checkpoints and reports, content-addressed, with lineage."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -86,15 +86,6 @@ class ArtifactSpec:
     facts: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     """Small facts worth showing: parameters, rows, accuracy."""
 
-    def __post_init__(self) -> None:
-        modes = {file.path: file.mode for file in self.files}
-        if len(modes) != len(self.files):
-            raise ValueError("a path is there twice")
-        for path in modes:
-            above = next((str(p) for p in PurePosixPath(path).parents if str(p) in modes), "")
-            if above:  # writing below a link would leave the artifact
-                raise ValueError(f"invalid path {path!r}: {above!r} is no folder with files")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
@@ -109,6 +100,18 @@ class Artifact:
     def size_bytes(self) -> int:
         """Sum of the sizes of all files."""
         return sum(file.size_bytes for file in self.spec.files)
+
+
+def problem_with_paths(files: Sequence[FileEntry]) -> str:
+    """Why files cannot be laid out together; empty if they can."""
+    paths = {file.path for file in files}
+    if len(paths) != len(files):
+        return "a path is there twice"
+    for path in paths:
+        above = next((str(p) for p in PurePosixPath(path).parents if str(p) in paths), "")
+        if above:  # writing below a link would leave the artifact
+            return f"{path!r} lies below {above!r}, which is no folder with files"
+    return ""
 
 
 def is_inside(path: str, target: str) -> bool:

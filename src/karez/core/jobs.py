@@ -38,16 +38,13 @@ MAX_PEERS = 8
 """Copies of a rank's state beside its own: each costs its size in memory and traffic."""
 
 
-def check_variable(name: str) -> None:
-    """Refuse the name of a job's variable that is none, or that the cloud sets.
-
-    Raises:
-        ValueError: It says which.
-    """
+def problem_with_variable(name: str) -> str:
+    """Why a job cannot have a variable of this name; empty if it can."""
     if not name or "=" in name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of an environment variable")
+        return f"{name!r} is no name of an environment variable"
     if name in RESERVED or name.endswith(OF_DEVICES):
-        raise ValueError(f"{name} is set by the cloud for each process; give yours another name")
+        return f"{name} is set by the cloud for each process"
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +106,6 @@ class JobSpec:
             raise ValueError("workers need a device to run on; ask for memory alone in a role")
         self._check_times()
         self._check_recovery()
-        for name in (*self.env, *self.secrets):
-            check_variable(name)
 
     def _check_recovery(self) -> None:
         unknown = sorted(set(self.ladder) - set(LADDER))

@@ -27,7 +27,12 @@ def main() -> None:
     module.__file__, module.__loader__ = path, loader
     sys.modules["__main__"] = module  # what "spawn" and pickle look into; it stays
     try:
-        exec(loader.source_to_code(loader.get_data(path), path), vars(module))  # noqa: S102 - its job
+        code = loader.source_to_code(loader.get_data(path), path)
+    except SyntaxError as error:
+        sys.excepthook(type(error), error, None)
+        raise SystemExit(1) from None
+    try:
+        exec(code, vars(module))  # noqa: S102 - its job
     except SystemExit:
         _finish()
         raise

@@ -1,6 +1,5 @@
 """`karez backup` and `karez restore`: keep copies of a whole cloud, and make a cloud of one."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.options import takes
 from karez.cli.output import clock, json_out
-from karez.cli.remote.cloud_process import run_program
+from karez.cli.remote.cloud_process import run_program, show_progress
 from karez.core import environment
 from karez.core.backups import BackupRequest, BackupSnapshot, Restored, RestoreRequest
 from karez.core.codec import from_json, to_text
@@ -123,13 +122,8 @@ def restore(options: RestoreOptions, as_json: Json = False) -> None:
 
 
 def _run(name: str, request: str, env: dict[str, str]) -> Any:
-    done: Any = run_program(name, request, env, say=_show)
+    done: Any = run_program(name, request, env, say=show_progress)
     return done
-
-
-def _show(what: str, done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"\r{what}: {done} of {of}", nl=done == of, err=True)
 
 
 APPS = {"backup": backup_app, "restore": restore_app}

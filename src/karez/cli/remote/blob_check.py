@@ -1,12 +1,9 @@
 """Re-hashing of the blob store, for `karez doctor --deep`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from karez.cli.remote.cloud_process import run_program
+from karez.cli.remote.cloud_process import run_program, show_progress
 from karez.core import environment
 from karez.core.backups import BlobCheck, BlobCheckRequest
 from karez.core.codec import from_json, to_text
@@ -18,10 +15,5 @@ def check_blobs(home: str, *, repair: bool, backup: Path | None) -> BlobCheck:
         repair=repair, backup=str(backup.expanduser().absolute()) if backup else ""
     )
     env = {environment.HOME: home} if home else {}
-    done: Any = run_program("check-blobs", to_text(request), env, say=_show)
+    done: Any = run_program("check-blobs", to_text(request), env, say=show_progress)
     return from_json(BlobCheck, done)
-
-
-def _show(what: str, done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"\r{what}: {done} of {of}", nl=done == of, err=True)

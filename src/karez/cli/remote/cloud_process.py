@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from karez.cli.command_clock import now, sleep
 from karez.client.address import state_folder
 from karez.core import environment
@@ -84,6 +86,12 @@ def run_program(name: str, request: str, env: dict[str, str], *, say: Progress) 
             elif "done" in message:
                 return message["done"]
     raise StartFailed(part=f"karezd {name}", detail=f"it ended with code {process.returncode}.")
+
+
+def show_progress(what: str, done: int, of: int) -> None:
+    """Show how far a program is, on a terminal."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r{what}: {done} of {of}", nl=done == of, err=True)
 
 
 def _as_told(error: dict[str, Any]) -> KarezError:

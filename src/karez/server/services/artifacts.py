@@ -13,6 +13,7 @@ from karez.core.artifacts import (
     FileMode,
     artifact_id,
     is_inside,
+    problem_with_paths,
 )
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Principal, Role
@@ -44,6 +45,8 @@ class ArtifactService:
         """Register an artifact. Raises BadRequest unless its files are in the blob store."""
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.MEMBER)
+        if problem := problem_with_paths(spec.files):
+            raise BadRequest(problem=f"these files make no artifact: {problem}")
         for file in spec.files:
             if not self.blobs.has(file.sha256):
                 raise BadRequest(problem=f"the bytes of {file.path} were not uploaded")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from karez.core.dependencies import Dependency, waits_for
 from karez.core.errors import BadRequest
 from karez.core.identity import Principal, Role
-from karez.core.jobs import Job, JobSpec
+from karez.core.jobs import Job, JobSpec, problem_with_variable
 from karez.core.ports import Clock
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import INITIAL_STATUS, State
@@ -50,6 +50,9 @@ class JobService:
         self.admission.check(spec.project, spec.gang)
         if spec.recipe:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
+        for name in (*spec.env, *spec.secrets):
+            if problem := problem_with_variable(name):
+                raise BadRequest(problem=problem, fix="Give your variable another name.")
         inputs = {name: self.artifacts.get(who, ref).id for name, ref in spec.inputs.items()}
         code = self.artifacts.get(who, spec.code).id if spec.code else ""
         self.secrets.require(spec.project, spec.secrets)

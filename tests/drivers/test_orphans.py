@@ -140,3 +140,15 @@ def test_a_process_that_is_purged_while_its_files_are_laid_out_never_starts(
     fabric.start(A, spec("true", key="job-1.0.2", epoch=2))  # the fork server has come so far
     exit_of(fabric)
     assert not (steward.home / "it-ran").exists()
+
+
+def test_a_process_that_cannot_be_forked_ends_and_its_fork_server_goes_on(tmp_path: Path) -> None:
+    fabric = DirectFabric(tmp_path, ["a"], preload="tests.drivers.failing_fork")
+    try:
+        fabric.start(A, spec("gc:disable", warm=True))
+        assert exit_of(fabric).data["code"] == -signal.SIGKILL
+        fabric.purge(A, JOB)
+        fabric.start(A, spec("gc:disable", warm=True, key="job-1.0.2"))
+        assert exit_of(fabric).data["code"] == 0
+    finally:
+        fabric.close()

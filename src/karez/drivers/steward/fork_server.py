@@ -86,12 +86,9 @@ class _ForkServer:
             read, write = os.pipe()
             server, forked = os.getpid(), os.fork()
             if forked == 0:
-                for fd in (*self.wake, read, *self.processes):
-                    os.close(fd)
-                self.steward.close()
-                subreaper.keep(lambda: _become(request), write, server)
+                self._keep(request, (read, write), server)
             os.close(write)
-            pid = int(_line(read) or 0)
+            pid = int(_line(read) or 0)  # 0: it could not be forked, and `hear` is told so
             self.processes[read] = _Process(key, pid, forked)
             started = {"event": "started", "key": key, "pid": pid, "subreaper": forked}
             framing.send(self.steward, started)
@@ -99,6 +96,19 @@ class _ForkServer:
             for process in self.processes.values():
                 if process.key == key:
                     _signal_group(process.pid, int(request["signal"]))
+
+    def _keep(self, request: Mapping[str, Any], pipe: tuple[int, int], server: int) -> NoReturn:
+        """In the child: never returns into the loop."""
+        read, write = pipe
+        try:
+            for fd in (*self.wake, read, *self.processes):
+                os.close(fd)
+            self.steward.close()
+            subreaper.keep(lambda: _become(request), write, server)
+        except BaseException:  # noqa: BLE001 - as in `_become`
+            traceback.print_exc()
+        finally:
+            os._exit(1)
 
     def hear(self, pipe: int) -> None:
         """Report that a process has ended, and all that it started; or else that it is lost."""
@@ -200,6 +210,8 @@ def _open_streams(log: str) -> None:
 
 
 def _signal_group(pid: int, number: int) -> None:
+    if pid <= 0:  # to the kernel 0 is this process's own group
+        return
     for send in (os.killpg, os.kill):
         try:
             send(pid, number)

@@ -1,11 +1,12 @@
 """A whole cloud in a folder of its own: `karez up` on free ports."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0, every_s: flo
     while not condition():
         assert time.monotonic() < deadline, condition
         time.sleep(every_s)
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes one after the other; some end with another before it is their turn."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @dataclass

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import psutil
-
 from karez.core.devices import DeviceKind
 from karez.core.fault_injection import FaultKind
 from karez.core.gangs import GangSpec
@@ -197,15 +195,6 @@ def check(outcome: Outcome) -> None:
         faults = receipt.cause.count("; then ") + 1
         each = receipt.snapshot_every * (2 if "differ" in receipt.cause else 1)
         assert receipt.steps_lost <= max(1, faults * each), f"{told}: {receipt}"
-
-
-def nothing_left(bench: Ground) -> None:
-    """No process, socket or shared memory of the bench is there any more."""
-    for steward in bench.fabric.stewards.values():
-        assert not steward.memory.exists()
-    mine = psutil.Process().children(recursive=True)
-    left = [p.cmdline() for p in mine if p.status() != psutil.STATUS_ZOMBIE]
-    assert not [line for line in left if "karez" in " ".join(line)]
 
 
 def ground(folder: Path, held: DeviceKind = HELD) -> Ground:

@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from karez.core.devices import DeviceKind
 from karez.core.gangs import GangRole, GangSpec
@@ -113,6 +116,16 @@ class Bench:
         self.is_closed = True
         self.fabric.close()
         self.store.close()
+
+
+def assert_nothing_left(bench: Bench) -> None:
+    """No process and no shared memory of a closed bench is there any more."""
+    assert not [one for one in bench.fabric.stewards.values() if one.memory.exists()]
+    left = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            left += [process.cmdline()] * (process.status() != psutil.STATUS_ZOMBIE)
+    assert not [line for line in left if "karez" in " ".join(line)]
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from karez.core.workloads import State, WorkloadKind
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from tests.collector import Collector, collecting
-from tests.contracts.cloud import Cloud, batch, make_cloud, until
+from tests.contracts.cloud import Cloud, batch, kill_all, make_cloud, until
 from tests.contracts.gang import Bench, Gang
 
 pytestmark = pytest.mark.story
@@ -51,8 +50,7 @@ NPUS = ("--emulate", "npu=2")
 def lose(cloud: Cloud) -> None:
     """The host loses its power: every process at once, and nobody tidies up."""
     supervisor = psutil.Process(int(str(cloud.address()["pid"])))
-    for process in [*supervisor.children(recursive=True), supervisor]:
-        process.send_signal(signal.SIGKILL)
+    kill_all([*supervisor.children(recursive=True), supervisor])
     supervisor.wait()
     shutil.rmtree((cloud.home / "node" / "memory.path").read_text(), ignore_errors=True)
 

@@ -1,6 +1,5 @@
 """A whole cloud: `karez up` with real Ray, killed where it hurts, and gone without a trace."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from karez.core.jobs import JobSpec
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import ENDED, EndReason, State, WorkloadKind
 from karez.drivers.ray_environment import ray_environment
-from tests.contracts.cloud import Cloud, batch, make_cloud, until
+from tests.contracts.cloud import Cloud, batch, kill_all, make_cloud, until
 from tests.ports import free_port
 
 pytestmark = pytest.mark.story
@@ -253,9 +252,7 @@ def test_an_existing_ray_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> N
         lines = [" ".join(p.cmdline()) for p in theirs.children(recursive=True)]
         assert not [line for line in lines if "sleep 1000" in line or "karez.drivers" in line]
     finally:
-        for process in [*theirs.children(recursive=True), theirs]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_all([*theirs.children(recursive=True), theirs])
         head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -278,8 +275,7 @@ def test_the_ray_head_dies_and_a_gang_goes_on(tmp_path: Path) -> None:
             until(lambda: client.job(job.id).status.step >= 150)
             head = psutil.Process(int(cloud.address()["parts"]["ray"]))  # type: ignore[index]
             servers = [p for p in head.children(recursive=True) if p.name() == "gcs_server"]
-            for process in (*servers, head):
-                process.kill()
+            kill_all([*servers, head])
             before = head.pid
             assert client.wait(job.id, limit_s=180).state == State.SUCCEEDED
             assert cloud.address()["parts"]["ray"] != before  # type: ignore[index]

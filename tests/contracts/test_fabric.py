@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from karez.core.workloads import WorkloadId
 from karez.drivers.ray_environment import ray_environment
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.staging import BlobSource
+from tests.contracts.cloud import kill_all
 from tests.contracts.gang import until
 from tests.fakes import DirectFabric, cpu_node
 from tests.ports import free_port
@@ -103,9 +103,7 @@ def over_ray(folder: Path) -> Iterator[Subject]:
         fabric.stop_nodes()
         fabric.close()
     finally:
-        for one in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
+        kill_all([*process.children(recursive=True), process])
         head.wait()
         shutil.rmtree(short, ignore_errors=True)
         for name in env:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from karez.core.devices import DeviceKind
-from tests.contracts.fuzz import Ground, calm, check, disturbed, ground, nothing_left, settle
+from tests.contracts.fuzz import Ground, calm, check, disturbed, ground, settle
+from tests.contracts.gang import assert_nothing_left
 
 pytestmark = pytest.mark.alone
 MANY = int(os.environ.get("KAREZ_TEST_SCHEDULES", "24"))
@@ -27,7 +28,7 @@ def npus(tmp_path: Path) -> Iterator[Ground]:
 def closed_at_the_end(made: Ground) -> Iterator[Ground]:
     yield made
     made.close()
-    nothing_left(made)
+    assert_nothing_left(made)
 
 
 def seeds(first: float, last: float) -> range:

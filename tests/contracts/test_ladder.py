@@ -13,8 +13,8 @@ from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
 from karez.training.controller.job_controller import JobController
 from karez.training.recovery.state import Gang as GangState
-from tests.contracts.gang import Bench, Gang, run_alone, until
-from tests.contracts.test_recovery import assert_nothing_left, gpus, undisturbed
+from tests.contracts.gang import Bench, Gang, assert_nothing_left, run_alone, until
+from tests.contracts.test_recovery import gpus, undisturbed
 
 pytestmark = pytest.mark.alone
 HERE = Path(__file__).parent

@@ -14,6 +14,7 @@ from karez.core.nodes import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import State, WorkloadId
 from karez.server.controllers.expired_artifacts import remove_expired
+from tests.contracts.cloud import kill_all
 from tests.contracts.gang import HELD, Bench, Gang, until
 
 pytestmark = pytest.mark.story
@@ -91,8 +92,7 @@ def test_a_killed_script_ends_as_if_nothing_had_happened(
     def kill(gang: Gang) -> None:
         for info in gang.processes().values():
             rank = psutil.Process(info.pid)
-            for process in (rank, *rank.children(recursive=True)):  # torchrun's too
-                process.kill()
+            kill_all([rank, *rank.children(recursive=True)])  # torchrun's too
         start_again(gang)
         until_said(gang, "resumed from")
 

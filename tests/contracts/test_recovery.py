@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-import psutil
 import pytest
 
 from karez.core.devices import DeviceKind
@@ -15,7 +14,7 @@ from karez.core.nodes import NodeId
 from karez.core.resource_requests import ResourceRequest
 from karez.core.settings import Settings
 from karez.core.workloads import EndReason, State
-from tests.contracts.gang import HELD, Bench, Gang, until
+from tests.contracts.gang import HELD, Bench, Gang, assert_nothing_left, until
 
 pytestmark = pytest.mark.alone
 
@@ -26,14 +25,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield made
     made.close()
     assert_nothing_left(made)
-
-
-def assert_nothing_left(bench: Bench) -> None:
-    memory = [steward.memory for steward in bench.fabric.stewards.values()]
-    assert not [path for path in memory if path.exists()]
-    mine = psutil.Process().children(recursive=True)
-    left = [p.cmdline() for p in mine if p.status() != psutil.STATUS_ZOMBIE]
-    assert not [line for line in left if "karez" in " ".join(line)]
 
 
 def has_no_jobs(memory: Path) -> bool:

@@ -12,8 +12,7 @@ from karez.core.grants import Grant
 from karez.core.nodes import NodeId
 from karez.core.settings import Settings
 from karez.core.workloads import State
-from tests.contracts.gang import HELD, Bench, Gang, until
-from tests.contracts.test_recovery import assert_nothing_left
+from tests.contracts.gang import HELD, Bench, Gang, assert_nothing_left, until
 
 pytestmark = pytest.mark.alone
 SCRIPT = Path(__file__).parent / "shards_job.py"

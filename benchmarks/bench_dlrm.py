@@ -13,8 +13,6 @@ from report import report, traces
 
 from karez.core.nodes import Node
 from karez.scheduling.engine import SchedulingEngine
-from karez.scheduling.placement.node_selector import NodeSelector
-from karez.scheduling.placement.request_mix import request_mix
 from karez.scheduling.placement.scores import Policy
 from karez.simulation import inventories, workloads
 from karez.simulation.partitions import Hooks, replay_of
@@ -66,14 +64,9 @@ def run(nodes: Sequence[Node], jobs: Sequence[TraceJob], policy: Policy) -> dict
         arrays = engine.cluster.pool.inventory.arrays
         overdrawn += int((arrays.bulk < 0).sum() + (arrays.free < 0).sum())
 
-    def selector(engine: SchedulingEngine) -> NodeSelector:
-        pool = engine.cluster.pool
-        asked = [pool.shape(job.gang.each[0]) for job in jobs if job.gang is not None]
-        return NodeSelector(inventory=pool.inventory, mix=request_mix(asked), policy=policy)
-
     rules = rules_of("fifo", known=False)
     replay, left_out = replay_of(nodes, jobs, rules, Hooks(on_end=int), known=False)
-    replay.engine_log.make_selector = selector
+    replay.engine_log.scores = policy
     replay.on_step = count_overdrawn
     outcomes = replay.run()
     last = max(job.arrives_s + job.runs_s for job in jobs)

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,9 +228,8 @@ def test_live_and_simulated_decisions_are_the_same_byte_for_byte(
         )
     nodes = [cpu_node("a", 4), cpu_node("b", 4)]
     simulated, left_out = replay_of(nodes, trace, LIVE_POLICY, Hooks(on_end=int), known=False)
-    simulated.engine_log.make_selector = (
-        None  # as live: single workers are placed for the usual mix
-    )
+    simulated.engine_log.learns = True  # as live: nobody knows what comes
+    simulated.first = replace(simulated.first, expected=None)
     assert left_out == 0
     simulated.run()
     for file in folder.glob("k.db*"):

@@ -79,8 +79,8 @@ def test_taking_never_overdraws_and_giving_back_restores(
 def test_remembered_scores_decide_as_fresh_ones_do(
     pool: list[Row], wanted: list[Shape], policy: Policy
 ) -> None:
-    mix = request_mix(wanted)
     kept = build(pool)
+    mix = request_mix(wanted, kept.supply)
     selector = NodeSelector(inventory=kept, mix=mix, policy=policy, compiled=False)
     for shape in wanted:
         fresh = NodeSelector(inventory=kept.fork(), mix=mix, policy=policy, compiled=False)
@@ -101,7 +101,7 @@ def test_a_fork_is_a_world_of_its_own() -> None:
 @settings(deadline=None, max_examples=150)
 @given(pool=pools, wanted=asked, policy=st.sampled_from(Policy))
 def test_numba_and_numpy_decide_alike(pool: list[Row], wanted: list[Shape], policy: Policy) -> None:
-    mix = request_mix(wanted)
+    mix = request_mix(wanted, build(pool).supply)
     logs = []
     for compiled in (True, False):
         inventory = build(pool)
@@ -128,6 +128,8 @@ def test_numba_and_numpy_decide_alike_on_a_large_pool() -> None:
     logs = []
     for compiled in (True, False):
         inventory = build(pool)
-        selector = NodeSelector(inventory=inventory, mix=request_mix(wanted), compiled=compiled)
+        selector = NodeSelector(
+            inventory=inventory, mix=request_mix(wanted, inventory.supply), compiled=compiled
+        )
         logs.append(fill(inventory, selector, wanted))
     assert logs[0] == logs[1]

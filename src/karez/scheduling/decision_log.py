@@ -5,26 +5,32 @@ The live cloud and a replay write the same log. A line that starts with `{` is o
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from karez.core.codec import from_json, rename_keys, to_brief_text
+from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
 from karez.core.identity import Project
 from karez.core.nodes import Node
+from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.decisions import Action, Preempt, Start
 from karez.scheduling.engine import SchedulingEngine
-from karez.scheduling.placement.node_selector import NodeSelector
 from karez.scheduling.placement.pool_builder import free_pool
+from karez.scheduling.placement.scores import Policy
 from karez.scheduling.preemption.defragment import Relocation
 from karez.scheduling.queue.fair_share import FairShare
-from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
+from karez.scheduling.queue.order import PendingWorkload, QueueOrder, SchedulingPolicy
 from karez.scheduling.snapshot import DRAIN_S, should_drain
 from karez.scheduling.state_changes import relocate_workloads
+
+LEARN_S: Final = 600.0
+"""Seconds between two looks at what is asked for: each drops the scores of all nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,14 @@ class Relocate:
 
     id: WorkloadId
     to: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedRequest:
+    """How many workers usually ask for a need."""
+
+    need: ResourceRequest
+    workers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +75,8 @@ class ClusterDelta:
     """Workloads new in the queue."""
     relocations: tuple[Relocate, ...] = ()
     """Running workloads to restart on other grants."""
+    expected: tuple[ExpectedRequest, ...] | None = None
+    """What workers usually ask for, by which nodes are scored from now on."""
 
 
 _OLD_KEYS: Final = {
@@ -135,8 +151,10 @@ class RecordedEngine:
 
     write: Callable[[str], object] | None = None
     """Writes one log line; None: no log."""
-    make_selector: Callable[[SchedulingEngine], NodeSelector] | None = None
-    """Creates the node selector of a new engine; None: the live one."""
+    learns: bool = False
+    """Whether to add what is expected to a step from time to time: a replay is told it instead."""
+    scores: Policy | None = None
+    """How to score nodes; None: as the order of the queue demands."""
     engine: SchedulingEngine = field(default_factory=lambda: _empty_engine())
     _nodes: tuple[Node, ...] = ()
     _reserved: list[Grant] = field(default_factory=list)
@@ -145,9 +163,14 @@ class RecordedEngine:
     """Those of `_reserved` that no log line has yet."""
     _recheck_at: float = float("inf")
     """When a maintenance window next starts to drain, starts or ends."""
+    _expected: dict[ResourceRequest, int] | None = None
+    _learned_at: float = float("-inf")
 
     def advance(self, step: ClusterDelta) -> list[Action]:
         """Apply a step to the engine, and decide."""
+        if self.learns and (step.is_reset or step.at - self._learned_at >= LEARN_S):
+            self._learned_at = step.at
+            step = replace(step, expected=self._requests_with(step))
         if self.write is not None:
             self.write(to_brief_text(replace(step, reserved=(*self._unreported, *step.reserved))))
         self._unreported.clear()
@@ -172,9 +195,17 @@ class RecordedEngine:
         self._reserved += grants
         self._unreported += grants
 
+    def _requests_with(self, step: ClusterDelta) -> tuple[ExpectedRequest, ...]:
+        """What all workloads ask for once a step is applied, ended ones included."""
+        known = Counter() if step.is_reset else self.engine.gangs()
+        known.update(waiting.gang for waiting in step.arrived)
+        known.update(run.waiting.gang for run in step.running if run.waiting is not None)
+        return expected_requests(known)
+
     def _apply(self, step: ClusterDelta) -> None:
         if step.is_reset:
             self.engine, self._nodes, self._reserved = _empty_engine(), (), []
+            self._expected = None
         self._apply_limits(step)
         engine = self.engine
         if step.released:
@@ -189,6 +220,11 @@ class RecordedEngine:
         if step.nodes is not None or step.at >= self._recheck_at:
             self._nodes = self._nodes if step.nodes is None else step.nodes
             self._rebuild(step.at)
+        if step.expected is not None:
+            self._expected = {each.need: each.workers for each in step.expected}
+        pool = self.engine.cluster.pool
+        if self._expected is not None and (step.expected is not None or pool.mix is None):
+            pool.expect(self._expected, self.scores or self._scores_by_order)
         self._apply_running(step)
         for waiting in step.arrived:
             self.engine.add(waiting)
@@ -218,8 +254,6 @@ class RecordedEngine:
         self.engine = SchedulingEngine(
             cluster=self._cluster_of(before.cluster, now), policy=before.policy
         )
-        if self.make_selector is not None:
-            self.engine.cluster.pool.selector = self.make_selector(self.engine)
         for run in before.cluster.running.values():
             self.engine.cluster.add(run)
         for waiting in before.pending.values():
@@ -227,6 +261,11 @@ class RecordedEngine:
         windows = [window for node in self._nodes for window in node.windows]
         edges = [t for w in windows for t in (w.starts_at - DRAIN_S, w.starts_at, w.ends_at)]
         self._recheck_at = min((edge for edge in edges if edge > now), default=float("inf"))
+
+    @property
+    def _scores_by_order(self) -> Policy:
+        is_ours = self.engine.policy.order == QueueOrder.KAREZ
+        return Policy.KAREZ if is_ours else Policy.BEST_FIT
 
     def _cluster_of(self, before: ClusterState, now: float) -> ClusterState:
         """Cluster state of the current nodes, without the running workloads themselves."""
@@ -237,6 +276,16 @@ class RecordedEngine:
             draining=frozenset(node.id for node in self._nodes if should_drain(node, now)),
             fair_share=FairShare(usage_s=before.fair_share.usage_s, at=before.fair_share.at),
         )
+
+
+def expected_requests(gangs: Mapping[GangSpec, int]) -> tuple[ExpectedRequest, ...]:
+    """How many workers of these gangs ask for each need, by their first alternative."""
+    workers: Counter[ResourceRequest] = Counter()
+    for gang, number in gangs.items():
+        workers[gang.each[0]] += gang.want * number
+        for role in gang.roles:
+            workers[role.each[0]] += role.workers * number
+    return tuple(ExpectedRequest(need=need, workers=number) for need, number in workers.items())
 
 
 def _empty_engine() -> SchedulingEngine:

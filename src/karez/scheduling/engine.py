@@ -6,9 +6,11 @@ carried out.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
 from karez.core.workloads import WorkloadId
 from karez.scheduling.backfill import Backfill, make_reservation, should_wait_for_faster
@@ -81,6 +83,15 @@ class SchedulingEngine:
         self.cluster.pool.release(run.grants)
         self.invalidate()
         return run
+
+    def gangs(self) -> Counter[GangSpec]:
+        """How many workloads, running or in the queue, are of each gang."""
+        gangs: Counter[GangSpec] = Counter()
+        for (_, gang, _, _), entries in self._queue.classes():
+            gangs[gang] += len(entries)
+        running = self.cluster.running.values()
+        gangs.update(run.waiting.gang for run in running if run.waiting is not None)
+        return gangs
 
     def invalidate(self) -> None:
         """Forget which classes do not fit: capacity, quota or policy has changed."""

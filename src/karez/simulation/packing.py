@@ -93,7 +93,9 @@ def pack(
     base = [pod.shape(inventory) for pod in pods]
     if not capacity or not any(shape.devices for shape in base):
         raise BadRequest(problem="packing needs nodes with devices and workers that ask for some")
-    selector = NodeSelector(inventory=inventory, mix=request_mix(base), policy=policy)
+    selector = NodeSelector(
+        inventory=inventory, mix=request_mix(base, inventory.supply), policy=policy
+    )
     points: list[Point] = []
     arrived = allocated = placed = refused = 0
     for shape in arrivals(base, capacity, seed, load):

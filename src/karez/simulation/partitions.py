@@ -1,18 +1,14 @@
 """Splits nodes and jobs into partitions by project, and prepares the replay of each."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.gangs import GangSpec
 from karez.core.identity import Project
 from karez.core.nodes import Node
-from karez.scheduling.decision_log import ClusterDelta, RecordedEngine
-from karez.scheduling.engine import SchedulingEngine
+from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, expected_requests
 from karez.scheduling.placement.capacity import SLOTS
-from karez.scheduling.placement.node_selector import NodeSelector
-from karez.scheduling.placement.request_mix import request_mix
-from karez.scheduling.placement.scores import Policy
-from karez.scheduling.queue.order import QueueOrder, SchedulingPolicy
+from karez.scheduling.queue.order import SchedulingPolicy
 from karez.simulation.failures import Outage
 from karez.simulation.inventories import PROJECT
 from karez.simulation.replay import Replay
@@ -58,39 +54,28 @@ def replay_of(
     present = {device.kind for node in nodes for device in node.devices}
     kinds = tuple(kind for kind in SLOTS if kind in present)
     fitting = fitting_jobs(nodes, jobs, kinds)
-    make_selector = _selector_factory(fitting, rules)
     replay = Replay(
-        engine_log=RecordedEngine(write=hooks.write, make_selector=make_selector),
+        engine_log=RecordedEngine(write=hooks.write),
         nodes=nodes,
         jobs=fitting,
         known=known,
         on_end=hooks.on_end,
         kinds=kinds,
         outages=hooks.outages,
-        first=_first_step(nodes, rules, hooks),
+        first=_first_step(nodes, fitting, rules, hooks),
     )
     return replay, len(jobs) - len(fitting)
 
 
-def _selector_factory(
-    jobs: Sequence[TraceJob], rules: SchedulingPolicy
-) -> Callable[[SchedulingEngine], NodeSelector]:
-    gangs: list[GangSpec] = [job.gang for job in jobs if job.gang is not None]
-    policy = Policy.KAREZ if rules.order == QueueOrder.KAREZ else Policy.BEST_FIT
-
-    def make_selector(engine: SchedulingEngine) -> NodeSelector:
-        pool = engine.cluster.pool
-        shapes = [pool.shape(gang.each[0]) for gang in gangs]
-        return NodeSelector(inventory=pool.inventory, mix=request_mix(shapes), policy=policy)
-
-    return make_selector
-
-
-def _first_step(nodes: Sequence[Node], rules: SchedulingPolicy, hooks: Hooks) -> ClusterDelta:
+def _first_step(
+    nodes: Sequence[Node], jobs: Sequence[TraceJob], rules: SchedulingPolicy, hooks: Hooks
+) -> ClusterDelta:
+    gangs = Counter(job.gang for job in jobs if job.gang is not None)
     return ClusterDelta(
         at=0.0,
         is_reset=True,
         nodes=tuple(nodes),
         policy=rules,
         projects=tuple(hooks.projects.values()) or None,
+        expected=expected_requests(gangs),
     )

@@ -1,5 +1,6 @@
 """Free capacity of the live pool: maps nodes and grants of core to the arrays of an inventory."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,7 +17,8 @@ from karez.core.units import MILLI
 from karez.scheduling.placement.core_pinning import pin_cores
 from karez.scheduling.placement.inventory import BULK, CPU, Ints, Inventory, Shape
 from karez.scheduling.placement.node_selector import NodeSelector
-from karez.scheduling.placement.request_mix import request_mix
+from karez.scheduling.placement.request_mix import WHOLE, RequestMix, request_mix
+from karez.scheduling.placement.scores import Policy
 
 SLOTS: Final = (DeviceKind.NPU, DeviceKind.GPU)
 """Kinds whose devices are granted one by one; the others are amounts."""
@@ -53,6 +55,10 @@ class Pool:
     """Number of nodes that take no work, by reason."""
     next_maintenance_at: Any = None
     """(N,) start of each node's next maintenance, infinity without one; None: no node has one."""
+    mix: RequestMix | None = None
+    """Requests that are expected; forks expect the same."""
+    scarcity: Ints | None = None
+    """(supernodes,) average scarcity of the accelerators in each; None: none is scarce."""
     selector: NodeSelector | None = None
     """Created on first use unless given."""
     _cores: dict[int, Ints] = field(default_factory=dict)
@@ -135,14 +141,33 @@ class Pool:
         self, need: ResourceRequest, among: NodeAffinity = ANYWHERE, until: float | None = None
     ) -> tuple[int, int] | None:
         """Return the best node by score for one worker, and its slot; None if no node has room."""
-        if self.selector is None:
-            compiled = len(self.nodes) >= NUMBA_FROM_NODES
-            self.selector = NodeSelector(inventory=self.inventory, mix=request_mix(()))
-            self.selector.compiled &= compiled
+        selector = self.selector or self._select_by(self.mix or request_mix(()), Policy.KAREZ)
         mask = self.usable(among, until)
         if mask is None:
-            return self.selector.select(self.shape(need))
-        return self.selector.select_from(self.shape(need), np.flatnonzero(mask))
+            return selector.select(self.shape(need))
+        return selector.select_from(self.shape(need), np.flatnonzero(mask))
+
+    def expect(
+        self, requests: Mapping[ResourceRequest, int], scores: Policy = Policy.KAREZ
+    ) -> None:
+        """Place what comes so that these requests, and how many come of each, find room.
+
+        A few whole devices are always expected, so that a young pool does not adapt to its first
+        jobs alone.
+        """
+        shapes = Counter(WHOLE)
+        for need, number in requests.items():
+            shapes[self.shape(need)] += number
+        self.mix = request_mix(shapes, self.inventory.supply)
+        self.scarcity = _mean_scarcity(self.inventory, self.mix)
+        self._select_by(self.mix, scores)
+
+    def _select_by(self, mix: RequestMix, scores: Policy) -> NodeSelector:
+        compiled = len(self.nodes) >= NUMBA_FROM_NODES
+        self.selector = NodeSelector(
+            inventory=self.inventory, mix=mix, policy=scores, compiled=compiled
+        )
+        return self.selector
 
     def allocate(
         self, number: int, need: ResourceRequest, slot: int | None = None, role: str = ""
@@ -208,6 +233,8 @@ class Pool:
             masks=self.masks,
             unavailable=self.unavailable,
             next_maintenance_at=self.next_maintenance_at,
+            mix=self.mix,
+            scarcity=self.scarcity,
             _cores=dict(self._cores),
             _allowed=self._allowed,
             _shapes=self._shapes,
@@ -254,3 +281,12 @@ class Pool:
             free[core] -= amount
         self._cores[number] = free
         return tuple(sorted((cores[core][0], amount) for core, amount in pinned))
+
+
+def _mean_scarcity(inventory: Inventory, mix: RequestMix) -> Ints:
+    """(supernodes,) average scarcity of the accelerators in each supernode."""
+    arrays, size = inventory.arrays, inventory.size
+    totals = np.zeros((2, len(arrays.busy)), np.int64)
+    np.add.at(totals[0], arrays.domain, (mix.scarcity[arrays.model] * size).sum(1))
+    np.add.at(totals[1], arrays.domain, size.sum(1))
+    return np.asarray(totals[0] // np.maximum(totals[1], 1), np.int64)

@@ -67,6 +67,14 @@ class Arrays(NamedTuple):
     """(N,) free thousandths of all accelerators of each node."""
 
 
+class Supply(NamedTuple):
+    """What a pool has in all, free or not."""
+
+    milli: tuple[int, ...]
+    """Thousandths of the accelerators of each model, by number."""
+    bulk: tuple[int, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Inventory:
     """Free capacity, total capacity, and the log of nodes that changed."""
@@ -90,6 +98,13 @@ class Inventory:
     def capacity_milli(self) -> int:
         """Thousandths of all accelerators together."""
         return int(self.size.sum())
+
+    @property
+    def supply(self) -> Supply:
+        """What the pool has in all."""
+        kind = self.arrays.model
+        milli = (int(self.size[kind == number].sum()) for number in range(len(self.models)))
+        return Supply(milli=tuple(milli), bulk=tuple(self.bulk_size.sum(0).tolist()))
 
     @property
     def free_milli(self) -> int:

@@ -102,6 +102,8 @@ def _gradient(
             left = free.copy()
             left[:, index] -= milli
             gain = before - fragmentation(left, model, after[:, CPU], mix)
+            if policy == Policy.KAREZ:
+                gain -= taken_scarcity(free, left, model, mix)
             points = _points(gain, free, left, bulk, after, left[:, index], mix, policy)
             better = takes[:, index] & (points > best)
             best[better], slot[better] = points[better], index
@@ -110,6 +112,8 @@ def _gradient(
         if count:
             left[takes & (takes.cumsum(1) <= count)] -= milli
         gain = before - fragmentation(left, model, after[:, CPU], mix)
+        if policy == Policy.KAREZ:
+            gain -= taken_scarcity(free, left, model, mix)
         best = _points(gain, free, left, bulk, after, np.zeros_like(gain), mix, policy)
     if policy == Policy.KAREZ:
         domain = arrays.domain[rows]
@@ -169,3 +173,9 @@ def stranded(total: Ints, bulk: Ints, mix: RequestMix) -> Ints:
             served = bulk[:, index] * MILLI // mix.per_device[index]
             result += np.maximum(0, total - served)
     return result
+
+
+def taken_scarcity(free: Ints, left: Ints, model: Ints, mix: RequestMix) -> Ints:
+    """(K,) demand that no longer finds a device of its model, in thousandths times PPM."""
+    scarce: Ints = ((free - left) * mix.scarcity[model]).sum(1)
+    return scarce

@@ -46,7 +46,7 @@ def refresh(
     twice: rows that are done have `stamp` in `stamps`.
     """
     free, model, bulk, domain, busy, most, whole, total = arrays
-    devices, milli, models, cpu, weight, per_device = mix
+    devices, milli, models, cpu, weight, per_device, scarcity = mix
     points, slots, tops = known
     stale = np.zeros(len(tops), np.bool_)
     counts = np.zeros(len(weight), np.int64)
@@ -81,6 +81,7 @@ def refresh(
                     cpu,
                     weight,
                     per_device,
+                    scarcity,
                     counts,
                     lows,
                 )
@@ -156,6 +157,7 @@ def _gradient(
     cpu: Ints,
     weight: Ints,
     per_device: Ints,
+    scarcity: Ints,
     counts: Ints,
     lows: Ints,
 ) -> tuple[int, int]:
@@ -218,6 +220,7 @@ def _gradient(
         rest = total - shape[0] * shape[1]
         if policy == _KAREZ:
             now += PPM * _stranded(bulk, row, shape, per_device, rest, True)
+            now += _taken_scarcity(free, model, row, slot, shape, scarcity)
         points = _points(before - now, slot_left, rest, after, policy)
         if points > best:
             best, chosen = points, slot
@@ -293,6 +296,20 @@ def _stranded(
         if per_device[index] > 0:
             has = bulk[row, index] - (shape[HEAD + index] if is_after else 0)
             result += max(0, total - has * MILLI // per_device[index])
+    return result
+
+
+@numba.njit(cache=True, inline="always")
+def _taken_scarcity(
+    free: Ints, model: Ints, row: int, slot: int, shape: Ints, scarcity: Ints
+) -> int:
+    if shape[0] == 1:
+        return int(scarcity[model[row, slot]] * shape[1])
+    missing, result = shape[0], 0
+    for index in range(free.shape[1]):
+        if missing > 0 and _takes(free[row, index], model[row, index], shape):
+            result += scarcity[model[row, index]] * shape[1]
+            missing -= 1
     return result
 
 

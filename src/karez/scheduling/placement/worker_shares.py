@@ -30,14 +30,17 @@ def worker_shares(
 
 
 def _by_supernode(gang: GangSpec, room: Ints, pool: Pool) -> Ints:
-    """(N,) shares on the fewest supernodes, or on one if the topology requires that."""
+    """(N,) shares on the fewest supernodes, or on one if the topology requires that.
+
+    Of those that hold the rest, one whose models others ask for less comes first.
+    """
     domain = pool.inventory.arrays.domain
     per_domain = np.zeros(len(pool.inventory.arrays.busy), np.int64)
     np.add.at(per_domain, domain, room)
     if gang.topology == Topology.REQUIRE_SUPERNODE:
-        quota = fill_one(gang.want, per_domain)
+        quota = fill_one(gang.want, per_domain, pool.scarcity)
     else:
-        quota = fill(gang.want, per_domain, np.arange(len(per_domain)))
+        quota = fill(gang.want, per_domain, np.arange(len(per_domain)), pool.scarcity)
     shares = np.zeros_like(room)
     for number in np.flatnonzero(quota).tolist():
         members = pool.inventory.members[number]
@@ -45,10 +48,14 @@ def _by_supernode(gang: GangSpec, room: Ints, pool: Pool) -> Ints:
     return shares
 
 
-def fill(want: int, room: Ints, order: Ints) -> Ints:
-    """(bins,) how many each bin gets: roomiest bins whole, the rest in the tightest that fits."""
+def fill(want: int, room: Ints, order: Ints, scarcity: Ints | None = None) -> Ints:
+    """(bins,) how many each bin gets: roomiest bins whole, the rest in the tightest that fits.
+
+    Bins of less scarcity come first where that keeps the number of bins.
+    """
     shares = np.zeros_like(room)
-    by_room = np.lexsort((order, -room))
+    scarce = np.zeros_like(room) if scarcity is None else scarcity
+    by_room = np.lexsort((order, scarce, -room))
     filled = np.cumsum(room[by_room])
     whole = int(np.searchsorted(filled, want, side="left"))  # bins that are used up
     shares[by_room[:whole]] = room[by_room[:whole]]
@@ -56,17 +63,22 @@ def fill(want: int, room: Ints, order: Ints) -> Ints:
     left = by_room[whole:]
     fitting = left[room[left] >= missing]
     if missing > 0 and len(fitting):
-        last = fitting[np.lexsort((order[fitting], room[fitting]))[0]]
+        last = fitting[np.lexsort((order[fitting], room[fitting], scarce[fitting]))[0]]
         shares[last] = missing
     return shares
 
 
-def fill_one(want: int, room: Ints) -> Ints:
-    """(bins,) all in the tightest bin that holds them, else as many as fit in the roomiest."""
+def fill_one(want: int, room: Ints, scarcity: Ints | None = None) -> Ints:
+    """(bins,) all in the tightest bin that holds them, else as many as fit in the roomiest.
+
+    Bins of less scarcity come first.
+    """
     shares = np.zeros_like(room)
     if not len(room):
         return shares
+    scarce = np.zeros_like(room) if scarcity is None else scarcity
     fitting = np.flatnonzero(room >= want)
-    chosen = fitting[room[fitting].argmin()] if len(fitting) else room.argmax()
+    tightest = np.lexsort((room[fitting], scarce[fitting]))
+    chosen = fitting[tightest[0]] if len(fitting) else room.argmax()
     shares[chosen] = min(want, int(room[chosen]))
     return shares

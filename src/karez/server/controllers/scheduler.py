@@ -87,7 +87,7 @@ class Scheduler:
     ) -> int:
         self._decided_at = now
         self._steps += 1
-        recorded, self._engine = self._engine or RecordedEngine(write=self.write), None
+        recorded, self._engine = self._engine or RecordedEngine(write=self.write, learns=True), None
         actions = recorded.advance(delta)
         self._engine = recorded  # had `advance` failed, the next pass would start from the store
         started = self._carry_out(actions, pending, view, now)

@@ -46,3 +46,31 @@ storage.fill_(7)
 print(json.dumps([host.tolist(), back.tolist(), listed, last, list(near), base.tolist()]))
 """
     assert answer_of(code) == [[1, 2, 3]] * 3 + [3, [1, 2, 3], [7, 7, 7]]
+
+
+def test_a_storage_is_made_on_the_device_and_moved_to_it_as_map_location_does() -> None:
+    code = """
+import io, json, torch
+made = torch.UntypedStorage(4, device="npu").fill_(7)
+host = torch.tensor([1, 2], dtype=torch.uint8).untyped_storage()
+there = host.to(device="npu:0")
+there[0]
+file = io.BytesIO()
+torch.save({"w": torch.arange(3.0)}, file)
+file.seek(0)
+loaded = torch.load(file, map_location=lambda storage, place: storage.to(device="npu:0"))["w"]
+print(json.dumps({
+    "made": made.tolist(), "on": str(there.device), "moved": there.tolist(),
+    "back": there.to(device="cpu").tolist(), "same": there.to(device="npu") is there,
+    "loaded": [str(loaded.device), loaded.tolist()], "host": torch.UntypedStorage([5]).tolist(),
+}))
+"""
+    assert answer_of(code) == {
+        "made": [7, 7, 7, 7],
+        "on": "npu:0",
+        "moved": [1, 2],
+        "back": [1, 2],
+        "same": True,
+        "loaded": ["npu:0", [0.0, 1.0, 2.0]],
+        "host": [5],
+    }

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as papers
+from karez.equivalence import settings as settings_of
 from karez.equivalence import signed_certificate
 from karez.equivalence.compare import compare
 from karez.equivalence.distance import distance
@@ -254,6 +256,25 @@ def test_differences_are_judged_by_type_and_by_the_references_own_spread() -> No
     assert "float32 against bfloat16" in other.first.problem
     assert distance(np.array([np.nan, 1.0]), np.array([np.nan, 1.0])) == 0.0
     assert distance(np.array([np.nan]), np.array([1.0])) == float("inf")
+
+
+def test_settings_that_differ_are_no_lossless_move_though_results_agree() -> None:
+    net, other = torch.nn.LayerNorm(4), torch.nn.LayerNorm(4, eps=1e-6)
+    steps = torch.optim.SGD(net.parameters(), lr=0.1), torch.optim.SGD(net.parameters(), lr=0.2)
+    base, moved = record({"a": [1.0]}, [0.5]), record({"a": [1.0]}, [0.5])
+    for one, module, optimizer in ((base, net, steps[0]), (moved, other, steps[1])):
+        found = {"norm": settings_of.of_module(module), "SGD": settings_of.of_optimizer(optimizer)}
+        one.about["settings"] = json.loads(json.dumps(found))
+    verdict = compare(base, moved)
+    assert not verdict.is_lossless
+    assert verdict.settings == [
+        "norm: eps is 1e-06 instead of 1e-05",
+        "SGD: group 0 lr is 0.2 instead of 0.1",
+    ]
+    vars(net).update(where="cuda:0", kind="gelu")
+    assert "where" not in settings_of.of_module(net)
+    assert settings_of.of_module(net)["kind"] == "gelu"
+    assert compare(base, base).is_lossless
 
 
 def test_a_certificate_that_was_changed_is_not_believed(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("device != 'cuda'", "device != _device.accelerator"),
         ("device_type in ('cuda', 'mps')", "device_type in (_device.accelerator, 'mps')"),
         ("impl == 'cuda'", None),
+        ("gpu_arch_type == 'cuda'", None),
+        ("if impl == 'cuda' and x.device.type == 'cuda' and ready(): f(x)", None),
     ],
     "device-prefix": [
         ("device.startswith('cuda')", "device.startswith(_device.accelerator)"),
@@ -324,6 +326,54 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("import torch.autograd.profiler as p\np.profile(use_device='cuda')", None),
         ("with torch.autograd.profiler.profile(use_cuda=True): pass", None),
     ],
+    "model-device-map": [
+        ("f(device_map={'': 0})", "f(device_map={'': _device.name(0)})"),
+        ("f(device_map={'': 'cuda:1'})", "f(device_map={'': _device.name(1)})"),
+        (
+            "f(device_map={'a': 'cuda', 'b': 'cpu'})",
+            "f(device_map={'a': _device.type, 'b': 'cpu'})",
+        ),
+        (
+            "f(device_map={'a': 0, 'b': 'disk'})",
+            "f(device_map={'a': _device.name(0), 'b': 'disk'})",
+        ),
+    ],
+    "operator-device": [
+        (
+            "@torch.library.custom_op('a::b', mutates_args=(), device_types='cuda')\ndef f(): pass",
+            None,
+        ),
+        ("torch.library.register_kernel('a::b', 'cuda', f)", None),
+        ("@f.register_kernel('cuda')\ndef g(): pass", None),
+        ("lib.impl('b', f, 'CUDA')", None),
+    ],
+    "autocast-state": [
+        ("torch.is_autocast_enabled()", "_device.is_autocast_enabled()"),
+        ("torch.get_autocast_gpu_dtype()", "_device.get_autocast_dtype()"),
+        ("torch.set_autocast_gpu_dtype(d)", "_device.set_autocast_dtype(d)"),
+        (
+            "import torch as t\nt.set_autocast_enabled(x)",
+            "import torch as t\n_device.set_autocast_enabled(x)",
+        ),
+    ],
+    "cuda-optimizer": [
+        ("A(optim='paged_adamw_8bit')", None),
+        ("A(optim='adamw_bnb_8bit')", None),
+        ("f(a, optim='paged_adamw_32bit')", None),
+        ("A(optim='adamw_apex_fused')", None),
+    ],
+    "tf32-option": [
+        ("TrainingArguments(tf32=True)", None),
+        ("A('o', tf32=True)", None),
+        ("dict(tf32=True)", None),
+    ],
+    "double-method": [("x.double()", None), ("m.net.double()", None), ("f(x).double()", None)],
+    "fork-with-device": [
+        ("import os\ntorch.cuda.set_device(0)\nos.fork()", None),
+        ("import multiprocessing as m\nx.cuda()\nif a:\n    m.Process(target=f).start()", None),
+        ("import torch.multiprocessing as m\nm.set_start_method('fork')", None),
+        ("from multiprocessing import get_context\nget_context('fork')", None),
+    ],
     "pin-device": [
         ("DataLoader(d, pin_memory_device='cuda')", "DataLoader(d, pin_memory_device='')"),
         ("f(pin_memory_device='cuda:0')", "f(pin_memory_device='')"),
@@ -467,6 +517,13 @@ NOT_FOUND: dict[str, list[str]] = {
     "profiler-activity": ["torch.profiler.ProfilerActivity.CPU"],
     "profiler-flag": ["f(use_cuda=True)"],
     "pin-device": ["f(pin_memory=True)"],
+    "model-device-map": ["f(device_map='auto')", "f(device_map={'': 'cpu'})", "f(m={'': 0})"],
+    "operator-device": ["f('cuda')", "torch.library.register_kernel('a::b', 'cpu', f)"],
+    "autocast-state": ["torch.is_autocast_enabled('cuda')", "mine.is_autocast_enabled()"],
+    "cuda-optimizer": ["A(optim='adamw_torch')", "f(name='paged_adamw_8bit')"],
+    "tf32-option": ["A(tf32=False)", "A(bf16=True)"],
+    "double-method": ["x.float()", "x.double(2)"],
+    "fork-with-device": ["import os\nos.fork()", "import os\nos.fork()\nx.cuda()"],
     "torch-compile": ["re.compile('a')", "compile('a')"],
     "torch-script": ["jit.script(m)"],
     "compiler-settings": ["torch.config.x"],

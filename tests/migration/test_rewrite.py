@@ -250,17 +250,30 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "a.py").read_text() == (tmp_path / "b.py").read_text() == CODE
 
 
-def test_a_tree_without_git_or_with_changes_is_not_written_to(tmp_path: Path) -> None:
+def test_a_rewrite_without_git_leaves_a_patch_that_takes_it_back(tmp_path: Path) -> None:
+    files = {"a.py": CODE, "late.py": CODE.rstrip("\n"), "crlf.py": CODE.replace("\n", "\r\n")}
+    put(tmp_path, files)
+    done = CliRunner().invoke(app, ["migrate", "rewrite", str(tmp_path), "--in-place"])
+    assert done.exit_code == 0, done.output
+    assert "patch -R -p1 < karez-migrate.patch" in done.stderr
+    assert "_device" in (tmp_path / "a.py").read_text()
+    with (tmp_path / "karez-migrate.patch").open() as patch:
+        subprocess.run(["patch", "-R", "-p1", "--binary"], cwd=tmp_path, stdin=patch, check=True)
+    for name, body in files.items():
+        assert (tmp_path / name).read_bytes() == body.encode()
+    assert not (tmp_path / "_device.py").exists()
+
+
+def test_a_tree_with_changes_is_not_written_to(tmp_path: Path) -> None:
     put(tmp_path, {"a.py": CODE})
-    with pytest.raises(BadRequest, match="not under git"):
-        check_clean(tmp_path)
+    assert not check_clean(tmp_path)
     for words in (
         ["init", "-q"],
         ["add", "."],
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"],
     ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    check_clean(tmp_path)
+    assert check_clean(tmp_path)
     put(tmp_path, {"b.py": ""})
     with pytest.raises(BadRequest, match="1 uncommitted"):
         check_clean(tmp_path)

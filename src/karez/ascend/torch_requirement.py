@@ -28,6 +28,14 @@ def torch_wanted(text: str) -> str:
         return ""
 
 
+def allows_before(specifier: str, minor: tuple[int, int]) -> bool:
+    """Whether a requirement allows a torch before a minor version. One that is not known does."""
+    known = [(1, number) for number in range(14)] + [(2, number) for number in range(minor[1])]
+    wanted = SpecifierSet(specifier)
+    older = (f"{major}.{number}.{patch}" for major, number in known for patch in range(3))
+    return any(version in wanted for version in older)
+
+
 def _plainly(part: str) -> str:
     """A specifier in pip's form: conda's `=2.7` is any 2.7, Poetry's `^2.1` ends before 3."""
     if part.startswith("^"):

@@ -13,7 +13,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from karez.ascend.operator_support import documented
 from karez.core import environment
-from karez.emulated_npu import autocast, collectives, memory, operators, patches, surface
+from karez.emulated_npu import autocast, collectives, leaving, memory, operators, patches, surface
 from karez.emulated_npu.random import DeviceRandom
 from karez.runtime.process_environment import read
 
@@ -42,6 +42,7 @@ def install() -> None:
             collectives.register_collectives(_KEPT)
     _stand_in(module)
     _read_limits()
+    leaving.settle_at_exit()
 
 
 def _register_operators() -> None:

@@ -104,6 +104,30 @@ def _patch_storages() -> None:
     ):
         _for_npu(owner, name, ours)
     storages.copy_ = copy
+    _patch_new_storages(storages)
+
+
+def _patch_new_storages(storages: Any) -> None:
+    """Storages that are made on the device, or moved to and from it."""
+    plain_new = storages.__new__
+
+    def new(cls: Any, *args: Any, device: Any = None, **more: Any) -> Any:
+        if device is None or torch.device(device).type != NAME:
+            where = {} if device is None else {"device": device}
+            return plain_new(cls, *args, **where, **more)
+        return storage_of(plain_new(cls, *args, **more))
+
+    def to(storage: Any, *, device: Any, non_blocking: bool = False) -> Any:
+        target = torch.device(device)
+        if NAME not in (target.type, storage.device.type):
+            return plain_to(storage, device=device, non_blocking=non_blocking)
+        if target.type == storage.device.type:
+            return storage
+        near = (storage._cpu if storage.device.type == NAME else storage.cpu()).clone()
+        return storage_of(near) if target.type == NAME else plain_to(near, device=target)
+
+    plain_to = storages.to
+    storages.__new__, storages.to = new, to
 
 
 def _for_npu(owner: Any, name: str, ours: Any) -> None:

@@ -3,6 +3,7 @@
 import html
 from typing import Any
 
+from karez.equivalence.record import FLOORS
 from karez.equivalence.run import Outcome, digest_of
 from karez.equivalence.signed_certificate import FORM
 from karez.equivalence.verdict import Difference
@@ -44,6 +45,8 @@ def certificate(found: Outcome, *, now: str, version: str) -> dict[str, Any]:
         "first_difference": _row(first) | {"operator": found.operator} if first else None,
         "loss": {"error": verdict.loss_error, "limit": verdict.loss_limit},
         "unmatched": verdict.unmatched[:_MOST],
+        "settings": verdict.settings[:_MOST],
+        "floors": FLOORS,
         "not_shown": _not_shown(found),
     }
 
@@ -66,6 +69,8 @@ def page(signed: dict[str, Any], found: Outcome) -> str:
             f"{_e(first['kind'])}, step {first['step'] + 1}{inside}: off by {first['error']:.2e}, "
             f"allowed {first['limit']:.2e}. {_e(first['problem'])}</p>"
         )
+    for line in signed["settings"]:
+        parts.append(f"<p><b>Another setting</b>: {_e(line)}</p>")
     parts.append("<h2>Losses</h2>" + _curves(verdict.losses))
     parts.append(
         f"<p>Largest relative difference {verdict.loss_error:.2e}; allowed "
@@ -141,6 +146,11 @@ def _not_shown(found: Outcome) -> list[str]:
         )
     lines.append(
         "Of large tensors up to 2,048 elements were compared, spread evenly, and the norm."
+    )
+    floor = FLOORS[found.reference.widest_type]
+    lines.append(
+        f"Relative differences below {floor:.0e} ({found.reference.widest_type}, the floor for "
+        "rounding) are not told from rounding; settings of modules and optimizers were compared."
     )
     if found.verdict.still:
         lines.append(

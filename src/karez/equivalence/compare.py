@@ -9,6 +9,7 @@ import numpy as np
 from karez.equivalence.distance import Row, side_error
 from karez.equivalence.record import FLOORS, Record
 from karez.equivalence.rounding_noise import RoundingNoise
+from karez.equivalence.settings import differences
 from karez.equivalence.verdict import Difference, Verdict
 
 SPREAD = 8.0
@@ -31,6 +32,9 @@ def compare(reference: Record, other: Record, again: Record | None = None) -> Ve
     verdict = Verdict(losses=(reference.losses, other.losses))
     verdict.unmatched = [_named(key) for key in left if key not in right]
     verdict.unmatched += [_named(key) for key in right if key not in left]
+    verdict.settings = differences(
+        reference.about.get("settings", {}), other.about.get("settings", {})
+    )
     noise = RoundingNoise(reference)
     repeated = again.by_key() if again is not None else {}
     for key, number in left.items():

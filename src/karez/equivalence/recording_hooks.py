@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from karez.equivalence import settings
 from karez.equivalence.record import SAMPLE
 from karez.equivalence.tensor_tree import named_tensors, spoiled
 
@@ -48,6 +49,8 @@ class Recorder:
     """Gradients of the parameters that the optimizer is about to step."""
     devices: set[str] = field(default_factory=set)
     parameters: int = 0
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of modules and optimizers at their first use in a step that is recorded."""
     _backward: Any = None
 
     def install(self) -> None:
@@ -89,6 +92,7 @@ class Recorder:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "parameters": self.parameters,
+            "settings": self.settings,
             "argv": sys.argv,
             "operators": sorted(set(_called())),
         }
@@ -116,6 +120,8 @@ class Recorder:
             self.operators = None
         if not self._is_on:
             return None
+        if name not in self.settings:
+            self.settings[name] = settings.of_module(module)
         changed = None
         if self.fault[0] and name == self.fault[0]:
             changed = output = spoiled(output, self.fault[1])
@@ -150,6 +156,8 @@ class Recorder:
 
     def _stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if self.step < self.steps:
+            key = f"{type(optimizer).__name__} in step {self.step + 1}"
+            self.settings[key] = settings.of_optimizer(optimizer)
             parts = [p for group in optimizer.param_groups for p in group["params"]]
             for number, part in enumerate(parts):
                 name = self.names.get(id(part), f"parameter {number}")

@@ -41,6 +41,8 @@ class Verdict:
     """The first module whose inputs agree and whose results do not."""
     unmatched: list[str] = field(default_factory=list)
     """Modules that only one of the runs has."""
+    settings: list[str] = field(default_factory=list)
+    """Settings of modules and optimizers that differ, a line each."""
     loss_error: float = 0.0
     loss_limit: float = 0.0
     losses: tuple[Sequence[float], Sequence[float]] = ((), ())
@@ -53,7 +55,8 @@ class Verdict:
 
     @property
     def is_lossless(self) -> bool:
-        """Whether no difference exceeds its limit."""
-        is_off = any(difference.is_off for difference in self.differences) or bool(self.unmatched)
+        """Whether no difference exceeds its limit, and no setting differs."""
+        is_off = any(difference.is_off for difference in self.differences)
+        is_off = is_off or bool(self.unmatched) or bool(self.settings)
         was_seen = bool(self.losses[0]) or (not self.needs_losses and bool(self.differences))
         return not is_off and self.loss_error <= self.loss_limit and was_seen

@@ -3,11 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from karez.migration.doubts import doubt, half_made
 from karez.migration.findings import Edit, FileReport, Finding, Kind, Target
+from karez.migration.repo_facts import RepoFacts
 from karez.migration.rules.catalogue import by_name, by_node
 from karez.migration.rules.rule import Rule
 from karez.migration.rules.site import SHIM, Site
@@ -17,7 +19,8 @@ _TROUBLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 MENTIONS = re.compile(
     r"cuda|nccl|gpu|\btorch\b|triton|flash|xformers|apex|bitsandbytes|mamba|deepspeed|megatron|nvml|nvidia|dali"
     r"|tensorrt|cupy|numba|cudf|spconv|torch_s|faiss|gptq|vllm|float8|float64|complex|torch\.ops"
-    r"|data_ptr|compile|sparse|DataParallel|load_in_|cpp_extension|polar|\.to\(\d|device=\d",
+    r"|data_ptr|compile|sparse|DataParallel|load_in_|cpp_extension|polar|\.to\(\d|device=\d"
+    r"|device_map|tf32|paged_|8bit|\.to\([\w.]*(rank|gpu)|set_start_method|\.double\(",
     re.IGNORECASE,
 )
 """Pattern of what a file must mention to be parsed."""
@@ -36,7 +39,9 @@ class ScanOptions:
     target: Target = Target.AGNOSTIC
     shim: str = SHIM
     module: str = SHIM
+    fallback: str = ""
     own: frozenset[str] = frozenset()
+    facts: RepoFacts = field(default_factory=RepoFacts)
 
 
 def examine(path: str, text: str, options: ScanOptions = ScanOptions()) -> FileReport:
@@ -57,7 +62,9 @@ def examine(path: str, text: str, options: ScanOptions = ScanOptions()) -> FileR
         source=source,
         target=options.target,
         module=options.module,
+        fallback=options.fallback,
         own=options.own,
+        facts=options.facts,
         shim=f"_karez{options.shim}" if is_taken else options.shim,
         own_cuda=_has_own_cuda(source),
         own_is_cuda=_has_own_is_cuda(source),
@@ -92,7 +99,7 @@ def apply(text: str, edits: Sequence[Edit]) -> str:
 
 def _walk(site: Site) -> list[Finding]:
     apis, rules = _tables()
-    found: list[Finding] = []
+    found: list[tuple[ast.AST, Finding]] = []
     for node in site.source.nodes:
         if node in site.claimed:
             continue
@@ -110,8 +117,19 @@ def _walk(site: Site) -> list[Finding]:
         site.claim(node)
         if hasattr(node, "lineno") and site.source.is_kept(node):
             finding = _kept(finding, "Marked to be kept.")
-        found.append(finding)
-    return found
+        elif finding.kind == Kind.AUTOMATIC:
+            finding = _asked(finding, doubt(node, finding, site))
+        found.append((node, finding))
+    halves = half_made(found, site)
+    return [_asked(one, _HALF) if node in halves else one for node, one in found]
+
+
+_HALF = "The condition and the device that it chooses go together, and one of them is a question."
+
+
+def _asked(finding: Finding, question: str) -> Finding:
+    """The finding, with a question for a person if there is one."""
+    return replace(finding, kind=Kind.ASSISTED, question=question) if question else finding
 
 
 @cache

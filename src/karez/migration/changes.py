@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from karez.migration.findings import Finding, Kind
 from karez.migration.repo_report import RepoReport
 
+_NO_NEWLINE = "\n\\ No newline at end of file\n"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -26,7 +28,7 @@ class Change:
             f"a/{self.path}" if self.before is not None else "/dev/null",
             f"b/{self.path}",
         )
-        return "".join(row if row.endswith("\n") else row + "\n" for row in rows)
+        return "".join(row if row.endswith("\n") else row + _NO_NEWLINE for row in rows)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from karez.migration.changes import Change
 from karez.migration.findings import Edit, FileReport, Finding, Kind, Target
 from karez.migration.import_layout import Home, Layout, place_of_import
 from karez.migration.notebooks import examine_notebook, rewrite_notebook
-from karez.migration.rules.site import SHIM
 from karez.migration.text_files import examine_text
 
 _BOM = "\ufeff"
@@ -39,7 +38,7 @@ def rewrite_file(
     bom = _BOM if text.startswith(_BOM) else ""
     body = text.removeprefix(_BOM)
     home = layout.home(path, body)
-    options = replace(options, module=home.module)
+    options = replace(options, module=home.module, fallback=home.fallback)
     is_notebook = path.endswith(".ipynb")
     file = (examine_notebook if is_notebook else examine)(path, body, options)
     made = _selected(file, wanted)
@@ -70,10 +69,9 @@ def _imports(
         lacks = not re.search(r"^\s*import torch_npu\b", before, re.MULTILINE)
         return "import torch_npu  # noqa: F401\n" if lacks and any(m.needs for m in made) else ""
     uses = any(f"{file.shim}." in edit.text for edit in _edits(made))
-    name = "" if file.shim == SHIM else f" as {file.shim}"
-    statement = f"{home.statement}{name}"
-    is_there = re.search(rf"^\s*{re.escape(statement)}\s*$", before, re.MULTILINE)
-    return f"{statement}\n" if uses and not is_there else ""
+    lines = home.lines(file.shim)
+    is_there = re.search(rf"^\s*{re.escape(lines.rstrip())}\s*$", before, re.MULTILINE)
+    return lines if uses and not is_there else ""
 
 
 def _with_imports(

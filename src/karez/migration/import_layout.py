@@ -24,6 +24,18 @@ class Home:
     """Import statement for the module."""
     module: str
     """Module name for `from ... import` of single names."""
+    fallback: str = ""
+    """The same where the file is run by its path instead; empty: it is not, or nothing changes."""
+
+    def lines(self, alias: str = "") -> str:
+        """The import, under another name if one is given."""
+        name = f" as {alias}" if alias and alias != SHIM else ""
+        if not self.fallback:
+            return f"{self.statement}{name}\n"
+        return (
+            f"try:\n    {self.statement}{name}\n"
+            f"except ImportError:  # run by its path\n    import {self.fallback}{name}\n"
+        )
 
 
 class Layout:
@@ -35,35 +47,82 @@ class Layout:
         self._folders = {str(PurePosixPath(path).parent) for path in self.paths}
         self._roots: dict[str, Counter[str]] = {}
         """File -> folders from which other files import the file."""
+        self._empty: set[str] = set()
+        """Files `__init__.py` without a statement."""
 
     def note(self, path: str, text: str) -> None:
         """Record from which folders a file imports other files."""
         here = PurePosixPath(path).parent
+        if path.endswith("/__init__.py") and not re.sub(r"(?m)^\s*#.*$", "", text).strip():
+            self._empty.add(path)
         for match in _IMPORT.finditer(text):
             dotted = match.group(1) or match.group(2)
+            names = re.findall(r"(\w+)(?:[ \t]+as[ \t]+\w+)?", match.group(3) or "")
             for root in (here, *here.parents):
                 if self._learn(str(root), dotted):
+                    for name in names:  # a name may be a module of the package
+                        self._learn(str(root), f"{dotted}.{name}")
                     break
 
     def home(self, path: str, text: str) -> Home:
         """Return how a file imports the generated module."""
         here = PurePosixPath(path).parent
         top = self._top_of(here)
-        is_relative = bool(re.search(r"^\s*from \.", text, re.MULTILINE))
         if top is not None and not self._is_script(path, text, top):
-            depth = len(here.parts) - len(top.parts)
-            file = str(top / f"{SHIM}.py")
-            if is_relative or not self._is_package(here):
-                dots = "." * (depth + 1)
-                return Home(
-                    file=file, statement=f"from {dots} import {SHIM}", module=f"{dots}{SHIM}"
-                )
-            return Home(
-                file=file, statement=f"from {top.name} import {SHIM}", module=f"{top.name}.{SHIM}"
-            )
+            return self._home_in_package(path, text, top)
         seen = self._roots.get(path)
         root = PurePosixPath(seen.most_common(1)[0][0]) if seen else here
+        package = self._package_of_script(text, root) if root == here else None
+        if package is not None:
+            return Home(
+                file=f"{root / package / SHIM}.py",
+                statement=f"from {package} import {SHIM}",
+                module=f"{package}.{SHIM}",
+            )
         return Home(file=str(root / f"{SHIM}.py"), statement=f"import {SHIM}", module=SHIM)
+
+    def _home_in_package(self, path: str, text: str, top: PurePosixPath) -> Home:
+        here = PurePosixPath(path).parent
+        file = str(top / f"{SHIM}.py")
+        full = self._full_name(path, top)
+        is_both = self._is_run_and_imported(path, text, top)
+        if is_both and here != top:  # by its path, a file finds only what lies beside it
+            file = str(here / f"{SHIM}.py")
+            full = ".".join([full, *here.relative_to(top).parts]) if full else ""
+        if _is_relative(text) or not self._is_package(here) or not full:
+            dots = "." * (1 if is_both else len(here.parts) - len(top.parts) + 1)
+            statement, module = f"from {dots} import {SHIM}", f"{dots}{SHIM}"
+        else:
+            statement, module = f"from {full} import {SHIM}", f"{full}.{SHIM}"
+        return Home(file=file, statement=statement, module=module, fallback=SHIM if is_both else "")
+
+    def _full_name(self, path: str, top: PurePosixPath) -> str:
+        """The name by which files import a package; empty: none does, and its own is not enough.
+
+        A folder without `__init__.py` may be part of it, and then nothing finds the package from
+        its own folder.
+        """
+        roots: Counter[str] = Counter(self._roots.get(path, ()))
+        if not roots:
+            for other, seen in self._roots.items():
+                if top in PurePosixPath(other).parents:
+                    roots.update(seen)
+        above = [root for root in roots if PurePosixPath(root) in top.parents]
+        if not above:
+            return top.name if len(top.parts) == 1 or top.parts[0] in _CODE_FOLDERS else ""
+        root = max(above, key=lambda one: roots[one])
+        return ".".join(top.relative_to(root).parts)
+
+    def _package_of_script(self, text: str, root: PurePosixPath) -> str | None:
+        """The package beside a script that the script imports, if importing it does nothing else.
+
+        Such a package's module serves the script, too.
+        """
+        for match in _IMPORT.finditer(text):
+            name = (match.group(1) or match.group(2)).split(".")[0]
+            if f"{root / name}/__init__.py" in self._empty:
+                return name
+        return None
 
     def _learn(self, root: str, dotted: str) -> bool:
         stem = PurePosixPath(root, *dotted.split("."))
@@ -97,7 +156,7 @@ class Layout:
         True if the file imports its neighbours without a package name, or if it has a main part,
         imports nothing of its own package, and no file imports it.
         """
-        if re.search(r"^\s*from \.", text, re.MULTILINE):
+        if _is_relative(text):
             return False
         here = PurePosixPath(path).parent
         neighbours = {
@@ -107,12 +166,29 @@ class Layout:
         plain = imported & (neighbours - {"__init__"})
         if bool(plain) and here.name not in imported:
             return True
-        has_main = bool(re.search(r"""^if __name__ == ['"]__main__""", text, re.MULTILINE))
-        return has_main and top.name not in imported and path not in self._roots
+        return _has_main(text) and top.name not in imported and path not in self._roots
 
+    def _is_run_and_imported(self, path: str, text: str, top: PurePosixPath) -> bool:
+        """Whether a file in a package has a main part, and files import it as a module."""
+        imported = {(m.group(1) or m.group(2)).split(".")[0] for m in _IMPORT.finditer(text)}
+        is_imported = path in self._roots and not _is_relative(text)
+        return is_imported and _has_main(text) and top.name not in imported
+
+
+def _is_relative(text: str) -> bool:
+    return bool(re.search(r"^\s*from \.", text, re.MULTILINE))
+
+
+def _has_main(text: str) -> bool:
+    return bool(re.search(r"""^if __name__ == ['"]__main__""", text, re.MULTILINE))
+
+
+_CODE_FOLDERS = frozenset(("src", "lib", "python"))
+"""Folders that are on the path of an installed project, and no part of a module's name."""
 
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+([A-Za-z_][\w.]*)[ \t]+import|import[ \t]+([A-Za-z_][\w.]*))",
+    r"^[ \t]*(?:from[ \t]+([A-Za-z_][\w.]*)[ \t]+import|import[ \t]+([A-Za-z_][\w.]*))"
+    r"(?(1)[ \t]*(\([^)]*\)|[^\n#]*)|)",
     re.MULTILINE,
 )
 
@@ -149,7 +225,7 @@ def own_modules(paths: Iterable[str]) -> frozenset[str]:
     for path in paths:
         parts = PurePosixPath(path).parts
         found.add(PurePosixPath(parts[0]).stem)
-        if parts[0] in ("src", "lib", "python") and len(parts) > 1:
+        if parts[0] in _CODE_FOLDERS and len(parts) > 1:
             found.add(PurePosixPath(parts[1]).stem)
     return frozenset(found)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from karez.migration.findings import FileReport, Finding, Kind
+from karez.migration.repo_facts import RepoFacts
 
 PORTABLE_SHARE = 0.25
 """Share of portable files from which a repository is portable by design."""
@@ -27,6 +28,8 @@ class RepoReport:
     """Lines of Python, C++ and CUDA."""
     torch: str = ""
     """Version specifier of torch in the requirements; empty: none was recognized."""
+
+    facts: RepoFacts = field(default_factory=RepoFacts)
 
     @property
     def findings(self) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ def plan(root: Path, *, target: Target, assisted: bool = False, force: bool = Fa
         )
     base = root if root.is_dir() else root.parent
     planned = Plan(report=report)
-    options = ScanOptions(target=target, own=own_modules(report.paths))
+    options = ScanOptions(target=target, own=own_modules(report.paths), facts=report.facts)
     used = _plan_files(planned, base, options, assisted=assisted)
     union = set().union(*used.values())  # the module that is imported first serves all files
     planned.changes += _shims(base, dict.fromkeys(used, union))

@@ -1,5 +1,6 @@
 """Scans a repository: reads all files and examines the files on all cores."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,7 @@ from karez.migration import file_kinds, notebooks, text_files
 from karez.migration.analyze import ScanOptions, examine
 from karez.migration.findings import FileReport
 from karez.migration.import_layout import own_modules
+from karez.migration.repo_facts import facts_of
 from karez.migration.repo_report import RepoReport
 from karez.migration.rules.site import SHIM
 
@@ -73,8 +75,10 @@ def scan(
     base = root if root.is_dir() else root.parent
     names = [path.relative_to(base).as_posix() for path in paths]
     report.paths = tuple(name for name in names if name.endswith((".py", ".pyi")))
-    options = replace(options, own=own_modules(report.paths))
-    report.torch = next(filter(None, (_torch(base, name) for name in names)), "")
+    wanted = [found for found in (_torch(base, name) for name in names) if found]
+    report.torch = wanted[0] if wanted else ""
+    report.facts = facts_of(wanted, _texts(base, report.paths))
+    options = replace(options, own=own_modules(report.paths), facts=report.facts)
     jobs = [(str(base), name, options) for name in names]
     for number, one in enumerate(_run(jobs, workers), 1):
         if isinstance(one, FileReport):
@@ -138,6 +142,12 @@ def _files(root: Path) -> Iterator[Path]:
                 continue
             if _is_wanted(PurePosixPath(name)):
                 yield path
+
+
+def _texts(base: Path, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):  # the report of the file says why
+            yield name, read(base / name)
 
 
 def _torch(base: Path, name: str) -> str:

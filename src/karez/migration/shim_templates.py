@@ -7,7 +7,9 @@ HEAD = '''{generated} Edit it freely: it is yours.
 
 Functions are called as in torch.cuda, and on a machine without an accelerator do what those did
 there. `type` is the type of the device in use, "cpu" where there is no other; `accelerator` is
-never "cpu", and therefore what types are compared with.
+never "cpu", and therefore what types are compared with. What came with later versions of torch is
+asked for, not taken for granted. A look at the type counts devices and starts no driver: processes
+can still be forked after it, and variables that select devices still be set.
 """
 
 import importlib.util
@@ -19,14 +21,21 @@ if importlib.util.find_spec("torch_npu") is not None:
 
 
 def _kind():
-    if not torch.accelerator.is_available():
-        return "cpu"
-    return torch.accelerator.current_accelerator().type
+    if hasattr(torch, "accelerator"):
+        built_for = torch.accelerator.current_accelerator()
+        kinds = [built_for.type] if built_for is not None else []
+    else:  # torch before 2.6
+        kinds = ["npu", "cuda", "xpu"]
+    for kind in kinds:
+        module = getattr(torch, kind, None)
+        if module is not None and module.device_count() > 0:
+            return kind
+    return "cpu"
 
 
 def _module():
     """torch.cuda, torch.npu and so on; None on a CPU."""
-    return None if _kind() == "cpu" else torch.get_device_module(_kind())
+    return None if _kind() == "cpu" else getattr(torch, _kind())
 
 
 def _call(_name, _without, *args, **kwargs):
@@ -41,7 +50,7 @@ def __getattr__(wanted):
     if wanted == "accelerator":
         return "cuda" if _kind() == "cpu" else _kind()
     if wanted == "backend":
-        return torch.distributed.get_default_backend_for_device(_kind())
+        return {"cpu": "gloo", "cuda": "nccl", "npu": "hccl", "xpu": "xccl"}.get(_kind(), "gloo")
     if wanted == "accelerator_backend":
         return "nccl" if _kind() == "cpu" else __getattr__("backend")
     raise AttributeError(wanted)
@@ -64,6 +73,8 @@ def name(index):
 '''
 SIMPLE = {
     # name: the value on a machine without an accelerator
+    "is_available": "False",
+    "device_count": "0",
     "synchronize": "None",
     "empty_cache": "None",
     "memory_allocated": "0",
@@ -115,12 +126,19 @@ def is_accelerated(tensor):
     "is_backend_available": '''
 def is_backend_available():
     """Whether torch.distributed has the accelerator's backend."""
-    return torch.distributed.is_backend_available(__getattr__("accelerator_backend"))
+    wanted, known = __getattr__("accelerator_backend"), torch.distributed
+    if hasattr(known, "is_backend_available"):
+        return known.is_backend_available(wanted)
+    return getattr(known, f"is_{wanted}_available", lambda: wanted == "hccl")()
 ''',
     "set_default_tensor_type": '''
 def set_default_tensor_type(dtype):
     """New tensors are of this type, and on the device."""
-    torch.set_default_device(_kind())
+    if hasattr(torch, "set_default_device"):  # torch 2.0
+        torch.set_default_device(_kind())
+    elif _kind() != "cpu":
+        name = {torch.float16: "HalfTensor", torch.float64: "DoubleTensor"}.get(dtype)
+        torch.set_default_tensor_type(getattr(_module(), name or "FloatTensor"))
     if dtype.is_floating_point:
         torch.set_default_dtype(dtype)
 ''',
@@ -129,8 +147,36 @@ def profiler_activity():
     """What the profiler is told to watch."""
     known = torch.profiler.ProfilerActivity
     if _kind() == "npu":
-        return torch.profiler.ProfilerActivity.PrivateUse1
+        return getattr(known, "PrivateUse1", known.CPU)
     return getattr(known, __getattr__("accelerator").upper(), known.CPU)
+''',
+    "is_autocast_enabled": '''
+def is_autocast_enabled():
+    """torch.is_autocast_enabled, as it was for CUDA."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
+        return torch.is_autocast_enabled(__getattr__("accelerator"))
+    return torch.is_autocast_enabled()
+''',
+    "set_autocast_enabled": '''
+def set_autocast_enabled(enabled):
+    """torch.set_autocast_enabled, as it was for CUDA."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
+        return torch.set_autocast_enabled(__getattr__("accelerator"), enabled)
+    return torch.set_autocast_enabled(enabled)
+''',
+    "get_autocast_dtype": '''
+def get_autocast_dtype():
+    """torch.get_autocast_gpu_dtype."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
+        return torch.get_autocast_dtype(__getattr__("accelerator"))
+    return torch.get_autocast_gpu_dtype()
+''',
+    "set_autocast_dtype": '''
+def set_autocast_dtype(dtype):
+    """torch.set_autocast_gpu_dtype."""
+    if hasattr(torch, "set_autocast_dtype"):  # torch 2.4
+        return torch.set_autocast_dtype(__getattr__("accelerator"), dtype)
+    return torch.set_autocast_gpu_dtype(dtype)
 ''',
     "autocast": '''
 class autocast(torch.autocast):  # noqa: N801
@@ -143,18 +189,24 @@ class autocast(torch.autocast):  # noqa: N801
         super().__init__(kind, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
 ''',
     "GradScaler": '''
-class GradScaler(torch.amp.GradScaler):
+_has_scaler = hasattr(torch.amp, "GradScaler")  # for any device: torch 2.3
+
+
+class GradScaler(torch.amp.GradScaler if _has_scaler else torch.cuda.amp.GradScaler):
     """torch.cuda.amp.GradScaler: off on a CPU."""
 
     def __init__(self, init_scale=2.0**16, growth_factor=2.0, backoff_factor=0.5,
                  growth_interval=2000, enabled=True):
-        super().__init__(_kind(), init_scale, growth_factor, backoff_factor, growth_interval,
+        kind = (_kind(),) if _has_scaler else ()
+        super().__init__(*kind, init_scale, growth_factor, backoff_factor, growth_interval,
                          enabled and _kind() != "cpu")
 ''',
     "custom_fwd": '''
 def custom_fwd(fwd=None, *, cast_inputs=None):
     """torch.cuda.amp.custom_fwd."""
     kind = __getattr__("accelerator")
+    if not hasattr(torch.amp, "custom_fwd"):  # torch before 2.4
+        return torch.cuda.amp.custom_fwd(fwd, cast_inputs=cast_inputs)
     if fwd is None:
         return torch.amp.custom_fwd(device_type=kind, cast_inputs=cast_inputs)
     return torch.amp.custom_fwd(fwd, device_type=kind, cast_inputs=cast_inputs)
@@ -162,6 +214,8 @@ def custom_fwd(fwd=None, *, cast_inputs=None):
     "custom_bwd": '''
 def custom_bwd(bwd):
     """torch.cuda.amp.custom_bwd."""
+    if not hasattr(torch.amp, "custom_bwd"):  # torch before 2.4
+        return torch.cuda.amp.custom_bwd(bwd)
     return torch.amp.custom_bwd(bwd, device_type=__getattr__("accelerator"))
 ''',
     "amp_definitely_not_available": '''

@@ -8,20 +8,34 @@ from karez.core.errors import BadRequest
 from karez.migration.changes import Change
 
 
-def check_clean(root: Path) -> None:
-    """Check that a folder is under git without uncommitted changes. Raises BadRequest."""
+def check_clean(root: Path) -> bool:
+    """Check that a folder has no uncommitted changes; whether it is under git at all.
+
+    Raises:
+        BadRequest: There are uncommitted changes.
+    """
     done = _git(root, "status", "--porcelain", "--", ".")
     if done is None or done.returncode:
-        raise BadRequest(
-            problem=f"{root} is not under git, so a rewrite could not be taken back",
-            fix="Commit it first, or say --dirty to rewrite it all the same.",
-        )
+        return False
     if done.stdout.strip():
         count = len(done.stdout.strip().splitlines())
         raise BadRequest(
             problem=f"{root} has {count} uncommitted changes",
             fix="Commit or stash them, or say --dirty.",
         )
+    return True
+
+
+def write_patch(root: Path, changes: Sequence[Change]) -> Path:
+    """Write the changes as a patch that takes them back, for folders without git."""
+    base = root if root.is_dir() else root.parent
+    path = base / "karez-migrate.patch"
+    number = 1
+    while path.exists():
+        number += 1
+        path = base / f"karez-migrate-{number}.patch"
+    path.write_text("".join(change.diff() for change in changes), newline="")
+    return path
 
 
 def switch_to(root: Path, branch: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from karez.migration.rules import (
+    autocast_state,
     collectives,
     compiled,
     custom_kernels,
@@ -19,10 +20,12 @@ from karez.migration.rules import (
     nvidia_libraries,
     operator_libraries,
     precision,
+    processes,
     random_api,
     streams_api,
     tensor_methods,
     tensor_types,
+    trainer_options,
     training_libraries,
     types_api,
 )
@@ -47,6 +50,9 @@ PRECEDENCE: tuple[tuple[AnyRule, ...], ...] = (
     environment.RULES,
     device_strings.RULES,  # their place decides; the last of them takes every device string left
     precision.RULES,
+    autocast_state.RULES,
+    trainer_options.RULES,
+    processes.RULES,
     compiled.RULES,
     training_libraries.RULES,
     nvidia_libraries.RULES,

@@ -14,9 +14,16 @@ _WORDS = re.compile(
 TYPE_FORMS = ((Target.AGNOSTIC, f"{SHIM}.type"), (Target.NPU, '"npu"'))
 
 
+_NO_DEVICE = re.compile(
+    r"(^|_)(arch|architecture|vendor|backend|impl|implementation|kernel|runtime|toolkit|platform|"
+    r"version|variant|wheel|build|brand)s?(_|$)"
+)
+
+
 def says_device(name: str) -> bool:
-    """Whether an identifier suggests that its value is a device."""
-    return bool(_WORDS.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+    """Whether an identifier suggests that its value is a device; gpu_arch, say, does not."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return bool(_WORDS.search(words)) and not _NO_DEVICE.search(words)
 
 
 def device_name(index: str | None, site: Site) -> str:

@@ -43,7 +43,28 @@ _DEVICE_CALLS = frozenset(
         "torch.utils.checkpoint.DefaultDeviceType.set_device_type",
     )
 )
+_REGISTERS = frozenset(("register_kernel", "register_autocast", "impl"))
 _METHODS = frozenset(("to", "to_empty", "type_as", "set_device"))
+
+
+class OperatorDevice(Rule[ast.AST]):
+    """An implementation of an operator is registered for CUDA."""
+
+    nodes = (ast.Constant,)
+    kind = Kind.ASSISTED
+    question = "Does the implementation run on an NPU? Then register it for that device, too."
+    hours = 0.5
+
+    @override
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        call = next((n for n in site.source.above(node) if isinstance(n, ast.Call)), None)
+        if DEVICE.match((string(node) or "").lower()) is None or call is None:
+            return None
+        name = site.source.dotted(call.func) or ""
+        method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        if name.startswith("torch.library.") or method in _REGISTERS:
+            return self.finding(node, site)
+        return None
 
 
 class DeviceLiteral(Rule[ast.AST]):
@@ -99,7 +120,7 @@ class DeviceChoices(Rule[ast.AST]):
             return None
         outer = site.source.parent(around)
         devices = {string(item) for item in around.elts}
-        if devices & {"npu", "xpu"}:
+        if devices & {"npu", "xpu", "rocm", "hip"}:
             return self.finding(node, site, kind=Kind.KEEP)
         if "cpu" not in devices and not (isinstance(outer, ast.keyword) and outer.arg == "choices"):
             return None
@@ -138,6 +159,28 @@ class DeviceMap(Rule[ast.AST]):
         return self.finding(node, site, edits, needs=site.needs(*needs))
 
 
+class ModelDeviceMap(Rule[ast.keyword]):
+    """A model's parts are put on devices by number or name, as in device_map={"": 0}."""
+
+    nodes = (ast.keyword,)
+
+    @override
+    def find(self, node: ast.keyword, site: Site) -> Finding | None:
+        if node.arg != "device_map" or not isinstance(node.value, ast.Dict):
+            return None
+        edits, needs = [], set[str]()
+        for value in node.value.values:
+            named = DEVICE.match(string(value) or "")
+            is_number = isinstance(value, ast.Constant) and type(value.value) is int
+            if named is None and not is_number:
+                continue
+            index = site.source.code(value) if is_number else named and named.group(1)
+            site.claim(value)
+            edits.append(site.swap(value, device_name(index, site)))
+            needs.add("name" if index else "type")
+        return self.finding(node, site, edits, needs=site.needs(*needs)) if edits else None
+
+
 class DeviceKey(Rule[ast.AST]):
     """A table has the type of a device as key."""
 
@@ -174,6 +217,8 @@ class CudaString(Rule[ast.AST]):
 
 def is_device_place(node: ast.AST, site: Site) -> bool:
     """Whether torch expects a device at a node's place."""
+    if _is_chosen_device(node, site):
+        return True
     parent = site.source.parent(node)
     while isinstance(parent, ast.IfExp) and node is not parent.test:
         node, parent = parent, site.source.parent(parent)
@@ -186,11 +231,43 @@ def is_device_place(node: ast.AST, site: Site) -> bool:
     return name in _DEVICE_CALLS or is_method or says_device(name.rpartition(".")[2])
 
 
+def _is_chosen_device(node: ast.AST, site: Site) -> bool:
+    """Whether a string is chosen where CUDA is available, and another device elsewhere."""
+    outer, value = site.source.parent(node), node
+    if isinstance(outer, ast.Assign) and value is outer.value:
+        block = site.source.parent(outer)
+        if not (isinstance(block, ast.If) and outer in block.body):
+            return False
+        target = ast.dump(outer.targets[0])
+        others = [
+            part.value
+            for part in block.orelse
+            if isinstance(part, ast.Assign) and ast.dump(part.targets[0]) == target
+        ]
+        return _asks_for_cuda(block.test, site) and any(_is_other(value) for value in others)
+    if not (isinstance(outer, ast.IfExp) and value is outer.body):
+        return False
+    return _asks_for_cuda(outer.test, site) and _is_other(outer.orelse)
+
+
+def _asks_for_cuda(test: ast.AST, site: Site) -> bool:
+    return any(site.source.dotted(part) == "torch.cuda.is_available" for part in ast.walk(test))
+
+
+def _is_other(value: ast.AST) -> bool:
+    """Whether a value is another device, or a choice that ends with one."""
+    while isinstance(value, ast.IfExp):
+        value = value.orelse
+    return string(value) in ("cpu", "mps", "xpu", "npu", "hpu", "mlu")
+
+
 RULES: tuple[AnyRule, ...] = (
+    OperatorDevice,
     DeviceLiteral,
     DeviceChoices,
     DeviceVariable,
     DeviceMap,
+    ModelDeviceMap,
     DeviceKey,
     CudaString,
 )

@@ -12,7 +12,24 @@ from karez.migration.rules.rule import AnyRule
 from karez.migration.rules.site import Site
 
 
-class CudaIsAvailable(Api):
+class SinceTorch26(Api):
+    """Base of rules for what torch.accelerator has, which came with torch 2.6."""
+
+    @override
+    def find(self, node: ast.AST, site: Site) -> Finding | None:
+        found = super().find(node, site)
+        if found is None or not found.edits or not site.facts.is_old_torch:
+            return found
+        return replace(found, needs=site.needs(self.agnostic.rpartition(".")[2]))
+
+    @override
+    def new_name(self, site: Site) -> str:
+        if site.is_npu or not site.facts.is_old_torch:
+            return super().new_name(site)
+        return f"{site.shim}.{self.agnostic.rpartition('.')[2]}"
+
+
+class CudaIsAvailable(SinceTorch26):
     """Checks whether a CUDA device is available."""
 
     names = ("torch.cuda.is_available",)
@@ -28,7 +45,7 @@ class CudaIsAvailable(Api):
         return replace(found, kind=kind, question=question)
 
 
-class CudaDeviceCount(Api):
+class CudaDeviceCount(SinceTorch26):
     """Counts devices. Both names return 0 on a machine without a device."""
 
     names = ("torch.cuda.device_count",)

@@ -95,17 +95,28 @@ class CudaFromImport(ImportRule[ast.ImportFrom]):
         start = source.start(node)
         needed = site.needs(*needs) if needs or site.is_npu else frozenset()
         names = [_spelled(alias) for alias in node.names]
-        if len(lines) == 1 and next(iter(lines.values())) == names and node.module:
+        is_plain = not site.fallback or site.module not in lines
+        if is_plain and len(lines) == 1 and next(iter(lines.values())) == names and node.module:
             at = source.text.index(node.module, start)  # the rest stays, with its comments
             edit = Edit(start=at, end=at + len(node.module), text=next(iter(lines)))
             return self.finding(node, site, [edit], needs=needed)
         indent = source.text[source.line_start(node.lineno) : start]
-        parts = [f"from {module} import {', '.join(names)}" for module, names in lines.items()]
+        parts = [_import_text(module, names, indent, site) for module, names in lines.items()]
         joint = f"\n{indent}" if not indent.strip() else "; "
         text = joint.join(parts)
         if not text:
             text = "pass" if _is_bound_above(node, site) else "import torch"
         return self.finding(node, site, [site.swap(node, text)], needs=needed)
+
+
+def _import_text(module: str, names: list[str], indent: str, site: Site) -> str:
+    listed = ", ".join(names)
+    if module != site.module or not site.fallback or indent.strip():
+        return f"from {module} import {listed}"
+    return (
+        f"try:\n{indent}    from {module} import {listed}\n{indent}except ImportError:\n"
+        f"{indent}    from {site.fallback} import {listed}"
+    )
 
 
 _USES = "The module itself is used: torch.get_device_module() returns the module of any device."

@@ -5,17 +5,22 @@ import re
 from collections.abc import Iterator, Sequence
 
 from karez.migration.findings import Kind
+from karez.migration.rules.device_names import says_device
+from karez.migration.rules.expressions import names_in, string
 from karez.migration.rules.site import Site
 
 _KERNEL = re.compile(
     r"(^|[._])(triton\w*|_?ext|_C|extensions?|cuda_(ext|ops?|kernels?|lib)\w*|cupy|pycuda)($|[._])"
-    r"|_cuda\.|^\w*_cuda$"
+    r"|_cuda\.|^\w*_cuda$|(^|\.)(apex|amp_C|flash_attn|xformers|mamba_ssm|causal_conv1d)($|\.)"
 )
 """Names of modules that hold kernels: triton_ops, _ext, _C, roi_align_cuda, cuda_ext."""
 
 
 def kernel_behind(node: ast.AST, site: Site) -> str:
     """Return the kernel that runs if a check is true; empty: no kernel is known."""
+    beside = _implementation_beside(node, site)
+    if beside:
+        return beside
     branch = _branch(node, site)
     modules = _modules(site)
     for found in _within(branch):
@@ -39,6 +44,24 @@ def kernel_question(node: ast.AST, site: Site) -> tuple[Kind | None, str]:
         Kind.ASSISTED,
         f"The check guards {kernel}, made for CUDA: is there an equivalent for NPUs?",
     )
+
+
+def _implementation_beside(node: ast.AST, site: Site) -> str:
+    """The choice of an implementation that is tested with a device; empty: none is.
+
+    As in `impl == "cuda" and x.is_cuda`.
+    """
+    for around in site.source.above(node):
+        for part in around.values if isinstance(around, ast.BoolOp) else ():
+            if isinstance(part, ast.Compare) and node not in ast.walk(part):
+                sides = [part.left, *part.comparators]
+                others = [side for side in sides if string(side) is None]
+                is_device = any(says_device(name) for side in others for name in names_in(side))
+                if not is_device and any(string(side) == "cuda" for side in sides):
+                    return f"the choice {site.source.code(part)}"
+        if isinstance(around, ast.stmt):
+            break
+    return ""
 
 
 def _branch(node: ast.AST, site: Site) -> Sequence[ast.AST]:
@@ -81,7 +104,7 @@ def _called(call: ast.Call, modules: dict[str, str], site: Site) -> str:
     if not isinstance(root, ast.Name):
         return ""
     module = modules.get(root.id, "")
-    if _KERNEL.search(module):
+    if _KERNEL.search(module) or set(module.split(".")) & site.facts.kernels:
         return module
     own = next((f for f in site.source.nodes if _is_function(f, root.id)), None)
     return _of_function(own, modules, site) if own is not None else ""
@@ -96,6 +119,11 @@ def _of_function(own: ast.AST, modules: dict[str, str], site: Site) -> str:
             name = modules.get(found.id, "")
         elif isinstance(found, ast.Attribute):
             name = site.source.dotted(found) or ""
+        elif isinstance(found, ast.Constant):
+            text = string(found) or ""
+            if text.endswith((".cu", ".cuh")):
+                return text
+            continue
         else:
             continue
         if _KERNEL.search(name):

@@ -189,6 +189,23 @@ class Float64(NamesRule):
     names = ("torch.float64", "torch.double")
 
 
+class DoubleMethod(Rule[ast.Call]):
+    """Converts to float64, which NPUs compute slowly or not at all."""
+
+    nodes = (ast.Call,)
+    kind = Kind.ASSISTED
+    question = Float64.question
+    hours = 0.25
+
+    @override
+    def find(self, node: ast.Call, site: Site) -> Finding | None:
+        func = node.func
+        is_method = isinstance(func, ast.Attribute) and func.attr == "double"
+        if not is_method or node.args or node.keywords or site.source.dotted(func) is not None:
+            return None
+        return self.finding(node, site)
+
+
 RULES: tuple[AnyRule, ...] = (
     Cudnn,
     Tf32,
@@ -203,6 +220,7 @@ RULES: tuple[AnyRule, ...] = (
     NpuLacks,
     ComplexNumbers,
     Float64,
+    DoubleMethod,
 )
 
 

@@ -4,6 +4,7 @@ import ast
 from dataclasses import dataclass, field
 
 from karez.migration.findings import Edit, Target
+from karez.migration.repo_facts import RepoFacts
 from karez.migration.source import Source
 
 SHIM = "_device"
@@ -20,12 +21,16 @@ class Site:
     claimed: set[ast.AST] = field(default_factory=set)
     module: str = SHIM
     """Module from which this file imports names of the generated module."""
+    fallback: str = ""
+    """The same where the file is run by its path."""
     own: frozenset[str] = frozenset()
     """Top-level modules of the scanned repository."""
     own_is_cuda: bool = False
     """Whether this file defines an `is_cuda` of its own."""
     own_cuda: bool = False
     """Whether a class in this file defines a method `cuda` but no `to`."""
+
+    facts: RepoFacts = field(default_factory=RepoFacts)
 
     @property
     def is_npu(self) -> bool:

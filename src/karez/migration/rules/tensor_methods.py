@@ -56,6 +56,8 @@ class CudaMethod(Rule[ast.Call]):
         if question:
             return self.finding(node, site, kind=Kind.ASSISTED, question=question)
         edits = self._edits(node, func, site)
+        if not site.is_npu and _is_storage(func.value, site):
+            edits = _by_keyword(node, edits, site)
         where = next((a for a in node.args[:1] if string(a) is None), None)
         return self.finding(
             node,
@@ -105,6 +107,9 @@ class DeviceIndex(Rule[ast.Call]):
         value: ast.expr | None = None
         if isinstance(node.func, ast.Attribute) and node.func.attr == "to" and node.args:
             value = node.args[0]
+        named = _index_name(value)
+        if value is not None and named:
+            return self._by_name(node, value, named, site)
         value = value if _is_index(value) else keyword(node, "device")
         if not _is_index(value) or value is None:
             return None
@@ -119,6 +124,26 @@ class DeviceIndex(Rule[ast.Call]):
             return self.finding(node, site, [site.swap(value, f'"npu:{site.source.code(value)}"')])
         edit = site.swap(value, f"{site.shim}.device({site.source.code(value)})")
         return self.finding(node, site, [edit], needs=site.needs("device"))
+
+    def _by_name(self, node: ast.Call, value: ast.expr, name: str, site: Site) -> Finding:
+        """`x.to(rank)`: the name says that the value is a number; of `gpu`, it may be None."""
+        is_rank = name.endswith("rank")
+        edits = [
+            Edit(start=at, end=at, text=text)
+            for at, text in (
+                (site.source.start(value), 'f"npu:{' if site.is_npu else f"{site.shim}.device("),
+                (site.source.end(value), '}"' if site.is_npu else ")"),
+            )
+        ]
+        question = "" if is_rank else "Is the value a number? A device, or None, may stay as it is."
+        return self.finding(
+            node,
+            site,
+            edits,
+            kind=None if is_rank else Kind.ASSISTED,
+            question=question,
+            needs=site.needs("device"),
+        )
 
 
 class CudaMethodDefined(Rule[ast.FunctionDef]):
@@ -212,8 +237,55 @@ def _method_question(node: ast.Call, func: ast.Attribute, site: Site) -> str:
     return ""
 
 
+def _is_storage(value: ast.expr, site: Site) -> bool:
+    """Whether a value is a storage, whose `to` takes the device by name only.
+
+    That is the first parameter of a function for `map_location`, or what `storage()` returns.
+    """
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        return value.func.attr.endswith("storage")
+    if not isinstance(value, ast.Name):
+        return False
+    for around in site.source.above(value):
+        if isinstance(around, (ast.Lambda, ast.FunctionDef)):
+            names = [arg.arg for arg in (*around.args.posonlyargs, *around.args.args)]
+            return names[:1] == [value.id] and len(names) == _BOTH and _is_map(around, names, site)
+    return "storage" in value.id
+
+
+def _is_map(function: ast.Lambda | ast.FunctionDef, names: list[str], site: Site) -> bool:
+    parent = site.source.parent(function)
+    is_argument = isinstance(parent, ast.keyword) and parent.arg == "map_location"
+    is_named_so = "storage" in names[0] or names[1].startswith("loc")
+    return is_argument or is_named_so or (isinstance(parent, ast.Call) and function in parent.args)
+
+
+def _by_keyword(node: ast.Call, edits: list[Edit], site: Site) -> list[Edit]:
+    """Edits of a call of `to`, with the device as a keyword argument."""
+    if any(word.arg == "device" for word in node.keywords):
+        return edits
+    at = site.source.text.index("(", site.source.end(node.func)) + 1
+    if node.args:
+        at = site.source.start(node.args[0])
+    first = next((edit for edit in edits if edit.start == at), None)
+    text, end = (first.text, first.end) if first is not None else ("", at)
+    rest = [edit for edit in edits if edit is not first]
+    return [*rest, Edit(start=at, end=end, text=f"device={text}")]
+
+
 def _is_index(value: ast.expr | None) -> bool:
     return isinstance(value, ast.Constant) and type(value.value) is int
+
+
+_INDEX_NAME = re.compile(
+    r"(^|_)(local_rank|rank|gpu|gpu_id|gpu_idx|gpu_index|cuda_id|dev_id|device_id)\Z"
+)
+
+
+def _index_name(value: ast.expr | None) -> str:
+    """The name of a value that holds the number of a device, such as `local_rank`."""
+    name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
+    return name if isinstance(name, str) and _INDEX_NAME.search(name) else ""
 
 
 def _is_super(value: ast.expr) -> bool:

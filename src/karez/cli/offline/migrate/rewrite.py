@@ -80,13 +80,18 @@ def _carry_out(options: RewriteOptions) -> "Plan":
     root = options.root
     if options.target not in tuple(Target):
         raise BadRequest(problem=f"--target is agnostic or npu, not {options.target!r}")
-    if options.writes and not options.dirty:
-        working_tree.check_clean(root)
+    is_safe = options.dirty or not options.writes or working_tree.check_clean(root)
     planned = rewrite.plan(
         root, target=Target(options.target), assisted=options.assisted, force=options.force
     )
     if options.branch:
         working_tree.switch_to(root, options.branch)
+    if not is_safe and planned.changes:
+        patch = working_tree.write_patch(root, planned.changes)
+        typer.echo(
+            f"{root} is not under git; there, `patch -R -p1 < {patch.name}` takes this back",
+            err=True,
+        )
     if options.writes:
         file_writer.write(root, planned.changes)
     if options.branch and planned.changes:

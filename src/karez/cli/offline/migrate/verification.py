@@ -136,6 +136,8 @@ def _print_result(signed: dict[str, Any], outcome: Outcome) -> None:
     first = signed["first_difference"]
     if first:
         typer.echo(f"first difference at {_describe(first)}")
+    for line in verdict.settings[:5]:
+        typer.echo(f"another setting: {line}")
     for line in verdict.unmatched[:5]:
         typer.echo(f"only in one of them: {line}")
     typer.echo("lossless" if signed["lossless"] else "NOT lossless")

@@ -1,6 +1,7 @@
 """The distribution: what each extra installs, and a wheel in an environment of its own."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -170,3 +171,57 @@ def test_what_needs_an_extra_says_which(installed: Installed, words: list[str], 
     assert done.returncode != 0
     assert f"pip install 'karez[{extra}]'" in done.stderr
     assert words[0] == "python" or "Traceback" not in done.stderr
+
+
+AS_ELSEWHERE = """
+import asyncio, importlib, json, os, pkgutil, signal, sys, tempfile, zoneinfo
+import cryptography, httpx, packaging.version, pathspec, pydantic, rich.console, typer.testing
+sys.platform = sys.argv[1]
+missing = ["fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "readline"]
+sys.modules.update(dict.fromkeys(missing if sys.platform == "win32" else [], None))
+linux = ["sched_getaffinity", "sched_setaffinity", "pidfd_open", "setns", "unshare", "memfd_create"]
+posix = ["fork", "setsid", "killpg", "getuid", "geteuid", "setpgid", "waitid", "mkfifo"]
+for name in linux + (posix if sys.platform == "win32" else []):
+    if hasattr(os, name):
+        delattr(os, name)
+for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGQUIT") if sys.platform == "win32" else ():
+    delattr(signal, name)
+import karez.cli.remote, karez.client
+from karez.cli.main import app
+from karez.core.errors import KarezError
+for found in pkgutil.walk_packages(karez.cli.remote.__path__, "karez.cli.remote."):
+    importlib.import_module(found.name)
+told = {}
+for words in (["--help"], ["jobs", "list"], ["up"], ["demo", "--once"], ["join", "http://127.0.0.1:9",
+        "--token", "t", "--address", "127.0.0.1"], ["doctor"]):
+    done = typer.testing.CliRunner().invoke(app, words)
+    is_ours = done.exception is None or isinstance(done.exception, (KarezError, SystemExit))
+    told[words[0]] = getattr(done.exception, "code", "") if is_ours else repr(done.exception)
+told["client"] = karez.Client(url="http://127.0.0.1:9", key="k") is not None
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.story
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_client_and_commands_work_where_there_is_no_linux(tmp_path: Path, system: str) -> None:
+    """As far as imports show: what other systems lack is taken away before they are made."""
+    home = {"HOME": str(tmp_path), "KAREZ_HOME": str(tmp_path), "KAREZ_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ELSEWHERE, system],
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told.pop("doctor") in (0, 1, "")
+    assert told == {
+        "--help": "",
+        "jobs": "unreachable",
+        "up": "other-system",
+        "demo": "other-system",
+        "join": "other-system",
+        "client": True,
+    }

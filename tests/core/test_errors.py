@@ -23,6 +23,7 @@ from karez.core.errors import (
     NotAllowed,
     NotFound,
     NotSignedIn,
+    OtherSystem,
     PortTaken,
     ProtocolMismatch,
     QuotaExceeded,
@@ -127,6 +128,11 @@ WORDS: list[tuple[KarezError, str, str]] = [
         AlreadyRunning(home="/h", pid=12),
         "A cloud already runs from /h (pid 12).",
         "Use it as it is, or stop it with `karez down`.",
+    ),
+    (
+        OtherSystem(needed_for="A node", system="macOS"),
+        "A node needs Linux; this is macOS.",
+        "Start it on a Linux machine; from here, use it through KAREZ_URL and KAREZ_KEY.",
     ),
     (
         MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[node]'"),

@@ -251,6 +251,18 @@ class MissingPart(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class OtherSystem(KarezError):
+    """The operating system is not one that this runs on."""
+
+    code = "other-system"
+    status = 501
+    message = "{needed_for} needs Linux; this is {system}."
+    advice = "Start it on a Linux machine; from here, use it through KAREZ_URL and KAREZ_KEY."
+    needed_for: str
+    system: str
+
+
+@dataclass(eq=False, kw_only=True)
 class DeviceUnavailable(KarezError):
     """A process was granted a device that it cannot open."""
 

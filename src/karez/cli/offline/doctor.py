@@ -82,9 +82,12 @@ def _machine() -> Iterator[Check]:
     yield Check(
         what="Python", fine=sys.version_info >= (3, 11), seen=python, fix="install Python 3.11+"
     )
-    cores = len(os.sched_getaffinity(0))
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux alone
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     yield Check(what="CPU cores", fine=cores >= 1, seen=str(cores))
     for path, least in (("/dev/shm", 256 << 20), (str(_existing(state_folder())), 4 << 30)):  # noqa: S108 - shared memory is checked, nothing is written
+        if not os.path.exists(path):
+            continue  # macOS and Windows have no /dev/shm, and only a node needs it
         free = shutil.disk_usage(path).free
         yield Check(
             what=f"room in {path}",

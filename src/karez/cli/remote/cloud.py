@@ -13,7 +13,12 @@ import typer
 from karez.cli.client_options import Json, client
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
-from karez.cli.remote.cloud_process import start_cloud, state_folder_of, stop_cloud
+from karez.cli.remote.cloud_process import (
+    require_linux,
+    start_cloud,
+    state_folder_of,
+    stop_cloud,
+)
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.devices import parse_emulated
@@ -127,6 +132,7 @@ def join(options: JoinOptions) -> None:
 
     Example: karez join http://10.0.0.1:7070 --token kz_... --address 10.0.0.2
     """
+    require_linux("A node")
     env = {
         **os.environ,  # noqa: TID251 - the node process inherits this environment
         environment.JOIN_URL: options.url,

@@ -16,12 +16,27 @@ import typer
 from karez.cli.command_clock import now, sleep
 from karez.client.address import state_folder
 from karez.core import environment
-from karez.core.errors import BadRequest, KarezError, MissingPart, Remote, StartFailed, error_from
+from karez.core.errors import (
+    BadRequest,
+    KarezError,
+    MissingPart,
+    OtherSystem,
+    Remote,
+    StartFailed,
+    error_from,
+)
 
 Progress = Callable[[str, int, int], None]
 """(what is under way, how many are done, how many there are)."""
 STOP_LIMIT_S = 30.0
 """Seconds that a cloud gets to stop."""
+
+
+def require_linux(needed_for: str) -> None:
+    """Refuse what a client's machine cannot run: a cloud, a node. Raises OtherSystem."""
+    system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+    if sys.platform != "linux":
+        raise OtherSystem(needed_for=needed_for, system=system)
 
 
 def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str], str]":
@@ -32,7 +47,9 @@ def start_cloud(env: dict[str, str], *, say: Any) -> "tuple[subprocess.Popen[str
 
     Raises:
         StartFailed: The supervisor ended; the error holds its reason.
+        OtherSystem: This machine does not run Linux.
     """
+    require_linux("A cloud on this machine")
     home = state_folder_of(env)
     is_new = not (home / "admin.key").exists()
     try:
@@ -66,6 +83,7 @@ def run_program(name: str, request: str, env: dict[str, str], *, say: Progress) 
     Raises:
         KarezError: What it reported.
     """
+    require_linux(f"karezd {name}")
     with subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-P", "-m", "karez.server.processes.main", name],
         env=_inherited(env),

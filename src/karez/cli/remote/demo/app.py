@@ -12,7 +12,7 @@ from rich.console import Console
 
 from karez.cli.command_clock import now, sleep
 from karez.cli.remote.cloud import check_emulated
-from karez.cli.remote.cloud_process import start_cloud, stop_cloud
+from karez.cli.remote.cloud_process import require_linux, start_cloud, stop_cloud
 from karez.cli.remote.demo.closing_page import show_closing_page
 from karez.cli.remote.demo.run import DemoRun
 from karez.cli.remote.demo.serving import chat, deploy, evaluate
@@ -65,6 +65,7 @@ def demo(
     if emulate:
         env[environment.EMULATE] = emulate
     os.environ.update(env)  # noqa: TID251 - the commands of the steps use this cloud
+    require_linux("A cloud on this machine")
     console = Console(width=None if sys.stdout.isatty() else 110)
     run = DemoRun(console=console, home=folder, env=env, is_emulated=bool(emulate))
     run.started_at = now()

@@ -18,7 +18,7 @@ _MOCKS = re.compile(r"\bmock\.|\bpatch(\.object)?\(|monkeypatch\.(setattr|setenv
 _SKIPS = re.compile(r"(?i)skip(_?if|_?unless)$")
 _SOURCE_KEPT = re.compile(r"\bpersistent_class\b|\bregister_for_auto_class\b|\btorch\.package\b")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-AVAILABLE = frozenset(("torch.cuda.is_available",))
+_AVAILABLE = "torch.cuda.is_available"
 
 
 def doubt(node: ast.AST, finding: Finding, site: Site) -> str:
@@ -53,8 +53,8 @@ def half_made(found: Sequence[tuple[ast.AST, Finding]], site: Site) -> set[ast.A
     made = {node: one for node, one in found if one.edits and not one.question}
     asks = {node for node, one in found if one.question and string(node) is not None}
     for node in made:
-        branch = branch_of(node, site)
-        if branch is None or site.source.dotted(node) not in AVAILABLE:
+        branch = _branch_of(node, site)
+        if branch is None or site.source.dotted(node) != _AVAILABLE:
             continue
         inside = {inner for part in branch for inner in ast.walk(part)}
         if inside & asks:
@@ -65,21 +65,21 @@ def half_made(found: Sequence[tuple[ast.AST, Finding]], site: Site) -> set[ast.A
             choice = site.source.parent(choice)
         if string(node) is None or not isinstance(choice, ast.IfExp) or node is choice.test:
             continue
-        tests = [n for n in ast.walk(choice.test) if site.source.dotted(n) in AVAILABLE]
+        tests = [n for n in ast.walk(choice.test) if site.source.dotted(n) == _AVAILABLE]
         if tests and not any(test in made and test not in left for test in tests):
             left.add(node)
     return left
 
 
-def branch_of(node: ast.AST, site: Site) -> list[ast.AST] | None:
+def _branch_of(node: ast.AST, site: Site) -> list[ast.AST] | None:
     """What a check chooses between: both values of an `if` expression, or both blocks."""
     inside = node
     for around in site.source.above(node):
         if isinstance(around, ast.IfExp) and inside is around.test:
             return [around.body, around.orelse]
         if isinstance(around, ast.If) and inside is around.test:
-            short = [*around.body, *around.orelse]
-            return [*short] if len(short) <= 2 else None  # a block does more than choose
+            short: list[ast.AST] = [*around.body, *around.orelse]
+            return short if len(short) <= 2 else None  # a block does more than choose
         if isinstance(around, ast.stmt):
             return None
         inside = around

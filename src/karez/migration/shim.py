@@ -9,11 +9,19 @@ from collections.abc import Iterable
 
 from karez.migration.analyze import GENERATED
 from karez.migration.rules.tensor_types import TYPES
-from karez.migration.shim_templates import COMPLETE, HEAD, RAISING, SIMPLE, tensor_type
+from karez.migration.shim_templates import (
+    AUTOCAST,
+    COMPLETE,
+    HEAD,
+    RAISING,
+    SIMPLE,
+    autocast_state,
+    tensor_type,
+)
 
 NAMES = frozenset(
     {"type", "accelerator", "backend", "accelerator_backend", "device", "name"}
-    | {*SIMPLE, *RAISING, *TYPES, *COMPLETE}
+    | {*SIMPLE, *RAISING, *TYPES, *AUTOCAST, *COMPLETE}
 )
 
 
@@ -34,6 +42,8 @@ def write_shim(used: Iterable[str]) -> str:
             )
         elif name in TYPES:
             parts.append(tensor_type(name))
+        elif name in AUTOCAST:
+            parts.append(autocast_state(name))
         elif name in COMPLETE:
             parts.append(COMPLETE[name].strip() + "\n")
         elif name not in NAMES:

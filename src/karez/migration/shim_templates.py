@@ -150,34 +150,6 @@ def profiler_activity():
         return getattr(known, "PrivateUse1", known.CPU)
     return getattr(known, __getattr__("accelerator").upper(), known.CPU)
 ''',
-    "is_autocast_enabled": '''
-def is_autocast_enabled():
-    """torch.is_autocast_enabled, as it was for CUDA."""
-    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
-        return torch.is_autocast_enabled(__getattr__("accelerator"))
-    return torch.is_autocast_enabled()
-''',
-    "set_autocast_enabled": '''
-def set_autocast_enabled(enabled):
-    """torch.set_autocast_enabled, as it was for CUDA."""
-    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
-        return torch.set_autocast_enabled(__getattr__("accelerator"), enabled)
-    return torch.set_autocast_enabled(enabled)
-''',
-    "get_autocast_dtype": '''
-def get_autocast_dtype():
-    """torch.get_autocast_gpu_dtype."""
-    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4
-        return torch.get_autocast_dtype(__getattr__("accelerator"))
-    return torch.get_autocast_gpu_dtype()
-''',
-    "set_autocast_dtype": '''
-def set_autocast_dtype(dtype):
-    """torch.set_autocast_gpu_dtype."""
-    if hasattr(torch, "set_autocast_dtype"):  # torch 2.4
-        return torch.set_autocast_dtype(__getattr__("accelerator"), dtype)
-    return torch.set_autocast_gpu_dtype(dtype)
-''',
     "autocast": '''
 class autocast(torch.autocast):  # noqa: N801
     """torch.cuda.amp.autocast: float16 unless another type is said, and off on a CPU."""
@@ -263,6 +235,28 @@ def Event(*args, **kwargs):  # noqa: N802
     return getattr(_module() or torch, "Event")(*args, **kwargs)
 ''',
 }
+
+AUTOCAST = {
+    # name: parameters, and the function before torch 2.4
+    "is_autocast_enabled": ("", "is_autocast_enabled"),
+    "set_autocast_enabled": ("enabled", "set_autocast_enabled"),
+    "get_autocast_dtype": ("", "get_autocast_gpu_dtype"),
+    "set_autocast_dtype": ("dtype", "set_autocast_gpu_dtype"),
+}
+"""Functions for the state of autocast, which were for CUDA alone."""
+
+
+def autocast_state(name: str) -> str:
+    """Return the text of a function for the state of autocast."""
+    parameters, before = AUTOCAST[name]
+    given = f", {parameters}" if parameters else ""
+    return (
+        f"def {name}({parameters}):\n"
+        f'    """torch.{before}, as it was for CUDA."""\n'
+        '    if hasattr(torch, "get_autocast_dtype"):  # torch 2.4\n'
+        f'        return torch.{name}(__getattr__("accelerator"){given})\n'
+        f"    return torch.{before}({parameters})\n"
+    )
 
 
 def tensor_type(name: str) -> str:

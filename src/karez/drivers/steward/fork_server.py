@@ -105,9 +105,9 @@ class _ForkServer:
                 os.close(fd)
             self.steward.close()
             subreaper.keep(lambda: _become(request), write, server)
-        except BaseException:  # noqa: BLE001 - as in `_become`
-            traceback.print_exc()
-        finally:
+        finally:  # as in `_become`, it must not return
+            if sys.exc_info()[0] is not None:
+                traceback.print_exc()
             os._exit(1)
 
     def hear(self, pipe: int) -> None:

@@ -101,6 +101,34 @@ def test_a_script_with_its_code_inputs_secrets_and_outputs(cloud: Cloud, tmp_pat
     assert "helper says hello secret is 5 fast" in shown
 
 
+def test_an_array_by_a_batch_script_of_slurm(cloud: Cloud, tmp_path: Path) -> None:
+    """Each index writes its result; one is seen to fail, and what waits is cancelled with all."""
+    (tmp_path / "limit.txt").write_text("2")
+    (tmp_path / "sweep.sbatch").write_text(
+        "#!/bin/bash\n#SBATCH --array=1-3%2 --job-name=sweep\n#SBATCH -o log-%a.txt\n"
+        "echo $1 $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_COUNT > $KAREZ_OUT/r.txt\n"
+        "srun test $KAREZ_ARRAY_INDEX -le $(cat limit.txt)\n"
+    )
+    words = ("jobs", "submit", "-f", str(tmp_path / "sweep.sbatch"), "--code", str(tmp_path))
+    said = cloud.karez(*words, "--watch", "--", "task", check=False)
+    assert said.returncode == 1
+    assert "note: --output does nothing here" in said.stderr
+    with cloud.client() as client:
+        array = client.job("sweep")
+        assert f"2 succeeded, 1 failed; the first that failed is {array.id}_3" in said.stderr
+        jobs = client.jobs(array=array.id)
+        assert [job.state for job in jobs] == [State.FAILED, State.SUCCEEDED, State.SUCCEEDED]
+        (result,) = jobs[-1].status.outputs.values()
+        assert client.call(calls.artifact_file(result, "r.txt")) == b"task 1 of 3\n"
+        assert client.call(calls.artifact(result)).spec.name == "sweep-1-r"
+        slow = client.submit(batch("slow", "sleep", "60", array="0-5%1"))
+        until(lambda: client.job("slow").state == State.RUNNING)
+        client.cancel("slow")
+        until(lambda: client.job(slow.id).state == State.CANCELLED)
+    shown = cloud.karez("jobs", "list", "--array", array.id).stdout
+    assert f"{array.id}_2" in shown
+
+
 async def test_the_async_client_speaks_the_same_words(cloud: Cloud) -> None:
     key = (cloud.home / "admin.key").read_text()
     async with AsyncClient(str(cloud.address()["url"]), key) as client:

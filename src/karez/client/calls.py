@@ -60,19 +60,23 @@ def submit(spec: JobSpec, once: str, *, dry_run: bool = False) -> Call[Job]:
     return Call(answer=Job, method="POST", path="/jobs", params=params, body=body, once=once)
 
 
-def jobs(states: Sequence[State] = (), limit: int = 100) -> Call[list[Job]]:
-    """List jobs, newest first."""
-    params = {"state": [str(state) for state in states], "limit": limit}
+def jobs(states: Sequence[State] = (), limit: int = 100, array: str = "") -> Call[list[Job]]:
+    """List jobs, newest first.
+
+    An array is one job, unless its jobs (`array`) or those in some states are asked for.
+    """
+    params: dict[str, Any] = {"state": [str(state) for state in states], "limit": limit}
+    params |= {"array": array} if array else {}
     return Call(answer=list[Job], method="GET", path="/jobs", params=params)
 
 
 def job(ident: str) -> Call[Job]:
-    """Get one job by id or name."""
+    """Get one job, or an array as one, by id or name."""
     return Call(answer=Job, method="GET", path=f"/jobs/{ident}")
 
 
 def cancel(ident: str) -> Call[Job]:
-    """Cancel a job."""
+    """Cancel a job, or all jobs of an array."""
     return Call(answer=Job, method="POST", path=f"/jobs/{ident}/cancel", once="same")
 
 

@@ -132,6 +132,14 @@ JOB: Final = "KAREZ_JOB"
 """Id of the job or service.
 
 Set by: the steward. Read by: the program, `training.session`. Default: empty."""
+ARRAY: Final = "KAREZ_ARRAY"
+"""Id of the array that the job is of.
+
+Set by: control. Read by: the program. Default: absent outside arrays."""
+ARRAY_INDEX: Final = "KAREZ_ARRAY_INDEX"
+"""The job's index in its array.
+
+Set by: control. Read by: the program. Default: absent outside arrays."""
 NODE: Final = "KAREZ_NODE"
 """Name of the node; for `karezd`, a setting: the name of this host's node.
 

@@ -32,6 +32,7 @@ _TOP = {
     "deadline",
     "settings",
     "after",
+    "array",
 }
 
 
@@ -50,7 +51,7 @@ def parse_job(text: str) -> JobSpec:
         raise ValueError('the file names no workload; start it with name = "..."')
     fields: dict[str, Any] = {
         key: table[key]
-        for key in ("name", "project", "recipe", "priority", "preemptible")
+        for key in ("name", "project", "recipe", "priority", "preemptible", "array")
         if key in table
     }
     fields |= _recovery(_table(table, "recovery"))

@@ -5,13 +5,29 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from karez.core import environment
+from karez.core.arrays import (
+    ArrayTask,
+    count_ended,
+    describe_array,
+    parse_array,
+    state_of_array,
+)
 from karez.core.dependencies import Dependency
 from karez.core.devices import IN_BYTES
 from karez.core.gangs import ONE_WORKER, GangSpec
 from karez.core.names import check_name
 from karez.core.units import show_seconds
 from karez.core.validation import FORBID
-from karez.core.workloads import INITIAL_STATUS, EndReason, State, Status, WorkloadId, WorkloadKind
+from karez.core.workloads import (
+    INITIAL_STATUS,
+    WAITING,
+    EndReason,
+    Progress,
+    State,
+    Status,
+    WorkloadId,
+    WorkloadKind,
+)
 
 Scalar = str | int | float | bool
 
@@ -22,6 +38,7 @@ RESERVED = frozenset(
         *(environment.INPUTS, environment.OUT, environment.CODE, environment.RESTORE),
         *(environment.CHECKPOINT_DIR, environment.SETTINGS, environment.INPUT_IDS),
         *(environment.NODE, environment.ADDRESS, environment.CACHE, environment.STEWARD),
+        *(environment.ARRAY, environment.ARRAY_INDEX),
         *(environment.DEVICE, environment.DEVICE_MILLI, environment.POOLED_MEMORY),
         *(environment.ROLE, environment.ROLE_RANK, environment.ROLE_SIZE, environment.ROLES),
         *(environment.SNAPSHOT_FILE, environment.REPLICA_SERVER, environment.REPLICA_SERVERS),
@@ -93,6 +110,8 @@ class JobSpec:
     """Other nodes that keep a copy of a rank's state: so many may be lost at once."""
     after: tuple[Dependency, ...] = ()
     """Jobs that must have ended before this one is queued."""
+    array: str = ""
+    """Indices of an array of jobs, such as `0-99%10` (core.arrays); empty: one job."""
     chaos: bool = False
     """Whether an admin may inject faults into the job."""
 
@@ -104,6 +123,8 @@ class JobSpec:
             raise ValueError("give either a command or a recipe")
         if any(need.kind in IN_BYTES for need in self.gang.each):
             raise ValueError("workers need a device to run on; ask for memory alone in a role")
+        if self.array:
+            parse_array(self.array)
         self._check_times()
         self._check_recovery()
 
@@ -133,7 +154,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A submitted job."""
+    """A submitted job, or an array of jobs seen as one."""
 
     id: WorkloadId
     spec: JobSpec
@@ -143,3 +164,51 @@ class Job:
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
+    array: ArrayTask | None = None
+    """Which job of an array this is, or that it stands for a whole array."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayProgress:
+    """How far the jobs of an array are."""
+
+    states: Mapping[State, int] = field(default_factory=dict)
+    started_at: float | None = None
+    """When its first job started."""
+    ended_at: float | None = None
+    """When the last one that has ended did."""
+    first_failed: int | None = None
+    """The lowest index of a job that failed."""
+
+    def merged(self, other: "ArrayProgress") -> "ArrayProgress":
+        """The progress of both together."""
+        return ArrayProgress(
+            states={**self.states, **other.states},
+            started_at=min(filter(None, (self.started_at, other.started_at)), default=None),
+            ended_at=max(filter(None, (self.ended_at, other.ended_at)), default=None),
+            first_failed=other.first_failed if self.first_failed is None else self.first_failed,
+        )
+
+
+def array_as_job(first: Job, progress: ArrayProgress) -> Job:
+    """Show a whole array as one job, from its first job and how far all are."""
+    if first.array is None:
+        raise ValueError(f"{first.id} is of no array")
+    state, ended = state_of_array(progress.states), count_ended(progress.states)
+    reason = describe_array(progress.states)
+    if progress.first_failed is not None:
+        reason += f"; the first that failed is {first.array.id}_{progress.first_failed}"
+    elif first.state in WAITING and first.status.reason:
+        reason += f"; {first.status.reason}"
+    total = sum(progress.states.values())
+    return Job(
+        id=WorkloadId(first.array.id),
+        spec=first.spec,
+        state=state,
+        status=Status(reason=reason, progress=Progress(what="jobs ended", done=ended, of=total)),
+        owner=first.owner,
+        created_at=first.created_at,
+        started_at=progress.started_at,
+        ended_at=progress.ended_at if ended == total else None,
+        array=ArrayTask(id=first.array.id, states=progress.states),
+    )

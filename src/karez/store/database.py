@@ -104,22 +104,22 @@ class Database:
                 raise StorageFull(path=where) from error
             raise Unreachable(what_is_it="The database", address=where) from error
 
-    def next_number(self, connection: Connection, name: str) -> int:
-        """Return the next value of a counter, inside a write transaction."""
+    def next_number(self, connection: Connection, name: str, count: int = 1) -> int:
+        """Take the next `count` values of a counter, inside a write transaction; the last one."""
         table = schema.counters
         number = connection.execute(
             update(table)
             .where(table.c.name == name)
-            .values(value=table.c.value + 1)
+            .values(value=table.c.value + count)
             .returning(table.c.value)
         ).scalar()
         if number is not None:
             return int(number)
         try:
             with connection.begin_nested():
-                connection.execute(insert(table).values(name=name, value=1))
+                connection.execute(insert(table).values(name=name, value=count))
         except IntegrityError:
-            return self.next_number(connection, name)
+            return self.next_number(connection, name, count)
         return int(
             connection.execute(select(table.c.value).where(table.c.name == name)).scalar_one()
         )

@@ -39,6 +39,11 @@ workloads = Table(
     Column("lease_owner", String(80)),
     Column("lease_token", String(40)),
     Column("lease_until", Float),
+    Column("array", String(40)),
+    Column("array_index", Integer),
+    Column("array_first", Integer),  # 1 in the row that stands for the whole array
+    Column("array_limit", Integer),
+    Index("ix_workloads_array", "array", "state"),
     Index("ix_workloads_state", "state"),
     Index("ix_workloads_name", "kind", "name"),
     Index("ix_workloads_seq", "seq"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, or_, select
 
+from karez.core.arrays import ArrayTask, parse_array
 from karez.core.codec import from_text, to_text
 from karez.core.jobs import Job, JobSpec
 from karez.core.services import Service, ServiceSpec
@@ -33,6 +34,20 @@ def row_values(kind: str, item: Job | Service) -> Mapping[str, object]:
         "wait_reason": "",
         "created_at": item.created_at,
         "epoch": 0,
+        **(array_columns(item) if isinstance(item, Job) else {}),
+    }
+
+
+def array_columns(job: Job) -> Mapping[str, object]:
+    """Column values of a job of an array; none of another job."""
+    if job.array is None:
+        return {}
+    asked = parse_array(job.spec.array)
+    return {
+        "array": job.array.id,
+        "array_index": job.array.index,
+        "array_first": 1 if job.array.index == asked.indices[0] else None,
+        "array_limit": asked.limit,
     }
 
 
@@ -71,6 +86,7 @@ def read_job(row: Row[Any]) -> Job:
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        array=None if row.array is None else ArrayTask(id=row.array, index=row.array_index),
     )
 
 

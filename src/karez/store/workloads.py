@@ -22,7 +22,7 @@ from karez.core.workloads import (
     Status,
     WorkloadId,
 )
-from karez.store import allocations, leases
+from karez.store import allocations, arrays, leases
 from karez.store.database import Database
 from karez.store.leases import NO_LEASE, under_lease
 from karez.store.schema import targets
@@ -52,7 +52,12 @@ class Workloads(WorkloadStore):
     @override
     def add_job(self, job: Job) -> None:
         with self._db.write() as tx:
-            self._insert(tx, "job", job)
+            self._insert(tx, "job", [job])
+
+    @override
+    def add_array(self, jobs: Sequence[Job]) -> None:
+        with self._db.write() as tx:
+            self._insert(tx, "job", jobs)
 
     @override
     def add_service(self, service: Service) -> None:
@@ -64,17 +69,19 @@ class Workloads(WorkloadStore):
             )
             if tx.execute(live).first():
                 raise AlreadyExists(noun="service", name=service.spec.name)
-            self._insert(tx, "service", service)
+            self._insert(tx, "service", [service])
 
-    def _insert(self, tx: Connection, kind: str, item: Job | Service) -> None:
-        seq = self._db.next_number(tx, "workloads")
-        tx.execute(insert(table).values(seq=seq, **row_values(kind, item)))
+    def _insert(self, tx: Connection, kind: str, items: Sequence[Job | Service]) -> None:
+        last = self._db.next_number(tx, "workloads", len(items))
+        first = last - len(items) + 1
+        rows = [{"seq": seq, **row_values(kind, item)} for seq, item in enumerate(items, first)]
+        tx.execute(insert(table), rows)
 
     @override
     def job(self, ident: str) -> Job | None:
         with self._db.read() as tx:
             row = tx.execute(select_newest("job", ident)).first()
-        return read_job(row) if row else None
+            return read_job(row) if row else arrays.find(tx, ident)
 
     @override
     def service(self, ident: str) -> Service | None:
@@ -93,11 +100,18 @@ class Workloads(WorkloadStore):
         projects: Sequence[str] | None,
         states: Sequence[State] = (),
         name: str = "",
+        array: str = "",
+        whole_arrays: bool = False,
         limit: int = 100,
     ) -> Sequence[Job]:
         query = select_all("job", projects, states, name).limit(limit)
+        if array:
+            query = query.where(table.c.array == array)
+        if whole_arrays:
+            query = query.where(arrays.ONE_ROW)
         with self._db.read() as tx:
-            return [read_job(row) for row in tx.execute(query)]
+            jobs = [read_job(row) for row in tx.execute(query)]
+            return arrays.fold(tx, jobs) if whole_arrays else jobs
 
     @override
     def services(
@@ -144,8 +158,10 @@ class Workloads(WorkloadStore):
     def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:
         with self._db.write() as tx:
             state = tx.execute(select(table.c.state).where(table.c.id == ident)).scalar()
-            if state is None or state in ENDED_STATES:
-                return None if state is None else State(state)
+            if state is None:
+                return arrays.request_stop(tx, ident, at=at)
+            if state in ENDED_STATES:
+                return State(state)
             new = State.CANCELLED if state in WAITING_STATES else State.STOPPING
             change = update(table).where(table.c.id == ident).values(state=new.value)
             tx.execute(change.values(ended_at=at) if new == State.CANCELLED else change)
@@ -187,19 +203,20 @@ class Workloads(WorkloadStore):
             tx.execute(change, rows)
 
     @override
+    def held_jobs(self) -> Sequence[Job]:
+        with self._db.read() as tx:
+            return [read_job(row) for row in tx.execute(arrays.select_held())]
+
+    @override
     def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
-        is_over = state in ENDED
-        end = EndReason.CANCELLED if is_over else None
-        status = replace(INITIAL_STATUS, reason=reason, end=end)
-        values = {
-            "state": state.value,
-            "wait_reason": "",
-            "status": to_text(status),
-            "ended_at": now if is_over else None,
-        }
         change = update(table).where(table.c.id == ident, table.c.state == State.HELD.value)
         with self._db.write() as tx:
-            return tx.execute(change.values(**values)).rowcount == 1
+            return tx.execute(change.values(**_settled(state, reason, now))).rowcount == 1
+
+    @override
+    def settle_array(self, array: str, state: State, reason: str, *, now: float) -> int:
+        with self._db.write() as tx:
+            return arrays.settle(tx, array, state, _settled(state, reason, now))
 
     @override
     def drop_leases(self, owner: str) -> None:
@@ -292,6 +309,18 @@ class Workloads(WorkloadStore):
     def allocations(self) -> Mapping[WorkloadId, Allocation]:
         with self._db.read() as tx:
             return allocations.current(tx)
+
+
+def _settled(state: State, reason: str, now: float) -> dict[str, object]:
+    """Column values of a job that is held no longer."""
+    is_over = state in ENDED
+    end = EndReason.CANCELLED if is_over else None
+    return {
+        "state": state.value,
+        "wait_reason": "",
+        "status": to_text(replace(INITIAL_STATUS, reason=reason, end=end)),
+        "ended_at": now if is_over else None,
+    }
 
 
 def _release(tx: Connection, ident: WorkloadId, now: float) -> None:

@@ -15,6 +15,7 @@ from karez.core.gang_syntax import make_gang
 from karez.core.gangs import GangSpec, Topology
 from karez.core.jobfile import parse_job
 from karez.core.jobs import LADDER, JobSpec, Scalar
+from karez.core.slurm_script import SlurmScript, is_slurm_script, parse_slurm_script
 from karez.core.units import parse_seconds
 from karez.core.workloads import WorkloadKind
 
@@ -24,7 +25,10 @@ class JobOptions:
     """Options of `karez jobs submit`."""
 
     command: Annotated[list[str] | None, typer.Argument(help="Command to run, after --.")] = None
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="TOML workload file.")] = None
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="TOML workload file, or a batch script of Slurm."),
+    ] = None
     name: Annotated[str, typer.Option(help="Name of the job. Default: from the command.")] = ""
     project: ProjectName = "default"
     kind: Annotated[
@@ -91,6 +95,12 @@ class JobOptions:
             "Repeatable."
         ),
     ] = None
+    array: Annotated[
+        str,
+        typer.Option(
+            help="Submit one job for each index: 0-99, 1,3,5 or 0-15:4; 0-99%10 runs 10 at once."
+        ),
+    ] = ""
     preemptible: Annotated[
         bool,
         typer.Option(
@@ -118,18 +128,13 @@ def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
     """Build the job from a workload file and the given options; an option wins over the file.
 
     `--set`, `--input` and `--env` change single entries of the file's tables; any other option
-    replaces what the file says.
+    replaces what the file says. Words behind a batch script of Slurm are its arguments.
 
     Raises:
         ValueError: An option or the file is malformed or contradictory.
         OSError: The file cannot be read.
     """
-    command = tuple(options.command or ())
-    if options.file is not None:
-        base = parse_job(options.file.read_text())
-    else:
-        name = options.name or _name_from(options.recipe, command)
-        base = JobSpec(name=name, command=command, recipe=options.recipe)
+    base, given = _base(options, given)
     settings = {key: _scalar(value) for key, value in pairs(options.setting).items()}
     return replace(
         base,
@@ -141,11 +146,43 @@ def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
     )
 
 
+def slurm_script(options: JobOptions) -> SlurmScript | None:
+    """Read the file as a batch script of Slurm, if that is what it is. Raises as `job_spec`."""
+    if options.file is None:
+        return None
+    text = options.file.read_text()
+    if not is_slurm_script(text):
+        return None
+    name, arguments = options.file.name, options.command or ()
+    return parse_slurm_script(text, name=name, arguments=arguments)
+
+
+def _base(options: JobOptions, given: Collection[str]) -> tuple[JobSpec, Collection[str]]:
+    """The job that the file or the command describes, and the options that still apply to it."""
+    script = slurm_script(options)
+    if script is not None:
+        return script.spec, set(given) - {"command"}
+    if options.file is not None:
+        return parse_job(options.file.read_text()), given
+    command = tuple(options.command or ())
+    name = options.name or _name_from(options.recipe, command)
+    return JobSpec(name=name, command=command, recipe=options.recipe), given
+
+
 def _changed_fields(base: JobSpec, options: JobOptions, given: Collection[str]) -> dict[str, Any]:
     """Fields of the job that given options replace as a whole."""
     changed: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("name", "project", "kind", "priority", "preemptible", "peers", "chaos")
+        for name in (
+            "name",
+            "project",
+            "kind",
+            "priority",
+            "preemptible",
+            "peers",
+            "array",
+            "chaos",
+        )
         if name in given
     }
     for name in ("max_duration", "expected_duration", "deadline"):

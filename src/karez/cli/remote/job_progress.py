@@ -37,7 +37,8 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
     with Live(bar, console=console, refresh_per_second=4, transient=False) as live:
         while True:
             job = client.job(ident)
-            _read_metrics(client, ident, rows)
+            if job.array is None or job.array.index is not None:
+                _read_metrics(client, ident, rows)
             done, of = _amount(job)
             bar.update(task, description=_headline(job), completed=done)
             bar.tasks[0].total = of or None

@@ -1,6 +1,7 @@
 """`karez jobs`: submit, watch and stop jobs."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from karez.cli.client_options import JobName, Json, client
 from karez.cli.old_names import word_of, words_of
 from karez.cli.options import given, takes
 from karez.cli.output import clock, json_out, table
-from karez.cli.remote.job_options import JobOptions, job_spec
+from karez.cli.remote.job_options import JobOptions, job_spec, slurm_script
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
 from karez.cli.remote.traces import show_trace
@@ -17,6 +18,7 @@ from karez.cli.remote.transfers import upload
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobs import Job
+from karez.core.slurm_script import SlurmScript
 from karez.core.units import show_seconds
 from karez.core.workloads import State
 
@@ -41,15 +43,22 @@ def submit(
       karez jobs submit --kind train --workers 1:2 --recipe sft-lora -i model=M -i data=D
 
       karez jobs submit -f job.toml --workers 4 --env SEED=7
+
+      karez jobs submit --array 0-99%10 --code . -- sh -c 'python try.py --seed $KAREZ_ARRAY_INDEX'
+
+      karez jobs submit -f train.sbatch
     """
     try:
-        spec = job_spec(options, given(ctx))
+        spec, script = job_spec(options, given(ctx)), slurm_script(options)
+        code = options.code if script is None else options.code or _folder_of(script)
     except (ValueError, OSError) as error:
         raise BadRequest(problem=str(error)) from error
-    if options.code is not None:
+    for note in () if script is None else script.notes:
+        typer.echo(f"note: {note}", err=True)
+    if code is not None:
         client().check(spec)  # what will be refused is refused before it is uploaded
         uploaded = upload(
-            options.code, name=f"{spec.name}-code", kind=ArtifactKind.CODE, project=spec.project
+            code, name=f"{spec.name}-code", kind=ArtifactKind.CODE, project=spec.project
         )
         spec = replace(spec, code=uploaded.id)
     job = client().submit(spec)
@@ -58,7 +67,10 @@ def submit(
     if as_json:
         json_out(job)
     elif not watch:
-        typer.echo(f"{job.id} {job.state}; follow it with: karez logs -f {job.spec.name}")
+        follow = f"follow it with: karez logs -f {job.spec.name}"
+        if job.array is not None:
+            follow = f"see its jobs with: karez jobs list --array {job.id}"
+        typer.echo(f"{job.id} {job.state}; {follow}")
 
 
 @app.command("list")
@@ -72,10 +84,14 @@ def list_jobs(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of jobs.")] = 100,
+    array: Annotated[str, typer.Option(help="List the jobs of this array.")] = "",
     as_json: Json = False,
 ) -> None:
-    """List the jobs you may see, newest first."""
-    jobs = client().jobs(states=state or (), limit=limit)
+    """List the jobs you may see, newest first.
+
+    An array is one line, unless you ask for its jobs with --array or for a --state.
+    """
+    jobs = client().jobs(states=state or (), limit=limit, array=array)
     if as_json:
         json_out(jobs)
         return
@@ -86,7 +102,7 @@ def list_jobs(
 
 @app.command("show")
 def show_job(job: JobName, as_json: Json = False) -> None:
-    """Show one job: where it runs, its progress, and why it waits or ended."""
+    """Show one job, or an array as one: where it runs, its progress, why it waits or ended."""
     found = client().job(job)
     if as_json:
         json_out(found)
@@ -102,9 +118,20 @@ def watch(job: JobName) -> None:
 
 @app.command("cancel")
 def cancel_job(job: JobName) -> None:
-    """Cancel a job."""
+    """Cancel a job, or all jobs of an array."""
     found = client().cancel(job)
     typer.echo(f"{found.id} {found.state}")
+
+
+def _folder_of(script: SlurmScript) -> Path:
+    """The folder that a batch script of Slurm runs in, which is uploaded. Raises ValueError."""
+    folder = Path(script.folder or ".").resolve()
+    if folder in (Path.home().resolve(), Path(folder.anchor)):
+        raise ValueError(
+            f"the script would run in {folder}, and all of that would be uploaded; go to the "
+            "folder of its files, or name it with --code"
+        )
+    return folder
 
 
 def _show_job(job: Job) -> None:

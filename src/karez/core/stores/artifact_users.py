@@ -4,7 +4,7 @@ from karez.core.artifacts import Artifact
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import ACTIVE, WAITING
 
-MAX_USERS = 10_000
+MAX_USERS = 1_000_000
 """Most jobs that are looked through for users of an artifact."""
 
 

@@ -14,7 +14,11 @@ class WorkloadStore(Protocol):
     """Jobs and services, their leases and their allocations."""
 
     def add_job(self, job: Job) -> None:
-        """Queue a job."""
+        """Queue a job, or hold it until others have ended."""
+        ...
+
+    def add_array(self, jobs: Sequence[Job]) -> None:
+        """Add all jobs of an array, or none."""
         ...
 
     def add_service(self, service: Service) -> None:
@@ -22,7 +26,7 @@ class WorkloadStore(Protocol):
         ...
 
     def job(self, ident: str) -> Job | None:
-        """Find a job by id, else the newest of that name."""
+        """Find a job, or an array as one job, by id; else the newest job of that name."""
         ...
 
     def service(self, ident: str) -> Service | None:
@@ -39,9 +43,14 @@ class WorkloadStore(Protocol):
         projects: Sequence[str] | None,
         states: Sequence[State] = (),
         name: str = "",
+        array: str = "",
+        whole_arrays: bool = False,
         limit: int = 100,
     ) -> Sequence[Job]:
-        """List jobs, newest first. `projects` None means all, an empty `name` too."""
+        """List jobs, newest first. `projects` None means all, an empty `name` or `array` too.
+
+        With `whole_arrays`, each array is one job; else its jobs are listed.
+        """
         ...
 
     def services(
@@ -72,6 +81,8 @@ class WorkloadStore(Protocol):
     def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:
         """Request an end: a queued workload ends at once, an active one becomes STOPPING.
 
+        Of an array, all jobs are meant.
+
         Returns its state from now on; None if there is no such workload.
         """
         ...
@@ -86,6 +97,17 @@ class WorkloadStore(Protocol):
 
     def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
         """Record why workloads wait."""
+        ...
+
+    def held_jobs(self) -> Sequence[Job]:
+        """List the held jobs, oldest first; of each array, the first that is held."""
+        ...
+
+    def settle_array(self, array: str, state: State, reason: str, *, now: float) -> int:
+        """Queue as many held jobs of an array as its limit allows, or end all for a reason.
+
+        Returns how many were queued or ended.
+        """
         ...
 
     def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:

@@ -52,51 +52,55 @@ def list_jobs(
     who: Who,
     state: Annotated[list[State] | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    array: Annotated[str, Query(description="List the jobs of this array.")] = "",
 ) -> Sequence[Job]:
-    """The jobs you may see, newest first."""
-    return cloud.jobs.list(who, state or [], limit)
+    """The jobs you may see, newest first.
+
+    An array is shown as one job, unless its jobs or those in some states are asked for.
+    """
+    return cloud.jobs.list(who, state or [], limit, array=array)
 
 
 @router.get("/{job}", **allow(Role.VIEWER))
 def show_job(job: str, cloud: CloudDep, who: Who) -> Job:
-    """One job, by id or by name (the newest of that name)."""
+    """One job, or an array as one, by id or by name (the newest of that name)."""
     return cloud.jobs.get(who, job)
 
 
 @router.post("/{job}/cancel", **allow(Role.MEMBER))
 def cancel_job(job: str, cloud: CloudDep, who: Who) -> Job:
-    """Request a job's end. A job that has ended is unchanged."""
+    """Request the end of a job, or of all jobs of an array. A job that has ended is unchanged."""
     return cloud.jobs.cancel(who, job)
 
 
 @router.get("/{job}/metrics", **allow(Role.VIEWER))
 def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequence[MetricRow]:
     """The loss of each rank at each step after `after`."""
-    return cloud.store.history.metrics(cloud.jobs.get(who, job).id, after=after)
+    return cloud.store.history.metrics(cloud.jobs.one(who, job).id, after=after)
 
 
 @router.get("/{job}/receipts", **allow(Role.VIEWER))
 def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
-    return cloud.recovery.receipts(cloud.jobs.get(who, job))
+    return cloud.recovery.receipts(cloud.jobs.one(who, job))
 
 
 @router.get("/{job}/goodput", **allow(Role.VIEWER))
 def job_goodput(job: str, cloud: CloudDep, who: Who) -> Goodput:
     """The share of a job's time that went into steps that count, and the cost of recoveries."""
-    return cloud.recovery.goodput(cloud.jobs.get(who, job))
+    return cloud.recovery.goodput(cloud.jobs.one(who, job))
 
 
 @router.get("/{job}/transitions", **allow(Role.VIEWER))
 def job_transitions(job: str, cloud: CloudDep, who: Who) -> Sequence[Transition]:
     """The log of the job's recovery protocol, oldest first."""
-    return cloud.store.history.transitions(cloud.jobs.get(who, job).id)
+    return cloud.store.history.transitions(cloud.jobs.one(who, job).id)
 
 
 @router.get("/{job}/trace", **allow(Role.VIEWER))
 def job_trace(job: str, cloud: CloudDep, who: Who) -> Trace:
     """A job's way through the queue, starts, steps and recoveries, as spans."""
-    return cloud.recovery.trace(cloud.jobs.get(who, job))
+    return cloud.recovery.trace(cloud.jobs.one(who, job))
 
 
 @router.post("/{job}/faults", **allow(Role.ADMIN))
@@ -104,7 +108,7 @@ def inject_faults(
     job: str, specs: list[FaultSpec], cloud: CloudDep, who: Who
 ) -> list[InjectedFault]:
     """Inject faults into a job that allows it; `at` is when each happens, by control's clock."""
-    target = cloud.jobs.get(who, job)
+    target = cloud.jobs.one(who, job)
     cloud.permissions.require(who, target.spec.project, Role.ADMIN)
     if any(spec.what in SHARED for spec in specs):
         cloud.permissions.require_everywhere(who)  # others have work there too
@@ -126,7 +130,7 @@ def inject_faults_by_old_names(
 @router.get("/{job}/logs", **allow(Role.VIEWER))
 def job_logs(job: str, cloud: CloudDep, who: Who) -> list[str]:
     """The names of a job's log files."""
-    return cloud.logs.names(cloud.jobs.get(who, job).id)
+    return cloud.logs.names(cloud.jobs.one(who, job).id)
 
 
 @router.get("/{job}/logs/{name}", **allow(Role.VIEWER))
@@ -139,4 +143,4 @@ def job_log(
     limit: Annotated[int, Query(ge=1, le=4 << 20)] = 1 << 20,
 ) -> LogPiece:
     """A piece of one log file."""
-    return cloud.logs.read(cloud.jobs.get(who, job).id, name, offset, limit)
+    return cloud.logs.read(cloud.jobs.one(who, job).id, name, offset, limit)

@@ -3,18 +3,17 @@
 import structlog
 
 from karez.core.dependencies import waits_for
+from karez.core.jobs import Job
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import State
 
 log = structlog.get_logger()
-MOST = 100_000
-"""Most held jobs that are looked at in one pass."""
 
 
 def settle_held(workloads: WorkloadStore, now: float) -> int:
     """Look at each held job; returns how many were queued or ended. `now` in UTC epoch seconds."""
     settled, reasons, states = 0, {}, dict[str, State]()
-    for job in workloads.jobs(projects=None, states=[State.HELD], limit=MOST):
+    for job in workloads.held_jobs():
         for dependency in job.spec.after:
             if dependency.job not in states:
                 other = workloads.job(dependency.job)
@@ -25,9 +24,17 @@ def settle_held(workloads: WorkloadStore, now: float) -> int:
                 reasons[job.id] = verdict.reason
             continue
         state = State.CANCELLED if verdict.is_hopeless else State.QUEUED
-        if workloads.settle_held(job.id, state, verdict.reason, now=now):
-            states[job.id] = state
-            settled += 1
-            log.info("job.settled", job=job.id, state=state, reason=verdict.reason)
+        count = _settle(workloads, job, state, verdict.reason, now)
+        if count:
+            states[job.id if job.array is None else job.array.id] = state
+            settled += count
+            log.info("job.settled", job=job.id, state=state, reason=verdict.reason, count=count)
     workloads.explain(reasons)
     return settled
+
+
+def _settle(workloads: WorkloadStore, job: Job, state: State, reason: str, now: float) -> int:
+    """Queue or end a held job, or those of its array; returns how many."""
+    if job.array is not None:
+        return workloads.settle_array(job.array.id, state, reason, now=now)
+    return int(workloads.settle_held(job.id, state, reason, now=now))

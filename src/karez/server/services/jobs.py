@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from karez.core.arrays import ArrayTask, describe_limit, parse_array
 from karez.core.dependencies import Dependency, waits_for
 from karez.core.errors import BadRequest
 from karez.core.identity import Principal, Role
 from karez.core.jobs import Job, JobSpec, problem_with_variable
 from karez.core.ports import Clock
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import INITIAL_STATUS, State
+from karez.core.workloads import INITIAL_STATUS, State, WorkloadId
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
@@ -39,7 +40,11 @@ class JobService:
         if existing is not None:
             return existing
         job = replace(self.check(who, spec), id=ident)  # queued, or held until others have ended
-        self.store.add_job(job)
+        if spec.array:
+            self.store.add_array(_jobs_of_array(job))
+            job = self.get(who, ident)
+        else:
+            self.store.add_job(job)
         self.wake()
         return job
 
@@ -79,17 +84,55 @@ class JobService:
         return found, verdict.reason
 
     def get(self, who: Principal, ident: str) -> Job:
-        """One job by id or name. Raises NotFound, AmbiguousName."""
+        """One job, or an array as one, by id or name. Raises NotFound, AmbiguousName."""
         return find_job(self.store, who, ident)
 
-    def list(self, who: Principal, states: Sequence[State], limit: int) -> Sequence[Job]:
-        """Jobs that a key may see, newest first."""
-        return self.store.jobs(projects=visible_projects(who), states=states, limit=limit)
+    def one(self, who: Principal, ident: str) -> Job:
+        """One job by id or name. Raises NotFound, AmbiguousName, BadRequest for an array."""
+        job = self.get(who, ident)
+        if job.array is not None and job.array.index is None:
+            first = f"{job.id}_{parse_array(job.spec.array).indices[0]}"
+            fix = f"Name one of its jobs, such as {first}; `karez jobs list --array` lists them."
+            raise BadRequest(problem=f"{job.id} is a whole array of jobs", fix=fix)
+        return job
+
+    def list(
+        self, who: Principal, states: Sequence[State], limit: int, *, array: str = ""
+    ) -> Sequence[Job]:
+        """Jobs that a key may see, newest first.
+
+        An array is one job, unless its jobs or those in some states are asked for.
+        """
+        return self.store.jobs(
+            projects=visible_projects(who),
+            states=states,
+            array=self.get(who, array).id if array else "",
+            whole_arrays=not states and not array,
+            limit=limit,
+        )
 
     def cancel(self, who: Principal, ident: str) -> Job:
-        """Request a job's end; a job that has ended is returned unchanged."""
+        """Request the end of a job, or of an array; one that has ended is returned unchanged."""
         job = self.get(who, ident)
         self.permissions.require(who, job.spec.project, Role.MEMBER)
         self.store.request_stop(job.id, at=self.clock.now())
         self.wake()
         return self.get(who, job.id)
+
+
+def _jobs_of_array(job: Job) -> Sequence[Job]:
+    """The jobs of an array, of which as many as its limit allows are queued."""
+    asked = parse_array(job.spec.array)
+    jobs = [
+        replace(
+            job,
+            id=WorkloadId(f"{job.id}_{index}"),
+            array=ArrayTask(id=job.id, index=index),
+        )
+        for index in asked.indices
+    ]
+    if asked.limit is None or job.state == State.HELD:
+        return jobs
+    waits = replace(INITIAL_STATUS, reason=describe_limit(asked.limit))
+    rest = [replace(one, state=State.HELD, status=waits) for one in jobs[asked.limit :]]
+    return [*jobs[: asked.limit], *rest]

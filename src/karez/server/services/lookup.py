@@ -17,7 +17,7 @@ MOST = 100
 
 
 def find_job(store: WorkloadStore, who: Principal, ident: str) -> Job:
-    """The job of an id; else the live one of that name, or the newest that has ended.
+    """The job or array of an id; else the live one of that name, or the newest that has ended.
 
     Raises:
         NotFound: There is none that the key may see.
@@ -26,7 +26,7 @@ def find_job(store: WorkloadStore, who: Principal, ident: str) -> Job:
     job = store.job(ident)
     if job is not None and job.id == ident and who.sees(job.spec.project):
         return job
-    named = store.jobs(projects=visible_projects(who), name=ident, limit=MOST)
+    named = store.jobs(projects=visible_projects(who), name=ident, whole_arrays=True, limit=MOST)
     return _meant("job", ident, named)
 
 

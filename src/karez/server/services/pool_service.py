@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.arrays import MAX_TASKS
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
 from karez.core.gangs import GangSpec
 from karez.core.identity import EVERYWHERE, Principal
+from karez.core.jobs import Job
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
 from karez.core.services import Service
@@ -19,7 +21,7 @@ from karez.server.controllers.scheduler import Scheduler
 from karez.server.services.lookup import find_workload
 from karez.server.services.service_loads import ServiceLoads
 
-IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}\b")
+IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}(?:_\d+)?\b")
 EMPTY_POOL_S = 5.0
 """Seconds for which the capacity of the empty pool is cached."""
 
@@ -37,11 +39,12 @@ class PoolService:
     _empty: tuple[float, Pool] | None = field(default=None)
 
     def why(self, who: Principal, ident: str) -> Explanation:
-        """Explain the state of a job or service. Raises NotFound, AmbiguousName.
+        """Explain the state of a job or service; of an array, that of its first queued job.
 
         Workloads of other projects are counted, but not named to users who may not see them.
+        Raises NotFound, AmbiguousName.
         """
-        item = find_workload(self.store.workloads, who, ident)
+        item = self._first_queued(find_workload(self.store.workloads, who, ident))
         status = item.status
         why = self.scheduler.explain(item.id) if item.state == State.QUEUED else None
         if why is None:
@@ -60,6 +63,15 @@ class PoolService:
             holders=tuple(replace(holder, name=self._name(holder.id)) for holder in shown),
             changes=tuple(self._named(c) for c in why.changes if not self._is_hidden(who, c)),
         )
+
+    def _first_queued(self, item: Job | Service) -> Job | Service:
+        """Of an array with queued jobs, the one that was submitted first; else what is given."""
+        if isinstance(item, Service) or item.array is None:
+            return item
+        queued = self.store.workloads.jobs(
+            projects=None, states=[State.QUEUED], array=item.id, limit=MAX_TASKS
+        )
+        return queued[-1] if queued else item
 
     def what_if(self, question: WhatIf) -> WhatIfResult:
         """Answer what a hypothetical change would do. Raises NotFound."""

@@ -61,7 +61,7 @@ def register_outputs(
         if kept_until is not None:
             name = f"{UNFINISHED}-{name}"
             facts = {**spec.facts, KEPT_UNTIL: kept_until}
-            own = f"{job.spec.name}-{name}"
+            own = f"{_numbered(job.spec.name, job)}-{name}"
             spec = replace(spec, name=own, kind=ArtifactKind.REPORT, format="", facts=facts)
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=job.owner, created_at=stores.clock.now()
@@ -88,7 +88,7 @@ def _artifact_spec(
         licence=manifest.licence,
     )
     return ArtifactSpec(
-        name=manifest.name or f"{job.spec.name}-{output}",
+        name=_numbered(manifest.name, job) or f"{_numbered(job.spec.name, job)}-{output}",
         kind=manifest.kind,
         project=job.spec.project,
         format=manifest.format,
@@ -96,6 +96,11 @@ def _artifact_spec(
         lineage=lineage,
         facts=manifest.facts,
     )
+
+
+def _numbered(name: str, job: Job) -> str:
+    """The name, with the job's index where others of an array give the same one."""
+    return name if job.array is None or not name else f"{name}-{job.array.index}"
 
 
 def _manifest(stores: ControllerDeps, entries: Sequence[FileEntry]) -> OutputManifest:

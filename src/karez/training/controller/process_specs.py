@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from karez.core import environment
+from karez.core.arrays import parse_array
 from karez.core.artifacts import FileEntry
 from karez.core.gangs import GangRole
 from karez.core.grants import Grant
@@ -127,11 +128,29 @@ def sidecar_spec(
 def _shared(context: LaunchContext) -> dict[str, str]:
     """Environment that every process of a gang has in common."""
     return {
+        **_array(context.job),
         environment.SETTINGS: json.dumps(dict(context.job.spec.settings)),
         environment.ROLES: json.dumps({name: list(at) for name, at in context.roles.items()}),
         environment.POOLED_MEMORY: json.dumps(
             [{"keeper": address, "bytes": size} for address, size in context.memory]
         ),
+    }
+
+
+def _array(job: Job) -> dict[str, str]:
+    """Environment of a job of an array: our names, and those that Slurm's scripts read."""
+    if job.array is None:
+        return {}
+    indices = parse_array(job.spec.array).indices
+    index = str(job.array.index)
+    return {
+        environment.ARRAY: job.array.id,
+        environment.ARRAY_INDEX: index,
+        "SLURM_ARRAY_JOB_ID": job.array.id,
+        "SLURM_ARRAY_TASK_ID": index,
+        "SLURM_ARRAY_TASK_COUNT": str(len(indices)),
+        "SLURM_ARRAY_TASK_MIN": str(indices[0]),
+        "SLURM_ARRAY_TASK_MAX": str(indices[-1]),
     }
 
 

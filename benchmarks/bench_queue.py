@@ -58,6 +58,7 @@ def main() -> None:
                 reported=lambda: None,
             ),
             formats={},
+            fabric=lambda: None,
         )
         cloud = build_services(deps)
         headers = {"authorization": f"Bearer {cloud.access.first_start()}"}

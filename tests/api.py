@@ -9,6 +9,7 @@ import httpx2
 from fastapi.testclient import TestClient
 
 from karez.core.identity import KeySpec, Role
+from karez.core.ports import Fabric
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.server.api.app import create_app
@@ -50,7 +51,7 @@ class Api:
 
 
 @contextmanager
-def running_api(folder: Path) -> Iterator[Api]:
+def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
     store = SqlStore(f"sqlite:///{folder / 'k.db'}")
     clock = FakeClock()
     deps = CloudDeps(
@@ -65,6 +66,7 @@ def running_api(folder: Path) -> Iterator[Api]:
             store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
         ),
         formats={"llamacpp": ("gguf",)},
+        fabric=lambda: fabric,
         recovery=RecoveryService(
             store=store,
             clock=clock,

@@ -12,6 +12,7 @@ from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import NodeLost, PollAnswer
 from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.tunnels import Terminal, TunnelPiece, TunnelSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.poll_set import HOLD_S, PollSet
 from karez.drivers.steward.config import StewardConfig
@@ -152,6 +153,52 @@ class DirectFabric:
 
     def replica_server(self, node: NodeId) -> str:
         return self._of(node).replica_server()
+
+    def open_tunnel(self, node: NodeId, workload: WorkloadId, ident: str, spec: TunnelSpec) -> None:
+        self._of(node).open_tunnel(workload, ident, spec)
+
+    def write_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, offset: int, data: bytes, end: bool
+    ) -> int:
+        return self._of(node).write_tunnel(workload, ident, offset, data, end)
+
+    def read_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, offset: int
+    ) -> TunnelPiece:
+        return self._of(node).read_tunnel(workload, ident, offset)
+
+    def resize_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, terminal: Terminal
+    ) -> None:
+        self._of(node).resize_tunnel(workload, ident, terminal)
+
+    def close_tunnel(self, node: NodeId, workload: WorkloadId, ident: str) -> None:
+        self._of(node).close_tunnel(workload, ident)
+
+
+class NoTunnels:
+    """For fabrics whose processes are pretended: there is nobody to open a shell beside."""
+
+    def open_tunnel(self, node: NodeId, workload: WorkloadId, ident: str, spec: TunnelSpec) -> None:
+        raise NotImplementedError
+
+    def write_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, offset: int, data: bytes, end: bool
+    ) -> int:
+        raise NotImplementedError
+
+    def read_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, offset: int
+    ) -> TunnelPiece:
+        raise NotImplementedError
+
+    def resize_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, terminal: Terminal
+    ) -> None:
+        raise NotImplementedError
+
+    def close_tunnel(self, node: NodeId, workload: WorkloadId, ident: str) -> None:
+        raise NotImplementedError
 
 
 def cpu_node(name: str, cpus: int = 2, **more: object) -> Node:

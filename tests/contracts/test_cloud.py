@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +129,64 @@ def test_an_array_by_a_batch_script_of_slurm(cloud: Cloud, tmp_path: Path) -> No
         until(lambda: client.job(slow.id).state == State.CANCELLED)
     shown = cloud.karez("jobs", "list", "--array", array.id).stdout
     assert f"{array.id}_2" in shown
+
+
+def test_a_way_in_that_outlives_control(cloud: Cloud, tmp_path: Path) -> None:
+    """A shell beside a running job, files both ways, and one of its ports on this machine."""
+    (tmp_path / "serve.py").write_text(
+        "import http.server, pathlib\n"
+        "server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), "
+        "http.server.SimpleHTTPRequestHandler)\n"
+        "pathlib.Path('port.txt').write_text(str(server.server_port))\n"
+        "server.serve_forever()\n"
+    )
+    with cloud.client() as client:
+        code = client.upload(tmp_path, name="serve-code", kind=ArtifactKind.CODE)
+        job = client.submit(batch("web", "python", "serve.py", code=code.id))
+        until(lambda: client.job("web").state == State.RUNNING)
+
+    def attach(*command: str) -> "subprocess.CompletedProcess[str]":
+        return cloud.karez("jobs", "attach", "web", "--", *command, check=False)
+
+    until(lambda: attach("cat", "port.txt").stdout.isdecimal())
+    said = attach("sh", "-c", "echo $KAREZ_JOB; exit 3")
+    assert (said.stdout, said.returncode) == (f"{job.id}\n", 3)
+    (tmp_path / "new.txt").write_text("copied")
+    assert cloud.karez("cp", str(tmp_path / "new.txt"), "web:in").stdout == "web:in/new.txt\n"
+    cloud.karez("cp", "web:port.txt", str(tmp_path))
+    remote, local = (tmp_path / "port.txt").read_text(), free_port()
+    forward = subprocess.Popen(
+        [sys.executable, "-m", "karez.cli.main", "port-forward", "web", f"{local}:{remote}"],
+        env={**os.environ, **cloud.env},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert forward.stdout is not None
+        assert f"http://127.0.0.1:{local} is port {remote}" in forward.stdout.readline()
+
+        def get() -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{local}/in/new.txt", timeout=60) as page:
+                content: bytes = page.read()
+                return content
+
+        assert get() == b"copied"
+        os.kill(cloud.control(), signal.SIGKILL)
+        assert get() == b"copied"
+    finally:
+        forward.send_signal(signal.SIGINT)
+        assert forward.wait(20) == 0
+        forward.communicate()
+    refused = cloud.karez("port-forward", "web", "1", check=False)
+    assert refused.returncode == 2
+    assert remote in refused.stderr
+    with cloud.client() as client:
+        client.cancel("web")
+        until(lambda: client.job("web").state == State.CANCELLED)
+        details = [row.detail for row in client.audit()]
+        assert "shell of rank 0: cat port.txt" in details
+        assert f"port of rank 0: {remote}" in details
+        assert "copy-out of rank 0: port.txt" in details
 
 
 async def test_the_async_client_speaks_the_same_words(cloud: Cloud) -> None:

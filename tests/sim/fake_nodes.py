@@ -20,6 +20,7 @@ from karez.core.ports import NodeEnded, NodeLost, PollAnswer
 from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.event_log import EventLog
+from tests.fakes import NoTunnels
 from tests.sim.timeline import Timeline
 
 START_S = 0.2
@@ -101,7 +102,7 @@ class FakeProcess:
         return self.home.processes.get(self.spec.key) is self
 
 
-class FakeFabric:
+class FakeFabric(NoTunnels):
     """The nodes, as control sees them. `begin` gives each process its behaviour."""
 
     def __init__(self, timeline: Timeline, nodes: Sequence[Node]) -> None:

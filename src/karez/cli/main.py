@@ -37,6 +37,8 @@ COMMANDS = {
     ),
     "faults": ("karez.cli.remote.faults", "Report and list faults of nodes."),
     "jobs": ("karez.cli.remote.jobs", "Submit, watch and stop jobs."),
+    "cp": ("karez.cli.remote.copy", "Copy files into and out of running jobs."),
+    "port-forward": ("karez.cli.remote.port_forward", "Reach a port of a running job from here."),
     "artifacts": ("karez.cli.remote.artifacts", "List, download and remove artifacts."),
     "models": ("karez.cli.remote.artifacts", "Import, convert and list models."),
     "data": ("karez.cli.remote.artifacts", "Import and list data sets."),

@@ -5,17 +5,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from karez.client import access_calls, calls, pool_calls
+from karez.client import access_calls, calls, pool_calls, tunnel_calls
+from karez.client.archives import pack, unpack
 from karez.client.binding import Method, Stream, endpoint
 from karez.client.download import finish, partial_of, prepare
 from karez.client.drivers import Driver
 from karez.client.steps import Emit, Flow, Items, pause, work
 from karez.client.upload import UploadPlan, UploadProgress, check_chat_data, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
-from karez.core.errors import Failed
+from karez.core.errors import BadRequest, Failed
 from karez.core.jobs import Job, JobSpec
 from karez.core.services import Service, ServiceSpec
+from karez.core.tunnels import (
+    MAX_PIECE,
+    Tunnel,
+    TunnelKind,
+    TunnelPiece,
+    TunnelSpec,
+    unpack_piece,
+)
 from karez.core.workloads import ENDED, State
 
 CHAT_FORMAT = "chat-jsonl"
@@ -43,6 +53,13 @@ class Methods(Driver):
     inject_faults = endpoint(calls.inject_faults)
     log_names = endpoint(calls.log_names)
     log = endpoint(calls.log)
+
+    # tunnels into running jobs
+
+    open_tunnel = endpoint(tunnel_calls.open_tunnel)
+    tunnel_input = endpoint(tunnel_calls.tunnel_input)
+    resize_tunnel = endpoint(tunnel_calls.resize_tunnel)
+    close_tunnel = endpoint(tunnel_calls.close_tunnel)
 
     # services and artifacts
 
@@ -235,6 +252,79 @@ class Methods(Driver):
             if watch is not None:
                 watch(UploadProgress(files=files, bytes=size, sent_bytes=done))
         return artifact
+
+    @Method
+    def tunnel_output(self, tunnel: Tunnel, offset: int) -> Flow[TunnelPiece]:
+        """Get bytes from an offset on, waiting up to a second for some."""
+        return unpack_piece((yield from self.ask(tunnel_calls.tunnel_output(tunnel, offset))))
+
+    @Method
+    def copy_from_job(
+        self, ident: str, path: str, target: str | Path, *, rank: int = 0
+    ) -> Flow[list[Path]]:
+        """Copy a file or folder of a running job, as `cp -r` does; nothing if that fails.
+
+        Args:
+            ident: Id or name of the job.
+            path: Relative to the folder that the job runs in, or absolute.
+            target: A folder that is there, or a new name.
+            rank: Whose files.
+
+        Returns:
+            The files and folders that were made.
+
+        Raises:
+            BadRequest: The path is none of the job's, or the target cannot be written.
+            NotFound: There is no such path.
+        """
+        spec = TunnelSpec(kind=TunnelKind.COPY_OUT, rank=rank, path=path)
+        tunnel = yield from self.ask(tunnel_calls.open_tunnel(ident, spec))
+        with TemporaryFile() as file:
+            piece = TunnelPiece()
+            while not piece.has_ended:
+                call = tunnel_calls.tunnel_output(tunnel, piece.next)
+                piece = unpack_piece((yield from self.ask(call)))
+                yield from work(partial(file.write, piece.data))
+            yield from self.ask(tunnel_calls.close_tunnel(tunnel))
+            if piece.problem:
+                raise BadRequest(problem=f"{path} could not be read: {piece.problem}")
+            return (yield from work(partial(unpack, file, Path(target))))
+
+    @Method
+    def copy_to_job(
+        self, source: str | Path, ident: str, path: str, *, rank: int = 0
+    ) -> Flow[None]:
+        """Copy a file or folder into a folder of a running job; nothing if that fails.
+
+        Args:
+            source: File or folder here.
+            ident: Id or name of the job.
+            path: A folder, relative to the one that the job runs in, or absolute; it is made.
+            rank: Whose files.
+
+        Raises:
+            BadRequest: The path is none of the job's folders, or cannot be written.
+        """
+        with TemporaryFile() as packed:
+            yield from work(partial(pack, Path(source), packed))
+            spec = TunnelSpec(kind=TunnelKind.COPY_IN, rank=rank, path=path)
+            tunnel = yield from self.ask(tunnel_calls.open_tunnel(ident, spec))
+            data, at, is_last = b"", 0, False
+            while not is_last or data:
+                if not data:
+                    data = yield from work(partial(packed.read, MAX_PIECE))
+                    is_last = not data
+                taken = yield from self.ask(
+                    tunnel_calls.tunnel_input(tunnel, at, data, end=is_last)
+                )
+                data, at = data[taken - at :], taken
+            piece = TunnelPiece()
+            while not piece.has_ended:
+                call = tunnel_calls.tunnel_output(tunnel, 0)
+                piece = unpack_piece((yield from self.ask(call)))
+            yield from self.ask(tunnel_calls.close_tunnel(tunnel))
+            if piece.problem:
+                raise BadRequest(problem=f"{path} could not be written: {piece.problem}")
 
     @Stream
     def follow_logs(self, noun: str, ident: str, *, follow: bool) -> Items[tuple[str, str]]:

@@ -67,9 +67,12 @@ _LISTED: Mapping[str, str] = {
     "job": "`karez jobs list` shows what there is.",
     "key": "`karez keys list` shows what there is.",
     "node": "`karez pool` shows what there is.",
+    "path": "`karez jobs attach JOB -- ls` shows what there is.",
+    "process": "`karez jobs show JOB` lists its ranks.",
     "project": "`karez projects list` shows what there is.",
     "secret": "`karez projects secrets` shows what there is.",
     "service": "`karez services list` shows what there is.",
+    "tunnel": "It ends with its job, and when nobody reads it for a minute; open another.",
     "snapshot": "The folder `snapshots/` of the backup shows what there is.",
 }
 """Noun -> how to list what there is of it."""

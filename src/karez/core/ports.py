@@ -10,6 +10,7 @@ from karez.core.devices import Device
 from karez.core.fault_injection import FaultInjection
 from karez.core.nodes import Node, NodeId
 from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.tunnels import Tunnels
 from karez.core.workloads import WorkloadId
 
 
@@ -45,7 +46,7 @@ PollAnswer = Poll | NodeLost
 """What a poll of a node yields; NodeEnded: its agent has certainly ended."""
 
 
-class Fabric(FaultInjection, Protocol):
+class Fabric(FaultInjection, Tunnels, Protocol):
     """The nodes and the processes on them. Every call may raise NodeLost."""
 
     def nodes(self) -> Sequence[Node]:

@@ -17,6 +17,7 @@ from karez.core.fault_injection import FaultKind
 from karez.core.nodes import Node, NodeId
 from karez.core.ports import Fabric, NodeLost, PollAnswer
 from karez.core.processes import Cursors, LogChunk, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.tunnels import Terminal, TunnelPiece, TunnelSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.ray_stewards import NAMESPACE, RayEdge, RayStewards, wait_for_port
 from karez.drivers.steward.steward import Steward
@@ -29,6 +30,8 @@ PURGE_S = 20.0
 TRANSFER_S = 600.0
 """Seconds that a node may take to upload outputs."""
 STOP_S = 15.0
+TUNNEL_S = 15.0
+"""Seconds that a call of a tunnel may take: it waits for a command to start, or for bytes."""
 
 
 class RayFabric(Fabric):
@@ -145,6 +148,36 @@ class RayFabric(Fabric):
     @override
     def replica_server(self, node: NodeId) -> str:
         return self._stewards.call(node, Steward.replica_server)
+
+    @override
+    def open_tunnel(self, node: NodeId, workload: WorkloadId, ident: str, spec: TunnelSpec) -> None:
+        self._stewards.call_within(TUNNEL_S, node, Steward.open_tunnel, workload, ident, spec)
+
+    @override
+    def write_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, offset: int, data: bytes, end: bool
+    ) -> int:
+        return self._stewards.call_within(
+            TUNNEL_S, node, Steward.write_tunnel, workload, ident, offset, data, end
+        )
+
+    @override
+    def read_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, offset: int
+    ) -> TunnelPiece:
+        return self._stewards.call_within(
+            TUNNEL_S, node, Steward.read_tunnel, workload, ident, offset
+        )
+
+    @override
+    def resize_tunnel(
+        self, node: NodeId, workload: WorkloadId, ident: str, terminal: Terminal
+    ) -> None:
+        self._stewards.call(node, Steward.resize_tunnel, workload, ident, terminal)
+
+    @override
+    def close_tunnel(self, node: NodeId, workload: WorkloadId, ident: str) -> None:
+        self._stewards.call(node, Steward.close_tunnel, workload, ident)
 
     @override
     def stop_nodes(self) -> None:

@@ -219,6 +219,7 @@ class _ControlEdges:
                     store=store, clock=clock, scheduler=self.scheduler, wake=late.wake
                 ),
                 recovery=self._recovery(),
+                fabric=late.fabric,
                 formats={name: engine.formats for name, engine in engines().items()},
             )
         )

@@ -10,6 +10,7 @@ from karez.cli.client_options import JobName, Json, client
 from karez.cli.old_names import word_of, words_of
 from karez.cli.options import given, takes
 from karez.cli.output import clock, json_out, table
+from karez.cli.remote.attach import attach
 from karez.cli.remote.job_options import JobOptions, job_spec, slurm_script
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
@@ -178,6 +179,7 @@ def _progress(job: Job) -> str:
     return "" if job.status.progress is None else str(job.status.progress)
 
 
+app.command("attach")(attach)
 app.command("receipts")(show_receipts)
 app.command("goodput")(show_goodput)
 app.command("timeline")(show_timeline)

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import traceback
 from collections.abc import Mapping
@@ -156,7 +157,7 @@ def _become(request: Mapping[str, Any]) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks for stacks; a session answers it
-        _open_streams(request["log"])
+        _open_streams(request["log"], request.get("stream", ""))
         os.environ.clear()  # noqa: TID251 - this process becomes what the request says
         os.environ.update(request["env"])  # noqa: TID251 - its own environment
         os.chdir(request["cwd"])
@@ -199,10 +200,18 @@ def _code_of(leaving: SystemExit) -> int:
     return 1
 
 
-def _open_streams(log: str) -> None:
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+def _open_streams(log: str, stream: str) -> None:
+    """Have the output go to a log, or both ways to a terminal or a socket."""
+    if not stream:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        given = os.open(os.devnull, os.O_RDONLY)
+    elif stat.S_ISSOCK(os.stat(stream).st_mode):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(stream)
+        given = out = connection.detach()
+    else:
+        given = out = os.open(stream, os.O_RDWR)  # it becomes the terminal of this new session
+    os.dup2(given, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)

@@ -1,8 +1,10 @@
 """Starts and kills the processes of a node through its two fork servers."""
 
+import contextlib
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,17 @@ import structlog
 from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.processes import ProcessSpec
+from karez.core.workloads import WorkloadId
 from karez.drivers.probes import accelerators
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.input_folders import InputFolders
-from karez.drivers.steward.process_table import ProcessTable
+from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.replica_server import token_of
 from karez.drivers.steward.staging import lay_out
+from karez.drivers.steward.tunnel_ends import Run
 from karez.transport.snapshot_file import snapshot_path
 
 log = structlog.get_logger()
@@ -28,6 +32,14 @@ NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
 TAIL_BYTES, MAX_WHY = 16_384, 400
 """Bytes of the end of a failed process's output that are read, and characters that are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Guest:
+    """A shell beside a process."""
+
+    beside: TrackedProcess
+    ended: Callable[[int], None]
 
 
 class ProcessLauncher:
@@ -47,6 +59,7 @@ class ProcessLauncher:
         self._inputs, self._checkpoints = inputs, checkpoints
         self._memory, self._socket_path = memory, socket_path
         self._lock = threading.Lock()
+        self._guests: dict[str, _Guest] = {}
         self._devices = accelerators(config.npus)
         output = Path(config.home) / "fork_server.log"
         self._cold = ForkServerClient(output, "", self._on_report)
@@ -68,7 +81,24 @@ class ProcessLauncher:
             log.exception("process.not-staged", process=spec.key)
             self._table.ended(spec.key, NOT_STARTED, f"{type(error).__name__}: {error}")
             return
-        request = {
+        request = self._request(spec, folder, inputs, replica_server)
+        with self._lock:  # a kill comes before this, or after it in the fork server's order
+            process = self._table.get(spec.key)
+            if process is None or process.spec is not spec:
+                return  # it was removed, or another start has its key
+            if process.is_doomed:
+                self._table.ended(spec.key, -int(signal.SIGKILL), "it was ended before it started")
+                return
+            try:
+                (self._warm if spec.warm else self._cold).ask(request)
+            except OSError:
+                self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
+
+    def _request(
+        self, spec: ProcessSpec, folder: Path, inputs: Path, replica_server: str
+    ) -> dict[str, Any]:
+        """What a fork server is asked for."""
+        return {
             "op": "start",
             "key": spec.key,
             "command": spec.command,
@@ -81,17 +111,38 @@ class ProcessLauncher:
             "log": str(folder / "log"),
             "cpus": cores_of(spec.grant),
         }
-        with self._lock:  # a kill comes before this, or after it in the fork server's order
-            process = self._table.get(spec.key)
-            if process is None or process.spec is not spec:
-                return  # it was removed, or another start has its key
-            if process.is_doomed:
-                self._table.ended(spec.key, -int(signal.SIGKILL), "it was ended before it started")
-                return
-            try:
-                (self._warm if spec.warm else self._cold).ask(request)
-            except OSError:
-                self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
+
+    def request_of(self, spec: ProcessSpec, folder: Path, replica_server: str) -> dict[str, Any]:
+        """What a fork server was asked for to start a process that runs."""
+        inputs = self._inputs.lay_out(spec.workload, spec.inputs)
+        return self._request(spec, folder, inputs, replica_server)
+
+    def folders_of(self, workload: WorkloadId) -> tuple[Path, ...]:
+        """The folders of a workload on this node."""
+        work = Path(self._config.home) / "work" / workload
+        return work, self._checkpoints.folder(workload)
+
+    def guest_of(self, process: TrackedProcess) -> Run:
+        """What starts a shell beside a process. Raises OSError if the fork server has ended."""
+
+        def run(request: Mapping[str, Any], on_exit: Callable[[int], None]) -> None:
+            key = request["key"]
+
+            def ended(code: int) -> None:
+                process.guests.pop(key, None)
+                on_exit(code)
+
+            process.guests[key] = 0
+            self._guests[key] = _Guest(process, ended)
+            self._cold.ask(request)
+
+        return run
+
+    def kill_guest(self, key: str) -> None:
+        """End a shell, if it still runs."""
+        if key in self._guests:
+            with contextlib.suppress(OSError):  # it ended with its fork server
+                self._cold.ask({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
 
     def kill(self, key: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a process and its children; one that is killed never starts."""
@@ -139,14 +190,25 @@ class ProcessLauncher:
     def _on_report(self, report: Mapping[str, Any] | None) -> None:
         """Take a report of a fork server; None means that the fork server has ended."""
         if report is None:
+            for guest in [self._guests.pop(key) for key in list(self._guests)]:
+                guest.ended(-int(signal.SIGKILL))
             for process in self._table.alive():
                 code = -int(signal.SIGKILL)
                 self._table.ended(process.spec.key, code, "a fork server of this node has ended")
+        elif report.get("key") in self._guests:
+            self._on_guest(report)
         elif report["event"] == "started":
             self._table.started(report["key"], report["pid"], report["subreaper"])
         elif report["event"] == "exit":
             key, code = report["key"], int(report["code"])
             self._table.ended(key, code, self._why(key, code))
+
+    def _on_guest(self, report: Mapping[str, Any]) -> None:
+        key = report["key"]
+        if report["event"] == "started":
+            self._guests[key].beside.guests[key] = report["subreaper"]
+        else:
+            self._guests.pop(key).ended(int(report["code"]))
 
     def _why(self, key: str, code: int) -> str:
         """What a process that failed by itself wrote last: of a Python program, its error."""

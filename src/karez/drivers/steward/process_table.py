@@ -31,6 +31,8 @@ class TrackedProcess:
     """Id of the process below which it and all that it started are."""
     is_doomed: bool = False
     """Whether it was to be killed, perhaps before it has started."""
+    guests: dict[str, int] = field(default_factory=dict)
+    """Shells beside it: their keys -> the ids of their subreapers, 0 before they run."""
     exceeded: str = ""
     """What it used beyond its grant, once it is being ended for that."""
 

@@ -5,7 +5,7 @@ reason.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -19,10 +19,10 @@ OVER_CODE = 137
 """Exit code of a process that was ended for exceeding its grant: as of a killed process."""
 
 
-def over_limit(grant: Grant, subreaper: int, folder: Path) -> str:
-    """What a process and all that it started use beyond their grant, as text, or empty."""
+def over_limit(grant: Grant, subreapers: Iterable[int], folder: Path) -> str:
+    """What all below some subreapers use beyond their grant, as text, or empty."""
     if grant.memory_bytes:
-        used = memory_of(subreaper)
+        used = sum(map(memory_of, subreapers))
         if used > grant.memory_bytes:
             return _message("memory", used, grant.memory_bytes)
     if grant.storage_bytes:

@@ -20,6 +20,7 @@ from karez.core.messages.orders import CutLinkOrder, FlipBitOrder
 from karez.core.messages.wire import encode
 from karez.core.nodes import Node, NodeId
 from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
+from karez.core.tunnels import Terminal, TunnelPiece, TunnelSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
@@ -33,6 +34,7 @@ from karez.drivers.steward.process_launcher import ProcessLauncher
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.staging import gather
+from karez.drivers.steward.tunnels import NodeTunnels
 from karez.drivers.steward.watchdogs import Fence, ResourceEnforcer
 from karez.transport.log_file import read_log_file
 from karez.transport.snapshot_file import snapshot_path
@@ -57,12 +59,15 @@ class Steward:
         self._launcher = ProcessLauncher(
             config, self._table, self._inputs, self._checkpoints, self.memory, socket_path
         )
+        self._tunnels = NodeTunnels(self._table, self._launcher, self.memory)
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
         self._heartbeat = HeartbeatServer(config.address, config.token)
         self._listener = RankListener(self._table, socket_path)
         self._ports = MasterPorts()
         self._fence = Fence(self._table, self._launcher.kill, config.fence_s)
-        self._enforcer = ResourceEnforcer(self._table, self._launcher.kill, config.log_bytes)
+        self._enforcer = ResourceEnforcer(
+            self._table, self._launcher.kill, self._launcher.kill_guest, config.log_bytes
+        )
 
     def describe(self) -> Node:
         """Probe this node."""
@@ -119,6 +124,7 @@ class Steward:
         keys = self._table.keys(workload)
         for key in keys:
             self.kill(key)
+        self._tunnels.drop(workload)
         self._table.remove(workload, keys)
         shutil.rmtree(self.memory / workload, ignore_errors=True)
         shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
@@ -207,9 +213,32 @@ class Steward:
         """host:port of this node's heartbeat."""
         return self._heartbeat.address
 
+    def open_tunnel(self, workload: WorkloadId, ident: str, spec: TunnelSpec) -> None:
+        """Open a tunnel to a process; see core.tunnels.Tunnels."""
+        self._fence.touch()
+        self._tunnels.open(workload, ident, spec, self.replica_server())
+
+    def write_tunnel(
+        self, workload: WorkloadId, ident: str, offset: int, data: bytes, end: bool
+    ) -> int:
+        """Take input of a tunnel; see core.tunnels.Tunnels."""
+        return self._tunnels.write(workload, ident, offset, data, end=end)
+
+    def read_tunnel(self, workload: WorkloadId, ident: str, offset: int) -> TunnelPiece:
+        """Return output of a tunnel; see core.tunnels.Tunnels."""
+        return self._tunnels.read(workload, ident, offset)
+
+    def resize_tunnel(self, workload: WorkloadId, ident: str, terminal: Terminal) -> None:
+        """Change the size of a terminal; see core.tunnels.Tunnels."""
+        self._tunnels.resize(workload, ident, terminal)
+
+    def close_tunnel(self, workload: WorkloadId, ident: str) -> None:
+        """Close a tunnel. Repeatable."""
+        self._tunnels.close(workload, ident)
+
     def stop(self) -> None:
         """End every process and clear shared memory."""
-        for part in (self._heartbeat, self._launcher, self._replicas):
+        for part in (self._heartbeat, self._tunnels, self._launcher, self._replicas):
             part.stop()
         self._ports.close()
         shutil.rmtree(self.memory, ignore_errors=True)

@@ -37,9 +37,16 @@ class Fence:
 class ResourceEnforcer:
     """Kills processes that use more memory or storage than they were granted, and cuts logs."""
 
-    def __init__(self, table: ProcessTable, kill: Callable[[str], None], log_bytes: int) -> None:
+    def __init__(
+        self,
+        table: ProcessTable,
+        kill: Callable[[str], None],
+        kill_guest: Callable[[str], None],
+        log_bytes: int,
+    ) -> None:
         """Start the check on a thread of its own; `kill` takes a process's key."""
-        self._table, self._kill, self._log_bytes = table, kill, log_bytes
+        self._table, self._log_bytes = table, log_bytes
+        self._kill, self._kill_guest = kill, kill_guest
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -50,8 +57,14 @@ class ResourceEnforcer:
                 drop_old(process.folder / "log", self._log_bytes)
                 if not process.info.pid or grant is None:
                     continue
-                process.exceeded = over_limit(grant, process.subreaper, process.folder)
-                if process.exceeded:
+                guests = dict(process.guests)
+                used_by = (process.subreaper, *filter(None, guests.values()))
+                problem = over_limit(grant, used_by, process.folder)
+                if problem and guests:  # what was started beside it goes before it does
+                    for key in guests:
+                        self._kill_guest(key)
+                elif problem:
+                    process.exceeded = problem
                     self._kill(process.spec.key)
             pause.wait(CHECK_S)
 

@@ -1,5 +1,6 @@
 """The API as an ASGI application."""
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,16 +13,28 @@ import karez
 from karez.core.errors import BadRequest, KarezError
 from karez.core.metrics import API_TIME
 from karez.core.usage import AuditRow
-from karez.server.api import access, artifacts, faults, health, jobs, node, pool, services, usage
+from karez.server.api import (
+    access,
+    artifacts,
+    faults,
+    health,
+    jobs,
+    node,
+    pool,
+    services,
+    tunnels,
+    usage,
+)
 from karez.server.api.authorization import UNGUARDED, roles
 from karez.server.services.cloud import Cloud
 
 PREFIX = "/api/v1"
 ROUTERS = tuple(
     module.router
-    for module in (health, jobs, services, artifacts, pool, access, usage, node, faults)
+    for module in (health, jobs, tunnels, services, artifacts, pool, access, usage, node, faults)
 )
 _PROBLEM = "application/problem+json"
+_IN_TUNNEL = re.compile(r"^/jobs/[^/]+/tunnels/[^/]+")
 _Message = MutableMapping[str, Any]
 
 
@@ -124,6 +137,8 @@ class _Requests:
         path = scope["path"].removeprefix(PREFIX)
         if path.startswith(("/node/", "/gateway/")):
             return  # the cloud's own traffic; its effects are recorded where they belong
+        if _IN_TUNNEL.search(path) and scope["method"] != "DELETE":
+            return  # each stroke of a key; that it was opened, and by whom, is recorded
         self.cloud.store.usage.add_audit(
             AuditRow(
                 id=0,
@@ -132,5 +147,6 @@ class _Requests:
                 action=f"{scope['method']} {path}",
                 subject=path.rsplit("/", 1)[-1],
                 outcome=str(status),
+                detail=str(scope["state"].get("detail", "")),
             )
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from karez.core.ports import Blobs, Clock
+from karez.core.ports import Blobs, Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
 from karez.server.logs import FileLogs
@@ -17,6 +17,7 @@ from karez.server.services.permissions import Permissions
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
 from karez.server.services.secrets import SecretService
+from karez.server.services.tunnels import TunnelService
 from karez.vault.keys import Pepper
 
 
@@ -36,6 +37,8 @@ class CloudDeps:
     recovery: RecoveryService
     formats: Mapping[str, Sequence[str]]
     """Engine -> formats of models that it loads."""
+    fabric: Callable[[], Fabric | None]
+    """The nodes, once they are connected."""
     metrics: PrometheusMetrics = field(default_factory=PrometheusMetrics)
 
 
@@ -53,6 +56,7 @@ class Cloud:
     secrets: SecretService
     artifacts: ArtifactService
     jobs: JobService
+    tunnels: TunnelService
     services: DeploymentService
     pool: PoolService
     recovery: RecoveryService
@@ -104,6 +108,7 @@ def build_services(deps: CloudDeps) -> Cloud:
         secrets=secrets,
         artifacts=artifacts,
         jobs=jobs,
+        tunnels=TunnelService(jobs=jobs, clock=clock, fabric=deps.fabric),
         services=services,
         pool=deps.pool,
         recovery=deps.recovery,

@@ -26,6 +26,7 @@ from karez.core.workloads import ENDED, EndReason, State, WorkloadKind
 from karez.drivers.ray_environment import ray_environment
 from tests.contracts.cloud import Cloud, batch, kill_all, make_cloud, until
 from tests.ports import free_port
+from tests.wheels import make_wheel
 
 pytestmark = pytest.mark.story
 
@@ -187,6 +188,47 @@ def test_a_way_in_that_outlives_control(cloud: Cloud, tmp_path: Path) -> None:
         assert "shell of rank 0: cat port.txt" in details
         assert f"port of rank 0: {remote}" in details
         assert "copy-out of rank 0: port.txt" in details
+
+
+def test_a_gang_in_an_environment_of_its_own(cloud: Cloud, tmp_path: Path) -> None:
+    """Made from wheels; ranks are forked in it, and one that is killed goes on there."""
+    make_wheel(tmp_path / "wheels", "waterwheel", "1.2", "TURNS = 12\n")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "requirements.txt").write_text("waterwheel==1.2\n")
+    (tmp_path / "code" / "train.py").write_text(
+        "import os, signal, sys, torch, waterwheel\n"
+        "from karez import training\n"
+        "with training.session(snapshot_every=1) as run:\n"
+        "    model = torch.nn.Linear(1, 1)\n"
+        "    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "    run.track(model=model, optimizer=optimizer)\n"
+        "    for batch in run.steps([torch.ones(1)] * 12, total=12):\n"
+        "        if run.step == 6 and os.environ['KAREZ_KEY_NAME'].endswith('.0.1'):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        model(batch).backward()\n"
+        "        optimizer.step()\n"
+        "        run.commit(loss=float(waterwheel.TURNS))\n"
+        "print('in', sys.prefix == os.environ['VIRTUAL_ENV'])\n"
+    )
+    requirements = str(tmp_path / "requirements.txt")
+    wheels = ("--wheels", str(tmp_path / "wheels"))
+    cloud.karez("environments", "add", requirements, "--name", "mill", *wheels)
+    submit = ("jobs", "submit", "--watch")
+    code = ("--kind", "train", "--code", str(tmp_path / "code"))
+    words = (*submit, "--name", "grind", "--environment", "mill", *code)
+    done = cloud.karez(*words, "--", "python", "train.py", check=False)
+    assert done.returncode == 0, done.stderr
+    assert "making the environment mill" in done.stdout
+    with cloud.client() as client:
+        job = client.job("grind")
+        assert len(client.receipts("grind")) == 1
+        assert {row.loss for row in client.metrics("grind")} == {12.0}
+        assert "in True" in "".join(t for _, t in client.follow_logs("jobs", job.id, follow=False))
+    (tmp_path / "requirements.txt").write_text("waterwheel==9\n")
+    wrong = (*submit, "--name", "stuck", "--requirements", requirements)
+    failed = cloud.karez(*wrong, "--", "python", "-c", "print()", check=False)
+    assert "The environment stuck-environment could not be made" in failed.stderr
+    assert "waterwheel==9" in failed.stderr
 
 
 async def test_the_async_client_speaks_the_same_words(cloud: Cloud) -> None:

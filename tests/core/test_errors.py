@@ -17,6 +17,7 @@ from karez.core.errors import (
     DeviceLost,
     DeviceMemoryFull,
     DeviceUnavailable,
+    EnvironmentFailed,
     Failed,
     KarezError,
     MissingPart,
@@ -138,6 +139,11 @@ WORDS: list[tuple[KarezError, str, str]] = [
         MissingPart(part="Ray", needed_for="karez up", install="pip install 'karez[node]'"),
         "Ray is not installed; karez up needs it.",
         "Install it: pip install 'karez[node]'",
+    ),
+    (
+        EnvironmentFailed(name="mine", detail="ERROR: No matching distribution found for x==9"),
+        "The environment mine could not be made: ERROR: No matching distribution found for x==9",
+        "Correct its requirements; for a node without an index, give the packages as --wheels.",
     ),
     (
         StartFailed(part="control", detail="it ended."),

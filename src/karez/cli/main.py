@@ -40,6 +40,7 @@ COMMANDS = {
     "cp": ("karez.cli.remote.copy", "Copy files into and out of running jobs."),
     "port-forward": ("karez.cli.remote.port_forward", "Reach a port of a running job from here."),
     "artifacts": ("karez.cli.remote.artifacts", "List, download and remove artifacts."),
+    "environments": ("karez.cli.remote.environments", "Python packages that jobs bring."),
     "models": ("karez.cli.remote.artifacts", "Import, convert and list models."),
     "data": ("karez.cli.remote.artifacts", "Import and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),

@@ -12,6 +12,7 @@ from karez.client.archives import pack, unpack
 from karez.client.binding import Method, Stream, endpoint
 from karez.client.download import finish, partial_of, prepare
 from karez.client.drivers import Driver
+from karez.client.environment_files import PIP_FORMAT, plan_environment
 from karez.client.steps import Emit, Flow, Items, pause, work
 from karez.client.upload import UploadPlan, UploadProgress, check_chat_data, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
@@ -197,6 +198,34 @@ class Methods(Driver):
             lineage=Lineage(source=source, licence=licence),
         )
         return (yield from self.ask(calls.register(spec)))
+
+    @Method
+    def add_environment(
+        self,
+        requirements: str | Path,
+        *,
+        name: str,
+        wheels: str | Path | None = None,
+        project: str = "default",
+    ) -> Flow[Artifact]:
+        """Upload the Python packages of jobs as an environment.
+
+        Args:
+            requirements: File in pip's format.
+            name: Name of the environment.
+            wheels: Folder whose wheels are all that nodes install from.
+            project: Project that owns the environment.
+
+        Raises:
+            BadRequest: A file cannot be read, or nodes could not install what it lists.
+        """
+        folder = None if wheels is None else Path(wheels)
+        plan = yield from work(partial(plan_environment, Path(requirements), folder))
+        kind = ArtifactKind.ENVIRONMENT
+        upload: Flow[Artifact] = Methods.upload(
+            self, plan, name=name, kind=kind, project=project, format=PIP_FORMAT
+        )
+        return (yield from upload)
 
     def _send_files(
         self, plan: UploadPlan, watch: Callable[[UploadProgress], None] | None

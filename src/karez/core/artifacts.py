@@ -25,6 +25,8 @@ class ArtifactKind(StrEnum):
     CODE = "code"
     CHECKPOINT = "checkpoint"
     REPORT = "report"
+    ENVIRONMENT = "environment"
+    """Python packages that a job brings."""
 
 
 class FileMode(StrEnum):

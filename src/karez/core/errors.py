@@ -320,6 +320,18 @@ class StartFailed(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class EnvironmentFailed(KarezError):
+    """A node could not make the Python environment of a job."""
+
+    code = "environment-failed"
+    status = 500
+    message = "The environment {name} could not be made: {detail}"
+    advice = "Correct its requirements; for a node without an index, give the packages as --wheels."
+    name: str
+    detail: str
+
+
+@dataclass(eq=False, kw_only=True)
 class Failed(KarezError):
     """A job or service that was waited for ended badly."""
 

@@ -33,6 +33,7 @@ _TOP = {
     "settings",
     "after",
     "array",
+    "environment",
 }
 
 
@@ -51,7 +52,7 @@ def parse_job(text: str) -> JobSpec:
         raise ValueError('the file names no workload; start it with name = "..."')
     fields: dict[str, Any] = {
         key: table[key]
-        for key in ("name", "project", "recipe", "priority", "preemptible", "array")
+        for key in ("name", "project", "recipe", "priority", "preemptible", "array", "environment")
         if key in table
     }
     fields |= _recovery(_table(table, "recovery"))

@@ -89,6 +89,8 @@ class JobSpec:
     gang: GangSpec = ONE_WORKER
     code: str = ""
     """Artifact id of the uploaded working folder."""
+    environment: str = ""
+    """Environment with the job's Python packages, by name or id; empty: those of the node."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name of the folder the job finds under `inputs/` -> artifact name or id."""
     env: Mapping[str, str] = field(default_factory=dict)

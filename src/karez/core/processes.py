@@ -9,6 +9,7 @@ from karez.core.artifacts import FileEntry
 from karez.core.grants import Grant
 from karez.core.messages.reports import REPORTS, Report
 from karez.core.messages.wire import Malformed, Message, decode
+from karez.core.python_environments import PythonEnvironment
 from karez.core.workloads import WorkloadId
 
 M = TypeVar("M", bound=Message)
@@ -43,6 +44,8 @@ class ProcessSpec:
     """File name -> blob digest, put into the folder named by KAREZ_RESTORE."""
     checkpoints: tuple[FileEntry, ...] = ()
     """Files of KAREZ_CHECKPOINT_DIR, which all of a workload's processes on a node share."""
+    environment: PythonEnvironment | None = None
+    """Its Python packages; None: those of the node."""
     start_id: str = ""
     """Id of this start of the workload, in each of which that folder is filled once; empty: it is
     not filled for this process."""

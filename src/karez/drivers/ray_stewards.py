@@ -238,10 +238,10 @@ class _HostedSteward(Steward):
         self._mismatch = protocol_mismatch(protocol)
         if self._mismatch:
             return
-        home = os.environ.get(environment.NODE_HOME, config.home)  # noqa: TID251 - set by `join`
+        read = os.environ.get  # noqa: TID251 - set by `join`
+        home = read(environment.NODE_HOME, config.home)
         is_remote = home != config.home
         blobs = replace(config.blobs, folder="") if is_remote else config.blobs
-        read = os.environ.get  # noqa: TID251 - set by `join`
         cpus = int(read(environment.NODE_CPUS, config.cpus))
         emulated = read(environment.NODE_EMULATE)
         npus = config.npus if emulated is None else parse_emulated(emulated)

@@ -29,25 +29,27 @@ def list_artifacts(
     as_json: Json = False,
 ) -> None:
     """List artifacts of all kinds, newest first."""
-    _list(kind or [], as_json=as_json, empty="no artifacts; jobs and uploads make them")
+    list_kinds(kind or [], as_json=as_json, empty="no artifacts; jobs and uploads make them")
 
 
 @models.command("list")
 def list_models(as_json: Json = False) -> None:
     """List models, newest first."""
-    _list([ArtifactKind.MODEL], as_json=as_json, empty="no models; try `karez models import`")
+    list_kinds([ArtifactKind.MODEL], as_json=as_json, empty="no models; try `karez models import`")
 
 
 @data.command("list")
 def list_data(as_json: Json = False) -> None:
     """List data sets, newest first."""
-    _list([ArtifactKind.DATASET], as_json=as_json, empty="no data sets; try `karez data import`")
+    list_kinds(
+        [ArtifactKind.DATASET], as_json=as_json, empty="no data sets; try `karez data import`"
+    )
 
 
 @artifacts.command("show")
 @models.command("show")
 @data.command("show")
-def show(artifact: ArtifactName, as_json: Json = False) -> None:
+def show_artifact(artifact: ArtifactName, as_json: Json = False) -> None:
     """Show one artifact with its properties and its lineage."""
     found = client().artifact(artifact)
     if as_json:
@@ -109,7 +111,7 @@ def add_model(
     project: ProjectName = "default",
 ) -> None:
     """Upload a model folder or file."""
-    _show_added(
+    show_added(
         upload(
             path,
             name=name,
@@ -131,7 +133,7 @@ def add_data(
     project: ProjectName = "default",
 ) -> None:
     """Upload a data set: a folder with train.jsonl and held_out.jsonl of chat rows."""
-    _show_added(
+    show_added(
         upload(
             path,
             name=name,
@@ -191,13 +193,14 @@ def download_files(
 @artifacts.command("remove")
 @models.command("remove")
 @data.command("remove")
-def remove(artifact: ArtifactName, yes: Yes = False) -> None:
+def remove_artifact(artifact: ArtifactName, yes: Yes = False) -> None:
     """Remove an artifact that nothing uses."""
     confirm(f"Remove {artifact}?", yes=yes)
     client().remove_artifact(client().artifact(artifact).id)
 
 
-def _list(kinds: Sequence[ArtifactKind], *, as_json: bool, empty: str) -> None:
+def list_kinds(kinds: Sequence[ArtifactKind], *, as_json: bool, empty: str) -> None:
+    """Print the artifacts of some kinds; `empty` if there are none."""
     found = client().artifacts(kinds)
     if as_json:
         json_out(found)
@@ -224,7 +227,8 @@ def _import(recipe: str, entry: str, file: str, project: str) -> None:
     typer.echo(f"registered {', '.join(job.status.outputs.values())}")
 
 
-def _show_added(artifact: Artifact) -> None:
+def show_added(artifact: Artifact) -> None:
+    """Print what was added."""
     typer.echo(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
 
 

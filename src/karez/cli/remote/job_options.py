@@ -68,6 +68,13 @@ class JobOptions:
         typer.Option("--input", "-i", help="Input artifact, as ROLE=ARTIFACT. Repeatable."),
     ] = None
     code: Annotated[Path | None, typer.Option(help="Folder to upload and to run in.")] = None
+    environment: Annotated[
+        str, typer.Option(help="Environment with the job's Python packages, by name or id.")
+    ] = ""
+    requirements: Annotated[
+        Path | None,
+        typer.Option(help="File of Python packages, in pip's format: the job's environment."),
+    ] = None
     env: Annotated[
         list[str] | None,
         typer.Option(help="Environment variable of the job, as NAME=VALUE. Repeatable."),
@@ -181,6 +188,7 @@ def _changed_fields(base: JobSpec, options: JobOptions, given: Collection[str]) 
             "preemptible",
             "peers",
             "array",
+            "environment",
             "chaos",
         )
         if name in given

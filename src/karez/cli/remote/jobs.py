@@ -11,6 +11,7 @@ from karez.cli.old_names import word_of, words_of
 from karez.cli.options import given, takes
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.attach import attach
+from karez.cli.remote.environments import add_environment
 from karez.cli.remote.job_options import JobOptions, job_spec, slurm_script
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
@@ -47,6 +48,8 @@ def submit(
 
       karez jobs submit --array 0-99%10 --code . -- sh -c 'python try.py --seed $KAREZ_ARRAY_INDEX'
 
+      karez jobs submit --requirements requirements.txt --code . -- python train.py
+
       karez jobs submit -f train.sbatch
     """
     try:
@@ -56,8 +59,13 @@ def submit(
         raise BadRequest(problem=str(error)) from error
     for note in () if script is None else script.notes:
         typer.echo(f"note: {note}", err=True)
-    if code is not None:
+    if code is not None or options.requirements is not None:
         client().check(spec)  # what will be refused is refused before it is uploaded
+    if options.requirements is not None:
+        name = f"{spec.name}-environment"
+        packages = add_environment(options.requirements, None, name=name, project=spec.project)
+        spec = replace(spec, environment=packages.id)
+    if code is not None:
         uploaded = upload(
             code, name=f"{spec.name}-code", kind=ArtifactKind.CODE, project=spec.project
         )

@@ -16,7 +16,7 @@ from karez.core.units import show_bytes
 
 
 def upload(
-    path: Path,
+    path: Path | UploadPlan,
     *,
     name: str,
     kind: ArtifactKind,
@@ -25,10 +25,10 @@ def upload(
     source: str = "",
     licence: str = "",
 ) -> Artifact:
-    """Upload a file or a folder; tell on standard error what was sent and what was left out."""
-    plan = plan_upload(path, kind)
+    """Upload a file, a folder or a plan; tell on standard error what was sent and left out."""
+    plan = path if isinstance(path, UploadPlan) else plan_upload(path, kind)
     last = UploadProgress(files=0, bytes=0, sent_bytes=0)
-    with _bar(f"uploading {path}") as show:
+    with _bar(f"uploading {plan.root}") as show:
 
         def watch(progress: UploadProgress) -> None:
             nonlocal last

@@ -12,7 +12,7 @@ def user_of(artifact: Artifact, workloads: WorkloadStore) -> str | None:
     """The name of a queued or active workload that uses an artifact."""
     live = (*ACTIVE, *WAITING)
     for job in workloads.jobs(projects=None, states=live, limit=MAX_USERS):
-        if artifact.id in (*job.spec.inputs.values(), job.spec.code):
+        if artifact.id in (*job.spec.inputs.values(), job.spec.code, job.spec.environment):
             return job.spec.name
     for service in workloads.services(projects=None, states=live):
         if service.spec.model == artifact.id:

@@ -29,17 +29,20 @@ class ForkServerClient:
         preload: str,
         on_report: Callable[[Mapping[str, Any] | None], None],
         *,
+        python: str = "",
         accelerators: Sequence[str] = (),
     ) -> None:
         """Start a fork server. `on_report` gets each report, and None once the server has ended.
 
-        `accelerators` are the kinds that this node has.
+        `python` is the interpreter, by default this one; `accelerators` are the kinds that this
+        node has.
         """
         self._on_report = on_report
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
         # -P: a module of the folder in which the cloud was started is none of ours
-        command = [sys.executable, "-P", "-m", "karez.drivers.steward.fork_server"]
+        python = python or sys.executable
+        command = [python, "-P", "-m", "karez.drivers.steward.fork_server"]
         command.append(str(theirs.fileno()))
         if preload:
             command += [preload, _import_root(preload)]
@@ -158,11 +161,15 @@ def _import_root(module: str) -> str:
     return str([*found.parents, found.root][module.count(".")])
 
 
-def inherited() -> dict[str, str]:
-    """The part of this process's environment that its children inherit."""
-    kept = {k: os.environ[k] for k in KEEP_ENV if k in os.environ}  # noqa: TID251 - agent's own
-    own = str(Path(sys.executable).parent)  # `python` in a command is the node's, torch and all
-    return {**kept, "PATH": os.pathsep.join(filter(None, (own, kept.get("PATH"))))}
+def inherited(*more: str) -> dict[str, str]:
+    """The part of this process's environment that its children inherit.
+
+    `more` are beginnings of further names, in capital letters.
+    """
+    own = os.environ  # noqa: TID251 - agent's own
+    kept = {k: own[k] for k in own if k in KEEP_ENV or k.upper().startswith(more)}
+    first = str(Path(sys.executable).parent)  # `python` in a command is the node's, torch and all
+    return {**kept, "PATH": os.pathsep.join(filter(None, (first, kept.get("PATH"))))}
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> None:

@@ -1,10 +1,12 @@
 """Starts and kills the processes of a node through its two fork servers."""
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import structlog
 
 from karez.core import environment
 from karez.core.errors import KarezError
+from karez.core.messages.reports import ProgressReport
+from karez.core.messages.wire import content, encode
 from karez.core.processes import ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import accelerators
@@ -19,6 +23,7 @@ from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.environment import cores_of, process_env
+from karez.drivers.steward.environments import Environments, bin_of
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.replica_server import token_of
@@ -30,6 +35,11 @@ log = structlog.get_logger()
 
 NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
+COLD, WARM = "cold", "warm"
+"""Names of the fork servers of the node's own Python."""
+TIDY_S = 150.0
+"""Seconds between two looks for fork servers and environments that are not in use; the fork server
+of an environment is stopped at the second look."""
 TAIL_BYTES, MAX_WHY = 16_384, 400
 """Bytes of the end of a failed process's output that are read, and characters that are told."""
 
@@ -60,19 +70,20 @@ class ProcessLauncher:
         self._memory, self._socket_path = memory, socket_path
         self._lock = threading.Lock()
         self._guests: dict[str, _Guest] = {}
+        self._idle: set[Path] = set()
+        """Environments whose fork server was not in use at the last look."""
         self._devices = accelerators(config.npus)
-        output = Path(config.home) / "fork_server.log"
-        self._cold = ForkServerClient(output, "", self._on_report)
-        self._warm = ForkServerClient(
-            output,
-            config.preload,
-            self._on_report,
-            accelerators=sorted({device.kind.value for device in self._devices}),
-        )
+        self._environments = Environments(Path(config.home) / "environments", config.blobs)
+        self._cold = self._new_server(COLD, "")
+        self._warm = self._new_server(WARM, config.preload)
+        self._of_environments: dict[Path, ForkServerClient] = {}
+        """Fork servers of environments, each with torch and its packages."""
+        threading.Thread(target=self._tidy, daemon=True).start()
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
         """Stage a process's files and start it; a failure is recorded as its exit."""
         try:
+            environment = self._prepare_environment(spec)
             inputs = self._stage(spec, folder)
         except (KarezError, OSError) as error:
             self._table.ended(spec.key, NOT_STARTED, str(error))
@@ -81,7 +92,7 @@ class ProcessLauncher:
             log.exception("process.not-staged", process=spec.key)
             self._table.ended(spec.key, NOT_STARTED, f"{type(error).__name__}: {error}")
             return
-        request = self._request(spec, folder, inputs, replica_server)
+        request = self._request(spec, folder, inputs, replica_server, environment)
         with self._lock:  # a kill comes before this, or after it in the fork server's order
             process = self._table.get(spec.key)
             if process is None or process.spec is not spec:
@@ -89,22 +100,33 @@ class ProcessLauncher:
             if process.is_doomed:
                 self._table.ended(spec.key, -int(signal.SIGKILL), "it was ended before it started")
                 return
+            process.environment = environment
             try:
-                (self._warm if spec.warm else self._cold).ask(request)
+                process.server, server = self._server_for(spec, environment)
+                server.ask(request)
             except OSError:
                 self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
 
     def _request(
-        self, spec: ProcessSpec, folder: Path, inputs: Path, replica_server: str
+        self,
+        spec: ProcessSpec,
+        folder: Path,
+        inputs: Path,
+        replica_server: str,
+        environment: Path | None,
     ) -> dict[str, Any]:
         """What a fork server is asked for."""
+        agent_env = self._agent_env(spec, replica_server)
+        if environment is not None:
+            path = os.pathsep.join((str(bin_of(environment)), agent_env["PATH"]))
+            agent_env |= {"PATH": path, "VIRTUAL_ENV": str(environment)}
         return {
             "op": "start",
             "key": spec.key,
             "command": spec.command,
             "warm": spec.warm,
             "env": {
-                **self._agent_env(spec, replica_server),
+                **agent_env,
                 **process_env(spec, folder, inputs, self._devices),
             },
             "cwd": str(folder / "code"),
@@ -112,10 +134,11 @@ class ProcessLauncher:
             "cpus": cores_of(spec.grant),
         }
 
-    def request_of(self, spec: ProcessSpec, folder: Path, replica_server: str) -> dict[str, Any]:
+    def request_of(self, process: TrackedProcess, replica_server: str) -> dict[str, Any]:
         """What a fork server was asked for to start a process that runs."""
+        spec = process.spec
         inputs = self._inputs.lay_out(spec.workload, spec.inputs)
-        return self._request(spec, folder, inputs, replica_server)
+        return self._request(spec, process.folder, inputs, replica_server, process.environment)
 
     def folders_of(self, workload: WorkloadId) -> tuple[Path, ...]:
         """The folders of a workload on this node."""
@@ -153,7 +176,8 @@ class ProcessLauncher:
             self._ask_to_kill(key, number)
 
     def _ask_to_kill(self, key: str, number: int) -> None:
-        for server in (self._warm, self._cold):  # one of them has it
+        others = list(self._of_environments.values())
+        for server in (self._warm, self._cold, *others):  # one of them has it
             try:
                 server.ask({"op": "kill", "key": key, "signal": int(number)})
             except OSError:
@@ -161,8 +185,69 @@ class ProcessLauncher:
 
     def stop(self) -> None:
         """End both fork servers and all processes."""
-        self._warm.stop()
-        self._cold.stop()
+        for server in (self._warm, self._cold, *self._of_environments.values()):
+            server.stop()
+
+    def _new_server(self, name: str, preload: str, python: str = "") -> ForkServerClient:
+        return ForkServerClient(
+            Path(self._config.home) / "fork_server.log",
+            preload,
+            partial(self._on_report, name),
+            python=python,
+            accelerators=sorted({device.kind.value for device in self._devices}),
+        )
+
+    def _server_for(
+        self, spec: ProcessSpec, environment: Path | None
+    ) -> tuple[str, ForkServerClient]:
+        """The fork server that starts a process, and its name; that of an environment is started.
+
+        A command is executed, so the cold one will do for it: its PATH leads to the environment.
+        """
+        if not spec.warm:
+            return COLD, self._cold
+        if environment is None:
+            return WARM, self._warm
+        name = str(environment)
+        if environment not in self._of_environments:
+            python = str(bin_of(environment) / "python")
+            server = self._new_server(name, self._config.preload, python)
+            self._of_environments[environment] = server
+        return name, self._of_environments[environment]
+
+    def _prepare_environment(self, spec: ProcessSpec) -> Path | None:
+        """Have the environment of a process made; None: it has none, or is to be ended."""
+        if spec.environment is None:
+            return None
+        progress = ProgressReport(what=f"making the environment {spec.environment.name}")
+
+        def is_given_up() -> bool:
+            process = self._table.get(spec.key)
+            return process is None or process.spec is not spec or process.is_doomed
+
+        return self._environments.prepare(
+            spec.environment,
+            is_given_up,
+            lambda: self._table.publish(spec.key, ProgressReport.TYPE, content(encode(progress))),
+        )
+
+    def _tidy(self) -> None:
+        """Stop the fork servers of environments that are not in use, and remove old ones."""
+        pause = threading.Event()
+        while not pause.wait(TIDY_S):
+            with self._lock:
+                in_use = {process.environment for process in self._table.alive()}
+                idle = [self._of_environments.pop(e) for e in self._unused(in_use)]
+            for server in idle:
+                server.stop()
+            used = [environment for environment in in_use if environment is not None]
+            self._environments.remove_unused(used)
+
+    def _unused(self, in_use: Collection[Path | None]) -> list[Path]:
+        """Environments whose fork server was not in use at the look before either."""
+        idle = {environment for environment in self._of_environments if environment not in in_use}
+        twice, self._idle = idle & self._idle, idle
+        return list(twice)
 
     def _stage(self, spec: ProcessSpec, folder: Path) -> Path:
         """Fill the folders of a process; returns that of its inputs."""
@@ -187,14 +272,10 @@ class ProcessLauncher:
             environment.SNAPSHOT_FILE: str(snapshot_path(self._memory, spec.workload, spec.rank)),
         }
 
-    def _on_report(self, report: Mapping[str, Any] | None) -> None:
+    def _on_report(self, server: str, report: Mapping[str, Any] | None) -> None:
         """Take a report of a fork server; None means that the fork server has ended."""
         if report is None:
-            for guest in [self._guests.pop(key) for key in list(self._guests)]:
-                guest.ended(-int(signal.SIGKILL))
-            for process in self._table.alive():
-                code = -int(signal.SIGKILL)
-                self._table.ended(process.spec.key, code, "a fork server of this node has ended")
+            self._on_server_ended(server)
         elif report.get("key") in self._guests:
             self._on_guest(report)
         elif report["event"] == "started":
@@ -202,6 +283,18 @@ class ProcessLauncher:
         elif report["event"] == "exit":
             key, code = report["key"], int(report["code"])
             self._table.ended(key, code, self._why(key, code))
+
+    def _on_server_ended(self, server: str) -> None:
+        """Its processes ended with it."""
+        code = -int(signal.SIGKILL)
+        if server == COLD:
+            for guest in [self._guests.pop(key) for key in list(self._guests)]:
+                guest.ended(code)
+        elif server != WARM:
+            self._of_environments.pop(Path(server), None)
+        for process in self._table.alive():
+            if process.server == server:
+                self._table.ended(process.spec.key, code, "a fork server of this node has ended")
 
     def _on_guest(self, report: Mapping[str, Any]) -> None:
         key = report["key"]

@@ -29,6 +29,10 @@ class TrackedProcess:
     stream: MessageStream = field(default_factory=MessageStream)
     subreaper: int = 0
     """Id of the process below which it and all that it started are."""
+    server: str = ""
+    """The fork server that it was asked of: its Python; empty until then."""
+    environment: Path | None = None
+    """The folder of its environment."""
     is_doomed: bool = False
     """Whether it was to be killed, perhaps before it has started."""
     guests: dict[str, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import http.client
 import secrets
 import urllib.parse
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -194,18 +195,15 @@ def gather(source: BlobSource, folder: Path) -> list[tuple[str, FileEntry]]:
     return outputs
 
 
-class _room:  # noqa: N801 - reads as a phrase where it is used
-    """Turns a full disk into StorageFull."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(path=str(self.target.parent)) from error
+@contextmanager
+def _room(target: Path) -> Iterator[None]:
+    """Turn a full disk into StorageFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(path=str(target.parent)) from error
+        raise
 
 
 def copy_with_digest(source: Path, target: Path) -> str:

@@ -130,7 +130,7 @@ class NodeTunnels:
     ) -> FarEnd:
         if spec.kind == TunnelKind.PORT:
             return open_port(process, spec.port)
-        request = self._launcher.request_of(process.spec, process.folder, replica_server)
+        request = self._launcher.request_of(process, replica_server)
         if spec.kind == TunnelKind.SHELL:
             key, path = _key(process.spec.workload, ident), self._memory / f"{ident}.sock"
             run = self._launcher.guest_of(process)

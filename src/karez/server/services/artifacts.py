@@ -18,11 +18,13 @@ from karez.core.artifacts import (
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Principal, Role
 from karez.core.ports import Blobs, Clock
+from karez.core.python_environments import REQUIREMENTS, parse_requirements
 from karez.core.stores.artifact_users import user_of
 from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.workloads import WorkloadStore
 from karez.server.services.permissions import Permissions, visible_projects
 
+MAX_REQUIREMENTS_BYTES = 1 << 20
 MAX_LINK_BYTES = 4096
 """Longest target of a symbolic link: Linux's PATH_MAX."""
 
@@ -52,10 +54,28 @@ class ArtifactService:
                 raise BadRequest(problem=f"the bytes of {file.path} were not uploaded")
             if file.mode == FileMode.LINK and not self._stays_inside(file):
                 raise BadRequest(problem=f"{file.path} is a link out of the artifact")
+        if spec.kind == ArtifactKind.ENVIRONMENT:
+            self._check_requirements(spec)
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=who.name, created_at=self.clock.now()
         )
         return self.store.add(artifact)
+
+    def _check_requirements(self, spec: ArtifactSpec) -> None:
+        """Check that nodes can install an environment. Raises BadRequest."""
+        for file in spec.files:
+            if file.path == REQUIREMENTS and file.size_bytes <= MAX_REQUIREMENTS_BYTES:
+                with self.blobs.open(file.sha256) as content:
+                    text = content.read().decode(errors="replace")
+                try:
+                    parse_requirements(REQUIREMENTS, text)
+                except ValueError as error:
+                    raise BadRequest(problem=str(error)) from error
+                return
+        raise BadRequest(
+            problem=f"an environment has a file {REQUIREMENTS} of up to 1 MiB",
+            fix="Use `karez environments add`.",
+        )
 
     def _stays_inside(self, link: FileEntry) -> bool:
         with self.blobs.open(link.sha256) as file:

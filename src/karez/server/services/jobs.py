@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from karez.core.arrays import ArrayTask, describe_limit, parse_array
+from karez.core.artifacts import ArtifactKind
 from karez.core.dependencies import Dependency, waits_for
 from karez.core.errors import BadRequest
 from karez.core.identity import Principal, Role
@@ -60,16 +61,29 @@ class JobService:
                 raise BadRequest(problem=problem, fix="Give your variable another name.")
         inputs = {name: self.artifacts.get(who, ref).id for name, ref in spec.inputs.items()}
         code = self.artifacts.get(who, spec.code).id if spec.code else ""
+        environment = self._environment(who, spec.environment)
         self.secrets.require(spec.project, spec.secrets)
         after, waiting = self._after(who, spec.after)
         return Job(
             id=workload_id("job", who, ""),
-            spec=replace(spec, inputs=inputs, code=code, after=after),
+            spec=replace(spec, inputs=inputs, code=code, environment=environment, after=after),
             state=State.HELD if waiting else State.QUEUED,
             status=replace(INITIAL_STATUS, reason=waiting),
             owner=who.name,
             created_at=self.clock.now(),
         )
+
+    def _environment(self, who: Principal, ident: str) -> str:
+        """The id of an environment. Raises NotFound, BadRequest."""
+        if not ident:
+            return ""
+        found = self.artifacts.get(who, ident)
+        if found.spec.kind != ArtifactKind.ENVIRONMENT:
+            raise BadRequest(
+                problem=f"{ident} is a {found.spec.kind}, no environment",
+                fix="`karez environments list` shows what there is.",
+            )
+        return found.id
 
     def _after(
         self, who: Principal, after: Sequence[Dependency]

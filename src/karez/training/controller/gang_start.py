@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass, replace
 
 from karez.core.jobs import Job
+from karez.core.python_environments import MAKE_S
 from karez.core.workloads import Allocation, State
 from karez.node_events.stream import NodeEventStream
 from karez.training.controller.checkpoint_saver import CheckpointSaver
@@ -147,7 +148,7 @@ def _describe_gang(
         run.allocation.workers,
         present,
         generation=newest if present else newest + 1,
-        limits=_limits(run.deps),
+        limits=_limits(run.job, run.deps),
         now=now,
         used={*known, *indices_used(saved)},
     )
@@ -161,10 +162,13 @@ def _describe_gang(
     )
 
 
-def _limits(deps: ControllerDeps) -> Limits:
+def _limits(job: Job, deps: ControllerDeps) -> Limits:
     settings = deps.settings
     return Limits(
-        quiesce_s=settings.quiesce_s, start_s=settings.start_s, faults=settings.fault_limit
+        quiesce_s=settings.quiesce_s,
+        start_s=settings.start_s,
+        prepare_s=MAKE_S if job.spec.environment else 0.0,
+        faults=settings.fault_limit,
     )
 
 

@@ -9,6 +9,7 @@ from karez.core.jobs import Job
 from karez.core.nodes import NodeId
 from karez.core.ports import NodeLost
 from karez.core.processes import Staged
+from karez.core.python_environments import PythonEnvironment
 from karez.core.workloads import EndReason, State
 from karez.training.controller.checkpoint_artifact import stored_checkpoints
 from karez.training.controller.controller_deps import ControllerDeps
@@ -39,9 +40,17 @@ def gather_launch_context(
     code = store.artifacts.find(spec.code) if spec.code else None
     if spec.code and code is None:
         raise StartRefused(EndReason.INPUT_MISSING, f"code artifact {spec.code} is gone")
+    packages = store.artifacts.find(spec.environment) if spec.environment else None
+    if spec.environment and packages is None:
+        raise StartRefused(EndReason.INPUT_MISSING, f"environment {spec.environment} is gone")
     context = LaunchContext(
         job=job,
         epoch=epoch,
+        environment=None
+        if packages is None
+        else PythonEnvironment(
+            artifact=packages.id, name=packages.spec.name, files=packages.spec.files
+        ),
         recipe=_recipe(spec.recipe, deps),
         inputs=tuple(staged),
         code=code.spec.files if code else (),

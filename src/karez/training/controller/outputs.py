@@ -80,6 +80,8 @@ def _artifact_spec(
     inputs: dict[str, Any] = dict(job.spec.inputs)
     if job.spec.code:
         inputs["code"] = job.spec.code
+    if job.spec.environment:
+        inputs["environment"] = job.spec.environment
     lineage = Lineage(
         job=job.id,
         inputs=inputs,

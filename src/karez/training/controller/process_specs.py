@@ -11,6 +11,7 @@ from karez.core.gangs import GangRole
 from karez.core.grants import Grant
 from karez.core.jobs import Job
 from karez.core.processes import ProcessSpec, Staged
+from karez.core.python_environments import PythonEnvironment
 from karez.core.workloads import WorkloadKind
 
 _SCRIPT = "karez.runtime.script:main"
@@ -25,6 +26,7 @@ class LaunchContext:
     epoch: int
     inputs: tuple[Staged, ...] = ()
     code: tuple[FileEntry, ...] = ()
+    environment: PythonEnvironment | None = None
     recipe: str = ""
     """`module:function` of the job's recipe; empty where the job has a command."""
     checkpoints: tuple[FileEntry, ...] = ()
@@ -92,6 +94,7 @@ def rank_spec(
         inputs=context.inputs,
         code=context.code,
         restore=restore,
+        environment=context.environment,
         checkpoints=context.checkpoints,
         start_id=context.start_id,
     )
@@ -120,6 +123,7 @@ def sidecar_spec(
         },
         inputs=context.inputs,
         code=context.code,
+        environment=context.environment,
         checkpoints=context.checkpoints,
         start_id=context.start_id,
     )

@@ -27,7 +27,7 @@ def on_tick(gang: Gang, now: float) -> Decision:
         why = "did not leave its step in time"
         return replace(gang, since=now), tuple(kill_rank(gang, n, why) for n in stuck)
     awaited = _awaited(gang)
-    if awaited and late_s > max(limits.start_s, 2 * gang.slowest_start_s):
+    if awaited and late_s > _start_limit(gang):
         detail = f"{awaited} not ready after {late_s:.0f} s"
         return fail_gang(gang, EndReason.START_FAILED, detail, now)
     return _plain_recovery(gang, now)
@@ -43,9 +43,15 @@ def next_deadline(gang: Gang, now: float) -> float:
         deadlines += [
             gang.since + limits.quiesce_s,
             gang.since + limits.start_s,
-            gang.since + max(limits.start_s, 2 * gang.slowest_start_s),
+            gang.since + _start_limit(gang),
         ]
     return min((at + JUST_AFTER_S for at in deadlines if at + JUST_AFTER_S > now), default=math.inf)
+
+
+def _start_limit(gang: Gang) -> float:
+    """How long a start may take."""
+    limits = gang.limits
+    return max(limits.start_s, 2 * gang.slowest_start_s) + limits.prepare_s
 
 
 def _collective_fault(gang: Gang, suspect: CollectiveFailed) -> Fault:

@@ -12,6 +12,8 @@ class Limits:
     start_s: float = 300.0
     """How long a process may take until it runs, and how long the other ranks of a session wait for
     a running process to become ready; twice the slowest start so far, if that is more."""
+    prepare_s: float = 0.0
+    """How much longer, as a node may have to make the job's environment first."""
     faults: int = 20
     """Recoveries in a row without a new step that end the job."""
     suspect_s: float = 0.3

@@ -59,6 +59,7 @@ def main() -> None:
             ),
             formats={},
             fabric=lambda: None,
+            send_alert=lambda *_: None,
         )
         cloud = build_services(deps)
         headers = {"authorization": f"Bearer {cloud.access.first_start()}"}

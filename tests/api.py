@@ -12,7 +12,10 @@ from karez.core.identity import KeySpec, Role
 from karez.core.ports import Fabric
 from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
+from karez.drivers.mail import Mail
+from karez.drivers.webhooks import Webhooks
 from karez.server.api.app import create_app
+from karez.server.controllers.alerts import Alerter
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.logs import FileLogs
 from karez.server.services.cloud import Cloud, CloudDeps, build_services
@@ -28,6 +31,7 @@ from tests.fakes import FakeClock
 @dataclass
 class Api:
     http: TestClient
+    alerter: Alerter
     cloud: Cloud
     admin: str
 
@@ -54,6 +58,13 @@ class Api:
 def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
     store = SqlStore(f"sqlite:///{folder / 'k.db'}")
     clock = FakeClock()
+    alerter = Alerter(
+        store=store,
+        clock=clock,
+        webhooks=Webhooks(allowed=("127.0.0.1",)),
+        mail=Mail(server="", sender="karez@example.com"),
+        secret_of=lambda project, name: f"{project}/{name}",
+    )
     deps = CloudDeps(
         store=store,
         blobs=FsspecBlobs(str(folder / "blobs")),
@@ -67,6 +78,7 @@ def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
         ),
         formats={"llamacpp": ("gguf",)},
         fabric=lambda: fabric,
+        send_alert=alerter.send,
         recovery=RecoveryService(
             store=store,
             clock=clock,
@@ -80,5 +92,5 @@ def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
     app = create_app(cloud)
     app.state.loops_alive = lambda: True
     with TestClient(app) as http:
-        yield Api(http=http, cloud=cloud, admin=admin)
+        yield Api(http=http, cloud=cloud, admin=admin, alerter=alerter)
     store.close()

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from http.server import HTTPServer
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import ENDED, EndReason, State, WorkloadKind
 from karez.drivers.ray_environment import ray_environment
 from tests.contracts.cloud import Cloud, batch, kill_all, make_cloud, until
+from tests.drivers.test_alert_senders import Hook, served
 from tests.ports import free_port
 from tests.wheels import make_wheel
 
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.story
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    made = make_cloud(tmp_path_factory.mktemp("cloud"))
+    made = make_cloud(tmp_path_factory.mktemp("cloud"), KAREZ_ALERT_HOSTS="127.0.0.1")
     said = made.karez("up").stdout
     assert "admin key (shown once" in said
     family = made.family()
@@ -104,14 +106,29 @@ def test_a_script_with_its_code_inputs_secrets_and_outputs(cloud: Cloud, tmp_pat
     assert "helper says hello secret is 5 fast" in shown
 
 
-def test_an_array_by_a_batch_script_of_slurm(cloud: Cloud, tmp_path: Path) -> None:
-    """Each index writes its result; one is seen to fail, and what waits is cancelled with all."""
+def test_an_array_by_a_batch_script_of_slurm(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each index writes its result; one fails, and a webhook is told; one cancel ends all."""
     (tmp_path / "limit.txt").write_text("2")
     (tmp_path / "sweep.sbatch").write_text(
         "#!/bin/bash\n#SBATCH --array=1-3%2 --job-name=sweep\n#SBATCH -o log-%a.txt\n"
         "echo $1 $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_COUNT > $KAREZ_OUT/r.txt\n"
         "srun test $KAREZ_ARRAY_INDEX -le $(cat limit.txt)\n"
     )
+    monkeypatch.setattr(Hook, "got", [])
+    with served(HTTPServer(("127.0.0.1", 0), Hook)) as port:
+        to = ("--to", f"http://127.0.0.1:{port}/", "--jobs", "sw*")
+        cloud.karez("alerts", "add", "bad", "--on", "failed", *to)
+        assert (
+            "sent: karez: this tries the alert bad" in cloud.karez("alerts", "test", "bad").stdout
+        )
+        _run_sweep(cloud, tmp_path)
+        until(lambda: len(Hook.got) == 2)
+    assert b"1 failed; the first that failed is" in Hook.got[1][2]
+
+
+def _run_sweep(cloud: Cloud, tmp_path: Path) -> None:
     words = ("jobs", "submit", "-f", str(tmp_path / "sweep.sbatch"), "--code", str(tmp_path))
     said = cloud.karez(*words, "--watch", "--", "task", check=False)
     assert said.returncode == 1

@@ -31,13 +31,13 @@ def states(client: Client, array: Job) -> dict[int, State]:
     }
 
 
-def end(api: Api, ident: str, state: State) -> None:
+def end(api: Api, ident: str, state: State, at: float = 2.0) -> None:
     store = api.cloud.store.workloads
     assert store.place(WorkloadId(ident), [], now=1.0) is not None
     token = dict(store.claim([State.PLACED], owner="t", now=1.0, lease_s=9.0))[WorkloadId(ident)]
     job = store.job(ident)
     assert job is not None
-    assert store.end(WorkloadId(ident), token, state, job.status, now=2.0)
+    assert store.end(WorkloadId(ident), token, state, job.status, now=at)
 
 
 def test_an_array_is_one_job_in_the_list_and_has_one_for_each_index(client: Client) -> None:

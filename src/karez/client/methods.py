@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from karez.client import access_calls, calls, pool_calls, tunnel_calls
+from karez.client import access_calls, alert_calls, calls, pool_calls, tunnel_calls
 from karez.client.archives import pack, unpack
 from karez.client.binding import Method, Stream, endpoint
 from karez.client.download import finish, partial_of, prepare
@@ -88,6 +88,14 @@ class Methods(Driver):
     faults = endpoint(pool_calls.faults)
     report_fault = endpoint(pool_calls.report_fault)
     receipts_key = endpoint(calls.receipts_key)
+
+    # alerts
+
+    alerts = endpoint(alert_calls.alerts)
+    put_alert = endpoint(alert_calls.put_alert)
+    remove_alert = endpoint(alert_calls.remove_alert)
+    try_alert = endpoint(alert_calls.try_alert)
+    sent_alerts = endpoint(alert_calls.sent_alerts)
 
     # projects, keys, usage
 

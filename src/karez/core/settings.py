@@ -70,6 +70,14 @@ class Settings:
     """Recoveries without a new step after which a job is failed."""
     keep_failed_s: float = 604_800.0
     """How long the outputs of jobs that failed or were cancelled are kept; 0: not at all."""
+    alert_hosts: str = ""
+    """Hosts, with commas, that the webhooks of alerts may be on; empty: any but this one and those
+    that only its link reaches."""
+    smtp: str = ""
+    """Mail server for alerts, such as `smtp://user:password@mail.example.com:587`, or `smtps://`;
+    empty: no mail is sent."""
+    mail_from: str = "karez@localhost"
+    """Sender of the mails."""
     otlp_endpoint: str = ""
     """Endpoint of an OpenTelemetry collector that gets the traces of jobs, over OTLP/HTTP, such as
     `http://collector:4318`; empty: traces are not sent."""

@@ -18,13 +18,16 @@ from karez.core.settings import Settings
 from karez.core.traces import JobTracer, NoTracer, Trace
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
+from karez.drivers.mail import Mail
 from karez.drivers.probes import ascend_devices
 from karez.drivers.ray_environment import ray_environment
+from karez.drivers.webhooks import Webhooks
 from karez.node_events.hub import NodeEventHub
 from karez.server.backups.backup import Source
 from karez.server.backups.folder import BackupFolder
 from karez.server.backups.restore import Target
 from karez.server.clock import SteadyClock
+from karez.server.controllers.alerts import Alerter
 from karez.server.controllers.control_context import Edges
 from karez.server.controllers.manager import ControllerManager
 from karez.server.controllers.node_eviction import NodeEviction
@@ -59,7 +62,9 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
     edges = _ControlEdges.open(settings, home)
     cloud = edges.services()
     owner = f"{node_name(settings)}:{home.path}"
-    manager = ControllerManager(cloud, lambda: edges.connect(cloud), owner, edges.scheduler)
+    manager = ControllerManager(
+        cloud, lambda: edges.connect(cloud), owner, edges.scheduler, edges.alerter
+    )
     edges.late.manager = manager
     _make_first_keys(cloud.access, home)
     return cloud, manager
@@ -151,6 +156,23 @@ def recipes() -> Mapping[str, str]:
     return {point.name: point.value for point in entry_points(group="karez.recipes")}
 
 
+def _alerter(settings: Settings, home: Home, store: SqlStore, clock: SteadyClock) -> Alerter:
+    pepper = Pepper(home.pepper)
+
+    def secret_of(project: str, name: str) -> str:
+        sealed = store.access.secrets(project).get(name)
+        return "" if sealed is None else pepper.open(f"{project}/{name}", sealed)
+
+    hosts = [host.strip() for host in settings.alert_hosts.split(",") if host.strip()]
+    return Alerter(
+        store=store,
+        clock=clock,
+        webhooks=Webhooks(allowed=hosts),
+        mail=Mail(server=settings.smtp, sender=settings.mail_from),
+        secret_of=secret_of,
+    )
+
+
 @dataclass(slots=True)
 class _LateManager:
     """The controller manager, which is built after the services that call it."""
@@ -182,6 +204,7 @@ class _ControlEdges:
     scheduler: Scheduler
     signer: CloudKey
     eviction: NodeEviction
+    alerter: Alerter
     late: _LateManager = field(default_factory=_LateManager)
 
     @classmethod
@@ -201,6 +224,7 @@ class _ControlEdges:
             scheduler=Scheduler(store, clock, decisions.write),
             signer=signer,
             eviction=NodeEviction(store=store, clock=clock),
+            alerter=_alerter(settings, home, store, clock),
         )
 
     def services(self) -> Cloud:
@@ -220,6 +244,7 @@ class _ControlEdges:
                 ),
                 recovery=self._recovery(),
                 fabric=late.fabric,
+                send_alert=self.alerter.send,
                 formats={name: engine.formats for name, engine in engines().items()},
             )
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, update
 
 from karez.core.arrays import describe_limit
 from karez.core.jobs import ArrayProgress, Job, array_as_job
@@ -10,8 +10,18 @@ from karez.core.workloads import ENDED, State
 from karez.store.schema import workloads as table
 from karez.store.workload_rows import ENDED_STATES, WAITING_STATES, read_job
 
-ONE_ROW = or_(table.c.array.is_(None), table.c.array_first == 1)
-"""Condition: a job outside arrays, or the row that stands for its array."""
+
+def one_row(states: Sequence[State]) -> ColumnElement[bool]:
+    """Condition: a job outside arrays, or the row that stands for its array.
+
+    With states: the job, or some job of the array, is in one of them.
+    """
+    first = table.c.array_first == 1
+    if not states:
+        return or_(table.c.array.is_(None), first)
+    is_in = table.c.state.in_([state.value for state in states])
+    some = select(table.c.array).where(is_in, table.c.array.is_not(None))
+    return or_(and_(table.c.array.is_(None), is_in), and_(first, table.c.array.in_(some)))
 
 
 def find(tx: Connection, ident: str) -> Job | None:

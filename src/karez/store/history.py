@@ -49,6 +49,14 @@ class History(HistoryStore):
             return [from_text(Receipt, body) for (body,) in tx.execute(query)]
 
     @override
+    def receipts_since(self, at: float) -> Sequence[Receipt]:
+        table = schema.receipts
+        query = select(table.c.body).where(table.c.detected_at >= at)
+        with self._db.read() as tx:
+            rows = tx.execute(query.order_by(table.c.detected_at))
+            return [from_text(Receipt, body) for (body,) in rows]
+
+    @override
     def add_metrics(self, job: str, rows: Sequence[MetricRow]) -> None:
         if not rows:
             return

@@ -44,6 +44,7 @@ workloads = Table(
     Column("array_first", Integer),  # 1 in the row that stands for the whole array
     Column("array_limit", Integer),
     Index("ix_workloads_array", "array", "state"),
+    Index("ix_workloads_ended_at", "ended_at"),
     Index("ix_workloads_state", "state"),
     Index("ix_workloads_name", "kind", "name"),
     Index("ix_workloads_seq", "seq"),
@@ -97,7 +98,7 @@ receipts = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("job", String(40), nullable=False, index=True),
-    Column("detected_at", Float, nullable=False),
+    Column("detected_at", Float, nullable=False, index=True),
     Column("body", Text, nullable=False),
 )
 metrics = Table(
@@ -196,6 +197,26 @@ audit = Table(
     Column("subject", String(200), nullable=False),
     Column("outcome", String(40), nullable=False),
     Column("detail", Text, nullable=False),
+)
+alert_rules = Table(
+    "alert_rules",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("project", String(63), nullable=False),
+    Column("rule", String(63), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("next_at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("ix_alerts_rule", "project", "rule", "at"),
+    Index("ix_alerts_state", "state", "next_at"),
 )
 counters = Table(
     "counters",

@@ -5,6 +5,7 @@ from typing_extensions import override
 
 from karez.core.stores.store import Store
 from karez.store.access import Access
+from karez.store.alerts import Alerts
 from karez.store.artifacts import Artifacts
 from karez.store.database import Database
 from karez.store.history import History
@@ -28,6 +29,7 @@ class SqlStore(Store):
         self.artifacts = Artifacts(self.db)
         self.access = Access(self.db)
         self.usage = Usage(self.db)
+        self.alerts = Alerts(self.db)
         self.resize_requests = ResizeRequests(self.db)
         self.scheduler = SchedulerState(self.db)
 

@@ -104,14 +104,22 @@ class Workloads(WorkloadStore):
         whole_arrays: bool = False,
         limit: int = 100,
     ) -> Sequence[Job]:
-        query = select_all("job", projects, states, name).limit(limit)
+        query = select_all("job", projects, () if whole_arrays else states, name).limit(limit)
         if array:
             query = query.where(table.c.array == array)
         if whole_arrays:
-            query = query.where(arrays.ONE_ROW)
+            query = query.where(arrays.one_row(states))
         with self._db.read() as tx:
             jobs = [read_job(row) for row in tx.execute(query)]
             return arrays.fold(tx, jobs) if whole_arrays else jobs
+
+    @override
+    def ended_jobs(self, *, since: float, limit: int) -> Sequence[Job]:
+        query = select(table).where(table.c.kind == "job", table.c.ended_at >= since)
+        with self._db.read() as tx:
+            rows = tx.execute(query.order_by(table.c.ended_at.desc()).limit(limit))
+            jobs = arrays.fold(tx, [read_job(row) for row in rows])
+            return list({job.id: job for job in jobs}.values())
 
     @override
     def services(

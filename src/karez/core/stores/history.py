@@ -19,6 +19,10 @@ class HistoryStore(Protocol):
         """List the receipts of a job, oldest first; of all jobs if `job` is empty."""
         ...
 
+    def receipts_since(self, at: float) -> Sequence[Receipt]:
+        """List the receipts of all jobs of faults that were detected after an instant."""
+        ...
+
     def add_metrics(self, job: str, rows: Sequence[MetricRow]) -> None:
         """Record steps; a step done again replaces the older record of that rank."""
         ...

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from karez.core.stores.access import AccessStore
+from karez.core.stores.alerts import AlertStore
 from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.history import HistoryStore
 from karez.core.stores.nodes import NodeStore
@@ -31,6 +32,8 @@ class Store(Protocol):
     """Projects, keys, secrets."""
     usage: UsageStore
     """Usage and audit."""
+    alerts: AlertStore
+    """Alerts and their rules."""
 
     def ping(self) -> None:
         """Check the connection. Raises Unreachable if the store does not answer."""

@@ -49,8 +49,13 @@ class WorkloadStore(Protocol):
     ) -> Sequence[Job]:
         """List jobs, newest first. `projects` None means all, an empty `name` or `array` too.
 
-        With `whole_arrays`, each array is one job; else its jobs are listed.
+        With `whole_arrays`, each array of which a job is in these states is one job; else its jobs
+        are listed.
         """
+        ...
+
+    def ended_jobs(self, *, since: float, limit: int) -> Sequence[Job]:
+        """List jobs, and arrays as one, of which something ended after an instant; some go on."""
         ...
 
     def services(

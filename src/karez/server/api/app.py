@@ -15,6 +15,7 @@ from karez.core.metrics import API_TIME
 from karez.core.usage import AuditRow
 from karez.server.api import (
     access,
+    alerts,
     artifacts,
     faults,
     health,
@@ -31,7 +32,19 @@ from karez.server.services.cloud import Cloud
 PREFIX = "/api/v1"
 ROUTERS = tuple(
     module.router
-    for module in (health, jobs, tunnels, services, artifacts, pool, access, usage, node, faults)
+    for module in (
+        health,
+        jobs,
+        tunnels,
+        services,
+        artifacts,
+        pool,
+        access,
+        alerts,
+        usage,
+        node,
+        faults,
+    )
 )
 _PROBLEM = "application/problem+json"
 _IN_TUNNEL = re.compile(r"^/jobs/[^/]+/tunnels/[^/]+")

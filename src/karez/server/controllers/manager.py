@@ -11,6 +11,7 @@ import structlog
 from karez.core.metrics import SCHEDULING_TIME
 from karez.core.ports import Fabric
 from karez.core.workloads import WorkloadId
+from karez.server.controllers.alerts import Alerter
 from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import ControllerPool, Pace
 from karez.server.controllers.expired_artifacts import remove_expired
@@ -24,6 +25,8 @@ WORK_S = 1.0
 """Longest pause, in seconds, between two claims of workloads; a placed workload ends it."""
 EVENTS_S = 0.05
 """Longest wait for events, in seconds; then workloads that are new to a node are asked for."""
+ALERTS_S = 2.0
+"""Seconds between two looks for what people are to be told of."""
 EXPIRE_S = 600.0
 """Seconds between two looks for artifacts whose time is over."""
 POOL_S = 2.0
@@ -32,7 +35,7 @@ its own polling."""
 
 
 class ControllerManager:
-    """Runs five loops, and the workers that controllers share."""
+    """Runs six loops, and the workers that controllers share."""
 
     def __init__(
         self,
@@ -40,11 +43,13 @@ class ControllerManager:
         connect: Callable[[], Edges],
         owner: str,
         scheduler: Scheduler,
+        alerter: Alerter | None = None,
     ) -> None:
         """Prepare the loops; `start` runs them."""
         self._context = context
         self._connect = connect
         self._scheduler = scheduler
+        self._alerter = alerter
         self._edges: Edges | None = None
         self._halt = threading.Event()
         self._wake = threading.Event()
@@ -63,6 +68,7 @@ class ControllerManager:
             ("work", self.check_workloads, WORK_S),
             ("events", self._pump_events, 0.0),
             ("expire", self.remove_expired, EXPIRE_S),
+            ("alerts", self.alert, ALERTS_S),
         ):
             thread = threading.Thread(
                 target=self._loop, args=(name, tick, pause_s), name=name, daemon=True
@@ -164,6 +170,11 @@ class ControllerManager:
     def remove_expired(self) -> None:
         """Remove what is kept for some time only, and whose time is over."""
         remove_expired(self._context.store, self._context.clock.now())
+
+    def alert(self) -> None:
+        """Tell people of what they asked for."""
+        if self._alerter is not None:
+            self._alerter.tick()
 
     def schedule(self) -> None:
         """Run a scheduling pass."""

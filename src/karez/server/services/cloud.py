@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from karez.core.alerts import AlertRule, Delivery
 from karez.core.ports import Blobs, Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
@@ -10,6 +11,7 @@ from karez.server.logs import FileLogs
 from karez.server.metrics import PrometheusMetrics
 from karez.server.services.access import AccessService
 from karez.server.services.admission import Admission
+from karez.server.services.alerts import AlertService
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.deployments import DeploymentService
 from karez.server.services.jobs import JobService
@@ -37,6 +39,8 @@ class CloudDeps:
     recovery: RecoveryService
     formats: Mapping[str, Sequence[str]]
     """Engine -> formats of models that it loads."""
+    send_alert: Callable[[Delivery, AlertRule], None]
+    """Sends one alert at once. Raises NotDelivered."""
     fabric: Callable[[], Fabric | None]
     """The nodes, once they are connected."""
     metrics: PrometheusMetrics = field(default_factory=PrometheusMetrics)
@@ -57,6 +61,7 @@ class Cloud:
     artifacts: ArtifactService
     jobs: JobService
     tunnels: TunnelService
+    alerts: AlertService
     services: DeploymentService
     pool: PoolService
     recovery: RecoveryService
@@ -108,6 +113,9 @@ def build_services(deps: CloudDeps) -> Cloud:
         secrets=secrets,
         artifacts=artifacts,
         jobs=jobs,
+        alerts=AlertService(
+            store=store.alerts, permissions=permissions, clock=clock, send=deps.send_alert
+        ),
         tunnels=TunnelService(jobs=jobs, clock=clock, fabric=deps.fabric),
         services=services,
         pool=deps.pool,

@@ -244,7 +244,7 @@ def test_a_gang_in_an_environment_of_its_own(cloud: Cloud, tmp_path: Path) -> No
     (tmp_path / "requirements.txt").write_text("waterwheel==9\n")
     wrong = (*submit, "--name", "stuck", "--requirements", requirements)
     failed = cloud.karez(*wrong, "--", "python", "-c", "print()", check=False)
-    assert "The environment stuck-environment could not be made" in failed.stderr
+    assert "The environment stuck-environment is not to be had" in failed.stderr
     assert "waterwheel==9" in failed.stderr
 
 

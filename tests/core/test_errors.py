@@ -141,8 +141,10 @@ WORDS: list[tuple[KarezError, str, str]] = [
         "Install it: pip install 'karez[node]'",
     ),
     (
-        EnvironmentFailed(name="mine", detail="ERROR: No matching distribution found for x==9"),
-        "The environment mine could not be made: ERROR: No matching distribution found for x==9",
+        EnvironmentFailed(
+            name="environment mine", detail="ERROR: No matching distribution found for x==9"
+        ),
+        "The environment mine is not to be had: ERROR: No matching distribution found for x==9",
         "Correct its requirements; for a node without an index, give the packages as --wheels.",
     ),
     (

@@ -77,7 +77,7 @@ def test_what_cannot_be_made_says_what_pip_said_and_leaves_nothing(tmp_path: Pat
     wheel = make_wheel(tmp_path / "w", "waterwheel", "1.2", "TURNS = 12\n")
     wrong = stored(tmp_path, "waterwheel==9.9\n", wheel)
     node = environments(tmp_path)
-    with pytest.raises(EnvironmentFailed, match=r"mine could not.*waterwheel==9.9"):
+    with pytest.raises(EnvironmentFailed, match=r"environment mine is not.*waterwheel==9.9"):
         node.prepare(wrong, lambda: False)
     assert list((tmp_path / "environments").iterdir()) == []
     tampered = stored(tmp_path, f"waterwheel==1.2 --hash=sha256:{'0' * 64}\n", wheel)

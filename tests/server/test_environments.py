@@ -8,9 +8,13 @@ import pytest
 
 from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind, ArtifactSpec
+from karez.core.containers import LABEL
 from karez.core.errors import BadRequest, NotFound
 from karez.core.jobs import JobSpec
+from karez.scheduling.placement.placement import place_gang
+from karez.scheduling.placement.pool_builder import free_pool
 from tests.api import Api
+from tests.fakes import cpu_node
 from tests.wheels import make_wheel
 
 
@@ -40,6 +44,19 @@ def test_a_job_names_an_environment_that_is_kept_while_it_waits(
     data = client.upload(tmp_path / "requirements.txt", name="d", kind=ArtifactKind.DATASET)
     with pytest.raises(BadRequest, match=r"is a dataset, no environment.*environments list"):
         client.submit(JobSpec(name="k", command=("true",), environment=data.id))
+
+
+def test_an_image_needs_a_node_that_runs_images(api: Api, client: Client) -> None:
+    image = JobSpec(name="i", command=("true",), image="localhost/tiny:1")
+    api.cloud.store.pool.record_nodes([cpu_node("bare")], now=1.0)
+    with pytest.raises(BadRequest, match=r"No node .* runs container images.*podman"):
+        client.submit(image)
+    api.cloud.store.pool.record_nodes([cpu_node("n", labels={LABEL: "podman"})], now=1.0)
+    job = client.submit(image)
+    assert job.spec.gang.among.having == (LABEL,)
+    pool = free_pool(api.cloud.store.pool.nodes(), ())
+    (grant,) = place_gang(job.spec.gang, pool) or ()
+    assert grant.node == "n"
 
 
 def test_what_no_node_could_install_is_refused_before_and_behind_the_upload(

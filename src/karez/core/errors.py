@@ -321,14 +321,18 @@ class StartFailed(KarezError):
 
 @dataclass(eq=False, kw_only=True)
 class EnvironmentFailed(KarezError):
-    """A node could not make the Python environment of a job."""
+    """A node could not make the Python environment of a job, or fetch its container image."""
 
     code = "environment-failed"
     status = 500
-    message = "The environment {name} could not be made: {detail}"
-    advice = "Correct its requirements; for a node without an index, give the packages as --wheels."
+    message = "The {name} is not to be had: {detail}"
+    advice = "{fix}"
     name: str
+    """Such as `environment mine`."""
     detail: str
+    fix: str = (
+        "Correct its requirements; for a node without an index, give the packages as --wheels."
+    )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -34,7 +34,13 @@ _TOP = {
     "after",
     "array",
     "environment",
+    "image",
 }
+
+_AS_THEY_ARE = (
+    *("name", "project", "recipe", "priority", "preemptible", "array", "environment", "image"),
+)
+"""Keys whose values are fields of the job."""
 
 
 def parse_job(text: str) -> JobSpec:
@@ -52,7 +58,16 @@ def parse_job(text: str) -> JobSpec:
         raise ValueError('the file names no workload; start it with name = "..."')
     fields: dict[str, Any] = {
         key: table[key]
-        for key in ("name", "project", "recipe", "priority", "preemptible", "array", "environment")
+        for key in (
+            "name",
+            "project",
+            "recipe",
+            "priority",
+            "preemptible",
+            "array",
+            "environment",
+            "image",
+        )
         if key in table
     }
     fields |= _recovery(_table(table, "recovery"))

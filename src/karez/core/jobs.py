@@ -12,6 +12,7 @@ from karez.core.arrays import (
     parse_array,
     state_of_array,
 )
+from karez.core.containers import check_image
 from karez.core.dependencies import Dependency
 from karez.core.devices import IN_BYTES
 from karez.core.gangs import ONE_WORKER, GangSpec
@@ -91,6 +92,8 @@ class JobSpec:
     """Artifact id of the uploaded working folder."""
     environment: str = ""
     """Environment with the job's Python packages, by name or id; empty: those of the node."""
+    image: str = ""
+    """Container image that the job's processes run in; empty: none."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Name of the folder the job finds under `inputs/` -> artifact name or id."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +130,10 @@ class JobSpec:
             raise ValueError("workers need a device to run on; ask for memory alone in a role")
         if self.array:
             parse_array(self.array)
+        if self.image:
+            check_image(self.image)
+            if self.recipe or self.environment:
+                raise ValueError("an image brings all its packages: no recipe, no environment")
         self._check_times()
         self._check_recovery()
 

@@ -16,6 +16,8 @@ class NodeAffinity:
     """Nodes of which one must match; empty: any node."""
     off: tuple[str, ...] = ()
     """Nodes of which none may match."""
+    having: tuple[str, ...] = ()
+    """Labels that a node must have, each of them, whatever their values."""
 
     def __post_init__(self) -> None:
         both = sorted(set(self.on) & set(self.off))
@@ -27,7 +29,8 @@ class NodeAffinity:
     def show(self) -> str:
         """Describe the affinity for people."""
         words = [f"on {' or '.join(self.on)}"] if self.on else []
-        return " and ".join([*words, *([f"not on {' or '.join(self.off)}"] if self.off else [])])
+        words += [f"not on {' or '.join(self.off)}"] if self.off else []
+        return " and ".join([*words, *(f"with {label}" for label in self.having)])
 
 
 ANYWHERE = NodeAffinity()

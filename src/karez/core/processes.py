@@ -44,6 +44,8 @@ class ProcessSpec:
     """File name -> blob digest, put into the folder named by KAREZ_RESTORE."""
     checkpoints: tuple[FileEntry, ...] = ()
     """Files of KAREZ_CHECKPOINT_DIR, which all of a workload's processes on a node share."""
+    image: str = ""
+    """Container image that it runs in; empty: none."""
     environment: PythonEnvironment | None = None
     """Its Python packages; None: those of the node."""
     start_id: str = ""

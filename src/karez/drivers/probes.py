@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from karez.core.containers import LABEL
 from karez.core.devices import EMULATED, Device, DeviceKind, Health
 from karez.core.nodes import Node, NodeId
 from karez.drivers.cgroups import cpu_limit, memory_limit
+from karez.drivers.container_programs import container_program
 from karez.drivers.links import parse_npu_topology
 from karez.drivers.nvidia import nvidia_devices, nvlink_groups
 
@@ -53,8 +55,14 @@ def probe_node(
         devices=tuple(devices),
         memory_bytes=memory_bytes(),
         limits=LIMITS,
-        labels={} if npus else link_labels(),
+        labels={**({} if npus else link_labels()), **container_labels()},
     )
+
+
+def container_labels() -> Mapping[str, str]:
+    """The label that says by which program this host runs container images, if any."""
+    program = container_program()
+    return {} if program is None else {LABEL: program.value}
 
 
 @cache

@@ -71,6 +71,9 @@ class JobOptions:
     environment: Annotated[
         str, typer.Option(help="Environment with the job's Python packages, by name or id.")
     ] = ""
+    image: Annotated[
+        str, typer.Option(help="Container image to run in, on nodes with podman or its like.")
+    ] = ""
     requirements: Annotated[
         Path | None,
         typer.Option(help="File of Python packages, in pip's format: the job's environment."),
@@ -189,6 +192,7 @@ def _changed_fields(base: JobSpec, options: JobOptions, given: Collection[str]) 
             "peers",
             "array",
             "environment",
+            "image",
             "chaos",
         )
         if name in given

@@ -16,7 +16,10 @@ from karez.core.messages.replicas import DropJob
 from karez.drivers.steward.replica_server import dial
 from karez.transport import framing
 
-KEEP_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR")
+KEEP_ENV = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR"),
+    *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "DOCKER_HOST", "XDG_RUNTIME_DIR"),
+)
 """Variables that processes inherit from the agent; Ray's token is not among them."""
 
 

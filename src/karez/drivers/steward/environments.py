@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import site
-import subprocess
 import sys
 import threading
 import venv
@@ -23,6 +22,7 @@ import structlog
 
 from karez.core.errors import EnvironmentFailed, KarezError
 from karez.core.python_environments import MAKE_S, REQUIREMENTS, WHEELS, PythonEnvironment
+from karez.drivers.programs import last_lines, run_program
 from karez.drivers.steward.child_processes import inherited
 from karez.drivers.steward.staging import BlobSource, digest_of, lay_out
 
@@ -32,7 +32,6 @@ KEEP_S = 7 * 86_400.0
 _READY = "karez-environment.json"
 _PASSED_ON = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
 """Beginnings of the names of variables by which an operator tells pip where packages are."""
-_TAIL_LINES = 3
 
 
 @dataclass(slots=True)
@@ -134,23 +133,10 @@ class Environments:
         options = ["install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
         if (source / WHEELS).is_dir():
             options += ["--no-index", "--find-links", str(source / WHEELS)]
-        with (folder / "pip.log").open("w") as file:
-            command = [*run_pip, *options, "-r", str(source / REQUIREMENTS)]
-            try:
-                done = subprocess.run(  # noqa: S603 - pip, with the user's requirements
-                    command,
-                    env=inherited(*_PASSED_ON),
-                    cwd=folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    timeout=MAKE_S,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise _failed(wanted, f"pip took longer than {MAKE_S:.0f} s.") from error
-        if done.returncode != 0:
-            raise _failed(wanted, _why(folder / "pip.log"))
+        command = [*run_pip, *options, "-r", str(source / REQUIREMENTS)]
+        code, said = run_program(command, MAKE_S, env=inherited(*_PASSED_ON), cwd=folder)
+        if code != 0:
+            raise _failed(wanted, last_lines(said))
         shutil.rmtree(source)
         ready = {"artifact": wanted.artifact, "files": _digests(packages)}
         (folder / _READY).write_text(json.dumps(ready))
@@ -204,11 +190,4 @@ def _used_at(folder: Path) -> float:
 
 
 def _failed(wanted: PythonEnvironment, detail: str) -> EnvironmentFailed:
-    return EnvironmentFailed(name=wanted.name, detail=detail)
-
-
-def _why(file: Path) -> str:
-    """What pip said last: its errors, or else its last lines."""
-    lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    return " ".join((errors or lines)[-_TAIL_LINES:])
+    return EnvironmentFailed(name=f"environment {wanted.name}", detail=detail)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from karez.drivers.probes import accelerators
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ForkServerClient, inherited
 from karez.drivers.steward.config import StewardConfig
+from karez.drivers.steward.containers import Containers
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.environments import Environments, bin_of
 from karez.drivers.steward.input_folders import InputFolders
@@ -73,6 +74,7 @@ class ProcessLauncher:
         self._idle: set[Path] = set()
         """Environments whose fork server was not in use at the last look."""
         self._devices = accelerators(config.npus)
+        self._containers = Containers()
         self._environments = Environments(Path(config.home) / "environments", config.blobs)
         self._cold = self._new_server(COLD, "")
         self._warm = self._new_server(WARM, config.preload)
@@ -84,6 +86,12 @@ class ProcessLauncher:
         """Stage a process's files and start it; a failure is recorded as its exit."""
         try:
             environment = self._prepare_environment(spec)
+            if spec.image:
+                self._containers.fetch(
+                    spec.image,
+                    lambda: self._is_given_up(spec),
+                    lambda: self._tell(spec, f"fetching the image {spec.image}"),
+                )
             inputs = self._stage(spec, folder)
         except (KarezError, OSError) as error:
             self._table.ended(spec.key, NOT_STARTED, str(error))
@@ -93,6 +101,8 @@ class ProcessLauncher:
             self._table.ended(spec.key, NOT_STARTED, f"{type(error).__name__}: {error}")
             return
         request = self._request(spec, folder, inputs, replica_server, environment)
+        if spec.image:
+            request = self._containers.wrap(request, spec, self.folders_of(spec.workload))
         with self._lock:  # a kill comes before this, or after it in the fork server's order
             process = self._table.get(spec.key)
             if process is None or process.spec is not spec:
@@ -139,6 +149,14 @@ class ProcessLauncher:
         spec = process.spec
         inputs = self._inputs.lay_out(spec.workload, spec.inputs)
         return self._request(spec, process.folder, inputs, replica_server, process.environment)
+
+    def beside(
+        self, process: TrackedProcess, command: Sequence[str], *, terminal: bool
+    ) -> Sequence[str]:
+        """The command of a shell beside a process: of one in an image, in its container."""
+        if not process.spec.image:
+            return command
+        return self._containers.beside(process.spec.key, command, terminal=terminal)
 
     def folders_of(self, workload: WorkloadId) -> tuple[Path, ...]:
         """The folders of a workload on this node."""
@@ -219,17 +237,20 @@ class ProcessLauncher:
         """Have the environment of a process made; None: it has none, or is to be ended."""
         if spec.environment is None:
             return None
-        progress = ProgressReport(what=f"making the environment {spec.environment.name}")
-
-        def is_given_up() -> bool:
-            process = self._table.get(spec.key)
-            return process is None or process.spec is not spec or process.is_doomed
-
+        what = f"making the environment {spec.environment.name}"
         return self._environments.prepare(
-            spec.environment,
-            is_given_up,
-            lambda: self._table.publish(spec.key, ProgressReport.TYPE, content(encode(progress))),
+            spec.environment, lambda: self._is_given_up(spec), lambda: self._tell(spec, what)
         )
+
+    def _is_given_up(self, spec: ProcessSpec) -> bool:
+        """Whether a process that is about to start is not wanted any more."""
+        process = self._table.get(spec.key)
+        return process is None or process.spec is not spec or process.is_doomed
+
+    def _tell(self, spec: ProcessSpec, what: str) -> None:
+        """Tell whoever started the job what its process waits for."""
+        progress = ProgressReport(what=what)
+        self._table.publish(spec.key, ProgressReport.TYPE, content(encode(progress)))
 
     def _tidy(self) -> None:
         """Stop the fork servers of environments that are not in use, and remove old ones."""
@@ -282,7 +303,16 @@ class ProcessLauncher:
             self._table.started(report["key"], report["pid"], report["subreaper"])
         elif report["event"] == "exit":
             key, code = report["key"], int(report["code"])
-            self._table.ended(key, code, self._why(key, code))
+            process = self._table.get(key)
+            if process is not None and process.spec.image:
+                threading.Thread(target=self._end_container, args=(key, code), daemon=True).start()
+            else:
+                self._table.ended(key, code, self._why(key, code))
+
+    def _end_container(self, key: str, code: int) -> None:
+        """Its devices are free once its container is gone, which a killed program leaves."""
+        self._containers.remove(key)
+        self._table.ended(key, code, self._why(key, code))
 
     def _on_server_ended(self, server: str) -> None:
         """Its processes ended with it."""

@@ -25,7 +25,8 @@ from karez.drivers.steward.process_table import TrackedProcess
 _OF_THE_RANK = (environment.STEWARD, environment.SNAPSHOT_FILE)
 """Variables by which the job's own process is known: a shell beside it is not that process."""
 _CONNECT_S = 10.0
-_SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)" -i')
+SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)" -i')
+"""An interactive shell."""
 Run = Callable[[Mapping[str, Any], Callable[[int], None]], None]
 """Starts a process of a request to the fork server; the function is told its exit code."""
 
@@ -76,8 +77,8 @@ def open_shell(
 
     Args:
         key: Key of the new process.
-        request: What the fork server was asked for to start that process.
-        spec: The command and its terminal.
+        request: What the fork server was asked for to start that process, with the command.
+        spec: The terminal.
         run: Starts the new process.
         socket_path: Where a command without a terminal connects to.
 
@@ -98,8 +99,7 @@ def open_shell(
             os.close(slave)  # now the terminal is at its end: nobody else has it open
         end.over()
 
-    command = list(spec.command or _SHELL)
-    changed = {"key": key, "env": env, "stream": path, "command": command, "warm": False}
+    changed = {"key": key, "env": env, "stream": path, "warm": False}
     if end.is_terminal:
         run({**request, **changed}, ended)
         end.finish = lambda: _ignore(os.write, end.give, b"\x04")  # as Ctrl-D does

@@ -17,6 +17,7 @@ from karez.core.workloads import WorkloadId
 from karez.drivers.steward.process_launcher import ProcessLauncher
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.tunnel_ends import (
+    SHELL,
     FarEnd,
     open_copy_in,
     open_copy_out,
@@ -134,7 +135,10 @@ class NodeTunnels:
         if spec.kind == TunnelKind.SHELL:
             key, path = _key(process.spec.workload, ident), self._memory / f"{ident}.sock"
             run = self._launcher.guest_of(process)
-            return open_shell(key, request, spec, run, path)
+            command = self._launcher.beside(
+                process, spec.command or SHELL, terminal=spec.terminal is not None
+            )
+            return open_shell(key, {**request, "command": command}, spec, run, path)
         roots = self._launcher.folders_of(process.spec.workload)
         act = open_copy_out if spec.kind == TunnelKind.COPY_OUT else open_copy_in
         return act(Path(request["cwd"]), roots, spec.path)

@@ -39,7 +39,7 @@ class NodeSlots:
     cores: tuple[tuple[int, int], ...]
     """(index, thousandths) of each core."""
     names: frozenset[str] = frozenset()
-    """Names that a node affinity may use: the id, and the labels as `label=value`."""
+    """Names that a node affinity may use: the id, the labels as `label=value` and `label=`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,9 +97,12 @@ class Pool:
         mask = self._allowed.get(among)
         if mask is None:
             on, off = frozenset(among.on), frozenset(among.off)
+            having = frozenset(f"{label}=" for label in among.having)
             mask = np.array(
                 [
-                    (not on or not on.isdisjoint(p.names)) and off.isdisjoint(p.names)
+                    (not on or not on.isdisjoint(p.names))
+                    and off.isdisjoint(p.names)
+                    and having <= p.names
                     for p in self.nodes
                 ],
                 np.bool_,

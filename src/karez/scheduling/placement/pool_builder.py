@@ -121,5 +121,11 @@ def _node_slots(node: Node, totals: _DeviceTotals) -> NodeSlots:
         id=node.id,
         slots=totals.slots,
         cores=totals.cores,
-        names=frozenset({str(node.id), *(f"{k}={v}" for k, v in node.labels.items())}),
+        names=frozenset(
+            {
+                str(node.id),
+                *(f"{k}={v}" for k, v in node.labels.items()),
+                *(f"{k}=" for k in node.labels),
+            }
+        ),
     )

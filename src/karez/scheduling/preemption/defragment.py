@@ -8,7 +8,6 @@ import numpy as np
 
 from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
-from karez.core.node_affinity import NodeAffinity
 from karez.core.nodes import NodeId
 from karez.core.units import MILLI
 from karez.core.workloads import WorkloadId
@@ -133,7 +132,7 @@ def _place_elsewhere(
     on = tuple(word for word in gang.among.on if word not in off)
     if gang.among.on and not on:
         return None
-    among = NodeAffinity(on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
+    among = replace(gang.among, on=on, off=tuple(dict.fromkeys((*gang.among.off, *off))))
     same = (run.workers[0].need_among(gang.each),)  # another kind could be over its quota
     return place_gang(replace(gang, min=count, want=count, max=count, among=among, each=same), pool)
 

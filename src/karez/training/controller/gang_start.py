@@ -4,6 +4,7 @@ import signal
 import threading
 from dataclasses import dataclass, replace
 
+from karez.core.containers import PULL_S
 from karez.core.jobs import Job
 from karez.core.python_environments import MAKE_S
 from karez.core.workloads import Allocation, State
@@ -167,7 +168,7 @@ def _limits(job: Job, deps: ControllerDeps) -> Limits:
     return Limits(
         quiesce_s=settings.quiesce_s,
         start_s=settings.start_s,
-        prepare_s=MAKE_S if job.spec.environment else 0.0,
+        prepare_s=max(MAKE_S, PULL_S) if job.spec.environment or job.spec.image else 0.0,
         faults=settings.fault_limit,
     )
 

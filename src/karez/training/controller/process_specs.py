@@ -94,6 +94,7 @@ def rank_spec(
         inputs=context.inputs,
         code=context.code,
         restore=restore,
+        image=spec.image,
         environment=context.environment,
         checkpoints=context.checkpoints,
         start_id=context.start_id,
@@ -123,6 +124,7 @@ def sidecar_spec(
         },
         inputs=context.inputs,
         code=context.code,
+        image=spec.image,
         environment=context.environment,
         checkpoints=context.checkpoints,
         start_id=context.start_id,
@@ -177,6 +179,8 @@ def _command(context: LaunchContext) -> tuple[tuple[str, ...], bool]:
     if spec.recipe:
         return (context.recipe,), True
     program, *rest = spec.command
+    if spec.image:
+        return spec.command, False
     is_script = bool(rest) and rest[0].endswith(".py")
     if spec.kind == WorkloadKind.TRAIN and program in ("python", "python3") and is_script:
         return (_SCRIPT, *rest), True

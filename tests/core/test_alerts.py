@@ -18,11 +18,10 @@ from karez.core.codec import from_json
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.jobs import Job, JobSpec
-from karez.core.nodes import NodeId, NodeState
+from karez.core.nodes import NodeId
 from karez.core.receipts import Receipt
 from karez.core.recovery import FaultReport, Severity
 from karez.core.workloads import State, Status, WorkloadId
-from tests.fakes import cpu_node
 
 HOOK = "https://chat.example.com/hook"
 
@@ -62,6 +61,9 @@ def job(
         ({"on": ()}, "say on what"),
         ({"to": "nowhere"}, "neither the URL"),
         ({"to": "ftp://x/y"}, "neither the URL"),
+        ({"to": "https://h:99999/"}, "neither the URL"),
+        ({"to": "http://a..b/"}, "neither the URL"),
+        ({"to": f"http://{'a' * 70}.com/"}, "neither the URL"),
         ({"to": "a@b\nBcc: c@d"}, "neither the URL"),
         ({"on": ("waiting",)}, "says waiting"),
         ({"waiting_s": 5.0}, "says waiting"),
@@ -125,10 +127,10 @@ def test_recoveries_waits_budgets_and_nodes_are_told_of() -> None:
     fault = FaultReport(
         sender="ops", node="n", code="link", level=Severity.MAJOR, detail="link 3", at=5.0
     )
-    lost = replace(cpu_node("m"), state=NodeState.LOST)
-    texts = told(
-        rule("node", project="*"), Happenings(nodes=[lost, cpu_node("ok")], faults=[fault])
-    )
+    pool = Happenings(lost={NodeId("m"): 7.0}, faults=[fault])
+    texts = told(rule("node", project="*"), pool)
+    assert told(rule("node", project="*"), pool, created_at=6.0) == texts[:1]
+    assert told(rule("node", project="*"), pool, created_at=8.0) == []
     assert texts == ["karez: node m is lost", "karez: node n: link 3 (major)"]
 
 

@@ -32,6 +32,7 @@ def test_indices_are_read_as_slurm_writes_them() -> None:
         ("0-99%", "behind %"),
         ("0-99%0", "behind %"),
         ("0-99999", "more than 10,000 jobs"),
+        ("0-2147483647", "more than 10,000 jobs"),
         ("0-99999999999", "counts up"),
     ],
 )

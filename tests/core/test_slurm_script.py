@@ -61,7 +61,7 @@ def test_tasks_are_workers_that_share_out_what_nodes_were_asked_for() -> None:
     assert found.spec.kind == WorkloadKind.TRAIN
     assert gang.each[0].milli == 2 * MILLI
     assert gang.each[0].memory_bytes == 25 * GIB
-    assert "each of the 8 tasks" in found.notes[0]
+    assert "each of the 8 tasks" in found.notes[1]
     assert spec("--nodes=3", body=body).gang.topology == Topology.SPREAD
     plain = spec("--mem-per-cpu=512").gang.each[0]
     assert (plain.kind, plain.milli, plain.memory_bytes) == (DeviceKind.CPU, MILLI, GIB // 2)
@@ -93,6 +93,11 @@ def test_what_does_nothing_here_is_said() -> None:
         ("--array=9-1", "true", "counts up"),
         ("-n 4", "python train.py", "starts none with srun"),
         ("-n 4", "srun -n 2 python train.py", "line 4: srun starts 2 tasks, the job has 4"),
+        ("-n 4", "exec srun python train.py", "leave out exec"),
+        ("-n 4", "cd x && srun -n 2 true", "line 4: srun starts 2 tasks"),
+        ("-n 4", "srun \\\n --ntasks=2 true", "line 4: srun starts 2 tasks"),
+        ("-n 4", "srun --ntasks-per-node=2 true", "cannot share out tasks"),
+        ("-x node[1-x]", "true", "should be like node1"),
         ("-n 1", 'MASTER_ADDR=$(scontrol show hostnames "$X")', "line 4: scontrol is Slurm's own"),
     ],
 )
@@ -101,6 +106,16 @@ def test_what_would_do_something_else_is_refused_by_line_with_the_way(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         read(directive, body=body)
+
+
+def test_lists_of_nodes_and_flags_of_the_shell_are_kept() -> None:
+    found = read("-w login,gpu[01-03,10]-a -n 1 -N 1", shell="/bin/bash -e")
+    names = ("login", "gpu01-a", "gpu02-a", "gpu03-a", "gpu10-a")
+    assert found.spec.gang.among.on == names
+    assert found.spec.command[:3] == ("bash", "-e", "-c")
+    assert read(shell="/usr/bin/env -S bash -l").spec.command[:3] == ("bash", "-l", "-c")
+    assert read("-N 2 -n 8", body="srun true").notes[0].startswith("the 8 tasks may be on other")
+    assert spec(body="echo 'see sbatch docs'").name == "train_it"
 
 
 def test_only_scripts_of_a_shell_with_directives_are_taken_for_slurms() -> None:
@@ -128,7 +143,8 @@ def test_times_are_read_in_all_ways_that_slurm_has(days: int, h: int, m: int, s:
 def test_the_script_runs_as_it_stands(tmp_path: Path) -> None:
     body = (
         "set -eu\necho $0 $1 $SLURM_PROCID/$SLURM_NTASKS $SLURM_JOB_ID\n"
-        "srun --ntasks 2 -c 4 --mpi=pmix -l --cpu-bind none echo from srun -n\n"
+        "srun --ntasks 2 -c 4 --mpi=pmix -l -k --overcommit --cpu-bind none echo from srun -n\n"
+        "srun --version\nsrun --nodelist || echo broken off\ncd $SLURM_SUBMIT_DIR\n"
         "false\necho unreached"
     )
     found = spec("-n 2 -c 4", body=body)
@@ -137,4 +153,4 @@ def test_the_script_runs_as_it_stands(tmp_path: Path) -> None:
         found.command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout == "Train_it.sbatch 7 1/2 job-x\nfrom srun -n\n"
+    assert done.stdout == "Train_it.sbatch 7 1/2 job-x\nfrom srun -n\nbroken off\n"

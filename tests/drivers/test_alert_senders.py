@@ -1,5 +1,6 @@
 """Alerts on their way: a real HTTP server and a server that speaks SMTP take them."""
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -57,6 +58,17 @@ class Hook(BaseHTTPRequestHandler):
         return
 
 
+class Dripping(socketserver.StreamRequestHandler):
+    """Sends its first line in pieces, each well within any time for one."""
+
+    stopped = threading.Event()
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self.stopped.wait(0.05):
+                self.wfile.write(b"H")
+
+
 class Smtp(socketserver.StreamRequestHandler):
     """Takes mails as a server of RFC 5321 does; `refused@...` is nobody."""
 
@@ -104,12 +116,33 @@ def test_a_webhook_gets_signed_json(monkeypatch: pytest.MonkeyPatch) -> None:
         hooks.send(ALERT, f"http://127.0.0.1:{port}/", "")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "169.254.169.254",
+        "0.0.0.0",
+        "[::ffff:127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+    ],
+)
 def test_no_webhook_leads_to_this_host_unless_it_is_allowed(host: str) -> None:
     with pytest.raises(NotDelivered, match=r"this host or its link|not known|resolution"):
         Webhooks().send(ALERT, f"http://{host}:1/", "")
     with pytest.raises(NotDelivered, match=r"not among the hosts|not known|resolution"):
         Webhooks(allowed=("hooks.example.com",)).send(ALERT, f"http://{host}:1/", "")
+
+
+def test_a_server_that_never_ends_its_answer_is_left_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("karez.drivers.webhooks.TIMEOUT_S", 0.3)
+    with served(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping)) as port:
+        with pytest.raises(NotDelivered):
+            Webhooks(allowed=("127.0.0.1",)).send(ALERT, f"http://127.0.0.1:{port}/", "")
+        Dripping.stopped.set()
 
 
 def test_a_mailbox_gets_a_mail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from karez.core.tunnels import MAX_TUNNELS, Terminal, TunnelKind, TunnelPiece, T
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.resource_limits import CHECK_S
 from karez.drivers.steward.steward import Steward
+from karez.drivers.steward.tunnel_streams import TunnelStreams
 from tests.fakes import DirectFabric
 
 JOB = WorkloadId("job-1")
@@ -148,6 +149,30 @@ def test_what_is_sent_twice_is_taken_once_and_what_was_not_read_is_there_again(
     assert piece.exit_code == 0
 
 
+def test_input_that_is_sent_twice_while_there_is_no_room_is_taken_once() -> None:
+    read, write = os.pipe()
+    streams = TunnelStreams(-1, write, lambda: None)
+    at = 0
+    while (taken := streams.write(at, bytes(1 << 20), end=False)) > at:
+        at = taken
+    threads = [
+        threading.Thread(target=streams.write, args=(at, b"x" * 1000), kwargs={"end": False})
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    left = at + 1000
+    while left:
+        left -= len(os.read(read, 1 << 16))
+    for thread in threads:
+        thread.join()
+    assert streams.write(at + 1000, b"", end=False) == at + 1000
+    streams.close()
+    streams.join()
+    for number in (read, write):
+        os.close(number)
+
+
 def test_much_goes_through_and_a_slow_reader_is_waited_for(node: Steward) -> None:
     ident = opened(node, TunnelSpec(kind=TunnelKind.SHELL, command=("cat",)))
     sent = os.urandom(1 << 20) * 12
@@ -219,8 +244,16 @@ def test_copies_stay_in_the_jobs_folders_and_broken_ones_leave_nothing(
         opened(node, TunnelSpec(kind=TunnelKind.COPY_OUT, path="not-there"))
     assert "OutsideDestinationError" in copy_in(node, "x", archive("ok", "../../../evil"))
     assert "ReadError" in copy_in(node, "x", archive("ok", data=b"y" * 5000)[:2000])
+    cut = opened(node, TunnelSpec(kind=TunnelKind.COPY_IN, path="x"))
+    node.write_tunnel(JOB, cut, 0, archive("whole", "lost")[:1024], end=False)
+    node.close_tunnel(JOB, cut)  # where one file is over: it looks like the end
+    (work / "job-1.0.1/code/taken").write_text("a file")
+    big = archive("big", data=bytes(8 << 20))
+    for path, packed in (("taken/x", big), ("", archive("taken/x"))):
+        assert "Error" in copy_in(node, path, packed)
     code = work / "job-1.0.1/code"
-    assert list((code / "x").iterdir()) == []
+    until(lambda: list((code / "x").iterdir()) == [])
+    assert (code / "taken").read_text() == "a file"
     assert not (code.parent.parent / "evil").exists()
 
 

@@ -2,12 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import HTTPServer
 
 import pytest
 
 from karez.client.sdk import Client
-from karez.core.alerts import MAX_ATTEMPTS, AlertEvent, AlertRule, DeliveryState
+from karez.core.alerts import (
+    MAX_ATTEMPTS,
+    AlertEvent,
+    AlertRule,
+    Delivery,
+    DeliveryState,
+    example_alert,
+)
 from karez.core.errors import Failed, NotAllowed, NotFound
 from karez.core.identity import KeySpec, Project, Role
 from karez.core.jobs import Job, JobSpec
@@ -126,6 +134,41 @@ def test_arrays_waits_and_budgets_are_told_of_once(api: Api, client: Client, hoo
     (text,) = texts()[1:]
     assert "array sweep" in text
     assert "1 succeeded, 2 failed" in text
+
+
+def test_no_alert_is_lost_among_many_and_a_bad_one_stops_no_other(
+    api: Api, client: Client, hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("karez.server.controllers.alerts.MOST", 3)
+    client.put_alert(AlertRule(name="w", on=(AlertEvent.WAITING,), to=hook, waiting_s=60.0))
+    longest = client.submit(JobSpec(name="longest", command=("true",)))
+    clock(api).pause(61.0)
+    for number in range(5):
+        client.submit(JobSpec(name=f"new-{number}", command=("true",)))
+    api.alerter.tick()
+    assert [longest.id in text for text in texts()] == [True]
+    client.put_alert(AlertRule(name="e", on=(AlertEvent.ENDED,), to=hook))
+    for number in range(7):
+        failed_job(api, client, f"end-{number}")
+        clock(api).pause(0.01 * (number % 2))
+    store = api.cloud.store
+    broken = example_alert(AlertRule(name="e", on=(AlertEvent.ENDED,), to=hook), clock(api).now())
+    store.alerts.add([replace(broken, rule="removed")])
+
+    send, faults = Alerter.send, [RuntimeError("a fault of ours")]
+
+    def broken_once(self: Alerter, delivery: Delivery, rule: AlertRule) -> None:
+        if faults:
+            raise faults.pop()
+        send(self, delivery, rule)
+
+    monkeypatch.setattr(Alerter, "send", broken_once)
+    for _ in range(3):
+        api.alerter.tick()
+        clock(api).pause(6.0)
+    told = {text.split()[2] for text in texts()[1:]}
+    assert told == {f"end-{number}" for number in range(7)}
+    assert not store.alerts.due(clock(api).now(), limit=10)
 
 
 def test_rules_are_of_administrators_of_their_project(

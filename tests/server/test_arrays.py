@@ -108,6 +108,15 @@ def test_arrays_wait_for_others_and_others_for_arrays(api: Api, client: Client) 
         assert client.job(job.id).status.reason == f"{array.id} has failed"
 
 
+def test_a_job_named_like_an_array_does_not_hide_it(client: Client) -> None:
+    array = sweep(client, "0-1")
+    client.add_project(Project(name="theirs"))
+    impostor = client.submit(JobSpec(name=array.id, command=("true",), project="theirs"))
+    assert client.job(array.id) == array
+    assert client.cancel(array.id).id == array.id
+    assert client.job(impostor.id).state == State.QUEUED
+
+
 def test_what_is_asked_of_one_job_is_refused_for_an_array_with_the_way(
     client: Client, url: str
 ) -> None:

@@ -16,7 +16,7 @@ from karez.core.grants import Grant
 from karez.core.identity import EVERYWHERE
 from karez.core.jobs import Job
 from karez.core.names import check_name
-from karez.core.nodes import Node, NodeState
+from karez.core.nodes import NodeId
 from karez.core.receipts import Receipt
 from karez.core.recovery import FaultReport
 from karez.core.units import MILLI, show_seconds
@@ -162,7 +162,8 @@ class Happenings:
     used_hours: Mapping[str, float] = field(default_factory=dict)
     """Project -> device hours of this month."""
     month: str = ""
-    nodes: Sequence[Node] = ()
+    lost: Mapping[NodeId, float] = field(default_factory=dict)
+    """Node that is lost -> when it was last seen."""
     faults: Sequence[FaultReport] = ()
 
 
@@ -182,8 +183,10 @@ def is_webhook(to: str) -> bool:
     """Whether an address is the URL of a webhook."""
     try:
         parts = urlsplit(to)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+        is_whole = bool(parts.hostname) and parts.port != 0 and to.isascii() and to.isprintable()
+        return parts.scheme in ("http", "https") and is_whole and " " not in to
+    except ValueError:  # a port that is none, or a name that no host can have
         return False
 
 
@@ -302,10 +305,10 @@ def _of_nodes(stored: StoredRule, seen: Happenings, now: float) -> Iterable[Aler
     rule, event = stored.rule, AlertEvent.NODE
     if event not in rule.on:
         return
-    for node in seen.nodes:
-        if node.state == NodeState.LOST:
-            text = f"karez: node {node.id} is lost"
-            yield _alert(rule, event, node.id, text, now, f"lost/{node.id}/{node.engine_id}")
+    for node, seen_at in seen.lost.items():
+        if seen_at >= stored.created_at:
+            text = f"karez: node {node} is lost"
+            yield _alert(rule, event, node, text, now, f"lost/{node}/{seen_at!r}")
     for fault in seen.faults:
         if fault.at >= stored.created_at:
             text = f"karez: node {fault.node}: {fault.detail or fault.code} ({fault.level})"

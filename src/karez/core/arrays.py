@@ -57,8 +57,10 @@ def parse_array(text: str) -> ArraySpec:
         raise ValueError(f"array {text!r}: behind % stands how many may run at once, such as %10")
     indices = set[int]()
     for part in listed.split(","):
-        indices |= set(_range_of(part.strip(), text))
-        if len(indices) > MAX_TASKS:
+        more = _range_of(part.strip(), text)
+        if len(more) <= MAX_TASKS:  # else it is not even written out
+            indices |= set(more)
+        if max(len(more), len(indices)) > MAX_TASKS:
             raise ValueError(f"array {text!r} has more than {MAX_TASKS:,} jobs; submit several")
     return ArraySpec(indices=tuple(sorted(indices)), limit=int(most) if percent else None)
 

@@ -67,6 +67,8 @@ REFUSED: Final[Mapping[str, str]] = {
 _TIME: Final = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _MEMORY: Final = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _GRES: Final = re.compile(r"(?:gres/)?(gpu|npu)(?::([A-Za-z][\w.-]*))?(?:[:=](\d+))?")
+_HOSTS: Final = re.compile(r"([\w.-]+)(?:\[([^\]]+)\]([\w.-]*))?")
+MAX_HOSTS: Final = 100_000
 _GPUS: Final = re.compile(r"(?:([A-Za-z][\w.-]*):)?(\d+)")
 
 
@@ -119,3 +121,24 @@ def parse_gpus(text: str) -> tuple[DeviceKind, str, int]:
     if match is None:
         raise ValueError("this should be like 2, a100:2 or npu:2")
     return DeviceKind.GPU, match[1] or "", int(match[2])
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Names of a list such as `login,node[01-04,07]`. Raises ValueError."""
+    names: list[str] = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+        match = _HOSTS.fullmatch(part)
+        if match is None:
+            raise ValueError("this should be like node1,node[01-04,07]")
+        if match[2] is None:
+            names.append(match[1])
+            continue
+        for numbers in match[2].split(","):
+            first, _, last = numbers.partition("-")
+            if not first.isdecimal() or not (last or first).isdecimal():
+                raise ValueError("this should be like node1,node[01-04,07]")
+            count = range(int(first), int(last or first) + 1)
+            if len(count) + len(names) > MAX_HOSTS:
+                raise ValueError(f"more than {MAX_HOSTS:,} nodes")
+            names += [f"{match[1]}{number:0{len(first)}}{match[3]}" for number in count]
+    return tuple(names)

@@ -5,7 +5,7 @@ Options are those of Slurm 25.05's sbatch(1), https://slurm.schedmd.com/sbatch.h
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from karez.core.slurm_options import (
     parse_count,
     parse_gpus,
     parse_gres,
+    parse_hosts,
     parse_memory,
     parse_time,
 )
@@ -32,13 +33,18 @@ from karez.core.workloads import WorkloadKind
 _MARK: Final = "#SBATCH"
 _SHELLS: Final = ("bash", "sh")
 _NO_SLURM: Final = ("scontrol", "squeue", "sbcast", "sacct", "sbatch", "scancel", "salloc")
-_SRUN: Final = re.compile(r"^\s*(?:exec\s+)?srun\b(.*)")
-_SRUN_TASKS: Final = re.compile(r"(?:\s-n\s*|\s--ntasks[= ]\s*)([0-9]+)\b")
+_STARTS: Final = r"(?:^|[;&|(`]|\b(?:then|do|else|exec|time)\s)\s*"
+"""What stands before the name of a program that is run."""
+_SRUN: Final = re.compile(_STARTS + r"srun\b([^;&|)`]*)")
+_SRUN_TASKS: Final = re.compile(r"\s(?:-n\s*|--ntasks[= ]\s*)([0-9]+)\b")
+_SRUN_NODES: Final = re.compile(r"\s(?:-N|--nodes|--ntasks-per-node|--multi-prog)\b")
 # Skips srun's options and runs the command: this process is one of the job's tasks already.
 _SRUN_FUNCTION: Final = (
     'srun() { while [ $# -gt 0 ]; do case "$1" in --) shift; break;; --*=*) shift;; '
-    "--label|--unbuffered|--exclusive|--overlap|--verbose|--quiet|--pty|--kill-on-bad-exit|"
-    '--wait|-[luvQKO]) shift;; --*|-?) shift 2;; -*) shift;; *) break;; esac; done; "$@"; }'
+    "--label|--unbuffered|--exclusive|--overlap|--overcommit|--oversubscribe|--verbose|--quiet|"
+    "--pty|--kill-on-bad-exit|--wait|--no-kill|--preserve-env|--hold|--disable-status|"
+    "--propagate|--version|--immediate|-[luvQKOkEsXHIVW]) shift;; "
+    '--*|-?) shift 2 || return 2;; -*) shift;; *) break;; esac; done; "$@"; }'
 )
 
 
@@ -91,12 +97,12 @@ def parse_slurm_script(text: str, *, name: str, arguments: Sequence[str] = ()) -
         ValueError: A directive has no equal here, or is malformed; or the script calls what only
             Slurm has. The message names the line or the directive, and what to write instead.
     """
-    shell = _shell(text)
+    shell, flags = _shell(text)
     wanted = _directives(text)
     tasks = _tasks(wanted)
     _check_body(text, tasks)
     job_name = _clean(wanted.values.get("job-name", name))
-    command = (shell, "-c", _with_preamble(text, wanted, job_name), name, *arguments)
+    command = (shell, *flags, "-c", _with_preamble(text, wanted, job_name), name, *arguments)
     spec = JobSpec(
         name=job_name,
         project=wanted.values.get("account", "default"),
@@ -116,13 +122,15 @@ def parse_slurm_script(text: str, *, name: str, arguments: Sequence[str] = ()) -
     return SlurmScript(spec=spec, folder=wanted.values.get("chdir", ""), notes=tuple(wanted.notes))
 
 
-def _shell(text: str) -> str:
+def _shell(text: str) -> tuple[str, Sequence[str]]:
+    """The shell that a script is for, and the flags that it is given."""
     words = text.split("\n", 1)[0].removeprefix("#!").split()
-    program = words[-1] if words and words[0].endswith("/env") else (words or [""])[0]
-    shell = program.rpartition("/")[2]
+    if words and words[0].endswith("/env"):
+        words = [word for word in words[1:] if word != "-S"]
+    shell = words[0].rpartition("/")[2] if words else ""
     if shell not in _SHELLS:
         raise ValueError(f"the script is for {shell or 'nothing'}; only bash and sh are understood")
-    return shell
+    return shell, words[1:]
 
 
 def _directives(text: str) -> _Wanted:
@@ -187,7 +195,9 @@ def _tasks(wanted: _Wanted) -> int:
 def _gang(wanted: _Wanted, tasks: int) -> GangSpec:
     nodes = wanted.count("nodes")
     spreads = nodes is not None and nodes > 1 and nodes == tasks
-    names = {key: tuple(wanted.values[o].split(",")) for key, o in _NODES if o in wanted.values}
+    names = {key: wanted.read(o, parse_hosts) for key, o in _NODES if o in wanted.values}
+    if nodes is not None and nodes != tasks:
+        wanted.notes.append(f"the {tasks} tasks may be on other than {nodes} nodes")
     return GangSpec(
         min=tasks,
         want=tasks,
@@ -242,30 +252,48 @@ def _devices(wanted: _Wanted, tasks: int, nodes: int) -> tuple[DeviceKind, str, 
 def _check_body(text: str, tasks: int) -> None:
     """Refuse what would do something else here. Raises ValueError."""
     starts_tasks = False
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("#"):
-            continue
+    for number, line in _commands(text):
         for program in _NO_SLURM:
-            if re.search(rf"(?:^|[\s;&|(`]){program}\s", line):
+            if re.search(rf"{_STARTS}{program}\b", line):
                 raise ValueError(
                     f"line {number}: {program} is Slurm's own and is not here; MASTER_ADDR, "
                     "MASTER_PORT, RANK and WORLD_SIZE are set for each task"
                 )
-        match = _SRUN.match(line)
-        if match is None:
-            continue
-        starts_tasks = True
-        asked = _SRUN_TASKS.search(match[1])
-        if asked and int(asked[1]) != tasks:
-            raise ValueError(
-                f"line {number}: srun starts {asked[1]} tasks, the job has {tasks}; ask for as many"
-                f" with {_MARK} --ntasks"
-            )
+        for match in _SRUN.finditer(line):
+            starts_tasks = True
+            if re.search(r"\bexec\s+srun\b", match[0]):
+                raise ValueError(f"line {number}: srun is a function here; leave out exec")
+            if _SRUN_NODES.search(match[1]):
+                raise ValueError(
+                    f"line {number}: srun cannot share out tasks here; ask for them with {_MARK} "
+                    "--ntasks"
+                )
+            asked = _SRUN_TASKS.search(match[1])
+            if asked and int(asked[1]) != tasks:
+                raise ValueError(
+                    f"line {number}: srun starts {asked[1]} tasks, the job has {tasks}; ask for as "
+                    f"many with {_MARK} --ntasks"
+                )
     if tasks > 1 and not starts_tasks:
         raise ValueError(
             f"the job has {tasks} tasks, and the script starts none with srun: Slurm would run it "
             "once. Put srun before the command, or ask for one task"
         )
+
+
+def _commands(text: str) -> Iterator[tuple[int, str]]:
+    """(number of its first line, line) of a script without comments, continued lines joined."""
+    begun, whole = 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not whole and line.lstrip().startswith("#"):
+            continue
+        begun = begun or number
+        whole += line.removesuffix("\\")
+        if not line.endswith("\\"):
+            yield begun, whole
+            begun, whole = 0, ""
+    if whole:
+        yield begun, whole
 
 
 def _with_preamble(text: str, wanted: _Wanted, name: str) -> str:
@@ -277,8 +305,9 @@ def _with_preamble(text: str, wanted: _Wanted, name: str) -> str:
         "SLURM_NTASKS": "$WORLD_SIZE",
         **({"SLURM_CPUS_PER_TASK": str(cores)} if cores else {}),
         "SLURM_JOB_NAME": name,
+        "SLURM_SUBMIT_DIR": "$PWD",
     }
-    exported = " ".join(f"{key}={value}" for key, value in variables.items())
+    exported = " ".join(f'{key}="{value}"' for key, value in variables.items())
     _, _, body = text.partition("\n")
     return f"{_SRUN_FUNCTION}; export {exported}\n{body}"
 

@@ -13,7 +13,7 @@ from karez.core.nodes import NodeId
 from karez.core.validation import FORBID
 from karez.core.workloads import WorkloadId
 
-MAX_TUNNELS = 24
+MAX_TUNNELS = 16
 """Most tunnels that are open on one node."""
 MAX_PIECE = 1 << 20
 """Most bytes in one request or answer."""

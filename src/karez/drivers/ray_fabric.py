@@ -151,13 +151,13 @@ class RayFabric(Fabric):
 
     @override
     def open_tunnel(self, node: NodeId, workload: WorkloadId, ident: str, spec: TunnelSpec) -> None:
-        self._stewards.call_within(TUNNEL_S, node, Steward.open_tunnel, workload, ident, spec)
+        self._stewards.ask_within(TUNNEL_S, node, Steward.open_tunnel, workload, ident, spec)
 
     @override
     def write_tunnel(
         self, node: NodeId, workload: WorkloadId, ident: str, offset: int, data: bytes, end: bool
     ) -> int:
-        return self._stewards.call_within(
+        return self._stewards.ask_within(
             TUNNEL_S, node, Steward.write_tunnel, workload, ident, offset, data, end
         )
 
@@ -165,7 +165,7 @@ class RayFabric(Fabric):
     def read_tunnel(
         self, node: NodeId, workload: WorkloadId, ident: str, offset: int
     ) -> TunnelPiece:
-        return self._stewards.call_within(
+        return self._stewards.ask_within(
             TUNNEL_S, node, Steward.read_tunnel, workload, ident, offset
         )
 
@@ -173,11 +173,11 @@ class RayFabric(Fabric):
     def resize_tunnel(
         self, node: NodeId, workload: WorkloadId, ident: str, terminal: Terminal
     ) -> None:
-        self._stewards.call(node, Steward.resize_tunnel, workload, ident, terminal)
+        self._stewards.ask_within(TUNNEL_S, node, Steward.resize_tunnel, workload, ident, terminal)
 
     @override
     def close_tunnel(self, node: NodeId, workload: WorkloadId, ident: str) -> None:
-        self._stewards.call(node, Steward.close_tunnel, workload, ident)
+        self._stewards.ask_within(TUNNEL_S, node, Steward.close_tunnel, workload, ident)
 
     @override
     def stop_nodes(self) -> None:

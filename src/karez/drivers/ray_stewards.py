@@ -105,6 +105,24 @@ class RayStewards:
         """Call a steward within the allowed silence. Raises NodeLost."""
         return self.call_within(self._edge.silence_s, node, method, *args, **kwargs)
 
+    def ask_within(
+        self,
+        limit_s: float,
+        node: NodeId,
+        method: Callable[Concatenate[Steward, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a steward as `call_within`; a late answer says nothing about the node."""
+        actor = self._actors.get(node)
+        if actor is None or node in self._silent:
+            raise NodeLost(f"{node} does not answer")
+        ref = getattr(actor, method.__name__).remote(*args, **kwargs)
+        if not ray.wait([ref], timeout=limit_s)[0]:
+            raise NodeLost(f"{node} has not answered for {limit_s} s")
+        answer: T = self.answer(node, ref, limit_s)
+        return answer
+
     def call_within(
         self,
         limit_s: float,

@@ -11,6 +11,9 @@ from karez.core.stores.alerts import AlertStore
 from karez.store.database import Database
 from karez.store.schema import alert_rules, alerts
 
+_AT_ONCE = 100
+"""Alerts in one statement: each has seven parameters, of which databases take only so many."""
+
 
 class Alerts(AlertStore):
     """Alerts in SQL, each once by its id."""
@@ -51,8 +54,9 @@ class Alerts(AlertStore):
 
     @override
     def add(self, new: Sequence[Alert]) -> int:
-        if not new:
-            return 0
+        return sum(self._add(new[at : at + _AT_ONCE]) for at in range(0, len(new), _AT_ONCE))
+
+    def _add(self, new: Sequence[Alert]) -> int:
         with self._db.read() as tx:
             ids = [alert.id for alert in new]
             known = set(tx.execute(select(alerts.c.id).where(alerts.c.id.in_(ids))).scalars())

@@ -81,11 +81,22 @@ def settle(tx: Connection, array: str, state: State, values: Mapping[str, object
         return tx.execute(update(table).where(is_held).values(**values)).rowcount
     room = max(0, limit - _under_way(tx, array))
     turn = [ident for (ident,) in tx.execute(held.limit(room))]
-    changed = tx.execute(update(table).where(table.c.id.in_(turn)).values(**values)).rowcount
+    its_turn = update(table).where(is_held, table.c.id.in_(turn))  # unless it was just cancelled
+    changed = tx.execute(its_turn.values(**values)).rowcount
     reason = describe_limit(limit)
     rest = update(table).where(is_held, table.c.wait_reason != reason)
     tx.execute(rest.values(wait_reason=reason))
     return changed
+
+
+def may_settle(tx: Connection, array: str, state: State) -> bool:
+    """Whether `settle` may have something to change."""
+    is_held = and_(table.c.array == array, table.c.state == State.HELD.value)
+    limit = tx.execute(select(table.c.array_limit).where(is_held).limit(1)).scalar()
+    if state in ENDED or limit is None or _under_way(tx, array) < limit:
+        return True
+    wrong = and_(is_held, table.c.wait_reason != describe_limit(limit))
+    return tx.execute(select(table.c.id).where(wrong).limit(1)).first() is not None
 
 
 def _under_way(tx: Connection, array: str) -> int:

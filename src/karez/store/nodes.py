@@ -47,6 +47,13 @@ class Nodes(NodeStore):
             return done.rowcount == 1
 
     @override
+    def lost(self) -> Mapping[NodeId, float]:
+        table = schema.nodes
+        query = select(table.c.id, table.c.seen_at).where(table.c.state == NodeState.LOST.value)
+        with self._db.read() as tx:
+            return {NodeId(ident): seen_at for ident, seen_at in tx.execute(query)}
+
+    @override
     def set_windows(self, node: NodeId, windows: Sequence[MaintenanceWindow]) -> bool:
         table = schema.windows
         with self._db.write() as tx:

@@ -1,9 +1,10 @@
 """Store of workloads, their leases and their allocations."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 from typing_extensions import override
 
 from karez.core.codec import to_text
@@ -16,6 +17,7 @@ from karez.core.traces import HeldDevices
 from karez.core.workloads import (
     ENDED,
     INITIAL_STATUS,
+    WAITING,
     Allocation,
     EndReason,
     State,
@@ -81,7 +83,10 @@ class Workloads(WorkloadStore):
     def job(self, ident: str) -> Job | None:
         with self._db.read() as tx:
             row = tx.execute(select_newest("job", ident)).first()
-            return read_job(row) if row else arrays.find(tx, ident)
+            if row is not None and row.id == ident:
+                return read_job(row)
+            array = arrays.find(tx, ident)  # before a job whose name is that id
+            return read_job(row) if array is None and row is not None else array
 
     @override
     def service(self, ident: str) -> Service | None:
@@ -114,12 +119,24 @@ class Workloads(WorkloadStore):
             return arrays.fold(tx, jobs) if whole_arrays else jobs
 
     @override
-    def ended_jobs(self, *, since: float, limit: int) -> Sequence[Job]:
-        query = select(table).where(table.c.kind == "job", table.c.ended_at >= since)
+    def ended_jobs(self, *, since: float, limit: int) -> tuple[Sequence[Job], float | None]:
+        query = select(table.c.id, table.c.array, table.c.ended_at)
+        query = query.where(table.c.kind == "job", table.c.ended_at >= since)
         with self._db.read() as tx:
-            rows = tx.execute(query.order_by(table.c.ended_at.desc()).limit(limit))
-            jobs = arrays.fold(tx, [read_job(row) for row in rows])
-            return list({job.id: job for job in jobs}.values())
+            rows = tx.execute(query.order_by(table.c.ended_at).limit(limit)).all()
+            last = rows[-1].ended_at if len(rows) == limit else None
+            if last == since:  # more than a page at one instant: they are passed over together
+                last = math.nextafter(since, math.inf)
+            idents = [row.id for row in rows if row.array is None]
+            of_arrays = {row.array for row in rows if row.array is not None}
+            whole = select(table).where(
+                or_(
+                    table.c.id.in_(idents),
+                    and_(table.c.array.in_(of_arrays), table.c.array_first == 1),
+                )
+            )
+            jobs = [read_job(row) for row in tx.execute(whole.order_by(table.c.seq))]
+            return arrays.fold(tx, jobs), last
 
     @override
     def services(
@@ -223,8 +240,35 @@ class Workloads(WorkloadStore):
 
     @override
     def settle_array(self, array: str, state: State, reason: str, *, now: float) -> int:
+        with self._db.read() as tx:  # most passes have nothing to write
+            if not arrays.may_settle(tx, array, state):
+                return 0
         with self._db.write() as tx:
             return arrays.settle(tx, array, state, _settled(state, reason, now))
+
+    @override
+    def longest_waiting(self, *, limit: int) -> Sequence[Job]:
+        query = select_all("job", None, ()).where(arrays.one_row(tuple(WAITING)))
+        with self._db.read() as tx:
+            rows = tx.execute(query.order_by(None).order_by(table.c.seq).limit(limit))
+            return arrays.fold(tx, [read_job(row) for row in rows])
+
+    @override
+    def first_queued(self, array: str) -> Job | None:
+        is_queued = (table.c.array == array, table.c.state == State.QUEUED.value)
+        query = select(table).where(*is_queued).order_by(table.c.seq).limit(1)
+        with self._db.read() as tx:
+            row = tx.execute(query).first()
+        return None if row is None else read_job(row)
+
+    @override
+    def users_of(self, artifact: str) -> Sequence[Job | Service]:
+        query = select(table).where(
+            table.c.state.not_in(ENDED_STATES), table.c.spec.contains(artifact, autoescape=True)
+        )
+        with self._db.read() as tx:
+            rows = tx.execute(query.order_by(table.c.seq)).all()
+        return [read_job(row) if row.kind == "job" else read_service(row) for row in rows]
 
     @override
     def drop_leases(self, owner: str) -> None:

@@ -155,10 +155,13 @@ def _show_job(job: Job) -> None:
         ("loss", "" if status.loss is None else f"{status.loss:.4f}"),
         ("started", clock(job.started_at)),
         ("ended", clock(job.ended_at)),
-        ("generation", status.generation),
-        ("restarts", status.retries),
-        ("checkpoint every", show_seconds(status.checkpoint_every_s)),
     ]
+    if job.array is None or job.array.index is not None:
+        rows += [
+            ("generation", status.generation),
+            ("restarts", status.retries),
+            ("checkpoint every", show_seconds(status.checkpoint_every_s)),
+        ]
     rows += [("note", text) for text in status.notices]
     rows += [(f"output {name}", ident) for name, ident in status.outputs.items()]
     rows += [

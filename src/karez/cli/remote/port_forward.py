@@ -9,7 +9,7 @@ import typer
 
 from karez.cli.client_options import JobName, client
 from karez.cli.remote.attach import RankOption
-from karez.core.errors import BadRequest, KarezError, PortTaken
+from karez.core.errors import BadRequest, KarezError
 from karez.core.tunnels import MAX_PIECE, Tunnel, TunnelKind, TunnelPiece, TunnelSpec
 
 app = typer.Typer()
@@ -32,7 +32,8 @@ def port_forward(
     try:
         listener = socket.create_server(("127.0.0.1", local))
     except OSError as error:
-        raise PortTaken(port=local) from error
+        fix = f"Choose another one here: karez port-forward {job} {local + 10_000}:{remote}"
+        raise BadRequest(problem=f"port {local} of this machine is taken", fix=fix) from error
     with listener:
         number = listener.getsockname()[1]
         typer.echo(f"http://127.0.0.1:{number} is port {remote} of {job}; Ctrl-C ends this")
@@ -68,6 +69,8 @@ def _serve(connection: socket.socket, job: str, rank: int, remote: int) -> None:
                 connection.sendall(piece.data)
         except (KarezError, OSError) as error:
             typer.echo(f"a connection has ended: {error}", err=True)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)  # closing alone waits for who reads it
         with contextlib.suppress(KarezError):
             client().close_tunnel(tunnel)
 
@@ -89,7 +92,9 @@ def _send(connection: socket.socket, tunnel: Tunnel) -> None:
 def _ports(text: str) -> tuple[int, int]:
     local, colon, remote = text.partition(":")
     numbers = (local, remote if colon else local)
-    if not all(number.isdecimal() and int(number) < 1 << 16 for number in numbers):
+    if not all(number.isdecimal() and int(number) < 1 << 16 for number in numbers) or not int(
+        numbers[1]
+    ):
         raise BadRequest(problem=f"{text!r} should be a port, or LOCAL:REMOTE")
     return int(numbers[0]), int(numbers[1])
 

@@ -25,6 +25,10 @@ class NodeStore(Protocol):
         """Store an operator's override of a node. False: no such node."""
         ...
 
+    def lost(self) -> Mapping[NodeId, float]:
+        """Return the nodes that are lost, and when each was last seen."""
+        ...
+
     def overrides(self) -> Mapping[NodeId, NodeOverride]:
         """Return the overrides by operators."""
         ...

@@ -54,8 +54,13 @@ class WorkloadStore(Protocol):
         """
         ...
 
-    def ended_jobs(self, *, since: float, limit: int) -> Sequence[Job]:
-        """List jobs, and arrays as one, of which something ended after an instant; some go on."""
+    def ended_jobs(self, *, since: float, limit: int) -> tuple[Sequence[Job], float | None]:
+        """List jobs, and arrays as one, of which something ended since an instant; some go on.
+
+        Returns:
+            The jobs of up to `limit` endings, the oldest first, and the instant at which to go on
+            reading; None: that was all.
+        """
         ...
 
     def services(
@@ -117,6 +122,18 @@ class WorkloadStore(Protocol):
 
     def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
         """Queue a held job, or end it for a reason. False: it is not held any more."""
+        ...
+
+    def longest_waiting(self, *, limit: int) -> Sequence[Job]:
+        """List waiting jobs, and arrays with waiting jobs as one, oldest first."""
+        ...
+
+    def first_queued(self, array: str) -> Job | None:
+        """Find the queued job of an array that was submitted first."""
+        ...
+
+    def users_of(self, artifact: str) -> Sequence[Job | Service]:
+        """List live jobs and services whose specification mentions an artifact's id."""
         ...
 
     def drop_leases(self, owner: str) -> None:

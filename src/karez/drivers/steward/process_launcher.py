@@ -78,8 +78,9 @@ class ProcessLauncher:
         self._environments = Environments(Path(config.home) / "environments", config.blobs)
         self._cold = self._new_server(COLD, "")
         self._warm = self._new_server(WARM, config.preload)
-        self._of_environments: dict[Path, ForkServerClient] = {}
-        """Fork servers of environments, each with torch and its packages."""
+        self._of_environments: dict[Path, tuple[str, ForkServerClient]] = {}
+        """Fork servers of environments and their names, each with torch and its packages."""
+        self._started = 0
         threading.Thread(target=self._tidy, daemon=True).start()
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
@@ -194,7 +195,7 @@ class ProcessLauncher:
             self._ask_to_kill(key, number)
 
     def _ask_to_kill(self, key: str, number: int) -> None:
-        others = list(self._of_environments.values())
+        others = [server for _, server in list(self._of_environments.values())]
         for server in (self._warm, self._cold, *others):  # one of them has it
             try:
                 server.ask({"op": "kill", "key": key, "signal": int(number)})
@@ -203,7 +204,8 @@ class ProcessLauncher:
 
     def stop(self) -> None:
         """End both fork servers and all processes."""
-        for server in (self._warm, self._cold, *self._of_environments.values()):
+        others = [server for _, server in self._of_environments.values()]
+        for server in (self._warm, self._cold, *others):
             server.stop()
 
     def _new_server(self, name: str, preload: str, python: str = "") -> ForkServerClient:
@@ -226,12 +228,13 @@ class ProcessLauncher:
             return COLD, self._cold
         if environment is None:
             return WARM, self._warm
-        name = str(environment)
         if environment not in self._of_environments:
             python = str(bin_of(environment) / "python")
+            self._started += 1
+            name = f"{environment}#{self._started}"  # not that of one that is still ending
             server = self._new_server(name, self._config.preload, python)
-            self._of_environments[environment] = server
-        return name, self._of_environments[environment]
+            self._of_environments[environment] = (name, server)
+        return self._of_environments[environment]
 
     def _prepare_environment(self, spec: ProcessSpec) -> Path | None:
         """Have the environment of a process made; None: it has none, or is to be ended."""
@@ -258,7 +261,7 @@ class ProcessLauncher:
         while not pause.wait(TIDY_S):
             with self._lock:
                 in_use = {process.environment for process in self._table.alive()}
-                idle = [self._of_environments.pop(e) for e in self._unused(in_use)]
+                idle = [self._of_environments.pop(e)[1] for e in self._unused(in_use)]
             for server in idle:
                 server.stop()
             used = [environment for environment in in_use if environment is not None]
@@ -304,6 +307,8 @@ class ProcessLauncher:
         elif report["event"] == "exit":
             key, code = report["key"], int(report["code"])
             process = self._table.get(key)
+            for guest in () if process is None else list(process.guests):
+                self.kill_guest(guest)
             if process is not None and process.spec.image:
                 threading.Thread(target=self._end_container, args=(key, code), daemon=True).start()
             else:
@@ -320,8 +325,9 @@ class ProcessLauncher:
         if server == COLD:
             for guest in [self._guests.pop(key) for key in list(self._guests)]:
                 guest.ended(code)
-        elif server != WARM:
-            self._of_environments.pop(Path(server), None)
+        for folder, (name, _) in list(self._of_environments.items()):
+            if name == server:
+                del self._of_environments[folder]
         for process in self._table.alive():
             if process.server == server:
                 self._table.ended(process.spec.key, code, "a fork server of this node has ended")

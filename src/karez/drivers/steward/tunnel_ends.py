@@ -184,17 +184,24 @@ def open_copy_in(folder: Path, roots: tuple[Path, ...], path: str) -> FarEnd:
     read, write = os.pipe()
     end = FarEnd(give=write)
 
+    is_whole = threading.Event()
+
     def receive() -> None:
-        target.mkdir(parents=True, exist_ok=True)
-        with (
-            os.fdopen(read, "rb") as file,
-            tempfile.TemporaryDirectory(prefix=".copy-", dir=target) as part,
-            tarfile.open(fileobj=file, mode="r|") as archive,
-        ):
-            archive.extractall(part, filter="data")
-            _move_into(target, Path(part))  # all of it has arrived
+        with os.fdopen(read, "rb") as file:
+            target.mkdir(parents=True, exist_ok=True)
+            with (
+                tempfile.TemporaryDirectory(prefix=".copy-", dir=target) as part,
+                tarfile.open(fileobj=file, mode="r|") as archive,
+            ):
+                archive.extractall(part, filter="data")
+                while file.read(1 << 16):  # what pads an archive
+                    pass
+                if not is_whole.is_set():  # a cut between two files looks like the end
+                    raise tarfile.ReadError("it was broken off")
+                _move_into(target, Path(part))
 
     def finish() -> None:
+        is_whole.set()
         os.close(end.give)
         end.give = -1
 
@@ -204,7 +211,14 @@ def open_copy_in(folder: Path, roots: tuple[Path, ...], path: str) -> FarEnd:
 
 
 def _move_into(target: Path, part: Path) -> None:
-    """Move all files below a folder to the same places below another, over what is there."""
+    """Move all files below a folder to the same places below another, over what is there.
+
+    Raises OSError, before anything is moved, where a file is to take the place of a folder.
+    """
+    for source in part.rglob("*"):
+        place = target / source.relative_to(part)
+        if place.exists() and place.is_dir() != source.is_dir():
+            raise FileExistsError(f"{place.relative_to(target)} is there as something else")
     for source in sorted(part.rglob("*")):
         place = target / source.relative_to(part)
         if source.is_dir() and not source.is_symlink():

@@ -35,6 +35,7 @@ class TunnelStreams:
         """Offset of the input that comes next."""
         self._is_last = self._is_closed = False
         self._is_drained = output < 0
+        self._is_awaited_by_reader = self._is_awaited_by_writer = False
         self._idle_s = 0.0
         self._threads = [
             threading.Thread(target=run, daemon=True)
@@ -59,7 +60,10 @@ class TunnelStreams:
             del self._waiting[:known]
             self._base += known
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting or is_at_end(), WAIT_S)
+            if not self._is_awaited_by_reader:  # as in `write`
+                self._is_awaited_by_reader = True
+                self._changed.wait_for(lambda: self._waiting or is_at_end(), WAIT_S)
+                self._is_awaited_by_reader = False
             data = bytes(self._waiting[:MAX_PIECE])
             return data, self._base + len(data), not data and is_at_end()
 
@@ -70,8 +74,11 @@ class TunnelStreams:
         """
         with self._changed:
             self._idle_s = 0.0
+            if not self._is_awaited_by_writer:  # one request waits, so that threads are left
+                self._is_awaited_by_writer = True
+                self._changed.wait_for(lambda: self._room() > 0 or self._is_closed, WAIT_S)
+                self._is_awaited_by_writer = False
             fresh = memoryview(data)[max(0, self._taken - offset) :]
-            self._changed.wait_for(lambda: self._room() > 0 or self._is_closed, WAIT_S)
             taken = fresh[: max(0, self._room())]
             self._input += taken
             self._taken += len(taken)

@@ -44,30 +44,53 @@ class NodeTunnels:
     def __init__(self, table: ProcessTable, launcher: ProcessLauncher, memory: Path) -> None:
         """Open none yet; `memory` is a folder for sockets."""
         self._table, self._launcher, self._memory = table, launcher, memory
-        self._lock, self._opening = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._opening: dict[str, threading.Event] = {}
+        """Ids of tunnels that are being opened; set once they are, or cannot be."""
+        self._dropped: set[WorkloadId] = set()
+        """Workloads that were purged while tunnels were being opened."""
         self._tunnels: dict[str, _Tunnel] = {}
         threading.Thread(target=self._close_idle, daemon=True).start()
 
     def open(self, workload: WorkloadId, ident: str, spec: TunnelSpec, replica_server: str) -> None:
         """Open a tunnel; one that is open already stays. Raises NotFound, BadRequest."""
-        with self._opening:
-            if ident not in self._tunnels:
-                self._open(workload, ident, spec, replica_server)
+        with self._lock:
+            if ident in self._tunnels:
+                return
+            other = self._opening.get(ident)
+            if other is None:
+                if len(self._tunnels) + len(self._opening) >= MAX_TUNNELS:
+                    raise BadRequest(
+                        problem=f"{MAX_TUNNELS} tunnels are open on this node",
+                        fix="Close one of them, or try again in a minute.",
+                    )
+                self._opening[ident] = threading.Event()
+        if other is not None:
+            other.wait(_END_S)  # the same request, sent again
+            return
+        try:
+            self._open(workload, ident, spec, replica_server)
+        finally:
+            with self._lock:
+                self._opening.pop(ident).set()
+                if not self._opening:
+                    self._dropped.clear()
 
     def _open(
         self, workload: WorkloadId, ident: str, spec: TunnelSpec, replica_server: str
     ) -> None:
         process = self._process(workload, spec.rank)
-        if len(self._tunnels) >= MAX_TUNNELS:
-            raise BadRequest(
-                problem=f"{MAX_TUNNELS} tunnels are open on this node",
-                fix="Close one of them, or try again in a minute.",
-            )
         far = self._far_end(ident, process, spec, replica_server)
         streams = TunnelStreams(far.output, far.give, far.finish)
         far.wake = streams.wake
+        tunnel = _Tunnel(workload, streams, far)
         with self._lock:
-            self._tunnels[ident] = _Tunnel(workload, streams, far)
+            is_late = workload in self._dropped or not process.info.alive
+            if not is_late:
+                self._tunnels[ident] = tunnel
+        if is_late:
+            self._end(ident, tunnel)
+            raise NotFound(noun="process", name=f"{workload} rank {spec.rank}")
 
     def read(self, workload: WorkloadId, ident: str, offset: int) -> TunnelPiece:
         """Return output. Raises NotFound."""
@@ -99,8 +122,11 @@ class NodeTunnels:
             if tunnel is None or tunnel.workload != workload:
                 return
             del self._tunnels[ident]
+        self._end(ident, tunnel)
+
+    def _end(self, ident: str, tunnel: _Tunnel) -> None:
         tunnel.streams.close()
-        self._launcher.kill_guest(_key(workload, ident))
+        self._launcher.kill_guest(_key(tunnel.workload, ident))
         tunnel.far.end()
         tunnel.streams.join()  # a descriptor that is closed before may be another's by then
         tunnel.far.close()
@@ -108,6 +134,8 @@ class NodeTunnels:
     def drop(self, workload: WorkloadId) -> None:
         """Close all tunnels of a workload, and wait until its shells have ended."""
         with self._lock:
+            if self._opening:
+                self._dropped.add(workload)
             gone = {key: one for key, one in self._tunnels.items() if one.workload == workload}
         for ident, tunnel in gone.items():
             self.close(workload, ident)

@@ -57,15 +57,15 @@ class ResourceEnforcer:
                 drop_old(process.folder / "log", self._log_bytes)
                 if not process.info.pid or grant is None:
                     continue
+                process.exceeded = over_limit(grant, [process.subreaper], process.folder)
+                if process.exceeded:
+                    self._kill(process.spec.key)
+                    continue
                 guests = dict(process.guests)
                 used_by = (process.subreaper, *filter(None, guests.values()))
-                problem = over_limit(grant, used_by, process.folder)
-                if problem and guests:  # what was started beside it goes before it does
-                    for key in guests:
+                if guests and over_limit(grant, used_by, process.folder):
+                    for key in guests:  # what was started beside it goes, not the process
                         self._kill_guest(key)
-                elif problem:
-                    process.exceeded = problem
-                    self._kill(process.spec.key)
             pause.wait(CHECK_S)
 
 

@@ -11,9 +11,9 @@ from karez.server.api.authorization import CloudDep, Who, allow
 router = APIRouter(prefix="/alerts", tags=["alerts"])
 
 
-@router.get("", **allow(Role.VIEWER))
+@router.get("", **allow(Role.ADMIN))
 def list_alerts(cloud: CloudDep, who: Who) -> Sequence[StoredRule]:
-    """The rules of the projects you may see."""
+    """The rules of the projects that you administer: the URL of a webhook is often a secret."""
     return cloud.alerts.list(who)
 
 

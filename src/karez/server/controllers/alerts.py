@@ -1,7 +1,8 @@
 """Finds out of what people are to be told, and tells them, each thing once."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -21,19 +22,24 @@ from karez.core.alerts import (
     is_webhook,
     retry_pause_s,
 )
+from karez.core.jobs import Job
 from karez.core.ports import Clock
 from karez.core.stores.store import Store
-from karez.core.workloads import WAITING
 
 log = structlog.get_logger()
-BACK_S = 3600.0
-"""Seconds that each pass looks back: a recovery is recorded when it is over."""
+RECOVERY_S = 86_400.0
+"""Seconds that recoveries are looked back for: they are recorded when they are over."""
+OVERLAP_S = 60.0
+"""Seconds that a look at what ended goes back behind the one before."""
 DOWN_S = 7 * 86_400.0
-"""Seconds that the first pass looks back: what happened while no control ran is told."""
+"""Seconds that the first look goes back: what happened while no control ran is told."""
 MOST = 1000
-"""Most jobs that are looked at in one pass."""
-AT_ONCE = 20
-"""Most alerts that are sent in one pass."""
+"""Most jobs that are read at once."""
+AT_ONCE = 40
+"""Most alerts that are sent in one pass; as many threads send as AT_A_TIME."""
+AT_A_TIME = 8
+BUDGET_S = 60.0
+"""Seconds between two sums of what projects have used."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,22 +52,25 @@ class Alerter:
     mail: AlertSender
     secret_of: Callable[[str, str], str]
     """Opens a secret of a project; empty if there is none."""
-    _seen_until: float = field(default=0.0)
+    _ended_until: float = field(default=0.0)
+    """Up to when endings were read."""
+    _used: tuple[float, str, Mapping[str, float]] = field(default=(0.0, "", {}))
+    """When usage was summed, the month, and the hours of each project."""
 
     def tick(self) -> None:
         """Look once, and send what is due."""
         now = self.clock.now()
         rules = self.store.alerts.rules()
         if rules:
-            seen = self._happenings(rules, now)
-            count = self.store.alerts.add(alerts_of(rules, seen, now))
+            found = alerts_of(rules, self._happenings(rules, now), now)
+            count = self.store.alerts.add(found)
             if count:
                 log.info("alerts.found", count=count)
-        self._seen_until = now
-        for delivery in self.store.alerts.due(now, limit=AT_ONCE):
-            rule = next((r.rule for r in rules if _is_of(delivery, r.rule)), None)
-            if rule is not None:
-                self.store.alerts.record(self._attempt(delivery, rule))
+        due = self.store.alerts.due(now, limit=AT_ONCE)
+        if due:
+            with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="alert") as senders:
+                for outcome in senders.map(lambda one: self._attempt(one, rules), due):
+                    self.store.alerts.record(outcome)
 
     def send(self, delivery: Delivery, rule: AlertRule) -> None:
         """Send one alert now. Raises NotDelivered."""
@@ -71,19 +80,26 @@ class Alerter:
         sender = self.webhooks if is_webhook(rule.to) else self.mail
         sender.send(delivery.alert, rule.to, secret)
 
-    def _attempt(self, delivery: Delivery, rule: AlertRule) -> Delivery:
+    def _attempt(self, delivery: Delivery, rules: Sequence[StoredRule]) -> Delivery:
+        """The delivery after one more attempt; nothing that goes wrong in it harms others."""
         attempts = delivery.attempts + 1
+        rule = next((r.rule for r in rules if _is_of(delivery, r.rule)), None)
         try:
+            if rule is None:
+                raise NotDelivered("its rule was removed")
             self.send(delivery, rule)
-        except NotDelivered as error:
-            is_over = attempts >= MAX_ATTEMPTS
-            log.warning("alert.not-sent", rule=rule.name, why=str(error), attempts=attempts)
+        except Exception as error:
+            if not isinstance(error, NotDelivered):
+                log.exception("alert.failed", rule=delivery.alert.rule)
+            is_over = attempts >= MAX_ATTEMPTS or rule is None
+            problem = str(error) or type(error).__name__
+            log.warning("alert.not-sent", rule=delivery.alert.rule, why=problem, attempts=attempts)
             return replace(
                 delivery,
                 state=DeliveryState.GIVEN_UP if is_over else DeliveryState.WAITING,
                 attempts=attempts,
                 next_at=self.clock.now() + retry_pause_s(attempts),
-                problem=str(error),
+                problem=problem,
             )
         return replace(delivery, state=DeliveryState.SENT, attempts=attempts, problem="")
 
@@ -91,32 +107,47 @@ class Alerter:
         """What happened; only what some rule asks for is read."""
         asked = {event for stored in rules for event in stored.rule.on}
         oldest = min(stored.created_at for stored in rules)
-        since = max(oldest, (self._seen_until or now - DOWN_S) - BACK_S)
         workloads, history = self.store.workloads, self.store.history
         seen = Happenings()
         if asked & {AlertEvent.ENDED, AlertEvent.FAILED}:
-            seen = replace(seen, ended=workloads.ended_jobs(since=since, limit=MOST))
+            seen = replace(seen, ended=self._ended(oldest, now))
         if AlertEvent.RECOVERED in asked:
+            since = max(oldest, now - RECOVERY_S) - RECOVERY_S
             found = [(workloads.job(r.job), r) for r in history.receipts_since(since)]
-            pairs = [(job, receipt) for job, receipt in found if job is not None]
-            seen = replace(seen, receipts=pairs)
+            seen = replace(seen, receipts=[(job, r) for job, r in found if job is not None])
         if AlertEvent.WAITING in asked:
-            jobs = workloads.jobs(
-                projects=None, states=tuple(WAITING), whole_arrays=True, limit=MOST
-            )
-            seen = replace(seen, waiting=jobs)
+            waiting = workloads.longest_waiting(limit=MOST)
+            seen = replace(seen, waiting=waiting)
         if AlertEvent.BUDGET in asked:
+            _, month, hours = self._usage(now)
+            seen = replace(seen, used_hours=hours, month=month)
+        if AlertEvent.NODE in asked:
+            faults = history.incidents(since=max(oldest, now - DOWN_S))
+            seen = replace(seen, lost=self.store.pool.lost(), faults=faults)
+        return seen
+
+    def _ended(self, oldest: float, now: float) -> Sequence[Job]:
+        """What ended since the last look, page by page."""
+        since = max(oldest, (self._ended_until or now - DOWN_S) - OVERLAP_S)
+        found: list[Job] = []
+        while True:
+            page, until = self.store.workloads.ended_jobs(since=since, limit=MOST)
+            found += page
+            if until is None:
+                self._ended_until = now
+                return list({job.id: job for job in found}.values())
+            since = until
+
+    def _usage(self, now: float) -> tuple[float, str, Mapping[str, float]]:
+        """What projects have used this month, summed once a minute."""
+        if now - self._used[0] >= BUDGET_S or not self._used[1]:
             month = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(
                 day=1, hour=0, minute=0, second=0, microsecond=0
             )
             begun = month.timestamp()
-            held = self.store.usage.held(begun)
-            hours = hours_by_project(held, begun, now)
-            seen = replace(seen, used_hours=hours, month=f"{month:%Y-%m}")
-        if AlertEvent.NODE in asked:
-            faults = history.incidents(since=since)
-            seen = replace(seen, nodes=self.store.pool.nodes(), faults=faults)
-        return seen
+            hours = hours_by_project(self.store.usage.held(begun), begun, now)
+            self._used = (now, f"{month:%Y-%m}", hours)
+        return self._used
 
 
 def _is_of(delivery: Delivery, rule: AlertRule) -> bool:

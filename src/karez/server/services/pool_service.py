@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from karez.core.arrays import MAX_TASKS
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
 from karez.core.gangs import GangSpec
@@ -68,10 +67,7 @@ class PoolService:
         """Of an array with queued jobs, the one that was submitted first; else what is given."""
         if isinstance(item, Service) or item.array is None:
             return item
-        queued = self.store.workloads.jobs(
-            projects=None, states=[State.QUEUED], array=item.id, limit=MAX_TASKS
-        )
-        return queued[-1] if queued else item
+        return self.store.workloads.first_queued(item.id) or item
 
     def what_if(self, question: WhatIf) -> WhatIfResult:
         """Answer what a hypothetical change would do. Raises NotFound."""

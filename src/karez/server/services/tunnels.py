@@ -83,7 +83,7 @@ class TunnelService:
         self.jobs.permissions.require(who, job.spec.project, Role.MEMBER)
         rank = tunnel.partition("-")[0]
         for view in job.status.ranks:
-            if str(view.rank) == rank:
+            if str(view.rank) == rank and job.state in ACTIVE:
                 return view.node, job.id
         raise NotFound(noun="tunnel", name=tunnel)
 

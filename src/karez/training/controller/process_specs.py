@@ -155,6 +155,7 @@ def _array(job: Job) -> dict[str, str]:
         "SLURM_ARRAY_JOB_ID": job.array.id,
         "SLURM_ARRAY_TASK_ID": index,
         "SLURM_ARRAY_TASK_COUNT": str(len(indices)),
+        "SLURM_ARRAY_TASK_STEP": str(indices[1] - indices[0] if len(indices) > 1 else 1),
         "SLURM_ARRAY_TASK_MIN": str(indices[0]),
         "SLURM_ARRAY_TASK_MAX": str(indices[-1]),
     }

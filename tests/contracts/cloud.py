@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,25 @@ class Cloud:
             text=True,
             check=check,
         )
+
+    @contextlib.contextmanager
+    def started(self, *words: str) -> Iterator["subprocess.Popen[str]"]:
+        """A command that Ctrl-C ends, also where this process was told to ignore it."""
+        program = (
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from karez.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            env={**os.environ, **self.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def address(self) -> dict[str, object]:
         found: dict[str, object] = json.loads((self.home / "cloud.json").read_text())

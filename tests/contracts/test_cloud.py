@@ -173,13 +173,7 @@ def test_a_way_in_that_outlives_control(cloud: Cloud, tmp_path: Path) -> None:
     assert cloud.karez("cp", str(tmp_path / "new.txt"), "web:in").stdout == "web:in/new.txt\n"
     cloud.karez("cp", "web:port.txt", str(tmp_path))
     remote, local = (tmp_path / "port.txt").read_text(), free_port()
-    forward = subprocess.Popen(
-        [sys.executable, "-m", "karez.cli.main", "port-forward", "web", f"{local}:{remote}"],
-        env={**os.environ, **cloud.env},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with cloud.started("port-forward", "web", f"{local}:{remote}") as forward:
         assert forward.stdout is not None
         assert f"http://127.0.0.1:{local} is port {remote}" in forward.stdout.readline()
 
@@ -191,10 +185,8 @@ def test_a_way_in_that_outlives_control(cloud: Cloud, tmp_path: Path) -> None:
         assert get() == b"copied"
         os.kill(cloud.control(), signal.SIGKILL)
         assert get() == b"copied"
-    finally:
         forward.send_signal(signal.SIGINT)
         assert forward.wait(20) == 0
-        forward.communicate()
     refused = cloud.karez("port-forward", "web", "1", check=False)
     assert refused.returncode == 2
     assert remote in refused.stderr
@@ -256,6 +248,7 @@ async def test_the_async_client_speaks_the_same_words(cloud: Cloud) -> None:
         assert (await client.jobs(limit=1))[0].id == job.id
 
 
+@pytest.mark.deep
 def test_a_migrated_script_is_verified_on_the_pool(cloud: Cloud, tmp_path: Path) -> None:
     before, after, paper = tmp_path / "before", tmp_path / "after", tmp_path / "paper.json"
     before.mkdir()

@@ -6,8 +6,6 @@ done by the command line or the client, and what counts is what the user then se
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -402,14 +400,11 @@ def test_26_one_command_ends_a_sweep_and_its_limit_is_kept(client: Client) -> No
 
 def test_27_ctrl_c_leaves_the_job_running(cloud: Cloud, client: Client) -> None:
     words = ("jobs", "submit", "--name", "left", "--watch", "--", "sleep", "60")
-    command = [sys.executable, "-m", "karez.cli.main", *words]
-    with subprocess.Popen(
-        command, env={**os.environ, **cloud.env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as watching:
+    with cloud.started(*words) as watching:
         until(lambda: any(j.spec.name == "left" and j.started_at for j in client.jobs()))
         watching.send_signal(signal.SIGINT)
         _, said = watching.communicate(timeout=30)
-    assert b"Traceback" not in said
+    assert "Traceback" not in said
     assert client.job("left").state == State.RUNNING
     client.cancel("left")
     until(lambda: client.job("left").state == State.CANCELLED)

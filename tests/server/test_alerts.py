@@ -16,7 +16,7 @@ from karez.core.alerts import (
     DeliveryState,
     example_alert,
 )
-from karez.core.errors import Failed, NotAllowed, NotFound
+from karez.core.errors import BadRequest, NotAllowed, NotFound
 from karez.core.identity import KeySpec, Project, Role
 from karez.core.jobs import Job, JobSpec
 from karez.core.workloads import State
@@ -91,7 +91,7 @@ def test_what_cannot_be_sent_is_tried_again_and_then_given_up_with_the_reason(
     client.put_alert(AlertRule(name="r", on=(AlertEvent.ENDED,), to=hook))
     failed_job(api, client, "a")
     monkeypatch.setattr(Hook, "status", 503)
-    with pytest.raises(Failed, match="answered 503"):
+    with pytest.raises(BadRequest, match="answered 503"):
         client.try_alert("r")
     api.alerter.tick()
     (waiting,) = client.sent_alerts("r")

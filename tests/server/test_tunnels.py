@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from karez.client import tunnel_calls
 from karez.client.sdk import Client
 from karez.core.errors import BadRequest, NotAllowed, NotFound
 from karez.core.identity import KeySpec, Project, Role
@@ -144,4 +145,4 @@ def test_tunnels_need_a_member_of_the_project_and_a_running_rank(client: Client,
     with pytest.raises(NotFound):
         client.tunnel_output(tunnel, 0)
     with pytest.raises(BadRequest, match="Send smaller pieces"):
-        client.tunnel_input(client.open_tunnel("j", LS), 0, b"x" * (2 << 20))
+        client.call(tunnel_calls.tunnel_input(client.open_tunnel("j", LS), 0, b"x" * (2 << 20)))

@@ -16,7 +16,7 @@ from karez.client.steps import Flow, work
 from karez.client.upload import UploadPlan, UploadProgress, check_chat_data, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
 from karez.core.errors import BadRequest, BrokenArtifact
-from karez.core.tunnels import MAX_PIECE, TunnelKind, TunnelPiece, TunnelSpec, unpack_piece
+from karez.core.tunnels import MAX_PIECE, Tunnel, TunnelKind, TunnelPiece, TunnelSpec, unpack_piece
 
 CHAT_FORMAT = "chat-jsonl"
 """Format of a data set whose rows are read before it is uploaded."""
@@ -100,6 +100,17 @@ class FileMethods(Driver):
             self, plan, name=name, kind=kind, project=project, format=PIP_FORMAT
         )
         return (yield from upload)
+
+    def _send_all(self, tunnel: Tunnel, offset: int, data: bytes, *, end: bool) -> Flow[int]:
+        """Send bytes into a tunnel until all are taken; returns the offset behind them."""
+        left = memoryview(data)
+        while True:
+            piece, is_last = bytes(left[:MAX_PIECE]), len(left) <= MAX_PIECE
+            call = tunnel_calls.tunnel_input(tunnel, offset, piece, end=end and is_last)
+            taken = yield from self.ask(call)
+            left, offset = left[taken - offset :], taken
+            if not left:
+                return offset
 
     def _send_files(
         self, plan: UploadPlan, watch: Callable[[UploadProgress], None] | None
@@ -213,15 +224,10 @@ class FileMethods(Driver):
             yield from work(partial(pack, Path(source), packed))
             spec = TunnelSpec(kind=TunnelKind.COPY_IN, rank=rank, path=path)
             tunnel = yield from self.ask(tunnel_calls.open_tunnel(ident, spec))
-            data, at, is_last = b"", 0, False
-            while not is_last or data:
-                if not data:
-                    data = yield from work(partial(packed.read, MAX_PIECE))
-                    is_last = not data
-                taken = yield from self.ask(
-                    tunnel_calls.tunnel_input(tunnel, at, data, end=is_last)
-                )
-                data, at = data[taken - at :], taken
+            at = 0
+            while data := (yield from work(partial(packed.read, MAX_PIECE))):
+                at = yield from self._send_all(tunnel, at, data, end=False)
+            yield from self._send_all(tunnel, at, b"", end=True)
             piece = TunnelPiece()
             while not piece.has_ended:
                 call = tunnel_calls.tunnel_output(tunnel, 0)

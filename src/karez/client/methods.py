@@ -41,7 +41,6 @@ class Methods(FileMethods):
     # tunnels into running jobs
 
     open_tunnel = endpoint(tunnel_calls.open_tunnel)
-    tunnel_input = endpoint(tunnel_calls.tunnel_input)
     resize_tunnel = endpoint(tunnel_calls.resize_tunnel)
     close_tunnel = endpoint(tunnel_calls.close_tunnel)
 
@@ -143,6 +142,23 @@ class Methods(FileMethods):
                 reason = service.status.reason or f"not ready after {limit_s:.0f} s."
                 raise Failed(noun="service", name=ident, reason=reason)
             yield from pause(0.2)
+
+    @Method
+    def tunnel_input(
+        self, tunnel: Tunnel, offset: int, data: bytes, *, end: bool = False
+    ) -> Flow[int]:
+        """Send bytes that begin at an offset, until the other end has taken all.
+
+        Args:
+            tunnel: An open tunnel.
+            offset: Number of bytes that were sent before.
+            data: The bytes.
+            end: Whether these are the last.
+
+        Returns:
+            The offset of what comes next.
+        """
+        return (yield from self._send_all(tunnel, offset, data, end=end))
 
     @Method
     def tunnel_output(self, tunnel: Tunnel, offset: int) -> Flow[TunnelPiece]:

@@ -79,12 +79,9 @@ def _send_input(tunnel: Tunnel, left: threading.Event) -> None:
             data = os.read(sys.stdin.fileno(), MAX_PIECE)
             if _LEAVE in data and sys.stdin.isatty():
                 left.set()
-            is_last = not data
-            while data or is_last:
-                taken = client().tunnel_input(tunnel, at, data, end=is_last)
-                data, at = data[taken - at :], taken
-                if is_last:
-                    return
+            at = client().tunnel_input(tunnel, at, data, end=not data)
+            if not data:
+                return
 
 
 def _terminal() -> Terminal:

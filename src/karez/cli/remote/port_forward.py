@@ -78,15 +78,9 @@ def _serve(connection: socket.socket, job: str, rank: int, remote: int) -> None:
 def _send(connection: socket.socket, tunnel: Tunnel) -> None:
     at = 0
     with contextlib.suppress(KarezError, OSError):  # the other direction says why
-        is_last = False
-        while not is_last:
-            data = connection.recv(MAX_PIECE)
-            is_last = not data
-            while data or is_last:
-                taken = client().tunnel_input(tunnel, at, data, end=is_last)
-                data, at = data[taken - at :], taken
-                if is_last:
-                    break
+        while data := connection.recv(MAX_PIECE):
+            at = client().tunnel_input(tunnel, at, data)
+        client().tunnel_input(tunnel, at, b"", end=True)
 
 
 def _ports(text: str) -> tuple[int, int]:

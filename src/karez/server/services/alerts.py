@@ -11,7 +11,7 @@ from karez.core.alerts import (
     StoredRule,
     example_alert,
 )
-from karez.core.errors import Failed, NotFound
+from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import EVERYWHERE, Principal, Role
 from karez.core.ports import Clock
 from karez.core.stores.alerts import AlertStore
@@ -48,14 +48,17 @@ class AlertService:
             raise NotFound(noun="alert", name=name)
 
     def try_out(self, who: Principal, project: str, name: str) -> Delivery:
-        """Send an alert by a rule at once. Raises NotAllowed, NotFound, Failed."""
+        """Send an alert by a rule at once. Raises NotAllowed, NotFound, BadRequest."""
         project = self._project(who, project)
         rule = self._rule(project, name)
         delivery = Delivery(alert=example_alert(rule, self.clock.now()), attempts=1)
         try:
             self.send(delivery, rule)
         except NotDelivered as error:
-            raise Failed(noun="alert", name=name, reason=f"{error}.") from error
+            fix = "Correct the rule with `karez alerts add`: one of the same name is replaced."
+            raise BadRequest(
+                problem=f"the alert {name} did not arrive: {error}", fix=fix
+            ) from error
         sent = Delivery(alert=delivery.alert, attempts=1, state=DeliveryState.SENT)
         self.store.add([delivery.alert])
         self.store.record(sent)

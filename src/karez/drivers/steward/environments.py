@@ -14,8 +14,9 @@ import site
 import sys
 import threading
 import venv
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import structlog
@@ -155,8 +156,9 @@ def _key(wanted: PythonEnvironment) -> str:
     ]
 
 
-def _node_packages() -> list[str]:
-    """Names and versions of the packages of this node."""
+@cache
+def _node_packages() -> Sequence[str]:
+    """Names and versions of the packages of this node, as they were when its agent started."""
     return sorted(f"{one.name}=={one.version}" for one in importlib.metadata.distributions())
 
 

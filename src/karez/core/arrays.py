@@ -89,7 +89,7 @@ def describe_array(states: Mapping[State, int]) -> str:
     return ", ".join(f"{states[state]:,} {state}" for state in ordered if states.get(state))
 
 
-def describe_limit(limit: int | None) -> str:
+def describe_limit(limit: int) -> str:
     """Why a job of an array is held although nothing else keeps it."""
     return f"of its array, {limit:,} run at once"
 

@@ -1,12 +1,10 @@
-"""Starts and kills the processes of a node through its two fork servers."""
+"""Starts and kills the processes of a node through its fork servers."""
 
-import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,12 @@ from karez.core.processes import ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import accelerators
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
-from karez.drivers.steward.child_processes import ForkServerClient, inherited
+from karez.drivers.steward.child_processes import inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.containers import Containers
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.environments import Environments, bin_of
+from karez.drivers.steward.fork_servers import COLD, ForkServers
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.replica_server import token_of
@@ -36,8 +35,6 @@ log = structlog.get_logger()
 
 NOT_STARTED = 127
 """Exit code of a process that could not be started, as of a shell."""
-COLD, WARM = "cold", "warm"
-"""Names of the fork servers of the node's own Python."""
 TIDY_S = 150.0
 """Seconds between two looks for fork servers and environments that are not in use; the fork server
 of an environment is stopped at the second look."""
@@ -54,7 +51,7 @@ class _Guest:
 
 
 class ProcessLauncher:
-    """Stages inputs, and sends requests to the warm or the cold fork server."""
+    """Stages inputs, and sends requests to the fork servers."""
 
     def __init__(
         self,
@@ -65,22 +62,21 @@ class ProcessLauncher:
         memory: Path,
         socket_path: str,
     ) -> None:
-        """Start both fork servers; processes connect to the agent at `socket_path`."""
+        """Start the fork servers; processes connect to the agent at `socket_path`."""
         self._config, self._table = config, table
         self._inputs, self._checkpoints = inputs, checkpoints
         self._memory, self._socket_path = memory, socket_path
         self._lock = threading.Lock()
         self._guests: dict[str, _Guest] = {}
-        self._idle: set[Path] = set()
-        """Environments whose fork server was not in use at the last look."""
         self._devices = accelerators(config.npus)
         self._containers = Containers()
         self._environments = Environments(Path(config.home) / "environments", config.blobs)
-        self._cold = self._new_server(COLD, "")
-        self._warm = self._new_server(WARM, config.preload)
-        self._of_environments: dict[Path, tuple[str, ForkServerClient]] = {}
-        """Fork servers of environments and their names, each with torch and its packages."""
-        self._started = 0
+        self._servers = ForkServers(
+            Path(config.home) / "fork_server.log",
+            config.preload,
+            {device.kind.value for device in self._devices},
+            self._on_report,
+        )
         threading.Thread(target=self._tidy, daemon=True).start()
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
@@ -113,8 +109,7 @@ class ProcessLauncher:
                 return
             process.environment = environment
             try:
-                process.server, server = self._server_for(spec, environment)
-                server.ask(request)
+                process.server = self._servers.ask(request, environment)
             except OSError:
                 self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
 
@@ -176,15 +171,14 @@ class ProcessLauncher:
 
             process.guests[key] = 0
             self._guests[key] = _Guest(process, ended)
-            self._cold.ask(request)
+            self._servers.ask(request, None)
 
         return run
 
     def kill_guest(self, key: str) -> None:
         """End a shell, if it still runs."""
         if key in self._guests:
-            with contextlib.suppress(OSError):  # it ended with its fork server
-                self._cold.ask({"op": "kill", "key": key, "signal": int(signal.SIGKILL)})
+            self._servers.kill(key, int(signal.SIGKILL))
 
     def kill(self, key: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a process and its children; one that is killed never starts."""
@@ -192,49 +186,11 @@ class ProcessLauncher:
             process = self._table.get(key)
             if process is not None:
                 process.is_doomed = process.is_doomed or number == signal.SIGKILL
-            self._ask_to_kill(key, number)
-
-    def _ask_to_kill(self, key: str, number: int) -> None:
-        others = [server for _, server in list(self._of_environments.values())]
-        for server in (self._warm, self._cold, *others):  # one of them has it
-            try:
-                server.ask({"op": "kill", "key": key, "signal": int(number)})
-            except OSError:
-                continue  # its processes ended with it
+            self._servers.kill(key, int(number))
 
     def stop(self) -> None:
-        """End both fork servers and all processes."""
-        others = [server for _, server in self._of_environments.values()]
-        for server in (self._warm, self._cold, *others):
-            server.stop()
-
-    def _new_server(self, name: str, preload: str, python: str = "") -> ForkServerClient:
-        return ForkServerClient(
-            Path(self._config.home) / "fork_server.log",
-            preload,
-            partial(self._on_report, name),
-            python=python,
-            accelerators=sorted({device.kind.value for device in self._devices}),
-        )
-
-    def _server_for(
-        self, spec: ProcessSpec, environment: Path | None
-    ) -> tuple[str, ForkServerClient]:
-        """The fork server that starts a process, and its name; that of an environment is started.
-
-        A command is executed, so the cold one will do for it: its PATH leads to the environment.
-        """
-        if not spec.warm:
-            return COLD, self._cold
-        if environment is None:
-            return WARM, self._warm
-        if environment not in self._of_environments:
-            python = str(bin_of(environment) / "python")
-            self._started += 1
-            name = f"{environment}#{self._started}"  # not that of one that is still ending
-            server = self._new_server(name, self._config.preload, python)
-            self._of_environments[environment] = (name, server)
-        return self._of_environments[environment]
+        """End all fork servers and all processes."""
+        self._servers.stop()
 
     def _prepare_environment(self, spec: ProcessSpec) -> Path | None:
         """Have the environment of a process made; None: it has none, or is to be ended."""
@@ -260,18 +216,12 @@ class ProcessLauncher:
         pause = threading.Event()
         while not pause.wait(TIDY_S):
             with self._lock:
-                in_use = {process.environment for process in self._table.alive()}
-                idle = [self._of_environments.pop(e)[1] for e in self._unused(in_use)]
+                running = [process.environment for process in self._table.alive()]
+                in_use = {environment for environment in running if environment is not None}
+                idle = self._servers.take_unused(in_use)
             for server in idle:
                 server.stop()
-            used = [environment for environment in in_use if environment is not None]
-            self._environments.remove_unused(used)
-
-    def _unused(self, in_use: Collection[Path | None]) -> list[Path]:
-        """Environments whose fork server was not in use at the look before either."""
-        idle = {environment for environment in self._of_environments if environment not in in_use}
-        twice, self._idle = idle & self._idle, idle
-        return list(twice)
+            self._environments.remove_unused(in_use)
 
     def _stage(self, spec: ProcessSpec, folder: Path) -> Path:
         """Fill the folders of a process; returns that of its inputs."""
@@ -325,9 +275,7 @@ class ProcessLauncher:
         if server == COLD:
             for guest in [self._guests.pop(key) for key in list(self._guests)]:
                 guest.ended(code)
-        for folder, (name, _) in list(self._of_environments.items()):
-            if name == server:
-                del self._of_environments[folder]
+        self._servers.forget(server)
         for process in self._table.alive():
             if process.server == server:
                 self._table.ended(process.spec.key, code, "a fork server of this node has ended")

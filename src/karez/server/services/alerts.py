@@ -31,9 +31,8 @@ class AlertService:
     def put(self, who: Principal, rule: AlertRule) -> StoredRule:
         """Store a rule. Raises NotAllowed, NotFound."""
         project = self._project(who, rule.project)
-        stored = StoredRule(
-            rule=_in_project(rule, project), owner=who.name, created_at=self.clock.now()
-        )
+        rule = replace(rule, project=project)
+        stored = StoredRule(rule=rule, owner=who.name, created_at=self.clock.now())
         self.store.put_rule(stored)
         return stored
 
@@ -84,7 +83,3 @@ class AlertService:
             if stored.rule.name == name:
                 return stored.rule
         raise NotFound(noun="alert", name=name)
-
-
-def _in_project(rule: AlertRule, project: str) -> AlertRule:
-    return rule if rule.project == project else replace(rule, project=project)

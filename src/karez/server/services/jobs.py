@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 
 from karez.core.arrays import ArrayTask, describe_limit, parse_array
 from karez.core.artifacts import ArtifactKind
-from karez.core.containers import LABEL
 from karez.core.dependencies import Dependency, waits_for
 from karez.core.errors import BadRequest
-from karez.core.gangs import GangSpec
 from karez.core.identity import Principal, Role
 from karez.core.jobs import Job, JobSpec, problem_with_variable
 from karez.core.ports import Clock
@@ -55,7 +53,7 @@ class JobService:
         """Return the job that `submit` would queue. Raises what keeps it from being queued."""
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         if spec.image:
-            spec = replace(spec, gang=self._with_containers(spec.gang))
+            spec = replace(spec, gang=self.admission.pool.with_containers(spec.gang))
         self.permissions.require(who, spec.project, Role.MEMBER)
         self.admission.check(spec.project, spec.gang)
         if spec.recipe:
@@ -76,17 +74,6 @@ class JobService:
             owner=who.name,
             created_at=self.clock.now(),
         )
-
-    def _with_containers(self, gang: GangSpec) -> GangSpec:
-        """The gang, on nodes that run images. Raises BadRequest if none does."""
-        nodes = self.admission.pool.store.pool.nodes()
-        if nodes and not any(LABEL in node.labels for node in nodes):
-            raise BadRequest(
-                problem="no node of this pool runs container images",
-                fix="Install podman, apptainer or docker on a node; or use --requirements.",
-            )
-        having = tuple(dict.fromkeys((*gang.among.having, LABEL)))
-        return replace(gang, among=replace(gang.among, having=having))
 
     def _environment(self, who: Principal, ident: str) -> str:
         """The id of an environment. Raises NotFound, BadRequest."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from karez.core.containers import LABEL
 from karez.core.errors import BadRequest, NotFound
 from karez.core.explanations import DefragResult, Explanation, SuggestedChange, WhatIf, WhatIfResult
 from karez.core.gangs import GangSpec
@@ -120,6 +121,17 @@ class PoolService:
                 problem=f"this could never start here: {problem}",
                 fix="Ask for less for each worker, or spread it over more workers.",
             )
+
+    def with_containers(self, gang: GangSpec) -> GangSpec:
+        """The gang, on nodes that run container images. Raises BadRequest if none does."""
+        nodes = self.store.pool.nodes()
+        if nodes and not any(LABEL in node.labels for node in nodes):
+            raise BadRequest(
+                problem="no node of this pool runs container images",
+                fix="Install podman, apptainer or docker on a node; or use --requirements.",
+            )
+        having = tuple(dict.fromkeys((*gang.among.having, LABEL)))
+        return replace(gang, among=replace(gang.among, having=having))
 
     def _name(self, ident: WorkloadId) -> str:
         item = self.store.workloads.find(ident)

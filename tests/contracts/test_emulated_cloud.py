@@ -15,6 +15,7 @@ from karez.core.jobs import Job, JobSpec
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.workloads import WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
+from tests.wheels import make_wheel
 
 pytestmark = pytest.mark.story
 PLAIN = """
@@ -65,6 +66,49 @@ def test_a_plain_script_finds_its_npu_and_its_collectives(cloud: Cloud, tmp_path
     assert {file.path for file in kept.files} == {"rank-0.pt", "rank-1.pt"}  # ranks race
     shown = cloud.karez("logs", "plain", "--grep", "sum").stdout
     assert shown.count("sum [3.0, 3.0, 3.0] on npu:0 of 1") == 2
+
+
+@pytest.mark.deep
+def test_an_environment_and_a_shell_compute_on_it_too(cloud: Cloud, tmp_path: Path) -> None:
+    """A job of an array waits in its environment until a file is copied into it."""
+    make_wheel(tmp_path / "wheels", "waterwheel", "1.2", "TURNS = 12\n")
+    (tmp_path / "requirements.txt").write_text("waterwheel==1.2\n")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "turn.py").write_text(
+        "import os, time, torch, waterwheel\n"
+        "from karez import training\n"
+        "with training.session() as run:\n"
+        "    model = torch.nn.Linear(1, 1).to(run.device)\n"
+        "    run.track(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))\n"
+        "    for batch in run.steps([torch.ones(2)], total=1):\n"
+        "        while not os.path.exists('go/go.txt'): time.sleep(0.01)\n"
+        "        turned = batch.to(run.device) * waterwheel.TURNS\n"
+        "        print('turned', turned.tolist(), 'on', turned.device)\n"
+        "        run.commit(loss=1.0)\n"
+    )
+    (tmp_path / "go.txt").write_text("go")
+    with cloud.client() as client:
+        client.add_environment(
+            tmp_path / "requirements.txt", name="mill", wheels=tmp_path / "wheels"
+        )
+        code = client.upload(tmp_path / "code", name="turn", kind=ArtifactKind.CODE)
+        spec = JobSpec(
+            name="turn",
+            kind=WorkloadKind.TRAIN,
+            command=("python", "turn.py"),
+            code=code.id,
+            environment="mill",
+            array="4",
+            gang=on_npus(1),
+        )
+        job = f"{client.submit(spec).id}_4"
+        until(lambda: any(rank.pid for rank in client.job(job).status.ranks))
+        program = "import torch, waterwheel; print(torch.ones(2, device='npu').sum().device)"
+        shell = cloud.karez("jobs", "attach", job, "--", "python", "-c", program)
+        assert shell.stdout.splitlines()[-1] == "npu:0"  # behind the notice of the emulation
+        client.copy_to_job(tmp_path / "go.txt", job, "go")
+        client.wait(job, limit_s=40.0)
+    assert "turned [12.0, 12.0] on npu:0" in cloud.karez("logs", job).stdout
 
 
 def test_a_gang_trains_there_through_a_kill_and_its_receipt_says_so(cloud: Cloud) -> None:

@@ -272,12 +272,13 @@ def test_a_shell_that_takes_the_jobs_memory_ends_and_the_job_does_not(node: Stew
 def test_what_nobody_reads_is_closed(node: Steward, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = TunnelSpec(kind=TunnelKind.SHELL, command=("sleep", "1001"))
     ident = opened(node, spec)
-    monkeypatch.setattr("karez.drivers.steward.tunnels.IDLE_S", 0.2)
 
     def runs() -> bool:
         everyone = psutil.process_iter(["cmdline"])
         return any(one.info["cmdline"] == ["sleep", "1001"] for one in everyone)
 
+    until(runs)
+    monkeypatch.setattr("karez.drivers.steward.tunnels.IDLE_S", 0.2)
     until(lambda: not runs())
     with pytest.raises(NotFound):
         node.read_tunnel(JOB, ident, 0)

@@ -326,3 +326,21 @@ def test_outside_a_cloud_a_session_is_a_gang_of_one(
         with pytest.raises(BadRequest, match=r"without run\.commit"):
             list(run.steps(ROWS, total=4))
     torch.set_num_threads(threads)
+
+
+def test_a_session_that_tracks_nothing_ends_like_a_plain_script(agent: Agent) -> None:
+    agent.table.add(
+        ProcessSpec(key="job-1.0.1", workload=JOB, rank=0, epoch=1, command=("true",)),
+        agent.folder,
+    )
+    os.environ[environment.KEY_NAME] = "job-1.0.1"
+    done = threading.Event()
+
+    def evaluate() -> None:
+        with training.session() as run:
+            run.progress("evaluating", 1, 2)
+        done.set()
+
+    threading.Thread(target=evaluate, daemon=True).start()
+    assert done.wait(20)
+    assert not any(event.type == FinishedReport.TYPE for event in agent.table.wait({JOB: 0}, 0.1))

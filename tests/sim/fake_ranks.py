@@ -62,6 +62,7 @@ class Gang:
 
     job: str
     total: int
+    """Steps of the training; 0: it is a plain script, without a session."""
     step_s: float
     fabric: FakeFabric
     ranks: dict[str, Rank] = field(default_factory=dict)
@@ -73,7 +74,8 @@ class Gang:
     def start(self, process: FakeProcess, index: int) -> None:
         rank = self.ranks[process.spec.key] = Rank(process=process, index=index)
         process.on_order = partial(self.on_order, rank)
-        self.report_ready(rank, 0)
+        if self.total:
+            self.report_ready(rank, 0)
 
     def on_order(self, rank: Rank, order: Order) -> None:
         match order:

@@ -43,6 +43,7 @@ class AgentClient:
                 received, _ = framing.receive(self._stream)
                 self._take(received)
         except (EOFError, OSError, ValueError):
+            self._stream.close()
             os._exit(70)  # without a node agent nobody may act for this rank (70: EX_SOFTWARE)
 
     def _take(self, received: Mapping[str, Any]) -> None:

@@ -239,8 +239,11 @@ class RankRuntime:
             self._generations.quiesce(self.state.wanted_generation)
 
     def finish(self) -> None:
-        """Report that all steps are done, and serve until every rank has reported so."""
-        if not self.is_in_cloud:
+        """Report that all steps are done, and serve until every rank has reported so.
+
+        A rank that tracked nothing is in no generation: it ends as a plain script does.
+        """
+        if not self.is_in_cloud or self.state.generation == 0:
             self._group.shutdown()
             return
         self.reporter.send(FinishedReport(generation=self.state.generation))

@@ -62,6 +62,7 @@ class PeriodicChecks:
         copy_logs(run.deps, run.job.id, run.gang, run.executor.context.epoch)
         if not run.status.flush(run.gang):
             run.stopped.set()  # another control owns the job
+        run.status.show_plain(run.gang, now)
         self._check_duration(now)
         self._check_checkpoint(now)
         run.own_checkpoints.check(now)

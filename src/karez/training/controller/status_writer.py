@@ -34,6 +34,9 @@ MAX_TEXT, MAX_NOTICES = 300, 20
 RESTART_LIMIT = 3
 """Restarts from a checkpoint that a training job gets by default, as torchrun's --max-restarts=3
 in its documentation's examples."""
+SESSION_S = 30.0
+"""A training whose processes run for so long without a session counts as running."""
+NO_SESSION = "no training session has begun (run.track): a fault would start the script over"
 
 
 class StatusWriter:
@@ -53,6 +56,7 @@ class StatusWriter:
         self._written: Status | None = None
         """The status that was written last."""
         self._note = ""
+        self._is_plain = False
         self._views: dict[int, RankView] = {}
 
     def view(self, index: int, **changes: Any) -> None:
@@ -158,6 +162,20 @@ class StatusWriter:
         """Write RUNNING for a batch job whose process runs; a session must resume first."""
         if not gang.is_session and self.job.spec.kind == WorkloadKind.BATCH:
             self.write(State.RUNNING)
+
+    def show_plain(self, gang: Gang, now: float) -> None:
+        """Write RUNNING for a training whose processes run and open no session for a while."""
+        is_plain = (
+            self.job.spec.kind == WorkloadKind.TRAIN
+            and not gang.is_session
+            and gang.fault is None
+            and all(rank.is_alive for _, rank in gang.active)
+            and now - gang.since >= SESSION_S
+        )
+        if is_plain and not self._is_plain:
+            self.status = replace(self.status, reason=NO_SESSION)
+            self.write(State.RUNNING)
+        self._is_plain = is_plain
 
     def receipt(self, command: WriteReceipt, epoch: int, *, is_emulated: bool) -> None:
         """Write a recovery's receipt, signed and chained to the receipt before."""

@@ -91,6 +91,7 @@ def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
     admin = cloud.access.first_start()
     app = create_app(cloud)
     app.state.loops_alive = lambda: True
+    app.state.failing = lambda: 0
     with TestClient(app) as http:
         yield Api(http=http, cloud=cloud, admin=admin, alerter=alerter)
     store.close()

@@ -13,6 +13,7 @@ from karez.core.errors import (
     EnvironmentFailed,
     Failed,
     KarezError,
+    LimitExceeded,
     MissingPart,
     NotAllowed,
     NotFound,
@@ -24,6 +25,9 @@ from karez.core.errors import (
     Remote,
     StartFailed,
     StorageFull,
+    TooLarge,
+    TooManyRequests,
+    TooSlow,
     Unreachable,
 )
 
@@ -40,6 +44,7 @@ __all__ = [
     "EnvironmentFailed",
     "Failed",
     "KarezError",
+    "LimitExceeded",
     "MissingPart",
     "NotAllowed",
     "NotFound",
@@ -51,5 +56,8 @@ __all__ = [
     "Remote",
     "StartFailed",
     "StorageFull",
+    "TooLarge",
+    "TooManyRequests",
+    "TooSlow",
     "Unreachable",
 ]

@@ -27,7 +27,7 @@ def test_success_exits_with_0(karez: Karez) -> None:
     [
         (("jobs", "show", "nope"), "There is no job 'nope' that you may see.\n`karez jobs list`"),
         (("logs", "nope"), "There is no service 'nope'"),
-        (("services", "deploy", "nope", "--name", "s"), "There is no artifact 'nope'"),
+        (("services", "deploy", "nope", "--name", "s"), "There is no artifact 'default/nope'"),
         (("projects", "create", "default"), "There is a project 'default' already."),
     ],
 )

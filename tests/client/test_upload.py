@@ -162,7 +162,7 @@ def test_a_link_out_of_an_artifact_cannot_be_registered(api: Api, url: str) -> N
     target = b"../../etc/passwd"
     with Client(url, api.admin) as client:
         digest = hashlib.sha256(target).hexdigest()
-        client.call(calls.put_blob(digest, target))
+        client.call(calls.put_blob(digest, target, "default"))
         link = FileEntry(path="a", sha256=digest, size_bytes=len(target), mode=FileMode.LINK)
         with pytest.raises(BadRequest, match="link out of"):
             client.register(ArtifactSpec(name="x", kind=CODE, files=(link,)))

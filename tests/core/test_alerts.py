@@ -68,7 +68,7 @@ def job(
         ({"on": ("waiting",)}, "says waiting"),
         ({"waiting_s": 5.0}, "says waiting"),
         ({"on": ("waiting",), "waiting_s": -1.0}, "must be positive"),
-        ({"on": ("budget",), "device_hours": float("inf")}, "must be positive"),
+        ({"on": ("budget",), "device_hours": float("inf")}, "finite number"),
         ({"on": ("node",)}, "for project '\\*'"),
         ({"to": "a@example.com", "secret": "S"}, "signs what a webhook"),
         ({"name": "No Name"}, "invalid name"),

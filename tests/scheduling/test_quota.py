@@ -98,5 +98,5 @@ def test_an_idle_owner_is_served_from_its_reserve_at_once() -> None:
     ],
 )
 def test_limits_that_contradict_each_other_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"cohort|negative|larger"):
+    with pytest.raises(ValueError, match=r"cohort|between 0|larger"):
         Project(name="p", **fields)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from karez.core.services import Service, ServiceSpec
 from karez.core.settings import Settings
 from karez.core.traces import JobTracer, NoTracer
 from karez.core.workloads import ENDED, State, WorkloadId, WorkloadKind
+from karez.drivers.blobs import FsspecBlobs
 from karez.node_events.hub import NodeEventHub
 from karez.server.controllers.control_context import Edges
 from karez.server.controllers.manager import ControllerManager
@@ -142,7 +143,8 @@ class FakeCloud:
             engine_key="k",
             answers=lambda url: True,
         )
-        edges = Edges(fabric=fabric, deps=deps, serving=serving, eviction=eviction)
+        uploads = FsspecBlobs(str(self.folder / "blobs"))
+        edges = Edges(fabric=fabric, deps=deps, serving=serving, eviction=eviction, uploads=uploads)
         self.store.workloads.drop_leases("sim")
         self.manager = ControllerManager(context, lambda: edges, "sim", self.scheduler)
         self.timeline.on_pause = lambda: hub.pump(within_s=0.0)

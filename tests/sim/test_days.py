@@ -90,8 +90,7 @@ def test_a_database_that_fails_once_leaves_no_job_without_a_controller(
 
     with monkeypatch.context() as broken:
         broken.setattr(cloud.store.workloads, "find", fail)
-        with pytest.raises(RuntimeError):
-            cloud.submit(ranks=2, steps=1)  # placed and claimed, and then it fails
+        cloud.submit(ranks=2, steps=1)  # placed and claimed, and then it fails
     cloud.look()
     cloud.look()
     cloud.run_until_ended("job-1")

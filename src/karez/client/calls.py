@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from karez.client.paths import in_path
 from karez.core.api_models import (
     LogPiece,
     PublicKey,
@@ -72,44 +73,48 @@ def jobs(states: Sequence[State] = (), limit: int = 100, array: str = "") -> Cal
 
 def job(ident: str) -> Call[Job]:
     """Get one job, or an array as one, by id or name."""
-    return Call(answer=Job, method="GET", path=f"/jobs/{ident}")
+    return Call(answer=Job, method="GET", path=f"/jobs/{in_path(ident)}")
 
 
 def cancel(ident: str) -> Call[Job]:
     """Cancel a job, or all jobs of an array."""
-    return Call(answer=Job, method="POST", path=f"/jobs/{ident}/cancel", once="same")
+    return Call(answer=Job, method="POST", path=f"/jobs/{in_path(ident)}/cancel", once="same")
 
 
 def metrics(ident: str, after: int = -1) -> Call[list[MetricRow]]:
     """List the loss of each step and rank after a step."""
     params = {"after": after}
-    return Call(answer=list[MetricRow], method="GET", path=f"/jobs/{ident}/metrics", params=params)
+    return Call(
+        answer=list[MetricRow], method="GET", path=f"/jobs/{in_path(ident)}/metrics", params=params
+    )
 
 
 def receipts(ident: str) -> Call[list[ReceiptView]]:
     """List a job's recoveries as receipts."""
-    return Call(answer=list[ReceiptView], method="GET", path=f"/jobs/{ident}/receipts")
+    return Call(answer=list[ReceiptView], method="GET", path=f"/jobs/{in_path(ident)}/receipts")
 
 
 def trace(ident: str) -> Call[Trace]:
     """Get a job's way through the queue, starts, steps and recoveries."""
-    return Call(answer=Trace, method="GET", path=f"/jobs/{ident}/trace")
+    return Call(answer=Trace, method="GET", path=f"/jobs/{in_path(ident)}/trace")
 
 
 def goodput(ident: str) -> Call[Goodput]:
     """Get the share of a job's time that went into steps that count."""
-    return Call(answer=Goodput, method="GET", path=f"/jobs/{ident}/goodput")
+    return Call(answer=Goodput, method="GET", path=f"/jobs/{in_path(ident)}/goodput")
 
 
 def transitions(ident: str) -> Call[list[Transition]]:
     """List the log of a job's recovery protocol."""
-    return Call(answer=list[Transition], method="GET", path=f"/jobs/{ident}/transitions")
+    return Call(answer=list[Transition], method="GET", path=f"/jobs/{in_path(ident)}/transitions")
 
 
 def inject_faults(ident: str, specs: Sequence[FaultSpec]) -> Call[list[InjectedFault]]:
     """Inject faults into a job that allows chaos."""
     body = [to_json(spec) for spec in specs]
-    return Call(answer=list[InjectedFault], method="POST", path=f"/jobs/{ident}/faults", body=body)
+    return Call(
+        answer=list[InjectedFault], method="POST", path=f"/jobs/{in_path(ident)}/faults", body=body
+    )
 
 
 def receipts_key() -> Call[PublicKey]:
@@ -119,12 +124,12 @@ def receipts_key() -> Call[PublicKey]:
 
 def log_names(noun: str, ident: str) -> Call[list[str]]:
     """List the log files of a job or a service."""
-    return Call(answer=list[str], method="GET", path=f"/{noun}/{ident}/logs")
+    return Call(answer=list[str], method="GET", path=f"/{noun}/{in_path(ident)}/logs")
 
 
 def log(noun: str, ident: str, name: str, offset: int = 0) -> Call[LogPiece]:
     """Read a piece of a log file, from an offset in bytes."""
-    path = f"/{noun}/{ident}/logs/{name}"
+    path = f"/{noun}/{in_path(ident)}/logs/{name}"
     return Call(answer=LogPiece, method="GET", path=path, params={"offset": offset})
 
 
@@ -141,12 +146,12 @@ def services(*, ended: bool = False) -> Call[list[Service]]:
 
 def service(ident: str) -> Call[Service]:
     """Get one service by id or name."""
-    return Call(answer=Service, method="GET", path=f"/services/{ident}")
+    return Call(answer=Service, method="GET", path=f"/services/{in_path(ident)}")
 
 
 def stop_service(ident: str) -> Call[Service]:
     """Stop a service."""
-    return Call(answer=Service, method="POST", path=f"/services/{ident}/stop", once="same")
+    return Call(answer=Service, method="POST", path=f"/services/{in_path(ident)}/stop", once="same")
 
 
 def artifacts(kinds: Sequence[ArtifactKind] = ()) -> Call[list[Artifact]]:
@@ -157,7 +162,7 @@ def artifacts(kinds: Sequence[ArtifactKind] = ()) -> Call[list[Artifact]]:
 
 def artifact(ident: str) -> Call[Artifact]:
     """Get one artifact by id or name."""
-    return Call(answer=Artifact, method="GET", path=f"/artifacts/{ident}")
+    return Call(answer=Artifact, method="GET", path=f"/artifacts/{in_path(ident)}")
 
 
 def register(spec: ArtifactSpec) -> Call[Artifact]:
@@ -167,29 +172,45 @@ def register(spec: ArtifactSpec) -> Call[Artifact]:
 
 def remove_artifact(ident: str) -> Call[None]:
     """Remove an artifact that nothing uses."""
-    return Call(answer=None, method="DELETE", path=f"/artifacts/{ident}")
+    return Call(answer=None, method="DELETE", path=f"/artifacts/{in_path(ident)}")
 
 
-def missing_blobs(digests: Sequence[str]) -> Call[list[str]]:
-    """Which of the bytes with these SHA-256 the store does not have."""
-    body = list(digests)
-    return Call(answer=list[str], method="POST", path="/blobs/missing", body=body, once="same")
+def missing_blobs(digests: Sequence[str], project: str) -> Call[list[str]]:
+    """Which of the bytes with these SHA-256 a project has to send."""
+    return Call(
+        answer=list[str],
+        method="POST",
+        path="/blobs/missing",
+        params={"project": project},
+        body=list(digests),
+        once="same",
+    )
 
 
 def put_blob(
-    digest: str, content: Path | bytes, sent: Callable[[int], None] | None = None
+    digest: str,
+    content: Path | bytes,
+    project: str,
+    sent: Callable[[int], None] | None = None,
 ) -> Call[FileEntry]:
-    """Upload bytes, or those of a file, whose SHA-256 is `digest`."""
-    path = f"/blobs/{digest}"
-    return Call(answer=FileEntry, method="PUT", path=path, content=content, sent=sent, once="same")
+    """Upload bytes for a project, or those of a file, whose SHA-256 is `digest`."""
+    return Call(
+        answer=FileEntry,
+        method="PUT",
+        path=f"/blobs/{digest}",
+        params={"project": project},
+        content=content,
+        sent=sent,
+        once="same",
+    )
 
 
 def artifact_file(ident: str, path: str) -> Call[bytes]:
     """Download one file of an artifact."""
-    return Call(answer=bytes, method="GET", path=f"/artifacts/{ident}/files/{quote(path)}")
+    return Call(answer=bytes, method="GET", path=f"/artifacts/{in_path(ident)}/files/{quote(path)}")
 
 
 def save_artifact_file(ident: str, path: str, to: Path) -> Call[None]:
     """Download one file of an artifact into a local file."""
-    path = f"/artifacts/{ident}/files/{quote(path)}"
+    path = f"/artifacts/{in_path(ident)}/files/{quote(path)}"
     return Call(answer=None, method="GET", path=path, save=to)

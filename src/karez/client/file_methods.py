@@ -62,7 +62,7 @@ class FileMethods(Driver):
             plan = yield from work(partial(plan_upload, Path(path), kind))
         if format == CHAT_FORMAT:
             yield from work(partial(check_chat_data, plan))
-        yield from self._send_files(plan, watch)
+        yield from self._send_files(plan, project, watch)
         spec = ArtifactSpec(
             name=name,
             kind=kind,
@@ -113,12 +113,13 @@ class FileMethods(Driver):
                 return offset
 
     def _send_files(
-        self, plan: UploadPlan, watch: Callable[[UploadProgress], None] | None
+        self, plan: UploadPlan, project: str, watch: Callable[[UploadProgress], None] | None
     ) -> Flow[None]:
         by_digest = {file.entry.sha256: file for file in plan.files}
         digests, missing = list(by_digest), list[str]()
         for at in range(0, len(digests), _AT_ONCE):
-            missing += yield from self.ask(calls.missing_blobs(digests[at : at + _AT_ONCE]))
+            some = digests[at : at + _AT_ONCE]
+            missing += yield from self.ask(calls.missing_blobs(some, project))
         size = sum(by_digest[digest].entry.size_bytes for digest in missing)
         progress = UploadProgress(files=len(missing), bytes=size, sent_bytes=0)
 
@@ -131,7 +132,8 @@ class FileMethods(Driver):
         sent(0)
         for digest in missing:
             try:
-                yield from self.ask(calls.put_blob(digest, by_digest[digest].content, sent))
+                content = by_digest[digest].content
+                yield from self.ask(calls.put_blob(digest, content, project, sent))
             except BrokenArtifact as error:
                 raise BadRequest(
                     problem=f"{by_digest[digest].entry.path} was changed while it was sent",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from karez.client.calls import Call
+from karez.client.paths import in_path
 from karez.core.codec import to_json
 from karez.core.explanations import DefragResult, Explanation, WhatIf, WhatIfResult
 from karez.core.nodes import MaintenanceWindow, Node, NodeOverride
@@ -22,7 +23,7 @@ def allocations() -> Call[dict[str, Allocation]]:
 
 def why(ident: str) -> Call[Explanation]:
     """Explain why a job or a service waits."""
-    return Call(answer=Explanation, method="GET", path=f"/pool/why/{ident}")
+    return Call(answer=Explanation, method="GET", path=f"/pool/why/{in_path(ident)}")
 
 
 def what_if(question: WhatIf) -> Call[WhatIfResult]:

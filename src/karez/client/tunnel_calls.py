@@ -3,13 +3,14 @@
 import uuid
 
 from karez.client.calls import Call
+from karez.client.paths import in_path
 from karez.core.codec import to_json
 from karez.core.tunnels import Terminal, Tunnel, TunnelSpec
 
 
 def open_tunnel(ident: str, spec: TunnelSpec) -> Call[Tunnel]:
     """Open a shell beside a rank of a job, a connection to one of its ports, or a copy of files."""
-    path, once = f"/jobs/{ident}/tunnels", uuid.uuid4().hex
+    path, once = f"/jobs/{in_path(ident)}/tunnels", uuid.uuid4().hex
     return Call(answer=Tunnel, method="POST", path=path, body=to_json(spec), once=once)
 
 

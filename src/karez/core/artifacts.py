@@ -11,6 +11,7 @@ from karez.core.validation import FORBID
 
 ArtifactId = NewType("ArtifactId", str)
 """`art-` and the first 20 hex digits of the manifest's SHA-256."""
+ID_PREFIX = "art-"
 
 
 KEPT_UNTIL = "kept_until"
@@ -134,4 +135,4 @@ def artifact_id(spec: ArtifactSpec) -> ArtifactId:
         for file in sorted(spec.files, key=lambda file: file.path)
     )
     seed = f"{spec.project}\n{spec.kind}\n{spec.name}\n{manifest}"
-    return ArtifactId("art-" + hashlib.sha256(seed.encode()).hexdigest()[:20])
+    return ArtifactId(ID_PREFIX + hashlib.sha256(seed.encode()).hexdigest()[:20])

@@ -4,13 +4,19 @@ from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Le
+from pydantic import AllowInfNan, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-Count = Annotated[int, Ge(0)]
-"""A step, a generation, a rank: an integer that is not negative, which reading checks."""
+MAX_INTEGER = 2**53 - 1
+"""Largest integer that every reader of JSON keeps exact (RFC 8259, section 6)."""
+Count = Annotated[int, Ge(0), Le(MAX_INTEGER)]
+"""A rank, a size: an integer that is not negative, which reading checks."""
+Step = Annotated[int, Ge(0), Le(2**31 - 1)]
+"""A count of steps or generations, which SQL keeps in 32 bits."""
+Finite = Annotated[float, AllowInfNan(False)]
+"""A loss, a duration: a number that reading checks to be finite."""
 
 
 @cache
@@ -69,8 +75,12 @@ def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def explain(error: ValidationError) -> str:
-    """Describe the first validation error, with the field it is about."""
-    first = error.errors(include_url=False)[0]
+    """Describe the first validation error, with the field it is about.
+
+    Of the alternatives of a field, the one that a number that is not finite came closest to.
+    """
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if one["type"] == "finite_number"), errors[0])
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" if place else message

@@ -1,45 +1,15 @@
 """Every error a user may meet: one class each, with what happened and what to do next."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from functools import partial
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from karez.core.error_base import KarezError as KarezError
+from karez.core.error_base import error_from as error_from
+from karez.core.error_base import every_error as every_error
 
 DEVICE_FAULT: Final = 74
 """Exit code of a rank whose device has failed: EX_IOERR of sysexits.h."""
-
-
-@dataclass(eq=False, kw_only=True)
-class KarezError(Exception):
-    """Shown by the API as problem+json, by the CLI as two lines; its fields are the facts.
-
-    A class states its two sentences as templates, which are filled with its fields.
-    """
-
-    code: ClassVar[str]
-    status: ClassVar[int]
-    exit_code: ClassVar[int] = 1
-    """Exit code of a rank that ends with it."""
-    message: ClassVar[str]
-    advice: ClassVar[str]
-
-    def what(self) -> str:
-        """Say what happened: one sentence with the values in it."""
-        return self.message.format_map(self.facts())
-
-    def hint(self) -> str:
-        """Say what to do next, as a command where there is one."""
-        return self.advice.format_map(self.facts())
-
-    def facts(self) -> dict[str, str | int]:
-        """Return the values of all fields by name, as the API sends them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def __str__(self) -> str:
-        return f"{self.what()} {self.hint()}"
-
-    def __reduce__(self) -> tuple[Callable[[], "KarezError"], tuple[()]]:
-        return partial(type(self), **self.facts()), ()  # errors cross process borders
 
 
 @dataclass(eq=False, kw_only=True)
@@ -154,6 +124,53 @@ class QuotaExceeded(KarezError):
     kind: str
     asked: str
     quota: str
+
+
+@dataclass(eq=False, kw_only=True)
+class TooLarge(KarezError):
+    """The body of a request is larger than its path takes."""
+
+    code = "too-large"
+    status = 413
+    message = "The body of this request is larger than {limit_bytes} bytes."
+    advice = "Upload what is large as an artifact, and name that in the request."
+    limit_bytes: int
+
+
+@dataclass(eq=False, kw_only=True)
+class TooSlow(KarezError):
+    """The body of a request did not come in time."""
+
+    code = "too-slow"
+    status = 408
+    message = "Nothing of this request's body came for {seconds} seconds."
+    advice = "Send it again, over a better line."
+    seconds: int
+
+
+@dataclass(eq=False, kw_only=True)
+class TooManyRequests(KarezError):
+    """A key sends more requests than it may."""
+
+    code = "too-many-requests"
+    status = 429
+    message = "This key sends too many requests: {limit}."
+    advice = "Try again in {retry_after_s} seconds; `requests_per_s` of karez.toml is the limit."
+    limit: str
+    retry_after_s: int
+
+
+@dataclass(eq=False, kw_only=True)
+class LimitExceeded(KarezError):
+    """A project has, or asks for, more than its limits allow."""
+
+    code = "limit-exceeded"
+    status = 409
+    message = "Project {project} may have {limit}; this would make it {asked}."
+    advice = "Wait until there is less, or let an admin run `karez projects limits {project} ...`."
+    project: str
+    limit: str
+    asked: str
 
 
 @dataclass(eq=False, kw_only=True)
@@ -360,23 +377,3 @@ class Remote(KarezError):
     http_status: int
     problem: str
     fix: str
-
-
-def every_error() -> tuple[type[KarezError], ...]:
-    """List all error classes, for the documentation and its test."""
-    return tuple(sorted(KarezError.__subclasses__(), key=lambda error: error.code))
-
-
-def error_from(code: str, facts: Mapping[str, object]) -> KarezError | None:
-    """Rebuild an error from its code and facts; None if this version cannot."""
-    kind = next((error for error in every_error() if error.code == code), None)
-    if kind is None:
-        return None
-    values: dict[str, object] = {}
-    for field in fields(kind):
-        if field.name in facts and type(facts[field.name]) is field.type:
-            values[field.name] = facts[field.name]
-        elif field.default is MISSING:
-            return None
-    rebuilt: KarezError = kind(**values)
-    return rebuilt

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from karez.core.devices import DeviceKind
-from karez.core.names import check_name
+from karez.core.codec import MAX_INTEGER
+from karez.core.devices import MAX_BYTES, DeviceKind
+from karez.core.names import NAME_LIMIT, check_label, check_name
+from karez.core.priorities import check_priority
 from karez.core.validation import FORBID
 
 MAX_WEIGHT = 1_000_000
@@ -49,6 +51,11 @@ class Principal:
     project: str
     role: Role
 
+    @property
+    def is_admin_everywhere(self) -> bool:
+        """Whether this key is an admin's for all projects."""
+        return self.project == EVERYWHERE and self.role == Role.ADMIN
+
     def sees(self, project: str) -> bool:
         """Whether this key is valid for a project."""
         return self.project in (EVERYWHERE, project)
@@ -64,6 +71,9 @@ class KeySpec:
     project: str = "default"
     role: Role = Role.MEMBER
 
+    def __post_init__(self) -> None:
+        check_label(self.name, limit=NAME_LIMIT)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
@@ -76,6 +86,29 @@ class Key:
     digest: str
     created_at: float
     revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectLimits:
+    """What the members of a project may take of what all projects share."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    priority: int = 0
+    """Highest priority of its jobs, and of its services above their own `SERVICE_PRIORITY`; an
+    admin of all projects may go beyond."""
+    queued: int = 10_000
+    """Jobs that wait at once."""
+    replicas: int = 256
+    """Replicas of all its services."""
+    storage_bytes: int | None = None
+    """Bytes of its uploads and artifacts, each content once; None: any."""
+
+    def __post_init__(self) -> None:
+        check_priority(self.priority)
+        amounts = (self.queued, self.replicas, self.storage_bytes or 0)
+        if min(amounts) < 0 or max(amounts) > MAX_INTEGER:
+            raise ValueError(f"a limit is between 0 and {MAX_INTEGER}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +131,13 @@ class Project:
     """Greatest part of the guarantee that others may borrow; a kind not named is lent whole."""
     weight: int = 1
     """Weight in fair sharing: a project of weight 2 may use twice as much as one of weight 1."""
+    limits: ProjectLimits = ProjectLimits()
 
     def __post_init__(self) -> None:
         check_name(self.name)
         for limits in (self.quota, self.guarantee, self.lend):
-            if any(amount < 0 for amount in limits.values()):
-                raise ValueError(f"a quota cannot be negative: {dict(limits)}")
+            if not all(0 <= amount <= MAX_BYTES for amount in limits.values()):
+                raise ValueError(f"a quota is between 0 and {MAX_BYTES}: {dict(limits)}")
         if (self.guarantee or self.lend) and not self.cohort:
             raise ValueError("a guarantee and a lending limit need a cohort")
         if not 1 <= self.weight <= MAX_WEIGHT:

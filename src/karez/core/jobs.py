@@ -16,7 +16,8 @@ from karez.core.containers import check_image
 from karez.core.dependencies import Dependency
 from karez.core.devices import IN_BYTES
 from karez.core.gangs import ONE_WORKER, GangSpec
-from karez.core.names import check_name
+from karez.core.names import check_folder_name, check_name, safe_name
+from karez.core.priorities import check_priority
 from karez.core.units import show_seconds
 from karez.core.validation import FORBID
 from karez.core.workloads import (
@@ -52,6 +53,10 @@ OF_DEVICES = "_VISIBLE_DEVICES"
 MAX_SECONDS = 100 * 365.25 * 86_400
 LADDER = ("retry", "in-place", "replace", "shrink", "restart")
 """The recovery rungs that exist, from the gentlest to the hardest."""
+MAX_STRING_BYTES = 128 * 1024 - 1
+"""Longest argument or variable of a process (Linux: MAX_ARG_STRLEN, with its end)."""
+MAX_TEXT_BYTES = 512 * 1024
+"""Most bytes of a job's commands, variables and settings together."""
 MAX_PEERS = 8
 """Copies of a rank's state beside its own: each costs its size in memory and traffic."""
 
@@ -134,8 +139,27 @@ class JobSpec:
             check_image(self.image)
             if self.recipe or self.environment:
                 raise ValueError("an image brings all its packages: no recipe, no environment")
+        check_priority(self.priority)
+        for name in self.inputs:
+            check_folder_name(name)
+        self._check_texts()
         self._check_times()
         self._check_recovery()
+
+    def _check_texts(self) -> None:
+        """Refuse what no process could be started with."""
+        commands = [*self.command, *(part for role in self.gang.roles for part in role.command)]
+        variables = [f"{name}={value}" for name, value in self.env.items()]
+        settings = [f"{name}={value}" for name, value in self.settings.items()]
+        texts = [*commands, *variables, *settings, *self.secrets]
+        sizes = [len(text.encode(errors="replace")) for text in texts]
+        if max(sizes, default=0) > MAX_STRING_BYTES or sum(sizes) > MAX_TEXT_BYTES:
+            raise ValueError(
+                f"commands, variables and settings have up to {MAX_STRING_BYTES:,} bytes each, and "
+                f"{MAX_TEXT_BYTES:,} together; give what is longer as an input"
+            )
+        if any("\0" in text for text in texts):
+            raise ValueError("a command, variable or setting cannot have a NUL character")
 
     def _check_recovery(self) -> None:
         unknown = sorted(set(self.ladder) - set(LADDER))
@@ -175,6 +199,17 @@ class Job:
     ended_at: float | None = None
     array: ArrayTask | None = None
     """Which job of an array this is, or that it stands for a whole array."""
+    unreadable: str = ""
+    """Why what the store has of the job cannot be read; then `spec` has its name and project."""
+
+
+UNREADABLE = "what is stored of it cannot be read"
+"""Begin of the reason of a workload that ends for this."""
+
+
+def unreadable_job_spec(name: str, project: str) -> JobSpec:
+    """What stands for a specification that cannot be read."""
+    return JobSpec(name=safe_name(name), project=project, command=("unreadable",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,6 +138,25 @@ class Fabric(FaultInjection, Tunnels, Protocol):
         ...
 
 
+class BlobWriter(Protocol):
+    """One blob that is being stored, piece by piece."""
+
+    size_bytes: int
+    """Bytes written so far."""
+
+    def write(self, chunk: bytes) -> None:
+        """Write a piece. Raises StorageFull; then nothing is kept."""
+        ...
+
+    def finish(self) -> FileEntry:
+        """Store the blob. Raises BrokenArtifact, StorageFull; then nothing is kept."""
+        ...
+
+    def abort(self) -> None:
+        """Keep nothing. Repeatable, and harmless after `finish`."""
+        ...
+
+
 class Blobs(Protocol):
     """Content-addressed storage of bytes."""
 
@@ -168,6 +187,21 @@ class Blobs(Protocol):
 
     def local(self, digest: str) -> Path | None:
         """Path of a blob on this machine, if it has one."""
+        ...
+
+
+class BlobStore(Blobs, Protocol):
+    """Storage of bytes that takes them piece by piece too."""
+
+    def writer(self, *, expect: str = "") -> BlobWriter:
+        """Begin to store a blob whose SHA-256 should be `expect`, where that is given."""
+        ...
+
+    def sweep(self, *, before: float) -> int:
+        """Remove what writers left and last touched before this time (UTC epoch seconds).
+
+        Returns how many files there were.
+        """
         ...
 
 

@@ -70,6 +70,8 @@ class Settings:
     """Recoveries without a new step after which a job is failed."""
     keep_failed_s: float = 604_800.0
     """How long the outputs of jobs that failed or were cancelled are kept; 0: not at all."""
+    requests_per_s: float = 200.0
+    """Requests that each key may send to the control API in a second, over ten seconds; 0: any."""
     alert_hosts: str = ""
     """Hosts, with commas, that the webhooks of alerts may be on; empty: any but this one and those
     that only its link reaches."""

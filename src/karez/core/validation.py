@@ -2,5 +2,6 @@
 
 from typing import Any, Final
 
-FORBID: Final[dict[str, Any]] = {"extra": "forbid"}
-"""Value of `__pydantic_config__` in a dataclass that refuses unknown keys."""
+FORBID: Final[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+"""Value of `__pydantic_config__` in a dataclass that refuses unknown keys, and numbers that are not
+finite: JSON has none, so they would not be read again."""

@@ -2,9 +2,12 @@
 
 import errno
 import hashlib
+import math
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -14,7 +17,7 @@ from typing_extensions import override
 
 from karez.core.artifacts import FileEntry
 from karez.core.errors import BadRequest, BrokenArtifact, MissingPart, NotFound, StorageFull
-from karez.core.ports import Blobs
+from karez.core.ports import BlobStore, BlobWriter
 from karez.core.settings import OBJECT_STORES
 
 _CHUNK = 1 << 20
@@ -22,7 +25,7 @@ DIGEST_LENGTH = 64
 """Characters of a SHA-256 in hexadecimal."""
 
 
-class FsspecBlobs(Blobs):
+class FsspecBlobs(BlobStore):
     """Stores blobs in a folder or at an fsspec URL."""
 
     def __init__(self, url: str) -> None:
@@ -33,29 +36,29 @@ class FsspecBlobs(Blobs):
 
     @override
     def put(self, source: BinaryIO, *, expect: str = "") -> FileEntry:
-        partial_path = f"{self._root}/{secrets.token_hex(8)}.part"
-        seen, size = hashlib.sha256(), 0
+        writer = self.writer(expect=expect)
         try:
-            with self._fs.open(partial_path, "wb") as file:
-                while chunk := source.read(_CHUNK):
-                    seen.update(chunk)
-                    size += len(chunk)
-                    file.write(chunk)
-                if self._is_local:  # a power cut leaves it whole, or does not leave it
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            self._drop(partial_path)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull(path=self._root, wanted_bytes=size) from error
+            while chunk := source.read(_CHUNK):
+                writer.write(chunk)
+            return writer.finish()
+        except BaseException:
+            writer.abort()
             raise
-        digest = seen.hexdigest()
-        if expect and digest != expect:
-            self._drop(partial_path)
-            raise BrokenArtifact(name=expect, problem=f"its content has the digest {digest}")
-        self._fs.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
-        self._fs.mv(partial_path, self._path(digest))
-        return FileEntry(path="blob", sha256=digest, size_bytes=size)
+
+    @override
+    def writer(self, *, expect: str = "") -> "FsspecWriter":
+        return FsspecWriter(self._fs, self._root, expect, is_local=self._is_local)
+
+    @override
+    def sweep(self, *, before: float) -> int:
+        old = [
+            path
+            for path, info in self._fs.glob(f"{self._root}/*.part", detail=True).items()
+            if _changed_at(info) < before
+        ]
+        for path in old:
+            self._fs.rm(path)
+        return len(old)
 
     @override
     def open(self, digest: str) -> BinaryIO:
@@ -88,11 +91,72 @@ class FsspecBlobs(Blobs):
         return self._root if self._is_local else ""
 
     def _path(self, digest: str) -> str:
-        return f"{self._root}/{digest[:2]}/{digest}"
+        return _path(self._root, digest)
 
-    def _drop(self, path: str) -> None:
-        if self._fs.exists(path):
-            self._fs.rm(path)
+
+class FsspecWriter(BlobWriter):
+    """Writes a blob beside the others, and moves it to its place once it is whole."""
+
+    def __init__(self, fs: Any, root: str, expect: str, *, is_local: bool) -> None:
+        """Open a partial file."""
+        self._fs, self._root, self._expect, self._is_local = fs, root, expect, is_local
+        self._partial = f"{root}/{secrets.token_hex(8)}.part"
+        self._seen = hashlib.sha256()
+        self.size_bytes = 0
+        with self._typed():
+            self._file = fs.open(self._partial, "wb")
+
+    @override
+    def write(self, chunk: bytes) -> None:
+        self._seen.update(chunk)
+        self.size_bytes += len(chunk)
+        with self._typed():
+            self._file.write(chunk)
+
+    @override
+    def finish(self) -> FileEntry:
+        digest = self._seen.hexdigest()
+        if self._expect and digest != self._expect:
+            self.abort()
+            raise BrokenArtifact(name=self._expect, problem=f"its content has the digest {digest}")
+        with self._typed():
+            if self._is_local:  # a power cut leaves it whole, or does not leave it
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._fs.makedirs(f"{self._root}/{digest[:2]}", exist_ok=True)
+            self._fs.mv(self._partial, _path(self._root, digest))
+        return FileEntry(path="blob", sha256=digest, size_bytes=self.size_bytes)
+
+    @override
+    def abort(self) -> None:
+        with suppress(OSError):  # what is on its way to a full disk is not wanted
+            self._file.close()
+        if self._fs.exists(self._partial):
+            self._fs.rm(self._partial)
+
+    @contextmanager
+    def _typed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if hasattr(self, "_file"):
+                self.abort()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(path=self._root, wanted_bytes=self.size_bytes) from error
+            raise
+
+
+def _path(root: str, digest: str) -> str:
+    return f"{root}/{digest[:2]}/{digest}"
+
+
+def _changed_at(info: Mapping[str, Any]) -> float:
+    """When a file changed, as its file system says it; infinite if it does not."""
+    found = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+    if isinstance(found, int | float):
+        return float(found)
+    return found.timestamp() if isinstance(found, datetime) else math.inf
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -271,7 +271,11 @@ class _ControlEdges:
             metrics=cloud.metrics,
         )
         return Edges(
-            fabric=fabric, deps=training, serving=self._serving(fabric, hub), eviction=self.eviction
+            fabric=fabric,
+            deps=training,
+            serving=self._serving(fabric, hub),
+            eviction=self.eviction,
+            uploads=self.blobs,
         )
 
     def _tracer(self) -> JobTracer:

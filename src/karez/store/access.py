@@ -8,12 +8,13 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from typing_extensions import override
 
-from karez.core.codec import from_text, to_text
+from karez.core.codec import to_text
 from karez.core.errors import AlreadyExists
 from karez.core.identity import Key, Project, Role
 from karez.core.stores.access import AccessStore
 from karez.store import schema
 from karez.store.database import Database
+from karez.store.readable import read_all
 
 
 class Access(AccessStore):
@@ -40,9 +41,10 @@ class Access(AccessStore):
 
     @override
     def projects(self) -> Sequence[Project]:
-        query = select(schema.projects.c.body).order_by(schema.projects.c.name)
+        table = schema.projects
+        query = select(table.c.name, table.c.body).order_by(table.c.name)
         with self._db.read() as tx:
-            return [from_text(Project, body) for (body,) in tx.execute(query)]
+            return read_all(Project, tx.execute(query))
 
     @override
     def add_key(self, key: Key) -> None:

@@ -6,9 +6,10 @@ from sqlalchemy import delete, select, update
 from typing_extensions import override
 
 from karez.core.alerts import Alert, Delivery, DeliveryState, StoredRule
-from karez.core.codec import from_text, to_text
+from karez.core.codec import to_text
 from karez.core.stores.alerts import AlertStore
 from karez.store.database import Database
+from karez.store.readable import read_all
 from karez.store.schema import alert_rules, alerts
 
 _AT_ONCE = 100
@@ -46,11 +47,12 @@ class Alerts(AlertStore):
 
     @override
     def rules(self, projects: Sequence[str] | None = None) -> Sequence[StoredRule]:
-        query = select(alert_rules.c.body).order_by(alert_rules.c.project, alert_rules.c.name)
+        query = select(alert_rules.c.name, alert_rules.c.body)
+        query = query.order_by(alert_rules.c.project, alert_rules.c.name)
         if projects is not None:
             query = query.where(alert_rules.c.project.in_(projects))
         with self._db.read() as tx:
-            return [from_text(StoredRule, body) for (body,) in tx.execute(query)]
+            return read_all(StoredRule, tx.execute(query))
 
     @override
     def add(self, new: Sequence[Alert]) -> int:
@@ -80,13 +82,13 @@ class Alerts(AlertStore):
     @override
     def due(self, now: float, *, limit: int) -> Sequence[Delivery]:
         query = (
-            select(alerts.c.body)
+            select(alerts.c.id, alerts.c.body)
             .where(alerts.c.state == DeliveryState.WAITING.value, alerts.c.next_at <= now)
             .order_by(alerts.c.next_at)
             .limit(limit)
         )
         with self._db.read() as tx:
-            return [from_text(Delivery, body) for (body,) in tx.execute(query)]
+            return read_all(Delivery, tx.execute(query))
 
     @override
     def record(self, delivery: Delivery) -> None:
@@ -101,10 +103,10 @@ class Alerts(AlertStore):
     @override
     def deliveries(self, project: str, rule: str, *, limit: int = 100) -> Sequence[Delivery]:
         query = (
-            select(alerts.c.body)
+            select(alerts.c.id, alerts.c.body)
             .where(alerts.c.project == project, alerts.c.rule == rule)
             .order_by(alerts.c.at.desc())
             .limit(limit)
         )
         with self._db.read() as tx:
-            return [from_text(Delivery, body) for (body,) in tx.execute(query)]
+            return read_all(Delivery, tx.execute(query))

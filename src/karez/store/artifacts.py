@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, or_, select
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select
 from typing_extensions import override
 
 from karez.core.artifacts import Artifact, ArtifactId, ArtifactKind, ArtifactSpec
-from karez.core.codec import from_text, to_text
+from karez.core.codec import to_text
 from karez.core.stores.artifacts import ArtifactStore
 from karez.store import schema
 from karez.store.database import Database
+from karez.store.readable import read_one
+
+_AT_ONCE = 500
+"""Digests in one statement: databases take only so many parameters."""
 
 
 class Artifacts(ArtifactStore):
@@ -38,6 +42,8 @@ class Artifacts(ArtifactStore):
                         spec=to_text(artifact.spec),
                     )
                 )
+                files = [(file.sha256, file.size_bytes) for file in artifact.spec.files]
+                self._note(tx, artifact.spec.project, files)
         return self.find(artifact.id) or artifact
 
     @override
@@ -56,6 +62,44 @@ class Artifacts(ArtifactStore):
         return None if row is None else _artifact(row)
 
     @override
+    def projects_with(self, name: str) -> Sequence[str]:
+        table = schema.artifacts
+        query = select(table.c.project).distinct().where(table.c.name == name)
+        with self._db.read() as tx:
+            return tx.execute(query.order_by(table.c.project)).scalars().all()
+
+    @override
+    def note_blob(self, project: str, digest: str, size_bytes: int) -> None:
+        with self._db.write() as tx:
+            self._note(tx, project, [(digest, size_bytes)])
+
+    @override
+    def owned(self, project: str, digests: Sequence[str]) -> set[str]:
+        table, found = schema.project_blobs, set[str]()
+        with self._db.read() as tx:
+            for at in range(0, len(digests), _AT_ONCE):
+                some = table.c.digest.in_(digests[at : at + _AT_ONCE])
+                query = select(table.c.digest).where(table.c.project == project, some)
+                found |= set(tx.execute(query).scalars())
+        return found
+
+    @override
+    def stored_bytes(self, project: str) -> int:
+        table = schema.project_blobs
+        query = select(func.coalesce(func.sum(table.c.size_bytes), 0))
+        with self._db.read() as tx:
+            return int(tx.execute(query.where(table.c.project == project)).scalar_one())
+
+    def _note(self, tx: Connection, project: str, files: Sequence[tuple[str, int]]) -> None:
+        rows = [
+            {"project": project, "digest": digest, "size_bytes": size}
+            for digest, size in dict(files).items()
+        ]
+        for at in range(0, len(rows), _AT_ONCE):
+            query = self._db.into(schema.project_blobs).values(rows[at : at + _AT_ONCE])
+            tx.execute(query.on_conflict_do_nothing())
+
+    @override
     def list(
         self, *, projects: Sequence[str] | None, kinds: Sequence[ArtifactKind] = ()
     ) -> Sequence[Artifact]:
@@ -66,7 +110,8 @@ class Artifacts(ArtifactStore):
         if kinds:
             query = query.where(table.c.kind.in_([kind.value for kind in kinds]))
         with self._db.read() as tx:
-            return [_artifact(row) for row in tx.execute(query)]
+            found = [_artifact(row) for row in tx.execute(query)]
+        return [artifact for artifact in found if artifact is not None]
 
     @override
     def remove(self, ident: str) -> bool:
@@ -75,10 +120,13 @@ class Artifacts(ArtifactStore):
             return tx.execute(removal).rowcount == 1
 
 
-def _artifact(row: Row[Any]) -> Artifact:
+def _artifact(row: Row[Any]) -> Artifact | None:
+    spec = read_one(ArtifactSpec, row.id, row.spec)
+    if spec is None:
+        return None
     return Artifact(
         id=ArtifactId(row.id),
-        spec=from_text(ArtifactSpec, row.spec),
+        spec=spec,
         owner=row.owner,
         created_at=row.created_at,
     )

@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from typing_extensions import override
 
-from karez.core.codec import from_text, to_text
+from karez.core.codec import to_text
 from karez.core.nodes import MaintenanceWindow, Node, NodeId, NodeOverride, NodeState
 from karez.core.stores.nodes import NodeStore
 from karez.store import schema
 from karez.store.database import Database
+from karez.store.readable import read_one
 
 CACHE_LIMIT = 20_000
 """Parsed nodes in the cache: more than the largest pool has."""
@@ -80,7 +82,8 @@ class Nodes(NodeStore):
     def overrides(self) -> Mapping[NodeId, NodeOverride]:
         with self._db.read() as tx:
             rows = tx.execute(select(schema.marks)).all()
-        return {NodeId(row.node): from_text(NodeOverride, row.body) for row in rows}
+        found = {row.node: read_one(NodeOverride, row.node, row.body) for row in rows}
+        return {NodeId(node): mark for node, mark in found.items() if mark is not None}
 
     @override
     def nodes(self, only: Collection[NodeId] | None = None) -> Sequence[Node]:
@@ -93,20 +96,25 @@ class Nodes(NodeStore):
             windows = _windows(tx)
         return [
             replace(
-                self._node(row.body, overrides.get(NodeId(row.id))),
+                node,
                 state=NodeState(row.state),
                 seen_at=row.seen_at,
                 windows=tuple(windows.get(row.id, ())),
             )
             for row in rows
+            if (node := self._node(row, overrides.get(NodeId(row.id)))) is not None
         ]
 
-    def _node(self, body: str, mark: NodeOverride | None) -> Node:
+    def _node(self, row: Row[Any], mark: NodeOverride | None) -> Node | None:
         """Parse a node, or take it from the cache: a node's own report rarely changes."""
+        body = row.body
         if body not in self._parsed:
             if len(self._parsed) > CACHE_LIMIT:
                 self._parsed.clear()
-            self._parsed[body] = from_text(Node, body)
+            parsed = read_one(Node, row.id, body)
+            if parsed is None:
+                return None
+            self._parsed[body] = parsed
         node = self._parsed[body]
         return node if mark is None else mark.on(node)
 

@@ -149,6 +149,13 @@ artifacts = Table(
     Column("created_at", Float, nullable=False),
     Column("spec", Text, nullable=False),
 )
+project_blobs = Table(
+    "project_blobs",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+)
 projects = Table(
     "projects",
     metadata,
@@ -192,10 +199,10 @@ audit = Table(
     metadata,
     Column("id", _SERIAL, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
-    Column("actor", String(80), nullable=False),
-    Column("action", String(80), nullable=False),
-    Column("subject", String(200), nullable=False),
-    Column("outcome", String(40), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
     Column("detail", Text, nullable=False),
 )
 alert_rules = Table(

@@ -1,18 +1,19 @@
 """Rows of the table of workloads: how jobs and services are written, queried and read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row, Select, or_, select
 
 from karez.core.arrays import ArrayTask, parse_array
 from karez.core.codec import from_text, to_text
-from karez.core.jobs import Job, JobSpec
-from karez.core.services import Service, ServiceSpec
+from karez.core.jobs import UNREADABLE, Job, JobSpec, unreadable_job_spec
+from karez.core.services import Service, ServiceSpec, unreadable_service_spec
 from karez.core.workloads import ENDED, INITIAL_STATUS, WAITING, State, Status, WorkloadId
 from karez.store.schema import workloads as table
 
+S = TypeVar("S", JobSpec, ServiceSpec)
 ENDED_STATES = [state.value for state in ENDED]
 WAITING_STATES = [state.value for state in WAITING]
 # Nearly all queued workloads have this status: parsing it again is half the cost of a row.
@@ -76,32 +77,45 @@ def select_all(
 
 
 def read_job(row: Row[Any]) -> Job:
-    """Read a job from its row."""
+    """Read a job from its row. One that cannot be read is `unreadable`, and harms no other."""
+    spec, status, problem = _read(row, JobSpec, unreadable_job_spec)
     return Job(
         id=WorkloadId(row.id),
-        spec=from_text(JobSpec, row.spec),
+        spec=spec,
         state=State(row.state),
-        status=_status(row),
+        status=status,
         owner=row.owner,
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
         array=None if row.array is None else ArrayTask(id=row.array, index=row.array_index),
+        unreadable=problem,
     )
 
 
 def read_service(row: Row[Any]) -> Service:
-    """Read a service from its row."""
+    """Read a service from its row, as `read_job`."""
+    spec, status, problem = _read(row, ServiceSpec, unreadable_service_spec)
     return Service(
         id=WorkloadId(row.id),
-        spec=from_text(ServiceSpec, row.spec),
+        spec=spec,
         state=State(row.state),
-        status=_status(row),
+        status=status,
         owner=row.owner,
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        unreadable=problem,
     )
+
+
+def _read(row: Row[Any], kind: type[S], stand_in: Callable[[str, str], S]) -> tuple[S, Status, str]:
+    """The specification and status of a row, and why they are stand-ins if they are."""
+    try:
+        return from_text(kind, row.spec), _status(row), ""
+    except ValueError as error:
+        problem = f"{UNREADABLE}: {error}"
+        return stand_in(row.name, row.project), replace(INITIAL_STATUS, reason=problem), problem
 
 
 def _status(row: Row[Any]) -> Status:

@@ -147,6 +147,13 @@ class Workloads(WorkloadStore):
             return [read_service(row) for row in rows]
 
     @override
+    def count_waiting(self, project: str) -> int:
+        waits = (table.c.kind == "job", table.c.state.in_(WAITING_STATES))
+        query = select(func.count()).where(table.c.project == project, *waits)
+        with self._db.read() as tx:
+            return int(tx.execute(query).scalar_one())
+
+    @override
     def count_states(self) -> Mapping[tuple[str, State], int]:
         query = select(table.c.kind, table.c.state, func.count()).group_by(
             table.c.kind, table.c.state
@@ -178,6 +185,16 @@ class Workloads(WorkloadStore):
                 change = change.where(table.c.state.not_in(_REQUESTED))
         with self._db.write() as tx:
             return tx.execute(change.values(**values)).rowcount == 1
+
+    @override
+    def fail(self, ident: WorkloadId, why: str, *, at: float) -> bool:
+        status = replace(INITIAL_STATUS, reason=why, end=EndReason.START_FAILED)
+        change = update(table).where(table.c.id == ident, table.c.state.in_(WAITING_STATES))
+        change = change.values(
+            state=State.FAILED.value, status=to_text(status), wait_reason="", ended_at=at
+        )
+        with self._db.write() as tx:
+            return tx.execute(change).rowcount == 1
 
     @override
     def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:

@@ -1,6 +1,7 @@
 """`karez projects`: projects, their quotas and their secrets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -8,9 +9,10 @@ import typer
 from karez.cli.client_options import Json, ProjectName, client
 from karez.cli.output import json_out, table
 from karez.core.devices import DeviceKind
-from karez.core.errors import BadRequest
-from karez.core.identity import Project
+from karez.core.errors import BadRequest, NotFound
+from karez.core.identity import Project, ProjectLimits
 from karez.core.resource_syntax import parse_amount, show_amount
+from karez.core.units import show_bytes
 
 projects = typer.Typer(no_args_is_help=True, help="Manage projects, quotas and secrets.")
 ProjectArgument = Annotated[str, typer.Argument(help="Name of the project.")]
@@ -72,7 +74,61 @@ def set_quota(
     Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
     """
     project = _project(name, limits or [], cohort, guarantee or [], lend or [], weight)
-    client().set_quota(project)
+    client().set_quota(replace(project, limits=_present(name).limits))
+
+
+@projects.command("limits")
+def set_limits(
+    name: ProjectArgument,
+    priority: Annotated[
+        int | None, typer.Option(help="Highest priority of a member's jobs.")
+    ] = None,
+    queued: Annotated[int | None, typer.Option(help="Jobs that wait at once.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Replicas of all services.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Bytes of uploads and artifacts, such as 2TiB, or none.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the members of a project may take of what all share, or set it.
+
+    Example: karez projects limits lab --priority 5 --queued 500 --storage 2TiB
+    """
+    project = _present(name)
+    before = project.limits
+    try:
+        limits = ProjectLimits(
+            priority=before.priority if priority is None else priority,
+            queued=before.queued if queued is None else queued,
+            replicas=before.replicas if replicas is None else replicas,
+            storage_bytes=before.storage_bytes if storage is None else _bytes(storage),
+        )
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+    if limits != before:
+        project = client().set_quota(replace(project, limits=limits))
+    if as_json:
+        json_out(project.limits)
+        return
+    limits = project.limits
+    stored = "any" if limits.storage_bytes is None else show_bytes(limits.storage_bytes)
+    row = (limits.priority, limits.queued, limits.replicas, stored)
+    table(("priority up to", "queued jobs", "replicas", "storage"), [row], empty="")
+
+
+def _present(name: str) -> Project:
+    """The project as it is. Raises NotFound."""
+    for project in client().projects():
+        if project.name == name:
+            return project
+    raise NotFound(noun="project", name=name)
+
+
+def _bytes(text: str) -> int | None:
+    try:
+        return None if text == "none" else parse_amount(DeviceKind.STORAGE, text)
+    except ValueError as error:
+        raise BadRequest(problem=str(error), fix="Write 2TiB, or none.") from error
 
 
 @projects.command("secret")

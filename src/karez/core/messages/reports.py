@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, get_args
 
-from karez.core.codec import Count
+from karez.core.codec import Count, Finite, Step
 from karez.core.messages.greetings import Refusal
 from karez.core.messages.wire import by_type
 
@@ -32,9 +32,9 @@ class ReadyReport:
     """The rank has left its group, and can restore these steps."""
 
     TYPE: ClassVar[str] = "ready"
-    generation: Count
+    generation: Step
     """The generation that it left; 0: the process has not been in a group yet."""
-    steps: Mapping[Count, str]
+    steps: Mapping[Step, str]
     """Step -> source of the state, nearest first: one of recovery.state.SOURCES."""
     sharded: bool = False
     created_generation: Mapping[Count, Count] = field(default_factory=dict)
@@ -50,9 +50,9 @@ class ResumedReport:
     """The rank is in its group, and has restored the common step."""
 
     TYPE: ClassVar[str] = "resumed"
-    generation: Count
-    step: Count
-    losses: tuple[tuple[Count, float], ...] = ()
+    generation: Step
+    step: Step
+    losses: tuple[tuple[Step, Finite], ...] = ()
     """(step, loss) of the newest steps before, which control may have missed."""
     rigid: bool = False
     """The state is split in a way that cannot be resharded."""
@@ -63,10 +63,10 @@ class CommitReport:
     """The rank has completed a step."""
 
     TYPE: ClassVar[str] = "commit"
-    generation: Count
-    step: Count
-    loss: float
-    busy_s: float = 0.0
+    generation: Step
+    step: Step
+    loss: Finite
+    busy_s: Finite = 0.0
     """Seconds of the step that the rank did not wait for others."""
 
 
@@ -75,7 +75,7 @@ class CollectiveFailedReport:
     """A collective of the rank has failed, or its group could not be formed."""
 
     TYPE: ClassVar[str] = "collective-failed"
-    generation: Count
+    generation: Step
     error: str
 
 
@@ -84,11 +84,11 @@ class BadLossReport:
     """The loss or the gradients of a step are not finite, or far from those before."""
 
     TYPE: ClassVar[str] = "bad-loss"
-    generation: Count
-    step: Count
-    batch: Count
+    generation: Step
+    step: Step
+    batch: Step
     error: str
-    replays: int
+    replays: Count
     """How often the batch is tried again before it is left out."""
 
 
@@ -97,8 +97,8 @@ class ReplicaMismatchReport:
     """Replicas of the model differ that must be equal."""
 
     TYPE: ClassVar[str] = "replica-mismatch"
-    generation: Count
-    step: Count
+    generation: Step
+    step: Step
     ranks: tuple[Count, ...]
     """The minority, as numbered in the group; none: there is no majority."""
 
@@ -108,7 +108,7 @@ class FinishedReport:
     """The rank has completed its training, and waits for ExitOrder."""
 
     TYPE: ClassVar[str] = "finished"
-    generation: Count
+    generation: Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +143,13 @@ class CheckpointReport:
     """The rank has written a part of a checkpoint on its node."""
 
     TYPE: ClassVar[str] = "checkpoint"
-    step: Count
+    step: Step
     path: str
     world: Count
     """Ranks whose shards make up the step; 0: it is not part of a set of shards."""
     whole: bool
     """Whether all ranks can use it."""
-    held_s: float
+    held_s: Finite
     """Seconds for which the training was held up."""
 
 
@@ -159,7 +159,7 @@ class RendezvousReport:
 
     TYPE: ClassVar[str] = "rendezvous"
     address: str
-    generation: Count
+    generation: Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

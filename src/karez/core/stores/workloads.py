@@ -69,6 +69,10 @@ class WorkloadStore(Protocol):
         """List services, newest first, as `jobs`."""
         ...
 
+    def count_waiting(self, project: str) -> int:
+        """Count the jobs of a project that wait, those of arrays too."""
+        ...
+
     def count_states(self) -> Mapping[tuple[str, State], int]:
         """Count the workloads of each kind (job, service) in each state."""
         ...
@@ -86,6 +90,10 @@ class WorkloadStore(Protocol):
 
         An ended workload never changes again.
         """
+        ...
+
+    def fail(self, ident: WorkloadId, why: str, *, at: float) -> bool:
+        """End a waiting workload that cannot be started. False: it does not wait."""
         ...
 
     def request_stop(self, ident: WorkloadId, *, at: float) -> State | None:

@@ -26,7 +26,9 @@ from karez.server.api import (
     tunnels,
     usage,
 )
-from karez.server.api.authorization import UNGUARDED, roles
+from karez.server.api.authorization import PUBLIC, UNGUARDED, roles
+from karez.server.api.door import Door
+from karez.server.api.problems import MEDIA_TYPE, problem_response
 from karez.server.services.cloud import Cloud
 
 PREFIX = "/api/v1"
@@ -46,7 +48,6 @@ ROUTERS = tuple(
         faults,
     )
 )
-_PROBLEM = "application/problem+json"
 _IN_TUNNEL = re.compile(r"^/jobs/[^/]+/tunnels/[^/]+")
 _Message = MutableMapping[str, Any]
 
@@ -61,7 +62,8 @@ def create_app(cloud: Cloud) -> FastAPI:
         redoc_url=None,
     )
     app.state.cloud = cloud
-    unguarded = [route for route, role in roles(ROUTERS).items() if role == UNGUARDED]
+    named = roles(ROUTERS)
+    unguarded = [route for route, role in named.items() if role == UNGUARDED]
     assert not unguarded, f"routes without a role: {unguarded}"
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
@@ -69,25 +71,18 @@ def create_app(cloud: Cloud) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ValueError, _value_error)
+    public = frozenset(
+        {f"{PREFIX}/openapi.json"}
+        | {f"{PREFIX}{route.partition(' ')[2]}" for route, role in named.items() if role == PUBLIC}
+    )
+    app.add_middleware(Door, cloud=cloud, prefix=PREFIX, public=public)
     app.add_middleware(_Requests, cloud=cloud)
     return app
 
 
-def _problem(error: KarezError) -> JSONResponse:
-    body = {
-        "type": f"https://karez.dev/errors/{error.code}",
-        "title": error.what(),
-        "status": error.status,
-        "code": error.code,
-        "hint": error.hint(),
-        "fields": error.facts(),
-    }
-    return JSONResponse(body, error.status, media_type=_PROBLEM)
-
-
 async def _karez_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, KarezError)
-    return _problem(error)
+    return problem_response(error)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
@@ -95,11 +90,11 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     text = str(first["msg"]).removeprefix("Value error, ")
-    return _problem(BadRequest(problem=f"{place}: {text}" if place else text))
+    return problem_response(BadRequest(problem=f"{place}: {text}" if place else text))
 
 
 async def _value_error(_: Request, error: Exception) -> JSONResponse:
-    return _problem(BadRequest(problem=str(error)))
+    return problem_response(BadRequest(problem=str(error)))
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
@@ -111,11 +106,14 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
         "code": "http",
         "hint": f"The API is described at {PREFIX}/openapi.json.",
     }
-    return JSONResponse(body, error.status_code, media_type=_PROBLEM)
+    return JSONResponse(body, error.status_code, media_type=MEDIA_TYPE)
 
 
 class _Requests:
-    """Pure ASGI: the time of every request, and a row for each that may change something."""
+    """Pure ASGI: the time of every request, and a row for each that may change something.
+
+    Requests without a valid key change nothing: they are counted, and have no rows.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]], cloud: Cloud) -> None:
         self.app = app
@@ -138,7 +136,7 @@ class _Requests:
             await self.app(scope, receive, watch)
         finally:
             self._observe(scope, status, self.cloud.clock.now() - began_at)
-            if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            if scope["method"] not in ("GET", "HEAD", "OPTIONS") and "actor" in scope["state"]:
                 self._audit(scope, status)
 
     def _observe(self, scope: _Message, status: int, seconds: float) -> None:
@@ -156,7 +154,7 @@ class _Requests:
             AuditRow(
                 id=0,
                 at=self.cloud.clock.now(),
-                actor=str(scope["state"].get("actor", "nobody")),
+                actor=str(scope["state"]["actor"]),
                 action=f"{scope['method']} {path}",
                 subject=path.rsplit("/", 1)[-1],
                 outcome=str(status),

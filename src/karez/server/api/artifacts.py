@@ -1,41 +1,62 @@
 """Artifacts over HTTP: upload the bytes, then register what they are."""
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, BinaryIO, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar
 
-import anyio.from_thread
+import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
-from karez.core.errors import NotFound
-from karez.core.identity import Role
+from karez.core.errors import NotFound, TooManyRequests
+from karez.core.identity import DEFAULT_PROJECT, Role
+from karez.core.ports import BlobWriter
 from karez.server.api.authorization import CloudDep, Who, allow
 from karez.server.services.cloud import Cloud
 
 router = APIRouter(tags=["artifacts"])
 _CHUNK = 1 << 20
+MAX_UPLOADS = 512
+"""Uploads that are received at once; most of them wait for their senders."""
+_UPLOADS = anyio.Semaphore(MAX_UPLOADS)
+_WRITERS = anyio.CapacityLimiter(8)
+"""Threads that write: not those that answer everything else."""
+T = TypeVar("T")
+InProject = Annotated[str, Query(description="Project of what is sent.")]
+Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 
 
 @router.put("/blobs/{digest}", status_code=201, **allow(Role.MEMBER))
-async def put_blob(digest: str, request: Request, cloud: CloudDep) -> FileEntry:
-    """Store the request's body, whose SHA-256 must be `digest`."""
-    return await receive_blob(request, cloud, digest)
+async def put_blob(
+    digest: Digest,
+    request: Request,
+    cloud: CloudDep,
+    who: Who,
+    project: InProject = DEFAULT_PROJECT,
+) -> FileEntry:
+    """Store the request's body, whose SHA-256 must be `digest`, for a project."""
+    writer = await anyio.to_thread.run_sync(cloud.artifacts.writer, who, project, digest)
+    return await receive_blob(request, cloud, digest, writer)
 
 
 @router.get("/blobs/{digest}/exists", **allow(Role.MEMBER))
-def has_blob(digest: str, cloud: CloudDep) -> bool:
-    """Whether these bytes are here already, so that an upload can be saved."""
-    return cloud.blobs.has(digest)
+def has_blob(
+    digest: Digest, cloud: CloudDep, who: Who, project: InProject = DEFAULT_PROJECT
+) -> bool:
+    """Whether the project has these bytes here already, so that an upload can be saved."""
+    return not cloud.artifacts.missing(who, project, [digest])
 
 
 @router.post("/blobs/missing", **allow(Role.MEMBER))
 def missing_blobs(
-    digests: Annotated[list[str], Body(max_length=10_000)], cloud: CloudDep
+    digests: Annotated[list[str], Body(max_length=10_000)],
+    cloud: CloudDep,
+    who: Who,
+    project: InProject = DEFAULT_PROJECT,
 ) -> list[str]:
-    """Those of these digests whose bytes are not here, so that only they are uploaded."""
-    return [digest for digest in digests if not cloud.blobs.has(digest)]
+    """Those of these digests whose bytes the project has to send."""
+    return cloud.artifacts.missing(who, project, digests)
 
 
 @router.post("/artifacts", status_code=201, **allow(Role.MEMBER))
@@ -85,26 +106,32 @@ def send_blob(cloud: Cloud, digest: str) -> StreamingResponse:
     return StreamingResponse(chunks(), media_type="application/octet-stream")
 
 
-async def receive_blob(request: Request, cloud: Cloud, digest: str) -> FileEntry:
-    """The body of a request into the blob store, off the event loop."""
-    stream = cast("BinaryIO", _Body(request))
-    return await anyio.to_thread.run_sync(cloud.artifacts.put_blob, stream, digest)
+async def receive_blob(
+    request: Request, cloud: Cloud, digest: str, writer: BlobWriter | None = None
+) -> FileEntry:
+    """The body of a request into the blob store. No thread waits for the sender."""
+    if _UPLOADS.value == 0:
+        raise TooManyRequests(limit=f"{MAX_UPLOADS} uploads at once", retry_after_s=5)
+    async with _UPLOADS:
+        return await _receive(request, writer or cloud.blobs.writer(expect=digest))
 
 
-class _Body:
-    """A request's body as a readable stream for a worker thread."""
+async def _receive(request: Request, writer: BlobWriter) -> FileEntry:
+    try:
+        held = bytearray()
+        async for chunk in request.stream():
+            held += chunk
+            if len(held) >= _CHUNK:
+                await _in_thread(writer.write, bytes(held))
+                held.clear()
+        if held:
+            await _in_thread(writer.write, bytes(held))
+        return await _in_thread(writer.finish)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _in_thread(writer.abort)
+        raise
 
-    def __init__(self, request: Request) -> None:
-        self._chunks = request.stream().__aiter__()
 
-    def read(self, _size: int = -1) -> bytes:
-        while True:
-            try:
-                chunk: bytes = anyio.from_thread.run(self._next)
-            except StopAsyncIteration:
-                return b""
-            if chunk:
-                return chunk
-
-    async def _next(self) -> bytes:
-        return bytes(await self._chunks.__anext__())
+async def _in_thread(act: Callable[..., T], *args: Any) -> T:
+    return await anyio.to_thread.run_sync(act, *args, limiter=_WRITERS)

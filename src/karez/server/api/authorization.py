@@ -27,7 +27,7 @@ def cloud_of(request: Request) -> Cloud:
 
 def principal_of(request: Request) -> Principal:
     """The principal of a request, already checked against the route's role."""
-    who: Principal = request.state.principal
+    who: Principal = request.scope["state"]["principal"]
     return who
 
 
@@ -36,7 +36,7 @@ Who = Annotated[Principal, Depends(principal_of)]
 
 
 def allow(role: Role) -> dict[str, Any]:
-    """Arguments for a route that needs `role`."""
+    """Arguments for a route that needs `role`; the door has looked the key up."""
     return {"dependencies": [Depends(_checker(role))], "openapi_extra": {_MARK: role.value}}
 
 
@@ -58,16 +58,9 @@ def public() -> dict[str, Any]:
 
 def _checker(role: Role) -> Callable[[Request], None]:
     def check(request: Request) -> None:
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        who = (
-            cloud_of(request).permissions.principal(text.strip())
-            if scheme.lower() == "bearer"
-            else None
-        )
+        who: Principal | None = request.scope["state"].get("principal")
         if who is None:
             raise NotSignedIn
-        request.state.principal = who
-        request.scope["state"]["actor"] = f"{who.name} ({who.key_id})"
         if not includes(who.role, role):
             raise NotAllowed(needed=role, held=who.role, project=who.project)
 

@@ -16,19 +16,23 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health", **public())
-def health() -> dict[str, str]:
+async def health() -> dict[str, str]:
     """200 while the process lives."""
     return {"status": "ok"}
 
 
 @router.get("/ready", **public())
 def ready(request: Request, response: Response, cloud: CloudDep) -> dict[str, Any]:
-    """200 once the store answers and a node is in the pool, else 503."""
+    """200 once the store answers and a node is in the pool, else 503.
+
+    `failing` counts the workloads whose controller failed within the last ten minutes.
+    """
     cloud.store.ping()
     nodes = [n for n in cloud.store.pool.nodes() if n.state == NodeState.READY]
     fresh = bool(request.app.state.loops_alive()) and bool(nodes)
     response.status_code = 200 if fresh else 503
-    return {"ready": fresh, "nodes": len(nodes)}
+    failing = request.app.state.failing()
+    return {"ready": fresh, "nodes": len(nodes), "failing": failing}
 
 
 @router.get("/status", **allow(Role.VIEWER))

@@ -13,7 +13,7 @@ from karez.core.identity import Role
 from karez.core.messages.wire import PROTOCOL_HEADER, protocol_mismatch
 from karez.core.routing import ServiceLoad, Table
 from karez.core.usage import Call
-from karez.server.api.artifacts import receive_blob, send_blob
+from karez.server.api.artifacts import Digest, receive_blob, send_blob
 from karez.server.api.authorization import CloudDep, allow
 from karez.server.services.gateway_table import build_gateway_table
 
@@ -46,13 +46,13 @@ def join_config(request: Request) -> JoinConfig:
 
 
 @router.get("/node/blobs/{digest}", **allow(Role.NODE))
-def node_blob(digest: str, cloud: CloudDep) -> StreamingResponse:
+def node_blob(digest: Digest, cloud: CloudDep) -> StreamingResponse:
     """A blob, for a node that lays out a process's inputs."""
     return send_blob(cloud, digest)
 
 
 @router.put("/node/blobs/{digest}", status_code=201, **allow(Role.NODE))
-async def node_put_blob(digest: str, request: Request, cloud: CloudDep) -> FileEntry:
+async def node_put_blob(digest: Digest, request: Request, cloud: CloudDep) -> FileEntry:
     """A blob from a node that gathers a process's outputs."""
     return await receive_blob(request, cloud, digest)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from karez.core.metrics import Metrics
-from karez.core.ports import Clock, Fabric
+from karez.core.ports import BlobStore, Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
 from karez.server.controllers.node_eviction import NodeEviction
@@ -20,6 +20,8 @@ class Edges:
     deps: ControllerDeps
     serving: ServingDeps
     eviction: NodeEviction
+    uploads: BlobStore
+    """Where unfinished uploads are swept."""
 
 
 class ControlContext(Protocol):

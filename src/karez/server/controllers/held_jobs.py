@@ -14,6 +14,9 @@ def settle_held(workloads: WorkloadStore, now: float) -> int:
     """Look at each held job; returns how many were queued or ended. `now` in UTC epoch seconds."""
     settled, reasons, states = 0, {}, dict[str, State]()
     for job in workloads.held_jobs():
+        if job.unreadable:
+            settled += workloads.fail(job.id, job.unreadable, at=now)
+            continue
         for dependency in job.spec.after:
             if dependency.job not in states:
                 other = workloads.job(dependency.job)

@@ -29,6 +29,8 @@ ALERTS_S = 2.0
 """Seconds between two looks for what people are to be told of."""
 EXPIRE_S = 600.0
 """Seconds between two looks for artifacts whose time is over."""
+UPLOAD_S = 86_400.0
+"""Seconds after which what an upload left is removed; a slow one touches its file all the time."""
 POOL_S = 2.0
 """Seconds between two checks of the nodes. A running gang notices the loss of a node sooner, by
 its own polling."""
@@ -124,6 +126,10 @@ class ControllerManager:
         """Whether every loop runs and the fabric is connected."""
         return self._edges is not None and all(thread.is_alive() for thread in self._threads)
 
+    def failing(self) -> int:
+        """How many workloads have a controller that failed a short while ago."""
+        return self._workloads.failing()
+
     def stop(self) -> None:
         """Stop all controllers and close the fabric. Nodes end with Ray where Ray is our own."""
         for event in (self._halt, self._wake, self._placed):
@@ -169,7 +175,10 @@ class ControllerManager:
 
     def remove_expired(self) -> None:
         """Remove what is kept for some time only, and whose time is over."""
-        remove_expired(self._context.store, self._context.clock.now())
+        now = self._context.clock.now()
+        remove_expired(self._context.store, now)
+        if self._edges is not None:
+            self._edges.uploads.sweep(before=now - UPLOAD_S)
 
     def alert(self) -> None:
         """Tell people of what they asked for."""

@@ -65,7 +65,7 @@ class Scheduler:
     _executor: DecisionExecutor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._cache = WorkloadCache(self.store)
+        self._cache = WorkloadCache(self.store, self.clock)
         self._executor = DecisionExecutor(store=self.store)
 
     def tick(self) -> int:

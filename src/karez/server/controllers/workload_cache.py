@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import structlog
+
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.jobs import Job
 from karez.core.nodes import Node
+from karez.core.ports import Clock
 from karez.core.services import Service
 from karez.core.stores.store import Store
 from karez.core.workloads import Allocation, State, WorkloadId
@@ -17,6 +20,7 @@ from karez.scheduling.snapshot import AllocatedWorkload
 from karez.server.controllers.pending_workloads import to_allocated, to_pending
 from karez.server.controllers.store_view import StoreView
 
+log = structlog.get_logger()
 MAX_WAITING = 1_000_000
 BULK_READ_FROM = 20
 """Unread workloads beyond which one query for all is cheaper than one query for each."""
@@ -27,9 +31,9 @@ USAGE_HISTORY_S = 10 * HALF_LIFE_S
 class WorkloadCache:
     """Waiting and running workloads of the store, in the engine's terms."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         """Start empty."""
-        self._store = store
+        self._store, self._clock = store, clock
         self._waiting: dict[WorkloadId, PendingWorkload] = {}
         self._running: dict[tuple[WorkloadId, int], AllocatedWorkload] = {}
 
@@ -94,13 +98,17 @@ class WorkloadCache:
             *self._store.workloads.jobs(projects=None, states=states, limit=MAX_WAITING),
             *self._store.workloads.services(projects=None, states=states),
         ]
-        self._waiting.update({item.id: to_pending(item) for item in items})
+        self._waiting.update({item.id: to_pending(item) for item in items if not item.unreadable})
 
     def _read(self, ident: WorkloadId, kind: str) -> PendingWorkload | None:
         workloads = self._store.workloads
         item: Job | Service | None = (
             workloads.job(ident) if kind == "job" else workloads.service(ident)
         )
+        if item is not None and item.unreadable:
+            self._store.workloads.fail(item.id, item.unreadable, at=self._clock.now())
+            log.error("workload.unreadable", workload=item.id, why=item.unreadable)
+            return None
         return None if item is None else to_pending(item)
 
     def _read_allocated(

@@ -25,6 +25,7 @@ def run_control(settings: Settings, report: Report) -> None:
     cloud, manager = build_cloud(settings, home)
     app = create_app(cloud)
     app.state.loops_alive = manager.alive
+    app.state.failing = manager.failing
     app.state.join_config = JoinConfig(
         ray_address=settings.ray_address or f"{settings.host}:{settings.ray_port}",
         ray_token=home.ray_token.read_text() if home.ray_token.exists() else "",

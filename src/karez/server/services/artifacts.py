@@ -3,9 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+
+from typing_extensions import override
 
 from karez.core.artifacts import (
+    ID_PREFIX,
     Artifact,
     ArtifactKind,
     ArtifactSpec,
@@ -15,18 +17,43 @@ from karez.core.artifacts import (
     is_inside,
     problem_with_paths,
 )
-from karez.core.errors import BadRequest, NotFound
+from karez.core.errors import AmbiguousName, BadRequest, LimitExceeded, NotFound
 from karez.core.identity import Principal, Role
-from karez.core.ports import Blobs, Clock
+from karez.core.names import check_label, split_name
+from karez.core.ports import BlobStore, BlobWriter, Clock
 from karez.core.python_environments import REQUIREMENTS, parse_requirements
 from karez.core.stores.artifact_users import user_of
 from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.workloads import WorkloadStore
+from karez.core.units import show_bytes
 from karez.server.services.permissions import Permissions, visible_projects
 
 MAX_REQUIREMENTS_BYTES = 1 << 20
 MAX_LINK_BYTES = 4096
 """Longest target of a symbolic link: Linux's PATH_MAX."""
+
+
+class _OwnedBlob(BlobWriter):
+    """A blob that belongs to a project once it is whole."""
+
+    def __init__(self, inner: BlobWriter, store: ArtifactStore, project: str) -> None:
+        self._inner, self._store, self._project = inner, store, project
+        self.size_bytes = 0
+
+    @override
+    def write(self, chunk: bytes) -> None:
+        self._inner.write(chunk)
+        self.size_bytes = self._inner.size_bytes
+
+    @override
+    def finish(self) -> FileEntry:
+        entry = self._inner.finish()
+        self._store.note_blob(self._project, entry.sha256, entry.size_bytes)
+        return entry
+
+    @override
+    def abort(self) -> None:
+        self._inner.abort()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,22 +62,38 @@ class ArtifactService:
 
     store: ArtifactStore
     workloads: WorkloadStore
-    blobs: Blobs
+    blobs: BlobStore
     permissions: Permissions
     clock: Clock
 
-    def put_blob(self, stream: BinaryIO, expect: str) -> FileEntry:
-        """Store bytes under their digest."""
-        return self.blobs.put(stream, expect=expect)
+    def writer(self, who: Principal, project: str, digest: str) -> BlobWriter:
+        """Begin to store bytes for a project. Raises NotAllowed, LimitExceeded."""
+        project = self.permissions.project_of(who, project)
+        self.permissions.require(who, project, Role.MEMBER)
+        limit = self.permissions.limits_of(project).storage_bytes
+        if limit is not None and (stored := self.store.stored_bytes(project)) >= limit:
+            raise LimitExceeded(
+                project=project, limit=f"{show_bytes(limit)} stored", asked=show_bytes(stored)
+            )
+        return _OwnedBlob(self.blobs.writer(expect=digest), self.store, project)
+
+    def missing(self, who: Principal, project: str, digests: Sequence[str]) -> list[str]:
+        """Those of these digests whose bytes a project has not sent, or that are not here."""
+        project = self.permissions.project_of(who, project)
+        self.permissions.require(who, project, Role.MEMBER)
+        owned = self.store.owned(project, digests)
+        return [one for one in digests if one not in owned or not self.blobs.has(one)]
 
     def register(self, who: Principal, spec: ArtifactSpec) -> Artifact:
         """Register an artifact. Raises BadRequest unless its files are in the blob store."""
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.MEMBER)
+        check_label(spec.name)
         if problem := problem_with_paths(spec.files):
             raise BadRequest(problem=f"these files make no artifact: {problem}")
+        owned = self.store.owned(spec.project, [file.sha256 for file in spec.files])
         for file in spec.files:
-            if not self.blobs.has(file.sha256):
+            if file.sha256 not in owned or not self.blobs.has(file.sha256):
                 raise BadRequest(problem=f"the bytes of {file.path} were not uploaded")
             if file.mode == FileMode.LINK and not self._stays_inside(file):
                 raise BadRequest(problem=f"{file.path} is a link out of the artifact")
@@ -83,10 +126,31 @@ class ArtifactService:
         return len(target) <= MAX_LINK_BYTES and is_inside(link.path, os.fsdecode(target))
 
     def get(self, who: Principal, ident: str) -> Artifact:
-        """One artifact by id or name. Raises NotFound."""
-        artifact = self.store.find(ident, projects=visible_projects(who))
+        """One artifact by id, name or PROJECT/NAME. Raises NotFound, AmbiguousName."""
+        project, name = split_name(ident)
+        projects = visible_projects(who) if not project else [project] * who.sees(project)
+        artifact = self.store.find(name, projects=projects)
         if artifact is None:
             raise NotFound(noun="artifact", name=ident)
+        if projects is None and artifact.id != name:
+            known = self.store.projects_with(name)
+            if len(known) > 1:
+                which = ", ".join(f"{one}/{name}" for one in known)
+                raise AmbiguousName(noun="artifact", name=name, count=len(known), which=which)
+        return artifact
+
+    def of(self, who: Principal, project: str, ident: str) -> Artifact:
+        """One artifact that a workload of a project names: a name alone is one of that project.
+
+        Raises:
+            NotFound: There is none that the key may see.
+        """
+        named, name = split_name(ident)
+        if named or name.startswith(ID_PREFIX):
+            return self.get(who, ident)
+        artifact = self.store.find(name, projects=[project] * who.sees(project))
+        if artifact is None:
+            raise NotFound(noun="artifact", name=f"{project}/{name}")
         return artifact
 
     def list(self, who: Principal, kinds: Sequence[ArtifactKind]) -> Sequence[Artifact]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from karez.core.alerts import AlertRule, Delivery
-from karez.core.ports import Blobs, Clock, Fabric
+from karez.core.ports import BlobStore, Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
 from karez.server.logs import FileLogs
@@ -28,7 +28,7 @@ class CloudDeps:
     """What the services of a cloud are built from."""
 
     store: Store
-    blobs: Blobs
+    blobs: BlobStore
     clock: Clock
     pepper: Pepper
     settings: Settings
@@ -51,7 +51,7 @@ class Cloud:
     """One service per noun of the API, and the edges that routes read from."""
 
     store: Store
-    blobs: Blobs
+    blobs: BlobStore
     clock: Clock
     settings: Settings
     logs: FileLogs
@@ -73,7 +73,7 @@ def build_services(deps: CloudDeps) -> Cloud:
     store, pepper, clock, wake = deps.store, deps.pepper, deps.clock, deps.wake
     permissions = Permissions(store=store.access, pepper=pepper)
     secrets = SecretService(store=store.access, permissions=permissions, pepper=pepper)
-    admission = Admission(store=store.access, pool=deps.pool)
+    admission = Admission(store=store.access, workloads=store.workloads, pool=deps.pool)
     artifacts = ArtifactService(
         store=store.artifacts,
         workloads=store.workloads,

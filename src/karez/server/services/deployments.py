@@ -39,8 +39,9 @@ class DeploymentService:
         existing = self.store.service(ident)
         if existing is not None:
             return existing
+        self.admission.check_limits(who, spec)
         self.admission.check(spec.project, spec.gang)
-        model = self.artifacts.get(who, spec.model)
+        model = self.artifacts.of(who, spec.project, spec.model)
         if model.spec.kind != ArtifactKind.MODEL:
             raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
         self._check_format(spec, model)

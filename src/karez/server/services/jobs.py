@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from karez.core.arrays import ArrayTask, describe_limit, parse_array
 from karez.core.artifacts import ArtifactKind
@@ -55,15 +56,17 @@ class JobService:
         if spec.image:
             spec = replace(spec, gang=self.admission.pool.with_containers(spec.gang))
         self.permissions.require(who, spec.project, Role.MEMBER)
+        self.admission.check_limits(who, spec)
         self.admission.check(spec.project, spec.gang)
         if spec.recipe:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
         for name in (*spec.env, *spec.secrets):
             if problem := problem_with_variable(name):
                 raise BadRequest(problem=problem, fix="Give your variable another name.")
-        inputs = {name: self.artifacts.get(who, ref).id for name, ref in spec.inputs.items()}
-        code = self.artifacts.get(who, spec.code).id if spec.code else ""
-        environment = self._environment(who, spec.environment)
+        find = partial(self.artifacts.of, who, spec.project)
+        inputs = {name: find(ref).id for name, ref in spec.inputs.items()}
+        code = find(spec.code).id if spec.code else ""
+        environment = self._environment(who, spec.project, spec.environment)
         self.secrets.require(spec.project, spec.secrets)
         after, waiting = self._after(who, spec.after)
         return Job(
@@ -75,11 +78,11 @@ class JobService:
             created_at=self.clock.now(),
         )
 
-    def _environment(self, who: Principal, ident: str) -> str:
+    def _environment(self, who: Principal, project: str, ident: str) -> str:
         """The id of an environment. Raises NotFound, BadRequest."""
         if not ident:
             return ""
-        found = self.artifacts.get(who, ident)
+        found = self.artifacts.of(who, project, ident)
         if found.spec.kind != ArtifactKind.ENVIRONMENT:
             raise BadRequest(
                 problem=f"{ident} is a {found.spec.kind}, no environment",

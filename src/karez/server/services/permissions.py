@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 
 from karez.core.errors import NotAllowed, NotFound
-from karez.core.identity import DEFAULT_PROJECT, EVERYWHERE, Principal, Role, includes
+from karez.core.identity import (
+    DEFAULT_PROJECT,
+    EVERYWHERE,
+    Principal,
+    ProjectLimits,
+    Role,
+    includes,
+)
 from karez.core.stores.access import AccessStore
 from karez.vault.keys import Pepper, split_key
 
@@ -42,9 +49,13 @@ class Permissions:
         if project not in {known.name for known in self.store.projects()}:
             raise NotFound(noun="project", name=project)
 
+    def limits_of(self, project: str) -> ProjectLimits:
+        """The limits of a project that exists."""
+        return {known.name: known for known in self.store.projects()}[project].limits
+
     def require_everywhere(self, who: Principal) -> None:
         """Check that a key is an admin's for all projects. Raises NotAllowed."""
-        if who.project != EVERYWHERE or not includes(who.role, Role.ADMIN):
+        if not who.is_admin_everywhere:
             raise NotAllowed(needed=Role.ADMIN, held=who.role, project=EVERYWHERE)
 
 

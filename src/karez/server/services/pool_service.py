@@ -99,6 +99,11 @@ class PoolService:
             raise BadRequest(
                 problem="a maintenance window is over already", fix="Give one that is to come."
             )
+        if len({window.starts_at for window in windows}) < len(windows):
+            raise BadRequest(
+                problem="two maintenance windows start at the same time",
+                fix="Give one that lasts as long as the longer of them.",
+            )
         if not self.store.pool.set_windows(NodeId(node), windows):
             raise NotFound(noun="node", name=node)
         self.wake()

@@ -1,6 +1,5 @@
 """Registers the outputs of a job as artifacts with their lineage."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,12 +14,14 @@ from karez.core.artifacts import (
     artifact_id,
 )
 from karez.core.codec import from_text
+from karez.core.errors import BadRequest
 from karez.core.jobs import Job
 from karez.training.controller.controller_deps import ControllerDeps
 
 UNFINISHED = "unfinished"
 CARD = "karez.json"
 """Name of the manifest file in an output folder."""
+MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,9 @@ def register_outputs(
         files: (output name, file) pairs.
         kept_until: Until when outputs of a job that did not succeed are kept, in UTC epoch
             seconds; they are reports, whatever they say they are: nothing takes them for results.
+
+    Raises:
+        BadRequest: An output of a job that succeeded has a manifest that cannot be read.
     """
     outputs: dict[str, list[FileEntry]] = {}
     for name, entry in files:
@@ -57,7 +61,13 @@ def register_outputs(
     receipts = tuple(receipt.id for receipt in stores.store.history.receipts(job.id))
     ids: dict[str, str] = {}
     for name, entries in outputs.items():
-        spec = _artifact_spec(job, name, entries, _manifest(stores, entries), receipts)
+        try:
+            manifest = _manifest(stores, name, entries)
+        except BadRequest:
+            if kept_until is None:
+                raise
+            manifest = OutputManifest()
+        spec = _artifact_spec(job, name, entries, manifest, receipts)
         if kept_until is not None:
             name = f"{UNFINISHED}-{name}"
             facts = {**spec.facts, KEPT_UNTIL: kept_until}
@@ -105,9 +115,23 @@ def _numbered(name: str, job: Job) -> str:
     return name if job.array is None or not name else f"{name}-{job.array.index}"
 
 
-def _manifest(stores: ControllerDeps, entries: Sequence[FileEntry]) -> OutputManifest:
+def _manifest(stores: ControllerDeps, output: str, entries: Sequence[FileEntry]) -> OutputManifest:
     for entry in entries:
         if entry.path == CARD:
             with stores.blobs.open(entry.sha256) as file:
-                return from_text(OutputManifest, json.dumps(json.load(file)))
+                text = file.read(MAX_CARD_BYTES + 1)
+            return _read_manifest(output, text)
     return OutputManifest()
+
+
+def _read_manifest(output: str, text: bytes) -> OutputManifest:
+    problem = f"it has more than {MAX_CARD_BYTES:,} bytes"
+    if len(text) <= MAX_CARD_BYTES:
+        try:
+            return from_text(OutputManifest, text)
+        except ValueError as error:
+            problem = str(error)
+    raise BadRequest(
+        problem=f"{CARD} of the output {output!r} cannot be read: {problem}",
+        fix="docs/environment.md says what it may hold.",
+    )

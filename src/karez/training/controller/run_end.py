@@ -41,6 +41,8 @@ def close_run(run: GangRun, end: EndGang) -> None:
         except NodeLost as lost:
             detail = f"outputs are out of reach: {lost}"
             end = EndGang(reason=EndReason.OUTPUT_LOST, detail=detail)
+        except KarezError as error:
+            end = EndGang(reason=EndReason.USER_ERROR, detail=str(error))
     is_retried = run.status.may_retry(end.reason)
     if end.reason not in (EndReason.DONE, EndReason.OUTPUT_LOST) and not is_retried:
         outputs = {**outputs, **_keep_unfinished(run)}

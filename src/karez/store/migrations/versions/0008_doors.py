@@ -1,0 +1,47 @@
+"""Which bytes a project has, and rows of the audit log that no long name can lose."""
+
+import json
+
+import sqlalchemy as sa
+from alembic import op
+
+from karez.store.schema import artifacts, project_blobs
+
+revision = "0008"
+down_revision = "0007"
+_AUDIT = {"actor": 80, "action": 80, "subject": 200, "outcome": 40}
+"""Column -> its greatest length before."""
+
+
+def upgrade() -> None:
+    """Add the table, with what the artifacts of each project consist of."""
+    bind = op.get_bind()
+    project_blobs.create(bind, checkfirst=True)
+    known = {
+        tuple(row)
+        for row in bind.execute(sa.select(project_blobs.c.project, project_blobs.c.digest))
+    }
+    for project, spec in bind.execute(sa.select(artifacts.c.project, artifacts.c.spec)).all():
+        new = {
+            (project, file["sha256"]): file["size_bytes"]
+            for file in json.loads(spec)["files"]
+            if (project, file["sha256"]) not in known
+        }
+        known |= new.keys()
+        rows = [
+            {"project": key[0], "digest": key[1], "size_bytes": size} for key, size in new.items()
+        ]
+        if rows:
+            bind.execute(sa.insert(project_blobs), rows)
+    if bind.dialect.name == "postgresql":  # SQLite keeps texts of any length
+        for name in _AUDIT:
+            op.alter_column("audit", name, type_=sa.Text())
+
+
+def downgrade() -> None:
+    """Drop it."""
+    op.drop_table("project_blobs")
+    if op.get_bind().dialect.name == "postgresql":
+        for name, length in _AUDIT.items():
+            cut = f"left({name}, {length})"
+            op.alter_column("audit", name, type_=sa.String(length), postgresql_using=cut)

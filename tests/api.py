@@ -55,7 +55,9 @@ class Api:
 
 
 @contextmanager
-def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
+def running_api(
+    folder: Path, fabric: Fabric | None = None, settings: Settings | None = None
+) -> Iterator[Api]:
     store = SqlStore(f"sqlite:///{folder / 'k.db'}")
     clock = FakeClock()
     alerter = Alerter(
@@ -70,7 +72,7 @@ def running_api(folder: Path, fabric: Fabric | None = None) -> Iterator[Api]:
         blobs=FsspecBlobs(str(folder / "blobs")),
         clock=clock,
         pepper=Pepper(folder / "pepper"),
-        settings=Settings(),
+        settings=settings or Settings(),
         logs=FileLogs(folder / "logs"),
         wake=lambda: None,
         pool=PoolService(

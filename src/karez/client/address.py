@@ -8,6 +8,9 @@ from typing import Any
 
 from karez.core import environment
 
+OWN_URL, OWN_GATEWAY = "http://127.0.0.1:7070", "http://127.0.0.1:7080/v1"
+"""Addresses of a cloud of this host that has written none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
@@ -26,23 +29,28 @@ def state_folder() -> Path:
 
 
 def find_address(url: str = "", key: str = "") -> Address:
-    """Read arguments, then KAREZ_URL and KAREZ_KEY, then the files of the cloud of `karez up`."""
+    """Read arguments, then KAREZ_URL and KAREZ_KEY, then the files of the cloud of `karez up`.
+
+    The key in those files is used for that cloud alone.
+    """
     env, home = os.environ, state_folder()  # noqa: TID251 - the client's door
     local_cloud: dict[str, Any] = {}
     if (home / "cloud.json").exists():
         local_cloud = json.loads((home / "cloud.json").read_text())
-    if not key:
-        key = env.get(environment.KEY, "")
-    if not key and (home / "admin.key").exists():
+    own_url = str(local_cloud.get("url", OWN_URL))
+    own_gateway = str(local_cloud.get("gateway", OWN_GATEWAY))
+    used_url = (url or env.get(environment.URL, "") or own_url).rstrip("/")
+    gateway = env.get(environment.GATEWAY, "") or own_gateway
+    key = key or env.get(environment.KEY, "")
+    # a key of this host's cloud is for that cloud: no other server is to see it
+    is_own = (used_url, gateway.rstrip("/")) == (own_url.rstrip("/"), own_gateway.rstrip("/"))
+    if not key and is_own and (home / "admin.key").exists():
         key = (home / "admin.key").read_text().strip()
     return Address(
         is_up=not url and environment.URL not in env and _is_running(local_cloud.get("pid")),
-        url=(
-            url or env.get(environment.URL, "") or local_cloud.get("url", "http://127.0.0.1:7070")
-        ).rstrip("/"),
+        url=used_url,
         key=key,
-        gateway=env.get(environment.GATEWAY, "")
-        or local_cloud.get("gateway", "http://127.0.0.1:7080/v1"),
+        gateway=gateway,
     )
 
 

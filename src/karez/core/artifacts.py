@@ -72,6 +72,8 @@ class Lineage:
     receipts: tuple[str, ...] = ()
     source: str = ""
     licence: str = ""
+    declared: bool = False
+    """Whether whoever uploaded it says so, and this cloud has not seen it: the facts too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ MAX_INTEGER = 2**53 - 1
 """Largest integer that every reader of JSON keeps exact (RFC 8259, section 6)."""
 Count = Annotated[int, Ge(0), Le(MAX_INTEGER)]
 """A rank, a size: an integer that is not negative, which reading checks."""
-Step = Annotated[int, Ge(0), Le(2**31 - 1)]
+MAX_STEP = 2**31 - 1
+Step = Annotated[int, Ge(0), Le(MAX_STEP)]
 """A count of steps or generations, which SQL keeps in 32 bits."""
 Finite = Annotated[float, AllowInfNan(False)]
 """A loss, a duration: a number that reading checks to be finite."""

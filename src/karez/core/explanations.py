@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from karez.core.devices import DeviceKind
 from karez.core.gangs import GangSpec, Topology
 from karez.core.nodes import Node, NodeId
+from karez.core.priorities import check_priority
 from karez.core.validation import FORBID
 from karez.core.workloads import State, WorkloadId
 
@@ -138,7 +139,8 @@ class WhatIf:
     def __post_init__(self) -> None:
         if not 0 <= self.add <= MAX_NEW_NODES:
             raise ValueError(f"add between 0 and {MAX_NEW_NODES} nodes, not {self.add}")
-        if self.add and not self.like:
+        check_priority(self.priority)
+        if self.like == "" or (self.add and not self.like):
             raise ValueError("say which node the new ones are like")
 
 

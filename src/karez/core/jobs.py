@@ -1,7 +1,7 @@
 """Jobs: training and batch workloads, and how users ask for them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from karez.core import environment
@@ -59,6 +59,19 @@ MAX_TEXT_BYTES = 512 * 1024
 """Most bytes of a job's commands, variables and settings together."""
 MAX_PEERS = 8
 """Copies of a rank's state beside its own: each costs its size in memory and traffic."""
+
+
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH")
+MASK = "***"
+
+
+def masked(job: "Job") -> "Job":
+    """The job without the values of variables whose names say that they are secret."""
+    env = {
+        name: MASK if any(word in name.upper() for word in SECRET_WORDS) else value
+        for name, value in job.spec.env.items()
+    }
+    return job if env == job.spec.env else replace(job, spec=replace(job.spec, env=env))
 
 
 def problem_with_variable(name: str) -> str:

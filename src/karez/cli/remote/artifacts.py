@@ -62,7 +62,7 @@ def show_artifact(artifact: ArtifactName, as_json: Json = False) -> None:
         ("kind", found.spec.kind),
         ("format", found.spec.format),
         ("size", show_bytes(found.size_bytes)),
-        ("source", lineage.source),
+        ("source", lineage.source + " (declared)" * (lineage.declared and bool(lineage.source))),
         ("licence", lineage.licence),
         ("job", lineage.job),
         ("receipts", ", ".join(lineage.receipts)),

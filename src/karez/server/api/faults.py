@@ -1,8 +1,9 @@
 """Reports of faults, and the key that receipts are checked with, over HTTP."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from karez.core.api_models import PublicKey
 from karez.core.identity import Role
@@ -10,6 +11,7 @@ from karez.core.recovery import FaultReport
 from karez.server.api.authorization import CloudDep, Who, allow
 
 router = APIRouter(tags=["faults"])
+Since = Annotated[float, Query(ge=0.0, le=1e11, description="In UTC epoch seconds.")]
 
 
 @router.post("/faults", status_code=201, **allow(Role.MONITOR))
@@ -25,8 +27,11 @@ def report_fault(report: FaultReport, cloud: CloudDep, who: Who) -> FaultReport:
 
 
 @router.get("/faults", **allow(Role.ADMIN))
-def list_faults(cloud: CloudDep, since: float = 0.0, node: str = "") -> Sequence[FaultReport]:
+def list_faults(
+    cloud: CloudDep, who: Who, since: Since = 0.0, node: str = ""
+) -> Sequence[FaultReport]:
     """Faults that were reported or that this cloud detected, oldest first."""
+    cloud.permissions.require_everywhere(who)
     return cloud.recovery.incidents(since, node)
 
 

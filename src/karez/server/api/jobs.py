@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.api_models import LogPiece, ReceiptView
 from karez.core.chaos import SHARED, FaultSpec, InjectedFault
+from karez.core.codec import MAX_INTEGER, MAX_STEP
 from karez.core.fault_injection import OLD_FAULT_NAMES
 from karez.core.goodput import Goodput
 from karez.core.identity import Role
@@ -74,7 +75,9 @@ def cancel_job(job: str, cloud: CloudDep, who: Who) -> Job:
 
 
 @router.get("/{job}/metrics", **allow(Role.VIEWER))
-def job_metrics(job: str, cloud: CloudDep, who: Who, after: int = -1) -> Sequence[MetricRow]:
+def job_metrics(
+    job: str, cloud: CloudDep, who: Who, after: Annotated[int, Query(ge=-1, le=MAX_STEP)] = -1
+) -> Sequence[MetricRow]:
     """The loss of each rank at each step after `after`."""
     return cloud.store.history.metrics(cloud.jobs.one(who, job).id, after=after)
 
@@ -139,7 +142,7 @@ def job_log(
     name: str,
     cloud: CloudDep,
     who: Who,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MAX_INTEGER)] = 0,
     limit: Annotated[int, Query(ge=1, le=4 << 20)] = 1 << 20,
 ) -> LogPiece:
     """A piece of one log file."""

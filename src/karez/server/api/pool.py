@@ -21,9 +21,9 @@ def show_pool(cloud: CloudDep) -> Sequence[Node]:
 
 
 @router.get("/allocations", **allow(Role.VIEWER))
-def show_allocations(cloud: CloudDep) -> Mapping[str, Allocation]:
-    """Current allocations, by workload."""
-    return {str(ident): held for ident, held in cloud.store.workloads.allocations().items()}
+def show_allocations(cloud: CloudDep, who: Who) -> Mapping[str, Allocation]:
+    """Current allocations of the workloads that you may see, by workload."""
+    return {str(ident): held for ident, held in cloud.pool.allocations(who).items()}
 
 
 @router.get("/why/{workload}", **allow(Role.VIEWER))
@@ -40,50 +40,56 @@ def what_if(question: WhatIf, cloud: CloudDep, who: Who) -> WhatIfResult:
 
 
 @router.post("/nodes/{node}/cordon", **allow(Role.ADMIN))
-def cordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
+def cordon_node(node: str, cloud: CloudDep, who: Who) -> dict[str, Any]:
     """Place nothing new on a node; what runs there goes on."""
+    cloud.permissions.require_everywhere(who)
     cloud.pool.set_node(node, NodeState.CORDONED)
     return {"node": node, "state": NodeState.CORDONED}
 
 
 @router.post("/nodes/{node}/uncordon", **allow(Role.ADMIN))
-def uncordon_node(node: str, cloud: CloudDep) -> dict[str, Any]:
+def uncordon_node(node: str, cloud: CloudDep, who: Who) -> dict[str, Any]:
     """Place work on a node again."""
+    cloud.permissions.require_everywhere(who)
     cloud.pool.set_node(node, NodeState.READY)
     return {"node": node, "state": NodeState.READY}
 
 
 @router.post("/nodes/{node}/drain", **allow(Role.ADMIN))
-def drain_node(node: str, cloud: CloudDep) -> dict[str, Any]:
+def drain_node(node: str, cloud: CloudDep, who: Who) -> dict[str, Any]:
     """Place nothing new on a node, and move preemptible workloads elsewhere."""
+    cloud.permissions.require_everywhere(who)
     cloud.pool.set_node(node, NodeState.DRAINING)
     return {"node": node, "state": NodeState.DRAINING}
 
 
 @router.put("/nodes/{node}/maintenance", **allow(Role.ADMIN))
 def plan_maintenance(
-    node: str, windows: list[MaintenanceWindow], cloud: CloudDep
+    node: str, windows: list[MaintenanceWindow], cloud: CloudDep, who: Who
 ) -> list[MaintenanceWindow]:
     """Plan when a node is needed for something else; an empty list plans nothing.
 
     Workloads that would not end by then are not placed there, unless they can be moved; those are
     moved shortly before.
     """
+    cloud.permissions.require_everywhere(who)
     cloud.pool.plan_maintenance(node, windows)
     return windows
 
 
 @router.get("/marks", **old_name(Role.ADMIN))
 @router.get("/overrides", **allow(Role.ADMIN))
-def show_overrides(cloud: CloudDep) -> Mapping[str, NodeOverride]:
+def show_overrides(cloud: CloudDep, who: Who) -> Mapping[str, NodeOverride]:
     """Overrides that operators have set, by node."""
+    cloud.permissions.require_everywhere(who)
     return {str(node): mark for node, mark in cloud.store.pool.overrides().items()}
 
 
 @router.put("/nodes/{node}/mark", **old_name(Role.ADMIN))
 @router.put("/nodes/{node}/override", **allow(Role.ADMIN))
-def override_node(node: str, mark: NodeOverride, cloud: CloudDep) -> NodeOverride:
+def override_node(node: str, mark: NodeOverride, cloud: CloudDep, who: Who) -> NodeOverride:
     """Set a node's topology and labels, and the health of its devices."""
+    cloud.permissions.require_everywhere(who)
     cloud.pool.set_override(node, mark)
     return mark
 

@@ -7,6 +7,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 
+from karez.core.codec import MAX_INTEGER
 from karez.core.errors import BadRequest
 from karez.core.identity import Role
 from karez.core.tunnels import MAX_PIECE, Terminal, Tunnel, TunnelSpec
@@ -15,7 +16,7 @@ from karez.server.api.authorization import CloudDep, Who, allow
 router = APIRouter(prefix="/jobs/{job}/tunnels", tags=["tunnels"])
 _WAITING = anyio.CapacityLimiter(256)
 """Threads for answers that wait: not those that answer everything else."""
-Offset = Annotated[int, Query(ge=0, description="Of the first byte.")]
+Offset = Annotated[int, Query(ge=0, le=MAX_INTEGER, description="Of the first byte.")]
 
 
 class _Place:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from karez.core.errors import AlreadyExists, NotFound
+from karez.core.errors import AlreadyExists, BadRequest, NotFound
 from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role
 from karez.core.ports import Clock
 from karez.core.stores.access import AccessStore
@@ -30,8 +30,18 @@ class AccessService:
         """Make the default project and the first admin key; empty if an admin key exists."""
         with contextlib.suppress(AlreadyExists):  # not the first start
             self.store.add_project(Project(name="default"))
-        if any(key.role == Role.ADMIN for key in self.store.keys()):
-            return ""
+        return "" if self._admins() else self.reset_admin()
+
+    def _admins(self) -> Sequence[Key]:
+        """The valid keys of admins of all projects."""
+        return [
+            key
+            for key in self.store.keys()
+            if key.revoked_at is None and key.role == Role.ADMIN and key.project == EVERYWHERE
+        ]
+
+    def reset_admin(self) -> str:
+        """Make a key of an admin of all projects; returns its text. Others stay valid."""
         return self.new_key(KeySpec(name="admin", project=EVERYWHERE, role=Role.ADMIN))[1]
 
     def make_key(self, who: Principal, spec: KeySpec) -> tuple[Key, str]:
@@ -61,10 +71,15 @@ class AccessService:
         return [key for key in self.store.keys() if who.sees(key.project)]
 
     def revoke(self, who: Principal, ident: str) -> None:
-        """Refuse a key from now on. Raises NotFound."""
+        """Refuse a key from now on. Raises NotFound; BadRequest for the last admin's key."""
         key = self.store.key(ident)
         if key is None or not who.sees(key.project):
             raise NotFound(noun="key", name=ident)
+        if [one.id for one in self._admins()] == [ident]:
+            raise BadRequest(
+                problem=f"{ident} is the last key of an admin of all projects",
+                fix="Make another first: `karez keys create NAME --project '*' --role admin`.",
+            )
         self.store.revoke_key(ident, at=self.clock.now())
 
     def projects(self, who: Principal) -> Sequence[Project]:

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from karez.core.artifacts import (
     ID_PREFIX,
+    KEPT_UNTIL,
     Artifact,
     ArtifactKind,
     ArtifactSpec,
@@ -89,6 +90,12 @@ class ArtifactService:
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.MEMBER)
         check_label(spec.name)
+        if spec.lineage.job or spec.lineage.receipts or KEPT_UNTIL in spec.facts:
+            raise BadRequest(
+                problem="only the cloud itself says which job and receipts an artifact is of",
+                fix="Say where it comes from as `source`.",
+            )
+        spec = replace(spec, lineage=replace(spec.lineage, declared=True))
         if problem := problem_with_paths(spec.files):
             raise BadRequest(problem=f"these files make no artifact: {problem}")
         owned = self.store.owned(spec.project, [file.sha256 for file in spec.files])

@@ -7,9 +7,9 @@ from functools import partial
 from karez.core.arrays import ArrayTask, describe_limit, parse_array
 from karez.core.artifacts import ArtifactKind
 from karez.core.dependencies import Dependency, waits_for
-from karez.core.errors import BadRequest
+from karez.core.errors import AlreadyExists, BadRequest
 from karez.core.identity import Principal, Role
-from karez.core.jobs import Job, JobSpec, problem_with_variable
+from karez.core.jobs import Job, JobSpec, masked, problem_with_variable
 from karez.core.ports import Clock
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import INITIAL_STATUS, State, WorkloadId
@@ -40,7 +40,7 @@ class JobService:
         ident = workload_id("job", who, idempotency_key)
         existing = self.store.job(ident)
         if existing is not None:
-            return existing
+            return self._same(existing, who, spec, idempotency_key)
         job = replace(self.check(who, spec), id=ident)  # queued, or held until others have ended
         if spec.array:
             self.store.add_array(_jobs_of_array(job))
@@ -48,7 +48,23 @@ class JobService:
         else:
             self.store.add_job(job)
         self.wake()
-        return job
+        return masked(job)
+
+    def _same(self, existing: Job, who: Principal, spec: JobSpec, key: str) -> Job:
+        """The job that a key gave before. Raises AlreadyExists if it was of another request."""
+        resolved = existing.spec  # names became ids, and may mean others by now
+        asked = replace(
+            spec,
+            project=self.permissions.project_of(who, spec.project),
+            inputs=resolved.inputs if spec.inputs.keys() == resolved.inputs.keys() else spec.inputs,
+            code=resolved.code if spec.code else "",
+            environment=resolved.environment if spec.environment else "",
+            after=resolved.after if len(spec.after) == len(resolved.after) else spec.after,
+            gang=replace(spec.gang, among=resolved.gang.among),
+        )
+        if asked != resolved:
+            raise AlreadyExists(noun="request with the Idempotency-Key", name=key)
+        return masked(existing)
 
     def check(self, who: Principal, spec: JobSpec) -> Job:
         """Return the job that `submit` would queue. Raises what keeps it from being queued."""
@@ -104,7 +120,7 @@ class JobService:
 
     def get(self, who: Principal, ident: str) -> Job:
         """One job, or an array as one, by id or name. Raises NotFound, AmbiguousName."""
-        return find_job(self.store, who, ident)
+        return masked(find_job(self.store, who, ident))
 
     def one(self, who: Principal, ident: str) -> Job:
         """One job by id or name. Raises NotFound, AmbiguousName, BadRequest for an array."""
@@ -122,13 +138,14 @@ class JobService:
 
         An array is one job, unless its jobs or those in some states are asked for.
         """
-        return self.store.jobs(
+        found = self.store.jobs(
             projects=visible_projects(who),
             states=states,
             array=self.get(who, array).id if array else "",
             whole_arrays=not states and not array,
             limit=limit,
         )
+        return [masked(job) for job in found]
 
     def cancel(self, who: Principal, ident: str) -> Job:
         """Request the end of a job, or of an array; one that has ended is returned unchanged."""

@@ -1,7 +1,7 @@
 """The pool: explains waits, answers what-if questions, and changes nodes."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from karez.core.containers import LABEL
@@ -14,11 +14,12 @@ from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
 from karez.core.services import Service
 from karez.core.stores.store import Store
-from karez.core.workloads import State, WorkloadId
+from karez.core.workloads import ACTIVE, Allocation, State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
 from karez.scheduling.placement.capacity import Pool
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.services.lookup import find_workload
+from karez.server.services.permissions import visible_projects
 from karez.server.services.service_loads import ServiceLoads
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}(?:_\d+)?\b")
@@ -63,6 +64,20 @@ class PoolService:
             holders=tuple(replace(holder, name=self._name(holder.id)) for holder in shown),
             changes=tuple(self._named(c) for c in why.changes if not self._is_hidden(who, c)),
         )
+
+    def allocations(self, who: Principal) -> Mapping[WorkloadId, Allocation]:
+        """Current allocations of the workloads that a key may see."""
+        workloads = self.store.workloads
+        found, projects = workloads.allocations(), visible_projects(who)
+        if projects is None:
+            return found
+        active = tuple(ACTIVE)
+        own: list[Job | Service] = [
+            *workloads.jobs(projects=projects, states=active, limit=len(found)),
+            *workloads.services(projects=projects, states=active),
+        ]
+        seen = {one.id for one in own}
+        return {ident: held for ident, held in found.items() if ident in seen}
 
     def _first_queued(self, item: Job | Service) -> Job | Service:
         """Of an array with queued jobs, the one that was submitted first; else what is given."""

@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from karez.core.errors import NotFound
+from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Principal, Role
+from karez.core.jobs import problem_with_variable
+from karez.core.names import check_label
 from karez.core.stores.access import AccessStore
 from karez.server.services.permissions import Permissions
 from karez.vault.keys import Pepper
+
+MAX_NAME = 120
+MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,14 @@ class SecretService:
         """Seal and store a secret."""
         project = self.permissions.project_of(who, project)
         self.permissions.require(who, project, Role.MEMBER)
+        if problem := problem_with_variable(name):
+            raise BadRequest(problem=problem, fix="A job finds a secret in a variable of its name.")
+        check_label(name, limit=MAX_NAME)
+        if len(text.encode()) > MAX_BYTES or "\0" in text:
+            raise BadRequest(
+                problem=f"a secret has up to {MAX_BYTES:,} bytes, and no NUL character",
+                fix="Give what is longer as an input of the job.",
+            )
         self.store.put_secret(project, name, self.pepper.seal(f"{project}/{name}", text))
 
     def drop(self, who: Principal, project: str, name: str) -> None:

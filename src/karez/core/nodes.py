@@ -26,6 +26,8 @@ class NodeState(StrEnum):
     """Its running workloads are moved away where they can be moved."""
     EVICTED = "evicted"
     """It failed repeatedly: it takes no work, is probed, and returns to READY by itself."""
+    DEGRADED = "degraded"
+    """It says that a part of it does not work: what runs there goes on, nothing new is placed."""
     LOST = "lost"
 
 
@@ -64,6 +66,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, str] = field(default_factory=dict)
     """Resource -> how the node enforces a grant of it, or that it does not, and why."""
+    problems: tuple[str, ...] = ()
+    """Parts of it that do not work now, as it says itself."""
     state: NodeState = NodeState.READY
     seen_at: float = 0.0
     windows: tuple[MaintenanceWindow, ...] = ()

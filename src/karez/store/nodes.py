@@ -18,6 +18,11 @@ CACHE_LIMIT = 20_000
 """Parsed nodes in the cache: more than the largest pool has."""
 
 
+_DEGRADED = NodeState.DEGRADED.value
+_BY_ITSELF = (NodeState.READY.value, NodeState.LOST.value, _DEGRADED)
+"""States that follow from what a node reports; the others are chosen for it."""
+
+
 class Nodes(NodeStore):
     """Nodes in SQL, each as the JSON text that it reported."""
 
@@ -33,8 +38,8 @@ class Nodes(NodeStore):
             states = {row.id: row.state for row in tx.execute(select(table.c.id, table.c.state))}
             for node in nodes:
                 state = states.get(node.id, NodeState.READY.value)
-                if state == NodeState.LOST.value:
-                    state = NodeState.READY.value
+                if state in _BY_ITSELF:
+                    state = _DEGRADED if node.problems else NodeState.READY.value
                 values = {"state": state, "seen_at": now, "body": to_text(node)}
                 if node.id in states:
                     tx.execute(update(table).where(table.c.id == node.id).values(**values))

@@ -31,7 +31,12 @@ class Stream(Protocol):
 
 
 def send(stream: Stream, head: Mapping[str, Any], blob: bytes | memoryview = b"") -> None:
-    """Send one frame. Raises OSError if the peer has gone."""
+    """Send one frame.
+
+    Raises:
+        OSError: The peer has gone.
+        ValueError: The frame is too long; nothing of it was sent.
+    """
     stream.sendall(_head(head, len(blob)))
     if len(blob):
         stream.sendall(blob)
@@ -49,6 +54,8 @@ def frame_of(message: Message) -> bytes:
 
 def _head(head: Mapping[str, Any], blob_len: int) -> bytes:
     text = json.dumps(head, separators=(",", ":")).encode()
+    if len(text) > HEAD_BYTES or blob_len > LIMIT_BYTES:  # the peer could only hang up
+        raise ValueError(f"a frame of {len(text)}+{blob_len} bytes is too long")
     return _PREFIX.pack(len(text), blob_len) + text
 
 

@@ -85,6 +85,7 @@ class ForkServerClient:
                 self._on_report(report)
         except (EOFError, OSError):
             self._connection.close()
+            _wait(self._process)  # and with it all that it has started
             self._on_report(None)
 
 

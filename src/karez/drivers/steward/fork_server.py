@@ -49,7 +49,10 @@ def main() -> None:
                 request, _ = framing.receive(steward)
             except (EOFError, OSError):
                 server.end()
-            server.serve(request)
+            except ValueError:  # where the next request begins is unknown
+                traceback.print_exc()
+                server.end()
+            server.try_to_serve(request)
 
 
 def _preload(module: str, root: str) -> None:
@@ -80,6 +83,15 @@ class _ForkServer:
         self.wake = wake
         self.processes: dict[int, _Process] = {}
         """Pipe of its subreaper -> process."""
+
+    def try_to_serve(self, request: Mapping[str, Any]) -> None:
+        """Serve a request; one that cannot be is the end of its process alone."""
+        try:
+            self.serve(request)
+        except (OSError, LookupError, TypeError, ValueError):
+            traceback.print_exc()
+            ended = {"event": "exit", "key": request.get("key", ""), "pid": 0, "code": 127}
+            framing.send(self.steward, ended)
 
     def serve(self, request: Mapping[str, Any]) -> None:
         key = request["key"]

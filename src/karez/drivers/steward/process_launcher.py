@@ -23,7 +23,7 @@ from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.containers import Containers
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.environments import Environments, bin_of
-from karez.drivers.steward.fork_servers import COLD, ForkServers
+from karez.drivers.steward.fork_servers import ForkServers
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.replica_server import token_of
@@ -48,6 +48,9 @@ class _Guest:
 
     beside: TrackedProcess
     ended: Callable[[int], None]
+
+
+SERVER_ENDED = "a fork server of this node has ended"
 
 
 class ProcessLauncher:
@@ -110,8 +113,10 @@ class ProcessLauncher:
             process.environment = environment
             try:
                 process.server = self._servers.ask(request, environment)
-            except OSError:
-                self._table.ended(spec.key, NOT_STARTED, "the fork server of this node has ended")
+            except OSError:  # a fault of the node, as if the process had been killed with it
+                self._table.ended(spec.key, -int(signal.SIGKILL), SERVER_ENDED)
+            except ValueError as error:
+                self._table.ended(spec.key, NOT_STARTED, str(error))
 
     def _request(
         self,
@@ -187,6 +192,10 @@ class ProcessLauncher:
             if process is not None:
                 process.is_doomed = process.is_doomed or number == signal.SIGKILL
             self._servers.kill(key, int(number))
+
+    def problems(self) -> list[str]:
+        """What of this node does not work, for people."""
+        return self._servers.problems()
 
     def stop(self) -> None:
         """End all fork servers and all processes."""
@@ -272,13 +281,14 @@ class ProcessLauncher:
     def _on_server_ended(self, server: str) -> None:
         """Its processes ended with it."""
         code = -int(signal.SIGKILL)
-        if server == COLD:
+        if self._servers.is_cold(server):
             for guest in [self._guests.pop(key) for key in list(self._guests)]:
                 guest.ended(code)
-        self._servers.forget(server)
-        for process in self._table.alive():
-            if process.server == server:
-                self._table.ended(process.spec.key, code, "a fork server of this node has ended")
+        self._servers.replace(server)  # first: what is started again finds the next one
+        with self._lock:  # what was asked of it has its name by now
+            lost = [one for one in self._table.alive() if one.server == server]
+        for process in lost:
+            self._table.ended(process.spec.key, code, SERVER_ENDED)
 
     def _on_guest(self, report: Mapping[str, Any]) -> None:
         key = report["key"]

@@ -80,7 +80,8 @@ class Steward:
             npus=config.npus,
             folder=config.home,
         )
-        return replace(node, labels={**node.labels, **config.labels})
+        labels = {**node.labels, **config.labels}
+        return replace(node, labels=labels, problems=tuple(self._launcher.problems()))
 
     def start(self, spec: ProcessSpec) -> None:
         """Start a process; processes of an older epoch of its workload are purged first."""

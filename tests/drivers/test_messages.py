@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from karez.core.messages.greetings import ProcessGreeting, ReplicaGreeting
+from karez.core.messages.greetings import ProcessGreeting, Proof, ReplicaGreeting
 from karez.core.messages.replicas import Done, ListReplicas, PutReplica, ReplicaList
 from karez.core.messages.reports import CommitReport, ReadyReport, TotalStepsReport
 from karez.core.messages.wire import PROTOCOL, Message, content, encode
@@ -20,8 +20,9 @@ from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.replica_server import ReplicaServer, token_of
 from karez.transport import framing
+from karez.transport.handshake import introduce
 
-JOB, KEY = WorkloadId("job-1"), "job-1.0.1"
+JOB, KEY, TOKEN = WorkloadId("job-1"), "job-1.0.1", "t" * 32
 GARBAGE: tuple[Any, ...] = (None, -1, 1.5, "", "x" * 5000, [], {}, [[1, 2], {"a": None}], True)
 
 
@@ -30,6 +31,9 @@ def table(tmp_path: Path) -> ProcessTable:
     made = ProcessTable()
     spec = ProcessSpec(key=KEY, workload=JOB, rank=0, epoch=1, command=("true",))
     made.add(spec, tmp_path)
+    process = made.get(KEY)
+    assert process is not None
+    process.token = TOKEN
     return made
 
 
@@ -59,7 +63,7 @@ def refusal(stream: socket.socket) -> dict[str, Any]:
 
 
 def greeted(stream: socket.socket) -> socket.socket:
-    framing.send_message(stream, ProcessGreeting(key=KEY))
+    framing.send_message(stream, ProcessGreeting(key=KEY, token=TOKEN))
     return stream
 
 
@@ -103,12 +107,16 @@ def test_a_rank_that_sends_nonsense_is_told_and_its_next_report_still_counts(
 @pytest.mark.parametrize(
     "greeting",
     [
-        {"type": "process-greeting", "key": KEY, "protocol": PROTOCOL + 1},
-        {"type": "process-greeting", "key": KEY, "protocol": "new"},
+        {"type": "process-greeting", "key": KEY, "token": TOKEN, "protocol": PROTOCOL + 1},
+        {"type": "process-greeting", "key": KEY, "token": TOKEN, "protocol": "new"},
         {"key": KEY},
-        {"type": "process-greeting", "key": "job-9.0.1", "protocol": PROTOCOL},
+        {"type": "process-greeting", "key": KEY, "protocol": PROTOCOL},
+        {"type": "process-greeting", "key": KEY, "token": "u" * 32, "protocol": PROTOCOL},
+        {"type": "process-greeting", "key": KEY, "token": "\u00fc", "protocol": PROTOCOL},
+        {"type": "process-greeting", "key": "job-9.0.1", "token": TOKEN, "protocol": PROTOCOL},
         {"type": "commit", "step": 1},
-        {"type": "process-greeting", "protocol": PROTOCOL},
+        {"type": "process-greeting", "token": TOKEN, "protocol": PROTOCOL},
+        {"type": "process-greeting", "key": "x" * 5000, "token": TOKEN, "protocol": PROTOCOL},
         {},
     ],
 )
@@ -149,25 +157,34 @@ def test_bytes_that_are_no_frame_end_the_connection_with_a_reason(
 def test_a_replica_server_refuses_nonsense_and_holds_what_is_right(tmp_path: Path) -> None:
     server, random = ReplicaServer("secret", tmp_path), Random(2)
 
-    def dial(greeting: dict[str, Any]) -> socket.socket:
+    def connected() -> socket.socket:
         ours, theirs = socket.socketpair()
         ours.settimeout(10)
         threading.Thread(target=server.serve, args=(theirs,), daemon=True).start()
-        framing.send(ours, greeting)
         return ours
 
-    good = encode(ReplicaGreeting(token=token_of("secret", "j"), job="j"))
+    good = encode(ReplicaGreeting(nonce="n", job="j"))
     for wrong in (
-        {**good, "token": "x"},
-        {**good, "token": "\u00fc"},
+        {**good, "token": "secret"},
         {**good, "protocol": 1},
         {"token": "secret"},
         {},
+        {**good, "nonce": "n" * 5000},
     ):
-        with dial(wrong) as stream:
+        with connected() as stream:
+            framing.send(stream, wrong)
             refusal(stream)
             assert stream.recv(1) == b""
-    with dial(good) as stream:
+    for token, job in (("secret", "j"), (token_of("secret", "other"), "j"), ("", "j")):
+        with connected() as stream, pytest.raises(OSError, match="does not know the job's token"):
+            introduce(stream, token, job)
+    with connected() as stream:  # who knows no token learns nothing that is one
+        framing.send(stream, good)
+        framing.receive(stream)
+        framing.send_message(stream, Proof(proof="x"))
+        assert refusal(stream)["why"] == "wrong token"
+    with connected() as stream:
+        introduce(stream, token_of("secret", "j"), "j")
         put = PutReplica(job="j", rank=0, step=1)
         for _ in range(100):
             broken = {

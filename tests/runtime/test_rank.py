@@ -59,6 +59,14 @@ def restarted(*_: int) -> None:
     raise Restarted
 
 
+def as_process(table: ProcessTable, key: str) -> None:
+    """Let this process be taken for one of the agent's."""
+    process = table.get(key)
+    assert process is not None
+    os.environ[environment.KEY_NAME] = key
+    os.environ[environment.PROCESS_TOKEN] = process.token
+
+
 class Agent:
     """A node agent with one rank, which trains in a thread and stops before each step."""
 
@@ -78,7 +86,7 @@ class Agent:
         key = f"job-1.0.{self.attempts}"
         spec = ProcessSpec(key=key, workload=JOB, rank=0, epoch=1, command=("true",))
         self.table.add(spec, self.folder)
-        os.environ[environment.KEY_NAME] = key
+        as_process(self.table, key)
         self.permits = threading.Semaphore(0)  # an earlier process of the rank gets none any more
         words = (self.permits, loss_of)
         self.thread = threading.Thread(target=self.train, args=words, daemon=True)
@@ -188,6 +196,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
         environment.RESTORE: str(tmp_path / "restore"),
         environment.JOB: JOB,
         environment.KEY_NAME: "",
+        environment.PROCESS_TOKEN: "",
         "RANK": "0",
         "WORLD_SIZE": "1",
     }.items():
@@ -333,7 +342,7 @@ def test_a_session_that_tracks_nothing_ends_like_a_plain_script(agent: Agent) ->
         ProcessSpec(key="job-1.0.1", workload=JOB, rank=0, epoch=1, command=("true",)),
         agent.folder,
     )
-    os.environ[environment.KEY_NAME] = "job-1.0.1"
+    as_process(agent.table, "job-1.0.1")
     done = threading.Event()
 
     def evaluate() -> None:

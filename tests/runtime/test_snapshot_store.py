@@ -32,6 +32,7 @@ def test_an_emergency_checkpoint_stores_no_shard_of_the_previous_size(tmp_path: 
         world=2,
         steward="",
         replica_server="",
+        process_token="",
         replica_token="",
         replica_servers=(),
         snapshot_file=str(tmp_path / "0.slots"),

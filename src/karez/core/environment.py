@@ -219,6 +219,11 @@ REPLICA_TOKEN: Final = "KAREZ_REPLICA_TOKEN"
 
 Set by: the steward. Read by: `training.session`, the replica server. Default: empty."""
 
+PROCESS_TOKEN: Final = "KAREZ_PROCESS_TOKEN"
+"""What a process shows the steward to be taken for itself; each has one of its own.
+
+Set by: the steward. Read by: `training.session`, the engine. Default: empty."""
+
 ACCELERATORS: Final = "KAREZ_ACCELERATORS"
 """Kinds of accelerators of this node, separated by commas; no program may open one before it forks.
 

@@ -44,7 +44,7 @@ RESERVED = frozenset(
         *(environment.DEVICE, environment.DEVICE_MILLI, environment.POOLED_MEMORY),
         *(environment.ROLE, environment.ROLE_RANK, environment.ROLE_SIZE, environment.ROLES),
         *(environment.SNAPSHOT_FILE, environment.REPLICA_SERVER, environment.REPLICA_SERVERS),
-        environment.REPLICA_TOKEN,
+        *(environment.REPLICA_TOKEN, environment.PROCESS_TOKEN),
     }
 )
 """Variables by which a process finds its gang, its node and its folders."""

@@ -22,7 +22,7 @@ from karez.core.processes import Cursors, Poll
 from karez.drivers.heartbeats import Heartbeat, HeartbeatListener
 from karez.drivers.poll_set import HOLD_S, PollSet
 from karez.drivers.steward.config import StewardConfig
-from karez.drivers.steward.heartbeat import BEAT_S
+from karez.drivers.steward.heartbeat import BEAT_S, heartbeat_token
 from karez.drivers.steward.steward import Steward
 
 P = ParamSpec("P")
@@ -53,7 +53,7 @@ class RayStewards:
         self._edge = edge
         self._actors: dict[NodeId, Any] = {}
         self._silent: set[NodeId] = set()
-        self._listener = HeartbeatListener(edge.steward.token, edge.heartbeat_s)
+        self._listener = HeartbeatListener(heartbeat_token(edge.steward.token), edge.heartbeat_s)
         self._heartbeats: dict[NodeId, Heartbeat] = {}
         self._lock = threading.Lock()
         self._addresses: dict[NodeId, Any] = {}

@@ -12,6 +12,7 @@ from karez.core.messages.greetings import ProcessGreeting, Refusal
 from karez.core.messages.orders import ORDERS, Order
 from karez.core.messages.reports import ProcessReport
 from karez.core.messages.wire import Malformed, decode
+from karez.runtime.rank_environment import RankEnvironment
 from karez.transport import framing
 
 
@@ -22,14 +23,15 @@ class AgentClient:
     `inbox`.
     """
 
-    def __init__(self, path: str, key: str, on_order: Callable[[Order], None]) -> None:
-        """Connect. Raises OSError if the node agent has gone."""
+    def __init__(self, here: RankEnvironment, on_order: Callable[[Order], None]) -> None:
+        """Connect as the process of this environment. Raises OSError if the agent has gone."""
         self.inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._on_order = on_order
         self._lock = threading.Lock()
         self._stream = socket.socket(socket.AF_UNIX)
-        self._stream.connect(path)
-        framing.send_message(self._stream, ProcessGreeting(key=key))
+        self._stream.connect(here.steward)
+        greeting = ProcessGreeting(key=here.key, token=here.process_token)
+        framing.send_message(self._stream, greeting)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, report: ProcessReport) -> None:

@@ -22,6 +22,8 @@ class RankEnvironment:
     replica_server: str
     """host:port of this node's replica server."""
     replica_token: str
+    process_token: str
+    """What this process shows the node agent."""
     replica_servers: tuple[str, ...]
     """Replica servers of the job's other nodes."""
     snapshot_file: str
@@ -47,6 +49,7 @@ def rank_environment() -> RankEnvironment:
         steward=read(environment.STEWARD, ""),
         replica_server=read(environment.REPLICA_SERVER, ""),
         replica_token=read(environment.REPLICA_TOKEN, ""),
+        process_token=read(environment.PROCESS_TOKEN, ""),
         replica_servers=tuple(filter(None, read(environment.REPLICA_SERVERS, "").split(","))),
         snapshot_file=read(environment.SNAPSHOT_FILE, ""),
         inputs=read(environment.INPUTS, "inputs"),

@@ -30,7 +30,7 @@ class RankReporter:
         faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True)
         path = status_path(Path(environment.snapshot_file))
         self._status_file = RankStatusFile(path)
-        self.agent = AgentClient(environment.steward, environment.key, on_order)
+        self.agent = AgentClient(environment, on_order)
 
     def next_order(self) -> Order:
         """Wait for the next order of the job controller. Needs a connection."""

@@ -26,7 +26,7 @@ def main() -> None:
         use_libuv=False,  # libuv's backend refuses a listening socket, and would bind all addresses
     )
     generation = int(os.environ[environment.GENERATION])  # noqa: TID251 - set by the job controller
-    agent = AgentClient(here.steward, here.key, lambda _: None)
+    agent = AgentClient(here, lambda _: None)
     agent.send(RendezvousReport(address=f"{here.address}:{port}", generation=generation))
     threading.Event().wait()
     del store

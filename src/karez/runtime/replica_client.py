@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from karez.core.messages.greetings import Refusal, ReplicaGreeting
+from karez.core.messages.greetings import Refusal
 from karez.core.messages.replicas import (
     REPLICA_ANSWERS,
     Done,
@@ -21,6 +21,7 @@ from karez.core.messages.replicas import (
 from karez.core.messages.wire import Malformed, decode
 from karez.runtime.rank_environment import RankEnvironment
 from karez.transport import framing
+from karez.transport.handshake import introduce
 
 LIST_TIMEOUT_S = 1.0
 """How long a replica server may take to list its snapshots: one behind a broken network must not
@@ -37,8 +38,11 @@ class ReplicaClient:
         host, _, port = address.rpartition(":")
         self._stream = socket.create_connection((host, int(port)), timeout=timeout_s)
         self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        greeting = ReplicaGreeting(token=environment.replica_token, job=environment.job)
-        framing.send_message(self._stream, greeting)
+        try:
+            introduce(self._stream, environment.replica_token, environment.job)
+        except (OSError, EOFError, ValueError) as error:
+            self._stream.close()
+            raise OSError(f"{address} does not answer as a replica server: {error}") from error
 
     def request(self, request: ReplicaRequest) -> tuple[ReplicaAnswer, bytes]:
         """Send one request and return the answer.

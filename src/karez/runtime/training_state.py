@@ -5,8 +5,6 @@ schedulers. The *shared* part is the model and its optimizer. Where all ranks ho
 shared part, a rank that lost it takes it from another; where it is sharded, each rank has its own.
 """
 
-import io
-import pickle
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import override
 
+from karez.runtime import plain_pickle
 from karez.runtime.device_staging import DeviceStaging, StagedCopy
 from karez.runtime.random_state import generator_states, restore_generators
 from karez.runtime.sharded_tensors import local_of, placed_like
@@ -189,24 +187,18 @@ def _serialize(
     tensors: list[torch.Tensor] = []
     skeleton = _extract_tensors(tree, tensors)
     specs = [(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for t in tensors]
-    head = pickle.dumps((skeleton, specs), protocol=pickle.HIGHEST_PROTOCOL)
+    head = plain_pickle.dumps((skeleton, specs), _Tensor)
     return [_LENGTH.pack(len(head)), head, *map(bytes_of or tensor_bytes, tensors)]
 
 
-class _Reader(pickle.Unpickler):
-    """Reads what this job packed, also with karez 0.1, where `_Tensor` was in another module."""
-
-    @override
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) == ("karez.training.worker.state", "_Tensor"):
-            return _Tensor
-        return super().find_class(module_name, global_name)
+_OWN = {(module, "_Tensor"): _Tensor for module in (__name__, "karez.training.worker.state")}
+"""Names of `_Tensor` in pickles; the second is that of karez 0.1."""
 
 
 def _deserialize(body: bytes) -> Any:
     (length,) = _LENGTH.unpack_from(body, 0)
     at = _LENGTH.size + length
-    skeleton, specs = _Reader(io.BytesIO(body[_LENGTH.size : at])).load()
+    skeleton, specs = plain_pickle.loads(body[_LENGTH.size : at], _OWN)
     tensors: list[torch.Tensor] = []
     for name, shape in specs:
         dtype: torch.dtype = getattr(torch, name)

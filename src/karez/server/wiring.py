@@ -44,7 +44,7 @@ from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.transfers import Transfers
-from karez.vault.keys import Pepper, read_or_make, write_private, write_public
+from karez.vault.keys import Pepper, derived, read_or_make, write_private, write_public
 from karez.vault.signing import CloudKey
 
 TRANSFERS = 16
@@ -339,7 +339,7 @@ def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
         node="",
         address="",
         home=str(home.path / "node"),
-        token=read_or_make(home.engine_key).hex(),
+        token=derived(read_or_make(home.engine_key), "nodes"),
         blobs=source,
         preload=_preload() if settings.preload else "",
         cpus=settings.cpus,

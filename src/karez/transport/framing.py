@@ -72,15 +72,17 @@ def close_after_refusal(stream: socket.socket) -> None:
     stream.close()
 
 
-def receive(stream: Stream) -> tuple[dict[str, Any], bytes]:
-    """Read one frame.
+def receive(
+    stream: Stream, *, head_limit: int = HEAD_BYTES, blob_limit: int = LIMIT_BYTES
+) -> tuple[dict[str, Any], bytes]:
+    """Read one frame; nothing is allocated for a longer one.
 
     Raises:
         EOFError: The peer closed the connection.
         ValueError: The bytes are not a valid frame.
     """
     text_len, blob_len = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
-    if text_len > HEAD_BYTES or blob_len > LIMIT_BYTES:
+    if text_len > head_limit or blob_len > blob_limit:
         raise ValueError(f"a frame of {text_len}+{blob_len} bytes is too long")
     try:
         head = json.loads(_exactly(stream, text_len))

@@ -16,6 +16,11 @@ _NONCE_BYTES = 12
 """AES-GCM's nonce length. Source: NIST SP 800-38D section 8.2.1."""
 
 
+def derived(key: bytes, purpose: str) -> str:
+    """A key for one purpose, from which neither the key nor one for another follows."""
+    return hmac.new(key, f"karez/{purpose}".encode(), hashlib.sha256).hexdigest()
+
+
 class Pepper:
     """The cloud's own secret: keys are stored only as keyed hashes, secrets only sealed by it."""
 

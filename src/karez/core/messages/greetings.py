@@ -13,6 +13,8 @@ class ProcessGreeting:
 
     TYPE: ClassVar[str] = "process-greeting"
     key: str
+    token: str
+    """Given to this process alone."""
     protocol: int = PROTOCOL
 
 
@@ -21,10 +23,28 @@ class ReplicaGreeting:
     """A rank, a node agent or a replica server introduces itself to a replica server."""
 
     TYPE: ClassVar[str] = "replica-greeting"
-    token: str
-    job: str = ""
-    """The only job that the token is good for; empty: the token is that of the nodes."""
+    nonce: str
+    """A number used once, for the server to show that it knows the job's token."""
+    job: str
+    """The only job that is spoken of; its token is what both sides know."""
     protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """A replica server's answer to a greeting; see transport.handshake."""
+
+    TYPE: ClassVar[str] = "challenge"
+    nonce: str
+    proof: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The caller's answer to a challenge."""
+
+    TYPE: ClassVar[str] = "proof"
+    proof: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +67,13 @@ class Refusal:
 
 
 G = TypeVar("G", ProcessGreeting, ReplicaGreeting, HeartbeatGreeting)
+A = TypeVar("A", Challenge, Proof)
+
+
+def read_answer(kind: type[A], received: Mapping[str, Any]) -> A | Refusal | Malformed:
+    """Read the next message of a handshake."""
+    known: Mapping[str, type[A] | type[Refusal]] = {kind.TYPE: kind, Refusal.TYPE: Refusal}
+    return decode(known, received)
 
 
 def read_greeting(kind: type[G], received: Mapping[str, Any]) -> G | Malformed:

@@ -40,7 +40,10 @@ def main() -> int:
     server = xllamacpp.Server(params)
     with socket.socket(socket.AF_UNIX) as stream:
         stream.connect(env[environment.STEWARD])
-        framing.send_message(stream, ProcessGreeting(key=env[environment.KEY_NAME]))
+        greeting = ProcessGreeting(
+            key=env[environment.KEY_NAME], token=env[environment.PROCESS_TOKEN]
+        )
+        framing.send_message(stream, greeting)
         framing.send_message(stream, ListeningReport(url=f"http://{address}:{port}"))
         signal.pause()
     del server

@@ -13,7 +13,7 @@ from typing import Any
 
 from karez.core import environment
 from karez.core.messages.replicas import DropJob
-from karez.drivers.steward.replica_server import dial
+from karez.drivers.steward.replica_server import dial, token_of
 from karez.transport import framing
 
 KEEP_ENV = (
@@ -107,7 +107,8 @@ class ReplicaServerProcess:
     def drop(self, job: str) -> None:
         """Have the server drop the replicas of a job."""
         try:
-            with dial(f"{self._address}:{self.port}", self._token) as peer:
+            address = f"{self._address}:{self.port}"
+            with dial(address, token_of(self._token, job), job) as peer:
                 framing.send_message(peer, DropJob(job=job))
                 framing.receive(peer)
         except (OSError, EOFError, ValueError):

@@ -14,10 +14,16 @@ import structlog
 from karez.core.messages.greetings import HeartbeatGreeting, read_greeting
 from karez.core.messages.wire import Malformed
 from karez.transport import framing
+from karez.transport.handshake import GREETING_BYTES
 
 log = structlog.get_logger()
 
 BEAT_S = 0.1
+
+
+def heartbeat_token(secret: str) -> str:
+    """The token for heartbeats, which is good for nothing else."""
+    return hmac.new(secret.encode(), b"heartbeat", "sha256").hexdigest()
 
 
 class HeartbeatServer:
@@ -47,7 +53,7 @@ class HeartbeatServer:
         with peer:
             try:
                 peer.settimeout(5.0)
-                received, _ = framing.receive(peer)
+                received, _ = framing.receive(peer, head_limit=GREETING_BYTES, blob_limit=0)
                 greeting = read_greeting(HeartbeatGreeting, received)
                 if isinstance(greeting, Malformed):
                     log.warning("message.refused", type=greeting.type, why=greeting.why)

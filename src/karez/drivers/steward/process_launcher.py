@@ -145,6 +145,10 @@ class ProcessLauncher:
             "cpus": cores_of(spec.grant),
         }
 
+    def _token_of(self, key: str) -> str:
+        process = self._table.get(key)
+        return "" if process is None else process.token
+
     def request_of(self, process: TrackedProcess, replica_server: str) -> dict[str, Any]:
         """What a fork server was asked for to start a process that runs."""
         spec = process.spec
@@ -249,6 +253,7 @@ class ProcessLauncher:
             **inherited(),
             **self._config.environment(),
             environment.STEWARD: self._socket_path,
+            environment.PROCESS_TOKEN: self._token_of(spec.key),
             environment.CHECKPOINT_DIR: str(self._checkpoints.folder(spec.workload)),
             environment.REPLICA_SERVER: replica_server,
             environment.REPLICA_TOKEN: token_of(self._config.token, spec.workload),

@@ -1,5 +1,6 @@
 """The processes of a node, and the events that control polls."""
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ class TrackedProcess:
     spec: ProcessSpec
     folder: Path
     info: ProcessInfo
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    """What it shows to be taken for itself."""
     stream: MessageStream = field(default_factory=MessageStream)
     subreaper: int = 0
     """Id of the process below which it and all that it started are."""

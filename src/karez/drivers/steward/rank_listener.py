@@ -1,5 +1,6 @@
 """Accepts the connections of processes on this node, and publishes their reports as events."""
 
+import hmac
 import socket
 import threading
 from contextlib import suppress
@@ -11,7 +12,10 @@ from karez.core.messages.reports import PROCESS_REPORTS
 from karez.core.messages.wire import Malformed, content, decode, encode
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.transport import framing
+from karez.transport.handshake import GREETING_BYTES, GREETING_S
 
+REPORT_BYTES = 1 << 22
+"""Largest report of a process: what a rank can restore, of thousands of departed ranks."""
 log = structlog.get_logger()
 
 
@@ -47,7 +51,8 @@ class RankListener:
 
     def _greet(self, stream: socket.socket) -> TrackedProcess | None:
         """The process that introduces itself; None: it is refused."""
-        received, _ = framing.receive(stream)
+        stream.settimeout(GREETING_S)
+        received, _ = framing.receive(stream, head_limit=GREETING_BYTES, blob_limit=0)
         greeting = read_greeting(ProcessGreeting, received)
         if isinstance(greeting, Malformed):
             _refuse(stream, Refusal(refused=greeting.type, why=greeting.why))
@@ -56,13 +61,18 @@ class RankListener:
         if process is None:
             why = f"no process {greeting.key!r} was started on this node"
             _refuse(stream, Refusal(refused=greeting.TYPE, why=why), key=greeting.key)
+        elif not hmac.compare_digest(greeting.token.encode(), process.token.encode()):
+            why = "this is not the token of that process"
+            _refuse(stream, Refusal(refused=greeting.TYPE, why=why), key=greeting.key)
+            return None
+        stream.settimeout(None)
         return process
 
     def _follow(self, stream: socket.socket, process: TrackedProcess) -> None:
         key = process.spec.key
         process.stream.connect(stream)
         while True:
-            received, _ = framing.receive(stream)
+            received, _ = framing.receive(stream, head_limit=REPORT_BYTES, blob_limit=0)
             report = decode(PROCESS_REPORTS, received)
             if isinstance(report, Malformed):
                 refusal = Refusal(refused=report.type, why=report.why)

@@ -15,10 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import structlog
 
 from karez.core import environment
-from karez.core.messages.greetings import Refusal, ReplicaGreeting, read_greeting
+from karez.core.messages.greetings import Refusal, ReplicaGreeting
 from karez.core.messages.replicas import (
     REPLICA_ANSWERS,
     REPLICA_REQUESTS,
@@ -35,10 +36,15 @@ from karez.core.messages.replicas import (
 )
 from karez.core.messages.wire import Malformed, decode
 from karez.transport import framing
+from karez.transport.handshake import NotAdmitted, admit, introduce
 from karez.transport.snapshot_file import SnapshotFile, snapshot_path
 
 log = structlog.get_logger()
 
+MAX_GREETINGS = 64
+"""Callers that introduce themselves at once; each may take some seconds, and others wait."""
+ROOM_SHARE = 0.05
+"""Share of the node's memory that replicas leave free."""
 MAX_KEPT_STEPS = 2
 """Snapshots kept per rank: Rule R needs the newest and the one before."""
 
@@ -64,6 +70,7 @@ class ReplicaServer:
         self._epochs: dict[str, int] = {}
         """The newest epoch that each job has written with: older epochs are fenced off."""
         self._lock = threading.Lock()
+        self._greetings = threading.BoundedSemaphore(MAX_GREETINGS)
 
     def serve(self, peer: socket.socket) -> None:
         """Answer one connection until it closes. What cannot be read is refused, and logged."""
@@ -79,17 +86,13 @@ class ReplicaServer:
                 return  # the peer has gone
 
     def _greet(self, peer: socket.socket) -> str | None:
-        """The job whose token a peer shows; empty: that of the nodes; None: it is refused."""
-        received, _ = framing.receive(peer)
-        greeting = read_greeting(ReplicaGreeting, received)
-        if isinstance(greeting, Malformed):
-            refuse(peer, greeting.type, greeting.why)
+        """The job whose token a peer knows; None: it is refused."""
+        try:
+            with self._greetings:
+                return admit(peer, lambda job: token_of(self._token, job))
+        except NotAdmitted as error:
+            refuse(peer, ReplicaGreeting.TYPE, str(error))
             return None
-        expected = token_of(self._token, greeting.job) if greeting.job else self._token
-        if not hmac.compare_digest(greeting.token.encode(), expected.encode()):
-            refuse(peer, greeting.TYPE, "wrong token")
-            return None
-        return greeting.job
 
     def _answer_all(self, peer: socket.socket, job: str) -> None:
         peers: dict[str, socket.socket] = {}
@@ -98,7 +101,7 @@ class ReplicaServer:
             request = decode(REPLICA_REQUESTS, received)
             if isinstance(request, Malformed):
                 refuse(peer, request.type, request.why)
-            elif job and request.job != job:
+            elif request.job != job:
                 refuse(peer, request.TYPE, "the token is good for another job")
                 return
             else:
@@ -172,6 +175,8 @@ class ReplicaServer:
     def _put(self, request: PutReplica, blob: bytes) -> Done:
         """Store a replica, if its job stays within the memory granted here."""
         name, step, limit = (request.job, request.rank), request.step, request.limit_bytes
+        if not _has_room(len(blob)):
+            return Done(ok=False, full_bytes=len(blob))
         with self._lock:
             if request.epoch < self._epochs.get(request.job, 0):
                 return Done(ok=False)
@@ -225,7 +230,7 @@ class ReplicaServer:
         """Put a snapshot at another server; one that does not answer properly is dialled anew."""
         with suppress(OSError, EOFError, ValueError):
             if to not in peers:
-                peers[to] = dial(to, self._token)
+                peers[to] = dial(to, token_of(self._token, put.job), put.job)
             framing.send_message(peers[to], put, body)
             received, _ = framing.receive(peers[to])
             answer = decode(REPLICA_ANSWERS, received)
@@ -237,6 +242,12 @@ class ReplicaServer:
         return Done(ok=False)
 
 
+def _has_room(size: int) -> bool:
+    """Whether the node keeps some memory free when a blob, which is here already, stays."""
+    memory = psutil.virtual_memory()
+    return size < (1 << 20) or bool(memory.available > ROOM_SHARE * memory.total)
+
+
 def refuse(peer: socket.socket, refused: str, why: str) -> None:
     """Tell a peer that a message is refused, and log it."""
     log.warning("message.refused", type=refused, why=why)
@@ -246,15 +257,23 @@ def refuse(peer: socket.socket, refused: str, why: str) -> None:
 
 def token_of(secret: str, job: str) -> str:
     """The token of one job's ranks, which gives no access to other jobs."""
-    return hmac.new(secret.encode(), job.encode(), "sha256").hexdigest()
+    return hmac.new(secret.encode(), f"replicas/{job}".encode(), "sha256").hexdigest()
 
 
-def dial(address: str, token: str, *, timeout_s: float = 5.0) -> socket.socket:
-    """Connect to a replica server and send the token. Raises OSError."""
+def dial(address: str, token: str, job: str, *, timeout_s: float = 5.0) -> socket.socket:
+    """Connect to a replica server as a job, once it has shown that it knows the job's token.
+
+    Raises:
+        OSError, EOFError, ValueError: It does not answer, or not as a replica server of this cloud.
+    """
     host, _, port = address.rpartition(":")
     peer = socket.create_connection((host, int(port)), timeout=timeout_s)
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    framing.send_message(peer, ReplicaGreeting(token=token))
+    try:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        introduce(peer, token, job)
+    except BaseException:
+        peer.close()
+        raise
     return peer
 
 

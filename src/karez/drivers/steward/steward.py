@@ -26,7 +26,7 @@ from karez.drivers.probes import probe_node
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ReplicaServerProcess
 from karez.drivers.steward.config import StewardConfig
-from karez.drivers.steward.heartbeat import HeartbeatServer
+from karez.drivers.steward.heartbeat import HeartbeatServer, heartbeat_token
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.master_ports import MasterPorts
 from karez.drivers.steward.process_inspector import end_strays, inject_fault, sample_process
@@ -61,7 +61,7 @@ class Steward:
         )
         self._tunnels = NodeTunnels(self._table, self._launcher, self.memory)
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
-        self._heartbeat = HeartbeatServer(config.address, config.token)
+        self._heartbeat = HeartbeatServer(config.address, heartbeat_token(config.token))
         self._listener = RankListener(self._table, socket_path)
         self._ports = MasterPorts()
         self._fence = Fence(self._table, self._launcher.kill, config.fence_s)

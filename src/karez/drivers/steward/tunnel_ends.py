@@ -22,7 +22,7 @@ from karez.core.errors import BadRequest, NotFound
 from karez.core.tunnels import Terminal, TunnelSpec
 from karez.drivers.steward.process_table import TrackedProcess
 
-_OF_THE_RANK = (environment.STEWARD, environment.SNAPSHOT_FILE)
+_OF_THE_RANK = (environment.STEWARD, environment.SNAPSHOT_FILE, environment.PROCESS_TOKEN)
 """Variables by which the job's own process is known: a shell beside it is not that process."""
 _CONNECT_S = 10.0
 SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)" -i')

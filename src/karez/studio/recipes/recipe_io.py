@@ -59,7 +59,7 @@ def notice(text: str) -> None:
 def _agent() -> AgentClient | None:
     """The node agent; None outside a cloud."""
     own = rank_environment()
-    return AgentClient(own.steward, own.key, lambda _: None) if own.steward else None
+    return AgentClient(own, lambda _: None) if own.steward else None
 
 
 def fetch_wheel(entry: Entry, file: str) -> Path:

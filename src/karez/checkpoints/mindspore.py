@@ -29,6 +29,8 @@ _TYPES = {
 }
 _NAMES = {name: code for code, name in _TYPES.items()}
 _VARINT, _BYTES = 0, 2
+_VARINT_BITS = 70
+"""Ten bytes of seven bits: the longest number of a protocol buffer."""
 CHUNK = 512 << 20
 """MindSpore splits tensors into pieces of this size; a message may not exceed 2 GiB."""
 
@@ -149,6 +151,8 @@ def _read_varint(body: bytes, at: int) -> tuple[int, int]:
         if not byte & 0x80:
             return value, at
         shift += 7
+        if shift >= _VARINT_BITS:
+            raise ValueError("a number of more than 64 bits")
 
 
 def _varint(value: int) -> bytes:

@@ -5,11 +5,16 @@ that knows only what tensors are made of: anything else in it becomes a note, an
 """
 
 import io
+import itertools
+import math
 import pickle
 import pickletools
+import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +35,20 @@ _STORAGES = {
     "BoolStorage": "bool",
     "ComplexFloatStorage": "complex64",
 }
+MAX_LEAVES = 100_000
+"""Objects in one file: the largest models have thousands of tensors."""
+MAX_DEPTH = 100
+MAX_DIMENSIONS = 32
+_NO_ARCHIVE = (
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError),
+    *(ValueError, KeyError, OverflowError, OSError, struct.error),
+)
+"""What Python's reader of archives raises for those that are none."""
+_NOT_READ = (
+    *(pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, LookupError),
+    *(ArithmeticError, RecursionError, MemoryError, AssertionError, ImportError),
+)
+"""What pickles that are none raise."""
 _CLASSES = {dtype: name for name, dtype in _STORAGES.items()}
 
 
@@ -63,32 +82,102 @@ def read(path: Path) -> tuple[list[Tensor], list[str]]:
     Raises:
         BrokenArtifact: It is no zip file of torch's.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            inner = next(name for name in names if name.endswith("/data.pkl"))
-            root = inner.removesuffix("data.pkl")
-            if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-                raise BrokenArtifact(
-                    name=str(path), problem="it was written on a big-endian machine"
-                )
-            tree = _Reader(io.BytesIO(archive.read(inner))).load()
-    except (zipfile.BadZipFile, StopIteration) as error:
-        raise BrokenArtifact(
-            name=str(path),
-            problem="it is no zip file of torch.save; save it with torch 1.6 or newer",
-        ) from error
-    except (pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        raise BrokenArtifact(
-            name=str(path), problem=f"its pickle cannot be read: {error}"
-        ) from error
+    with _opened(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        inner = next((name for name in members if name.endswith("/data.pkl")), "")
+        if not inner:
+            raise _no_archive(path)
+        root = inner.removesuffix("data.pkl")
+        order = f"{root}byteorder"
+        if order in members and _read(path, archive, members[order]) != b"little":
+            raise BrokenArtifact(name=str(path), problem="it was written on a big-endian machine")
+        pickled = _read(path, archive, members[inner])
+    leaves = _unpickled(path, pickled)
+    sizes = {name: info.file_size for name, info in members.items()}
     tensors, others = [], []
-    for name, value in _leaves(tree, ""):
+    for name, value in leaves:
         if isinstance(value, _View):
+            _check(path, name, value, sizes.get(f"{root}data/{value.storage.key}"))
             tensors.append(_tensor(path, root, name, value))
         else:
             others.append(name)
     return tensors, others
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive. Raises BrokenArtifact; OSError if the file cannot be opened."""
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        except _NO_ARCHIVE as error:
+            raise _no_archive(path) from error
+
+
+def _no_archive(path: Path) -> BrokenArtifact:
+    problem = "it is no zip file of torch.save; save it with torch 1.6 or newer"
+    return BrokenArtifact(name=str(path), problem=problem)
+
+
+def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, which are as many as the archive has of it: torch packs nothing."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+        raise BrokenArtifact(
+            name=str(path), problem=f"{member.filename} is compressed, which torch.save never does"
+        )
+    if member.flag_bits & 1:
+        raise BrokenArtifact(name=str(path), problem=f"{member.filename} is encrypted")
+    return archive.read(member)
+
+
+def _unpickled(path: Path, pickled: bytes) -> list[tuple[str, Any]]:
+    """The leaves of a pickle, by their path in it."""
+    try:
+        _check_memo(pickled)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = _Reader(io.BytesIO(pickled)).load()
+        leaves = list(itertools.islice(_leaves(tree, ""), MAX_LEAVES + 1))
+    except _NOT_READ as error:
+        raise BrokenArtifact(
+            name=str(path), problem=f"its pickle cannot be read: {error or type(error).__name__}"
+        ) from error
+    if len(leaves) > MAX_LEAVES:
+        raise BrokenArtifact(name=str(path), problem=f"it names more than {MAX_LEAVES:,} objects")
+    return leaves
+
+
+def _check_memo(pickled: bytes) -> None:
+    """Raise ValueError where a number is given to an object for which memory would be reserved.
+
+    Pickles number their objects from 0 on; the reader makes its table as large as the number.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd escapes in texts
+        for opcode, number, _ in pickletools.genops(pickled):
+            is_put = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+            if is_put and not 0 <= (number or 0) < len(pickled):
+                raise ValueError(f"it numbers an object {number}")
+
+
+def _check(path: Path, name: str, view: _View, stored: int | None) -> None:
+    """Refuse a tensor that does not lie in its storage."""
+    size = SIZES[view.storage.dtype]
+    if stored is None:
+        raise BrokenArtifact(name=str(path), problem=f"the numbers of {name} are missing")
+    if len(view.shape) != len(view.stride) or len(view.shape) > MAX_DIMENSIONS:
+        raise BrokenArtifact(name=str(path), problem=f"{name} has no shape that a tensor can have")
+    numbers = (view.offset, *view.shape, *view.stride)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise BrokenArtifact(name=str(path), problem=f"{name} begins before its numbers")
+    count = math.prod(view.shape)
+    steps = zip(view.shape, view.stride, strict=True)
+    last = view.offset + sum((length - 1) * step for length, step in steps)
+    if count and (last >= stored // size or count > stored // size):
+        raise BrokenArtifact(
+            name=str(path), problem=f"{name} is larger than the numbers that are there for it"
+        )
 
 
 def write(path: Path, tensors: Sequence[Tensor]) -> None:
@@ -126,7 +215,7 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         """A storage by its key in the archive."""
         kind, key = pid[1], str(pid[2])
-        if not isinstance(kind, str):
+        if not isinstance(kind, str) or kind not in _STORAGES:
             raise pickle.UnpicklingError(f"storage {key} is of an unknown type")
         return _Storage(key, _STORAGES[kind])
 
@@ -135,13 +224,15 @@ def _rebuild(storage: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -
     return _View(storage, int(offset), tuple(shape), tuple(stride))
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+            yield from _leaves(item, f"{name}.{key}" if name else str(key), depth + 1)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            yield from _leaves(item, f"{name}.{number}")
+            yield from _leaves(item, f"{name}.{number}", depth + 1)
     else:
         yield name, value
 
@@ -150,8 +241,10 @@ def _tensor(path: Path, root: str, name: str, view: _View) -> Tensor:
     size = SIZES[view.storage.dtype]
 
     def body() -> bytes:
-        with zipfile.ZipFile(path) as archive:
-            whole = archive.read(f"{root}data/{view.storage.key}")
+        with _opened(path) as archive:
+            member = archive.getinfo(f"{root}data/{view.storage.key}")
+            whole = _read(path, archive, member)
+        _check(path, name, view, len(whole))  # the archive's list may say more than there is
         return _gather(whole, view, size)
 
     return Tensor(name=name, dtype=view.storage.dtype, shape=view.shape, read=body)

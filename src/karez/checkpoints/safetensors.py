@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from karez.checkpoints.tensors import Tensor
 from karez.core.errors import BrokenArtifact
@@ -44,15 +44,22 @@ def read(path: Path) -> tuple[list[Tensor], dict[str, str]]:
         if len(head) < _HEAD.size or _HEAD.unpack(head)[0] > min(MAX_HEADER, size - _HEAD.size):
             raise BrokenArtifact(name=str(path), problem="its header is longer than the file")
         length = _HEAD.unpack(head)[0]
-        try:
-            table: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
-            raise BrokenArtifact(
-                name=str(path), problem=f"its header is no JSON: {error}"
-            ) from error
+        table = _json_object(path, file.read(length))
     metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise BrokenArtifact(name=str(path), problem="its metadata are no texts")
     start = _HEAD.size + length
     return [_tensor(path, name, row, start, size) for name, row in table.items()], metadata
+
+
+def _json_object(path: Path, text: bytes | str) -> dict[str, Any]:
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BrokenArtifact(name=str(path), problem=f"its header is no JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise BrokenArtifact(name=str(path), problem="its header is no object")
+    return table
 
 
 def write(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> None:
@@ -90,8 +97,13 @@ def read_folder(folder: Path) -> tuple[list[Tensor], dict[str, str]]:
     if not index.exists():
         files = sorted(folder.glob("*.safetensors"))
     else:
-        names = json.loads(index.read_text())["weight_map"].values()
-        files = [folder / name for name in sorted(set(names))]
+        table = _json_object(index, index.read_bytes()).get("weight_map")
+        names = sorted(set(table.values())) if isinstance(table, dict) else []
+        if not names or not all(
+            isinstance(one, str) and one and Path(one).name == one for one in names
+        ):
+            raise BrokenArtifact(name=str(index), problem="it names no files of its folder")
+        files = [folder / name for name in names]
     tensors: list[Tensor] = []
     metadata: dict[str, str] = {}
     for file in files:
@@ -101,6 +113,10 @@ def read_folder(folder: Path) -> tuple[list[Tensor], dict[str, str]]:
         tensors += found
         metadata |= more
     return tensors, metadata
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and Path(name).name == name
 
 
 def write_folder(
@@ -139,18 +155,29 @@ def _shards(tensors: Sequence[Tensor], shard_bytes: int) -> Iterator[list[Tensor
 
 
 def _tensor(path: Path, name: str, row: Mapping[str, Any], start: int, size: int) -> Tensor:
-    first, last = row["data_offsets"]
-    if row["dtype"] not in _TYPES:
-        raise BrokenArtifact(
-            name=str(path), problem=f"{name} is of the unknown type {row['dtype']}"
-        )
+    first, last, shape, dtype = _place(path, name, row)
+    if dtype not in _TYPES:
+        raise BrokenArtifact(name=str(path), problem=f"{name} is of the unknown type {dtype}")
 
     def body() -> bytes:
         with path.open("rb") as file:
             file.seek(start + first)
             return file.read(last - first)
 
-    found = Tensor(name=name, dtype=_TYPES[row["dtype"]], shape=tuple(row["shape"]), read=body)
+    found = Tensor(name=name, dtype=_TYPES[dtype], shape=shape, read=body)
     if last - first != found.size or start + last > size:
         raise BrokenArtifact(name=str(path), problem=f"{name} does not fit its place in the file")
     return found
+
+
+def _place(path: Path, name: str, row: Any) -> tuple[int, int, tuple[int, ...], str]:
+    """Where a tensor lies, its shape and its type. Raises BrokenArtifact."""
+    fields = row if isinstance(row, dict) else {}
+    offsets, shape, dtype = (fields.get(key) for key in ("data_offsets", "shape", "dtype"))
+    if isinstance(dtype, str) and _are_counts(offsets) and len(offsets) == 2 and _are_counts(shape):
+        return offsets[0], offsets[1], tuple(shape), dtype
+    raise BrokenArtifact(name=str(path), problem=f"{name} has no type, shape and place")
+
+
+def _are_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

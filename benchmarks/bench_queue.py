@@ -46,7 +46,7 @@ def main() -> None:
             blobs=FsspecBlobs(str(folder / "b")),
             clock=clock,
             pepper=Pepper(folder / "pepper"),
-            settings=Settings(),
+            settings=Settings(requests_per_s=0.0),
             logs=FileLogs(folder / "logs"),
             wake=lambda: None,
             pool=PoolService(store=store, clock=clock, scheduler=api_scheduler, wake=lambda: None),
@@ -54,6 +54,7 @@ def main() -> None:
                 store=store,
                 clock=clock,
                 public=CloudKey(folder / "receipts.key").public,
+                sign_head=CloudKey(folder / "receipts.key").sign_head,
                 injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda _: None),
                 reported=lambda: None,
             ),
@@ -65,6 +66,7 @@ def main() -> None:
         headers = {"authorization": f"Bearer {cloud.access.first_start()}"}
         app = create_app(cloud)
         app.state.loops_alive = lambda: True
+        app.state.failing = lambda: 0
         # no worker fits: everything waits, which is the costly case
         devices = tuple(Device(kind=DeviceKind.NPU, index=index, milli=1) for index in range(8))
         nodes = [Node(id=NodeId(f"n{n}"), address="", devices=devices) for n in range(100)]

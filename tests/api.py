@@ -85,6 +85,7 @@ def running_api(
             store=store,
             clock=clock,
             public=CloudKey(folder / "receipts.key").public,
+            sign_head=CloudKey(folder / "receipts.key").sign_head,
             injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda ident: None),
             reported=lambda: None,
         ),

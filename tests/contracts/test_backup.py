@@ -132,7 +132,7 @@ def check_restored(cloud: Cloud, job: Job, done: Job, public: Path) -> None:
     assert all(f">{name}</text>" in drawn for name in ("queue", "start", "train", "recovery"))
     assert receipts[0].cause in drawn.partition("What went wrong")[2]
     told = cloud.home / "receipts.json"
-    told.write_text(cloud.karez("jobs", "receipts", job.id, "--json").stdout)
+    told.write_text(cloud.karez("receipts", "export", job.id).stdout)
     cloud.karez("receipts", "verify", str(told), "--key", str(public))
 
 

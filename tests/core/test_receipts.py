@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.core.chaos import HEALED, parse_faults, plan_faults
+from karez.core.codec import to_text
 from karez.core.fault_injection import FaultKind
 from karez.core.goodput import goodput
-from karez.core.receipts import Receipt, chained, check
+from karez.core.receipts import Receipt, SignedReceipts, chained, check, head_of
 from karez.vault.signing import CloudKey
 
 
@@ -97,9 +98,38 @@ def test_receipts_are_verified_offline_from_a_file(
     done = runner.invoke(app, words)
     assert done.exit_code == 0
     assert json.loads(done.output)["valid"] is True
-    shown[1]["step_restored"] = 7  # nothing lost, it says now
-    file.write_text(json.dumps(shown))
-    assert runner.invoke(app, words).exit_code == 1
+    assert json.loads(done.output)["complete"] is False  # later ones may be missing
+    for field, value in (("step_restored", 7), ("steps_lost", 0), ("recovery_s", 0.0), ("x", 1)):
+        changed = [shown[0], {**shown[1], field: value}, *shown[2:]]
+        file.write_text(json.dumps(changed))
+        assert runner.invoke(app, words).exit_code == 1, field
+
+
+def test_receipts_with_a_head_cannot_lose_their_end(
+    tmp_path: Path, signed: tuple[CloudKey, list[Receipt]]
+) -> None:
+    key, receipts = signed
+    job = receipts[0].job
+    head = key.sign_head(head_of(job, "succeeded", receipts, 9.0))
+    empty = key.sign_head(head_of(job, "succeeded", [], 9.0))
+    forged = replace(head, count=len(receipts) - 2, last=receipts[-3].digest)
+    other = key.sign_head(head_of("job-2", "succeeded", receipts, 9.0))
+    file, runner = tmp_path / "r.json", CliRunner()
+    words = ["receipts", "verify", str(file), "--key", key.public.hex()]
+    for told, here, is_fine in (
+        (head, receipts, True),
+        (empty, [], True),
+        (head, receipts[:-2], False),
+        (forged, receipts[:-2], False),
+        (head, [], False),
+        (empty, receipts, False),
+        (other, receipts, False),
+        (replace(head, state="failed"), receipts, False),
+    ):
+        file.write_text(to_text(SignedReceipts(head=told, receipts=tuple(here))))
+        done = runner.invoke(app, words)
+        assert (done.exit_code == 0) == is_fine, (told, done.output)
+        assert ("all true" in done.output) == is_fine
 
 
 def test_goodput_subtracts_recoveries_repeated_steps_and_waits() -> None:

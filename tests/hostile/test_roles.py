@@ -38,6 +38,7 @@ SCOPES = {
     "GET /jobs/{job}/logs/{name}": OWN,
     "GET /jobs/{job}/metrics": OWN,
     "GET /jobs/{job}/receipts": OWN,
+    "GET /jobs/{job}/receipts/signed": OWN,
     "GET /jobs/{job}/trace": OWN,
     "GET /jobs/{job}/transitions": OWN,
     "GET /jobs/{job}/tunnels/{tunnel}/output": OWN,

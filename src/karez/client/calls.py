@@ -21,6 +21,7 @@ from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.codec import to_json
 from karez.core.goodput import Goodput
 from karez.core.jobs import Job, JobSpec
+from karez.core.receipts import SignedReceipts
 from karez.core.recovery import Transition
 from karez.core.services import Service, ServiceSpec
 from karez.core.traces import Trace
@@ -92,6 +93,11 @@ def metrics(ident: str, after: int = -1) -> Call[list[MetricRow]]:
 def receipts(ident: str) -> Call[list[ReceiptView]]:
     """List a job's recoveries as receipts."""
     return Call(answer=list[ReceiptView], method="GET", path=f"/jobs/{in_path(ident)}/receipts")
+
+
+def signed_receipts(ident: str) -> Call[SignedReceipts]:
+    """Get all receipts of a job with their signed head, for `karez receipts verify`."""
+    return Call(answer=SignedReceipts, method="GET", path=f"/jobs/{in_path(ident)}/receipts/signed")
 
 
 def trace(ident: str) -> Call[Trace]:

@@ -31,6 +31,7 @@ class Methods(FileMethods):
     cancel = endpoint(calls.cancel)
     metrics = endpoint(calls.metrics)
     receipts = endpoint(calls.receipts)
+    signed_receipts = endpoint(calls.signed_receipts)
     trace = endpoint(calls.trace)
     goodput = endpoint(calls.goodput)
     transitions = endpoint(calls.transitions)

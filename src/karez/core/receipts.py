@@ -106,6 +106,41 @@ class Receipt:
         return hashlib.sha256(self.message + self.signature.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptsHead:
+    """How many receipts a job has, and which is the last: without it, the end could be cut off."""
+
+    job: str
+    count: int
+    last: str
+    """Digest of the last receipt; empty: there is none."""
+    state: str
+    """State of the job: of one that has ended, there will be no more."""
+    at: float
+    """When this was said, in UTC epoch seconds."""
+    key: str = ""
+    signature: str = ""
+
+    @property
+    def message(self) -> bytes:
+        """The signed bytes, as of a receipt."""
+        return _text({**asdict(self), "signature": "", "kind": "receipts-head"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedReceipts:
+    """All receipts of a job, and their signed head."""
+
+    head: ReceiptsHead
+    receipts: tuple[Receipt, ...]
+
+
+def head_of(job: str, state: str, receipts: Sequence[Receipt], at: float) -> ReceiptsHead:
+    """The head of a job's receipts, not signed yet."""
+    last = receipts[-1].digest if receipts else ""
+    return ReceiptsHead(job=job, count=len(receipts), last=last, state=state, at=at)
+
+
 _NEW: Mapping[str, object] = {"emulated": False, "snapshot_every": 1}
 """Fields that karez 0.1 did not know, with their defaults."""
 
@@ -126,25 +161,42 @@ def check(receipts: Sequence[Receipt], public: bytes) -> list[str]:
         receipts: All of one job.
         public: The cloud's public key, 32 bytes.
     """
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - 20 ms, rarely needed
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - 20 ms, rarely needed
-        Ed25519PublicKey,
-    )
-
-    key = Ed25519PublicKey.from_public_bytes(public)
     problems: list[str] = []
     before = ""
     for receipt in receipts:
         if receipt.key != fingerprint(public):
             problems.append(f"{receipt.id}: signed by another key, {receipt.key or 'none'}")
-        try:
-            key.verify(base64.b64decode(receipt.signature), receipt.message)
-        except (InvalidSignature, ValueError):
+        if not _is_signed(receipt.message, receipt.signature, public):
             problems.append(f"{receipt.id}: the signature does not fit what it says")
         if receipt.before != before:
             problems.append(f"{receipt.id}: the receipt before it is missing or altered")
         before = receipt.digest
     return problems
+
+
+def check_head(head: ReceiptsHead, receipts: Sequence[Receipt], public: bytes) -> list[str]:
+    """Verify that a job's receipts are all that it has; return the problems, as `check`."""
+    problems = [f"{one.id}: it is of another job" for one in receipts if one.job != head.job]
+    if not _is_signed(head.message, head.signature, public):
+        problems.append(f"{head.job}: the signature of the head does not fit what it says")
+    last = receipts[-1].digest if receipts else ""
+    if (head.count, head.last) != (len(receipts), last):
+        problems.append(f"{head.job}: {head.count} receipts were written, {len(receipts)} are here")
+    return problems
+
+
+def _is_signed(message: bytes, signature: str, public: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - 20 ms, rarely needed
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - 20 ms, rarely needed
+        Ed25519PublicKey,
+    )
+
+    try:
+        key = Ed25519PublicKey.from_public_bytes(public)
+        key.verify(base64.b64decode(signature), message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def chained(receipt: Receipt, before: Receipt | None) -> Receipt:

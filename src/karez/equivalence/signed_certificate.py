@@ -19,6 +19,7 @@ def sign(body: dict[str, Any], key_file: Path) -> dict[str, Any]:
     """Add a key's fingerprint and signature to a body; a missing key file is created."""
     key_file.parent.mkdir(parents=True, exist_ok=True)
     key = CloudKey(key_file)
+    key_file.with_suffix(".pub").write_text(key.public.hex() + "\n")
     named = {**body, "key": fingerprint(key.public), "public": key.public.hex()}
     return {**named, "signature": key.seal(message(named))}
 
@@ -40,7 +41,7 @@ def check(signed: dict[str, Any], public: bytes | None = None) -> str:
         )
     except (ValueError, InvalidSignature):
         return "its signature does not fit: it was changed"
-    return "" if signed["key"] == fingerprint(own) else "its key is not the one it names"
+    return "" if signed.get("key") == fingerprint(own) else "its key is not the one it names"
 
 
 def message(body: dict[str, Any]) -> bytes:

@@ -312,6 +312,7 @@ class _ControlEdges:
             store=self.store,
             clock=self.clock,
             public=self.signer.public,
+            sign_head=self.signer.sign_head,
             injector=injector,
             reported=lambda: self.eviction.evaluate(()),
         )

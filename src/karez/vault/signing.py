@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from karez.core.receipts import Receipt, fingerprint
+from karez.core.receipts import Receipt, ReceiptsHead, fingerprint
 from karez.vault.keys import read_or_make
 
 
@@ -22,6 +22,11 @@ class CloudKey:
     def sign(self, receipt: Receipt) -> Receipt:
         """Return a receipt with this cloud's signature."""
         named = replace(receipt, key=fingerprint(self.public), signature="")
+        return replace(named, signature=self.seal(named.message))
+
+    def sign_head(self, head: ReceiptsHead) -> ReceiptsHead:
+        """Return a head of receipts with this cloud's signature."""
+        named = replace(head, key=fingerprint(self.public), signature="")
         return replace(named, signature=self.seal(named.message))
 
     def seal(self, message: bytes) -> str:

@@ -1,25 +1,54 @@
 """`karez receipts`: verify receipts of recoveries offline, and show the public key."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from karez.cli.client_options import Json, client
-from karez.cli.output import json_out
+from karez.cli.client_options import JobName, Json, client
+from karez.cli.output import clock, json_out
 from karez.client.address import state_folder
+from karez.core.api_models import ReceiptView
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest, BrokenArtifact
-from karez.core.receipts import Receipt, check, fingerprint
+from karez.core.receipts import (
+    Receipt,
+    ReceiptsHead,
+    SignedReceipts,
+    check,
+    check_head,
+    fingerprint,
+)
 
+ROUNDING = 1e-6
 app = typer.Typer(no_args_is_help=True, help="Verify receipts of recoveries, offline.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a file tells of receipts."""
+
+    receipts: tuple[Receipt, ...]
+    head: ReceiptsHead | None = None
+    wrong: tuple[str, ...] = ()
+    """Figures and fields that do not follow from what is signed."""
+
+
+@app.command("export")
+def export(job: JobName) -> None:
+    """Print all receipts of a job with their signed head, for `karez receipts verify`.
+
+    Example: karez receipts export support-tune > receipts.json
+    """
+    json_out(client().signed_receipts(job))
 
 
 @app.command("verify")
 def verify(
     file: Annotated[
-        Path, typer.Argument(help="File with the output of `karez jobs receipts JOB --json`.")
+        Path, typer.Argument(help="File with the output of `karez receipts export JOB`.")
     ],
     key: Annotated[
         str,
@@ -29,31 +58,51 @@ def verify(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Check that no receipt was altered and none in between is missing. No cloud is needed.
+    """Check that no receipt was altered and none is missing. No cloud is needed.
 
-    Example: karez jobs receipts J --json > r.json; karez receipts verify r.json --key receipts.pub
+    A list of `karez jobs receipts JOB --json` has no signed head: whether later receipts are
+    missing cannot be told from it.
+
+    Example: karez receipts export J > r.json; karez receipts verify r.json --key receipts.pub
     """
     public = _public_key(key)
-    receipts = read_receipts(file)
+    told = read_receipts(file)
     by_job: dict[str, list[Receipt]] = {}
-    for receipt in receipts:
+    for receipt in told.receipts:
         by_job.setdefault(receipt.job, []).append(receipt)
-    wrong = [fault for chain in by_job.values() for fault in check(chain, public)]
-    _show(len(receipts), public, wrong, as_json=as_json)
+    wrong = [*told.wrong, *(line for chain in by_job.values() for line in check(chain, public))]
+    if told.head is not None:
+        wrong += check_head(told.head, told.receipts, public)
+    _show(told, public, wrong, as_json=as_json)
     if wrong:
         raise typer.Exit(1)
 
 
-def _show(count: int, public: bytes, wrong: list[str], *, as_json: bool) -> None:
+def _show(told: Told, public: bytes, wrong: list[str], *, as_json: bool) -> None:
+    count, name = len(told.receipts), fingerprint(public)
     if as_json:
-        name = fingerprint(public)
-        result = {"receipts": count, "key": name, "wrong": wrong, "valid": not wrong}
+        result = {
+            "receipts": count,
+            "key": name,
+            "wrong": wrong,
+            "valid": not wrong,
+            "complete": told.head is not None and not wrong,
+        }
         typer.echo(json.dumps(result, indent=2))
+        return
+    for line in wrong:
+        typer.echo(line, err=True)
+    if wrong:
+        return
+    if told.head is None:
+        typer.echo(f"{count} receipts, signed by {name}: none altered, none missing in between")
+        typer.echo("whether later ones are missing is not known: use `karez receipts export`")
     else:
-        for line in wrong:
-            typer.echo(line, err=True)
-        if not wrong:
-            typer.echo(f"{count} receipts, signed by {fingerprint(public)}: all true")
+        when = clock(told.head.at)
+        typer.echo(
+            f"{count} receipts, signed by {name}: all true, and all that job {told.head.job} "
+            f"({told.head.state}) had at {when}"
+        )
 
 
 @app.command("key")
@@ -66,19 +115,42 @@ def show_key(as_json: Json = False) -> None:
         typer.echo(key.public)
 
 
-def read_receipts(file: Path) -> list[Receipt]:
+def read_receipts(file: Path) -> Told:
     """Read receipts from a JSON file. Raises BadRequest."""
     try:
-        items: Any = json.loads(file.read_text())
-        if not isinstance(items, list):
-            raise ValueError("it should be a list of receipts")
-        fields = set(Receipt.__slots__)
-        return [
-            from_json(Receipt, {k: v for k, v in item.items() if k in fields}) for item in items
-        ]
-    except (OSError, ValueError, AttributeError) as error:
-        fix = "Write it with `karez jobs receipts JOB --json`."
+        data: Any = json.loads(file.read_text())
+        if isinstance(data, dict):
+            signed = from_json(SignedReceipts, data)
+            return Told(receipts=signed.receipts, head=signed.head)
+        if not isinstance(data, list):
+            raise ValueError("it should be receipts with their head, or a list of them")
+        read = [_listed(item) for item in data]
+    except (OSError, ValueError, RecursionError) as error:
+        fix = "Write it with `karez receipts export JOB`."
         raise BadRequest(problem=f"{file}: {error}", fix=fix) from error
+    return Told(
+        receipts=tuple(receipt for receipt, _ in read),
+        wrong=tuple(line for _, wrong in read for line in wrong),
+    )
+
+
+def _listed(item: Any) -> tuple[Receipt, list[str]]:
+    """A receipt of a list, and what of its figures and fields does not follow from it."""
+    shown = from_json(ReceiptView, item)
+    names = set(Receipt.__slots__)
+    fields = {name: value for name, value in asdict(shown).items() if name in names}
+    receipt = Receipt(**fields)
+    unknown = sorted(item.keys() - ReceiptView.__dataclass_fields__.keys())
+    wrong = [f"{receipt.id}: {name} is no field of a receipt" for name in unknown]
+    wrong += [
+        f"{receipt.id}: {name} does not follow from what is signed"
+        for name, value in (
+            ("steps_lost", receipt.steps_lost),
+            ("recovery_s", receipt.recovery_s),
+        )
+        if abs(getattr(shown, name) - value) > ROUNDING
+    ]
+    return receipt, wrong
 
 
 def _public_key(text: str) -> bytes:

@@ -12,6 +12,7 @@ from karez.core.fault_injection import OLD_FAULT_NAMES
 from karez.core.goodput import Goodput
 from karez.core.identity import Role
 from karez.core.jobs import Job, JobSpec
+from karez.core.receipts import SignedReceipts
 from karez.core.recovery import Transition
 from karez.core.traces import Trace
 from karez.core.usage import MetricRow
@@ -86,6 +87,12 @@ def job_metrics(
 def job_receipts(job: str, cloud: CloudDep, who: Who) -> list[ReceiptView]:
     """One receipt per recovery, oldest first."""
     return cloud.recovery.receipts(cloud.jobs.one(who, job))
+
+
+@router.get("/{job}/receipts/signed", **allow(Role.VIEWER))
+def signed_receipts(job: str, cloud: CloudDep, who: Who) -> SignedReceipts:
+    """All receipts with a signed head, by which their end can be verified too."""
+    return cloud.recovery.signed_receipts(cloud.jobs.one(who, job))
 
 
 @router.get("/{job}/goodput", **allow(Role.VIEWER))

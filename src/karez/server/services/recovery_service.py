@@ -11,7 +11,7 @@ from karez.core.errors import BadRequest, NotFound
 from karez.core.goodput import Goodput, goodput
 from karez.core.jobs import Job
 from karez.core.ports import Clock
-from karez.core.receipts import fingerprint
+from karez.core.receipts import ReceiptsHead, SignedReceipts, fingerprint, head_of
 from karez.core.recovery import FaultReport, Transition
 from karez.core.stores.store import Store
 from karez.core.traces import Trace, trace_of
@@ -31,6 +31,7 @@ class RecoveryService:
     store: Store
     clock: Clock
     public: bytes
+    sign_head: Callable[[ReceiptsHead], ReceiptsHead]
     injector: FaultInjector
     reported: Callable[[], None]
     """Judges the health of nodes at once."""
@@ -45,6 +46,12 @@ class RecoveryService:
             ReceiptView(**asdict(one), steps_lost=one.steps_lost, recovery_s=one.recovery_s)
             for one in self.store.history.receipts(job.id)
         ]
+
+    def signed_receipts(self, job: Job) -> SignedReceipts:
+        """All receipts of a job with their signed head."""
+        found = self.store.history.receipts(job.id)
+        head = head_of(job.id, job.state.value, found, self.clock.now())
+        return SignedReceipts(head=self.sign_head(head), receipts=tuple(found))
 
     def goodput(self, job: Job) -> Goodput:
         """The share of a job's time that went into steps that count."""

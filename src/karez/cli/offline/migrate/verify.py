@@ -29,6 +29,10 @@ def verify_command(options: VerifyOptions, context: typer.Context, as_json: Json
     _finish(verification.run_verify(options, context.args, quiet=as_json), as_json=as_json)
 
 
+UNKNOWN_SIGNER = 3
+"""Exit code of a check that found nothing wrong, and was not told by whom it should be signed."""
+
+
 def compare_command(
     reference: Annotated[Path, typer.Argument(help="Reference record, or a dump of msprobe.")],
     target: Annotated[Path, typer.Argument(help="Record or dump to judge by the reference.")],
@@ -65,11 +69,16 @@ def check_command(
 ) -> None:
     """Check the signature of a certificate, offline.
 
-    Example: karez migrate check nanogpt.certificate.json
+    Anyone can make a key and sign with it: without --key, the exit code is 3.
+
+    Example: karez migrate check nanogpt.certificate.json --key "$(cat migration.pub)"
     """
     from karez.cli.offline.migrate import certificate_check  # noqa: PLC0415 - keeps --help fast
 
-    typer.echo(certificate_check.check(certificate, key))
+    said, is_known = certificate_check.check(certificate, key)
+    typer.echo(said)
+    if not is_known:
+        raise typer.Exit(UNKNOWN_SIGNER)
 
 
 def _finish(signed: dict[str, Any], *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from karez.core.api_models import JoinConfig
 from karez.core.settings import Settings
 from karez.server.api.app import create_app
 from karez.server.home import Home
+from karez.server.processes.http_connections import MAX_CONNECTIONS, TimedProtocol
 from karez.server.processes.report import Report
 from karez.server.wiring import build_cloud
 
@@ -42,6 +43,8 @@ def run_control(settings: Settings, report: Report) -> None:
             port=settings.port,
             log_level="warning",
             access_log=False,
+            http=TimedProtocol,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=3,
         )
     finally:

@@ -18,6 +18,7 @@ from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
+from karez.server.processes.http_connections import MAX_CONNECTIONS, TimedProtocol
 from karez.server.processes.report import Report
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
@@ -64,6 +65,8 @@ async def _serve(gateway: Gateway, settings: Settings, home: Home) -> None:
         port=settings.gateway_port,
         log_level="warning",
         access_log=False,
+        http=TimedProtocol,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=3,
     )
     async with _background(gateway, settings, home):

@@ -15,6 +15,7 @@ ALLOWED = frozenset(
         "bisect",
         "collections",
         "collections.abc",
+        "contextlib",
         "csv",
         "dataclasses",
         "datetime",

@@ -1,4 +1,4 @@
-"""Records that can be relied on: by whom a certificate was signed (M8). Receipts: test_receipts."""
+"""Records that can be relied on (M4, M8); for receipts (M7) see tests/core/test_receipts."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,37 @@ import pytest
 from typer.testing import CliRunner
 
 from karez.cli.main import app
+from karez.cli.output import table
+from karez.core.identity import KeySpec, Role
 from karez.equivalence import signed_certificate
+from tests.hostile.conftest import TwoProjects
+
+
+def test_a_row_of_the_audit_log_has_no_order_for_a_terminal(two: TwoProjects) -> None:
+    """M4: names of keys, paths and subjects with escape codes, and very long ones."""
+    api = two.api
+    spec = {"name": "admin\x1b[2J", "project": "a", "role": "member"}
+    assert api.ask("POST", "/keys", two.a_admin, json=spec).status_code == 422
+    key = KeySpec.__new__(KeySpec)  # as an earlier release kept it
+    for field, value in (("name", "x\x1b[2J"), ("project", "*"), ("role", Role.ADMIN)):
+        object.__setattr__(key, field, value)
+    old = api.cloud.access.new_key(key)[1]
+    for path in ("/jobs/%1b[31m%0a/cancel", f"/projects/a/secrets/{'s' * 5000}", "/keys/%07"):
+        method = "DELETE" if "keys" in path else "PUT" if "secrets" in path else "POST"
+        api.ask(method, path, old, json={"text": "x"})
+    rows = api.ask("GET", "/audit").json()
+    assert len(rows) == 4
+    assert all(str(value).isprintable() for row in rows for value in row.values())
+    assert max(len(row["action"]) for row in rows) < 3000
+
+
+def test_tables_show_what_others_chose_and_do_not_do_it(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("name",), [("\x1b[2Jgone",), ("[/red]",), ("two\nlines",)], empty="")
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown
+    assert "\\x1b[2Jgone" in shown
+    assert "[/red]" in shown
+    assert "two" in shown
 
 
 @pytest.mark.parametrize("given", ["own", "other", "none"])

@@ -30,7 +30,8 @@ def fill(store: SqlStore) -> None:
     store.workloads.place(WorkloadId("a"), GRANTS, now=2.0)
     assert store.workloads.claim([State.PLACED], owner="me", now=2.0, lease_s=1e9)
     store.access.put_secret("default", "TOKEN", b"\x00\xffsealed")
-    store.usage.add_audit(AUDIT)
+    with store.usage.auditing(lambda: AUDIT):
+        pass
 
 
 def rows(store: SqlStore, table: str) -> list[tuple[object, ...]]:
@@ -87,7 +88,8 @@ def test_a_dump_of_sqlite_fills_postgresql_whose_numbers_go_on(
     target.close()
     new = SqlStore(empty_postgres)
     assert new.access.secrets("default")["TOKEN"] == b"\x00\xffsealed"
-    new.usage.add_audit(AUDIT)
+    with new.usage.auditing(lambda: AUDIT):
+        pass
     assert len(rows(new, "audit")) == 2
     new.close()
 

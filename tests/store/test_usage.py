@@ -1,5 +1,11 @@
 """Usage and the audit log in the store."""
 
+from functools import partial
+
+import pytest
+
+from karez.core.errors import AlreadyExists
+from karez.core.identity import Project
 from karez.core.usage import AuditRow, Call
 from karez.core.workloads import State, Status, WorkloadId
 from karez.store.sql import SqlStore
@@ -30,10 +36,42 @@ def test_calls_are_counted_once_and_device_time_adds_up(store: SqlStore) -> None
 
 def test_the_audit_log_keeps_its_order(store: SqlStore) -> None:
     for number in range(3):
-        store.usage.add_audit(
-            AuditRow(id=0, at=1.0, actor="me", action=str(number), subject="s", outcome="200")
-        )
+        with store.usage.auditing(partial(audit_row, action=str(number))):
+            pass
     assert [row.action for row in store.usage.audit(limit=2)] == ["2", "1"]
+
+
+def audit_row(action: str = "x", outcome: str = "200") -> AuditRow:
+    return AuditRow(id=0, at=1.0, actor="me", action=action, subject="s", outcome=outcome)
+
+
+def test_no_change_is_kept_without_its_row(store: SqlStore) -> None:
+    answers = iter(["500", "201"])
+    with store.usage.auditing(lambda: audit_row(outcome=next(answers))):
+        store.workloads.add_job(job("j1"))
+        (seen,) = store.usage.audit()  # as after a process that is killed now
+        assert seen.outcome == "begun"
+        store.workloads.add_job(job("j2"))
+    (row,) = store.usage.audit()
+    assert (row.outcome, row.id) == ("201", seen.id)
+
+
+def test_a_change_that_fails_leaves_one_row(store: SqlStore) -> None:
+    store.access.add_project(Project(name="p"))
+    with store.usage.auditing(audit_row), pytest.raises(AlreadyExists):
+        store.access.add_project(Project(name="p"))
+    assert [row.outcome for row in store.usage.audit()] == ["200"]
+    with store.usage.auditing(lambda: None):
+        store.workloads.add_job(job("j1"))
+    assert len(store.usage.audit()) == 1
+
+
+def test_no_long_text_loses_a_row(store: SqlStore) -> None:
+    long = AuditRow(id=0, at=1.0, actor="a" * 500, action="b" * 5000, subject="c" * 500, outcome="")
+    with store.usage.auditing(lambda: long):
+        store.workloads.add_job(job("j1"))
+    (row,) = store.usage.audit()
+    assert (row.actor, row.action, row.subject) == (long.actor, long.action, long.subject)
 
 
 def test_held_grants_are_listed_with_their_times(store: SqlStore) -> None:

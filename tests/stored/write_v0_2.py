@@ -25,9 +25,9 @@ def main() -> None:
         cloud.kill(cloud.living(low)[0])  # leaves a receipt
         cloud.run(3 * HOUR_S)
         cloud.store.access.put_secret("default", "TOKEN", b"\x00sealed")
-        cloud.store.usage.add_audit(
-            AuditRow(id=0, at=1.0, actor="me", action="test", subject=low, outcome="done")
-        )
+        row = AuditRow(id=0, at=1.0, actor="me", action="test", subject=low, outcome="done")
+        with cloud.store.usage.auditing(lambda: row):
+            pass
         cloud.submit(ranks=6, steps=3, priority=5)  # `low` is to make room for it
         cloud.close()
         dump = SqlDump(f"sqlite:///{Path(name) / 'k.db'}")

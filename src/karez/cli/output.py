@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from karez.core.codec import to_json
+from karez.core.names import printable
 
 
 def json_out(value: object) -> None:
@@ -29,9 +30,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str)
     for head in heads:
         grid.add_column(head, overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(_lines(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(grid)
+    Console(width=width, highlight=False, markup=False, emoji=False).print(grid)
+
+
+def _lines(cell: str) -> str:
+    """The cell, with its line breaks, and without what a terminal would take for an order."""
+    return "\n".join(printable(line) for line in cell.split("\n"))
 
 
 def clock(at: float | None) -> str:

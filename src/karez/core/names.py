@@ -54,6 +54,16 @@ def safe_name(name: str) -> str:
     return name
 
 
+def printable(text: str, *, limit: int | None = None) -> str:
+    """A text whose characters do nothing to a terminal: an escape for each that is not printed."""
+    cut = text if limit is None or len(text) <= limit else f"{text[:limit]}..."
+    if cut.isprintable():
+        return cut
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut
+    )
+
+
 def shown(name: str) -> str:
     """A name in quotes, cut, with an escape for each character that is not printed."""
     return repr(name if len(name) <= NAME_LIMIT else f"{name[:NAME_LIMIT]}...")

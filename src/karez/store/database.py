@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from karez.core.errors import StartFailed, StorageFull, Unreachable
 from karez.store import schema
 from karez.store.migration import PART, migrate_tables
+from karez.store.pending_audit import write_pending
 
 
 class Database:
@@ -84,7 +85,9 @@ class Database:
             if self.sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             with _whole(connection):
+                note_kept = write_pending(connection)
                 yield connection
+            note_kept()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -1,9 +1,10 @@
 """Store of calls, usage and the audit log."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import Select, func, select, update
 from typing_extensions import override
 
 from karez.core.codec import from_text
@@ -12,6 +13,7 @@ from karez.core.usage import AuditRow, Call, UsageRow
 from karez.store import schema
 from karez.store.allocations import Grants
 from karez.store.database import Database
+from karez.store.pending_audit import PendingAudit, pending_audit, write_row
 
 
 class Usage(UsageStore):
@@ -57,18 +59,24 @@ class Usage(UsageStore):
         ]
 
     @override
-    def add_audit(self, row: AuditRow) -> None:
+    @contextmanager
+    def auditing(self, row: Callable[[], AuditRow | None]) -> Iterator[None]:
+        pending = PendingAudit(row)
+        try:
+            with pending_audit(pending):
+                yield
+        finally:
+            last = row()
+            if last is not None:
+                self._finish(pending.id, last)
+
+    def _finish(self, ident: int | None, row: AuditRow) -> None:
         with self._db.write() as tx:
-            tx.execute(
-                insert(schema.audit).values(
-                    at=row.at,
-                    actor=row.actor,
-                    action=row.action,
-                    subject=row.subject[:200],
-                    outcome=row.outcome,
-                    detail=row.detail,
-                )
-            )
+            if ident is None:
+                write_row(tx, row, row.outcome)
+            else:
+                own = update(schema.audit).where(schema.audit.c.id == ident)
+                tx.execute(own.values(outcome=row.outcome, detail=row.detail))
 
     @override
     def audit(self, *, limit: int = 100) -> Sequence[AuditRow]:

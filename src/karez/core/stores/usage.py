@@ -1,6 +1,7 @@
 """Protocol of the store of calls, usage and the audit log."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from karez.core.grants import Grant
@@ -22,8 +23,11 @@ class UsageStore(Protocol):
         """List the grants held after an instant: (project, grants, from, until)."""
         ...
 
-    def add_audit(self, row: AuditRow) -> None:
-        """Append to the audit log; the store sets `id`."""
+    def auditing(self, row: Callable[[], AuditRow | None]) -> AbstractContextManager[None]:
+        """Write the row of one request: with its first change, and its outcome at the end.
+
+        `row` says what is known of the request by then; None: it needs no row. The store sets `id`.
+        """
         ...
 
     def audit(self, *, limit: int = 100) -> Sequence[AuditRow]:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 import karez
 from karez.core.errors import BadRequest, KarezError
 from karez.core.metrics import API_TIME
+from karez.core.names import printable
 from karez.core.usage import AuditRow
 from karez.server.api import (
     access,
@@ -49,6 +50,8 @@ ROUTERS = tuple(
     )
 )
 _IN_TUNNEL = re.compile(r"^/jobs/[^/]+/tunnels/[^/]+")
+MAX_AUDIT = 2000
+"""Characters of a field of the audit log that are kept."""
 _Message = MutableMapping[str, Any]
 
 
@@ -133,31 +136,40 @@ class _Requests:
             await send(message)
 
         try:
-            await self.app(scope, receive, watch)
+            if _is_audited(scope):
+                with self.cloud.store.usage.auditing(lambda: self._row(scope, status)):
+                    await self.app(scope, receive, watch)
+            else:
+                await self.app(scope, receive, watch)
         finally:
             self._observe(scope, status, self.cloud.clock.now() - began_at)
-            if scope["method"] not in ("GET", "HEAD", "OPTIONS") and "actor" in scope["state"]:
-                self._audit(scope, status)
 
     def _observe(self, scope: _Message, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none").removeprefix(PREFIX)
         labels = {"method": scope["method"], "route": route, "status": str(status)}
         self.cloud.metrics.observe(API_TIME, seconds, **labels)
 
-    def _audit(self, scope: _Message, status: int) -> None:
+    def _row(self, scope: _Message, status: int) -> AuditRow | None:
+        """What is known of a request; None of one without a valid key, which changes nothing."""
+        if "actor" not in scope["state"]:
+            return None
         path = scope["path"].removeprefix(PREFIX)
-        if path.startswith(("/node/", "/gateway/")):
-            return  # the cloud's own traffic; its effects are recorded where they belong
-        if _IN_TUNNEL.search(path) and scope["method"] != "DELETE":
-            return  # each stroke of a key; that it was opened, and by whom, is recorded
-        self.cloud.store.usage.add_audit(
-            AuditRow(
-                id=0,
-                at=self.cloud.clock.now(),
-                actor=str(scope["state"]["actor"]),
-                action=f"{scope['method']} {path}",
-                subject=path.rsplit("/", 1)[-1],
-                outcome=str(status),
-                detail=str(scope["state"].get("detail", "")),
-            )
+        return AuditRow(
+            id=0,
+            at=self.cloud.clock.now(),
+            actor=printable(str(scope["state"]["actor"]), limit=MAX_AUDIT),
+            action=printable(f"{scope['method']} {path}", limit=MAX_AUDIT),
+            subject=printable(path.rsplit("/", 1)[-1], limit=MAX_AUDIT),
+            outcome=str(status),
+            detail=printable(str(scope["state"].get("detail", "")), limit=MAX_AUDIT),
         )
+
+
+def _is_audited(scope: _Message) -> bool:
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return False
+    path = scope["path"].removeprefix(PREFIX)
+    if path.startswith(("/node/", "/gateway/")):
+        return False  # the cloud's own traffic; its effects are recorded where they belong
+    # not each stroke of a key: that a tunnel was opened, and by whom, is recorded
+    return not _IN_TUNNEL.search(path) or scope["method"] == "DELETE"

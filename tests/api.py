@@ -72,7 +72,7 @@ def running_api(
         blobs=FsspecBlobs(str(folder / "blobs")),
         clock=clock,
         pepper=Pepper(folder / "pepper"),
-        settings=settings or Settings(),
+        settings=settings or Settings(shared_user=True),
         logs=FileLogs(folder / "logs"),
         wake=lambda: None,
         pool=PoolService(

@@ -58,7 +58,10 @@ with training.session(seed=1, snapshot_every=1) as run:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     made = make_cloud(
-        tmp_path_factory.mktemp("situations"), KAREZ_LOG_BYTES="1000000", KAREZ_HANG_S="3"
+        tmp_path_factory.mktemp("situations"),
+        KAREZ_LOG_BYTES="1000000",
+        KAREZ_HANG_S="3",
+        KAREZ_SHARED_USER="1",
     )
     made.karez("up")
     yield made

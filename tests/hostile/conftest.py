@@ -27,7 +27,7 @@ class TwoProjects:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[TwoProjects]:
-    with running_api(tmp_path, settings=Settings(requests_per_s=0.0)) as api:
+    with running_api(tmp_path, settings=Settings(requests_per_s=0.0, shared_user=True)) as api:
         api.cloud.store.pool.record_nodes([cpu_node("n", 8)], now=1.0)
         for name in ("a", "b"):
             api.cloud.access.add_project(Project(name=name))

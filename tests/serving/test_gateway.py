@@ -155,6 +155,20 @@ async def test_a_dead_replica_is_passed_over(gateway: Gateway, engine: str) -> N
     assert all(count == 0 for count in gateway.inflight.values())
 
 
+async def test_models_of_one_name_are_told_apart_by_their_projects(
+    gateway: Gateway, engine: str
+) -> None:
+    (own,) = table(engine).routes
+    gateway.table = replace(table(engine), routes=(own, replace(own, project="q", urls=(engine,))))
+    for key in ("mine", "foreign"):
+        assert (await ask(gateway, key, model="chat", messages=[])).status_code == 200
+    several = await ask(gateway, "root", model="chat", messages=[])
+    assert (several.status_code, "p/chat, q/chat" in several.text) == (409, True)
+    assert (await ask(gateway, "root", model="q/chat", messages=[])).status_code == 200
+    assert (await ask(gateway, "mine", model="q/chat", messages=[])).status_code == 404
+    assert [call.project for call in gateway.spool.take()] == ["p", "q", "q"]
+
+
 async def test_many_at_once(gateway: Gateway, engine: str) -> None:
     (route,) = table(engine).routes
     gateway.table = replace(table(engine), routes=(replace(route, parallel=40),))

@@ -161,17 +161,19 @@ def test_a_queued_job_shows_why_it_waits(store: SqlStore) -> None:
     assert found.status.reason == "no room"
 
 
-def test_two_live_services_cannot_have_one_name(store: SqlStore) -> None:
-    def service(ident: str) -> Service:
-        spec = ServiceSpec(name="chat", model="m")
+def test_two_live_services_of_a_project_cannot_have_one_name(store: SqlStore) -> None:
+    def service(ident: str, project: str = "default") -> Service:
+        spec = ServiceSpec(name="chat", model="m", project=project)
         return Service(id=WorkloadId(ident), spec=spec, owner="me", created_at=1.0)
 
     store.workloads.add_service(service("s1"))
     with pytest.raises(AlreadyExists):
         store.workloads.add_service(service("s2"))
+    store.workloads.add_service(service("other", "b"))
     store.workloads.request_stop(WorkloadId("s1"), at=2.0)
     store.workloads.add_service(service("s3"))
-    assert [s.id for s in store.workloads.services(projects=None, states=[State.QUEUED])] == ["s3"]
+    live = store.workloads.services(projects=None, states=[State.QUEUED])
+    assert [one.id for one in live] == ["s3", "other"]
 
 
 def test_a_resize_request_is_kept_until_it_is_dropped(store: SqlStore) -> None:

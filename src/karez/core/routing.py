@@ -27,6 +27,11 @@ class Route:
     """Requests that a replica answers at once; more wait in it."""
 
     @property
+    def full_name(self) -> str:
+        """The name by which a key of all projects calls it."""
+        return f"{self.project}/{self.service}"
+
+    @property
     def slots(self) -> int:
         """Requests that all replicas answer at once."""
         return self.parallel * len(self.urls)
@@ -56,3 +61,9 @@ class Table:
     def visible(self, key: GatewayKey) -> tuple[Route, ...]:
         """List the services that a key may call."""
         return tuple(r for r in self.routes if key.project in (EVERYWHERE, r.project))
+
+    def named(self, key: GatewayKey, model: str) -> tuple[Route, ...]:
+        """The services that a key means by NAME or PROJECT/NAME: one, unless it sees several."""
+        visible = self.visible(key)
+        named = tuple(route for route in visible if route.service == model)
+        return named or tuple(route for route in visible if route.full_name == model)

@@ -70,6 +70,9 @@ class Settings:
     """Recoveries without a new step after which a job is failed."""
     keep_failed_s: float = 604_800.0
     """How long the outputs of jobs that failed or were cancelled are kept; 0: not at all."""
+    shared_user: bool = False
+    """Whether there may be several projects although all jobs run as the user of the cloud, who can
+    read everything: for teams that trust each other."""
     requests_per_s: float = 200.0
     """Requests that each key may send to the control API in a second, over ten seconds; 0: any."""
     alert_hosts: str = ""

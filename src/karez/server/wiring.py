@@ -37,6 +37,7 @@ from karez.server.logs import DecisionLogFile, FileLogs
 from karez.server.services.access import AccessService
 from karez.server.services.cloud import Cloud, CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
+from karez.server.services.permissions import Permissions
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService, read_trace
 from karez.serving.replica_processes import ServingDeps, answers
@@ -356,6 +357,26 @@ def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
             heartbeat_s=settings.heartbeat_s,
         )
     )
+
+
+def reset_admin(settings: Settings, home: Home) -> Path:
+    """Make a key of an admin of all projects, for whoever may write the state folder.
+
+    Returns the file that it is in.
+    """
+    store, pepper = SqlStore(_database_url(settings, home.path)), Pepper(home.pepper)
+    try:
+        access = AccessService(
+            store=store.access,
+            permissions=Permissions(store=store.access, pepper=pepper),
+            pepper=pepper,
+            clock=SteadyClock(),
+            wake=lambda: None,
+        )
+        write_private(home.admin_key, access.reset_admin())
+    finally:
+        store.close()
+    return home.admin_key
 
 
 def _make_first_keys(access: AccessService, home: Home) -> None:

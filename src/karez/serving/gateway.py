@@ -146,6 +146,7 @@ class Gateway:
     ) -> None:
         request = _parse(body)
         route = self._route(key, request)
+        request["model"] = route.service  # the engine knows no projects
         options = request.get("stream_options") or {}
         if request.get("stream"):
             request["stream_options"] = {**options, "include_usage": True}
@@ -228,12 +229,17 @@ class Gateway:
 
     def _route(self, key: GatewayKey, request: Mapping[str, Any]) -> Route:
         model = request.get("model")
-        visible = self.table.visible(key)
-        route = next((route for route in visible if route.service == model), None)
-        if route is None:
+        found = self.table.named(key, str(model))
+        if not found:
+            visible = self.table.visible(key)
             names = ", ".join(sorted(route.service for route in visible)) or "none"
             message = f"There is no model {model!r} that this key may call; there are: {names}."
             raise Refusal(404, "not_found_error", message)
+        if len(found) > 1:
+            names = ", ".join(sorted(route.full_name for route in found))
+            message = f"Several projects have a model {model!r}; name one of: {names}."
+            raise Refusal(409, "invalid_request_error", message)
+        (route,) = found
         if not route.urls:
             message = f"No replica of {model!r} is ready; `karez services show {model}` says why."
             raise Refusal(503, "service_unavailable_error", message)

@@ -67,6 +67,7 @@ class Workloads(WorkloadStore):
             live = select(table.c.id).where(
                 table.c.kind == "service",
                 table.c.name == service.spec.name,
+                table.c.project == service.spec.project,
                 table.c.state.not_in(ENDED_STATES),
             )
             if tx.execute(live).first():

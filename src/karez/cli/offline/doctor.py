@@ -1,5 +1,6 @@
 """`karez doctor`: check the software and the resources of this machine."""
 
+import getpass
 import os
 import shutil
 import sys
@@ -63,7 +64,7 @@ def doctor(
 
     Example: karez doctor --deep --backup /mnt/backups/karez
     """
-    checks = [*_machine(), *_packages(), *_ascend(), _cloud()]
+    checks = [*_machine(), _isolation(), *_packages(), *_ascend(), _cloud()]
     if deep:
         checks += _blobs(home, backup, repair=repair or backup is not None)
     if as_json:
@@ -95,6 +96,13 @@ def _machine() -> Iterator[Check]:
             seen=show_bytes(free),
             fix=f"make room for {show_bytes(least)}",
         )
+
+
+def _isolation() -> Check:
+    """What keeps jobs of several projects apart on this machine."""
+    user = getpass.getuser() if hasattr(os, "getuid") else "this user"
+    seen = f"all run as {user}, who can read the whole cloud; no_new_privs is set"
+    return Check(what="jobs of several projects", fine=True, seen=seen)
 
 
 def _packages() -> Iterator[Check]:

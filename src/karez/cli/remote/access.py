@@ -6,6 +6,8 @@ import typer
 
 from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
+from karez.cli.remote.cloud_process import run_program, show_progress
+from karez.core import environment
 from karez.core.identity import KeySpec, Role
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
@@ -48,6 +50,21 @@ def revoke_key(
     """Revoke a key; requests with the key are refused from now on."""
     confirm(f"Revoke {key}?", yes=yes)
     client().revoke_key(key)
+
+
+@keys.command("reset-admin")
+def reset_admin(
+    home: Annotated[str | None, typer.Option(help="State folder. Default: ~/.karez.")] = None,
+    yes: Yes = False,
+) -> None:
+    """Make a new admin key, as the owner of the state folder. The cloud may run; no key is needed.
+
+    Other keys stay valid: revoke those that are lost.
+    """
+    confirm("Make a new admin key?", yes=yes)
+    env = {} if home is None else {environment.HOME: home}
+    made = run_program("reset-admin", "", env, say=show_progress)
+    typer.echo(f"the new admin key is in {made['file']}")
 
 
 @usage_app.command()

@@ -175,6 +175,8 @@ def _become(request: Mapping[str, Any]) -> NoReturn:
         os.chdir(request["cwd"])
         if request["cpus"]:
             os.sched_setaffinity(0, request["cpus"])
+        if not request.get("runs_image"):  # those who run images without root need such programs
+            subreaper.give_up_privileges()
         code = _run(request["command"], warm=request["warm"])
     except SystemExit as leaving:
         code = _code_of(leaving)

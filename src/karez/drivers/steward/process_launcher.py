@@ -136,6 +136,7 @@ class ProcessLauncher:
             "key": spec.key,
             "command": spec.command,
             "warm": spec.warm,
+            "runs_image": bool(spec.image),
             "env": {
                 **agent_env,
                 **process_env(spec, folder, inputs, self._devices),

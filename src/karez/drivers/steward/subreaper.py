@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38  # linux/prctl.h
 
 
 def keep(start: Callable[[], NoReturn], pipe: int, parent: int) -> NoReturn:
@@ -44,6 +44,11 @@ def keep(start: Callable[[], NoReturn], pipe: int, parent: int) -> NoReturn:
     end_children()
     os.write(pipe, b"%d\n" % os.waitstatus_to_exitcode(status))
     os._exit(0)
+
+
+def give_up_privileges() -> None:
+    """Let no program that this process starts gain rights by its file, as sudo would."""
+    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # it refuses other arguments
 
 
 def become_subreaper() -> None:

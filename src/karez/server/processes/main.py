@@ -18,12 +18,13 @@ PROGRAMS = {
     "backup": "backups",
     "restore": "backups",
     "check-blobs": "blob_check",
+    "reset-admin": "admin_reset",
 }
 """Program -> its module, which is imported when it runs; its function is `run_PROGRAM`."""
 USAGE = f"usage: karezd {' | '.join(PROGRAMS)}"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell."""
-REPORTING = ("supervise", "backup", "restore", "check-blobs")
+REPORTING = ("supervise", "backup", "restore", "check-blobs", "reset-admin")
 """Programs whose standard output a command of `karez` reads."""
 
 

@@ -54,7 +54,7 @@ EXAMPLES: dict[str, Any] = {
         "facts": {"n": 1, "f": 1.5, "t": "x", "b": True},
     },
     "POST /blobs/missing": [DIGEST],
-    "POST /keys": {"name": "k", "project": "default", "role": "member"},
+    "POST /keys": {"name": "k", "project": "default", "role": "member", "expires_in_s": 60.0},
     "POST /projects": {
         "name": "p",
         "quota": {"npu": 1000},

@@ -17,6 +17,7 @@ NONE_OF_THESE = {
     "POST /gateway/calls",
     "POST /gateway/load",
     "POST /jobs/{job}/harm",
+    "POST /node/join",
     "POST /pool/defragment",
     "POST /pool/regroup",
 }

@@ -77,6 +77,7 @@ SCOPES = {
     "POST /jobs/{job}/tunnels": OWN,
     "POST /jobs/{job}/tunnels/{tunnel}/input": OWN,
     "POST /keys": OWN,
+    "POST /node/join": CLOUD,
     "POST /pool/defragment": EVERYWHERE,
     "POST /pool/nodes/{node}/cordon": EVERYWHERE,
     "POST /pool/nodes/{node}/drain": EVERYWHERE,

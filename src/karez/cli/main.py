@@ -14,6 +14,7 @@ COMMANDS = {
     "up": ("karez.cli.remote.cloud", "Start a cloud on this machine."),
     "down": ("karez.cli.remote.cloud", "Stop the cloud on this machine."),
     "join": ("karez.cli.remote.cloud", "Add this machine's devices to a cloud."),
+    "join-token": ("karez.cli.remote.cloud", "Print a token with which one host may join."),
     "backup": ("karez.cli.remote.backups", "Copy the whole cloud on this machine into a folder."),
     "restore": ("karez.cli.remote.backups", "Make a cloud of a backup."),
     "status": ("karez.cli.remote.cloud", "Show nodes, devices, workloads and addresses."),

@@ -42,6 +42,7 @@ class KeyView:
     role: Role
     created_at: float
     revoked_at: float | None = None
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,4 +102,6 @@ class JoinConfig:
 
     ray_address: str
     ray_token: str
+    node_key: str = ""
+    """Key of this host, in exchange for a token to join."""
     protocol: int = PROTOCOL

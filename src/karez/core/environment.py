@@ -76,9 +76,9 @@ JOIN_URL: Final = "KAREZ_JOIN_URL"
 
 Set by: `karez join`. Read by: `karezd node`. Default: none; must be set."""
 JOIN_TOKEN: Final = "KAREZ_JOIN_TOKEN"
-"""The cloud's join token; removed before anything else is started.
+"""The token to join; removed before anything else is started.
 
-Set by: `karez join`. Read by: `karezd node`. Default: none; must be set."""
+Set by: the user, `karez join`. Read by: `karez join`, `karezd node`. Default: empty."""
 JOIN_ADDRESS: Final = "KAREZ_JOIN_ADDRESS"
 """This host's address on the cloud's network.
 

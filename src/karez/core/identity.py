@@ -11,6 +11,9 @@ from karez.core.names import NAME_LIMIT, check_label, check_name
 from karez.core.priorities import check_priority
 from karez.core.validation import FORBID
 
+MAX_KEY_S = 10 * 365.25 * 86_400
+JOIN_S = 3600.0
+"""How long a token to join is valid by default."""
 MAX_WEIGHT = 1_000_000
 DEFAULT_PROJECT = "default"
 """Project of what names none. To a key of another project it means that one."""
@@ -28,6 +31,8 @@ class Role(StrEnum):
     GATEWAY = "gateway"
     MONITOR = "monitor"
     """A monitor may report faults, and nothing else."""
+    JOIN = "join"
+    """A host with it may join once, and gets a key of role NODE of its own."""
 
 
 _RANK = {Role.VIEWER: 1, Role.MEMBER: 2, Role.ADMIN: 3}
@@ -71,8 +76,13 @@ class KeySpec:
     project: str = "default"
     role: Role = Role.MEMBER
 
+    expires_in_s: float | None = None
+    """How long the key is valid; None: for good, but of role JOIN for an hour."""
+
     def __post_init__(self) -> None:
         check_label(self.name, limit=NAME_LIMIT)
+        if self.expires_in_s is not None and not 1.0 <= self.expires_in_s <= MAX_KEY_S:
+            raise ValueError("a key is valid for a second to ten years")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +96,11 @@ class Key:
     digest: str
     created_at: float
     revoked_at: float | None = None
+    expires_at: float | None = None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

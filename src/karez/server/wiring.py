@@ -365,12 +365,13 @@ def reset_admin(settings: Settings, home: Home) -> Path:
     Returns the file that it is in.
     """
     store, pepper = SqlStore(_database_url(settings, home.path)), Pepper(home.pepper)
+    clock = SteadyClock()
     try:
         access = AccessService(
             store=store.access,
-            permissions=Permissions(store=store.access, pepper=pepper),
+            permissions=Permissions(store=store.access, pepper=pepper, clock=clock),
             pepper=pepper,
-            clock=SteadyClock(),
+            clock=clock,
             wake=lambda: None,
         )
         write_private(home.admin_key, access.reset_admin())

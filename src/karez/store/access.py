@@ -105,4 +105,5 @@ def _key(row: Row[Any]) -> Key:
         digest=row.digest,
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        expires_at=row.expires_at,
     )

@@ -172,6 +172,7 @@ keys = Table(
     Column("digest", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("expires_at", Float),
 )
 secrets = Table(
     "secrets",

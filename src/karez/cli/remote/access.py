@@ -8,7 +8,9 @@ from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.cloud_process import run_program, show_progress
 from karez.core import environment
+from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Role
+from karez.core.units import parse_seconds
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 usage_app = typer.Typer()
@@ -20,10 +22,18 @@ def create_key(
     name: Annotated[str, typer.Argument(help="Name of the key.")],
     project: ProjectName = "default",
     role: Annotated[Role, typer.Option(help="Role of the key.")] = Role.MEMBER,
+    ttl: Annotated[
+        str, typer.Option(help="How long it is valid, such as 30d; empty: for good.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Create a key. The text of the key is shown only once."""
-    made = client().create_key(KeySpec(name=name, project=project, role=role))
+    try:
+        lasts_s = parse_seconds(ttl) if ttl else None
+        spec = KeySpec(name=name, project=project, role=role, expires_in_s=lasts_s)
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+    made = client().create_key(spec)
     if as_json:
         json_out(made)
     else:
@@ -38,9 +48,14 @@ def list_keys(as_json: Json = False) -> None:
         json_out(found)
         return
     rows = [
-        (k.id, k.name, k.project, k.role, clock(k.created_at), clock(k.revoked_at)) for k in found
+        (
+            *(k.id, k.name, k.project, k.role),
+            *(clock(k.created_at), clock(k.expires_at), clock(k.revoked_at)),
+        )
+        for k in found
     ]
-    table(("id", "name", "project", "role", "created", "revoked"), rows, empty="no keys")
+    heads = ("id", "name", "project", "role", "created", "expires", "revoked")
+    table(heads, rows, empty="no keys")
 
 
 @keys.command("revoke")

@@ -23,10 +23,13 @@ from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.devices import parse_emulated
 from karez.core.errors import BadRequest, StartFailed
+from karez.core.identity import KeySpec, Role
+from karez.core.units import parse_seconds
 
 up_app = typer.Typer()
 down_app = typer.Typer()
 join_app = typer.Typer()
+token_app = typer.Typer()
 status_app = typer.Typer()
 
 EMULATE_HELP = "Devices to emulate on the CPUs, as npu=COUNT: for trying things out and for tests."
@@ -115,10 +118,17 @@ class JoinOptions:
     url: Annotated[
         str, typer.Argument(help="URL of the cloud's API, such as http://10.0.0.1:7070.")
     ]
-    token: Annotated[
-        str, typer.Option(help="Join token of the cloud: the text of node.key in its state folder.")
-    ]
     address: Annotated[str, typer.Option(help="Address of this host that the cloud can reach.")]
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token of `karez join-token`; - for standard input."),
+    ] = None
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar=environment.JOIN_TOKEN, help="The token itself: others on this host may see it."
+        ),
+    ] = ""
     name: Annotated[str, typer.Option(help="Name of this node in the cloud.")] = ""
     cpus: Annotated[int, typer.Option(help="Number of CPUs to offer; 0: all.")] = 0
     emulate: Annotated[str, typer.Option(help=EMULATE_HELP, callback=check_emulated)] = ""
@@ -130,23 +140,55 @@ class JoinOptions:
 def join(options: JoinOptions) -> None:
     """Add this machine's devices to a cloud, until Ctrl-C.
 
-    Example: karez join http://10.0.0.1:7070 --token kz_... --address 10.0.0.2
+    The token is asked for if neither a file nor an earlier join has one.
+
+    Example: karez join http://10.0.0.1:7070 --address 10.0.0.2
     """
     require_linux("A node")
+    home = Path(options.home).expanduser().absolute()
     env = {
         **os.environ,  # noqa: TID251 - the node process inherits this environment
         environment.JOIN_URL: options.url,
-        environment.JOIN_TOKEN: options.token,
+        environment.JOIN_TOKEN: _join_token(options, home),
         environment.JOIN_ADDRESS: options.address,
         environment.JOIN_NAME: options.name,
         environment.NODE_CPUS: str(options.cpus),
         environment.NODE_EMULATE: options.emulate,
-        environment.NODE_HOME: str(Path(options.home).expanduser().absolute()),
+        environment.NODE_HOME: str(home),
     }
     done = subprocess.run(
         [sys.executable, "-P", "-m", "karez.server.processes.main", "node"], env=env, check=False
     )
     raise typer.Exit(done.returncode)
+
+
+def _join_token(options: JoinOptions, home: Path) -> str:
+    """The token; empty: the host has a key of an earlier join."""
+    if options.token:
+        return options.token
+    if options.token_file is not None:
+        file = options.token_file
+        return (sys.stdin.read() if str(file) == "-" else file.read_text()).strip()
+    if (home / "node.key").exists() or not sys.stdin.isatty():
+        return ""
+    asked: str = typer.prompt("Token of `karez join-token`", hide_input=True)
+    return asked
+
+
+@token_app.command()
+def join_token(
+    name: Annotated[str, typer.Argument(help="Name of the host, for the list of keys.")] = "host",
+    ttl: Annotated[str, typer.Option(help="How long it is valid, such as 1h.")] = "1h",
+) -> None:
+    """Print a token with which one host may join once.
+
+    Example: karez join-token gpu-7 > token; karez join URL --address A --token-file token
+    """
+    try:
+        spec = KeySpec(name=name, project="*", role=Role.JOIN, expires_in_s=parse_seconds(ttl))
+    except ValueError as error:
+        raise BadRequest(problem=str(error), fix="Write --ttl 1h, or 30m.") from error
+    typer.echo(client().create_key(spec).key)
 
 
 @status_app.command()
@@ -186,4 +228,10 @@ def _stay(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-APPS = {"up": up_app, "down": down_app, "join": join_app, "status": status_app}
+APPS = {
+    "up": up_app,
+    "down": down_app,
+    "join": join_app,
+    "join-token": token_app,
+    "status": status_app,
+}

@@ -68,6 +68,7 @@ def list_keys(cloud: CloudDep, who: Who) -> Sequence[KeyView]:
             role=key.role,
             created_at=key.created_at,
             revoked_at=key.revoked_at,
+            expires_at=key.expires_at,
         )
         for key in cloud.access.keys(who)
     ]

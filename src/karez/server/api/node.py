@@ -1,7 +1,8 @@
 """Routes that nodes and the gateway call."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import StreamingResponse
@@ -13,11 +14,21 @@ from karez.core.identity import Role
 from karez.core.messages.wire import PROTOCOL_HEADER, protocol_mismatch
 from karez.core.routing import ServiceLoad, Table
 from karez.core.usage import Call
+from karez.core.validation import FORBID
 from karez.server.api.artifacts import Digest, receive_blob, send_blob
-from karez.server.api.authorization import CloudDep, allow
+from karez.server.api.authorization import CloudDep, Who, allow
 from karez.server.services.gateway_table import build_gateway_table
 
 router = APIRouter(tags=["internal"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoiningHost:
+    """Who joins."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    name: str
 
 
 def check_protocol(protocol: Annotated[str, Header(alias=PROTOCOL_HEADER)] = "") -> None:
@@ -45,6 +56,13 @@ def join_config(request: Request) -> JoinConfig:
     return config
 
 
+@router.post("/node/join", **allow_same_release(Role.JOIN))
+def join_once(request: Request, host: JoiningHost, cloud: CloudDep, who: Who) -> JoinConfig:
+    """How a host joins the pool, and a key of its own, for its token: that is good for once."""
+    config: JoinConfig = request.app.state.join_config
+    return replace(config, node_key=cloud.access.exchange(who, host.name))
+
+
 @router.get("/node/blobs/{digest}", **allow(Role.NODE))
 def node_blob(digest: Digest, cloud: CloudDep) -> StreamingResponse:
     """A blob, for a node that lays out a process's inputs."""
@@ -60,7 +78,7 @@ async def node_put_blob(digest: Digest, request: Request, cloud: CloudDep) -> Fi
 @router.get("/gateway/table", **allow_same_release(Role.GATEWAY))
 def gateway_table(cloud: CloudDep) -> Table:
     """The keys and replicas that the gateway routes by."""
-    return build_gateway_table(cloud.store)
+    return build_gateway_table(cloud.store, cloud.clock.now())
 
 
 @router.post("/gateway/load", status_code=204, **allow_same_release(Role.GATEWAY))

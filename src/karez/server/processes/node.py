@@ -15,13 +15,16 @@ from pathlib import Path
 from karez.core import environment
 from karez.core.api_models import JoinConfig
 from karez.core.codec import from_json
-from karez.core.errors import NotSignedIn, ProtocolMismatch, Unreachable
+from karez.core.errors import NotAllowed, NotSignedIn, ProtocolMismatch, Unreachable
 from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER, protocol_mismatch
 from karez.core.settings import Settings
 from karez.server.processes.descendants import adopt_orphans, end_descendants
 from karez.server.processes.report import Report
 from karez.server.wiring import joined_ray_env, refuse_emulation_beside_real_devices
 from karez.vault.keys import write_private
+
+NODE_KEY = "node.key"
+"""File of this host's key in its folder: it joins again without a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ def join_request() -> JoinRequest:
     env = os.environ  # noqa: TID251 - the options of this program
     return JoinRequest(
         url=env[environment.JOIN_URL].rstrip("/"),
-        token=env[environment.JOIN_TOKEN],
+        token=env.get(environment.JOIN_TOKEN, "").strip(),
         address=env[environment.JOIN_ADDRESS],
         name=env[environment.JOIN_NAME] or socket.gethostname(),
         home=Path(env[environment.NODE_HOME]),
@@ -62,8 +65,8 @@ def run_node(settings: Settings, report: Report) -> int:
     del settings, report
     options = join_request()
     refuse_emulation_beside_real_devices(options.emulate)
-    config = _fetch_config(options)
     options.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = _fetch_config(options)
     token = options.home / "ray.token"
     write_private(token, config.ray_token)
     adopt_orphans()
@@ -103,9 +106,26 @@ def _ray_command(options: JoinRequest, ray_address: str, folder: str) -> list[st
 
 
 def _fetch_config(options: JoinRequest) -> JoinConfig:
+    """How to join: by the token, which is exchanged for a key, or by the key of an earlier join."""
+    kept = options.home / NODE_KEY
+    if options.token:
+        try:
+            config = _ask(options, options.token, {"name": options.name})
+        except NotAllowed:  # it is a key of a node already
+            return _ask(options, options.token, None)
+        write_private(kept, config.node_key)
+        return config
+    if not kept.exists():
+        raise NotSignedIn
+    return _ask(options, kept.read_text().strip(), None)
+
+
+def _ask(options: JoinRequest, key: str, exchange: dict[str, str] | None) -> JoinConfig:
+    headers = {"Authorization": f"Bearer {key}", PROTOCOL_HEADER: str(PROTOCOL)}
     request = urllib.request.Request(  # noqa: S310 - the user's own cloud
         f"{options.url}/api/v1/node/join",
-        headers={"Authorization": f"Bearer {options.token}", PROTOCOL_HEADER: str(PROTOCOL)},
+        headers={**headers, "Content-Type": "application/json"},
+        data=None if exchange is None else json.dumps(exchange).encode(),
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the user's own cloud
@@ -113,6 +133,8 @@ def _fetch_config(options: JoinRequest) -> JoinConfig:
     except urllib.error.HTTPError as error:
         if error.code == ProtocolMismatch.status:
             raise ProtocolMismatch(problem=_problem_in(error)) from error
+        if error.code == NotAllowed.status:
+            raise NotAllowed(needed="join", held="another role", project="*") from error
         raise NotSignedIn from error
     except (urllib.error.URLError, OSError) as error:
         raise Unreachable(what_is_it="karez", address=options.url) from error

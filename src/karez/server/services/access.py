@@ -4,14 +4,15 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from karez.core.errors import AlreadyExists, BadRequest, NotFound
-from karez.core.identity import EVERYWHERE, Key, KeySpec, Principal, Project, Role
+from karez.core.errors import AlreadyExists, BadRequest, NotFound, NotSignedIn
+from karez.core.identity import EVERYWHERE, JOIN_S, Key, KeySpec, Principal, Project, Role
+from karez.core.names import NAME_LIMIT, printable
 from karez.core.ports import Clock
 from karez.core.stores.access import AccessStore
 from karez.server.services.permissions import Permissions
 from karez.vault.keys import Pepper, full_key, make_key
 
-CLOUD_ROLES = (Role.NODE, Role.GATEWAY, Role.MONITOR)
+CLOUD_ROLES = (Role.NODE, Role.GATEWAY, Role.MONITOR, Role.JOIN)
 """Roles that only an admin of all projects may hand out."""
 
 
@@ -37,7 +38,9 @@ class AccessService:
         return [
             key
             for key in self.store.keys()
-            if key.revoked_at is None and key.role == Role.ADMIN and key.project == EVERYWHERE
+            if key.is_valid(self.clock.now())
+            and key.role == Role.ADMIN
+            and key.project == EVERYWHERE
         ]
 
     def reset_admin(self) -> str:
@@ -55,6 +58,7 @@ class AccessService:
     def new_key(self, spec: KeySpec) -> tuple[Key, str]:
         """Make a key without checking permissions; returns the key and its text."""
         ident, secret = make_key()
+        lasts_s = spec.expires_in_s or (JOIN_S if spec.role == Role.JOIN else None)
         key = Key(
             id=ident,
             name=spec.name,
@@ -62,9 +66,21 @@ class AccessService:
             role=spec.role,
             digest=self.pepper.digest(secret),
             created_at=self.clock.now(),
+            expires_at=None if lasts_s is None else self.clock.now() + lasts_s,
         )
         self.store.add_key(key)
         return key, full_key(ident, secret)
+
+    def exchange(self, who: Principal, node: str) -> str:
+        """Give a host a key of its own for its token to join, which is good for that once.
+
+        Raises:
+            NotSignedIn: Another host has used it.
+        """
+        if not self.store.revoke_key(who.key_id, at=self.clock.now()):
+            raise NotSignedIn
+        name = printable(f"node {node}", limit=NAME_LIMIT - len("..."))
+        return self.new_key(KeySpec(name=name, project=EVERYWHERE, role=Role.NODE))[1]
 
     def keys(self, who: Principal) -> Sequence[Key]:
         """Keys of the projects that this admin may see."""

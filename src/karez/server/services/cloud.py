@@ -71,7 +71,7 @@ class Cloud:
 def build_services(deps: CloudDeps) -> Cloud:
     """Build the services of a cloud."""
     store, pepper, clock, wake = deps.store, deps.pepper, deps.clock, deps.wake
-    permissions = Permissions(store=store.access, pepper=pepper)
+    permissions = Permissions(store=store.access, pepper=pepper, clock=clock)
     secrets = SecretService(store=store.access, permissions=permissions, pepper=pepper)
     admission = Admission(store=store.access, workloads=store.workloads, pool=deps.pool)
     artifacts = ArtifactService(

@@ -9,12 +9,12 @@ CALLER_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
 """Roles whose keys may call models."""
 
 
-def build_gateway_table(store: Store) -> Table:
-    """Build the gateway's table from the store."""
+def build_gateway_table(store: Store, now: float) -> Table:
+    """Build the gateway's table from the store; `now` in UTC epoch seconds."""
     keys = tuple(
         GatewayKey(id=key.id, project=key.project, role=key.role, digest=key.digest)
         for key in store.access.keys()
-        if key.revoked_at is None and key.role in CALLER_ROLES
+        if key.is_valid(now) and key.role in CALLER_ROLES
     )
     routes = tuple(
         Route(

@@ -11,6 +11,7 @@ from karez.core.identity import (
     Role,
     includes,
 )
+from karez.core.ports import Clock
 from karez.core.stores.access import AccessStore
 from karez.vault.keys import Pepper, split_key
 
@@ -21,12 +22,13 @@ class Permissions:
 
     store: AccessStore
     pepper: Pepper
+    clock: Clock
 
     def principal(self, text: str) -> Principal | None:
         """The principal that a key's text belongs to; None if the key is unknown or revoked."""
         parts = split_key(text)
         key = self.store.key(parts[0]) if parts else None
-        if key is None or parts is None or key.revoked_at is not None:
+        if key is None or parts is None or not key.is_valid(self.clock.now()):
             return None
         if not self.pepper.matches(parts[1], key.digest):
             return None

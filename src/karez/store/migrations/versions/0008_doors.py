@@ -1,4 +1,4 @@
-"""Which bytes a project has, and rows of the audit log that no long name can lose."""
+"""Which bytes a project has, when keys expire, and an audit log that takes any name."""
 
 import json
 
@@ -33,6 +33,8 @@ def upgrade() -> None:
         ]
         if rows:
             bind.execute(sa.insert(project_blobs), rows)
+    if "expires_at" not in {column["name"] for column in sa.inspect(bind).get_columns("keys")}:
+        op.add_column("keys", sa.Column("expires_at", sa.Float()))
     if bind.dialect.name == "postgresql":  # SQLite keeps texts of any length
         for name in _AUDIT:
             op.alter_column("audit", name, type_=sa.Text())
@@ -41,6 +43,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop it."""
     op.drop_table("project_blobs")
+    op.drop_column("keys", "expires_at")
     if op.get_bind().dialect.name == "postgresql":
         for name, length in _AUDIT.items():
             cut = f"left({name}, {length})"

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.alone
 SCRIPT = Path(__file__).parent / "gang_job.py"
 
 
-def ask(home: Path, *words: str) -> Any:
-    """A karez command on the first host, answered as JSON."""
+def said(home: Path, *words: str) -> str:
+    """What a karez command on the first host prints."""
     done = subprocess.run(
         [*hosts.inside("h1"), sys.executable, "-m", "karez.cli.main", *words],
         env={"KAREZ_HOME": str(home), "PATH": "/usr/bin:/bin"},
@@ -26,8 +26,13 @@ def ask(home: Path, *words: str) -> Any:
         text=True,
         check=False,
     )
+    return done.stdout
+
+
+def ask(home: Path, *words: str) -> Any:
+    """A karez command on the first host, answered as JSON."""
     try:
-        return json.loads(done.stdout)
+        return json.loads(said(home, *words))
     except ValueError:
         return None
 
@@ -43,7 +48,7 @@ def test_a_job_spreads_over_a_host_that_joined_and_survives_its_loss(tmp_path: P
         env = {"KAREZ_HOME": str(home), "KAREZ_NODE": "h1", "KAREZ_START_S": "120"}
         net.run("h1", ["up", "--host", first, "--cpus", "1", "--foreground"], env)
         until(lambda: bool(ask(home, "pool", "--json")), within_s=90)
-        token = (home / "node.key").read_text()
+        token = said(home, "join-token", "h2").strip()
         join = ["join", f"http://{first}:7070", "--token", token, "--address", net.addresses["h2"]]
         net.run("h2", [*join, "--name", "h2", "--cpus", "1", "--home", str(second)], {})
         until(lambda: len(ask(home, "pool", "--json")) == 2, within_s=90)

@@ -1,16 +1,21 @@
 """What keeps jobs apart, and what does not yet (C1, M1, M5); the owner's way in."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from karez.core.processes import Staged
 from karez.core.settings import Settings
+from karez.drivers.steward.checkpoint_folders import CheckpointFolders
+from karez.drivers.steward.input_folders import InputFolders
+from karez.drivers.steward.staging import BlobSource, gather
 from karez.server.home import Home
 from karez.server.wiring import reset_admin
 from karez.vault.keys import write_private
 from tests.api import running_api
 from tests.contracts.gang import until
-from tests.drivers.test_steward import A, spec
+from tests.drivers.test_steward import JOB, A, spec
 from tests.fakes import DirectFabric
 
 
@@ -35,6 +40,44 @@ def test_the_owner_of_the_state_folder_gets_a_new_admin_key(tmp_path: Path) -> N
         assert (file, file.stat().st_mode & 0o777) == (home.admin_key, 0o600)
         assert api.ask("GET", "/whoami", file.read_text()).json()["role"] == "admin"
         assert api.ask("GET", "/whoami").status_code == 200  # others stay valid
+
+
+def test_outputs_and_checkpoints_follow_no_link_out_of_their_folder(tmp_path: Path) -> None:
+    """H10: the node would read what the job's links lead to."""
+    secret, out = tmp_path / "pepper", tmp_path / "out"
+    secret.write_text("the cloud's own")
+    (out / "o/deep").mkdir(parents=True)
+    (out / "o/real").write_text("own")
+    for link, to in (
+        (out / "o/p", secret),
+        (out / "o/deep/up", Path("../../../pepper")),
+        (out / "top", secret),
+        (out / "folder", tmp_path),
+        (out / "o/here", Path("real")),
+    ):
+        link.symlink_to(to)
+    source = BlobSource(folder=str(tmp_path / "blobs"))
+    found = {f"{name}/{entry.path}": entry.sha256 for name, entry in gather(source, out)}
+    assert found.keys() == {"o/real", "o/here"}
+    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+    assert digest not in found.values()
+    assert not (tmp_path / "blobs" / digest[:2] / digest).exists()
+    kept = CheckpointFolders(tmp_path / "work", source)
+    folder = kept.folder(JOB)
+    kept.lay_out(JOB, "start", ())
+    (folder / "c").write_text("own")
+    (folder / "p").symlink_to(secret)
+    listing = kept.store(JOB, "start", 0.0)
+    assert listing is not None
+    assert [entry.path for entry in listing.files] == ["c"]
+
+
+def test_an_input_is_laid_out_in_its_folder_alone(tmp_path: Path) -> None:
+    """H5, at the node too: whatever control says."""
+    folders = InputFolders(tmp_path / "work", BlobSource(folder=str(tmp_path / "blobs")))
+    for name in ("/tmp/victim", "../../../../x", ".."):
+        with pytest.raises(ValueError, match="invalid name"):
+            folders.lay_out(JOB, [Staged(artifact="a", folder=name, files=())])
 
 
 @pytest.mark.story

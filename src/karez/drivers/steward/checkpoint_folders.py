@@ -12,7 +12,7 @@ from pathlib import Path
 from karez.core.artifacts import FileEntry
 from karez.core.checkpoint_folder import FolderListing
 from karez.core.workloads import WorkloadId
-from karez.drivers.steward.staging import BlobSource
+from karez.drivers.steward.staging import BlobSource, stays_inside
 
 SECOND_NS = 1_000_000_000
 _Stat = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
@@ -114,7 +114,7 @@ def _stats(folder: Path) -> dict[Path, _Stat]:
     stats: dict[Path, _Stat] = {}
     for path in sorted(folder.rglob("*")):
         try:
-            if path.is_file():
+            if path.is_file() and stays_inside(path, folder):
                 stats[path] = _stat(path)
         except FileNotFoundError:
             continue

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from karez.core.codec import to_text
+from karez.core.names import check_folder_name
 from karez.core.processes import Staged
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.staging import BlobSource, lay_out
@@ -37,6 +38,7 @@ class InputFolders:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(mode=0o700, parents=True)
                 for staged in inputs:
+                    check_folder_name(staged.folder)
                     lay_out(self._blobs, staged.files, folder / staged.folder)
                 self._done.add(folder)
         return folder

@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from karez.core.artifacts import FileEntry, FileMode, is_inside
 from karez.core.errors import BrokenArtifact, NotFound, StorageFull, Unreachable
 
+log = structlog.get_logger()
 FICLONE = 0x40049409  # linux/fs.h
 _CHUNK = 1 << 20
 _DAMAGED = "its bytes have changed in the blob store; `karez doctor --deep` tells what is damaged"
@@ -184,15 +187,28 @@ def gather(source: BlobSource, folder: Path) -> list[tuple[str, FileEntry]]:
     """Store all files under `folder`; each child of it is one output: (output name, file) pairs."""
     outputs: list[tuple[str, FileEntry]] = []
     for child in sorted(folder.iterdir()) if folder.exists() else []:
-        files = [child] if child.is_file() else sorted(p for p in child.rglob("*") if p.is_file())
-        for file in files:
+        is_own = stays_inside(child, folder)
+        for file in [child] if child.is_file() or not is_own else files_below(child):
+            if not stays_inside(file, folder):
+                log.warning("output.left-out", link=str(file), to=str(file.resolve()))
+                continue
             path = file.name if child.is_file() else str(file.relative_to(child))
-            entry = source.store(file)
+            entry = source.store(file.resolve())
             name = child.stem if child.is_file() else child.name
             outputs.append(
                 (name, FileEntry(path=path, sha256=entry.sha256, size_bytes=entry.size_bytes))
             )
     return outputs
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files below a folder, in order; links to folders are not followed."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def stays_inside(path: Path, folder: Path) -> bool:
+    """Whether a file is not a link out of a folder: a job chooses where its links lead."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 @contextmanager

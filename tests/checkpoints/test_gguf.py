@@ -64,6 +64,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.deep
 def test_a_folder_and_a_checkpoint_of_mindspore_give_the_same_gguf(
     tmp_path: Path, model: Path
 ) -> None:

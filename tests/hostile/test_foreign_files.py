@@ -200,6 +200,13 @@ def test_a_pickle_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
             pytorch.read(path)
 
 
+def test_many_words_beside_the_tensors_do_no_harm(tmp_path: Path) -> None:
+    state = {"w": torch.ones(2), "words": [f"word {n}" for n in range(200_000)]}
+    torch.save(state, tmp_path / "w.pt")
+    found, others = pytorch.read(tmp_path / "w.pt")
+    assert ([one.name for one in found], len(others)) == (["w"], 200_000)
+
+
 def test_a_pickle_that_would_take_all_memory_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     for text in (b"}r\xff\xff\xff\x7f.", b"}p2147483647\n.", b"\x8e" + b"\xff" * 7 + b"\x7fx."):

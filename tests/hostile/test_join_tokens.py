@@ -22,8 +22,8 @@ def token_of(api: Api, **more: object) -> str:
     return str(api.ask("POST", "/keys", json=spec).json()["key"])
 
 
-def join(api: Api, token: str) -> tuple[int, str]:
-    answer = api.ask("POST", "/node/join", token, json={"name": "h"}, headers=SAME)
+def join(api: Api, token: str, name: str = "h") -> tuple[int, str]:
+    answer = api.ask("POST", "/node/join", token, json={"name": name}, headers=SAME)
     return answer.status_code, answer.json().get("node_key", "")
 
 
@@ -40,7 +40,7 @@ def test_a_token_is_good_for_one_host(tmp_path: Path) -> None:
         for path in ("/jobs", "/pool", "/node/blobs/" + "0" * 64):
             assert api.ask("GET", path, token).status_code == 403
         assert api.ask("GET", "/node/join", token, headers=SAME).status_code == 403
-        code, key = join(api, token)
+        code, key = join(api, token, "rack1/gpu 7\x1b[2J")
         assert code == 200
         assert join(api, token) == (401, "")
         assert api.ask("GET", "/node/join", key, headers=SAME).json()["ray_token"] == "t"
@@ -79,7 +79,9 @@ def test_a_host_joins_with_a_token_and_again_without(tmp_path: Path) -> None:
             request.home.mkdir(exist_ok=True)
             return node._fetch_config(request)
 
-        assert asked(token_of(made)).ray_token == "t"
+        token = token_of(made)
+        assert asked(token).ray_token == "t"
+        assert asked(token).ray_token == "t"  # the same command, after a restart of the host
         file = tmp_path / "node" / node.NODE_KEY
         assert file.stat().st_mode & 0o777 == 0o600
         assert asked("").ray_token == "t"

@@ -8,8 +8,11 @@ from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.cli.output import table
+from karez.core.codec import to_text
+from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Role
 from karez.equivalence import signed_certificate
+from karez.training.controller.outputs import MAX_CARD_BYTES, _read_manifest
 from tests.hostile.conftest import TwoProjects
 
 
@@ -19,7 +22,12 @@ def test_a_row_of_the_audit_log_has_no_order_for_a_terminal(two: TwoProjects) ->
     spec = {"name": "admin\x1b[2J", "project": "a", "role": "member"}
     assert api.ask("POST", "/keys", two.a_admin, json=spec).status_code == 422
     key = KeySpec.__new__(KeySpec)  # as an earlier release kept it
-    for field, value in (("name", "x\x1b[2J"), ("project", "*"), ("role", Role.ADMIN)):
+    for field, value in (
+        ("name", "x\x1b[2J"),
+        ("project", "*"),
+        ("role", Role.ADMIN),
+        ("expires_in_s", None),
+    ):
         object.__setattr__(key, field, value)
     old = api.cloud.access.new_key(key)[1]
     for path in ("/jobs/%1b[31m%0a/cancel", f"/projects/a/secrets/{'s' * 5000}", "/keys/%07"):
@@ -65,3 +73,27 @@ def test_what_is_no_certificate_is_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     done = CliRunner().invoke(app, ["migrate", "check", str(file)])
     assert done.exit_code == 1, done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 200_000, "recursion"),
+        ('{"name": "a/b"}', "invalid name"),
+        ('{"name": "a\\u001b[2J"}', "invalid name"),
+        ('{"facts": {"x": "a\\u0000"}}', "NUL"),
+        ('{"kind": "evil"}', "kind"),
+        ('{"name": "' + "x" * 500 + '"}', "invalid name"),
+        ("x" * (MAX_CARD_BYTES + 1), "bytes"),
+    ],
+)
+def test_what_a_job_says_of_its_output_is_checked(text: str, said: str) -> None:
+    """H3: `karez.json` of a job that succeeded, which had stopped its controller."""
+    with pytest.raises(BadRequest, match=f"(?i){said}"):
+        _read_manifest("o", text.encode())
+
+
+def test_numbers_that_are_not_finite_are_facts_that_are_not_known() -> None:
+    read = _read_manifest("o", b'{"name": "ok", "facts": {"loss": NaN}}')
+    assert read.name == "ok"
+    assert '"loss":null' in to_text(read)

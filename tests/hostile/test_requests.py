@@ -1,10 +1,11 @@
 """What is accepted can be read again, and nothing that is sent makes the API fail (C2, low)."""
 
+import hashlib
 import itertools
 
 import pytest
 
-from karez.core.identity import Project
+from karez.core.identity import Project, ProjectLimits
 from karez.core.plain_json import problem_with_json
 from karez.server.api.app import ROUTERS
 from karez.server.api.authorization import roles
@@ -144,9 +145,7 @@ def test_a_key_of_a_request_is_not_for_another_request(two: TwoProjects) -> None
 
 def test_limits_of_a_project(two: TwoProjects) -> None:
     api, job = two.api, {"name": "j", "project": "a", "command": ["true"]}
-    project = Project(name="a")
-    project = Project(name="a", limits=type(project.limits)(priority=3, queued=2, storage_bytes=8))
-    api.cloud.access.set_quota(project)
+    api.cloud.access.set_quota(Project(name="a", limits=ProjectLimits(priority=3, queued=2)))
     assert api.ask("POST", "/jobs", two.a, json={**job, "priority": 4}).status_code == 409
     assert api.ask("POST", "/jobs", two.a_admin, json={**job, "priority": 4}).status_code == 409
     assert api.ask("POST", "/jobs", two.a, json={**job, "priority": 3}).status_code == 201
@@ -155,3 +154,37 @@ def test_limits_of_a_project(two: TwoProjects) -> None:
     assert (full.status_code, full.json()["code"]) == (409, "limit-exceeded")
     assert api.ask("POST", "/jobs", two.a, json={**job, "array": "0-9"}).status_code == 409
     assert api.ask("POST", "/jobs", two.b, json={**job, "project": "b"}).status_code == 201
+
+
+def test_a_limit_of_storage_holds_within_an_upload_and_ends_with_a_removal(
+    two: TwoProjects,
+) -> None:
+    api = two.api
+    api.cloud.access.set_quota(Project(name="a", limits=ProjectLimits(storage_bytes=10)))
+
+    def send(body: bytes) -> int:
+        digest = hashlib.sha256(body).hexdigest()
+        return int(api.ask("PUT", f"/blobs/{digest}", two.a, content=body).status_code)
+
+    assert send(b"x" * 11) == 409
+    assert send(b"x" * 10) == 201
+    assert send(b"y") == 409
+    digest = hashlib.sha256(b"x" * 10).hexdigest()
+    files = [{"path": "f", "sha256": digest, "size_bytes": 10}]
+    spec = {"name": "d", "kind": "dataset", "project": "a", "files": files}
+    made = api.ask("POST", "/artifacts", two.a, json=spec).json()["id"]
+    twin = api.ask("POST", "/artifacts", two.a, json={**spec, "name": "e"}).json()["id"]
+    for ident, after in ((made, 409), (twin, 201)):
+        assert api.ask("DELETE", f"/artifacts/{ident}", two.a).status_code == 204
+        assert send(b"y") == after
+
+
+def test_large_lists_are_for_who_may_send_them(two: TwoProjects) -> None:
+    body = b'["' + b"0" * (2 << 20) + b'"]'
+    json_type = {"content-type": "application/json"}
+    for path, key, code in (
+        ("/artifacts", two.a, 422),
+        ("/artifacts", two.a_viewer, 413),
+        ("/blobs/missing", two.a, 413),
+    ):
+        assert two.api.ask("POST", path, key, content=body, headers=json_type).status_code == code

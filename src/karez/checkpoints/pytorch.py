@@ -35,8 +35,8 @@ _STORAGES = {
     "BoolStorage": "bool",
     "ComplexFloatStorage": "complex64",
 }
-MAX_LEAVES = 100_000
-"""Objects in one file: the largest models have thousands of tensors."""
+MAX_LEAVES = 1_000_000
+"""Objects in one file: the largest models have thousands of tensors, and their words."""
 MAX_DEPTH = 100
 MAX_DIMENSIONS = 32
 _NO_ARCHIVE = (
@@ -138,7 +138,7 @@ def _unpickled(path: Path, pickled: bytes) -> list[tuple[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = _Reader(io.BytesIO(pickled)).load()
-        leaves = list(itertools.islice(_leaves(tree, ""), MAX_LEAVES + 1))
+        leaves = list(itertools.islice(_leaves(tree), MAX_LEAVES + 1))
     except _NOT_READ as error:
         raise BrokenArtifact(
             name=str(path), problem=f"its pickle cannot be read: {error or type(error).__name__}"
@@ -224,17 +224,22 @@ def _rebuild(storage: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -
     return _View(storage, int(offset), tuple(shape), tuple(stride))
 
 
-def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key), depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for number, item in enumerate(value):
-            yield from _leaves(item, f"{name}.{number}", depth + 1)
-    else:
-        yield name, value
+def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """(path, object) of all that is no container, in order."""
+    left: list[tuple[str, Any, int]] = [("", tree, 0)]
+    while left:
+        name, value, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        if isinstance(value, Mapping):
+            inner = [(str(key), item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple)):
+            inner = [(str(number), item) for number, item in enumerate(value)]
+        else:
+            yield name, value
+            continue
+        prefix = f"{name}." if name else ""
+        left += [(prefix + key, item, depth + 1) for key, item in reversed(inner)]
 
 
 def _tensor(path: Path, root: str, name: str, view: _View) -> Tensor:

@@ -18,8 +18,14 @@ def check_label(name: str, *, limit: int = LABEL_LIMIT) -> None:
     """
     if not name or len(name) > limit or not name.isprintable() or name != name.strip():
         raise ValueError(f"invalid name {shown(name)}: use up to {limit} printable characters")
-    if "/" in name:
-        raise ValueError(f"invalid name {shown(name)}: '/' separates a project from a name")
+    if "/" in name or ":" in name:
+        raise ValueError(f"invalid name {shown(name)}: '/' and ':' separate projects from names")
+
+
+def as_label(text: str, *, limit: int = LABEL_LIMIT) -> str:
+    """A name that `check_label` accepts, as near to a text as can be."""
+    safe = "".join(char if char.isprintable() and char not in "/:" else "-" for char in text)
+    return safe[:limit].strip() or "unnamed"
 
 
 def check_folder_name(name: str) -> None:

@@ -115,9 +115,25 @@ class Artifacts(ArtifactStore):
 
     @override
     def remove(self, ident: str) -> bool:
-        removal = delete(schema.artifacts).where(schema.artifacts.c.id == ident)
+        table, owned = schema.artifacts, schema.project_blobs
         with self._db.write() as tx:
-            return tx.execute(removal).rowcount == 1
+            row = tx.execute(select(table).where(table.c.id == ident)).first()
+            if row is None:
+                return False
+            tx.execute(delete(table).where(table.c.id == ident))
+            others = tx.execute(select(table.c.spec).where(table.c.project == row.project))
+            kept = set().union(*(_digests(spec) for spec in others.scalars()))
+            gone = sorted(_digests(row.spec) - kept)
+            for at in range(0, len(gone), _AT_ONCE):
+                some = owned.c.digest.in_(gone[at : at + _AT_ONCE])
+                tx.execute(delete(owned).where(owned.c.project == row.project, some))
+            return True
+
+
+def _digests(spec: str) -> set[str]:
+    """What an artifact consists of; nothing of one that cannot be read."""
+    found = read_one(ArtifactSpec, "artifact", spec)
+    return set() if found is None else {file.sha256 for file in found.files}
 
 
 def _artifact(row: Row[Any]) -> Artifact | None:

@@ -15,7 +15,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from karez.core.errors import StartFailed, StorageFull, Unreachable
 from karez.store import schema
@@ -101,9 +102,9 @@ class Database:
         """Turn errors of the database (disk full, no answer) into StorageFull and Unreachable."""
         try:
             yield
-        except OperationalError as error:
+        except (OperationalError, InternalError, PoolTimeout) as error:
             where = self.engine.url.render_as_string(hide_password=True)
-            if _is_full(error.orig):
+            if _is_full(getattr(error, "orig", None)):
                 raise StorageFull(path=where) from error
             raise Unreachable(what_is_it="The database", address=where) from error
 

@@ -7,7 +7,9 @@ of the caller's by the secret; the caller answers likewise (HMAC-SHA256, challen
 import hmac
 import secrets
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from karez.core.messages.greetings import (
     Challenge,
@@ -57,8 +59,28 @@ def admit(stream: socket.socket, token_of: Callable[[str], str]) -> str:
         EOFError, OSError: It has gone, or takes too long.
         ValueError: It sends something else.
     """
-    before_s = stream.gettimeout()
-    stream.settimeout(GREETING_S)
+    with within(stream, GREETING_S):
+        return _admit(stream, token_of)
+
+
+@contextmanager
+def within(stream: socket.socket, seconds: float) -> Iterator[None]:
+    """Break a connection off unless what is done within ends in time, however slowly it goes on."""
+
+    def break_off() -> None:
+        with suppress(OSError):  # it is closed already
+            stream.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, break_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _admit(stream: socket.socket, token_of: Callable[[str], str]) -> str:
     greeting = read_greeting(ReplicaGreeting, _receive(stream))
     if isinstance(greeting, Malformed):
         raise NotAdmitted(greeting.why)
@@ -70,7 +92,6 @@ def admit(stream: socket.socket, token_of: Callable[[str], str]) -> str:
         answer.proof, _proof(token, _CALLER, greeting.job, nonce)
     ):
         raise NotAdmitted("wrong token")
-    stream.settimeout(before_s)
     return greeting.job
 
 

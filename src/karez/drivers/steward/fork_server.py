@@ -88,16 +88,22 @@ class _ForkServer:
         """Serve a request; one that cannot be is the end of its process alone."""
         try:
             self.serve(request)
-        except (OSError, LookupError, TypeError, ValueError):
+        except (OSError, LookupError, TypeError, ValueError) as error:
             traceback.print_exc()
-            ended = {"event": "exit", "key": request.get("key", ""), "pid": 0, "code": 127}
+            code = -int(signal.SIGKILL) if isinstance(error, OSError) else 127  # the node's fault
+            ended = {"event": "exit", "key": request.get("key", ""), "pid": 0, "code": code}
             framing.send(self.steward, ended)
 
     def serve(self, request: Mapping[str, Any]) -> None:
         key = request["key"]
         if request["op"] == "start":
             read, write = os.pipe()
-            server, forked = os.getpid(), os.fork()
+            try:
+                server, forked = os.getpid(), os.fork()
+            except OSError:
+                os.close(read)
+                os.close(write)
+                raise
             if forked == 0:
                 self._keep(request, (read, write), server)
             os.close(write)

@@ -123,17 +123,25 @@ class ForkServers:
 
     def _start_again(self, kind: str, failures: int) -> None:
         if failures <= 1:
-            self._own[kind] = self._start_own(kind, failures)
-            return
+            try:
+                self._own[kind] = self._start_own(kind, failures)
+            except OSError:  # such as no memory for one more process
+                failures = 2
+            else:
+                return
         self._own[kind].failures = failures
         later = threading.Thread(target=self._start_later, args=(kind, failures), daemon=True)
         later.start()
 
     def _start_later(self, kind: str, failures: int) -> None:
         pause_s = min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 16))
-        if not self._is_stopped.wait(pause_s):
+        while not self._is_stopped.wait(pause_s):
             with self._lock:
-                self._own[kind] = self._start_own(kind, failures)
+                try:
+                    self._own[kind] = self._start_own(kind, failures)
+                except OSError:
+                    continue
+                return
 
     def _hear(self, name: str, report: Mapping[str, Any] | None) -> None:
         if report is not None and report.get("event") == "ready":

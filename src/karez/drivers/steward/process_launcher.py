@@ -290,11 +290,13 @@ class ProcessLauncher:
         if self._servers.is_cold(server):
             for guest in [self._guests.pop(key) for key in list(self._guests)]:
                 guest.ended(code)
-        self._servers.replace(server)  # first: what is started again finds the next one
-        with self._lock:  # what was asked of it has its name by now
-            lost = [one for one in self._table.alive() if one.server == server]
-        for process in lost:
-            self._table.ended(process.spec.key, code, SERVER_ENDED)
+        try:
+            self._servers.replace(server)  # first: what is started again finds the next one
+        finally:
+            with self._lock:  # what was asked of it has its name by now
+                lost = [one for one in self._table.alive() if one.server == server]
+            for process in lost:
+                self._table.ended(process.spec.key, code, SERVER_ENDED)
 
     def _on_guest(self, report: Mapping[str, Any]) -> None:
         key = report["key"]

@@ -12,7 +12,7 @@ from karez.core.messages.reports import PROCESS_REPORTS
 from karez.core.messages.wire import Malformed, content, decode, encode
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.transport import framing
-from karez.transport.handshake import GREETING_BYTES, GREETING_S
+from karez.transport.handshake import GREETING_BYTES, GREETING_S, within
 
 REPORT_BYTES = 1 << 22
 """Largest report of a process: what a rank can restore, of thousands of departed ranks."""
@@ -51,8 +51,8 @@ class RankListener:
 
     def _greet(self, stream: socket.socket) -> TrackedProcess | None:
         """The process that introduces itself; None: it is refused."""
-        stream.settimeout(GREETING_S)
-        received, _ = framing.receive(stream, head_limit=GREETING_BYTES, blob_limit=0)
+        with within(stream, GREETING_S):
+            received, _ = framing.receive(stream, head_limit=GREETING_BYTES, blob_limit=0)
         greeting = read_greeting(ProcessGreeting, received)
         if isinstance(greeting, Malformed):
             _refuse(stream, Refusal(refused=greeting.type, why=greeting.why))
@@ -65,7 +65,6 @@ class RankListener:
             why = "this is not the token of that process"
             _refuse(stream, Refusal(refused=greeting.TYPE, why=why), key=greeting.key)
             return None
-        stream.settimeout(None)
         return process
 
     def _follow(self, stream: socket.socket, process: TrackedProcess) -> None:

@@ -36,7 +36,7 @@ from karez.core.messages.replicas import (
 )
 from karez.core.messages.wire import Malformed, decode
 from karez.transport import framing
-from karez.transport.handshake import NotAdmitted, admit, introduce
+from karez.transport.handshake import GREETING_S, NotAdmitted, admit, introduce
 from karez.transport.snapshot_file import SnapshotFile, snapshot_path
 
 log = structlog.get_logger()
@@ -87,12 +87,16 @@ class ReplicaServer:
 
     def _greet(self, peer: socket.socket) -> str | None:
         """The job whose token a peer knows; None: it is refused."""
+        if not self._greetings.acquire(timeout=GREETING_S):
+            refuse(peer, ReplicaGreeting.TYPE, "too many callers at once")
+            return None
         try:
-            with self._greetings:
-                return admit(peer, lambda job: token_of(self._token, job))
+            return admit(peer, lambda job: token_of(self._token, job))
         except NotAdmitted as error:
             refuse(peer, ReplicaGreeting.TYPE, str(error))
             return None
+        finally:
+            self._greetings.release()
 
     def _answer_all(self, peer: socket.socket, job: str) -> None:
         peers: dict[str, socket.socket] = {}
@@ -176,7 +180,7 @@ class ReplicaServer:
         """Store a replica, if its job stays within the memory granted here."""
         name, step, limit = (request.job, request.rank), request.step, request.limit_bytes
         if not _has_room(len(blob)):
-            return Done(ok=False, full_bytes=len(blob))
+            return Done(ok=False)  # the node's state, and not the job's doing: it is tried again
         with self._lock:
             if request.epoch < self._epochs.get(request.job, 0):
                 return Done(ok=False)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import karez
-from karez.core.errors import BadRequest, KarezError
+from karez.core.errors import BadRequest, KarezError, TooManyRequests
 from karez.core.metrics import API_TIME
 from karez.core.names import printable
 from karez.core.usage import AuditRow
@@ -150,8 +150,8 @@ class _Requests:
         self.cloud.metrics.observe(API_TIME, seconds, **labels)
 
     def _row(self, scope: _Message, status: int) -> AuditRow | None:
-        """What is known of a request; None of one without a valid key, which changes nothing."""
-        if "actor" not in scope["state"]:
+        """What is known of a request; None of one that the door refused, which changes nothing."""
+        if "actor" not in scope["state"] or status == TooManyRequests.status:
             return None
         path = scope["path"].removeprefix(PREFIX)
         return AuditRow(

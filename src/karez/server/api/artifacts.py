@@ -1,6 +1,7 @@
 """Artifacts over HTTP: upload the bytes, then register what they are."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -36,8 +37,7 @@ async def put_blob(
     project: InProject = DEFAULT_PROJECT,
 ) -> FileEntry:
     """Store the request's body, whose SHA-256 must be `digest`, for a project."""
-    writer = await anyio.to_thread.run_sync(cloud.artifacts.writer, who, project, digest)
-    return await receive_blob(request, cloud, digest, writer)
+    return await receive_blob(request, partial(cloud.artifacts.writer, who, project, digest))
 
 
 @router.get("/blobs/{digest}/exists", **allow(Role.MEMBER))
@@ -50,7 +50,7 @@ def has_blob(
 
 @router.post("/blobs/missing", **allow(Role.MEMBER))
 def missing_blobs(
-    digests: Annotated[list[str], Body(max_length=10_000)],
+    digests: Annotated[list[Digest], Body(max_length=10_000)],
     cloud: CloudDep,
     who: Who,
     project: InProject = DEFAULT_PROJECT,
@@ -106,14 +106,12 @@ def send_blob(cloud: Cloud, digest: str) -> StreamingResponse:
     return StreamingResponse(chunks(), media_type="application/octet-stream")
 
 
-async def receive_blob(
-    request: Request, cloud: Cloud, digest: str, writer: BlobWriter | None = None
-) -> FileEntry:
-    """The body of a request into the blob store. No thread waits for the sender."""
+async def receive_blob(request: Request, begin: Callable[[], BlobWriter]) -> FileEntry:
+    """The body of a request into the writer that `begin` opens. No thread waits for the sender."""
     if _UPLOADS.value == 0:
         raise TooManyRequests(limit=f"{MAX_UPLOADS} uploads at once", retry_after_s=5)
     async with _UPLOADS:
-        return await _receive(request, writer or cloud.blobs.writer(expect=digest))
+        return await _receive(request, await _in_thread(begin))
 
 
 async def _receive(request: Request, writer: BlobWriter) -> FileEntry:

@@ -20,7 +20,7 @@ from karez.core.errors import (
     TooManyRequests,
     TooSlow,
 )
-from karez.core.identity import Principal, Role
+from karez.core.identity import Principal, Role, includes
 from karez.core.plain_json import problem_with_json
 from karez.core.rate_limit import RateLimit
 from karez.server.api.problems import problem_response
@@ -30,13 +30,15 @@ BODY_BYTES: Final = 1 << 20
 """Largest body of a request, where its path has no other limit."""
 LARGE_BYTES: Final = 32 << 20
 """Largest list of an artifact's files, and of a gateway's calls."""
+SMALL_BYTES: Final = 1 << 16
+"""Bodies below are checked at once: to hand one to a thread takes longer."""
 IDLE_S: Final = 30.0
 """Longest pause, in seconds, within a body."""
 BODY_S: Final = 120.0
 """Longest time, in seconds, for a body that is read as a whole."""
 KEY_CHARACTERS: Final = 200
 _LARGE = re.compile(r"/(?:artifacts|gateway/calls)")
-_STREAMED = re.compile(r"/(?:node/)?blobs/[^/]+|/jobs/[^/]+/tunnels/[^/]+/input")
+_STREAMED = re.compile(r"/(?:node/)?blobs/[0-9a-f]{64}|/jobs/[^/]+/tunnels/[^/]+/input")
 """Paths whose handlers read the body piece by piece, and limit it themselves."""
 _OWN = frozenset({Role.NODE, Role.GATEWAY, Role.MONITOR})
 """Roles of parts of the cloud, which may ask as often as they need."""
@@ -81,9 +83,8 @@ class Door:
             self._count(who)
         if _STREAMED.fullmatch(path):
             return _Paced(receive)
-        limit = LARGE_BYTES if _LARGE.fullmatch(path) else BODY_BYTES
-        body = await _read_body(headers, receive, 0 if who is None else limit)
-        if problem := problem_with_json(body) if body else "":
+        body = await _read_body(headers, receive, _limit(path, who))
+        if problem := await _problem_with(body):
             raise BadRequest(problem=f"the body of this request is refused: {problem}")
         return _Replay(body, receive)
 
@@ -108,6 +109,20 @@ class Door:
             raise TooManyRequests(
                 limit=f"{self._limit.rate:g} a second", retry_after_s=max(1, round(wait_s))
             )
+
+
+def _limit(path: str, who: Principal | None) -> int:
+    """Largest body that is read for whoever asks."""
+    if who is None:
+        return 0
+    may_send = who.role in _OWN or includes(who.role, Role.MEMBER)
+    return LARGE_BYTES if may_send and _LARGE.fullmatch(path) else BODY_BYTES
+
+
+async def _problem_with(body: bytes) -> str:
+    if len(body) < SMALL_BYTES:
+        return problem_with_json(body) if body else ""
+    return await anyio.to_thread.run_sync(problem_with_json, body, limiter=_LOOKS)
 
 
 def _check_framing(headers: Headers) -> None:

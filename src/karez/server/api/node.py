@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -72,7 +73,7 @@ def node_blob(digest: Digest, cloud: CloudDep) -> StreamingResponse:
 @router.put("/node/blobs/{digest}", status_code=201, **allow(Role.NODE))
 async def node_put_blob(digest: Digest, request: Request, cloud: CloudDep) -> FileEntry:
     """A blob from a node that gathers a process's outputs."""
-    return await receive_blob(request, cloud, digest)
+    return await receive_blob(request, partial(cloud.blobs.writer, expect=digest))
 
 
 @router.get("/gateway/table", **allow_same_release(Role.GATEWAY))

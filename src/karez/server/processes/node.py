@@ -113,6 +113,10 @@ def _fetch_config(options: JoinRequest) -> JoinConfig:
             config = _ask(options, options.token, {"name": options.name})
         except NotAllowed:  # it is a key of a node already
             return _ask(options, options.token, None)
+        except NotSignedIn:
+            if not kept.exists():
+                raise
+            return _ask(options, kept.read_text().strip(), None)  # it was this host's own token
         write_private(kept, config.node_key)
         return config
     if not kept.exists():

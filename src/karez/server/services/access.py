@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from karez.core.errors import AlreadyExists, BadRequest, NotFound, NotSignedIn
 from karez.core.identity import EVERYWHERE, JOIN_S, Key, KeySpec, Principal, Project, Role
-from karez.core.names import NAME_LIMIT, printable
+from karez.core.names import NAME_LIMIT, as_label
 from karez.core.ports import Clock
 from karez.core.stores.access import AccessStore
 from karez.server.services.permissions import Permissions
@@ -77,10 +77,11 @@ class AccessService:
         Raises:
             NotSignedIn: Another host has used it.
         """
+        name = as_label(f"node {node}", limit=NAME_LIMIT)
+        spec = KeySpec(name=name, project=EVERYWHERE, role=Role.NODE)
         if not self.store.revoke_key(who.key_id, at=self.clock.now()):
             raise NotSignedIn
-        name = printable(f"node {node}", limit=NAME_LIMIT - len("..."))
-        return self.new_key(KeySpec(name=name, project=EVERYWHERE, role=Role.NODE))[1]
+        return self.new_key(spec)[1]
 
     def keys(self, who: Principal) -> Sequence[Key]:
         """Keys of the projects that this admin may see."""

@@ -34,15 +34,31 @@ MAX_LINK_BYTES = 4096
 """Longest target of a symbolic link: Linux's PATH_MAX."""
 
 
+def _check_storage(project: str, limit: int | None, stored: int) -> None:
+    """Raise LimitExceeded if a project with so many bytes may store no more."""
+    if limit is not None and stored >= limit:
+        limit_text = f"{show_bytes(limit)} stored"
+        raise LimitExceeded(project=project, limit=limit_text, asked=show_bytes(stored + 1))
+
+
 class _OwnedBlob(BlobWriter):
     """A blob that belongs to a project once it is whole."""
 
-    def __init__(self, inner: BlobWriter, store: ArtifactStore, project: str) -> None:
+    def __init__(
+        self,
+        inner: BlobWriter,
+        store: ArtifactStore,
+        project: str,
+        limit: int | None,
+        stored: int,
+    ) -> None:
         self._inner, self._store, self._project = inner, store, project
+        self._limit, self._stored = limit, stored
         self.size_bytes = 0
 
     @override
     def write(self, chunk: bytes) -> None:
+        _check_storage(self._project, self._limit, self._stored + self.size_bytes + len(chunk) - 1)
         self._inner.write(chunk)
         self.size_bytes = self._inner.size_bytes
 
@@ -72,11 +88,9 @@ class ArtifactService:
         project = self.permissions.project_of(who, project)
         self.permissions.require(who, project, Role.MEMBER)
         limit = self.permissions.limits_of(project).storage_bytes
-        if limit is not None and (stored := self.store.stored_bytes(project)) >= limit:
-            raise LimitExceeded(
-                project=project, limit=f"{show_bytes(limit)} stored", asked=show_bytes(stored)
-            )
-        return _OwnedBlob(self.blobs.writer(expect=digest), self.store, project)
+        stored = 0 if limit is None else self.store.stored_bytes(project)
+        _check_storage(project, limit, stored)
+        return _OwnedBlob(self.blobs.writer(expect=digest), self.store, project, limit, stored)
 
     def missing(self, who: Principal, project: str, digests: Sequence[str]) -> list[str]:
         """Those of these digests whose bytes a project has not sent, or that are not here."""
@@ -134,9 +148,12 @@ class ArtifactService:
 
     def get(self, who: Principal, ident: str) -> Artifact:
         """One artifact by id, name or PROJECT/NAME. Raises NotFound, AmbiguousName."""
-        project, name = split_name(ident)
-        projects = visible_projects(who) if not project else [project] * who.sees(project)
+        name, projects = ident, visible_projects(who)
         artifact = self.store.find(name, projects=projects)
+        if artifact is None:  # else it is a name of an earlier release, with a separator in it
+            project, name = split_name(ident)
+            projects = projects if not project else (project,) * who.sees(project)
+            artifact = self.store.find(name, projects=projects)
         if artifact is None:
             raise NotFound(noun="artifact", name=ident)
         if projects is None and artifact.id != name:
@@ -152,13 +169,13 @@ class ArtifactService:
         Raises:
             NotFound: There is none that the key may see.
         """
+        artifact = self.store.find(ident, projects=[project] * who.sees(project))
+        if artifact is not None:
+            return artifact
         named, name = split_name(ident)
         if named or name.startswith(ID_PREFIX):
             return self.get(who, ident)
-        artifact = self.store.find(name, projects=[project] * who.sees(project))
-        if artifact is None:
-            raise NotFound(noun="artifact", name=f"{project}/{name}")
-        return artifact
+        raise NotFound(noun="artifact", name=f"{project}/{name}")
 
     def list(self, who: Principal, kinds: Sequence[ArtifactKind]) -> Sequence[Artifact]:
         """Artifacts that a key may see, newest first."""

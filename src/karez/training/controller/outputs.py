@@ -13,15 +13,18 @@ from karez.core.artifacts import (
     Lineage,
     artifact_id,
 )
-from karez.core.codec import from_text
+from karez.core.codec import from_text, to_text
 from karez.core.errors import BadRequest
 from karez.core.jobs import Job
+from karez.core.names import LABEL_LIMIT, as_label, check_label
 from karez.training.controller.controller_deps import ControllerDeps
 
 UNFINISHED = "unfinished"
 CARD = "karez.json"
 """Name of the manifest file in an output folder."""
 MAX_CARD_BYTES = 1 << 20
+INDEX_CHARACTERS = 12
+"""Room for the index of a job of an array behind a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ def register_outputs(
         if kept_until is not None:
             name = f"{UNFINISHED}-{name}"
             facts = {**spec.facts, KEPT_UNTIL: kept_until}
-            own = f"{_numbered(job.spec.name, job)}-{name}"
+            own = as_label(f"{_numbered(job.spec.name, job)}-{name}")
             spec = replace(spec, name=own, kind=ArtifactKind.REPORT, format="", facts=facts)
         artifact = Artifact(
             id=artifact_id(spec), spec=spec, owner=job.owner, created_at=stores.clock.now()
@@ -100,7 +103,7 @@ def _artifact_spec(
         licence=manifest.licence,
     )
     return ArtifactSpec(
-        name=_numbered(manifest.name, job) or f"{_numbered(job.spec.name, job)}-{output}",
+        name=_numbered(manifest.name, job) or as_label(f"{_numbered(job.spec.name, job)}-{output}"),
         kind=manifest.kind,
         project=job.spec.project,
         format=manifest.format,
@@ -128,9 +131,15 @@ def _read_manifest(output: str, text: bytes) -> OutputManifest:
     problem = f"it has more than {MAX_CARD_BYTES:,} bytes"
     if len(text) <= MAX_CARD_BYTES:
         try:
-            return from_text(OutputManifest, text)
+            manifest = from_text(OutputManifest, text)
+            if manifest.name:
+                check_label(manifest.name, limit=LABEL_LIMIT - INDEX_CHARACTERS)
         except ValueError as error:
             problem = str(error)
+        else:
+            if "\\u0000" not in to_text(manifest):
+                return manifest
+            problem = "a text in it has a NUL character"
     raise BadRequest(
         problem=f"{CARD} of the output {output!r} cannot be read: {problem}",
         fix="docs/environment.md says what it may hold.",

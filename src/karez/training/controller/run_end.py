@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from karez.core.errors import KarezError
+from karez.core.errors import BadRequest, KarezError
 from karez.core.ports import NodeLost
 from karez.core.workloads import EndReason
 from karez.training.controller.gang_run import GangRun
@@ -41,7 +41,7 @@ def close_run(run: GangRun, end: EndGang) -> None:
         except NodeLost as lost:
             detail = f"outputs are out of reach: {lost}"
             end = EndGang(reason=EndReason.OUTPUT_LOST, detail=detail)
-        except KarezError as error:
+        except BadRequest as error:
             end = EndGang(reason=EndReason.USER_ERROR, detail=str(error))
     is_retried = run.status.may_retry(end.reason)
     if end.reason not in (EndReason.DONE, EndReason.OUTPUT_LOST) and not is_retried:

@@ -23,9 +23,9 @@ def upgrade() -> None:
     }
     for project, spec in bind.execute(sa.select(artifacts.c.project, artifacts.c.spec)).all():
         new = {
-            (project, file["sha256"]): file["size_bytes"]
-            for file in json.loads(spec)["files"]
-            if (project, file["sha256"]) not in known
+            (project, digest): size
+            for digest, size in _files(spec)
+            if (project, digest) not in known
         }
         known |= new.keys()
         rows = [
@@ -38,6 +38,14 @@ def upgrade() -> None:
     if bind.dialect.name == "postgresql":  # SQLite keeps texts of any length
         for name in _AUDIT:
             op.alter_column("audit", name, type_=sa.Text())
+
+
+def _files(spec: str) -> list[tuple[str, int]]:
+    """(SHA-256, size) of an artifact's files; none of one that cannot be read."""
+    try:
+        return [(file["sha256"], file["size_bytes"]) for file in json.loads(spec)["files"]]
+    except (ValueError, LookupError, TypeError):
+        return []
 
 
 def downgrade() -> None:

@@ -25,6 +25,7 @@ from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.replica_server import ReplicaServer, token_of
 from karez.runtime import plain_pickle, training_state
+from karez.serving.replica_processes import is_at
 from karez.transport import framing
 from karez.transport.handshake import introduce
 
@@ -134,6 +135,26 @@ def test_a_process_speaks_for_itself_alone(tmp_path: Path) -> None:
             assert framing.receive(stream)[0]["type"] == "refusal"
         framing.send(stream, {"type": "commit", "generation": 1, "step": 1, "loss": float("nan")})
         assert "finite" in framing.receive(stream)[0]["why"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_own"),
+    [
+        ("http://10.0.0.1:8000", True),
+        ("http://10.0.0.1/", True),
+        ("http://10.0.0.2:8000", False),
+        ("http://10.0.0.1@evil:80", False),
+        ("http://10.0.0.1.evil:80", False),
+        ("http://user:p@10.0.0.1:80", False),
+        ("https://10.0.0.1", False),
+        ("file:///etc/passwd", False),
+        ("http://[::1", False),
+        ("", False),
+    ],
+)
+def test_an_engine_is_on_its_own_node(url: str, is_own: bool) -> None:
+    """H4: control would ask, and the gateway send prompts, wherever a process says."""
+    assert is_at(url, "10.0.0.1") == is_own
 
 
 class Evil:

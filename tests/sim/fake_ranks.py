@@ -269,7 +269,7 @@ class Behaviours:
         gang = self.gangs.get(job) or self.gang_of(job)
         named = parse_key(key)
         if gang is None:
-            self.fabric.report(process, ListeningReport(url=f"http://{key}"))
+            self.fabric.report(process, ListeningReport(url=f"http://127.0.0.1/{key}"))
         elif named is not None:
             self.gangs[job] = gang
             self.fabric.timeline.after(1.0, lambda: self._ready(gang, process, named[0]))

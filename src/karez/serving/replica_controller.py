@@ -139,7 +139,7 @@ class ReplicaController:
         elif not info.alive:
             self._crashed(replica, info, now)
         elif replica.view.state != "ready":
-            url = self._processes.ready_url(info)
+            url = self._processes.ready_url(replica, info)
             if url:
                 replica.crashes = 0
                 replica.view = replace(replica.view, pid=info.pid, state="ready", url=url)

@@ -4,6 +4,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import structlog
 
 from karez.core import environment
 from karez.core.grants import Grant
@@ -16,6 +19,7 @@ from karez.core.stores.store import Store
 from karez.core.workloads import RankView
 from karez.node_events.hub import NodeEventHub
 
+log = structlog.get_logger()
 LOG_PIECE_BYTES = 1 << 20
 """Most bytes of a replica's output that are read at once."""
 
@@ -53,6 +57,15 @@ class Replica:
     view: RankView = field(default_factory=lambda: RankView(rank=0, node="", state="waiting"))  # type: ignore[arg-type]  # no node yet
 
 
+def is_at(url: str, address: str) -> bool:
+    """Whether a URL leads to a host: what a process says of itself goes nowhere else."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and parts.hostname == address and parts.username is None
+    except ValueError:
+        return False
+
+
 class ReplicaProcesses:
     """Calls the nodes of one service's replicas."""
 
@@ -85,10 +98,14 @@ class ReplicaProcesses:
         _ignore_lost(lambda: self._deps.fabric.start(replica.grant.node, spec))
         return True
 
-    def ready_url(self, info: ProcessInfo) -> str:
-        """The URL of a replica that answers; empty while it does not."""
+    def ready_url(self, replica: Replica, info: ProcessInfo) -> str:
+        """The URL of a replica that answers, on its own node; empty while it does not."""
         listening = info.last(ListeningReport)
         url = "" if listening is None else listening.url
+        nodes = self._deps.store.pool.nodes([replica.grant.node])
+        if url and not any(is_at(url, node.address) for node in nodes):
+            log.warning("replica.elsewhere", process=info.key, url=url)
+            return ""
         engine = self._deps.engines[self._service.spec.engine]
         return url if url and self._deps.answers(url + engine.ready_path) else ""
 

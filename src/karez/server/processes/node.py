@@ -72,7 +72,8 @@ def run_node(settings: Settings, report: Report) -> int:
     adopt_orphans()
     env = {**os.environ, **joined_ray_env(token), environment.NODE_HOME: str(options.home)}  # noqa: TID251 - handed on
     env.pop(environment.JOIN_TOKEN, None)
-    command = _ray_command(options, config.ray_address, tempfile.mkdtemp(prefix="kz-"))
+    folder = tempfile.mkdtemp(prefix="kz-") + "/r"  # Ray opens its own folder to everybody
+    command = _ray_command(options, config.ray_address, folder)
     with (options.home / "ray.log").open("ab") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)  # noqa: S603 - ours
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

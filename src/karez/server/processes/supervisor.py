@@ -108,7 +108,7 @@ class Supervisor:
             "--include-log-monitor=false",
             f"--object-store-memory={settings.object_store_bytes}",
             "--num-cpus=2",
-            f"--temp-dir={self._ray_folder}",
+            f"--temp-dir={self._ray_folder}/r",  # Ray opens its own folder to everybody
             f"--labels=karez-host={node_name(settings)}",
         ]
 

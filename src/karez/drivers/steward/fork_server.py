@@ -47,10 +47,7 @@ def main() -> None:
         if steward.fileno() in readable:
             try:
                 request, _ = framing.receive(steward)
-            except (EOFError, OSError):
-                server.end()
-            except ValueError:  # where the next request begins is unknown
-                traceback.print_exc()
+            except (EOFError, OSError, ValueError):  # where the next one begins is unknown
                 server.end()
             server.try_to_serve(request)
 

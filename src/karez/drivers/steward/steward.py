@@ -73,13 +73,8 @@ class Steward:
         """Probe this node."""
         self._fence.touch()
         config = self.config
-        node = probe_node(
-            NodeId(config.node),
-            config.address,
-            cpus=config.cpus,
-            npus=config.npus,
-            folder=config.home,
-        )
+        name, home = NodeId(config.node), config.home
+        node = probe_node(name, config.address, cpus=config.cpus, npus=config.npus, folder=home)
         labels = {**node.labels, **config.labels}
         return replace(node, labels=labels, problems=tuple(self._launcher.problems()))
 

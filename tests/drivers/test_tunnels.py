@@ -257,6 +257,11 @@ def test_copies_stay_in_the_jobs_folders_and_broken_ones_leave_nothing(
     assert not (code.parent.parent / "evil").exists()
 
 
+def running(*command: str) -> list[psutil.Process]:
+    everyone = psutil.process_iter(["cmdline"])
+    return [one for one in everyone if one.info["cmdline"] == list(command)]
+
+
 @pytest.mark.story
 def test_a_shell_that_takes_the_jobs_memory_ends_and_the_job_does_not(node: Steward) -> None:
     hog = "import time; held = bytearray(600 << 20); print('held', flush=True); time.sleep(100)"
@@ -273,13 +278,9 @@ def test_what_nobody_reads_is_closed(node: Steward, monkeypatch: pytest.MonkeyPa
     spec = TunnelSpec(kind=TunnelKind.SHELL, command=("sleep", "1001"))
     ident = opened(node, spec)
 
-    def runs() -> bool:
-        everyone = psutil.process_iter(["cmdline"])
-        return any(one.info["cmdline"] == ["sleep", "1001"] for one in everyone)
-
-    until(runs)
+    until(lambda: bool(running("sleep", "1001")))
     monkeypatch.setattr("karez.drivers.steward.tunnels.IDLE_S", 0.2)
-    until(lambda: not runs())
+    until(lambda: not running("sleep", "1001"))
     with pytest.raises(NotFound):
         node.read_tunnel(JOB, ident, 0)
 
@@ -298,10 +299,8 @@ def test_tunnels_are_of_their_job_limited_and_closed_with_it(
     ):
         with pytest.raises(NotFound):
             act()
-    sleeping = [
-        p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "1000"]
-    ]
-    assert sleeping
+    until(lambda: bool(running("sleep", "1000")))  # the shell goes on before its child has begun
+    sleeping = running("sleep", "1000")
     fast = TunnelSpec(kind=TunnelKind.COPY_IN, path="y")
     for _ in range(MAX_TUNNELS - 1):
         opened(node, fast)

@@ -32,7 +32,11 @@ FUZZ_S = float(os.environ.get("KAREZ_TEST_FUZZ_S", "1200"))
 
 def seed_file(kind: str, folder: Path) -> Path:
     path = folder / f"seed.{kind}"
-    state = {"a": torch.randn(3, 4), "b": torch.arange(6).reshape(2, 3).t(), "c": torch.tensor(1.5)}
+    state = {
+        "a": torch.arange(12.0).reshape(3, 4),
+        "b": torch.arange(6).reshape(2, 3).t(),
+        "c": torch.tensor(1.5),
+    }
     if kind == "pt":
         torch.save({"model": state, "step": 3}, path)
     elif kind == "safetensors":

@@ -88,15 +88,17 @@ def test_a_node_without_room_holds_no_more(tmp_path: Path, monkeypatch: pytest.M
 def test_who_introduces_itself_for_ever_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("karez.transport.handshake.GREETING_S", 0.1)
+    monkeypatch.setattr("karez.transport.handshake.GREETING_S", 1.5)
     server = ReplicaServer(SECRET, tmp_path)
     silent = [heard_by(server) for _ in range(replica_server.MAX_GREETINGS + 20)]
     is_over = threading.Event()
 
+    silent[0].sendall((4000).to_bytes(4, "little") + bytes(4))  # a frame that never is whole
+
     def trickle() -> None:
         while not is_over.wait(0.02):
             with suppress(OSError):
-                silent[0].sendall(b"\0")
+                silent[0].sendall(b" ")
 
     threading.Thread(target=trickle, daemon=True).start()
     with heard_by(server) as stream:

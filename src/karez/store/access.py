@@ -14,7 +14,7 @@ from karez.core.identity import Key, Project, Role
 from karez.core.stores.access import AccessStore
 from karez.store import schema
 from karez.store.database import Database
-from karez.store.readable import read_all
+from karez.store.readable import read_all, read_one
 
 
 class Access(AccessStore):
@@ -38,6 +38,13 @@ class Access(AccessStore):
         change = update(table).where(table.c.name == project.name).values(body=to_text(project))
         with self._db.write() as tx:
             return tx.execute(change).rowcount == 1
+
+    @override
+    def project(self, name: str) -> Project | None:
+        table = schema.projects
+        with self._db.read() as tx:
+            body = tx.execute(select(table.c.body).where(table.c.name == name)).scalar()
+        return None if body is None else read_one(Project, name, body)
 
     @override
     def projects(self) -> Sequence[Project]:

@@ -17,6 +17,10 @@ class AccessStore(Protocol):
         """Change a project's quota. False: no such project."""
         ...
 
+    def project(self, name: str) -> Project | None:
+        """Find a project."""
+        ...
+
     def projects(self) -> Sequence[Project]:
         """List all projects, by name."""
         ...

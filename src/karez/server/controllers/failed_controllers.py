@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from karez.core.errors import StorageFull, Unreachable
 from karez.core.workloads import WorkloadId
 
-LIMIT = 5
-"""Failures in a row after which a workload ends: one that stays would hold its devices for ever."""
-PAUSES_S = (0.0, 1.0, 4.0, 16.0, 64.0)
+PAUSES_S = (0.0, 1.0, 4.0, 16.0)
 """Pauses after the failures of a row: the first may well be the last."""
+LIMIT = len(PAUSES_S) + 1
+"""Failures in a row after which a workload ends: one that stays would hold its devices for ever."""
 OF_OTHERS = (Unreachable, StorageFull, OSError)
 """Failures that say nothing of the workload: such a row has no end."""
 OTHERS_PAUSE_S = 1.0
@@ -36,8 +36,7 @@ class ControllerFailure:
     @property
     def resumes_at(self) -> float:
         """When the next controller may begin."""
-        pause_s = PAUSES_S[min(self.count, len(PAUSES_S)) - 1]
-        return self.at + (OTHERS_PAUSE_S if self.is_of_others else pause_s)
+        return self.at + (OTHERS_PAUSE_S if self.is_of_others else PAUSES_S[self.count - 1])
 
     @property
     def reason(self) -> str:
@@ -51,19 +50,17 @@ class FailedControllers:
 
     _newest: dict[WorkloadId, ControllerFailure] = field(default_factory=dict)
 
-    def note(self, ident: WorkloadId, error: Exception, now: float) -> ControllerFailure:
+    def note(self, ident: WorkloadId, error: Exception, now: float) -> None:
         """Note one more failure."""
         before = self._newest.get(ident)
         is_in_row = before is not None and now - before.at < FORGET_S
         own = before.count if before is not None and is_in_row else 0
-        failure = ControllerFailure(
+        self._newest[ident] = ControllerFailure(
             count=max(1, own) if isinstance(error, OF_OTHERS) else own + 1,
             at=now,
             is_of_others=isinstance(error, OF_OTHERS),
             why=f"{type(error).__name__}: {error}"[:WHY_CHARACTERS],
         )
-        self._newest[ident] = failure
-        return failure
 
     def newest(self, ident: WorkloadId) -> ControllerFailure | None:
         """The newest failure of a workload's controllers."""

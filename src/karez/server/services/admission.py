@@ -12,7 +12,6 @@ from karez.core.jobs import JobSpec
 from karez.core.priorities import SERVICE_PRIORITY
 from karez.core.resource_syntax import show_amount
 from karez.core.services import ServiceSpec
-from karez.core.stores.access import AccessStore
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import ENDED, State
 from karez.server.services.pool_service import PoolService
@@ -24,13 +23,23 @@ LIVE = frozenset(State) - ENDED
 class Admission:
     """Checks workloads against the quota and limits of their project, and the empty pool."""
 
-    store: AccessStore
     workloads: WorkloadStore
     pool: PoolService
 
-    def check_limits(self, who: Principal, spec: JobSpec | ServiceSpec) -> None:
-        """Check that a workload keeps to the limits of its project. Raises LimitExceeded."""
-        limits = self._project(spec.project).limits
+    def check(self, who: Principal, project: Project, spec: JobSpec | ServiceSpec) -> None:
+        """Check that a workload of a project could ever start, and keeps to its limits.
+
+        Raises:
+            LimitExceeded: The project has too many, or may not ask for this priority.
+            QuotaExceeded: Every alternative of its request exceeds the project's quota.
+            BadRequest: No node could hold one of its workers.
+        """
+        self._check_limits(who, project, spec)
+        _check_quota(project, spec.gang)
+        self.pool.check(spec.gang)
+
+    def _check_limits(self, who: Principal, project: Project, spec: JobSpec | ServiceSpec) -> None:
+        limits = project.limits
         is_service = isinstance(spec, ServiceSpec)
         highest = max(limits.priority, SERVICE_PRIORITY) if is_service else limits.priority
         if spec.priority > highest and not who.is_admin_everywhere:
@@ -47,31 +56,21 @@ class Admission:
         if count > most:
             raise LimitExceeded(project=spec.project, limit=f"{most} {what}", asked=str(count))
 
-    def _project(self, name: str) -> Project:
-        return {known.name: known for known in self.store.projects()}[name]
 
-    def check(self, project: str, gang: GangSpec) -> None:
-        """Check that a gang could ever start.
-
-        Raises:
-            QuotaExceeded: Every alternative of its request exceeds the project's quota.
-            BadRequest: No node could hold one of its workers.
-        """
-        quota = self._project(project).quota
-        totals = [
-            {kind: amount * gang.min for kind, amount in request.amounts.items()}
-            for request in gang.each
-        ]
-        exceeded = [_exceeded_kind(total, quota) for total in totals]
-        if all(exceeded) and exceeded[0] is not None:
-            kind = exceeded[0]
-            raise QuotaExceeded(
-                project=project,
-                kind=kind,
-                asked=show_amount(kind, totals[0][kind]),
-                quota=show_amount(kind, quota[kind]),
-            )
-        self.pool.check(gang)
+def _check_quota(project: Project, gang: GangSpec) -> None:
+    totals = [
+        {kind: amount * gang.min for kind, amount in request.amounts.items()}
+        for request in gang.each
+    ]
+    exceeded = [_exceeded_kind(total, project.quota) for total in totals]
+    if all(exceeded) and exceeded[0] is not None:
+        kind = exceeded[0]
+        raise QuotaExceeded(
+            project=project.name,
+            kind=kind,
+            asked=show_amount(kind, totals[0][kind]),
+            quota=show_amount(kind, project.quota[kind]),
+        )
 
 
 def _exceeded_kind(

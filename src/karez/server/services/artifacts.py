@@ -19,7 +19,7 @@ from karez.core.artifacts import (
     problem_with_paths,
 )
 from karez.core.errors import AmbiguousName, BadRequest, LimitExceeded, NotFound
-from karez.core.identity import Principal, Role
+from karez.core.identity import Principal, Project, Role
 from karez.core.names import check_label, split_name
 from karez.core.ports import BlobStore, BlobWriter, Clock
 from karez.core.python_environments import REQUIREMENTS, parse_requirements
@@ -34,38 +34,34 @@ MAX_LINK_BYTES = 4096
 """Longest target of a symbolic link: Linux's PATH_MAX."""
 
 
-def _check_storage(project: str, limit: int | None, stored: int) -> None:
-    """Raise LimitExceeded if a project with so many bytes may store no more."""
-    if limit is not None and stored >= limit:
-        limit_text = f"{show_bytes(limit)} stored"
-        raise LimitExceeded(project=project, limit=limit_text, asked=show_bytes(stored + 1))
+def _check_storage(project: Project, size_bytes: int) -> None:
+    """Raise LimitExceeded if a project may not store so many bytes."""
+    limit = project.limits.storage_bytes
+    if limit is not None and size_bytes > limit:
+        text = f"{show_bytes(limit)} stored"
+        raise LimitExceeded(project=project.name, limit=text, asked=show_bytes(size_bytes))
 
 
 class _OwnedBlob(BlobWriter):
     """A blob that belongs to a project once it is whole."""
 
     def __init__(
-        self,
-        inner: BlobWriter,
-        store: ArtifactStore,
-        project: str,
-        limit: int | None,
-        stored: int,
+        self, inner: BlobWriter, store: ArtifactStore, project: Project, stored_bytes: int
     ) -> None:
-        self._inner, self._store, self._project = inner, store, project
-        self._limit, self._stored = limit, stored
+        self._inner, self._store = inner, store
+        self._project, self._stored_bytes = project, stored_bytes
         self.size_bytes = 0
 
     @override
     def write(self, chunk: bytes) -> None:
-        _check_storage(self._project, self._limit, self._stored + self.size_bytes + len(chunk) - 1)
+        _check_storage(self._project, self._stored_bytes + self.size_bytes + len(chunk))
         self._inner.write(chunk)
         self.size_bytes = self._inner.size_bytes
 
     @override
     def finish(self) -> FileEntry:
         entry = self._inner.finish()
-        self._store.note_blob(self._project, entry.sha256, entry.size_bytes)
+        self._store.note_blob(self._project.name, entry.sha256, entry.size_bytes)
         return entry
 
     @override
@@ -85,12 +81,12 @@ class ArtifactService:
 
     def writer(self, who: Principal, project: str, digest: str) -> BlobWriter:
         """Begin to store bytes for a project. Raises NotAllowed, LimitExceeded."""
-        project = self.permissions.project_of(who, project)
-        self.permissions.require(who, project, Role.MEMBER)
-        limit = self.permissions.limits_of(project).storage_bytes
-        stored = 0 if limit is None else self.store.stored_bytes(project)
-        _check_storage(project, limit, stored)
-        return _OwnedBlob(self.blobs.writer(expect=digest), self.store, project, limit, stored)
+        name = self.permissions.project_of(who, project)
+        owner = self.permissions.require(who, name, Role.MEMBER)
+        is_limited = owner.limits.storage_bytes is not None
+        stored_bytes = self.store.stored_bytes(name) if is_limited else 0
+        _check_storage(owner, stored_bytes + 1)  # of a full project nothing is read
+        return _OwnedBlob(self.blobs.writer(expect=digest), self.store, owner, stored_bytes)
 
     def missing(self, who: Principal, project: str, digests: Sequence[str]) -> list[str]:
         """Those of these digests whose bytes a project has not sent, or that are not here."""

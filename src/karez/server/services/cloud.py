@@ -73,7 +73,7 @@ def build_services(deps: CloudDeps) -> Cloud:
     store, pepper, clock, wake = deps.store, deps.pepper, deps.clock, deps.wake
     permissions = Permissions(store=store.access, pepper=pepper, clock=clock)
     secrets = SecretService(store=store.access, permissions=permissions, pepper=pepper)
-    admission = Admission(store=store.access, workloads=store.workloads, pool=deps.pool)
+    admission = Admission(workloads=store.workloads, pool=deps.pool)
     artifacts = ArtifactService(
         store=store.artifacts,
         workloads=store.workloads,

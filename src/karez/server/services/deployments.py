@@ -34,13 +34,12 @@ class DeploymentService:
     def deploy(self, who: Principal, spec: ServiceSpec, *, idempotency_key: str = "") -> Service:
         """Queue a service. Raises AlreadyExists for a name that is in use."""
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
-        self.permissions.require(who, spec.project, Role.MEMBER)
+        project = self.permissions.require(who, spec.project, Role.MEMBER)
         ident = workload_id("svc", who, idempotency_key)
         existing = self.store.service(ident)
         if existing is not None:
             return existing
-        self.admission.check_limits(who, spec)
-        self.admission.check(spec.project, spec.gang)
+        self.admission.check(who, project, spec)
         model = self.artifacts.of(who, spec.project, spec.model)
         if model.spec.kind != ArtifactKind.MODEL:
             raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")

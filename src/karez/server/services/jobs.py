@@ -71,9 +71,8 @@ class JobService:
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         if spec.image:
             spec = replace(spec, gang=self.admission.pool.with_containers(spec.gang))
-        self.permissions.require(who, spec.project, Role.MEMBER)
-        self.admission.check_limits(who, spec)
-        self.admission.check(spec.project, spec.gang)
+        project = self.permissions.require(who, spec.project, Role.MEMBER)
+        self.admission.check(who, project, spec)
         if spec.recipe:
             check_recipe(spec.recipe, spec.settings, spec.inputs)
         for name in (*spec.env, *spec.secrets):

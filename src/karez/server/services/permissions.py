@@ -7,7 +7,7 @@ from karez.core.identity import (
     DEFAULT_PROJECT,
     EVERYWHERE,
     Principal,
-    ProjectLimits,
+    Project,
     Role,
     includes,
 )
@@ -39,8 +39,8 @@ class Permissions:
         is_own = project == DEFAULT_PROJECT and not who.sees(DEFAULT_PROJECT)
         return who.project if is_own else project
 
-    def require(self, who: Principal, project: str, role: Role) -> None:
-        """Check that a key has a role in a project.
+    def require(self, who: Principal, project: str, role: Role) -> Project:
+        """Check that a key has a role in a project; returns the project.
 
         Raises:
             NotAllowed: The key does not have this role there.
@@ -48,12 +48,10 @@ class Permissions:
         """
         if not who.sees(project) or not includes(who.role, role):
             raise NotAllowed(needed=role, held=who.role, project=project)
-        if project not in {known.name for known in self.store.projects()}:
+        found = self.store.project(project)
+        if found is None:
             raise NotFound(noun="project", name=project)
-
-    def limits_of(self, project: str) -> ProjectLimits:
-        """The limits of a project that exists."""
-        return {known.name: known for known in self.store.projects()}[project].limits
+        return found
 
     def require_everywhere(self, who: Principal) -> None:
         """Check that a key is an admin's for all projects. Raises NotAllowed."""

@@ -8,13 +8,23 @@ from typing import Any
 
 import uvicorn
 
+from karez.server.processes.http_connections import MAX_CONNECTIONS, TimedProtocol
+
 DEADLINE_S = 10.0
 
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """Serve until the block ends; its address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    """Serve as control and the gateway do, until the block ends; its address."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        lifespan="off",
+        http=TimedProtocol,
+        limit_concurrency=MAX_CONNECTIONS,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

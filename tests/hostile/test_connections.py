@@ -4,58 +4,26 @@ import hashlib
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from karez.core.settings import Settings
 from karez.server.api import door
 from karez.server.processes import http_connections
-from karez.server.processes.http_connections import MAX_CONNECTIONS, TimedProtocol
 from tests.api import Api, running_api
 from tests.contracts.gang import until
 
 pytestmark = pytest.mark.story
 
 
-@contextmanager
-def served(api: Api) -> Iterator[str]:
-    """The API at a port of its own, as control serves it."""
-    config = uvicorn.Config(
-        api.http.app,
-        host="127.0.0.1",
-        port=0,
-        log_level="error",
-        http=TimedProtocol,
-        limit_concurrency=MAX_CONNECTIONS,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-
-
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     with running_api(tmp_path, settings=Settings(requests_per_s=0.0)) as made:
         yield made
-
-
-@pytest.fixture
-def url(api: Api) -> Iterator[str]:
-    with served(api) as found:
-        yield found
 
 
 def dial(url: str) -> socket.socket:

@@ -12,7 +12,7 @@ from karez.server.processes import node
 from karez.server.processes.node import JoinRequest
 from tests.api import Api, running_api
 from tests.fakes import FakeClock
-from tests.hostile.test_connections import served
+from tests.loopback import served
 
 SAME = {PROTOCOL_HEADER: str(PROTOCOL)}
 
@@ -70,7 +70,7 @@ def test_tokens_and_keys_expire(tmp_path: Path) -> None:
 
 @pytest.mark.story
 def test_a_host_joins_with_a_token_and_again_without(tmp_path: Path) -> None:
-    with running_api(tmp_path) as made, served(with_config(made)) as url:
+    with running_api(tmp_path) as made, served(with_config(made).http.app) as url:
 
         def asked(token: str) -> JoinConfig:
             request = JoinRequest(

@@ -20,8 +20,9 @@ from karez.cli.remote.demo.tuning import import_inputs, tune
 from karez.client.sdk import Client
 from karez.core import environment
 from karez.core.units import show_seconds
-from karez.core.workloads import ACTIVE
+from karez.core.workloads import ACTIVE, WAITING
 
+LIVE = (*ACTIVE, *WAITING)
 app = typer.Typer()
 STEPS: tuple[tuple[str, Callable[[DemoRun, Client], None]], ...] = (
     ("A model and data, with source and licence", import_inputs),
@@ -117,12 +118,12 @@ def _show_start(run: DemoRun, key_file: str) -> None:
 
 
 def _clear(client: Client) -> None:
-    """Stop services and jobs that an earlier demo left."""
+    """Stop what an earlier demo left, however it ended, and wait until it has ended."""
     for service in client.services(ended=False):
         client.stop_service(service.id)
-    for job in client.jobs(states=[*ACTIVE]):
+    for job in client.jobs(states=LIVE):
         client.cancel(job.id)
-    while client.services(ended=False):
+    while client.services(ended=False) or client.jobs(states=LIVE, limit=1):
         sleep(0.2)
 
 

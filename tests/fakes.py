@@ -49,7 +49,12 @@ class DirectFabric:
     """A Fabric over real stewards in this process: no Ray, one steward per pretended node."""
 
     def __init__(
-        self, folder: Path, nodes: Sequence[str], *, preload: str = "", npus: int = 0
+        self,
+        folder: Path,
+        nodes: Sequence[str],
+        *,
+        preload: str = "",
+        npus: int = 0,
     ) -> None:
         self.stewards: dict[NodeId, Steward] = {}
         self._executor = ThreadPoolExecutor(64)
@@ -63,6 +68,10 @@ class DirectFabric:
             limit_s=60.0,
         )
         self._folder, self._preload, self._npus = folder, preload, npus
+        self.shared = folder / "shared"
+        """A folder that the jobs of all nodes may write into."""
+        self.shared.mkdir(parents=True, exist_ok=True)
+        self.shared.chmod(0o777)
         for name in nodes:
             self.add(name)
 
@@ -78,6 +87,7 @@ class DirectFabric:
             blobs=BlobSource(folder=str(self._folder / "blobs")),
             preload=self._preload,
             npus=self._npus,
+            bind_paths=f"{Path(__file__).parent},{self.shared}:rw",
         )
         self.stewards[NodeId(name)] = Steward(config)
 
@@ -140,8 +150,8 @@ class DirectFabric:
     def collect(self, node: NodeId, key: str) -> Sequence[tuple[str, FileEntry]]:
         return self._of(node).collect(key)
 
-    def save(self, node: NodeId, path: str) -> FileEntry:
-        return self._of(node).save(path)
+    def save(self, node: NodeId, workload: WorkloadId, path: str) -> FileEntry:
+        return self._of(node).save(workload, path)
 
     def store_checkpoints(
         self, node: NodeId, workload: WorkloadId, start_id: str, quiet_s: float

@@ -68,10 +68,12 @@ def training(code: str) -> JobSpec:
 def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
     tmp_path: Path,
 ) -> None:
-    code, backups, gate = tmp_path / "code", tmp_path / "backups", tmp_path / "gate"
+    code, backups, gate = tmp_path / "code", tmp_path / "backups", tmp_path / "gates" / "gate"
     code.mkdir()
+    gate.parent.mkdir()
+    bound = str(gate.parent)
     (code / "train.py").write_text(TRAIN.replace("GATE", str(gate)))
-    old = make_cloud(tmp_path / "old", KAREZ_CHECKPOINT_S="0.5")
+    old = make_cloud(tmp_path / "old", KAREZ_CHECKPOINT_S="0.5", KAREZ_BIND_PATHS=bound)
     old.karez("up", *NPUS)
     with old.client() as client:
         client.put_secret("default", "TOKEN", "12345")
@@ -90,7 +92,9 @@ def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
     shutil.rmtree(old.home)
     gate.touch()
     with collecting() as collector:
-        new = make_cloud(tmp_path / "new", KAREZ_OTLP_ENDPOINT=collector.url)
+        new = make_cloud(
+            tmp_path / "new", KAREZ_OTLP_ENDPOINT=collector.url, KAREZ_BIND_PATHS=bound
+        )
         check_restore(new, backups, job, done, public)
         names = names_of(collector, job)
     assert {"job", "queue", "run", "train", "recovery", "resume"} <= names
@@ -141,7 +145,7 @@ def test_ranks_that_still_run_are_adopted_by_a_control_with_the_restored_databas
 ) -> None:
     bench = Bench(tmp_path, ["a"])
     try:
-        gate = tmp_path / "gate"
+        gate = bench.fabric.shared / "gate"
         gang = Gang(bench, steps=200, more={"gate_at": 100, "gate": str(gate)}).start()
         gang.reach(20)
         pids = {seat: info.pid for seat, info in gang.processes().items()}

@@ -60,7 +60,7 @@ def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
     Each job writes one line, once; each service has one engine for as long as it lives.
     """
     chance, count, killed = Random(seed), 3 * kills, 0
-    model = write_tiny_model(book.with_suffix(".gguf"))
+    model = write_tiny_model(book.parent.with_suffix(".gguf"))
     deployed: list[Service] = []
     with cloud.client() as client:
         client.upload(model, name="tiny", kind=ArtifactKind.MODEL, format="gguf")
@@ -104,11 +104,21 @@ def torture(cloud: Cloud, book: Path, *, kills: int, seed: int) -> None:
     until(lambda: not list(node_work.iterdir()))
 
 
+def shared_book(folder: Path) -> Path:
+    """A file in a folder that jobs of every project may write into."""
+    (folder / "shared").mkdir()
+    (folder / "shared").chmod(0o777)
+    return folder / "shared" / "book"
+
+
 def test_control_dies_again_and_again_and_no_job_is_lost_or_doubled(tmp_path: Path) -> None:
-    made = make_cloud(tmp_path / "home", KAREZ_PRELOAD="false")
+    book = shared_book(tmp_path)
+    made = make_cloud(
+        tmp_path / "home", KAREZ_PRELOAD="false", KAREZ_BIND_PATHS=f"{book.parent}:rw"
+    )
     made.karez("up")
     try:
-        torture(made, tmp_path / "book", kills=KILLS, seed=11)
+        torture(made, book, kills=KILLS, seed=11)
     finally:
         made.karez("down")
 
@@ -117,9 +127,13 @@ def test_the_same_holds_on_postgresql(tmp_path: Path) -> None:
     if postgres.programs() is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     with postgres.server() as url:
-        made = make_cloud(tmp_path / "home", KAREZ_DATABASE=url, KAREZ_PRELOAD="false")
+        book = shared_book(tmp_path)
+        bound = f"{book.parent}:rw"
+        made = make_cloud(
+            tmp_path / "home", KAREZ_DATABASE=url, KAREZ_PRELOAD="false", KAREZ_BIND_PATHS=bound
+        )
         made.karez("up")
         try:
-            torture(made, tmp_path / "book", kills=KILLS, seed=12)
+            torture(made, book, kills=KILLS, seed=12)
         finally:
             made.karez("down")

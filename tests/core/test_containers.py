@@ -44,6 +44,8 @@ def test_the_command_has_folders_variables_by_name_and_the_jobs_own_command() ->
     assert "--user 1000:1000" in docker
     assert "--cpuset-cpus 2,3" in docker
     assert "--user" not in " ".join(run_command(replace(RUN, user="")))
+    isolated = " ".join(run_command(replace(RUN, user="1900000001:1900000001", is_isolated=True)))
+    assert "--user 1900000001:1900000001 --security-opt no-new-privileges" in isolated
 
 
 def test_each_program_gets_the_devices_in_its_own_words() -> None:

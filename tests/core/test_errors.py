@@ -24,6 +24,7 @@ from karez.core.errors import (
     MissingPart,
     NotAllowed,
     NotFound,
+    NotIsolated,
     NotSignedIn,
     OtherSystem,
     PortTaken,
@@ -170,6 +171,13 @@ WORDS: list[tuple[KarezError, str, str]] = [
         ),
         "The environment mine is not to be had: ERROR: No matching distribution found for x==9",
         "Correct its requirements; for a node without an index, give the packages as --wheels.",
+    ),
+    (
+        NotIsolated(project="b", other="a", why="the node agent does not run as root"),
+        "This node runs jobs of 'a', and cannot keep those of 'b' apart: the node agent does not "
+        "run as root.",
+        "Run the node agent as root, or set `shared_user = true` if their members trust each "
+        "other.",
     ),
     (
         StartFailed(part="control", detail="it ended."),

@@ -101,8 +101,8 @@ def test_a_folder_that_is_being_written_is_left_alone(folders: CheckpointFolders
 class Written(BlobSource):
     """A store whose files are written to just when they have been read."""
 
-    def store_changing(self, source: Path, scratch: Path) -> FileEntry:
-        entry = super().store_changing(source, scratch)
+    def store_changing(self, source: Path, within: Path, scratch: Path) -> FileEntry:
+        entry = super().store_changing(source, within, scratch)
         source.write_text("longer than before")
         return entry
 

@@ -20,7 +20,7 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 def stored(folder: Path, text: str, path: str, mode: FileMode = FileMode.FILE) -> FileEntry:
     source = BlobSource(folder=str(folder / "blobs"))
     (folder / "source").write_text(text)
-    entry = source.store(folder / "source")
+    entry = source.store(folder / "source", folder)
     return FileEntry(path=path, sha256=entry.sha256, size_bytes=entry.size_bytes, mode=mode)
 
 

@@ -1,10 +1,12 @@
 """What keeps jobs apart, and what does not yet (C1, M1, M5); the owner's way in."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from karez.core.nodes import Isolation
 from karez.core.processes import Staged
 from karez.core.settings import Settings
 from karez.drivers.steward.checkpoint_folders import CheckpointFolders
@@ -16,14 +18,19 @@ from karez.vault.keys import write_private
 from tests.api import running_api
 from tests.contracts.gang import until
 from tests.drivers.test_steward import JOB, A, spec
-from tests.fakes import DirectFabric
+from tests.fakes import DirectFabric, cpu_node
 
 
 def test_a_second_project_needs_the_operators_word(tmp_path: Path) -> None:
     with running_api(tmp_path, settings=Settings()) as api:
+        assert api.ask("POST", "/projects", json={"name": "early"}).status_code == 201  # no node
+        api.cloud.store.pool.record_nodes([cpu_node("n", 8)], now=1.0)
         refused = api.ask("POST", "/projects", json={"name": "b"})
         assert (refused.status_code, "run as one user" in refused.json()["title"]) == (422, True)
         assert "shared_user" in refused.json()["hint"]
+        apart = replace(cpu_node("n", 8), isolation=Isolation.USERS)
+        api.cloud.store.pool.record_nodes([apart], now=2.0)
+        assert api.ask("POST", "/projects", json={"name": "b"}).status_code == 201
     folder = tmp_path / "again"
     folder.mkdir()
     with running_api(folder, settings=Settings(shared_user=True)) as api:

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.story
 def warm(fabric: DirectFabric, folder: Path, text: str, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a script that is run warm."""
     (folder / "text").write_text(text)
-    stored = BlobSource(folder=str(folder / "blobs")).store(folder / "text")
+    stored = BlobSource(folder=str(folder / "blobs")).store(folder / "text", folder)
     code = FileEntry(path="sub/main.py", sha256=stored.sha256, size_bytes=stored.size_bytes)
     command = (WARM, "sub/main.py", *arguments)
     fabric.start(A, spec(*command, warm=True, code=(code,)))

@@ -251,7 +251,7 @@ class FakeFabric(NoTunnels):
         assert key in self.up(node).processes
         return []
 
-    def save(self, node: NodeId, path: str) -> FileEntry:
+    def save(self, node: NodeId, workload: WorkloadId, path: str) -> FileEntry:
         self.up(node)
         return self.blobs.put(io.BytesIO(path.encode()))
 

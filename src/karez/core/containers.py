@@ -47,7 +47,9 @@ class ContainerRun:
     grant: Grant | None = None
     cores: Sequence[int] = ()
     user: str = ""
-    """UID:GID of the node's agent, which is to own what it writes; empty: the agent is root."""
+    """UID:GID of whoever is to own what it writes; empty: root."""
+    is_isolated: bool = False
+    """Whether that is the user of its project, and not the node agent's own."""
 
 
 def check_image(image: str) -> None:
@@ -108,6 +110,8 @@ def remove_command(program: ContainerProgram, name: str) -> tuple[str, ...]:
 def _user(run: ContainerRun) -> Sequence[str]:
     if not run.user:
         return ()
+    if run.is_isolated:
+        return ("--user", run.user, "--security-opt", "no-new-privileges")
     if run.program == ContainerProgram.PODMAN:  # without root: its root is the agent's user
         return ("--userns", "keep-id")
     return ("--user", run.user)

@@ -353,6 +353,21 @@ class EnvironmentFailed(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class NotIsolated(KarezError):
+    """A node that cannot keep projects apart was to run jobs of a second one."""
+
+    code = "not-isolated"
+    status = 409
+    message = "This node runs jobs of {other!r}, and cannot keep those of {project!r} apart: {why}."
+    advice = (
+        "Run the node agent as root, or set `shared_user = true` if their members trust each other."
+    )
+    project: str
+    other: str
+    why: str
+
+
+@dataclass(eq=False, kw_only=True)
 class Failed(KarezError):
     """A job or service that was waited for ended badly."""
 

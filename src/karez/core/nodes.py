@@ -31,6 +31,15 @@ class NodeState(StrEnum):
     LOST = "lost"
 
 
+class Isolation(StrEnum):
+    """What keeps the processes of jobs apart from the node, and from those of other projects."""
+
+    USERS = "users"
+    """Each project has a user of its own, and each job its own view of processes and files."""
+    NONE = "none"
+    """All run as the user of the node agent, who can read all of them: for one project."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceWindow:
     """A time in which a node is needed for something else. UTC epoch seconds."""
@@ -68,6 +77,7 @@ class Node:
     """Resource -> how the node enforces a grant of it, or that it does not, and why."""
     problems: tuple[str, ...] = ()
     """Parts of it that do not work now, as it says itself."""
+    isolation: Isolation = Isolation.NONE
     state: NodeState = NodeState.READY
     seen_at: float = 0.0
     windows: tuple[MaintenanceWindow, ...] = ()

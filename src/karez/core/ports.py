@@ -103,8 +103,8 @@ class Fabric(FaultInjection, Tunnels, Protocol):
         """Put a process's outputs into the blob store: (output name, file) pairs."""
         ...
 
-    def save(self, node: NodeId, path: str) -> FileEntry:
-        """Put one file of a node into the blob store."""
+    def save(self, node: NodeId, workload: WorkloadId, path: str) -> FileEntry:
+        """Move a checkpoint file that a rank of a workload has written into the blob store."""
         ...
 
     def store_checkpoints(

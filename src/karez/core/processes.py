@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from karez.core.artifacts import FileEntry
 from karez.core.grants import Grant
+from karez.core.identity import DEFAULT_PROJECT
 from karez.core.messages.reports import REPORTS, Report
 from karez.core.messages.wire import Malformed, Message, decode
 from karez.core.python_environments import PythonEnvironment
@@ -35,6 +36,8 @@ class ProcessSpec:
     epoch: int
     command: tuple[str, ...]
     """`("module:function",)` runs in a warm fork; anything else is executed."""
+    project: str = DEFAULT_PROJECT
+    """The project whose user it runs as."""
     warm: bool = False
     grant: Grant | None = None
     env: Mapping[str, str] = field(default_factory=dict)

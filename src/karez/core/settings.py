@@ -7,7 +7,11 @@ from typing import Any
 
 from karez.core.devices import parse_emulated
 from karez.core.environment import of_setting
+from karez.core.mounts import bind_mounts
 
+FIRST_USER = 1_900_000_000
+"""Far above the users that systems, directories and containers give out."""
+MOST_PROCESSES = 16_384
 LOG_BYTES = 64 * 2**20
 OBJECT_STORES = ("s3", "gs", "az")
 """Schemes of blob stores that the extra `s3` reads: AWS_*, GOOGLE_* and AZURE_* variables hold
@@ -71,8 +75,18 @@ class Settings:
     keep_failed_s: float = 604_800.0
     """How long the outputs of jobs that failed or were cancelled are kept; 0: not at all."""
     shared_user: bool = False
-    """Whether there may be several projects although all jobs run as the user of the cloud, who can
-    read everything: for teams that trust each other."""
+    """Whether all jobs run as the user of the cloud, who can read everything, and several projects
+    may all the same: for teams that trust each other."""
+    most_processes: int = MOST_PROCESSES
+    """Processes and threads that the jobs of a project may have on a node that runs as root; 0: any
+    number."""
+    bind_paths: str = ""
+    """Folders of nodes, with commas, that jobs see where they would not (below /tmp, or in a folder
+    that only root may enter), and `:rw` behind those that they may write into, as far as their
+    permissions allow it."""
+    first_user: int = FIRST_USER
+    """Number of the first of the 65,536 users (uid and gid) that nodes run as root give to
+    projects."""
     requests_per_s: float = 200.0
     """Requests that each key may send to the control API in a second, over ten seconds; 0: any."""
     alert_hosts: str = ""
@@ -121,6 +135,7 @@ def resolve(
             values[key] = _typed(key, raw, type(getattr(Settings(), key)))
             origin[key] = name
     parse_emulated(values.get("emulate", ""))
+    bind_mounts(values.get("bind_paths", ""))
     return replace(Settings(), **values), origin
 
 

@@ -130,8 +130,8 @@ class RayFabric(Fabric):
         return self._stewards.call_within(TRANSFER_S, node, Steward.collect, key)
 
     @override
-    def save(self, node: NodeId, path: str) -> FileEntry:
-        return self._stewards.call_within(TRANSFER_S, node, Steward.save, path)
+    def save(self, node: NodeId, workload: WorkloadId, path: str) -> FileEntry:
+        return self._stewards.call_within(TRANSFER_S, node, Steward.save, workload, path)
 
     @override
     def store_checkpoints(

@@ -348,6 +348,10 @@ def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
         npus=parse_emulated(settings.emulate),
         fence_s=settings.fence_s,
         log_bytes=settings.log_bytes,
+        shared_user=settings.shared_user,
+        most_processes=settings.most_processes,
+        bind_paths=settings.bind_paths,
+        first_user=settings.first_user,
     )
     return RayFabric(
         RayEdge(

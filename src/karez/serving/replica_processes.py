@@ -146,6 +146,7 @@ class ReplicaProcesses:
             workload=self._service.id,
             rank=replica.number,
             epoch=self._epoch,
+            project=spec.project,
             command=engine.command(),
             warm=True,
             grant=replica.grant,

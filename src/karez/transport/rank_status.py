@@ -51,9 +51,15 @@ class RankStatusFile:
 def read_rank_status(path: Path) -> RankStatus | None:
     """Read a status file; None if there is none, or its content is invalid."""
     try:
-        raw = path.read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        raw = os.pread(fd, SIZE, 0)
+    except OSError:  # it is no file
+        return None
+    finally:
+        os.close(fd)
     if len(raw) < _LAYOUT.size:
         return None
     generation, step, activity, since = _LAYOUT.unpack_from(raw, 0)

@@ -6,6 +6,7 @@ being written. A slot counts only once its step number is published, which happe
 
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,22 +33,29 @@ class Snapshot:
 class SnapshotFile:
     """The two newest snapshots of one rank. One writer; any process may read at any time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_own: bool = True) -> None:
         """Open an existing file.
 
+        Args:
+            path: The file.
+            is_own: Whether nobody else may cut it or put a link in its place. Else it is read
+                without being mapped: a mapped file that is cut ends the process.
+
         Raises:
-            FileNotFoundError: The file does not exist.
+            OSError: The file does not exist, or is a link that may not be followed.
             ValueError: The file is not a snapshot file.
         """
         self.path = path
-        with path.open("r+b") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < _HEAD:
-                raise ValueError(f"{path} is too short for a snapshot file")
-            self._map = mmap.mmap(file.fileno(), size)
-        magic, self.capacity, _ = _TOP.unpack_from(self._map, 0)
-        if magic != _MAGIC or size < _HEAD + 2 * self.capacity:
-            self._map.close()
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_own else os.O_NOFOLLOW))
+        found = os.fstat(fd)
+        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        self._bytes: _Mapped | _Unmapped = _Mapped(fd, size) if is_own and size else _Unmapped(fd)
+        try:
+            magic, self.capacity, _ = _TOP.unpack(self._bytes.read(0, _TOP.size))
+        except ValueError:
+            magic = 0
+        if magic != _MAGIC or self.capacity < 0 or size < _HEAD + 2 * self.capacity:
+            self.close()
             raise ValueError(f"{path} is not a snapshot file")
 
     @classmethod
@@ -77,15 +85,15 @@ class SnapshotFile:
         held = [self._step_in(slot) for slot in range(2)]
         slot = held.index(step) if step in held else held.index(min(held))
         head = 64 + slot * 64
-        _SLOT.pack_into(self._map, head, -1, 0, 0, 0)
+        self._bytes.write(head, _SLOT.pack(-1, 0, 0, 0))
         at = start = _HEAD + slot * self.capacity
         checksum = xxhash.xxh3_64()
         for part in parts:
-            self._map[at : at + len(part)] = part
+            self._bytes.write(at, part)
             checksum.update(part)
             at += len(part)
-        _SLOT.pack_into(self._map, head, -1, at - start, checksum.intdigest(), generation)
-        struct.pack_into("<q", self._map, head, step)  # published last
+        self._bytes.write(head, _SLOT.pack(-1, at - start, checksum.intdigest(), generation))
+        self._bytes.write(head, struct.pack("<q", step))  # published last
 
     def steps(self) -> tuple[int, ...]:
         """Return the steps that can be read, oldest first."""
@@ -93,8 +101,7 @@ class SnapshotFile:
 
     def generation(self, step: int) -> int:
         """Return the generation in which a step was written; 0 if it is not there."""
-        head = 64 + self._slot_of(step) * 64
-        at_step, _, _, generation = _SLOT.unpack_from(self._map, head)
+        at_step, _, _, generation = self._slot(self._slot_of(step))
         return int(generation) if at_step == step else 0
 
     def read(self, step: int, *, only: int = 0) -> Snapshot | None:
@@ -103,13 +110,12 @@ class SnapshotFile:
         With `only`, read that many first bytes, without the checksum, which is over all bytes.
         """
         slot = self._slot_of(step)
-        head = 64 + slot * 64
-        at_step, length, checksum, generation = _SLOT.unpack_from(self._map, head)
+        at_step, length, checksum, generation = self._slot(slot)
         start = _HEAD + slot * self.capacity
         if at_step != step or not 0 <= length <= self.capacity:
             return None
-        body = self._map[start : start + min(length, only or length)]
-        again = _SLOT.unpack_from(self._map, head)
+        body = self._bytes.read(start, min(length, only or length))
+        again = self._slot(slot)
         if again[0] != step or (not only and xxhash.xxh3_64_intdigest(body) != checksum):
             return None
         return Snapshot(step=step, generation=generation, body=body)
@@ -118,10 +124,17 @@ class SnapshotFile:
         """Drop snapshots after `step`: their steps were rolled back."""
         for slot in range(2):
             if self._step_in(slot) > step:
-                _SLOT.pack_into(self._map, 64 + slot * 64, -1, 0, 0, 0)
+                self._bytes.write(64 + slot * 64, _SLOT.pack(-1, 0, 0, 0))
 
     def _step_in(self, slot: int) -> int:
-        return int(_SLOT.unpack_from(self._map, 64 + slot * 64)[0])
+        return self._slot(slot)[0]
+
+    def _slot(self, slot: int) -> tuple[int, int, int, int]:
+        """(step, length, checksum, generation) of a slot."""
+        step, length, checksum, generation = _SLOT.unpack(
+            self._bytes.read(64 + slot * 64, _SLOT.size)
+        )
+        return step, length, checksum, generation
 
     def _slot_of(self, step: int) -> int:
         """The slot that has a step; any slot if none has."""
@@ -130,15 +143,60 @@ class SnapshotFile:
     @property
     def replicated(self) -> int:
         """The newest step that the peers hold too; -1: none."""
-        return int(_TOP.unpack_from(self._map, 0)[2])
+        return int(_TOP.unpack(self._bytes.read(0, _TOP.size))[2])
 
     @replicated.setter
     def replicated(self, step: int) -> None:
-        struct.pack_into("<q", self._map, 16, step)
+        self._bytes.write(16, struct.pack("<q", step))
 
     def close(self) -> None:
-        """Unmap the file, which stays."""
+        """Close the file, which stays."""
+        self._bytes.close()
+
+
+class _Mapped:
+    """A file in this process's memory: for whoever reads and writes it all the time."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._map = mmap.mmap(fd, size)
+        os.close(fd)
+
+    def read(self, at: int, size: int) -> bytes:
+        """Read `size` bytes. Raises ValueError: there are fewer."""
+        data = self._map[at : at + size]
+        if len(data) != size:
+            raise ValueError("it is too short")
+        return data
+
+    def write(self, at: int, data: bytes | memoryview) -> None:
+        self._map[at : at + len(data)] = data
+
+    def close(self) -> None:
         self._map.close()
+
+
+class _Unmapped:
+    """A file that somebody else may cut at any moment."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, at: int, size: int) -> bytes:
+        """Read `size` bytes. Raises ValueError: there are fewer."""
+        pieces = []
+        while size > 0:
+            piece = os.pread(self._fd, size, at)  # at most 2 GiB at once
+            if not piece:
+                raise ValueError("it is too short")
+            pieces.append(piece)
+            at, size = at + len(piece), size - len(piece)
+        return b"".join(pieces)
+
+    def write(self, at: int, data: bytes | memoryview) -> None:
+        os.pwrite(self._fd, data, at)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 def snapshot_path(memory: Path, job: str, rank: int) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 from karez.core.artifacts import FileEntry
 from karez.core.checkpoint_folder import FolderListing
 from karez.core.workloads import WorkloadId
-from karez.drivers.steward.staging import BlobSource, stays_inside
+from karez.drivers.steward.jobs_own_files import stays_inside
+from karez.drivers.steward.staging import BlobSource
 
 SECOND_NS = 1_000_000_000
 _Stat = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
@@ -94,7 +95,7 @@ class CheckpointFolders:
                 yield known[1]
                 continue
             try:
-                stored = self._blobs.store_changing(path, folder.parent)
+                stored = self._blobs.store_changing(path, folder, folder.parent)
                 is_same = _stat(path) == stat
                 entry = replace(stored, path=str(path.relative_to(folder)))
             except (FileNotFoundError, ValueError):  # gone, or a name that no artifact may have

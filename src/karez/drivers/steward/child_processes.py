@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -23,12 +25,17 @@ KEEP_ENV = (
 """Variables that processes inherit from the agent; Ray's token is not among them."""
 
 
+_OF_THE_SERVER = ("op", "key", "signal", "sandbox", "ticket", "mounts")
+"""Fields of a request that the server itself needs."""
+
+
 class ForkServerClient:
     """A fork server and the connection to it."""
 
     def __init__(
         self,
         log: Path,
+        orders: Path,
         preload: str,
         on_report: Callable[[Mapping[str, Any] | None], None],
         *,
@@ -37,10 +44,12 @@ class ForkServerClient:
     ) -> None:
         """Start a fork server. `on_report` gets each report, and None once the server has ended.
 
+        What it prints goes to `log`; orders, with their secrets, lie in the folder `orders` until
+        their process has read them: the server does not, of which all its processes are copies.
         `python` is the interpreter, by default this one; `accelerators` are the kinds that this
         node has.
         """
-        self._on_report = on_report
+        self._on_report, self._orders = on_report, orders
         self._lock = threading.Lock()
         self._connection, theirs = socket.socketpair()
         # -P: a module of the folder in which the cloud was started is none of ours
@@ -68,9 +77,26 @@ class ForkServerClient:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, request: Mapping[str, Any]) -> None:
-        """Send a request. Raises OSError if the fork server has ended."""
+        """Send a request.
+
+        Raises:
+            OSError: The fork server has ended.
+            ValueError: The request is too long.
+        """
+        own = {name: request[name] for name in _OF_THE_SERVER if name in request}
+        if request.get("op") == "start":
+            own["order"] = str(self._write(request))
         with self._lock:
-            framing.send(self._connection, request)
+            framing.send(self._connection, own)
+
+    def _write(self, request: Mapping[str, Any]) -> Path:
+        text = json.dumps(request).encode()
+        if len(text) > framing.HEAD_BYTES:
+            raise ValueError(f"an order of {len(text)} bytes is too long")
+        path = self._orders / secrets.token_hex(16)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text)
+        return path
 
     def stop(self) -> None:
         """Close the connection: the server kills its children and ends."""

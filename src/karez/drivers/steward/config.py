@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core import environment
-from karez.core.settings import LOG_BYTES
+from karez.core.settings import FIRST_USER, LOG_BYTES, MOST_PROCESSES
 from karez.drivers.probes import interface_of
 from karez.drivers.steward.staging import BlobSource
 
@@ -26,6 +26,14 @@ class StewardConfig:
     fence_s: float = 600.0
     log_bytes: int = LOG_BYTES
     """Output of a process that is kept."""
+    shared_user: bool = False
+    """Whether jobs run as the user of the node agent."""
+    most_processes: int = MOST_PROCESSES
+    """Processes and threads that a project may have here."""
+    bind_paths: str = ""
+    """Folders that jobs see besides; see the setting."""
+    first_user: int = FIRST_USER
+    """Number of the first of the users that projects get."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

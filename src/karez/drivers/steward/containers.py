@@ -65,9 +65,14 @@ class Containers:
     def wrap(
         self, request: dict[str, Any], spec: ProcessSpec, folders: Sequence[Path]
     ) -> dict[str, Any]:
-        """The request to a fork server, its command run in the image of the process."""
+        """The request to a fork server, its command run in the image of the process.
+
+        Podman and Docker make the container, so the fork server starts them outside of the sandbox.
+        """
+        user, program = request["user"] or os.getuid(), _program(spec.image)
+        is_inside = program == ContainerProgram.APPTAINER
         run = ContainerRun(
-            program=_program(spec.image),
+            program=program,
             image=spec.image,
             name=name_of(spec.key),
             folders=[str(folder) for folder in folders if folder.exists()],
@@ -76,9 +81,11 @@ class Containers:
             command=spec.command,
             grant=spec.grant,
             cores=cores_of(spec.grant),
-            user=f"{os.getuid()}:{os.getgid()}" if os.getuid() else "",
+            user=f"{user}:{request['user'] or os.getgid()}" if user else "",
+            is_isolated=request["user"] != 0,
         )
-        return {**request, "command": list(run_command(run))}
+        sandbox = request["sandbox"] if is_inside else None
+        return {**request, "sandbox": sandbox, "command": list(run_command(run))}
 
     def beside(self, key: str, command: Sequence[str], *, terminal: bool) -> tuple[str, ...]:
         """The command that runs another process in the container of a process."""

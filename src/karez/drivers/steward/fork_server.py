@@ -11,15 +11,17 @@ import os
 import select
 import signal
 import socket
-import stat
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
-from karez.core.errors import KarezError
+from karez.core.mounts import Mount
 from karez.drivers.steward import subreaper
+from karez.drivers.steward.forked_child import become
+from karez.drivers.steward.sandbox import Sandbox, enter, fork_in, make
 from karez.transport import framing
 
 
@@ -70,6 +72,7 @@ class _Process:
     pid: int
     subreaper: int
     """Process id of its subreaper."""
+    sandbox: Sandbox | None
 
 
 class _ForkServer:
@@ -80,6 +83,8 @@ class _ForkServer:
         self.wake = wake
         self.processes: dict[int, _Process] = {}
         """Pipe of its subreaper -> process."""
+        self.sandboxes: dict[int, str] = {}
+        """Id of its first process -> name of the sandbox."""
 
     def try_to_serve(self, request: Mapping[str, Any]) -> None:
         """Serve a request; one that cannot be is the end of its process alone."""
@@ -92,39 +97,72 @@ class _ForkServer:
             framing.send(self.steward, ended)
 
     def serve(self, request: Mapping[str, Any]) -> None:
-        key = request["key"]
-        if request["op"] == "start":
-            read, write = os.pipe()
-            try:
-                server, forked = os.getpid(), os.fork()
-            except OSError:
-                os.close(read)
-                os.close(write)
-                raise
-            if forked == 0:
-                self._keep(request, (read, write), server)
-            os.close(write)
-            pid = int(_line(read) or 0)  # 0: it could not be forked, and `hear` is told so
-            self.processes[read] = _Process(key, pid, forked)
-            started = {"event": "started", "key": key, "pid": pid, "subreaper": forked}
-            framing.send(self.steward, started)
-        elif request["op"] == "kill":
-            for process in self.processes.values():
-                if process.key == key:
-                    _signal_group(process.pid, int(request["signal"]))
+        match request["op"]:
+            case "start":
+                self._start(request)
+            case "kill":
+                for process in self.processes.values():
+                    if process.key == request["key"]:
+                        _signal_group(process.pid, int(request["signal"]))
+            case "sandbox":
+                self._make_sandbox(request)
+            case "end-sandbox":
+                for pid, name in self.sandboxes.items():
+                    if name == request["key"]:
+                        _signal_group(pid, signal.SIGKILL)
 
-    def _keep(self, request: Mapping[str, Any], pipe: tuple[int, int], server: int) -> NoReturn:
+    def _start(self, request: Mapping[str, Any]) -> None:
+        key, given = request["key"], request.get("sandbox")
+        sandbox = None if given is None else Sandbox(**given)
+        order = Path(request["order"])
+        read, write = os.pipe()
+        try:
+            server, forked = os.getpid(), fork_in(sandbox)
+        except OSError:
+            os.close(read)
+            os.close(write)
+            raise
+        if forked == 0:
+            self._keep(order, sandbox, (read, write), server)
+        os.close(write)
+        pid = int(_line(read) or 0)  # 0: it could not be forked, and `hear` is told so
+        self.processes[read] = _Process(key, pid, forked, sandbox)
+        started = {"event": "started", "key": key, "pid": pid, "subreaper": forked}
+        framing.send(self.steward, started)
+
+    def _make_sandbox(self, request: Mapping[str, Any]) -> None:
+        answer = {"event": "sandbox", "key": request["key"], "ticket": request["ticket"]}
+        try:
+            mounts = [Mount(**one) for one in request["mounts"]]
+            pid, namespace = make(mounts, self._close)
+        except OSError as error:
+            answer["problem"] = str(error)
+        else:
+            self.sandboxes[pid] = request["key"]
+            answer |= {"pid": pid, "namespace": namespace}
+        framing.send(self.steward, answer)
+
+    def _keep(
+        self, order: Path, sandbox: Sandbox | None, pipe: tuple[int, int], server: int
+    ) -> NoReturn:
         """In the child: never returns into the loop."""
         read, write = pipe
         try:
-            for fd in (*self.wake, read, *self.processes):
-                os.close(fd)
-            self.steward.close()
-            subreaper.keep(lambda: _become(request), write, server)
-        finally:  # as in `_become`, it must not return
+            os.close(read)
+            self._close()
+            if sandbox is None:
+                subreaper.keep(lambda: become(order, None), write, server)
+            subreaper.keep(lambda: become(order, sandbox), write, 0, lambda: enter(sandbox))
+        finally:  # as in `become`, it must not return
             if sys.exc_info()[0] is not None:
                 traceback.print_exc()
             os._exit(1)
+
+    def _close(self) -> None:
+        """In a child: close what is this server's."""
+        for fd in (*self.wake, *self.processes):
+            os.close(fd)
+        self.steward.close()
 
     def hear(self, pipe: int) -> None:
         """Report that a process has ended, and all that it started; or else that it is lost."""
@@ -132,15 +170,19 @@ class _ForkServer:
         os.close(pipe)
         if not line:  # its subreaper was killed, and it with it
             _signal_group(process.pid, signal.SIGKILL)
+            if process.sandbox is not None:  # which has what it started, in sessions of their own
+                _signal_group(process.sandbox.pid, signal.SIGUSR1)
         code = int(line) if line else -int(signal.SIGKILL)
         ended = {"event": "exit", "key": process.key, "pid": process.pid, "code": code}
         framing.send(self.steward, ended)
 
     def reap(self) -> None:
         """Reap ended subreapers, and end what one of them has left."""
-        while _reaped():
-            pass
-        subreaper.end_children(keep=[process.subreaper for process in self.processes.values()])
+        while ended := _reaped():
+            if (name := self.sandboxes.pop(ended, None)) is not None:
+                framing.send(self.steward, {"event": "sandbox-ended", "key": name, "pid": ended})
+        own = [process.subreaper for process in self.processes.values()]
+        subreaper.end_children(keep=[*own, *self.sandboxes])
 
     def end(self) -> NoReturn:
         for process in self.processes.values():
@@ -149,11 +191,12 @@ class _ForkServer:
         os._exit(0)
 
 
-def _reaped() -> bool:
+def _reaped() -> int:
+    """Id of an ended child; 0: there is none."""
     try:
-        return os.waitpid(-1, os.WNOHANG)[0] != 0
+        return os.waitpid(-1, os.WNOHANG)[0]
     except ChildProcessError:
-        return False
+        return 0
 
 
 def _line(pipe: int) -> bytes:
@@ -162,77 +205,6 @@ def _line(pipe: int) -> bytes:
     while not line.endswith(b"\n") and (byte := os.read(pipe, 1)):
         line += byte
     return line
-
-
-def _become(request: Mapping[str, Any]) -> NoReturn:
-    """In the child: never returns into the loop."""
-    code = 127
-    try:
-        os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # asks for stacks; a session answers it
-        _open_streams(request["log"], request.get("stream", ""))
-        os.environ.clear()  # noqa: TID251 - this process becomes what the request says
-        os.environ.update(request["env"])  # noqa: TID251 - its own environment
-        os.chdir(request["cwd"])
-        if request["cpus"]:
-            os.sched_setaffinity(0, request["cpus"])
-        if not request.get("runs_image"):  # those who run images without root need such programs
-            subreaper.give_up_privileges()
-        code = _run(request["command"], warm=request["warm"])
-    except SystemExit as leaving:
-        code = _code_of(leaving)
-    except BaseException as error:  # noqa: BLE001 - the child must not return into the fork server's loop
-        traceback.print_exc()
-        code = error.exit_code if isinstance(error, KarezError) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _after_fork() -> None:
-    preloaded = sys.modules.get(sys.argv[2]) if len(sys.argv) > 2 else None
-    getattr(preloaded, "after_fork", lambda: None)()
-
-
-def _run(command: list[str], *, warm: bool) -> int:
-    if not warm:
-        try:
-            os.execvp(command[0], command)  # noqa: S606 - running the user's command is the job
-        except OSError as error:
-            raise SystemExit(f"cannot run {command[0]!r} on this node: {error.strerror}") from error
-    _after_fork()
-    module, _, function = command[0].partition(":")
-    sys.argv = list(command)
-    result = getattr(importlib.import_module(module), function)()
-    return int(result or 0)
-
-
-def _code_of(leaving: SystemExit) -> int:
-    if leaving.code is None or isinstance(leaving.code, int):
-        return leaving.code or 0
-    sys.stderr.write(f"{leaving.code}\n")
-    return 1
-
-
-def _open_streams(log: str, stream: str) -> None:
-    """Have the output go to a log, or both ways to a terminal or a socket."""
-    if not stream:
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        given = os.open(os.devnull, os.O_RDONLY)
-    elif stat.S_ISSOCK(os.stat(stream).st_mode):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(stream)
-        given = out = connection.detach()
-    else:
-        given = out = os.open(stream, os.O_RDWR)  # it becomes the terminal of this new session
-    os.dup2(given, 0)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _signal_group(pid: int, number: int) -> None:

@@ -37,17 +37,23 @@ class ForkServers:
     """Starts fork servers and sends them requests; one thread at a time asks for a start."""
 
     def __init__(
-        self, log: Path, preload: str, accelerators: Collection[str], on_report: Report
+        self,
+        log: Path,
+        orders: Path,
+        preload: str,
+        accelerators: Collection[str],
+        on_report: Report,
     ) -> None:
         """Start those of the node's own Python.
 
         Args:
             log: File for what they print.
+            orders: Folder in memory, for orders on their way to processes.
             preload: Module that all but the cold one import ahead of time.
             accelerators: Kinds of devices that this node has.
             on_report: Takes their reports.
         """
-        self._log, self._preload = log, preload
+        self._log, self._orders, self._preload = log, orders, preload
         self._accelerators, self._on_report = sorted(accelerators), on_report
         self._is_stopped = threading.Event()
         self._lock = threading.Lock()
@@ -166,6 +172,7 @@ class ForkServers:
     def _start(self, name: str, preload: str, python: str = "") -> ForkServerClient:
         return ForkServerClient(
             self._log,
+            self._orders,
             preload,
             partial(self._hear, name),
             python=python,

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import inherited
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.containers import Containers
+from karez.drivers.steward.control_groups import ControlGroups
 from karez.drivers.steward.environment import cores_of, process_env
 from karez.drivers.steward.environments import Environments, bin_of
 from karez.drivers.steward.fork_servers import ForkServers
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.replica_server import token_of
+from karez.drivers.steward.resource_limits import out_of_memory
+from karez.drivers.steward.sandbox import Sandbox
+from karez.drivers.steward.sandboxes import Sandboxes
 from karez.drivers.steward.staging import lay_out
 from karez.drivers.steward.tunnel_ends import Run
 from karez.transport.snapshot_file import snapshot_path
@@ -50,6 +54,10 @@ class _Guest:
     ended: Callable[[int], None]
 
 
+STORED = "stored"
+"""Folder of a process for its checkpoint files."""
+_OWN = ("out", "code", "restore", STORED)
+"""Folders of a process that it may write into."""
 SERVER_ENDED = "a fork server of this node has ended"
 
 
@@ -73,18 +81,24 @@ class ProcessLauncher:
         self._guests: dict[str, _Guest] = {}
         self._devices = accelerators(config.npus)
         self._containers = Containers()
+        self.groups = ControlGroups(f"karez-{config.tag}")
         self._environments = Environments(Path(config.home) / "environments", config.blobs)
+        orders = memory / "orders"
+        orders.mkdir(mode=0o700)
         self._servers = ForkServers(
             Path(config.home) / "fork_server.log",
+            orders,
             config.preload,
             {device.kind.value for device in self._devices},
             self._on_report,
         )
+        self.sandboxes = Sandboxes(config, memory, self._servers.ask)
         threading.Thread(target=self._tidy, daemon=True).start()
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
         """Stage a process's files and start it; a failure is recorded as its exit."""
         try:
+            self.sandboxes.admit(spec.project)
             environment = self._prepare_environment(spec)
             if spec.image:
                 self._containers.fetch(
@@ -93,6 +107,7 @@ class ProcessLauncher:
                     lambda: self._tell(spec, f"fetching the image {spec.image}"),
                 )
             inputs = self._stage(spec, folder)
+            sandbox = self._hand_over(spec, folder, inputs)
         except (KarezError, OSError) as error:
             self._table.ended(spec.key, NOT_STARTED, str(error))
             return
@@ -100,7 +115,7 @@ class ProcessLauncher:
             log.exception("process.not-staged", process=spec.key)
             self._table.ended(spec.key, NOT_STARTED, f"{type(error).__name__}: {error}")
             return
-        request = self._request(spec, folder, inputs, replica_server, environment)
+        request = self._request(spec, folder, inputs, replica_server, environment, sandbox)
         if spec.image:
             request = self._containers.wrap(request, spec, self.folders_of(spec.workload))
         with self._lock:  # a kill comes before this, or after it in the fork server's order
@@ -125,6 +140,7 @@ class ProcessLauncher:
         inputs: Path,
         replica_server: str,
         environment: Path | None,
+        sandbox: Sandbox | None,
     ) -> dict[str, Any]:
         """What a fork server is asked for."""
         agent_env = self._agent_env(spec, replica_server)
@@ -137,8 +153,12 @@ class ProcessLauncher:
             "command": spec.command,
             "warm": spec.warm,
             "runs_image": bool(spec.image),
+            "sandbox": None if sandbox is None else asdict(sandbox),
+            "user": 0 if sandbox is None else sandbox.user,
+            "control_group": self.groups.make(spec.key, spec.grant, self._config.most_processes),
             "env": {
                 **agent_env,
+                **self.sandboxes.environment(sandbox, spec),
                 **process_env(spec, folder, inputs, self._devices),
             },
             "cwd": str(folder / "code"),
@@ -154,15 +174,24 @@ class ProcessLauncher:
         """What a fork server was asked for to start a process that runs."""
         spec = process.spec
         inputs = self._inputs.lay_out(spec.workload, spec.inputs)
-        return self._request(spec, process.folder, inputs, replica_server, process.environment)
+        sandbox = self.sandboxes.of(spec)
+        return self._request(
+            spec, process.folder, inputs, replica_server, process.environment, sandbox
+        )
 
     def beside(
-        self, process: TrackedProcess, command: Sequence[str], *, terminal: bool
-    ) -> Sequence[str]:
-        """The command of a shell beside a process: of one in an image, in its container."""
+        self,
+        process: TrackedProcess,
+        request: Mapping[str, Any],
+        command: Sequence[str],
+        *,
+        terminal: bool,
+    ) -> dict[str, Any]:
+        """The request for a shell beside a process: of one in an image, in its container."""
         if not process.spec.image:
-            return command
-        return self._containers.beside(process.spec.key, command, terminal=terminal)
+            return {**request, "command": command}
+        inside = self._containers.beside(process.spec.key, command, terminal=terminal)
+        return {**request, "command": inside, "sandbox": None}
 
     def folders_of(self, workload: WorkloadId) -> tuple[Path, ...]:
         """The folders of a workload on this node."""
@@ -205,6 +234,7 @@ class ProcessLauncher:
     def stop(self) -> None:
         """End all fork servers and all processes."""
         self._servers.stop()
+        self.groups.close()
 
     def _prepare_environment(self, spec: ProcessSpec) -> Path | None:
         """Have the environment of a process made; None: it has none, or is to be ended."""
@@ -240,7 +270,7 @@ class ProcessLauncher:
     def _stage(self, spec: ProcessSpec, folder: Path) -> Path:
         """Fill the folders of a process; returns that of its inputs."""
         blobs = self._config.blobs
-        for name in ("out", "code", "restore"):
+        for name in _OWN:
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         lay_out(blobs, spec.code, folder / "code")
         for name, digest in spec.restore.items():
@@ -248,6 +278,14 @@ class ProcessLauncher:
         if spec.start_id:
             self._checkpoints.lay_out(spec.workload, spec.start_id, spec.checkpoints)
         return self._inputs.lay_out(spec.workload, spec.inputs)
+
+    def _hand_over(self, spec: ProcessSpec, folder: Path, inputs: Path) -> Sandbox | None:
+        """Make the sandbox of a process, if need be, and give its user the staged files."""
+        sandbox = self.sandboxes.of(spec)
+        checkpoints = self._checkpoints.folder(spec.workload)
+        staged = [*(folder / name for name in _OWN), inputs, checkpoints]
+        self.sandboxes.give(sandbox, (one for one in staged if one.exists()))
+        return sandbox
 
     def _agent_env(self, spec: ProcessSpec, replica_server: str) -> dict[str, str]:
         return {
@@ -265,6 +303,8 @@ class ProcessLauncher:
         """Take a report of a fork server; None means that the fork server has ended."""
         if report is None:
             self._on_server_ended(server)
+        elif report["event"] in ("sandbox", "sandbox-ended"):
+            self.sandboxes.hear(report)
         elif report.get("key") in self._guests:
             self._on_guest(report)
         elif report["event"] == "started":
@@ -274,10 +314,18 @@ class ProcessLauncher:
             process = self._table.get(key)
             for guest in () if process is None else list(process.guests):
                 self.kill_guest(guest)
+            self._note_memory(process, code)
+            self.groups.remove(key)
             if process is not None and process.spec.image:
                 threading.Thread(target=self._end_container, args=(key, code), daemon=True).start()
             else:
                 self._table.ended(key, code, self._why(key, code))
+
+    def _note_memory(self, process: TrackedProcess | None, code: int) -> None:
+        if process is None or code != -signal.SIGKILL or process.exceeded:
+            return
+        if process.spec.grant is not None and self.groups.was_out_of_memory(process.spec.key):
+            process.exceeded = out_of_memory(process.spec.grant)
 
     def _end_container(self, key: str, code: int) -> None:
         """Its devices are free once its container is gone, which a killed program leaves."""
@@ -287,6 +335,7 @@ class ProcessLauncher:
     def _on_server_ended(self, server: str) -> None:
         """Its processes ended with it."""
         code = -int(signal.SIGKILL)
+        self.sandboxes.lost(server)
         if self._servers.is_cold(server):
             for guest in [self._guests.pop(key) for key in list(self._guests)]:
                 guest.ended(code)

@@ -1,6 +1,7 @@
 """Accepts the connections of processes on this node, and publishes their reports as events."""
 
 import hmac
+import os
 import socket
 import threading
 from contextlib import suppress
@@ -16,6 +17,7 @@ from karez.transport.handshake import GREETING_BYTES, GREETING_S, within
 
 REPORT_BYTES = 1 << 22
 """Largest report of a process: what a rank can restore, of thousands of departed ranks."""
+_EVERYBODY = 0o666
 log = structlog.get_logger()
 
 
@@ -30,6 +32,7 @@ class RankListener:
         self._table = table
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(path)
+        os.chmod(path, _EVERYBODY)  # users of projects connect, each process with its token
         self._server.listen(64)
         threading.Thread(target=self._accept, daemon=True).start()
 

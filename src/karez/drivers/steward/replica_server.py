@@ -11,7 +11,8 @@ import os
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,21 +141,18 @@ class ReplicaServer:
         with self._lock:
             kept = self._held.get(name, {})
             found = {step: (step, one.whole, one.generation) for step, one in kept.items()}
-        if (slots := self._slots(name)) is not None:
-            for step in slots.steps():
-                left = (step, True, slots.generation(step))
+        with self._slots(name) as slots:
+            for step in () if slots is None else slots.steps():
+                left = (step, True, 0 if slots is None else slots.generation(step))
                 found[step] = max(found.get(step, left), left, key=lambda one: (one[2], one[1]))
-            slots.close()
         return tuple(sorted(found.values()))
 
     def _body(self, name: tuple[str, int], step: int) -> bytes:
         """The bytes of a replica, or of the file left by a rank that moved to another node."""
         with self._lock:
             kept = self._held.get(name, {}).get(step)
-        slots = self._slots(name)
-        snapshot = None if slots is None else slots.read(step)
-        if slots is not None:
-            slots.close()
+        with self._slots(name) as slots:
+            snapshot = None if slots is None else slots.read(step)
         if snapshot is None or (kept and kept.whole and kept.generation > snapshot.generation):
             return b"" if kept is None else kept.body
         return snapshot.body
@@ -163,18 +161,26 @@ class ReplicaServer:
         """Drop the replicas and the snapshot file of a rank that its gang has given up."""
         with self._lock:
             self._held.pop(name, None)
-        if (slots := self._slots(name)) is not None:
-            slots.close()
-            slots.path.unlink(missing_ok=True)
+        with self._slots(name) as slots:
+            if slots is not None:
+                slots.path.unlink(missing_ok=True)
 
-    def _slots(self, name: tuple[str, int]) -> SnapshotFile | None:
-        path = snapshot_path(self._memory, *name).resolve()
-        if not path.is_relative_to(self._memory.resolve()):
-            return None
+    @contextmanager
+    def _slots(self, name: tuple[str, int]) -> Iterator[SnapshotFile | None]:
+        """The snapshot file of a rank here, whose content its job may change; None: there is none.
+
+        Raises ValueError where the job cuts it meanwhile.
+        """
+        path = snapshot_path(self._memory, *name)
+        slots = None
+        if path.resolve().parent == self._memory.resolve() / name[0]:
+            with suppress(OSError, ValueError):
+                slots = SnapshotFile(path, is_own=False)
         try:
-            return SnapshotFile(path)
-        except (OSError, ValueError):
-            return None
+            yield slots
+        finally:
+            if slots is not None:
+                slots.close()
 
     def _put(self, request: PutReplica, blob: bytes) -> Done:
         """Store a replica, if its job stays within the memory granted here."""
@@ -203,10 +209,9 @@ class ReplicaServer:
 
     def _ship(self, request: ShipSnapshot, peers: dict[str, socket.socket]) -> Done:
         """Send one of this node's snapshots to the peers' servers, then mark it replicated."""
-        slots = self._slots((request.job, request.rank))
-        if slots is None:
-            return Done(ok=False)
-        try:
+        with self._slots((request.job, request.rank)) as slots:
+            if slots is None:
+                return Done(ok=False)
             snapshot = slots.read(request.step, only=request.only_bytes)
             if snapshot is None:
                 return Done(ok=False)
@@ -225,8 +230,6 @@ class ReplicaServer:
                     return answer
             slots.replicated = max(slots.replicated, snapshot.step)
             return answer
-        finally:
-            slots.close()
 
     def _put_at(
         self, to: str, put: PutReplica, body: bytes, peers: dict[str, socket.socket]

@@ -1,7 +1,7 @@
 """Measures the memory and storage of processes against their grants.
 
-No cgroup and no privilege is needed: a process that exceeds its grant at a check is ended, with the
-reason.
+No control group and no privilege is needed: a process that exceeds its grant at a check is ended,
+with the reason. Where there are control groups, the kernel stops what a check comes too late for.
 """
 
 import os
@@ -30,6 +30,11 @@ def over_limit(grant: Grant, subreapers: Iterable[int], folder: Path) -> str:
         if used > grant.storage_bytes:
             return _message("storage", used, grant.storage_bytes)
     return ""
+
+
+def out_of_memory(grant: Grant) -> str:
+    """What is said of a process that the kernel has ended for its memory."""
+    return _message("memory", grant.memory_bytes * 9 // 8, grant.memory_bytes)
 
 
 def _message(what: str, used: int, granted: int) -> str:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import http.client
+import io
 import secrets
 import urllib.parse
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ import structlog
 
 from karez.core.artifacts import FileEntry, FileMode, is_inside
 from karez.core.errors import BrokenArtifact, NotFound, StorageFull, Unreachable
+from karez.drivers.steward.jobs_own_files import files_below, open_inside, stays_inside
 
 log = structlog.get_logger()
 FICLONE = 0x40049409  # linux/fs.h
@@ -47,7 +49,8 @@ class BlobSource:
         try:
             with _room(target):
                 if self.folder and shared.exists():
-                    found, problem = copy_with_digest(shared, partial_file), _DAMAGED
+                    with shared.open("rb") as file:
+                        found, problem = _copy(file, partial_file), _DAMAGED
                 elif self.url:
                     found, problem = self._receive(digest, partial_file), "it arrived otherwise"
                 else:
@@ -58,43 +61,55 @@ class BlobSource:
         finally:
             partial_file.unlink(missing_ok=True)
 
-    def store(self, source: Path) -> FileEntry:
-        """Put a file into the blob store. Raises as `fetch`."""
-        digest, size = digest_of(source)
-        entry = FileEntry(path=source.name, sha256=digest, size_bytes=size)
-        if self.folder:
+    def store(self, source: Path, within: Path) -> FileEntry:
+        """Put a file into the blob store.
+
+        Args:
+            source: The file.
+            within: The folder that it must be in, wherever its links lead.
+
+        Raises:
+            FileNotFoundError: It is gone, or not there. Else as `fetch`.
+        """
+        with open_inside(source, within) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.seek(0, io.SEEK_END)
+            entry = FileEntry(path=source.name, sha256=digest, size_bytes=size)
+            file.seek(0)
+            if not self.folder:
+                self._upload(digest, size, file)
+                return entry
             place = self._place(digest)
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 partial_file = place.with_name(f"{digest}.{secrets.token_hex(8)}.part")
                 try:
                     with _room(place):
-                        if copy_with_digest(source, partial_file) != digest:
+                        if _copy(file, partial_file) != digest:
                             raise BrokenArtifact(name=str(source), problem="it is being written")
                     partial_file.replace(place)
                 finally:
                     partial_file.unlink(missing_ok=True)
-            return entry
-        with source.open("rb") as file:
-            self._upload(digest, size, file)
         return entry
 
-    def store_changing(self, source: Path, scratch: Path) -> FileEntry:
+    def store_changing(self, source: Path, within: Path, scratch: Path) -> FileEntry:
         """Put a file into the blob store that may be written meanwhile: a copy of it is stored.
 
         Args:
             source: The file.
+            within: The folder that it must be in, wherever its links lead.
             scratch: A folder for the copy where the blob store is not on this host.
 
         Raises:
-            FileNotFoundError: The file is gone. Else as `fetch`.
+            FileNotFoundError: It is gone, or not there. Else as `fetch`.
         """
         copy = Path(self.folder or scratch) / f"{secrets.token_hex(8)}.part"
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
-            copy_with_digest(source, copy)
+            with open_inside(source, within) as file:
+                _copy(file, copy)
             if not self.folder:
-                return replace(self.store(copy), path=source.name)
+                return replace(self.store(copy, scratch), path=source.name)
             digest, size = digest_of(copy)
             place = self._place(digest)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -193,22 +208,16 @@ def gather(source: BlobSource, folder: Path) -> list[tuple[str, FileEntry]]:
                 log.warning("output.left-out", link=str(file), to=str(file.resolve()))
                 continue
             path = file.name if child.is_file() else str(file.relative_to(child))
-            entry = source.store(file.resolve())
+            try:
+                entry = source.store(file, folder)
+            except FileNotFoundError as error:  # changed by a process of the job that runs yet
+                log.warning("output.left-out", path=str(file), why=str(error))
+                continue
             name = child.stem if child.is_file() else child.name
             outputs.append(
                 (name, FileEntry(path=path, sha256=entry.sha256, size_bytes=entry.size_bytes))
             )
     return outputs
-
-
-def files_below(folder: Path) -> list[Path]:
-    """The files below a folder, in order; links to folders are not followed."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def stays_inside(path: Path, folder: Path) -> bool:
-    """Whether a file is not a link out of a folder: a job chooses where its links lead."""
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 @contextmanager
@@ -222,12 +231,12 @@ def _room(target: Path) -> Iterator[None]:
         raise
 
 
-def copy_with_digest(source: Path, target: Path) -> str:
-    """Copy a file; returns the SHA-256 of the copy.
+def _copy(file: BinaryIO, target: Path) -> str:
+    """Copy an open file; returns the SHA-256 of the copy.
 
     Where the file system can, both share their blocks until one is written (copy on write).
     """
-    with source.open("rb") as file, target.open("wb") as copy:
+    with target.open("wb") as copy:
         seen = hashlib.sha256()
         is_shared = _share_blocks(file, copy)
         while chunk := file.read(_CHUNK):

@@ -30,7 +30,7 @@ from karez.drivers.steward.heartbeat import HeartbeatServer, heartbeat_token
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.master_ports import MasterPorts
 from karez.drivers.steward.process_inspector import end_strays, inject_fault, sample_process
-from karez.drivers.steward.process_launcher import ProcessLauncher
+from karez.drivers.steward.process_launcher import STORED, ProcessLauncher
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.staging import gather
@@ -56,13 +56,13 @@ class Steward:
         socket_path = str(self.memory / "steward.sock")
         self._inputs = InputFolders(self.home / "work", config.blobs)
         self._checkpoints = CheckpointFolders(self.home / "work", config.blobs)
+        self._listener = RankListener(self._table, socket_path)
         self._launcher = ProcessLauncher(
             config, self._table, self._inputs, self._checkpoints, self.memory, socket_path
         )
         self._tunnels = NodeTunnels(self._table, self._launcher, self.memory)
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
         self._heartbeat = HeartbeatServer(config.address, heartbeat_token(config.token))
-        self._listener = RankListener(self._table, socket_path)
         self._ports = MasterPorts()
         self._fence = Fence(self._table, self._launcher.kill, config.fence_s)
         self._enforcer = ResourceEnforcer(
@@ -76,7 +76,14 @@ class Steward:
         name, home = NodeId(config.node), config.home
         node = probe_node(name, config.address, cpus=config.cpus, npus=config.npus, folder=home)
         labels = {**node.labels, **config.labels}
-        return replace(node, labels=labels, problems=tuple(self._launcher.problems()))
+        sandboxes = self._launcher.sandboxes
+        return replace(
+            node,
+            labels=labels,
+            problems=tuple(self._launcher.problems()),
+            isolation=sandboxes.isolation,
+            limits={**node.limits, **self._launcher.groups.held(), "isolation": sandboxes.limit},
+        )
 
     def start(self, spec: ProcessSpec) -> None:
         """Start a process; processes of an older epoch of its workload are purged first."""
@@ -122,6 +129,7 @@ class Steward:
             self.kill(key)
         self._tunnels.drop(workload)
         self._table.remove(workload, keys)
+        self._launcher.sandboxes.end(workload)
         shutil.rmtree(self.memory / workload, ignore_errors=True)
         shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
         self._checkpoints.drop(workload)
@@ -180,12 +188,12 @@ class Steward:
             raise KeyError(key)
         return gather(self.config.blobs, process.folder / "out")
 
-    def save(self, path: str) -> FileEntry:
-        """Move a file below this node's work folder into the blob store."""
-        file = Path(path).resolve()
-        if not file.is_relative_to((self.home / "work").resolve()):
-            raise PermissionError(f"{path} is outside the work folder")
-        entry = self.config.blobs.store(file)
+    def save(self, workload: WorkloadId, path: str) -> FileEntry:
+        """Move a checkpoint file that a rank has written into the blob store."""
+        work, file = self.home / "work" / workload, Path(path)
+        if not file.is_relative_to(work) or file.relative_to(work).parts[1:-1] != (STORED,):
+            raise PermissionError(f"{path} is no checkpoint of {workload}")
+        entry = self.config.blobs.store(file, file.parent)
         file.unlink()
         return entry
 
@@ -234,14 +242,15 @@ class Steward:
 
     def stop(self) -> None:
         """End every process and clear shared memory."""
-        for part in (self._heartbeat, self._tunnels, self._launcher, self._replicas):
+        for part in (self._tunnels, self._launcher, self._replicas):
             part.stop()
+        self._heartbeat.stop()  # last: without it, control would not wait for the others
         self._ports.close()
         shutil.rmtree(self.memory, ignore_errors=True)
 
     def _prepare_folders(self) -> None:
         end_strays(str(self.memory / "steward.sock"))
         shutil.rmtree(self.memory, ignore_errors=True)
-        self.memory.mkdir(mode=0o700, parents=True)
+        self.memory.mkdir(mode=0o711, parents=True)  # containers' users find their folders in it
         (self.home / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "memory.path").write_text(str(self.memory))

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import termios
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import psutil
 from karez.core import environment
 from karez.core.errors import BadRequest, NotFound
 from karez.core.tunnels import Terminal, TunnelSpec
+from karez.drivers.linux import files_as
 from karez.drivers.steward.process_table import TrackedProcess
 
 _OF_THE_RANK = (environment.STEWARD, environment.SNAPSHOT_FILE, environment.PROCESS_TOKEN)
@@ -157,29 +158,30 @@ def _reachable(ip: str) -> str:
     return "127.0.0.1" if address.version == 4 else "::1"
 
 
-def open_copy_out(folder: Path, roots: tuple[Path, ...], path: str) -> FarEnd:
-    """A file or folder of a job as a tar archive. Raises BadRequest, NotFound."""
-    source = inside(folder, roots, path)
-    if not source.exists():
+def open_copy_out(folder: Path, roots: tuple[Path, ...], path: str, user: int) -> FarEnd:
+    """A file or folder of a job as a tar archive, read as a user. Raises BadRequest, NotFound."""
+    found = inside(folder, roots, path)
+    if not found.exists():
         raise NotFound(noun="path", name=path)
     read, write = os.pipe()
     end = FarEnd(output=read)
 
     def send() -> None:
         with (
+            _as_user(found, roots, user) as source,
             os.fdopen(write, "wb") as file,
             tarfile.open(fileobj=file, mode="w|") as archive,
         ):
-            archive.add(source, arcname=source.name)
+            archive.add(source, arcname=found.name)
 
     _work(end, send)
     return end
 
 
-def open_copy_in(folder: Path, roots: tuple[Path, ...], path: str) -> FarEnd:
-    """Lays a tar archive out in a folder of a job, nothing outside of it. Raises BadRequest."""
-    target = inside(folder, roots, path)
-    if target.exists() and not target.is_dir():
+def open_copy_in(folder: Path, roots: tuple[Path, ...], path: str, user: int) -> FarEnd:
+    """Lays a tar archive out in a folder of a job, as a user. Raises BadRequest."""
+    found = inside(folder, roots, path)
+    if found.exists() and not found.is_dir():
         raise BadRequest(problem=f"{path} is a file", fix="Name a folder to copy into.")
     read, write = os.pipe()
     end = FarEnd(give=write)
@@ -187,7 +189,7 @@ def open_copy_in(folder: Path, roots: tuple[Path, ...], path: str) -> FarEnd:
     is_whole = threading.Event()
 
     def receive() -> None:
-        with os.fdopen(read, "rb") as file:
+        with os.fdopen(read, "rb") as file, _as_user(found, roots, user) as target:
             target.mkdir(parents=True, exist_ok=True)
             with (
                 tempfile.TemporaryDirectory(prefix=".copy-", dir=target) as part,
@@ -239,6 +241,21 @@ def inside(folder: Path, roots: tuple[Path, ...], path: str) -> Path:
             "$KAREZ_CHECKPOINT_DIR.",
         )
     return found
+
+
+@contextlib.contextmanager
+def _as_user(path: Path, roots: tuple[Path, ...], user: int) -> Iterator[Path]:
+    """Reach a path of a job by the rights of its user, who may change links on the way meanwhile.
+
+    That user may not enter the folders of the node above the job's own: those are open already.
+    """
+    root = next(root for root in map(Path.resolve, roots) if path.is_relative_to(root))
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with files_as(user):
+            yield Path(f"/proc/self/fd/{fd}") / path.relative_to(root)
+    finally:
+        os.close(fd)
 
 
 def _work(end: FarEnd, act: Callable[[], None]) -> None:

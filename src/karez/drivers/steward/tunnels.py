@@ -163,13 +163,13 @@ class NodeTunnels:
         if spec.kind == TunnelKind.SHELL:
             key, path = _key(process.spec.workload, ident), self._memory / f"{ident}.sock"
             run = self._launcher.guest_of(process)
-            command = self._launcher.beside(
-                process, spec.command or SHELL, terminal=spec.terminal is not None
+            beside = self._launcher.beside(
+                process, request, spec.command or SHELL, terminal=spec.terminal is not None
             )
-            return open_shell(key, {**request, "command": command}, spec, run, path)
+            return open_shell(key, beside, spec, run, path)
         roots = self._launcher.folders_of(process.spec.workload)
         act = open_copy_out if spec.kind == TunnelKind.COPY_OUT else open_copy_in
-        return act(Path(request["cwd"]), roots, spec.path)
+        return act(Path(request["cwd"]), roots, spec.path, request["user"])
 
     def _find(self, workload: WorkloadId, ident: str) -> _Tunnel:
         with self._lock:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from fastapi import APIRouter
 
 from karez.core.api_models import KeyView, NewKey
-from karez.core.errors import BadRequest
 from karez.core.identity import KeySpec, Principal, Project, Role
 from karez.core.validation import FORBID
 from karez.server.api.authorization import CloudDep, Who, allow
@@ -41,10 +40,7 @@ def create_project(project: Project, cloud: CloudDep, who: Who) -> Project:
     """Make a project."""
     cloud.permissions.require_everywhere(who)
     if not cloud.settings.shared_user:
-        raise BadRequest(
-            problem="jobs of all projects run as one user, who can read all of this cloud",
-            fix="Set `shared_user = true` in karez.toml if their members trust each other.",
-        )
+        cloud.pool.require_isolation()
     return cloud.access.add_project(project)
 
 

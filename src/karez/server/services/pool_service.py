@@ -10,7 +10,7 @@ from karez.core.explanations import DefragResult, Explanation, SuggestedChange, 
 from karez.core.gangs import GangSpec
 from karez.core.identity import EVERYWHERE, Principal
 from karez.core.jobs import Job
-from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride, NodeState
+from karez.core.nodes import Isolation, MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
 from karez.core.services import Service
 from karez.core.stores.store import Store
@@ -141,6 +141,17 @@ class PoolService:
                 problem=f"this could never start here: {problem}",
                 fix="Ask for less for each worker, or spread it over more workers.",
             )
+
+    def require_isolation(self) -> None:
+        """Check that all nodes keep jobs of several projects apart. Raises BadRequest."""
+        for node in self.store.pool.nodes():
+            if node.isolation == Isolation.NONE and node.state != NodeState.LOST:
+                raise BadRequest(
+                    problem=f"jobs of all projects run as one user on node {node.id}, who can read "
+                    f"all of them there ({node.limits.get('isolation', 'of an earlier version')})",
+                    fix="Run its node agent as root; or set `shared_user = true` in karez.toml if "
+                    "the members of all projects trust each other.",
+                )
 
     def with_containers(self, gang: GangSpec) -> GangSpec:
         """The gang, on nodes that run container images. Raises BadRequest if none does."""

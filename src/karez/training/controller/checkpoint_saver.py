@@ -43,7 +43,7 @@ class CheckpointSaver:
 
     def _save(self, node: NodeId, path: str, part: CheckpointPart) -> None:
         with suppress(NodeLost, KarezError, OSError):  # the next checkpoint may succeed
-            entry = self.deps.fabric.save(node, path)
+            entry = self.deps.fabric.save(node, self.job, path)
             with self.deps.blobs.open(entry.sha256) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a BinaryIO
             if digest == entry.sha256:

@@ -87,6 +87,7 @@ def rank_spec(
         workload=context.job.id,
         rank=index,
         epoch=context.epoch,
+        project=context.job.spec.project,
         command=command,
         warm=warm,
         grant=grant,
@@ -112,6 +113,7 @@ def sidecar_spec(
         workload=context.job.id,
         rank=-1,
         epoch=context.epoch,
+        project=context.job.spec.project,
         command=command,
         grant=grant,
         env={
@@ -168,6 +170,7 @@ def store_spec(context: LaunchContext, generation: int, mark: str) -> ProcessSpe
         workload=context.job.id,
         rank=-1,
         epoch=context.epoch,
+        project=context.job.spec.project,
         command=(_STORE,),
         warm=True,
         env={environment.GENERATION: str(generation)},

@@ -45,6 +45,10 @@ class MemoryLogs:
         return b"".join(self.files.values()).decode(errors="replace")
 
 
+ROOT = Path(__file__).parents[1]
+"""The repository."""
+
+
 class DirectFabric:
     """A Fabric over real stewards in this process: no Ray, one steward per pretended node."""
 
@@ -87,7 +91,7 @@ class DirectFabric:
             blobs=BlobSource(folder=str(self._folder / "blobs")),
             preload=self._preload,
             npus=self._npus,
-            bind_paths=f"{Path(__file__).parent},{self.shared}:rw",
+            bind_paths=f"{ROOT / 'tests'},{ROOT / 'examples'},{self.shared}:rw",
         )
         self.stewards[NodeId(name)] = Steward(config)
 

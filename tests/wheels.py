@@ -3,15 +3,19 @@
 import base64
 import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def make_wheel(folder: Path, name: str, version: str, code: str) -> Path:
-    """A wheel with one module of the package's name."""
+def make_wheel(
+    folder: Path, name: str, version: str, code: str, more: Mapping[str, str] | None = None
+) -> Path:
+    """A wheel with one module of the package's name, and more files by their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     wheel, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": code,
+        **(more or {}),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,12 @@ import psutil
 import pytest
 
 from karez.client import calls
-from karez.client.sdk import AsyncClient
+from karez.client.sdk import AsyncClient, Client
 from karez.core import environment
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import Failed, NotFound
 from karez.core.gangs import GangSpec
+from karez.core.identity import KeySpec, Project, Role
 from karez.core.jobs import JobSpec
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import ENDED, EndReason, State, WorkloadKind
@@ -496,3 +498,41 @@ def test_a_host_with_another_release_is_refused_and_told_so(cloud: Cloud, tmp_pa
     assert "`karez --version` shows the release on each host" in told.stderr
     shown = json.loads(cloud.karez("pool", "--json").stdout)
     assert "newer" not in {node["id"] for node in shown}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a node keeps jobs apart where it runs as root")
+def test_a_hostile_job_of_another_project_gets_nothing(cloud: Cloud, tmp_path: Path) -> None:
+    """As people would: two projects, their keys, a secret, and a script that is after it (C1)."""
+    secret = "victim-" + secrets.token_hex(12)
+    names = ("admin.key", "pepper", "karez.db", "receipts.key", "ray.token", "engine.key")
+    attack = Path(__file__).parent.parent / "hostile" / "hostile_job.py"
+    (tmp_path / "code").mkdir()
+    shutil.copy(attack, tmp_path / "code" / "main.py")
+    with cloud.client() as admin:
+        keys = {}
+        for name in ("victim", "attacker"):
+            admin.add_project(Project(name=name))
+            key = KeySpec(name=name, project=name, role=Role.MEMBER)
+            keys[name] = admin.create_key(key).key
+        admin.put_secret("victim", "HF_TOKEN", secret)
+    url = str(cloud.address()["url"])
+    with Client(url, keys["victim"]) as victim, Client(url, keys["attacker"]) as attacker:
+        sleeps = batch("victim", "sleep", "600", project="victim", secrets=("HF_TOKEN",))
+        held = victim.submit(sleeps)
+        until(lambda: victim.job(held.id).state == State.RUNNING)
+        code = attacker.upload(
+            tmp_path / "code", name="code", kind=ArtifactKind.CODE, project="attacker"
+        )
+        env = {
+            "TARGETS": json.dumps([str(cloud.home / name) for name in names]),
+            "MARK": secrets.token_hex(8),
+            "HIDDEN": str(cloud.home),
+        }
+        spec = batch("a", "python", "main.py", project="attacker", code=code.id, env=env)
+        job = attacker.wait(attacker.submit(spec).id)
+        assert job.state == State.SUCCEEDED
+        said = cloud.karez("logs", job.id).stdout
+        got = json.loads(said[said.index('{"targets"') :].splitlines()[0])
+        assert {name: found for name, found in got.items() if found} == {}
+        assert victim.job(held.id).state == State.RUNNING
+        victim.cancel(held.id)

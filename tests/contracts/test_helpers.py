@@ -14,7 +14,7 @@ from karez.drivers.steward.steward import Steward
 from tests.contracts.fuzz import STEPS, Ground, Trial, calm, ground, settle
 from tests.contracts.gang import assert_nothing_left
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.deep
 KILLS = int(os.environ.get("KAREZ_TEST_KILLS", "50"))
 """How many, in `make deep`."""
 
@@ -74,9 +74,4 @@ def run(bench: Ground, kills: int, seed: int) -> None:
 
 
 def test_trainings_go_on_when_helpers_are_killed(bench: Ground) -> None:
-    run(bench, kills=5, seed=1)
-
-
-@pytest.mark.deep
-def test_fifty_helpers_are_killed(bench: Ground) -> None:
     run(bench, kills=KILLS, seed=2)

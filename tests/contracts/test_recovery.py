@@ -331,7 +331,7 @@ def test_too_little_pooled_memory_is_said_and_nothing_hangs(tmp_path: Path) -> N
 
 def test_a_roles_processes_start_and_end_with_the_gang_and_know_each_other(bench: Bench) -> None:
     script = 'echo "$KAREZ_ROLE $KAREZ_ROLE_RANK of $KAREZ_ROLE_SIZE" >> "$0"; sleep 1000'
-    words = bench.folder / "words"
+    words = bench.fabric.shared / "words"
     role = GangRole(name="loader", workers=2, command=("sh", "-c", script, str(words)))
     gang = Gang(bench, extra=gpus("a", 4, 5, role="loader"), roles=(role,)).start()
     gang.reach(5)

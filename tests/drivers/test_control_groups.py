@@ -33,7 +33,7 @@ def test_limits_are_those_of_the_grant(tmp_path: Path) -> None:
     assert folder == tmp_path / "karez-x" / "job-1.0.1"
     assert {file.name: file.read_text() for file in folder.iterdir()} == {
         "cpuset.cpus": "0,1",
-        "memory.max": str((288 + 64) << 20),
+        "memory.max": str((768 + 1024) << 20),
         "memory.oom.group": "1",
         "pids.max": "100",
     }
@@ -68,7 +68,7 @@ def controllers() -> frozenset[str]:
 def test_a_process_is_in_its_group_which_goes_with_it(tmp_path: Path) -> None:
     fabric = DirectFabric(tmp_path, ["a"])
     try:
-        own = fabric.stewards[A]._launcher.groups
+        own = fabric.stewards[A]._launcher.orders.groups
         if not own._is_usable:
             pytest.skip("this host lets nobody make control groups of version 2")
         fabric.start(
@@ -110,7 +110,7 @@ def test_memory_that_is_taken_between_two_checks_ends_the_process_with_the_reaso
     monkeypatch.setattr(resource_limits, "memory_of", lambda _: 0)
     fabric = DirectFabric(tmp_path, ["a"])
     try:
-        text = "b = bytearray(1 << 30); b[::4096] = bytes(1 << 18)"
+        text = "b = bytearray(3 << 30); b[::4096] = bytes(3 << 18)"
         fabric.start(A, spec("python", "-c", text, grant=GRANT))
         ended = exit_of(fabric)
         assert ended.data["code"] in (137, -signal.SIGKILL)

@@ -10,7 +10,7 @@ from karez.core.artifacts import FileEntry
 from karez.core.errors import EnvironmentFailed
 from karez.core.python_environments import PythonEnvironment
 from karez.drivers.blobs import FsspecBlobs
-from karez.drivers.steward.environments import Environments, bin_of
+from karez.drivers.steward.environments import SHARED, Environments, bin_of
 from karez.drivers.steward.staging import BlobSource
 from tests.wheels import make_wheel
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_made_says_what_pip_said_and_leaves_nothing(tmp_path: Pat
     node = environments(tmp_path)
     with pytest.raises(EnvironmentFailed, match=r"environment mine is not.*waterwheel==9.9"):
         node.prepare(wrong, lambda: False)
-    assert list((tmp_path / "environments").iterdir()) == []
+    assert list((tmp_path / "environments" / SHARED).iterdir()) == []
     tampered = stored(tmp_path, f"waterwheel==1.2 --hash=sha256:{'0' * 64}\n", wheel)
     with pytest.raises(EnvironmentFailed, match=r"HASHES|hash"):
         node.prepare(tampered, lambda: False)

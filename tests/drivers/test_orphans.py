@@ -122,13 +122,13 @@ def test_a_process_that_is_purged_while_its_files_are_laid_out_never_starts(
     fabric: DirectFabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steward = fabric.stewards[A]
-    stage, may_go = steward._launcher._stage, threading.Event()
+    stage, may_go = steward._launcher.orders.first, threading.Event()
 
     def slow_stage(*words: Any) -> Any:
         may_go.wait(10)
         return stage(*words)
 
-    monkeypatch.setattr(steward._launcher, "_stage", slow_stage)
+    monkeypatch.setattr(steward._launcher.orders, "first", slow_stage)
     fabric.start(A, spec("sh", "-c", f"touch {steward.home}/it-ran; sleep 1000"))
     purging = threading.Thread(target=fabric.purge, args=(A, JOB))
     purging.start()

@@ -1,5 +1,6 @@
 """What is granted is held to: memory, storage, cores; and probes that really look."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from karez.core.messages.replicas import (
     ReplicaRequest,
 )
 from karez.drivers.probes import LIMITS, davinci_devices, disk_devices, network_devices, probe_node
+from karez.drivers.steward import watchdogs
+from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.replica_server import ReplicaServer
 from karez.drivers.steward.resource_limits import OVER_CODE, memory_of, storage_of
 from tests.drivers.test_steward import JOB, A, exit_of, spec
@@ -155,3 +158,30 @@ def test_npus_are_counted_by_their_device_files_where_the_tool_is_absent(tmp_pat
         (tmp_path / name).touch()
     assert [device.index for device in davinci_devices(tmp_path)] == [0, 2, 10]
     assert davinci_devices(tmp_path / "none") == []
+
+
+def test_the_reason_stays_until_a_process_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end may take longer than the time to the next check, at which it uses nothing."""
+    table, used = ProcessTable(), iter(["took too much", *[""] * 100])
+    kills: list[str] = []
+    checks: list[int] = []
+    looked = threading.Event()
+
+    def drop_old(*_: object) -> None:
+        checks.append(len(kills))
+        if checks.count(1) > 2:
+            looked.set()
+
+    table.add(spec("true", grant=held(memory_bytes=MIB)), tmp_path)
+    table.started("job-1.0.1", 1, 2)
+    monkeypatch.setattr(watchdogs, "CHECK_S", 0.01)
+    monkeypatch.setattr(watchdogs, "over_limit", lambda *_: next(used))
+    monkeypatch.setattr(watchdogs, "drop_old", drop_old)
+    watchdogs.ResourceEnforcer(table, kills.append, kills.append, 1000)
+    assert looked.wait(10)
+    (process,) = table.tracked()
+    table.ended("job-1.0.1", -9, "")
+    assert (process.info.exit_code, process.info.error) == (OVER_CODE, "took too much")
+    assert kills == ["job-1.0.1"]

@@ -43,6 +43,8 @@ class ContainerRun:
     cwd: str
     variables: Collection[str]
     """Names of the variables that it gets; their values are in the environment of the program."""
+    variables_file: str = ""
+    """File of variables that it gets besides, as `NAME=VALUE`."""
     command: Sequence[str]
     grant: Grant | None = None
     cores: Sequence[int] = ()
@@ -69,7 +71,9 @@ def run_command(run: ContainerRun) -> tuple[str, ...]:
         npu = [w for path in _ascend_folders(run) for w in ("--bind", path)]
         options = ("exec", "--no-home", *gpu, *binds, *npu, "--pwd", run.cwd)
         return (run.program, *options, _apptainer_image(run.image), *run.command)
-    options = ("--rm", "--name", run.name, "--network", "host", "--ipc", "host")
+    ipc = () if run.is_isolated else ("--ipc", "host")
+    file = ("--env-file", run.variables_file) if run.variables_file else ()
+    options = ("--rm", "--name", run.name, "--network", "host", *ipc, *file)
     volumes = (f"{folder}:{folder}" for folder in (*run.folders, *_ascend_folders(run)))
     words = [
         *(word for volume in volumes for word in ("--volume", volume)),

@@ -46,17 +46,21 @@ class SnapshotFile:
             ValueError: The file is not a snapshot file.
         """
         self.path = path
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_own else os.O_NOFOLLOW))
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (0 if is_own else os.O_NOFOLLOW)
+        fd = os.open(path, flags)
         found = os.fstat(fd)
-        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
-        self._bytes: _Mapped | _Unmapped = _Mapped(fd, size) if is_own and size else _Unmapped(fd)
+        size = found.st_size if is_own else min(found.st_size, found.st_blocks * 512)  # no holes
+        if not stat.S_ISREG(found.st_mode) or size < _HEAD:
+            os.close(fd)
+            raise ValueError(f"{path} is too short for a snapshot file, or no file")
+        self._bytes: _Mapped | _Unmapped = _Mapped(fd, size) if is_own else _Unmapped(fd)
         try:
             magic, self.capacity, _ = _TOP.unpack(self._bytes.read(0, _TOP.size))
-        except ValueError:
-            magic = 0
-        if magic != _MAGIC or self.capacity < 0 or size < _HEAD + 2 * self.capacity:
+            if magic != _MAGIC or not 0 <= self.capacity <= (size - _HEAD) // 2:
+                raise ValueError(f"{path} is not a snapshot file")
+        except (OSError, ValueError):
             self.close()
-            raise ValueError(f"{path} is not a snapshot file")
+            raise
 
     @classmethod
     def create(cls, path: Path, capacity: int) -> "SnapshotFile":

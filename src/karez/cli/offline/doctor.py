@@ -110,8 +110,8 @@ def _isolation() -> Check:
         text=True,
         check=False,
     )
-    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    if said:
+    said = (done.stdout.strip() or done.stderr.strip() or "no answer").splitlines()
+    if said[-1:] != ["isolated"]:
         seen = f"all run as {getpass.getuser()}, who can read the whole cloud: {said[-1]}"
     else:
         seen = (

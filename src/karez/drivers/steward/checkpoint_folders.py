@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from karez.core.artifacts import FileEntry
 from karez.core.checkpoint_folder import FolderListing
 from karez.core.workloads import WorkloadId
-from karez.drivers.steward.jobs_own_files import stays_inside
+from karez.drivers.steward.jobs_own_files import paths_below, remove_tree, stays_inside
 from karez.drivers.steward.staging import BlobSource
 
 SECOND_NS = 1_000_000_000
@@ -45,7 +44,7 @@ class CheckpointFolders:
         with self._locks.setdefault(workload, threading.Lock()):  # one of all that come at once
             if note.exists() and json.loads(note.read_text())["start_id"] == start_id:
                 return
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             folder.mkdir(mode=0o700, parents=True)
             oldest_ns = time.time_ns() - len(files) * SECOND_NS
             for number, entry in enumerate(files):
@@ -113,7 +112,7 @@ class CheckpointFolders:
 def _stats(folder: Path) -> dict[Path, _Stat]:
     """The files of a folder, oldest first."""
     stats: dict[Path, _Stat] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(paths_below(folder)):
         try:
             if path.is_file() and stays_inside(path, folder):
                 stats[path] = _stat(path)

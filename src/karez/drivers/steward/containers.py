@@ -1,8 +1,9 @@
 """Runs the processes of jobs in container images: fetches images, wraps commands, cleans up."""
 
 import os
+import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from karez.core.errors import EnvironmentFailed
 from karez.core.processes import ProcessSpec
 from karez.drivers.container_programs import container_program
 from karez.drivers.programs import last_lines, run_program
+from karez.drivers.steward.child_processes import inherited
 from karez.drivers.steward.environment import cores_of
 
 _QUICK_S = 60.0
@@ -28,8 +30,9 @@ _QUICK_S = 60.0
 class Containers:
     """The images and containers of a node."""
 
-    def __init__(self) -> None:
-        """Fetch nothing yet."""
+    def __init__(self, orders: Path) -> None:
+        """Fetch nothing yet; `orders` is a folder in memory that only root may enter."""
+        self._orders = orders
         self._lock = threading.Lock()
         self._pulls: dict[str, _Pull] = {}
 
@@ -63,39 +66,76 @@ class Containers:
             raise _failed(image, pull.problem)
 
     def wrap(
-        self, request: dict[str, Any], spec: ProcessSpec, folders: Sequence[Path]
+        self, order: dict[str, Any], spec: ProcessSpec, folders: Sequence[Path]
     ) -> dict[str, Any]:
-        """The request to a fork server, its command run in the image of the process.
+        """The order to a fork server, its command run in the image of the process, if it has one.
 
-        Podman and Docker make the container, so the fork server starts them outside of the sandbox.
+        Podman and Docker make the container, so they run outside of the sandbox, as root where the
+        agent does: nothing of the job's is in their own environment then.
+
+        Raises:
+            EnvironmentFailed: A variable cannot be passed on.
         """
-        user, program = request["user"] or os.getuid(), _program(spec.image)
+        if not spec.image:
+            return order
+        program, is_isolated = _program(spec.image), order["user"] != 0
         is_inside = program == ContainerProgram.APPTAINER
+        user = order["user"] or os.getuid()
+        variables = {n: v for n, v in order["env"].items() if n not in _OF_THE_HOST}
+        by_file = is_isolated and not is_inside
         run = ContainerRun(
             program=program,
             image=spec.image,
             name=name_of(spec.key),
             folders=[str(folder) for folder in folders if folder.exists()],
-            cwd=request["cwd"],
-            variables=[name for name in request["env"] if name not in _OF_THE_HOST],
+            cwd=order["cwd"],
+            variables=() if by_file else list(variables),
+            variables_file=str(self._write(spec, variables)) if by_file else "",
             command=spec.command,
             grant=spec.grant,
             cores=cores_of(spec.grant),
-            user=f"{user}:{request['user'] or os.getgid()}" if user else "",
-            is_isolated=request["user"] != 0,
+            user=f"{user}:{order['user'] or os.getgid()}" if user else "",
+            is_isolated=is_isolated,
         )
-        sandbox = request["sandbox"] if is_inside else None
-        return {**request, "sandbox": sandbox, "command": list(run_command(run))}
+        wrapped = {**order, "command": list(run_command(run))}
+        return _outside(wrapped) if by_file else wrapped
 
-    def beside(self, key: str, command: Sequence[str], *, terminal: bool) -> tuple[str, ...]:
-        """The command that runs another process in the container of a process."""
-        return exec_command(_program(key), name_of(key), command, terminal=terminal)
+    def _write(self, spec: ProcessSpec, variables: Mapping[str, str]) -> Path:
+        """Write the variables of a process to a file for the program that runs its image."""
+        broken = [name for name, value in variables.items() if "\n" in value]
+        if broken:
+            detail = f"the variable {broken[0]} has a line break, which no container can be given"
+            raise _failed(spec.image, detail)
+        lines = "".join(f"{name}={value}\n" for name, value in variables.items())
+        path = self._orders / f"{spec.key}.env"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(lines)
+        return path
+
+    def beside(
+        self, order: Mapping[str, Any], key: str, command: Sequence[str], *, terminal: bool
+    ) -> dict[str, Any]:
+        """The order that runs another process in the container of a process."""
+        program = _program(key)
+        inside = exec_command(program, name_of(key), command, terminal=terminal)
+        changed = {**order, "command": list(inside)}
+        is_outside = order["user"] != 0 and program != ContainerProgram.APPTAINER
+        return _outside(changed) if is_outside else changed
 
     def remove(self, key: str) -> None:
         """End and remove the container of a process that has ended, if it is still there."""
+        (self._orders / f"{key}.env").unlink(missing_ok=True)
         program = container_program()
         if program is not None and program != ContainerProgram.APPTAINER:
             run_program(remove_command(program, name_of(key)), _QUICK_S)
+
+
+def _outside(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The order, for a program of the node's own that runs as the agent does."""
+    own = inherited()
+    program, *rest = order["command"]
+    found = shutil.which(program, path=own["PATH"]) or program
+    return {**order, "sandbox": None, "env": own, "command": [found, *rest]}
 
 
 class _Pull:

@@ -16,7 +16,7 @@ from karez.drivers.steward.environment import cores_of
 
 log = structlog.get_logger()
 _WANTED = ("cpuset", "memory", "pids")
-_SLACK_BYTES = 64 << 20
+_TIMES, _SLACK_BYTES = 3, 1 << 30
 
 
 def mounted_at(mountinfo: str) -> Path | None:
@@ -76,8 +76,8 @@ class ControlGroups:
         if "cpuset" in self.controllers and (cores := cores_of(grant)):
             limits["cpuset.cpus"] = ",".join(map(str, cores))
         if "memory" in self.controllers and grant is not None and grant.memory_bytes:
-            # above the grant: the check, which says why, comes first where it can
-            limits["memory.max"] = str(grant.memory_bytes + grant.memory_bytes // 8 + _SLACK_BYTES)
+            # far above the grant, of which shared memory (snapshots, loaders) is no part here
+            limits["memory.max"] = str(_TIMES * grant.memory_bytes + _SLACK_BYTES)
             limits["memory.oom.group"] = "1"
         return limits
 
@@ -88,7 +88,7 @@ class ControlGroups:
             "memory": (
                 "memory",
                 "checked every second; a process that takes more than it was granted is ended, at "
-                "an eighth more by the kernel (cgroup v2)",
+                "three times as much, shared memory included, by the kernel (cgroup v2)",
             ),
         }
         return dict(said[one] for one in sorted(self.controllers) if one in said)

@@ -30,6 +30,8 @@ from karez.drivers.steward.staging import BlobSource, digest_of, lay_out
 log = structlog.get_logger()
 KEEP_S = 7 * 86_400.0
 """Seconds after its last use for which an environment is kept."""
+SHARED = "shared"
+"""Folder of the environments of all projects, where they are not kept apart."""
 _READY = "karez-environment.json"
 _PASSED_ON = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_", "REQUESTS_CA_BUNDLE")
 """Beginnings of the names of variables by which an operator tells pip where packages are."""
@@ -57,6 +59,8 @@ class Environments:
         wanted: PythonEnvironment,
         is_given_up: Callable[[], bool],
         on_making: Callable[[], None] = lambda: None,
+        *,
+        user: int = 0,
     ) -> Path | None:
         """Return the folder of an environment, made first if need be; None: it was given up.
 
@@ -67,17 +71,19 @@ class Environments:
             wanted: The environment.
             is_given_up: Whether the caller waits no more; the making goes on for others.
             on_making: Called if it has to be made.
+            user: The user of the project whose it is, where the node keeps projects apart: it gets
+                wheels alone, since all else runs code as this agent when it is installed.
 
         Raises:
             EnvironmentFailed: It cannot be made, with what pip said.
             NotFound, BrokenArtifact, StorageFull, Unreachable: Its files cannot be fetched.
         """
-        folder = self._home / _key(wanted)
+        folder = self._home / (str(user) if user else SHARED) / _key(wanted)
         with self._lock:
             making = self._makings.get(folder)
             if making is None or making.problem is not None:
                 making = self._makings[folder] = _Making()
-                args = (wanted, folder, making)
+                args = (wanted, folder, making, user != 0)
                 threading.Thread(target=self._make, args=args, daemon=True).start()
         if not making.done.wait(0.05):
             on_making()
@@ -96,7 +102,7 @@ class Environments:
         looked = self._home / ".looked"
         looked.touch()
         now = looked.stat().st_mtime  # by the clock that dates the other files
-        for folder in self._home.glob("[!.]*"):
+        for folder in self._home.glob("*/[!.]*"):
             with self._lock:
                 making = self._makings.get(folder)
                 is_making = making is not None and not making.done.is_set()
@@ -105,11 +111,13 @@ class Environments:
                 self._makings.pop(folder, None)
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _make(self, wanted: PythonEnvironment, folder: Path, making: _Making) -> None:
+    def _make(
+        self, wanted: PythonEnvironment, folder: Path, making: _Making, is_isolated: bool
+    ) -> None:
         try:
             if not _is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                self._build(wanted, folder)
+                self._build(wanted, folder, is_isolated=is_isolated)
         except KarezError as error:
             making.problem = error
         except Exception as error:
@@ -119,9 +127,11 @@ class Environments:
             shutil.rmtree(folder, ignore_errors=True)
         making.done.set()
 
-    def _build(self, wanted: PythonEnvironment, folder: Path) -> None:
+    def _build(self, wanted: PythonEnvironment, folder: Path, *, is_isolated: bool) -> None:
         source = folder / "source"
         lay_out(self._blobs, wanted.files, source)
+        if is_isolated:
+            _refuse_sources(wanted, source / REQUIREMENTS)
         has_pip = importlib.util.find_spec("pip") is not None
         venv.create(folder, with_pip=not has_pip, symlinks=True)
         packages = _packages_of(folder)
@@ -132,6 +142,7 @@ class Environments:
             [sys.executable, "-m", "pip", "--python", python] if has_pip else [python, "-m", "pip"]
         )
         options = ["install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+        options += ["--only-binary", ":all:"] * is_isolated
         if (source / WHEELS).is_dir():
             options += ["--no-index", "--find-links", str(source / WHEELS)]
         command = [*run_pip, *options, "-r", str(source / REQUIREMENTS)]
@@ -141,6 +152,17 @@ class Environments:
         shutil.rmtree(source)
         ready = {"artifact": wanted.artifact, "files": _digests(packages)}
         (folder / _READY).write_text(json.dumps(ready))
+
+
+def _refuse_sources(wanted: PythonEnvironment, requirements: Path) -> None:
+    """Refuse what pip would build, whose code it would run. Raises EnvironmentFailed."""
+    for line in requirements.read_text().splitlines():
+        word = line.partition("#")[0].strip()
+        if "://" in word or "@" in word.partition(";")[0] or word.startswith((".", "/", "-e")):
+            detail = (
+                f"{word!r} is no wheel of an index; where projects are kept apart, none is built"
+            )
+            raise _failed(wanted, detail)
 
 
 def bin_of(folder: Path) -> Path:

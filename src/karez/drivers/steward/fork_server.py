@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from karez.core.mounts import Mount
 from karez.drivers.steward import subreaper
 from karez.drivers.steward.forked_child import become
-from karez.drivers.steward.sandbox import Sandbox, enter, fork_in, make
+from karez.drivers.steward.sandbox import Sandbox, end_orphans, enter, fork_in, make
 from karez.transport import framing
 
 
@@ -72,7 +72,8 @@ class _Process:
     pid: int
     subreaper: int
     """Process id of its subreaper."""
-    sandbox: Sandbox | None
+    order: Path
+    """File that it was to read and remove."""
 
 
 class _ForkServer:
@@ -83,6 +84,8 @@ class _ForkServer:
         self.wake = wake
         self.processes: dict[int, _Process] = {}
         """Pipe of its subreaper -> process."""
+        self.subreapers: dict[int, Sandbox] = {}
+        """Id of a subreaper in a sandbox -> that sandbox."""
         self.sandboxes: dict[int, str] = {}
         """Id of its first process -> name of the sandbox."""
 
@@ -121,12 +124,15 @@ class _ForkServer:
         except OSError:
             os.close(read)
             os.close(write)
+            order.unlink(missing_ok=True)
             raise
         if forked == 0:
             self._keep(order, sandbox, (read, write), server)
         os.close(write)
         pid = int(_line(read) or 0)  # 0: it could not be forked, and `hear` is told so
-        self.processes[read] = _Process(key, pid, forked, sandbox)
+        self.processes[read] = _Process(key, pid, forked, order)
+        if sandbox is not None:
+            self.subreapers[forked] = sandbox
         started = {"event": "started", "key": key, "pid": pid, "subreaper": forked}
         framing.send(self.steward, started)
 
@@ -168,10 +174,9 @@ class _ForkServer:
         """Report that a process has ended, and all that it started; or else that it is lost."""
         process, line = self.processes.pop(pipe), _line(pipe)
         os.close(pipe)
+        process.order.unlink(missing_ok=True)
         if not line:  # its subreaper was killed, and it with it
             _signal_group(process.pid, signal.SIGKILL)
-            if process.sandbox is not None:  # which has what it started, in sessions of their own
-                _signal_group(process.sandbox.pid, signal.SIGUSR1)
         code = int(line) if line else -int(signal.SIGKILL)
         ended = {"event": "exit", "key": process.key, "pid": process.pid, "code": code}
         framing.send(self.steward, ended)
@@ -179,6 +184,8 @@ class _ForkServer:
     def reap(self) -> None:
         """Reap ended subreapers, and end what one of them has left."""
         while ended := _reaped():
+            if (sandbox := self.subreapers.pop(ended, None)) is not None:
+                end_orphans(sandbox)
             if (name := self.sandboxes.pop(ended, None)) is not None:
                 framing.send(self.steward, {"event": "sandbox-ended", "key": name, "pid": ended})
         own = [process.subreaper for process in self.processes.values()]

@@ -1,7 +1,7 @@
 """Finds out whether this host can keep jobs apart, by making a sandbox as a job would get.
 
-Run as `python -m karez.drivers.steward.isolation_check [HOME MEMORY FIRST_USER]`; prints what is
-missing, and nothing where nothing is. Without arguments it tries it in folders of its own.
+Run as `python -m karez.drivers.steward.isolation_check [HOME MEMORY FIRST_USER]`; prints `isolated`
+or what is missing. Without arguments it tries it in folders of its own.
 """
 
 import os
@@ -20,6 +20,7 @@ from karez.drivers.steward.sandbox import Trial, make
 
 USERS = 65_536
 """Numbers of users, from the first on, of which each project gets one."""
+ISOLATED = "isolated"
 _NAME = "isolation-check"
 _LIMIT_S = 30.0
 
@@ -33,8 +34,9 @@ def isolation_problem(home: Path, memory: Path, first_user: int) -> str:
         first_user: The first of the users that projects get.
     """
     command = [sys.executable, "-P", "-m", __name__, str(home), str(memory), str(first_user)]
-    _, said = run_program(command, _LIMIT_S)
-    return (said.strip().splitlines() or [""])[-1]
+    code, said = run_program(command, _LIMIT_S)
+    last = (said.strip().splitlines() or [f"the check ended with code {code}"])[-1]
+    return "" if (code, last) == (0, ISOLATED) else last
 
 
 def main() -> None:
@@ -62,6 +64,7 @@ def _try(home: Path, memory: Path, user: int) -> None:
         pid, _ = make(mounts, lambda: None, Trial(user=user, paths=paths))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        sys.stdout.write(f"{ISOLATED}\n")
     except OSError as error:
         sys.stdout.write(f"{error}\n")
     finally:

@@ -51,7 +51,8 @@ class JobFiles:
         work, memory = self.folders(spec.workload)
         cache = self._home / "caches" / str(user)
         temporary, etc = work / "tmp", work / "etc"
-        for folder in (work, etc, self._home / "environments"):
+        environments = self._home / "environments" / str(user)
+        for folder in (work, etc, environments):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             folder.chmod(0o755)
         for folder in (temporary, work / "home", memory, cache):
@@ -61,7 +62,7 @@ class JobFiles:
         _extend("passwd", f"{name}:x:{user}:{user}::{work / 'home'}:/bin/sh", etc)
         _extend("group", f"{name}:x:{user}:", etc)
         own = [work, memory, self._memory / "steward.sock"]
-        shared = [self._home / "environments", *installed()]
+        shared = [environments, *installed()]
         reached = (*own, *shared, *(Path(one.source) for one in self._bound))
         hidden = {blocked for one in reached if (blocked := _blocked_at(one))}
         return mount_plan(

@@ -1,39 +1,28 @@
 """Starts and kills the processes of a node through its fork servers."""
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from karez.core import environment
 from karez.core.errors import KarezError
 from karez.core.messages.reports import ProgressReport
 from karez.core.messages.wire import content, encode
 from karez.core.processes import ProcessSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import accelerators
-from karez.drivers.steward.checkpoint_folders import CheckpointFolders
-from karez.drivers.steward.child_processes import inherited
 from karez.drivers.steward.config import StewardConfig
-from karez.drivers.steward.containers import Containers
-from karez.drivers.steward.control_groups import ControlGroups
-from karez.drivers.steward.environment import cores_of, process_env
-from karez.drivers.steward.environments import Environments, bin_of
+from karez.drivers.steward.environments import Environments
 from karez.drivers.steward.fork_servers import ForkServers
-from karez.drivers.steward.input_folders import InputFolders
+from karez.drivers.steward.process_orders import ProcessOrders, ProcessRun
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
-from karez.drivers.steward.replica_server import token_of
 from karez.drivers.steward.resource_limits import out_of_memory
-from karez.drivers.steward.sandbox import Sandbox
 from karez.drivers.steward.sandboxes import Sandboxes
-from karez.drivers.steward.staging import lay_out
 from karez.drivers.steward.tunnel_ends import Run
-from karez.transport.snapshot_file import snapshot_path
 
 log = structlog.get_logger()
 
@@ -54,10 +43,6 @@ class _Guest:
     ended: Callable[[int], None]
 
 
-STORED = "stored"
-"""Folder of a process for its checkpoint files."""
-_OWN = ("out", "code", "restore", STORED)
-"""Folders of a process that it may write into."""
 SERVER_ENDED = "a fork server of this node has ended"
 
 
@@ -68,20 +53,14 @@ class ProcessLauncher:
         self,
         config: StewardConfig,
         table: ProcessTable,
-        inputs: InputFolders,
-        checkpoints: CheckpointFolders,
         memory: Path,
         socket_path: str,
     ) -> None:
         """Start the fork servers; processes connect to the agent at `socket_path`."""
         self._config, self._table = config, table
-        self._inputs, self._checkpoints = inputs, checkpoints
-        self._memory, self._socket_path = memory, socket_path
         self._lock = threading.Lock()
         self._guests: dict[str, _Guest] = {}
-        self._devices = accelerators(config.npus)
-        self._containers = Containers()
-        self.groups = ControlGroups(f"karez-{config.tag}")
+        devices = accelerators(config.npus)
         self._environments = Environments(Path(config.home) / "environments", config.blobs)
         orders = memory / "orders"
         orders.mkdir(mode=0o700)
@@ -89,10 +68,11 @@ class ProcessLauncher:
             Path(config.home) / "fork_server.log",
             orders,
             config.preload,
-            {device.kind.value for device in self._devices},
+            {device.kind.value for device in devices},
             self._on_report,
         )
         self.sandboxes = Sandboxes(config, memory, self._servers.ask)
+        self.orders = ProcessOrders(config, memory, socket_path, devices, self.sandboxes)
         threading.Thread(target=self._tidy, daemon=True).start()
 
     def launch(self, spec: ProcessSpec, folder: Path, replica_server: str) -> None:
@@ -101,13 +81,13 @@ class ProcessLauncher:
             self.sandboxes.admit(spec.project)
             environment = self._prepare_environment(spec)
             if spec.image:
-                self._containers.fetch(
+                self.orders.containers.fetch(
                     spec.image,
                     lambda: self._is_given_up(spec),
                     lambda: self._tell(spec, f"fetching the image {spec.image}"),
                 )
-            inputs = self._stage(spec, folder)
-            sandbox = self._hand_over(spec, folder, inputs)
+            run = ProcessRun(spec, folder, self._token_of(spec.key), environment)
+            order = self.orders.first(run, replica_server)
         except (KarezError, OSError) as error:
             self._table.ended(spec.key, NOT_STARTED, str(error))
             return
@@ -115,88 +95,31 @@ class ProcessLauncher:
             log.exception("process.not-staged", process=spec.key)
             self._table.ended(spec.key, NOT_STARTED, f"{type(error).__name__}: {error}")
             return
-        request = self._request(spec, folder, inputs, replica_server, environment, sandbox)
-        if spec.image:
-            request = self._containers.wrap(request, spec, self.folders_of(spec.workload))
         with self._lock:  # a kill comes before this, or after it in the fork server's order
             process = self._table.get(spec.key)
             if process is None or process.spec is not spec:
-                return  # it was removed, or another start has its key
+                self._forget_unless_used(spec.workload)  # or another start has its key
+                return
             if process.is_doomed:
                 self._table.ended(spec.key, -int(signal.SIGKILL), "it was ended before it started")
                 return
             process.environment = environment
             try:
-                process.server = self._servers.ask(request, environment)
+                process.server = self._servers.ask(order, None if order["sandbox"] else environment)
             except OSError:  # a fault of the node, as if the process had been killed with it
                 self._table.ended(spec.key, -int(signal.SIGKILL), SERVER_ENDED)
             except ValueError as error:
                 self._table.ended(spec.key, NOT_STARTED, str(error))
 
-    def _request(
-        self,
-        spec: ProcessSpec,
-        folder: Path,
-        inputs: Path,
-        replica_server: str,
-        environment: Path | None,
-        sandbox: Sandbox | None,
-    ) -> dict[str, Any]:
-        """What a fork server is asked for."""
-        agent_env = self._agent_env(spec, replica_server)
-        if environment is not None:
-            path = os.pathsep.join((str(bin_of(environment)), agent_env["PATH"]))
-            agent_env |= {"PATH": path, "VIRTUAL_ENV": str(environment)}
-        return {
-            "op": "start",
-            "key": spec.key,
-            "command": spec.command,
-            "warm": spec.warm,
-            "runs_image": bool(spec.image),
-            "sandbox": None if sandbox is None else asdict(sandbox),
-            "user": 0 if sandbox is None else sandbox.user,
-            "control_group": self.groups.make(spec.key, spec.grant, self._config.most_processes),
-            "env": {
-                **agent_env,
-                **self.sandboxes.environment(sandbox, spec),
-                **process_env(spec, folder, inputs, self._devices),
-            },
-            "cwd": str(folder / "code"),
-            "log": str(folder / "log"),
-            "cpus": cores_of(spec.grant),
-        }
+    def _forget_unless_used(self, workload: WorkloadId) -> None:
+        """Clear what was laid out for a workload that was purged meanwhile."""
+        if not self._table.keys(workload):
+            self.sandboxes.end(workload)
+            self.orders.drop(workload)
 
     def _token_of(self, key: str) -> str:
         process = self._table.get(key)
         return "" if process is None else process.token
-
-    def request_of(self, process: TrackedProcess, replica_server: str) -> dict[str, Any]:
-        """What a fork server was asked for to start a process that runs."""
-        spec = process.spec
-        inputs = self._inputs.lay_out(spec.workload, spec.inputs)
-        sandbox = self.sandboxes.of(spec)
-        return self._request(
-            spec, process.folder, inputs, replica_server, process.environment, sandbox
-        )
-
-    def beside(
-        self,
-        process: TrackedProcess,
-        request: Mapping[str, Any],
-        command: Sequence[str],
-        *,
-        terminal: bool,
-    ) -> dict[str, Any]:
-        """The request for a shell beside a process: of one in an image, in its container."""
-        if not process.spec.image:
-            return {**request, "command": command}
-        inside = self._containers.beside(process.spec.key, command, terminal=terminal)
-        return {**request, "command": inside, "sandbox": None}
-
-    def folders_of(self, workload: WorkloadId) -> tuple[Path, ...]:
-        """The folders of a workload on this node."""
-        work = Path(self._config.home) / "work" / workload
-        return work, self._checkpoints.folder(workload)
 
     def guest_of(self, process: TrackedProcess) -> Run:
         """What starts a shell beside a process. Raises OSError if the fork server has ended."""
@@ -234,7 +157,7 @@ class ProcessLauncher:
     def stop(self) -> None:
         """End all fork servers and all processes."""
         self._servers.stop()
-        self.groups.close()
+        self.orders.groups.close()
 
     def _prepare_environment(self, spec: ProcessSpec) -> Path | None:
         """Have the environment of a process made; None: it has none, or is to be ended."""
@@ -242,7 +165,10 @@ class ProcessLauncher:
             return None
         what = f"making the environment {spec.environment.name}"
         return self._environments.prepare(
-            spec.environment, lambda: self._is_given_up(spec), lambda: self._tell(spec, what)
+            spec.environment,
+            lambda: self._is_given_up(spec),
+            lambda: self._tell(spec, what),
+            user=self.sandboxes.user_of(spec.project) if self.sandboxes.are_made else 0,
         )
 
     def _is_given_up(self, spec: ProcessSpec) -> bool:
@@ -267,38 +193,6 @@ class ProcessLauncher:
                 server.stop()
             self._environments.remove_unused(in_use)
 
-    def _stage(self, spec: ProcessSpec, folder: Path) -> Path:
-        """Fill the folders of a process; returns that of its inputs."""
-        blobs = self._config.blobs
-        for name in _OWN:
-            (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        lay_out(blobs, spec.code, folder / "code")
-        for name, digest in spec.restore.items():
-            blobs.fetch(digest, folder / "restore" / name)
-        if spec.start_id:
-            self._checkpoints.lay_out(spec.workload, spec.start_id, spec.checkpoints)
-        return self._inputs.lay_out(spec.workload, spec.inputs)
-
-    def _hand_over(self, spec: ProcessSpec, folder: Path, inputs: Path) -> Sandbox | None:
-        """Make the sandbox of a process, if need be, and give its user the staged files."""
-        sandbox = self.sandboxes.of(spec)
-        checkpoints = self._checkpoints.folder(spec.workload)
-        staged = [*(folder / name for name in _OWN), inputs, checkpoints]
-        self.sandboxes.give(sandbox, (one for one in staged if one.exists()))
-        return sandbox
-
-    def _agent_env(self, spec: ProcessSpec, replica_server: str) -> dict[str, str]:
-        return {
-            **inherited(),
-            **self._config.environment(),
-            environment.STEWARD: self._socket_path,
-            environment.PROCESS_TOKEN: self._token_of(spec.key),
-            environment.CHECKPOINT_DIR: str(self._checkpoints.folder(spec.workload)),
-            environment.REPLICA_SERVER: replica_server,
-            environment.REPLICA_TOKEN: token_of(self._config.token, spec.workload),
-            environment.SNAPSHOT_FILE: str(snapshot_path(self._memory, spec.workload, spec.rank)),
-        }
-
     def _on_report(self, server: str, report: Mapping[str, Any] | None) -> None:
         """Take a report of a fork server; None means that the fork server has ended."""
         if report is None:
@@ -314,22 +208,24 @@ class ProcessLauncher:
             process = self._table.get(key)
             for guest in () if process is None else list(process.guests):
                 self.kill_guest(guest)
-            self._note_memory(process, code)
-            self.groups.remove(key)
+            if process is not None:
+                self._note_memory(process, code)
+                self.orders.groups.remove(key)
             if process is not None and process.spec.image:
                 threading.Thread(target=self._end_container, args=(key, code), daemon=True).start()
             else:
                 self._table.ended(key, code, self._why(key, code))
 
-    def _note_memory(self, process: TrackedProcess | None, code: int) -> None:
-        if process is None or code != -signal.SIGKILL or process.exceeded:
+    def _note_memory(self, process: TrackedProcess, code: int) -> None:
+        """Note that the kernel has ended a process for its memory, if that was so."""
+        if process.spec.grant is None or code != -signal.SIGKILL:
             return
-        if process.spec.grant is not None and self.groups.was_out_of_memory(process.spec.key):
+        if not process.exceeded and self.orders.groups.was_out_of_memory(process.spec.key):
             process.exceeded = out_of_memory(process.spec.grant)
 
     def _end_container(self, key: str, code: int) -> None:
         """Its devices are free once its container is gone, which a killed program leaves."""
-        self._containers.remove(key)
+        self.orders.containers.remove(key)
         self._table.ended(key, code, self._why(key, code))
 
     def _on_server_ended(self, server: str) -> None:

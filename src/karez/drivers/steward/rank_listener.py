@@ -3,6 +3,7 @@
 import hmac
 import os
 import socket
+import struct
 import threading
 from contextlib import suppress
 
@@ -13,10 +14,14 @@ from karez.core.messages.reports import PROCESS_REPORTS
 from karez.core.messages.wire import Malformed, content, decode, encode
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.transport import framing
+from karez.transport.connection_limit import ConnectionLimit
 from karez.transport.handshake import GREETING_BYTES, GREETING_S, within
 
 REPORT_BYTES = 1 << 22
 """Largest report of a process: what a rank can restore, of thousands of departed ranks."""
+MOST_CONNECTIONS = 1024
+"""Open connections of one user, which is one project's where jobs are kept apart."""
+PAUSE_S = 0.1
 _EVERYBODY = 0o666
 log = structlog.get_logger()
 
@@ -30,6 +35,7 @@ class RankListener:
     def __init__(self, table: ProcessTable, path: str) -> None:
         """Listen at `path`, on a thread of its own."""
         self._table = table
+        self._limit: ConnectionLimit[int] = ConnectionLimit(MOST_CONNECTIONS)
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(path)
         os.chmod(path, _EVERYBODY)  # users of projects connect, each process with its token
@@ -37,13 +43,21 @@ class RankListener:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
+        pause = threading.Event()
         while True:
-            stream, _ = self._server.accept()
+            try:
+                stream, _ = self._server.accept()
+            except OSError as error:  # such as too many open files: it passes
+                log.warning("connection.not-taken", why=str(error))
+                pause.wait(PAUSE_S)
+                continue
             threading.Thread(target=self._serve, args=(stream,), daemon=True).start()
 
     def _serve(self, stream: socket.socket) -> None:
-        with stream:
+        with stream, self._limit.one_of(_user_of(stream)) as may:
             try:
+                if not may:
+                    return
                 process = self._greet(stream)
                 if process is not None:
                     self._follow(stream, process)
@@ -82,6 +96,13 @@ class RankListener:
                 process.stream.send(encode(refusal))
             else:
                 self._table.publish(key, report.TYPE, content(received))
+
+
+def _user_of(stream: socket.socket) -> int:
+    """The user at the other end, by the kernel; see SO_PEERCRED in unix(7)."""
+    size = struct.calcsize("3i")
+    _, user, _ = struct.unpack("3I", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(user)
 
 
 def _refuse(stream: socket.socket, refusal: Refusal, *, key: str = "") -> None:

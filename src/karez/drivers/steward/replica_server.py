@@ -37,6 +37,7 @@ from karez.core.messages.replicas import (
 )
 from karez.core.messages.wire import Malformed, decode
 from karez.transport import framing
+from karez.transport.connection_limit import ConnectionLimit
 from karez.transport.handshake import GREETING_S, NotAdmitted, admit, introduce
 from karez.transport.snapshot_file import SnapshotFile, snapshot_path
 
@@ -46,6 +47,9 @@ MAX_GREETINGS = 64
 """Callers that introduce themselves at once; each may take some seconds, and others wait."""
 ROOM_SHARE = 0.05
 """Share of the node's memory that replicas leave free."""
+MOST_CONNECTIONS, MOST_OF_A_JOB = 8192, 512
+"""Connections that are open at once, in all and of one job."""
+PAUSE_S = 0.1
 MAX_KEPT_STEPS = 2
 """Snapshots kept per rank: Rule R needs the newest and the one before."""
 
@@ -71,15 +75,19 @@ class ReplicaServer:
         self._epochs: dict[str, int] = {}
         """The newest epoch that each job has written with: older epochs are fenced off."""
         self._lock = threading.Lock()
+        self._all: ConnectionLimit[str] = ConnectionLimit(MOST_CONNECTIONS)
+        self._of_jobs: ConnectionLimit[str] = ConnectionLimit(MOST_OF_A_JOB)
         self._greetings = threading.BoundedSemaphore(MAX_GREETINGS)
 
     def serve(self, peer: socket.socket) -> None:
         """Answer one connection until it closes. What cannot be read is refused, and logged."""
-        with peer:
+        with peer, self._all.one_of("") as may:
             try:
+                if not may:
+                    return
                 job = self._greet(peer)
                 if job is not None:
-                    self._answer_all(peer, job)
+                    self._answer_within(peer, job)
             except ValueError as error:  # not a frame: where the next one begins is unknown
                 refuse(peer, "frame", str(error))
                 framing.close_after_refusal(peer)
@@ -98,6 +106,14 @@ class ReplicaServer:
             return None
         finally:
             self._greetings.release()
+
+    def _answer_within(self, peer: socket.socket, job: str) -> None:
+        """Answer a job, unless it has too many connections already."""
+        with self._of_jobs.one_of(job) as may:
+            if may:
+                self._answer_all(peer, job)
+            else:
+                refuse(peer, ReplicaGreeting.TYPE, "too many connections of this job")
 
     def _answer_all(self, peer: socket.socket, job: str) -> None:
         peers: dict[str, socket.socket] = {}
@@ -291,9 +307,15 @@ def main() -> None:
     server = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=128)
 
     def accept() -> None:
+        pause = threading.Event()
         while True:
-            peer, _ = server.accept()
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                peer, _ = server.accept()
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:  # such as too many open files: it passes
+                log.warning("connection.not-taken", why=str(error))
+                pause.wait(PAUSE_S)
+                continue
             threading.Thread(target=replicas.serve, args=(peer,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()

@@ -4,7 +4,7 @@ No control group and no privilege is needed: a process that exceeds its grant at
 with the reason. Where there are control groups, the kernel stops what a check comes too late for.
 """
 
-import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import psutil
 
 from karez.core.grants import Grant
 from karez.core.units import show_bytes
+from karez.drivers.steward.jobs_own_files import paths_below
 
 CHECK_S = 1.0
 """Seconds between two checks."""
@@ -34,7 +35,7 @@ def over_limit(grant: Grant, subreapers: Iterable[int], folder: Path) -> str:
 
 def out_of_memory(grant: Grant) -> str:
     """What is said of a process that the kernel has ended for its memory."""
-    return _message("memory", grant.memory_bytes * 9 // 8, grant.memory_bytes)
+    return _message("memory", grant.memory_bytes * 3, grant.memory_bytes)
 
 
 def _message(what: str, used: int, granted: int) -> str:
@@ -64,16 +65,11 @@ def storage_of(folder: Path) -> int:
     return sum(_sizes(folder))
 
 
-def _sizes(folder: Path | str) -> Iterator[int]:
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
+def _sizes(folder: Path) -> Iterator[int]:
+    for path in paths_below(folder):
         try:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _sizes(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                yield entry.stat(follow_symlinks=False).st_blocks * 512
+            found = path.lstat()
         except OSError:
             continue  # it has just been removed
+        if stat.S_ISREG(found.st_mode):
+            yield found.st_blocks * 512

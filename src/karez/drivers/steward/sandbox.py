@@ -10,6 +10,7 @@ import signal
 import stat
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -147,8 +148,7 @@ def _mount_all(mounts: Sequence[Mount]) -> None:
         _make_place(Path(one.target), is_folder=stat.S_ISDIR(os.fstat(source).st_mode))
         linux.mount(f"/proc/self/fd/{source}", one.target, flags=linux.MS_BIND | linux.MS_REC)
         if one.is_read_only:
-            flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
-            linux.mount("none", one.target, flags=flags)
+            linux.make_read_only(one.target)
         os.close(source)
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
     linux.mount("proc", "/proc", "proc", flags)  # of this sandbox: others' processes are not in it
@@ -201,6 +201,13 @@ def _join(sandbox: Sandbox, *kinds: tuple[str, int]) -> None:
     for namespace, kind in namespaces:
         linux.setns(namespace, kind)
         os.close(namespace)
+
+
+def end_orphans(sandbox: Sandbox) -> None:
+    """Have a sandbox end what an ended process has left in it."""
+    with suppress(OSError):  # it has ended itself
+        if os.readlink(f"/proc/{sandbox.pid}/ns/pid") == sandbox.namespace:
+            os.kill(sandbox.pid, signal.SIGUSR1)
 
 
 def become_user(sandbox: Sandbox) -> None:

@@ -55,14 +55,19 @@ class Sandboxes:
         self._made: dict[WorkloadId, _Making] = {}
         self._count = 0
         self._is_known = threading.Event()
-        self._problem = ""
+        self._problem = "it is not known yet"
         threading.Thread(target=self._find_out, daemon=True).start()
 
     @property
     def isolation(self) -> Isolation:
         """How this node keeps jobs apart."""
-        self._is_known.wait(MAKE_S)
+        self._is_known.wait(2 * MAKE_S)  # the check has half of it
         return Isolation.NONE if self._problem else Isolation.USERS
+
+    @property
+    def are_made(self) -> bool:
+        """Whether processes run in sandboxes here."""
+        return self.isolation != Isolation.NONE
 
     @property
     def limit(self) -> str:
@@ -113,7 +118,8 @@ class Sandboxes:
             file = self._home / "users.json"
             users: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
             if project not in users:
-                seed = sha256(f"{self._config.tag}|{project}".encode()).digest()
+                # the same on all nodes of a cloud, as far as no other project has it already
+                seed = sha256(f"users|{self._config.token}|{project}".encode()).digest()
                 number = int.from_bytes(seed[:4], "big") % USERS
                 while self._config.first_user + number in users.values():
                     number = (number + 1) % USERS
@@ -165,11 +171,14 @@ class Sandboxes:
 
     def _find_out(self) -> None:
         config = self._config
-        self._problem = (
-            "the setting `shared_user` is on"
-            if config.shared_user
-            else isolation_problem(self._home, self._memory, config.first_user)
-        )
+        try:
+            self._problem = (
+                "the setting `shared_user` is on"
+                if config.shared_user
+                else isolation_problem(self._home, self._memory, config.first_user)
+            )
+        except Exception as error:  # noqa: BLE001 - what is not known is not relied on
+            self._problem = str(error)
         if self._problem and not config.shared_user:
             log.warning("isolation.missing", why=self._problem)
         self._is_known.set()

@@ -23,14 +23,13 @@ from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSa
 from karez.core.tunnels import Terminal, TunnelPiece, TunnelSpec
 from karez.core.workloads import WorkloadId
 from karez.drivers.probes import probe_node
-from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.child_processes import ReplicaServerProcess
 from karez.drivers.steward.config import StewardConfig
 from karez.drivers.steward.heartbeat import HeartbeatServer, heartbeat_token
-from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.master_ports import MasterPorts
 from karez.drivers.steward.process_inspector import end_strays, inject_fault, sample_process
-from karez.drivers.steward.process_launcher import STORED, ProcessLauncher
+from karez.drivers.steward.process_launcher import ProcessLauncher
+from karez.drivers.steward.process_orders import STORED
 from karez.drivers.steward.process_table import ProcessTable
 from karez.drivers.steward.rank_listener import RankListener
 from karez.drivers.steward.staging import gather
@@ -54,12 +53,9 @@ class Steward:
         self._prepare_folders()
         self._table = ProcessTable()
         socket_path = str(self.memory / "steward.sock")
-        self._inputs = InputFolders(self.home / "work", config.blobs)
-        self._checkpoints = CheckpointFolders(self.home / "work", config.blobs)
         self._listener = RankListener(self._table, socket_path)
-        self._launcher = ProcessLauncher(
-            config, self._table, self._inputs, self._checkpoints, self.memory, socket_path
-        )
+        self._launcher = ProcessLauncher(config, self._table, self.memory, socket_path)
+        self._checkpoints = self._launcher.orders.checkpoints
         self._tunnels = NodeTunnels(self._table, self._launcher, self.memory)
         self._replicas = ReplicaServerProcess(config.address, config.token, self.memory)
         self._heartbeat = HeartbeatServer(config.address, heartbeat_token(config.token))
@@ -77,12 +73,13 @@ class Steward:
         node = probe_node(name, config.address, cpus=config.cpus, npus=config.npus, folder=home)
         labels = {**node.labels, **config.labels}
         sandboxes = self._launcher.sandboxes
+        held = {**self._launcher.orders.groups.held(), "isolation": sandboxes.limit}
         return replace(
             node,
             labels=labels,
             problems=tuple(self._launcher.problems()),
             isolation=sandboxes.isolation,
-            limits={**node.limits, **self._launcher.groups.held(), "isolation": sandboxes.limit},
+            limits={**node.limits, **held},
         )
 
     def start(self, spec: ProcessSpec) -> None:
@@ -130,10 +127,7 @@ class Steward:
         self._tunnels.drop(workload)
         self._table.remove(workload, keys)
         self._launcher.sandboxes.end(workload)
-        shutil.rmtree(self.memory / workload, ignore_errors=True)
-        shutil.rmtree(self.home / "work" / workload, ignore_errors=True)
-        self._checkpoints.drop(workload)
-        self._inputs.drop(workload)
+        self._launcher.orders.drop(workload)
         self._replicas.drop(workload)
 
     def processes(self) -> Sequence[ProcessInfo]:
@@ -190,12 +184,13 @@ class Steward:
 
     def save(self, workload: WorkloadId, path: str) -> FileEntry:
         """Move a checkpoint file that a rank has written into the blob store."""
-        work, file = self.home / "work" / workload, Path(path)
-        if not file.is_relative_to(work) or file.relative_to(work).parts[1:-1] != (STORED,):
-            raise PermissionError(f"{path} is no checkpoint of {workload}")
-        entry = self.config.blobs.store(file, file.parent)
-        file.unlink()
-        return entry
+        for process in self._table.tracked():
+            file = process.folder / STORED / Path(path).name
+            if process.spec.workload == workload and str(file) == path:
+                entry = self.config.blobs.store(file, file.parent)
+                file.unlink()  # a link itself, and not what it leads to
+                return entry
+        raise PermissionError(f"{path} is no checkpoint of a process of {workload}")
 
     def store_checkpoints(
         self, workload: WorkloadId, start_id: str, quiet_s: float

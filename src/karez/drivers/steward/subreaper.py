@@ -81,8 +81,9 @@ def end_children(keep: Iterable[int] = ()) -> None:
     while victims := [pid for pid in children_of(os.getpid()) if pid not in kept]:
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        for pid in victims:
-            os.waitpid(pid, 0)
+        # in no order: the first process of a namespace ends once all others of it are reaped
+        while victims := [pid for pid in victims if os.waitpid(pid, os.WNOHANG)[0] == 0]:
+            select.select([], [], [], 0.001)
 
 
 def children_of(pid: int) -> list[int]:

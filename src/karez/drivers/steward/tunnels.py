@@ -15,6 +15,7 @@ from karez.core.tunnels import (
 )
 from karez.core.workloads import WorkloadId
 from karez.drivers.steward.process_launcher import ProcessLauncher
+from karez.drivers.steward.process_orders import run_of
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.tunnel_ends import (
     SHELL,
@@ -159,15 +160,15 @@ class NodeTunnels:
     ) -> FarEnd:
         if spec.kind == TunnelKind.PORT:
             return open_port(process, spec.port)
-        request = self._launcher.request_of(process, replica_server)
+        request = self._launcher.orders.again(run_of(process), replica_server)
         if spec.kind == TunnelKind.SHELL:
             key, path = _key(process.spec.workload, ident), self._memory / f"{ident}.sock"
             run = self._launcher.guest_of(process)
-            beside = self._launcher.beside(
-                process, request, spec.command or SHELL, terminal=spec.terminal is not None
+            beside = self._launcher.orders.beside(
+                run_of(process), request, spec.command or SHELL, terminal=spec.terminal is not None
             )
             return open_shell(key, beside, spec, run, path)
-        roots = self._launcher.folders_of(process.spec.workload)
+        roots = self._launcher.orders.folders_of(process.spec.workload)
         act = open_copy_out if spec.kind == TunnelKind.COPY_OUT else open_copy_in
         return act(Path(request["cwd"]), roots, spec.path, request["user"])
 

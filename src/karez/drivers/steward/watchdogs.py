@@ -4,10 +4,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from karez.drivers.steward.process_table import ProcessTable
+import structlog
+
+from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.resource_limits import CHECK_S, over_limit
 from karez.transport.log_file import drop_old
 
+log = structlog.get_logger()
 FENCE_CHECK_S = 5.0
 """Longest pause, in seconds, between two checks of the fence."""
 
@@ -53,20 +56,26 @@ class ResourceEnforcer:
         pause = threading.Event()
         while True:
             for process in self._table.alive():
-                grant = process.spec.grant
-                drop_old(process.folder / "log", self._log_bytes)
-                if not process.info.pid or grant is None:
-                    continue
-                process.exceeded = over_limit(grant, [process.subreaper], process.folder)
-                if process.exceeded:
-                    self._kill(process.spec.key)
-                    continue
-                guests = dict(process.guests)
-                used_by = (process.subreaper, *filter(None, guests.values()))
-                if guests and over_limit(grant, used_by, process.folder):
-                    for key in guests:  # what was started beside it goes, not the process
-                        self._kill_guest(key)
+                try:
+                    self._check(process)
+                except Exception:  # of one process: the others are held to their grants
+                    log.exception("process.not-checked", process=process.spec.key)
             pause.wait(CHECK_S)
+
+    def _check(self, process: TrackedProcess) -> None:
+        grant = process.spec.grant
+        drop_old(process.folder / "log", self._log_bytes)
+        if not process.info.pid or grant is None or process.exceeded:
+            return  # one that is being ended uses nothing any more
+        process.exceeded = over_limit(grant, [process.subreaper], process.folder)
+        if process.exceeded:
+            self._kill(process.spec.key)
+            return
+        guests = dict(process.guests)
+        used_by = (process.subreaper, *filter(None, guests.values()))
+        if guests and over_limit(grant, used_by, process.folder):
+            for key in guests:  # what was started beside it goes, not the process
+                self._kill_guest(key)
 
 
 def _now() -> float:

@@ -33,7 +33,13 @@ from tests.drivers.test_environments import stored
 from tests.drivers.test_steward import A
 from tests.drivers.test_tunnels import output
 from tests.fakes import DirectFabric
-from tests.hostile.test_hostile_jobs import has_ended, info, process, said
+from tests.hostile.test_hostile_jobs import (
+    has_ended,
+    info,
+    process,
+    said,
+    skip_where_jobs_are_not_kept_apart,
+)
 from tests.wheels import make_wheel
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="what root does needs root")
@@ -42,6 +48,7 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="what root does needs 
 @pytest.fixture
 def fabric(tmp_path: Path) -> Iterator[DirectFabric]:
     made = DirectFabric(tmp_path, ["a"])
+    skip_where_jobs_are_not_kept_apart(made)
     yield made
     made.close()
 

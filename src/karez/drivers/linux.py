@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 437, 442  # the same on x86-64 and ARM64
 _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
 _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 1, 2, 8  # linux/openat2.h
 _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 0x8000, 1
+_FILES = 65_536
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -125,6 +127,14 @@ def _set_groups(groups: Sequence[int]) -> None:
         raise OSError(errno.ENOSYS, f"the call is not known for {platform.machine()}")
     kept = (ctypes.c_uint32 * len(groups))(*groups)
     _check(_libc.syscall(number, len(groups), kept), "setgroups")
+
+
+def allow_many_files() -> None:
+    """Let this process, and those that it starts, have as many open files as it may choose."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _check(answer: int, what: str) -> None:

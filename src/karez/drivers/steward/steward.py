@@ -22,6 +22,7 @@ from karez.core.nodes import Node, NodeId
 from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
 from karez.core.tunnels import Terminal, TunnelPiece, TunnelSpec
 from karez.core.workloads import WorkloadId
+from karez.drivers.linux import allow_many_files
 from karez.drivers.probes import probe_node
 from karez.drivers.steward.child_processes import ReplicaServerProcess
 from karez.drivers.steward.config import StewardConfig
@@ -44,6 +45,7 @@ class Steward:
 
     def __init__(self, config: StewardConfig) -> None:
         """Start the fork servers, the replica server, the heartbeat and the watchdogs."""
+        allow_many_files()  # jobs choose how many connections they open
         self.config = config
         self.boot = secrets.token_hex(4)
         self.home = Path(config.home)

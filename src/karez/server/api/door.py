@@ -6,6 +6,7 @@ that its JSON can be kept. What goes past is a request that no service has to be
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 import anyio
@@ -20,7 +21,7 @@ from karez.core.errors import (
     TooManyRequests,
     TooSlow,
 )
-from karez.core.identity import Principal, Role, includes
+from karez.core.identity import EVERYWHERE, Principal, Role, includes
 from karez.core.plain_json import problem_with_json
 from karez.core.rate_limit import RateLimit
 from karez.server.api.problems import problem_response
@@ -37,6 +38,8 @@ IDLE_S: Final = 30.0
 BODY_S: Final = 120.0
 """Longest time, in seconds, for a body that is read as a whole."""
 KEY_CHARACTERS: Final = 200
+IN_FLIGHT: Final = 24
+"""Requests of one project that are served at once, of 40 threads; more wait for their turn."""
 _LARGE = re.compile(r"/(?:artifacts|gateway/calls)")
 _STREAMED = re.compile(r"/(?:node/)?blobs/[0-9a-f]{64}|/jobs/[^/]+/tunnels/[^/]+/input")
 """Paths whose handlers read the body piece by piece, and limit it themselves."""
@@ -59,6 +62,7 @@ class Door:
         self._app, self._cloud = app, cloud
         self._prefix, self._public = prefix, public
         self._limit = RateLimit(rate=cloud.settings.requests_per_s)
+        self._turns: dict[str, anyio.CapacityLimiter] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer why it is refused."""
@@ -70,7 +74,17 @@ class Door:
         except KarezError as error:
             await problem_response(error, is_last=True)(scope, receive, send)
             return
-        await self._app(scope, inner, send)
+        async with self._turn(scope):
+            await self._app(scope, inner, send)
+
+    def _turn(self, scope: Message) -> AbstractAsyncContextManager[object]:
+        """A turn of the caller's project, which has some at once: the threads are everybody's."""
+        who: Principal | None = scope.get("state", {}).get("principal")
+        if who is None or who.project == EVERYWHERE:
+            return nullcontext()
+        if who.project not in self._turns:
+            self._turns[who.project] = anyio.CapacityLimiter(IN_FLIGHT)
+        return self._turns[who.project]
 
     async def _admit(self, scope: Message, receive: Receive) -> Receive:
         headers = Headers(scope=scope)

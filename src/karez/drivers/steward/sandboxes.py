@@ -144,12 +144,13 @@ class Sandboxes:
             give(folder, sandbox.user)
 
     def end(self, workload: WorkloadId) -> None:
-        """End a workload's sandbox, and all that is still in it."""
+        """End a workload's sandbox, and all that is still in it; also one that came too late."""
         with self._lock:
+            lock = self._locks.setdefault(workload, threading.Lock())
+        with lock, self._lock:  # one that is being made is waited for
             self._locks.pop(workload, None)
-            making = self._made.pop(workload, None)
-        if making is not None:
-            self._tell({"op": "end-sandbox", "key": workload})
+            self._made.pop(workload, None)
+        self._tell({"op": "end-sandbox", "key": workload})
 
     def hear(self, report: Mapping[str, Any]) -> None:
         """Take a report of a fork server about a sandbox."""

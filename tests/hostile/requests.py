@@ -55,6 +55,7 @@ EXAMPLES: dict[str, Any] = {
     },
     "POST /blobs/missing": [DIGEST],
     "POST /keys": {"name": "k", "project": "default", "role": "member", "expires_in_s": 60.0},
+    "POST /keys/k/rotate": {"grace_s": 60.0},
     "POST /projects": {
         "name": "p",
         "quota": {"npu": 1000},

@@ -5,7 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from karez.cli.main import app
+from karez.core.identity import Project, Role
 from karez.core.nodes import Isolation
 from karez.core.processes import Staged
 from karez.core.settings import Settings
@@ -18,7 +21,8 @@ from karez.vault.keys import write_private
 from tests.api import running_api
 from tests.contracts.gang import until
 from tests.drivers.test_steward import JOB, A, spec
-from tests.fakes import DirectFabric, cpu_node
+from tests.fakes import DirectFabric, FakeClock, cpu_node
+from tests.loopback import served
 
 
 def test_a_second_project_needs_the_operators_word(tmp_path: Path) -> None:
@@ -97,3 +101,50 @@ def test_a_process_gains_no_rights_by_a_file(tmp_path: Path) -> None:
         assert said.split() == [b"NoNewPrivs:", b"1"]
     finally:
         fabric.close()
+
+
+def test_a_key_is_replaced_by_another_of_the_same_rights(tmp_path: Path) -> None:
+    """M5: with or without a time in which both are valid; by who may make such a key."""
+    with running_api(tmp_path) as api:
+        api.cloud.access.add_project(Project(name="b"))
+        made = {"name": "ci", "project": "b", "role": "member", "expires_in_s": 600.0}
+        old = api.ask("POST", "/keys", json=made).json()
+        path = f"/keys/{old['id']}/rotate"
+        assert api.ask("POST", path, api.key(Role.ADMIN), json={}).status_code == 404
+        assert api.ask("POST", path, old["key"], json={}).status_code == 403
+        assert api.ask("POST", path, json={"grace_s": -1.0}).status_code == 422
+        new = api.ask("POST", path, json={"grace_s": 60.0}).json()
+        assert {k: new[k] for k in ("name", "project", "role")} == {
+            k: old[k] for k in ("name", "project", "role")
+        }
+        for key in (old["key"], new["key"]):
+            assert api.ask("GET", "/whoami", key).json()["project"] == "b"
+        clock = api.cloud.clock
+        assert isinstance(clock, FakeClock)
+        clock.pause(61.0)
+        assert api.ask("GET", "/whoami", old["key"]).status_code == 401
+        again = api.ask("POST", f"/keys/{new['id']}/rotate", json={}).json()
+        assert api.ask("GET", "/whoami", new["key"]).status_code == 401
+        assert api.ask("GET", "/whoami", again["key"]).status_code == 200
+        gone = api.ask("POST", f"/keys/{new['id']}/rotate", json={})
+        assert (gone.status_code, "revoked" in gone.json()["title"]) == (422, True)
+        (kept,) = (key for key in api.ask("GET", "/keys").json() if key["id"] == again["id"])
+        assert kept["expires_at"] == pytest.approx(clock.now() + 600.0)
+
+
+def test_the_owners_key_file_gets_the_new_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_api(tmp_path) as api, served(api.http.app) as url:
+        file = tmp_path / "admin.key"
+        write_private(file, api.admin)
+        monkeypatch.setenv("KAREZ_HOME", str(tmp_path))
+        monkeypatch.setenv("KAREZ_URL", url)
+        monkeypatch.setenv("KAREZ_KEY", api.admin)
+        ident = api.admin.split("_")[1]
+        done = CliRunner().invoke(app, ["keys", "rotate", ident, "--yes"])
+        assert done.exit_code == 0, done.output
+        assert f"the new key is in {file}" in done.output
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert api.ask("GET", "/whoami", file.read_text()).json()["role"] == "admin"
+        assert api.ask("GET", "/whoami").status_code == 401

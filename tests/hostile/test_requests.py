@@ -39,6 +39,7 @@ def test_every_request_with_a_body_has_an_example() -> None:
         .replace("default/secrets/S", "{project}/secrets/{name}")
         .replace("projects/default", "projects/{name}")
         .replace("nodes/n", "nodes/{node}")
+        .replace("keys/k", "keys/{key}")
         .replace("victim", "{job}")
         .replace("tunnels/t/", "tunnels/{tunnel}/")
         for example in EXAMPLES

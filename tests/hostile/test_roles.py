@@ -20,6 +20,7 @@ SCOPES = {
     "DELETE /artifacts/{artifact}": OWN,
     "DELETE /jobs/{job}/tunnels/{tunnel}": OWN,
     "DELETE /keys/{key}": OWN,
+    "POST /keys/{key}/rotate": OWN,
     "DELETE /projects/{project}/secrets/{name}": OWN,
     "GET /alerts": LISTS,
     "GET /alerts/{project}/{name}/sent": OWN,
@@ -158,6 +159,7 @@ def body_of(route: str) -> object:
         .replace("{project}/secrets/{name}", "default/secrets/S")
         .replace("projects/{name}", "projects/default")
         .replace("{node}", "n")
+        .replace("{key}", "k")
         .replace("{job}", "victim")
         .replace("{tunnel}", "t")
         .replace("/mark", "/override")

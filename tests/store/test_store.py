@@ -65,7 +65,14 @@ def test_projects_keys_and_secrets_are_stored_and_changed(store: SqlStore) -> No
     key = Key(id="k", name="n", project="p", role=Role.MEMBER, digest="d", created_at=1.0)
     store.access.add_key(key)
     assert store.access.key("k") == key
+    assert store.access.expire_key("k", at=9.0)
+    assert store.access.expire_key("k", at=12.0)
+    kept = store.access.key("k")
+    assert kept is not None
+    assert kept.expires_at == 9.0
     assert store.access.revoke_key("k", at=2.0)
+    assert not store.access.expire_key("k", at=3.0)
+    assert not store.access.expire_key("nobody", at=3.0)
     assert not store.access.revoke_key("k", at=3.0)
     store.access.put_secret("p", "s", b"1")
     store.access.put_secret("p", "s", b"2")

@@ -48,7 +48,7 @@ COMMANDS = {
     "chat": ("karez.cli.remote.chat", "Chat with a deployed model."),
     "logs": ("karez.cli.remote.logs", "Print the output of a job or a service."),
     "alerts": ("karez.cli.remote.alerts", "Be told when something happens."),
-    "keys": ("karez.cli.remote.access", "Create, list and revoke API keys."),
+    "keys": ("karez.cli.remote.access", "Create, list, rotate and revoke API keys."),
     "projects": ("karez.cli.remote.projects", "Manage projects, quotas and secrets."),
     "usage": ("karez.cli.remote.access", "Show tokens and device time used."),
     "audit": ("karez.cli.remote.access", "List who changed what."),

@@ -6,7 +6,7 @@ from karez.core.api_models import (
     NewKey,
 )
 from karez.core.codec import to_json
-from karez.core.identity import KeySpec, Principal, Project
+from karez.core.identity import KeyRotation, KeySpec, Principal, Project
 from karez.core.usage import AuditRow, UsageRow
 
 
@@ -39,6 +39,11 @@ def keys() -> Call[list[KeyView]]:
 def create_key(spec: KeySpec) -> Call[NewKey]:
     """Create an API key."""
     return Call(answer=NewKey, method="POST", path="/keys", body=to_json(spec))
+
+
+def rotate_key(ident: str, rotation: KeyRotation) -> Call[NewKey]:
+    """Replace an API key by another of the same name, project and role."""
+    return Call(answer=NewKey, method="POST", path=f"/keys/{ident}/rotate", body=to_json(rotation))
 
 
 def revoke_key(ident: str) -> Call[None]:

@@ -87,6 +87,7 @@ class Methods(FileMethods):
     set_quota = endpoint(access_calls.set_quota)
     keys = endpoint(access_calls.keys)
     create_key = endpoint(access_calls.create_key)
+    rotate_key = endpoint(access_calls.rotate_key)
     revoke_key = endpoint(access_calls.revoke_key)
     secrets = endpoint(access_calls.secrets)
     put_secret = endpoint(access_calls.put_secret)

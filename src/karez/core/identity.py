@@ -12,6 +12,7 @@ from karez.core.priorities import check_priority
 from karez.core.validation import FORBID
 
 MAX_KEY_S = 10 * 365.25 * 86_400
+MAX_GRACE_S = 30 * 86_400.0
 JOIN_S = 3600.0
 """How long a token to join is valid by default."""
 MAX_WEIGHT = 1_000_000
@@ -83,6 +84,20 @@ class KeySpec:
         check_label(self.name, limit=NAME_LIMIT)
         if self.expires_in_s is not None and not 1.0 <= self.expires_in_s <= MAX_KEY_S:
             raise ValueError("a key is valid for a second to ten years")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotation:
+    """How a key is replaced by another one of the same name, project and role."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    grace_s: float = 0.0
+    """How long the old key is valid besides."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.grace_s <= MAX_GRACE_S:
+            raise ValueError("an old key is valid for 30 days at most")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

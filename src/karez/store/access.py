@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from typing_extensions import override
 
@@ -77,6 +77,14 @@ class Access(AccessStore):
         change = update(table).where(table.c.id == ident, table.c.revoked_at.is_(None))
         with self._db.write() as tx:
             return tx.execute(change.values(revoked_at=at)).rowcount == 1
+
+    @override
+    def expire_key(self, ident: str, *, at: float) -> bool:
+        table = schema.keys
+        change = update(table).where(table.c.id == ident, table.c.revoked_at.is_(None))
+        earlier = case((table.c.expires_at < at, table.c.expires_at), else_=at)
+        with self._db.write() as tx:
+            return tx.execute(change.values(expires_at=earlier)).rowcount == 1
 
     @override
     def put_secret(self, project: str, name: str, sealed: bytes) -> None:

@@ -7,12 +7,13 @@ import typer
 from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.cloud_process import run_program, show_progress
+from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import BadRequest
-from karez.core.identity import KeySpec, Role
+from karez.core.identity import KeyRotation, KeySpec, Role
 from karez.core.units import parse_seconds
 
-keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")
 usage_app = typer.Typer()
 audit_app = typer.Typer()
 
@@ -56,6 +57,38 @@ def list_keys(as_json: Json = False) -> None:
     ]
     heads = ("id", "name", "project", "role", "created", "expires", "revoked")
     table(heads, rows, empty="no keys")
+
+
+@keys.command("rotate")
+def rotate_key(
+    key: Annotated[str, typer.Argument(help="Id of the key.")],
+    grace: Annotated[
+        str, typer.Option(help="How long the old key is valid besides, such as 1h; 0: not at all.")
+    ] = "0",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Replace a key by another of the same rights. The text of the new key is shown only once.
+
+    Where it is the admin key of this host's cloud, the file with it gets the new one.
+    """
+    try:
+        rotation = KeyRotation(grace_s=parse_seconds(grace))
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+    confirm(f"Replace {key}?", yes=yes)
+    made = client().rotate_key(key, rotation)
+    own = state_folder() / "admin.key"
+    is_own = own.exists() and own.read_text().startswith(f"kz_{key}_")
+    if is_own:
+        fresh = own.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(made.key)
+        fresh.replace(own)
+    if as_json:
+        json_out(made)
+    else:
+        typer.echo(f"the new key is in {own}" if is_own else made.key)
 
 
 @keys.command("revoke")

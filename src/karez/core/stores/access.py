@@ -41,6 +41,10 @@ class AccessStore(Protocol):
         """Revoke a key. False: no such key, or revoked before."""
         ...
 
+    def expire_key(self, ident: str, *, at: float) -> bool:
+        """Let a valid key expire, or earlier than it would. False: no such key, or revoked."""
+        ...
+
     def put_secret(self, project: str, name: str, sealed: bytes) -> None:
         """Store an encrypted secret."""
         ...

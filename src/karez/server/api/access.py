@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from fastapi import APIRouter
 
 from karez.core.api_models import KeyView, NewKey
-from karez.core.identity import KeySpec, Principal, Project, Role
+from karez.core.identity import KeyRotation, KeySpec, Principal, Project, Role
 from karez.core.validation import FORBID
 from karez.server.api.authorization import CloudDep, Who, allow
 
@@ -75,6 +75,13 @@ def create_key(spec: KeySpec, cloud: CloudDep, who: Who) -> NewKey:
     """Make a key; its text is shown this once."""
     key, text = cloud.access.make_key(who, spec)
     return NewKey(id=key.id, key=text, name=key.name, project=key.project, role=key.role)
+
+
+@router.post("/keys/{key}/rotate", status_code=201, **allow(Role.ADMIN))
+def rotate_key(key: str, rotation: KeyRotation, cloud: CloudDep, who: Who) -> NewKey:
+    """Replace a key by another of the same name, project and role; its text is shown this once."""
+    made, text = cloud.access.rotate(who, key, rotation.grace_s)
+    return NewKey(id=made.id, key=text, name=made.name, project=made.project, role=made.role)
 
 
 @router.delete("/keys/{key}", status_code=204, **allow(Role.ADMIN))

@@ -99,6 +99,28 @@ class AccessService:
             )
         self.store.revoke_key(ident, at=self.clock.now())
 
+    def rotate(self, who: Principal, ident: str, grace_s: float) -> tuple[Key, str]:
+        """Replace a key by another of the same rights and lifetime: (the new key, its text).
+
+        Raises NotFound; NotAllowed; BadRequest for a key that is not valid.
+        """
+        old, now = self.store.key(ident), self.clock.now()
+        if old is None or not who.sees(old.project):
+            raise NotFound(noun="key", name=ident)
+        if not old.is_valid(now):
+            raise BadRequest(
+                problem=f"{ident} is revoked or expired",
+                fix="Make another with `karez keys create`.",
+            )
+        lasts_s = None if old.expires_at is None else old.expires_at - old.created_at
+        spec = KeySpec(name=old.name, project=old.project, role=old.role, expires_in_s=lasts_s)
+        made = self.make_key(who, spec)
+        if grace_s:
+            self.store.expire_key(ident, at=now + grace_s)
+        else:
+            self.store.revoke_key(ident, at=now)
+        return made
+
     def projects(self, who: Principal) -> Sequence[Project]:
         """Projects that a key may see."""
         return [project for project in self.store.projects() if who.sees(project.name)]

@@ -18,6 +18,7 @@ from karez.core.messages.replicas import (
     ReplicaList,
     ReplicaRequest,
 )
+from karez.core.nodes import Isolation
 from karez.drivers.probes import LIMITS, davinci_devices, disk_devices, network_devices, probe_node
 from karez.drivers.steward import watchdogs
 from karez.drivers.steward.process_table import ProcessTable
@@ -54,8 +55,11 @@ def test_what_stays_within_its_grant_is_left_alone(fabric: DirectFabric) -> None
 
 
 @pytest.mark.story
-def test_what_writes_more_than_it_was_granted_is_ended(fabric: DirectFabric) -> None:
-    script = "dd if=/dev/zero of=$KAREZ_OUT/big bs=1M count=20 2>/dev/null; sleep 1000"
+@pytest.mark.parametrize("folder", ["$KAREZ_OUT", "$HOME"])
+def test_what_writes_more_than_it_was_granted_is_ended(fabric: DirectFabric, folder: str) -> None:
+    if folder == "$HOME" and fabric.nodes()[0].isolation == Isolation.NONE:
+        pytest.skip("it has no home of its own here")
+    script = f"dd if=/dev/zero of={folder}/big bs=1M count=20 2>/dev/null; sleep 1000"
     fabric.start(A, spec("sh", "-c", script, grant=held(storage_bytes=5 * MIB)))
     ended = exit_of(fabric)
     assert ended.data["code"] == OVER_CODE

@@ -14,6 +14,8 @@ from karez.core.processes import ProcessSpec
 from karez.core.workloads import WorkloadId
 
 _OUR_ROOT = Path(__file__).parents[3]
+OF_THE_JOB = ("tmp", "home")
+"""Folders that all processes of a job share: its /tmp, and its home."""
 _TMP = ("tmp", "var/tmp")
 _OPEN = ("dev/shm", "dev/mqueue", "run/lock", "var/crash")
 """Folders that everybody may write into, in memory: what is left there, others would find."""
@@ -50,16 +52,16 @@ class JobFiles:
         """Make a job's own folders for a user, and say what its processes see."""
         work, memory = self.folders(spec.workload)
         cache = self._home / "caches" / str(user)
-        temporary, etc = work / "tmp", work / "etc"
+        (temporary, home), etc = (work / name for name in OF_THE_JOB), work / "etc"
         environments = self._home / "environments" / str(user)
         for folder in (work, etc, environments):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             folder.chmod(0o755)
-        for folder in (temporary, work / "home", memory, cache):
+        for folder in (temporary, home, memory, cache):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             give(folder, user)
         name = _user_name(spec.project)
-        _extend("passwd", f"{name}:x:{user}:{user}::{work / 'home'}:/bin/sh", etc)
+        _extend("passwd", f"{name}:x:{user}:{user}::{home}:/bin/sh", etc)
         _extend("group", f"{name}:x:{user}:", etc)
         own = [work, memory, self._memory / "steward.sock"]
         shared = [environments, *installed()]

@@ -5,7 +5,7 @@ with the reason. Where there are control groups, the kernel stops what a check c
 """
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -20,14 +20,17 @@ OVER_CODE = 137
 """Exit code of a process that was ended for exceeding its grant: as of a killed process."""
 
 
-def over_limit(grant: Grant, subreapers: Iterable[int], folder: Path) -> str:
-    """What all below some subreapers use beyond their grant, as text, or empty."""
+def over_limit(grant: Grant, subreapers: Iterable[int], folders: Mapping[Path, int]) -> str:
+    """What all below some subreapers use beyond their grant, as text, or empty.
+
+    `folders` say how many processes share what is in each.
+    """
     if grant.memory_bytes:
         used = sum(map(memory_of, subreapers))
         if used > grant.memory_bytes:
             return _message("memory", used, grant.memory_bytes)
     if grant.storage_bytes:
-        used = storage_of(folder)
+        used = sum(storage_of(folder) // sharers for folder, sharers in folders.items())
         if used > grant.storage_bytes:
             return _message("storage", used, grant.storage_bytes)
     return ""

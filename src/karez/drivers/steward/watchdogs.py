@@ -3,9 +3,11 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
+from karez.drivers.steward.job_files import OF_THE_JOB
 from karez.drivers.steward.process_table import ProcessTable, TrackedProcess
 from karez.drivers.steward.resource_limits import CHECK_S, over_limit
 from karez.transport.log_file import drop_old
@@ -67,15 +69,23 @@ class ResourceEnforcer:
         drop_old(process.folder / "log", self._log_bytes)
         if not process.info.pid or grant is None or process.exceeded:
             return  # one that is being ended uses nothing any more
-        process.exceeded = over_limit(grant, [process.subreaper], process.folder)
+        folders = self._folders_of(process)
+        process.exceeded = over_limit(grant, [process.subreaper], folders)
         if process.exceeded:
             self._kill(process.spec.key)
             return
         guests = dict(process.guests)
         used_by = (process.subreaper, *filter(None, guests.values()))
-        if guests and over_limit(grant, used_by, process.folder):
+        if guests and over_limit(grant, used_by, folders):
             for key in guests:  # what was started beside it goes, not the process
                 self._kill_guest(key)
+
+    def _folders_of(self, process: TrackedProcess) -> dict[Path, int]:
+        """Folder -> how many processes share what is in it."""
+        workload = process.spec.workload
+        sharers = sum(other.spec.workload == workload for other in self._table.alive())
+        job = process.folder.parent
+        return {process.folder: 1, **{job / name: max(1, sharers) for name in OF_THE_JOB}}
 
 
 def _now() -> float:

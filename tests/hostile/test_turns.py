@@ -1,9 +1,13 @@
 """Requests of one project wait for each other, and not others for them (H11)."""
 
+from pathlib import Path
+
 import anyio
 import pytest
 
+from karez.server.api import door
 from karez.server.api.door import IN_FLIGHT, Door, Message, Receive, Send
+from tests.api import running_api
 from tests.hostile.conftest import TwoProjects
 
 
@@ -25,12 +29,12 @@ async def test_a_project_has_some_requests_at_once_and_the_next_has_its_own(
     async def send(_message: Message) -> None:
         raise AssertionError("it was refused")
 
-    door = Door(app, cloud=two.api.cloud, prefix="", public=frozenset())
+    guarded = Door(app, cloud=two.api.cloud, prefix="", public=frozenset())
 
     async def ask(key: str) -> None:
         headers = [(b"authorization", f"Bearer {key}".encode())]
         scope = {"type": "http", "path": "/jobs", "headers": headers, "state": {}}
-        await door(scope, receive, send)
+        await guarded(scope, receive, send)
 
     async def reached(count: int) -> None:
         with anyio.fail_after(20):
@@ -50,3 +54,41 @@ async def test_a_project_has_some_requests_at_once_and_the_next_has_its_own(
         await reached(2 * IN_FLIGHT + 2)
     tell.close()
     told.close()
+
+
+@pytest.mark.asyncio
+async def test_strangers_who_ask_again_and_again_are_held_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "HOLD_UP_S", 1e6)
+    answers: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answers.append(message["status"])
+
+    async def app(_scope: Message, _receive: Receive, to: Send) -> None:
+        await to({"type": "http.response.start", "status": 200})
+
+    with running_api(tmp_path) as api:
+        guarded = Door(app, cloud=api.cloud, prefix="", public=frozenset())
+
+        async def ask(host: str, key: str = "none") -> bool:
+            """Whether an answer comes."""
+            headers = [(b"authorization", f"Bearer {key}".encode())]
+            scope = {"type": "http", "path": "/jobs", "headers": headers, "client": (host, 1)}
+            with anyio.move_on_after(0.2 if len(answers) >= 50 else 20.0) as waiting:
+                await guarded({**scope, "state": {}, "method": "GET"}, receive, send)
+            return not waiting.cancelled_caught
+
+        for _ in range(50):
+            assert await ask("1.2.3.4")
+        assert set(answers) == {401}
+        assert not await ask("1.2.3.4")
+        answers.clear()
+        assert await ask("5.6.7.8")
+        assert await ask("1.2.3.4", api.admin)
+        assert answers == [401, 200]

@@ -37,6 +37,9 @@ IDLE_S: Final = 30.0
 """Longest pause, in seconds, within a body."""
 BODY_S: Final = 120.0
 """Longest time, in seconds, for a body that is read as a whole."""
+STRANGERS_PER_S, HOLD_UP_S = 5.0, 0.5
+"""Requests without a key that a host may send in a second, over ten seconds, before it is held up,
+and for how long then."""
 KEY_CHARACTERS: Final = 200
 IN_FLIGHT: Final = 24
 """Requests of one project that are served at once, of 40 threads; more wait for their turn."""
@@ -62,6 +65,8 @@ class Door:
         self._app, self._cloud = app, cloud
         self._prefix, self._public = prefix, public
         self._limit = RateLimit(rate=cloud.settings.requests_per_s)
+        is_limited = cloud.settings.requests_per_s > 0
+        self._strangers = RateLimit(rate=STRANGERS_PER_S if is_limited else 0.0)
         self._turns: dict[str, anyio.CapacityLimiter] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -92,6 +97,7 @@ class Door:
         _check_framing(headers)
         who = await self._sign_in(scope, headers)
         if who is None and scope["path"] not in self._public:
+            await self._hold_up(scope)
             raise NotSignedIn
         if who is not None:
             self._count(who)
@@ -113,6 +119,12 @@ class Door:
             scope["state"]["principal"] = who
             scope["state"]["actor"] = f"{who.name} ({who.key_id})"
         return who
+
+    async def _hold_up(self, scope: Message) -> None:
+        """Let a host that asks again and again without a key wait for its answer."""
+        host = (scope.get("client") or ("",))[0]
+        if self._strangers.take(host, self._cloud.clock.now()):
+            await anyio.sleep(HOLD_UP_S)
 
     def _count(self, who: Principal) -> None:
         """Count a request against its key. Raises TooManyRequests."""

@@ -39,7 +39,9 @@ FSDP2: Job = ("shards_job.py", {"fsdp": 1.0}, 6)
             id="trainer-rank-0",
             marks=pytest.mark.deep,
         ),
-        pytest.param(NPU, TRAINER, id="trainer-on-npus"),
+        # 1 of 14 undisturbed runs differs from the others by a unit in the last place, also of the
+        # losses before a kill: autograd's threads of CPU and emulated NPU, cause not found yet
+        pytest.param(NPU, TRAINER, id="trainer-on-npus", marks=pytest.mark.deep),
         pytest.param(HELD, ACCELERATE, id="accelerate", marks=pytest.mark.deep),
         pytest.param(NPU, ACCELERATE, id="accelerate-on-npus"),
         pytest.param(HELD, LIGHTNING, id="lightning"),

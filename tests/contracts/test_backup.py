@@ -73,7 +73,8 @@ def test_a_lost_cloud_is_restored_and_its_training_goes_on_from_what_was_stored(
     gate.parent.mkdir()
     bound = str(gate.parent)
     (code / "train.py").write_text(TRAIN.replace("GATE", str(gate)))
-    old = make_cloud(tmp_path / "old", KAREZ_CHECKPOINT_S="0.5", KAREZ_BIND_PATHS=bound)
+    patient = {"KAREZ_CHECKPOINT_S": "0.5", "KAREZ_HANG_S": "120"}  # its step waits for the gate
+    old = make_cloud(tmp_path / "old", KAREZ_BIND_PATHS=bound, **patient)
     old.karez("up", *NPUS)
     with old.client() as client:
         client.put_secret("default", "TOKEN", "12345")

@@ -152,6 +152,16 @@ def test_the_cli_starts_without_the_server_and_its_libraries() -> None:
     assert done.stdout.strip() == "[]"
 
 
+RAW = ("cli/output.py", "cli/remote/cloud_process.py", "cli/remote/logs.py", "cli/terminal.py")
+"""Print as it is what they have made safe, or what asks for it."""
+
+
+def test_what_users_wrote_goes_to_a_terminal_through_say_alone() -> None:
+    """`karez.cli.terminal.say` escapes what would steer a terminal; typer.echo does not."""
+    raw = [str(file.relative_to(SRC)) for file in FILES if "typer.echo(" in file.read_text()]
+    assert sorted(raw) == sorted(RAW)
+
+
 def test_the_project_speaks_of_itself_alone() -> None:
     for file in [*FILES, ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         text = file.read_text()

@@ -25,7 +25,7 @@ class Noisy(torch.utils.data.Dataset[torch.Tensor]):
 
 def main() -> None:
     settings = json.loads(os.environ["KAREZ_SETTINGS"])
-    with training.session(seed=5, spike=settings.get("spike", 0.0)) as run:
+    with training.session(seed=5, spike=settings.get("spike", 0.0), snapshot_every=1) as run:
         model = torch.nn.Linear(8, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.9)

@@ -18,16 +18,16 @@ def hides(*words: str) -> list[Mount]:
 
 
 def test_outer_mounts_come_first_and_what_is_seen_anyway_not_at_all() -> None:
-    own = Mount(target="/root/.karez/work/j", source="/root/.karez/work/j")
+    own = Mount(target="/srv/.karez/work/j", source="/srv/.karez/work/j")
     plan = mount_plan(
-        hides("/root/.karez", "/root"), [own, *shows("/root/py", "/root/py/lib", "/opt/py")]
+        hides("/srv/.karez", "/srv"), [own, *shows("/srv/py", "/srv/py/lib", "/opt/py")]
     )
     assert [(one.target, bool(one.source)) for one in plan] == [
-        ("/root", False),
+        ("/srv", False),
         ("/opt/py", True),
-        ("/root/.karez", False),
-        ("/root/py", True),
-        ("/root/.karez/work/j", True),
+        ("/srv/.karez", False),
+        ("/srv/py", True),
+        ("/srv/.karez/work/j", True),
     ]
 
 
@@ -39,8 +39,8 @@ def test_a_folder_to_write_into_is_shown_in_one_to_read() -> None:
 
 def test_a_hidden_folder_in_one_that_is_shown_stays_hidden() -> None:
     """Python in a checkout that has the state folder too."""
-    plan = mount_plan(hides("/root", "/root/app/.karez"), shows("/root/app"))
-    assert [one.target for one in plan] == ["/root", "/root/app", "/root/app/.karez"]
+    plan = mount_plan(hides("/srv", "/srv/app/.karez"), shows("/srv/app"))
+    assert [one.target for one in plan] == ["/srv", "/srv/app", "/srv/app/.karez"]
 
 
 PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(
@@ -61,9 +61,9 @@ def test_what_counts_is_the_innermost(hidden: list[str], shown: list[str]) -> No
 
 
 def test_the_outermost_folder_that_only_its_owner_enters() -> None:
-    modes = [("/", 0o755), ("/root", 0o700), ("/root/x", 0o700), ("/root/x/y", 0o755)]
-    assert blocked_at("/root/x/y", modes) == "/root"
-    assert blocked_at("/root", modes[:2]) == ""
+    modes = [("/", 0o755), ("/srv", 0o700), ("/srv/x", 0o700), ("/srv/x/y", 0o755)]
+    assert blocked_at("/srv/x/y", modes) == "/srv"
+    assert blocked_at("/srv", modes[:2]) == ""
     assert blocked_at("/opt/y", [("/", 0o755), ("/opt", 0o755), ("/opt/y", 0o700)]) == ""
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import karez
+from karez.cli.terminal import say
 
 COMMANDS = {
     "up": ("karez.cli.remote.cloud", "Start a cloud on this machine."),
@@ -97,7 +98,7 @@ def _root(
 ) -> None:
     """One pool of NPUs, GPUs and CPUs that trains without interruption and serves the result."""
     if version:
-        typer.echo(karez.__version__)
+        say(karez.__version__)
         raise typer.Exit
 
 
@@ -109,8 +110,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         app(words, prog_name="karez")
     except KarezError as error:
-        typer.echo(error.what(), err=True)
-        typer.echo(error.hint(), err=True)
+        say(error.what(), err=True)
+        say(error.hint(), err=True)
         code = error.kind if isinstance(error, Remote) else error.code
         sys.exit(2 if code == "bad-request" else 1)
     except ModuleNotFoundError as error:
@@ -118,7 +119,7 @@ def main(words: Sequence[str] | None = None) -> int:
         missing = missing_part(error, f"karez {command}")
         if missing is None:
             raise
-        typer.echo(f"{missing.what()}\n{missing.hint()}", err=True)
+        say(f"{missing.what()}\n{missing.hint()}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()

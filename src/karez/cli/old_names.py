@@ -7,6 +7,8 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
+from karez.cli.terminal import say
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Word = TypeVar("Word", bound=StrEnum)
@@ -26,7 +28,7 @@ def by_old_name(command: Callable[P, T], old: str) -> Callable[P, T]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         line = f"`karez {old}` is `karez {NEW_COMMANDS[old]}` now; karez 0.3 has only that."
-        typer.echo(line, err=True)
+        say(line, err=True)
         return command(*args, **kwargs)
 
     return run

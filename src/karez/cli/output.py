@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from karez.cli.terminal import say
 from karez.core.codec import to_json
 from karez.core.names import printable
 
@@ -21,7 +22,7 @@ def json_out(value: object) -> None:
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
     """Print rows under column heads, or the sentence `empty` if there are no rows."""
     if not rows:
-        typer.echo(empty)
+        say(empty)
         return
     from rich.console import Console  # noqa: PLC0415 - only where a table is drawn
     from rich.table import Table  # noqa: PLC0415 - only where a table is drawn

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
-
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 MOST_SEEDS = 10_000
@@ -35,7 +34,7 @@ def write_page(path: Path | None, text: str, what: str = "report") -> None:
         path.write_text(text)
     except OSError as error:
         raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"{what}: {path}", err=True)
+    say(f"{what}: {path}", err=True)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from karez.ascend.stacks import Stack, where
 from karez.cli.client_options import Json
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
+from karez.cli.terminal import say
 
 MAX_SHOWN = 8
 """Number of software stacks printed in the terminal; `--json` has all."""
@@ -117,6 +118,6 @@ def _show(stacks: list[Stack]) -> None:
     heads = ("engine", "torch", "torch_npu", "CANN", "driver", "Python")
     table(heads, rows, empty="no published stack has all of that: leave an option out")
     if len(stacks) > MAX_SHOWN:
-        typer.echo(f"and {len(stacks) - MAX_SHOWN} older ones: --json has all", err=True)
+        say(f"and {len(stacks) - MAX_SHOWN} older ones: --json has all", err=True)
     for source in dict.fromkeys(source for stack in stacks[:MAX_SHOWN] for source in stack.sources):
-        typer.echo(f"source: {where(source)}", err=True)
+        say(f"source: {where(source)}", err=True)

@@ -11,6 +11,7 @@ from karez.cli.inventory_files import lines_of, nodes_of
 from karez.cli.offline.progress import bar
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
+from karez.cli.terminal import say
 from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest
 from karez.core.explanations import WhatIf
@@ -102,7 +103,7 @@ def what_if(options: WhatIfOptions, as_json: Json = False) -> None:
         [(e.id, e.project, e.before, e.after, e.reason) for e in result.effects],
         empty="Nothing would be different.",
     )
-    typer.echo(f"waiting: {result.waiting_before} now, {result.waiting_after} then")
+    say(f"waiting: {result.waiting_before} now, {result.waiting_after} then")
 
 
 def _question(options: WhatIfOptions) -> WhatIf:
@@ -154,15 +155,15 @@ def _show_replay(found: "TraceWhatIf") -> None:
         ],
         empty="no project has jobs that end",
     )
-    typer.echo(
+    say(
         f"all: {show_seconds(found.jct_before_s)} to completion now, "
         f"{show_seconds(found.jct_after_s)} then; {found.utilisation_before_pct:.1f}% of device "
         f"time worked now, {found.utilisation_after_pct:.1f}% then"
     )
     if found.left_out_after != found.left_out_before:
-        typer.echo(f"never fit: {found.left_out_before} now, {found.left_out_after} then")
+        say(f"never fit: {found.left_out_before} now, {found.left_out_after} then")
     if found.asked_jct_s is not None:
-        typer.echo(f"the hypothetical gang would take {show_seconds(found.asked_jct_s)}")
+        say(f"the hypothetical gang would take {show_seconds(found.asked_jct_s)}")
 
 
 def _quotas(texts: list[str]) -> dict[str, dict[DeviceKind, int]]:

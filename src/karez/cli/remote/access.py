@@ -7,6 +7,7 @@ import typer
 from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.cloud_process import run_program, show_progress
+from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import BadRequest
@@ -38,7 +39,7 @@ def create_key(
     if as_json:
         json_out(made)
     else:
-        typer.echo(made.key)
+        say(made.key)
 
 
 @keys.command("list")
@@ -88,7 +89,7 @@ def rotate_key(
     if as_json:
         json_out(made)
     else:
-        typer.echo(f"the new key is in {own}" if is_own else made.key)
+        say(f"the new key is in {own}" if is_own else made.key)
 
 
 @keys.command("revoke")
@@ -112,7 +113,7 @@ def reset_admin(
     confirm("Make a new admin key?", yes=yes)
     env = {} if home is None else {environment.HOME: home}
     made = run_program("reset-admin", "", env, say=show_progress)
-    typer.echo(f"the new admin key is in {made['file']}")
+    say(f"the new admin key is in {made['file']}")
 
 
 @usage_app.command()

@@ -9,6 +9,7 @@ import typer
 from karez.cli.client_options import Json, ProjectName, Yes, client, confirm
 from karez.cli.old_names import word_of, words_of
 from karez.cli.output import clock, json_out, table
+from karez.cli.terminal import say
 from karez.core.alerts import AlertEvent, AlertRule
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest
@@ -73,7 +74,7 @@ def add(
         raise BadRequest(problem=str(error)) from error
     for rule in rules:
         client().put_alert(rule)
-        typer.echo(f"{rule.name} of {rule.project}; try it with: karez alerts test {rule.name}")
+        say(f"{rule.name} of {rule.project}; try it with: karez alerts test {rule.name}")
 
 
 @app.command("list")
@@ -95,7 +96,7 @@ def list_alerts(as_json: Json = False) -> None:
 def try_alert(name: RuleName, project: ProjectName = "default") -> None:
     """Send one alert by a rule now, and say whether it arrived."""
     sent = client().try_alert(name, project)
-    typer.echo(f"sent: {sent.alert.text}")
+    say(f"sent: {sent.alert.text}")
 
 
 @app.command("sent")

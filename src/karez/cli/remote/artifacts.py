@@ -10,6 +10,7 @@ from karez.cli.client_options import ArtifactName, Json, ProjectName, Yes, clien
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.transfers import download, upload
+from karez.cli.terminal import say
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.jobs import JobSpec
 from karez.core.units import show_bytes
@@ -167,7 +168,7 @@ def convert(
         inputs={"model": model},
     )
     job = watch_job(client(), client().submit(spec).id)
-    typer.echo(f"registered {', '.join(job.status.outputs.values())}")
+    say(f"registered {', '.join(job.status.outputs.values())}")
 
 
 @artifacts.command("download")
@@ -187,7 +188,7 @@ def download_files(
         json_out(found)
     else:
         files = len(found.spec.files)
-        typer.echo(f"{folder}: {files} files, {show_bytes(found.size_bytes)} of {found.id}")
+        say(f"{folder}: {files} files, {show_bytes(found.size_bytes)} of {found.id}")
 
 
 @artifacts.command("remove")
@@ -224,12 +225,12 @@ def _import(recipe: str, entry: str, file: str, project: str) -> None:
     settings = {"entry": entry, "file": file} if file else {"entry": entry}
     spec = JobSpec(name=f"{recipe}-{entry}", project=project, recipe=recipe, settings=settings)
     job = watch_job(client(), client().submit(spec).id)
-    typer.echo(f"registered {', '.join(job.status.outputs.values())}")
+    say(f"registered {', '.join(job.status.outputs.values())}")
 
 
 def show_added(artifact: Artifact) -> None:
     """Print what was added."""
-    typer.echo(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
+    say(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
 
 
 APPS = {"artifacts": artifacts, "models": models, "data": data}

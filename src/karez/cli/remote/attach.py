@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from karez.cli.client_options import JobName, client
+from karez.cli.terminal import say
 from karez.core.errors import KarezError, NotFound
 from karez.core.tunnels import MAX_PIECE, Terminal, Tunnel, TunnelKind, TunnelPiece, TunnelSpec
 
@@ -56,7 +57,7 @@ def _show_output(tunnel: Tunnel, left: threading.Event, size: Terminal | None) -
         try:
             piece = client().tunnel_output(tunnel, piece.next)
         except NotFound:
-            typer.echo(f"{tunnel.job} has ended, and this with it", err=True)
+            say(f"{tunnel.job} has ended, and this with it", err=True)
             return 1
         sys.stdout.buffer.write(piece.data)
         sys.stdout.buffer.flush()

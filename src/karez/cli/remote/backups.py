@@ -10,6 +10,7 @@ from karez.cli.client_options import Json
 from karez.cli.options import takes
 from karez.cli.output import clock, json_out
 from karez.cli.remote.cloud_process import run_program, show_progress
+from karez.cli.terminal import say
 from karez.core import environment
 from karez.core.backups import BackupRequest, BackupSnapshot, Restored, RestoreRequest
 from karez.core.codec import from_json, to_text
@@ -65,13 +66,13 @@ def backup(options: BackupOptions, as_json: Json = False) -> None:
     else:
         rows = sum(table.rows for table in done.database.tables) if done.database else 0
         blobs = len(done.database.blobs) if done.database and done.has_blobs else 0
-        typer.echo(
+        say(
             f"snapshot {done.name}: {rows} rows, {len(done.files)} files,"
             f" {blobs} blobs ({show_bytes(done.blob_bytes)})"
         )
-        typer.echo(f"restore it with: karez restore {options.to} --home FOLDER")
+        say(f"restore it with: karez restore {options.to} --home FOLDER")
     if done.missing_blobs:
-        typer.echo(
+        say(
             f"{len(done.missing_blobs)} blobs that the database names are lost or damaged in the"
             " blob store: what needs them cannot be used",
             err=True,
@@ -111,14 +112,14 @@ def restore(options: RestoreOptions, as_json: Json = False) -> None:
         json_out(done)
         return
     at = clock(done.made_at)
-    typer.echo(f"{done.home} is the cloud of {at}: {done.rows} rows, {done.blobs} blobs")
+    say(f"{done.home} is the cloud of {at}: {done.rows} rows, {done.blobs} blobs")
     if done.missing_blobs:
-        typer.echo(
+        say(
             f"{len(done.missing_blobs)} blobs that the database names are not in the backup: what"
             " needs them cannot be used"
         )
     database = f" --database {options.database}" if options.database else ""
-    typer.echo(f"start it with: karez up --home {options.home}{database}")
+    say(f"start it with: karez up --home {options.home}{database}")
 
 
 def _run(name: str, request: str, env: dict[str, str]) -> Any:

@@ -12,6 +12,7 @@ from karez.cli.old_names import by_old_name, word_of, words_of
 from karez.cli.options import takes
 from karez.cli.output import table
 from karez.cli.remote.temporary_cloud import running_cloud
+from karez.cli.terminal import say
 from karez.client.sdk import Client
 from karez.core.chaos import FaultSpec, parse_faults, plan_faults
 from karez.core.devices import DeviceKind
@@ -85,7 +86,7 @@ def run(options: ChaosOptions, as_json: Json = False) -> None:
     if options.report is not None:
         options.report.write_text(json.dumps(figures, indent=2) + "\n")
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        say(json.dumps(figures, indent=2))
     else:
         _show(figures)
     if not figures["passed"]:
@@ -151,9 +152,9 @@ def inject(
     with Client() as client:
         (caused,) = client.inject_faults(job, [FaultSpec(what=fault, rank=rank)])
     if as_json:
-        typer.echo(json.dumps({"what": caused.what, "rank": caused.rank, "at": caused.at}))
+        say(json.dumps({"what": caused.what, "rank": caused.rank, "at": caused.at}))
     else:
-        typer.echo(f"{caused.what} to rank {rank}; see karez jobs receipts {job}")
+        say(f"{caused.what} to rank {rank}; see karez jobs receipts {job}")
 
 
 def _mute(_: str) -> None:

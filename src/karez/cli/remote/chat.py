@@ -10,6 +10,7 @@ import typer
 
 from karez.cli.client_options import client
 from karez.cli.options import takes
+from karez.cli.terminal import say
 from karez.client.answers import error_of
 from karez.core.errors import KarezError, Remote, Unreachable
 
@@ -46,7 +47,7 @@ def chat(options: ChatOptions) -> None:
         try:
             text = options.message or typer.prompt("you", prompt_suffix="> ")
         except (typer.Abort, EOFError):
-            typer.echo()
+            say()
             return
         history.append({"role": "user", "content": text})
         body = {**settings, "messages": history}
@@ -60,8 +61,8 @@ def _print_stream(body: dict[str, object]) -> str:
     answer = ""
     for piece in stream(body):
         answer += piece
-        typer.echo(piece, nl=False)
-    typer.echo()
+        say(piece, nl=False)
+    say()
     return answer
 
 

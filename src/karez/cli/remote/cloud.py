@@ -19,6 +19,7 @@ from karez.cli.remote.cloud_process import (
     state_folder_of,
     stop_cloud,
 )
+from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.devices import parse_emulated
@@ -91,9 +92,9 @@ def up(options: UpOptions) -> None:
     env = {name: str(value) for name, value in flags.items() if value is not None}
     process, first = start_cloud(env, say=typer.echo)
     if first:
-        typer.echo(f"admin key (shown once; kept in {first}): {Path(first).read_text()}")
+        say(f"admin key (shown once; kept in {first}): {Path(first).read_text()}")
     address = json.loads((state_folder_of(env) / "cloud.json").read_text())
-    typer.echo(f"ready: API {address['url']}, gateway {address['gateway']}")
+    say(f"ready: API {address['url']}, gateway {address['gateway']}")
     if options.foreground:
         _stay(process)
 
@@ -103,12 +104,12 @@ def down() -> None:
     """Stop the cloud on this machine and its workloads; the state folder stays."""
     file = state_folder() / "cloud.json"
     if not file.exists():
-        typer.echo("no cloud runs from this state folder")
+        say("no cloud runs from this state folder")
         return
     if not stop_cloud(int(json.loads(file.read_text())["pid"])):
         raise StartFailed(part="karez down", detail="the cloud still runs after 30 s.")
     file.unlink(missing_ok=True)
-    typer.echo("stopped")
+    say("stopped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,7 @@ def join_token(
         spec = KeySpec(name=name, project="*", role=Role.JOIN, expires_in_s=parse_seconds(ttl))
     except ValueError as error:
         raise BadRequest(problem=str(error), fix="Write --ttl 1h, or 30m.") from error
-    typer.echo(client().create_key(spec).key)
+    say(client().create_key(spec).key)
 
 
 @status_app.command()

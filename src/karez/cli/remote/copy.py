@@ -7,6 +7,7 @@ import typer
 
 from karez.cli.client_options import client
 from karez.cli.remote.attach import RankOption
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 app = typer.Typer()
@@ -31,11 +32,11 @@ def cp(
     from_job, to_job = _of_job(source), _of_job(target)
     if from_job is not None and to_job is None:
         for path in client().copy_from_job(*from_job, target, rank=rank):
-            typer.echo(path)
+            say(str(path))
     elif to_job is not None and from_job is None:
         job, folder = to_job
         client().copy_to_job(source, job, folder, rank=rank)
-        typer.echo(f"{job}:{(Path(folder) / Path(source).resolve().name).as_posix()}")
+        say(f"{job}:{(Path(folder) / Path(source).resolve().name).as_posix()}")
     else:
         problem = f"one of {source} and {target} is of a job, and the other is here"
         raise BadRequest(problem=problem, fix="Write JOB:PATH for the one of a job.")

@@ -8,6 +8,7 @@ import typer
 from karez.cli.client_options import Json, client
 from karez.cli.options import takes
 from karez.cli.output import clock, json_out, table
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 from karez.core.recovery import FaultPhase, FaultReport, Severity
 
@@ -58,7 +59,7 @@ def report(options: ReportOptions, as_json: Json = False) -> None:
     if as_json:
         json_out(stored)
     else:
-        typer.echo(f"{stored.level} {stored.code} of {stored.node} is recorded; see `karez pool`")
+        say(f"{stored.level} {stored.code} of {stored.node} is recorded; see `karez pool`")
 
 
 @app.command("list")

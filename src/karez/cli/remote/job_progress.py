@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 from karez.cli.command_clock import sleep
+from karez.cli.terminal import say
 from karez.client.sdk import Client
 from karez.core.jobs import Job
 from karez.core.usage import MetricRow
@@ -29,7 +30,7 @@ _WIDTH, _HEIGHT = 60, 8
 def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | None = None) -> Job:
     """Show a job until the job has ended. Raises Failed as Client.wait does."""
     console = Console(width=None if sys.stdout.isatty() else 100)
-    columns = (TextColumn("{task.description}"), BarColumn(), _Done())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Done())
     bar = Progress(*columns, TimeElapsedColumn(), console=console)
     task = bar.add_task("queued", total=None)
     rows: dict[tuple[int, int], MetricRow] = {}
@@ -45,16 +46,16 @@ def watch_job(client: Client, ident: str, *, on_poll: Callable[[Job], None] | No
             live.update(Group(bar, Text(curve(_losses(rows.values())))))
             if not sys.stdout.isatty() and (line := _line(job)) != printed:
                 printed = line
-                console.print(line, highlight=False)
+                console.print(line, highlight=False, markup=False)
             if on_poll is not None:
                 on_poll(job)
             if job.state in ENDED:
                 break
             sleep(0.25)
     if not sys.stdout.isatty():
-        console.print()
+        say()
     for text in job.status.notices:
-        console.print(f"note: {text}", highlight=False)
+        say(f"note: {text}")
     return client.wait(job.id)
 
 

@@ -17,6 +17,7 @@ from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.recoveries import show_goodput, show_receipts, show_timeline
 from karez.cli.remote.traces import show_trace
 from karez.cli.remote.transfers import upload
+from karez.cli.terminal import say
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobs import Job
@@ -58,7 +59,7 @@ def submit(
     except (ValueError, OSError) as error:
         raise BadRequest(problem=str(error)) from error
     for note in () if script is None else script.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if code is not None or options.requirements is not None:
         client().check(spec)  # what will be refused is refused before it is uploaded
     if options.requirements is not None:
@@ -79,7 +80,7 @@ def submit(
         follow = f"follow it with: karez logs -f {job.spec.name}"
         if job.array is not None:
             follow = f"see its jobs with: karez jobs list --array {job.id}"
-        typer.echo(f"{job.id} {job.state}; {follow}")
+        say(f"{job.id} {job.state}; {follow}")
 
 
 @app.command("list")
@@ -129,7 +130,7 @@ def watch(job: JobName) -> None:
 def cancel_job(job: JobName) -> None:
     """Cancel a job, or all jobs of an array."""
     found = client().cancel(job)
-    typer.echo(f"{found.id} {found.state}")
+    say(f"{found.id} {found.state}")
 
 
 def _folder_of(script: SlurmScript) -> Path:

@@ -9,6 +9,7 @@ import typer
 from karez.cli.client_options import NodeName, client
 from karez.cli.options import pairs, takes
 from karez.cli.output import clock
+from karez.cli.terminal import say
 from karez.core.devices import Health
 from karez.core.errors import BadRequest
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeOverride
@@ -45,7 +46,7 @@ def maintenance(options: MaintenanceOptions) -> None:
     """
     if options.none:
         client().maintenance(options.node, [])
-        typer.echo(f"nothing is planned for {options.node}")
+        say(f"nothing is planned for {options.node}")
         return
     try:
         begins = _when(options.starts)
@@ -59,9 +60,7 @@ def maintenance(options: MaintenanceOptions) -> None:
     nodes = {item.id: item for item in client().pool()}
     planned = nodes[NodeId(options.node)].windows if NodeId(options.node) in nodes else ()
     for item in client().maintenance(options.node, [*planned, window]):
-        typer.echo(
-            f"{options.node}: {clock(item.starts_at)} to {clock(item.ends_at)}, {item.show()}"
-        )
+        say(f"{options.node}: {clock(item.starts_at)} to {clock(item.ends_at)}, {item.show()}")
 
 
 def _when(text: str) -> float:

@@ -12,6 +12,7 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.remote.node_properties import maintenance, override
 from karez.cli.remote.pool_import import import_pool
 from karez.cli.remote.pool_map import LEGEND, pool_map
+from karez.cli.terminal import say
 from karez.core.devices import EMULATED, IN_BYTES, DeviceKind, Health
 from karez.core.nodes import Node
 from karez.core.resource_syntax import show_amount
@@ -48,7 +49,7 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
     heads = ("node", "state", "address", "supernode", "held of", "memory", "labels")
     table(heads, rows, empty="no nodes")
     for line in ["", *pool_map(nodes, held), LEGEND]:
-        typer.echo(line)
+        say(line)
 
 
 @app.command("cordon")
@@ -81,7 +82,7 @@ def drain(
         message = (
             f"{node} is draining: {', '.join(here)} still there" if here else f"{node} is empty"
         )
-        typer.echo(message)
+        say(message)
         if not watch or not here:
             return
         sleep(WATCH_S)
@@ -107,7 +108,7 @@ def defragment(
     )
     if plan.moves:
         done = "is being freed" if apply else "would be free"
-        typer.echo(f"{', '.join(plan.freed)} {done}; {plan.lost_device_s:.0f} device-seconds lost")
+        say(f"{', '.join(plan.freed)} {done}; {plan.lost_device_s:.0f} device-seconds lost")
 
 
 def _state(node: Node) -> str:

@@ -12,6 +12,7 @@ from karez.cli.client_options import Json
 from karez.cli.inventory_files import kept_inventory, nodes_of
 from karez.cli.output import json_out
 from karez.cli.remote.pool_map import pool_map
+from karez.cli.terminal import say
 from karez.core.codec import to_json
 from karez.core.errors import BadRequest
 from karez.core.nodes import Node
@@ -49,8 +50,8 @@ def import_pool(
 def _show(nodes: Sequence[Node], name: str) -> None:
     kinds = Counter(device.kind for node in nodes for device in node.devices)
     words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    typer.echo(f"{len(nodes)} nodes with {words}, kept as {name}")
+    say(f"{len(nodes)} nodes with {words}, kept as {name}")
     for line in pool_map(nodes[:MAX_DRAWN], {}):
-        typer.echo(line)
+        say(line)
     if len(nodes) > MAX_DRAWN:
-        typer.echo(f"... and {len(nodes) - MAX_DRAWN} more")
+        say(f"... and {len(nodes) - MAX_DRAWN} more")

@@ -9,6 +9,7 @@ import typer
 
 from karez.cli.client_options import JobName, client
 from karez.cli.remote.attach import RankOption
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest, KarezError
 from karez.core.tunnels import MAX_PIECE, Tunnel, TunnelKind, TunnelPiece, TunnelSpec
 
@@ -36,7 +37,7 @@ def port_forward(
         raise BadRequest(problem=f"port {local} of this machine is taken", fix=fix) from error
     with listener:
         number = listener.getsockname()[1]
-        typer.echo(f"http://127.0.0.1:{number} is port {remote} of {job}; Ctrl-C ends this")
+        say(f"http://127.0.0.1:{number} is port {remote} of {job}; Ctrl-C ends this")
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 connection, _ = listener.accept()
@@ -59,7 +60,7 @@ def _serve(connection: socket.socket, job: str, rank: int, remote: int) -> None:
         try:
             tunnel = client().open_tunnel(job, spec)
         except KarezError as error:
-            typer.echo(f"{error}", err=True)
+            say(f"{error}", err=True)
             return
         threading.Thread(target=_send, args=(connection, tunnel), daemon=True).start()
         try:
@@ -68,7 +69,7 @@ def _serve(connection: socket.socket, job: str, rank: int, remote: int) -> None:
                 piece = client().tunnel_output(tunnel, piece.next)
                 connection.sendall(piece.data)
         except (KarezError, OSError) as error:
-            typer.echo(f"a connection has ended: {error}", err=True)
+            say(f"a connection has ended: {error}", err=True)
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)  # closing alone waits for who reads it
         with contextlib.suppress(KarezError):

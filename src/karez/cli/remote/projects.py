@@ -8,6 +8,7 @@ import typer
 
 from karez.cli.client_options import Json, ProjectName, client
 from karez.cli.output import json_out, table
+from karez.cli.terminal import say
 from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Project, ProjectLimits
@@ -150,7 +151,7 @@ def put_secret(
 def list_secrets(project: ProjectName = "default") -> None:
     """List the names of a project's secrets."""
     for name in client().secrets(project):
-        typer.echo(name)
+        say(name)
 
 
 def _project(

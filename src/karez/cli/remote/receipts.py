@@ -9,6 +9,7 @@ import typer
 
 from karez.cli.client_options import JobName, Json, client
 from karez.cli.output import clock, json_out
+from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core.api_models import ReceiptView
 from karez.core.codec import from_json
@@ -88,18 +89,18 @@ def _show(told: Told, public: bytes, wrong: list[str], *, as_json: bool) -> None
             "valid": not wrong,
             "complete": told.head is not None and not wrong,
         }
-        typer.echo(json.dumps(result, indent=2))
+        say(json.dumps(result, indent=2))
         return
     for line in wrong:
-        typer.echo(line, err=True)
+        say(line, err=True)
     if wrong:
         return
     if told.head is None:
-        typer.echo(f"{count} receipts, signed by {name}: none altered, none missing in between")
-        typer.echo("whether later ones are missing is not known: use `karez receipts export`")
+        say(f"{count} receipts, signed by {name}: none altered, none missing in between")
+        say("whether later ones are missing is not known: use `karez receipts export`")
     else:
         when = clock(told.head.at)
-        typer.echo(
+        say(
             f"{count} receipts, signed by {name}: all true, and all that job {told.head.job} "
             f"({told.head.state}) had at {when}"
         )
@@ -112,7 +113,7 @@ def show_key(as_json: Json = False) -> None:
     if as_json:
         json_out(key)
     else:
-        typer.echo(key.public)
+        say(key.public)
 
 
 def read_receipts(file: Path) -> Told:

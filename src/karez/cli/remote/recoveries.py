@@ -1,9 +1,8 @@
 """A job's recoveries as a table, a timeline and figures: `karez jobs receipts` and others."""
 
-import typer
-
 from karez.cli.client_options import JobName, Json, client
 from karez.cli.output import clock, json_out, table
+from karez.cli.terminal import say
 from karez.core.api_models import ReceiptView
 from karez.core.units import show_seconds
 
@@ -44,16 +43,16 @@ def show_timeline(job: JobName) -> None:
     """Draw a job's recoveries: time to decide, to restore and to complete a step."""
     found = client().receipts(job)
     if not found:
-        typer.echo("no recoveries: nothing went wrong")
+        say("no recoveries: nothing went wrong")
         return
     longest = max(receipt.recovery_s for receipt in found)
-    typer.echo(f"{'':19}  0 {'':{WIDTH - 12}} {show_seconds(longest):>8}")
+    say(f"{'':19}  0 {'':{WIDTH - 12}} {show_seconds(longest):>8}")
     for receipt in found:
-        typer.echo(
+        say(
             f"{clock(receipt.detected_at):19}  {bar(receipt, longest)} "
             f"{receipt.code}, {receipt.rung}, {receipt.steps_lost} lost"
         )
-    typer.echo(f"{'':19}  - confirmed, = decided, r restored, s first step complete")
+    say(f"{'':19}  - confirmed, = decided, r restored, s first step complete")
 
 
 def bar(receipt: ReceiptView, longest_s: float) -> str:

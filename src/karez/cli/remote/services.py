@@ -8,6 +8,7 @@ import typer
 from karez.cli.client_options import Json, ProjectName, ServiceName, Yes, client, confirm
 from karez.cli.options import takes
 from karez.cli.output import clock, json_out, table
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.services import ServiceSpec
@@ -57,7 +58,7 @@ def deploy(options: DeployOptions) -> None:
     service = client().deploy(spec)
     if options.wait:
         service = client().wait_ready(service.id)
-    typer.echo(f"{service.id} {service.state}; talk to it with: karez chat {options.name}")
+    say(f"{service.id} {service.state}; talk to it with: karez chat {options.name}")
 
 
 @app.command("list")
@@ -109,7 +110,7 @@ def stop_service(service: ServiceName, yes: Yes = False) -> None:
     """Stop a service; the model stays registered."""
     confirm(f"Stop {service}?", yes=yes)
     found = client().stop_service(service)
-    typer.echo(f"{found.id} {found.state}")
+    say(f"{found.id} {found.state}")
 
 
 APPS = {"services": app}

@@ -10,6 +10,7 @@ import typer
 
 from karez.cli.client_options import JobName, Json, client
 from karez.cli.output import clock, json_out
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 from karez.core.traces import Span, Trace
 from karez.core.units import show_seconds
@@ -56,14 +57,14 @@ def show_trace(
         except OSError as error:
             problem = f"cannot write {page}: {error.strerror}"
             raise BadRequest(problem=problem, fix="Name another file with --page.") from error
-        typer.echo(f"wrote {page}")
+        say(f"wrote {page}")
     elif as_json:
         json_out(found)
     else:
-        typer.echo(f"trace {found.id} of {found.name}, from {clock(found.spans[0].began_at)}")
+        say(f"trace {found.id} of {found.name}, from {clock(found.spans[0].began_at)}")
         scale = _Scale.of(found)
         for span, depth in _nested(found):
-            typer.echo(_line(scale, span, depth))
+            say(_line(scale, span, depth))
 
 
 def render(trace: Trace) -> str:

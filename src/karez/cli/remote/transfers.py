@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from karez.cli.client_options import client
+from karez.cli.terminal import say
 from karez.client.upload import UploadPlan, UploadProgress, plan_upload, show_left_out
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.units import show_bytes
@@ -45,7 +45,7 @@ def upload(
             licence=licence,
             watch=watch,
         )
-    typer.echo(_summary(plan, last), err=True)
+    say(_summary(plan, last), err=True)
     return artifact
 
 

@@ -6,6 +6,7 @@ import typer
 
 from karez.cli.client_options import Json, client
 from karez.cli.output import clock, json_out, table
+from karez.cli.terminal import say
 from karez.core.explanations import Estimate, Explanation
 from karez.core.workloads import State
 
@@ -25,23 +26,23 @@ def why(
     if as_json:
         json_out(answer)
         return
-    typer.echo(f"{answer.name} ({answer.id}) is {answer.state}: {answer.reason or 'all is well'}")
+    say(f"{answer.name} ({answer.id}) is {answer.state}: {answer.reason or 'all is well'}")
     if answer.state == State.QUEUED:
         _show_reasons(answer)
 
 
 def _show_reasons(answer: Explanation) -> None:
     if answer.ahead:
-        typer.echo(f"{answer.ahead} workloads are ahead in the queue")
+        say(f"{answer.ahead} workloads are ahead in the queue")
     for hurdle in answer.hurdles:
         ruled_out = ", ".join(f"{count} {reason}" for reason, count in hurdle.nodes.items())
-        typer.echo(
+        say(
             f"  {hurdle.asked} each: {hurdle.workers} of {hurdle.needed} workers fit; "
             f"{hurdle.devices_free:g} of {hurdle.devices:g} devices free"
             + (f"; nodes ruled out: {ruled_out}" if ruled_out else "")
         )
     for line in answer.quota:
-        typer.echo(
+        say(
             f"  quota of {line.project}: {line.held:g} of {line.limit:g} {line.kind} held, "
             f"{line.asked:g} asked"
             + ("" if line.guarantee is None else f", {line.guarantee:g} guaranteed in its cohort")
@@ -51,9 +52,9 @@ def _show_reasons(answer: Explanation) -> None:
 
 def _show_outlook(answer: Explanation) -> None:
     if answer.starts is not None:
-        typer.echo(f"it may start {_when(answer.starts)}")
+        say(f"it may start {_when(answer.starts)}")
     if answer.holders:
-        typer.echo("\nworkloads that hold what it needs")
+        say("\nworkloads that hold what it needs")
         table(
             ("workload", "id", "project", "kind", "devices", "since"),
             [
@@ -63,9 +64,9 @@ def _show_outlook(answer: Explanation) -> None:
             empty="",
         )
     if answer.changes:
-        typer.echo("\nany one of these would start it now, the smallest first")
+        say("\nany one of these would start it now, the smallest first")
         for number, change in enumerate(answer.changes, 1):
-            typer.echo(f"  {number}. {change.what}")
+            say(f"  {number}. {change.what}")
 
 
 def _when(starts: Estimate) -> str:

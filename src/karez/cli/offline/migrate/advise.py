@@ -10,6 +10,7 @@ import typer
 
 from karez.cli.client_options import Json
 from karez.cli.output import table
+from karez.cli.terminal import say
 
 SOURCES = (
     "Sources: rules of msprof-analyze's advisor, Ascend's documentation, what migrations met. "
@@ -38,13 +39,13 @@ def advise_command(
             "source": [asdict(item) for item in found],
             "profile": [asdict(item) for item in hotspots],
         }
-        typer.echo(json.dumps(both, indent=1))
+        say(json.dumps(both, indent=1))
         return
     if profile is not None:
         _show_hotspots(hotspots)
     _show_advice(found)
     if found or hotspots:
-        typer.echo(SOURCES, err=True)
+        say(SOURCES, err=True)
 
 
 def _show_advice(found: Sequence[Any]) -> None:
@@ -81,6 +82,6 @@ def rules_command(as_json: Json = False) -> None:
     rows = [(rule.id(), rule.kind.value, rule.reason()) for rule in CATALOGUE]
     if as_json:
         keys = ("rule", "kind", "reason")
-        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
+        say(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
     else:
         table(("rule", "class", "reason"), rows, empty="")

@@ -9,6 +9,7 @@ import typer
 
 from karez.cli.client_options import Json
 from karez.cli.options import takes
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 
@@ -68,7 +69,7 @@ def checkpoint_command(options: CheckpointOptions, as_json: Json = False) -> Non
     """
     result = _convert(options)
     if as_json:
-        typer.echo(json.dumps(result, indent=1))
+        say(json.dumps(result, indent=1))
     else:
         _show(result)
 
@@ -106,8 +107,8 @@ def _kinds(options: CheckpointOptions) -> dict[str, str] | None:
 
 def _show(result: dict[str, Any]) -> None:
     count = f"{result['tensors']} tensors, " if "tensors" in result else ""
-    typer.echo(f"{count}{result['bytes'] / 1e6:.1f} MB: {result['files'][0]}")
+    say(f"{count}{result['bytes'] / 1e6:.1f} MB: {result['files'][0]}")
     for what in ("dropped", "unmatched", "left_out"):
         if result[what]:
             shown = ", ".join(result[what][:10])
-            typer.echo(f"{what.replace('_', ' ')}: {len(result[what])}: {shown}", err=True)
+            say(f"{what.replace('_', ' ')}: {len(result[what])}: {shown}", err=True)

@@ -10,6 +10,7 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.offline.migrate.scan_output import plan_json, show_plan
 from karez.cli.options import takes
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 if TYPE_CHECKING:  # keeps --help fast
@@ -60,11 +61,11 @@ def rewrite_command(options: RewriteOptions, as_json: Json = False) -> None:
     planned = _carry_out(options)
     if as_json:
         shown = plan_json(planned, list(planned.left), written=options.writes)
-        typer.echo(json.dumps(shown, indent=1))
+        say(json.dumps(shown, indent=1))
         return
     if options.diff or not options.writes:
         for change in planned.changes:
-            typer.echo(change.diff(), nl=False)
+            say(change.diff(), nl=False)
     show_plan(planned, options.root, written=options.writes)
 
 
@@ -88,7 +89,7 @@ def _carry_out(options: RewriteOptions) -> "Plan":
         working_tree.switch_to(root, options.branch)
     if not is_safe and planned.changes:
         patch = working_tree.write_patch(root, planned.changes)
-        typer.echo(
+        say(
             f"{root} is not under git; there, `patch -R -p1 < {patch.name}` takes this back",
             err=True,
         )

@@ -13,6 +13,7 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.offline.migrate.scan_output import show_scan
 from karez.cli.offline.progress import write_page
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 
@@ -48,7 +49,7 @@ def scan_command(
     if sarif is not None:
         sarif.write_text(json.dumps(sarif_report.as_sarif(found), indent=1) + "\n")
     if as_json:
-        typer.echo(json.dumps(json_report.as_json(found), indent=1))
+        say(json.dumps(json_report.as_json(found), indent=1))
     else:
         show_scan(json_report.as_json(found))
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from karez.cli.output import table
+from karez.cli.terminal import say
 
 TOP = 20
 """Number of rules and questions shown in the terminal; the reports have all."""
@@ -26,19 +25,19 @@ def show_scan(found: dict[str, Any]) -> None:
     table(("", ""), rows, empty="")
     _show_environment(found["environment"])
     if found["refusal"]:
-        typer.echo(f"not for rewriting: {found['refusal']}")
+        say(f"not for rewriting: {found['refusal']}")
     table(
         ("rule", "class", "places", "hours"),
         [(r["rule"], r["kind"], r["count"], f"{r['hours']:.1f}") for r in found["rules"][:TOP]],
         empty="nothing is bound to CUDA",
     )
     for file in found["unread"]:
-        typer.echo(f"not read: {file['path']}: {file['why']}")
+        say(f"not read: {file['path']}: {file['why']}")
 
 
 def _show_environment(environment: dict[str, Any]) -> None:
     for stack in environment["stacks"][:1]:
-        typer.echo(
+        say(
             f"{environment['note']} Newest compatible set: torch {stack['torch']}, "
             f"torch_npu {stack['torch_npu']}, CANN {stack['cann']}, driver "
             f"{' or '.join(stack['drivers']) or 'not published'} (karez migrate versions)"
@@ -48,15 +47,15 @@ def _show_environment(environment: dict[str, Any]) -> None:
 def show_plan(planned: Any, root: Path, *, written: bool) -> None:
     """Print what was or would be rewritten, and what needs manual work."""
     done = "rewritten" if written else "would be rewritten"
-    typer.echo(f"{len(planned.changes)} files {done}, {len(planned.made)} constructs", err=True)
+    say(f"{len(planned.changes)} files {done}, {len(planned.made)} constructs", err=True)
     for path, why in planned.failed:
-        typer.echo(f"left alone: {path}: {why}", err=True)
+        say(f"left alone: {path}: {why}", err=True)
     left = list(planned.left)
     for item in left[:TOP]:
         text = f"{item.path}:{item.line}: {item.rule}: {item.question or item.reason}"
-        typer.echo(text, err=True)
+        say(text, err=True)
     if len(left) > TOP:
-        typer.echo(f"and {len(left) - TOP} more: karez migrate scan {root}", err=True)
+        say(f"and {len(left) - TOP} more: karez migrate scan {root}", err=True)
 
 
 def plan_json(planned: Any, left: list[Any], *, written: bool) -> dict[str, Any]:

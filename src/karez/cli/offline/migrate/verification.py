@@ -9,12 +9,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import typer
-
 import karez
 from karez.cli.client_options import client
 from karez.cli.offline.migrate.verify_options import VerifyOptions
 from karez.cli.offline.progress import write_page
+from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core.errors import BadRequest
 from karez.equivalence import certificate as certificates
@@ -118,29 +117,29 @@ def _reference(options: VerifyOptions) -> str:
 
 
 def _notice(line: str) -> None:
-    typer.echo(line, err=True)
+    say(line, err=True)
 
 
 def _print_result(signed: dict[str, Any], outcome: Outcome) -> None:
     compared, verdict = signed["compared"], outcome.verdict
-    typer.echo(
+    say(
         f"{compared['modules_forward']} forward, {compared['modules_backward']} backward, "
         f"{compared['optimizer_states']} optimizer states, {compared['gradients']} gradients of "
         f"modules, {compared['losses']} losses"
     )
     worst = verdict.worst
     if worst is not None:
-        typer.echo(f"largest difference {worst.error:.2e} of {worst.limit:.2e}: {worst.name}")
+        say(f"largest difference {worst.error:.2e} of {worst.limit:.2e}: {worst.name}")
     if compared["losses"]:
-        typer.echo(f"losses differ by {verdict.loss_error:.2e} (allowed {verdict.loss_limit:.2e})")
+        say(f"losses differ by {verdict.loss_error:.2e} (allowed {verdict.loss_limit:.2e})")
     first = signed["first_difference"]
     if first:
-        typer.echo(f"first difference at {_describe(first)}")
+        say(f"first difference at {_describe(first)}")
     for line in verdict.settings[:5]:
-        typer.echo(f"another setting: {line}")
+        say(f"another setting: {line}")
     for line in verdict.unmatched[:5]:
-        typer.echo(f"only in one of them: {line}")
-    typer.echo("lossless" if signed["lossless"] else "NOT lossless")
+        say(f"only in one of them: {line}")
+    say("lossless" if signed["lossless"] else "NOT lossless")
 
 
 def _describe(difference: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.offline.migrate.verify_options import Certificate, Report, VerifyOptions
 from karez.cli.options import takes
+from karez.cli.terminal import say
 
 
 @takes(VerifyOptions)
@@ -76,7 +77,7 @@ def check_command(
     from karez.cli.offline.migrate import certificate_check  # noqa: PLC0415 - keeps --help fast
 
     said, is_known = certificate_check.check(certificate, key)
-    typer.echo(said)
+    say(said)
     if not is_known:
         raise typer.Exit(UNKNOWN_SIGNER)
 
@@ -84,6 +85,6 @@ def check_command(
 def _finish(signed: dict[str, Any], *, as_json: bool) -> None:
     """Print a certificate as JSON if asked; exit with code 1 if it is not lossless."""
     if as_json:
-        typer.echo(json.dumps(signed, indent=1))
+        say(json.dumps(signed, indent=1))
     if not signed["lossless"]:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from karez.cli.offline.progress import bar, write_page
 from karez.cli.offline.simulate.options import Inventory, Report
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 from karez.core.units import parse_seconds
 
@@ -102,4 +103,4 @@ def _show(report: "ColocationReport") -> None:
         empty="",
     )
     if report.training_gain is not None:
-        typer.echo(f"training done on the shared pool: {report.training_gain:.2f} x the split one")
+        say(f"training done on the shared pool: {report.training_gain:.2f} x the split one")

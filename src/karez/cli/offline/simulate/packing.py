@@ -13,6 +13,7 @@ from karez.cli.offline.progress import bar, parse_seeds, write_page
 from karez.cli.offline.simulate.options import Report
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
@@ -80,7 +81,7 @@ def packing_command(options: PackingOptions, as_json: Json = False) -> None:
 
 
 def _show(report: "PackingReport", seeds: int) -> None:
-    typer.echo(
+    say(
         f"{report.nodes} nodes, {report.devices:g} devices, policy {report.policy}, "
         f"{seeds} seeds; percent of all devices, mean and standard deviation"
     )

@@ -15,6 +15,7 @@ from karez.cli.offline.progress import bar, write_page
 from karez.cli.offline.simulate.options import Inventory, Report
 from karez.cli.options import takes
 from karez.cli.output import json_out, table
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
@@ -83,7 +84,7 @@ def queue_command(options: QueueOptions, as_json: Json = False) -> None:
     if as_json:
         json_out(report)
         return
-    typer.echo(html_reports.queue_words(report))
+    say(html_reports.queue_words(report))
     _show_times(report)
     _show_devices(report)
 
@@ -136,17 +137,15 @@ def _show_times(report: "QueueReport") -> None:
 
 def _show_devices(report: "QueueReport") -> None:
     if len(report.projects) > MAX_PROJECTS:
-        typer.echo(
-            f"... and {len(report.projects) - MAX_PROJECTS} smaller projects; --json has all"
-        )
-    typer.echo("")
+        say(f"... and {len(report.projects) - MAX_PROJECTS} smaller projects; --json has all")
+    say("")
     table(
         ["resource", "held on average %", "at most %"],
         [[use.kind, f"{use.mean_pct:.1f}", f"{use.peak_pct:.1f}"] for use in report.kinds],
         empty="",
     )
     for reason, part in report.reasons:
-        typer.echo(f"waiting, {100 * part:.0f}%: {reason}")
+        say(f"waiting, {100 * part:.0f}%: {reason}")
 
 
 @contextmanager
@@ -160,4 +159,4 @@ def line_writer(path: Path | None) -> Iterator[Callable[[str], object] | None]:
             yield lambda line: file.write(f"{line}\n")
     except OSError as error:
         raise BadRequest(problem=f"cannot write {path}: {error.strerror}") from error
-    typer.echo(f"decision log: {path}", err=True)
+    say(f"decision log: {path}", err=True)

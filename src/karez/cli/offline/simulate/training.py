@@ -12,6 +12,7 @@ from karez.cli.offline.progress import bar, parse_seeds, write_page
 from karez.cli.offline.simulate.options import Report
 from karez.cli.options import takes
 from karez.cli.output import table
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 from karez.core.units import show_seconds
 
@@ -66,7 +67,7 @@ def training_command(options: TrainingOptions, as_json: Json = False) -> None:
     figures["source"] = source
     write_page(options.report_file, fleet_report.page_of(figures))
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        say(json.dumps(figures, indent=2))
     else:
         _show(figures)
 

@@ -8,6 +8,7 @@ import typer
 from karez.cli.client_options import Json
 from karez.cli.inventory_files import lines_of
 from karez.cli.output import json_out
+from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 
 if TYPE_CHECKING:  # NumPy: only where something is simulated
@@ -45,7 +46,7 @@ def verify_log_command(
 
 def _show(result: "LogVerification") -> None:
     if result.line is None:
-        typer.echo(f"{result.decisions} decisions after {result.steps} steps: all the same")
+        say(f"{result.decisions} decisions after {result.steps} steps: all the same")
         return
-    typer.echo(f"line {result.line} is not the same\n  written: {result.logged or 'nothing'}")
-    typer.echo(f"  decided: {result.redone or 'nothing'}")
+    say(f"line {result.line} is not the same\n  written: {result.logged or 'nothing'}")
+    say(f"  decided: {result.redone or 'nothing'}")

@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
             "anyio",
             "fastapi",
             "fsspec",
+            "httptools",
             "numpy",
             "orjson",
             "prometheus_client",

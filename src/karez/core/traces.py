@@ -56,7 +56,6 @@ class JobTracer(Protocol):
 
     def changed(self, job: str) -> None:
         """Note that what the store has of a job has changed. Never waits."""
-        ...
 
     def close(self) -> None:
         """Send what is left."""

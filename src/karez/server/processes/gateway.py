@@ -1,6 +1,7 @@
 """The gateway process: reads its table from control, and delivers calls to control."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import aiohttp
 import structlog
-import uvicorn
 import uvloop
 
 from karez.core.codec import from_text, to_json, to_text
@@ -18,13 +18,14 @@ from karez.core.routing import GatewayKey, Table
 from karez.core.settings import Settings
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
-from karez.server.processes.http_connections import MAX_CONNECTIONS, TimedProtocol
 from karez.server.processes.report import Report
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
 
 log = structlog.get_logger()
+GRACE_S = 3.0
+"""How long answers that have begun may take once the process is asked to end."""
 REFRESH_S = 1.0
 """Seconds between two reads of the table of keys and replicas."""
 
@@ -36,10 +37,10 @@ def run_gateway(settings: Settings, report: Report) -> None:
     gateway = Gateway(
         spool=UsageSpool(home.path / "calls.spool"),
         clock=SteadyClock(),
-        check=key_check(Pepper(home.pepper)),
+        find_key=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),
-        table=_stored_table(home.path / "gateway.table"),
     )
+    gateway.table = _stored_table(home.path / "gateway.table")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(gateway, settings, home))
 
@@ -59,18 +60,14 @@ def key_check(pepper: Pepper) -> Callable[[str, Table], GatewayKey | None]:
 
 
 async def _serve(gateway: Gateway, settings: Settings, home: Home) -> None:
-    config = uvicorn.Config(
-        gateway,
-        host=settings.host,
-        port=settings.gateway_port,
-        log_level="warning",
-        access_log=False,
-        http=TimedProtocol,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=3,
-    )
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    server = await gateway.listen(settings.host, settings.gateway_port)
     async with _background(gateway, settings, home):
-        await uvicorn.Server(config).serve()
+        await stopped.wait()
+        server.close()
+        await gateway.close(within_s=GRACE_S)
 
 
 @asynccontextmanager

@@ -1,0 +1,66 @@
+"""A request of a caller, and what answers it."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from karez.serving.answers import Refusal
+
+MAX_HEAD_BYTES = 64 << 10
+MAX_BODY_BYTES = 32 << 20
+"""Largest request. vLLM and llama.cpp take more than any context needs; this stops abuse."""
+Connection_contra = TypeVar("Connection_contra", contravariant=True)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request, whose body may still be on its way."""
+
+    method: str = ""
+    path: str = ""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    """By name in small letters."""
+    body: bytearray = field(default_factory=bytearray)
+    keeps_alive: bool = True
+    has_chunks: bool = True
+    """Whether its caller understands an answer in chunks: HTTP/1.0 does not."""
+    refusal: Refusal | None = None
+
+
+class Exchange(Protocol):
+    """What works on the request of a connection."""
+
+    def gone(self) -> None:
+        """The caller has hung up."""
+
+    def paused(self, is_paused: bool) -> None:
+        """The caller reads slower than the answer comes, or has caught up."""
+
+
+class Application(Protocol[Connection_contra]):
+    """What answers requests."""
+
+    def check(self, request: Request) -> None:
+        """Look at a request whose body has not been read. Raises Refusal."""
+
+    def begin(self, request: Request, connection: Connection_contra) -> Exchange | None:
+        """Begin to answer a request; None if that is done. Raises Refusal."""
+
+
+def check_sizes(request: Request, head_bytes: int) -> None:
+    """Refuse a request whose head or announced body is too large. Raises Refusal."""
+    if head_bytes > MAX_HEAD_BYTES:
+        raise large_head()
+    if int(request.headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+        raise large_body()
+
+
+def large_head() -> Refusal:
+    """The refusal of a head that is too large."""
+    message = f"The head of the request exceeds {MAX_HEAD_BYTES} bytes."
+    return Refusal(431, "invalid_request_error", message)
+
+
+def large_body() -> Refusal:
+    """The refusal of a body that is too large."""
+    message = f"The body exceeds {MAX_BODY_BYTES} bytes."
+    return Refusal(413, "invalid_request_error", message)

@@ -1,0 +1,75 @@
+"""What a gateway has done since it started, as Prometheus text. Pure."""
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+from karez.serving.token_usage import TokenUsage
+
+BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
+"""Bounds of times to first token. Source: OpenTelemetry's conventions for generative AI."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Seconds, counted by bounds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    total_s: float = 0.0
+
+    def append(self, seconds: float) -> None:
+        """Take in a duration."""
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.total_s += seconds
+
+    def lines(self, name: str) -> list[str]:
+        """The lines of a Prometheus histogram."""
+        lines, sum_ = [f"# TYPE {name} histogram"], 0
+        for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), self.counts, strict=True):
+            sum_ += count
+            lines.append(f'{name}_bucket{{le="{bound}"}} {sum_}')
+        return [*lines, f"{name}_sum {self.total_s:.6f}", f"{name}_count {sum_}"]
+
+
+@dataclass(slots=True)
+class RelayCounts:
+    """Counts of requests, tokens and streams."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    takeovers: int = 0
+    """Times that a replica went on with the stream of another."""
+    broken: int = 0
+    """Streams that no replica could go on with."""
+    first_s: Histogram = field(default_factory=Histogram)
+
+    def saw(self, status: int, usage: TokenUsage) -> None:
+        """Take in a request that has ended."""
+        self.statuses[status] += 1
+        self.prompt_tokens += usage.prompt
+        self.completion_tokens += usage.completion
+
+    def metrics(self, inflight: int) -> bytes:
+        """All counts as Prometheus text."""
+        total = sum(self.statuses.values())
+        lines = [
+            "# TYPE karez_gateway_requests_total counter",
+            f"karez_gateway_requests_total {total}",
+            "# TYPE karez_gateway_answers_total counter",
+            *(
+                f'karez_gateway_answers_total{{status="{status}"}} {count}'
+                for status, count in sorted(self.statuses.items())
+            ),
+            "# TYPE karez_gateway_tokens_total counter",
+            f'karez_gateway_tokens_total{{type="input"}} {self.prompt_tokens}',
+            f'karez_gateway_tokens_total{{type="output"}} {self.completion_tokens}',
+            "# TYPE karez_gateway_stream_takeovers_total counter",
+            f"karez_gateway_stream_takeovers_total {self.takeovers}",
+            "# TYPE karez_gateway_streams_broken_total counter",
+            f"karez_gateway_streams_broken_total {self.broken}",
+            "# TYPE karez_gateway_inflight gauge",
+            f"karez_gateway_inflight {inflight}",
+            *self.first_s.lines("gen_ai_server_time_to_first_token"),
+        ]
+        return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,219 @@
+"""Connections of the gateway to replicas, which are kept and used again."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httptools
+from typing_extensions import override
+
+IDLE_S = 3.0
+"""llama.cpp closes idle connections after 5 s: they are let go of before it does."""
+CONNECT_S = 5.0
+
+
+class Listener(Protocol):
+    """What hears the answer of a replica."""
+
+    def heard_head(self, status: int, kind: bytes) -> None:
+        """Its status and content type."""
+
+    def heard_body(self, data: bytes) -> None:
+        """A piece of its body."""
+
+    def heard_end(self) -> None:
+        """The answer is whole."""
+
+    def lost(self, trouble: str, is_stale: bool) -> None:
+        """The connection broke before the end.
+
+        `is_stale` tells that it had been used before and has brought nothing since.
+        """
+
+
+class ReplicaConnection(asyncio.Protocol):
+    """One connection to a replica, on which one request at a time is answered."""
+
+    def __init__(self, pool: "ReplicaPool") -> None:
+        """Belong to a pool."""
+        self._pool = pool
+        self._transport: Any = None
+        self._listener: Listener | None = None
+        self._parser: Any = None
+        self._kind = b""
+        self._is_used = self._has_answer = self._is_framed = self._is_paused = False
+        self.heard_at = 0.0
+        """When the replica was heard last, or a request was sent, by the loop's clock."""
+
+    def send(self, data: bytes, listener: Listener) -> None:
+        """Send a request, whose answer a listener hears."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._kind, self._has_answer, self._is_framed = b"application/json", False, False
+        self._listener = listener
+        self.heard_at = self._pool.loop.time()
+        self._transport.write(data)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the replica still awaits requests on it."""
+        silent_s = self._pool.loop.time() - self.heard_at
+        return silent_s < IDLE_S and not self._transport.is_closing()
+
+    def pause(self, is_paused: bool) -> None:
+        """Stop to read from the replica, or go on."""
+        if self._transport.is_closing():
+            return
+        self._is_paused = is_paused
+        if is_paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close: an engine stops to compute for a caller that is gone."""
+        self._listener = None
+        if self._transport is not None:
+            self._transport.close()
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._listener is None:
+            self._transport.close()  # nobody asked
+            return
+        self.heard_at = self._pool.loop.time()
+        self._has_answer = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._lose(f"no HTTP: {error}")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        if self._listener is None:
+            return
+        if self._has_answer and not self._is_framed and exc is None:
+            self._finish()  # an answer without a length ends with its connection
+        else:
+            self._lose("the connection broke" if exc is None else type(exc).__name__)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        name = name.lower()
+        if name == b"content-type":
+            self._kind = value
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._is_framed = True
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        if self._listener is not None:
+            self._listener.heard_head(self._parser.get_status_code(), self._kind)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._listener is not None:
+            self._listener.heard_body(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        self._finish()
+
+    def _finish(self) -> None:
+        listener, self._listener = self._listener, None
+        if self._parser.should_keep_alive() and self._is_framed:
+            self._is_used = True
+            if self._is_paused:
+                self.pause(False)
+            self._pool.keep(self)
+        else:
+            self._transport.close()
+        if listener is not None:
+            listener.heard_end()
+
+    def _lose(self, trouble: str) -> None:
+        listener, self._listener = self._listener, None
+        self._transport.close()
+        if listener is not None:
+            listener.lost(trouble, is_stale=self._is_used and not self._has_answer)
+
+
+@dataclass(slots=True, eq=False)
+class ReplicaPool:
+    """The connections to one replica."""
+
+    url: str
+    loop: asyncio.AbstractEventLoop
+    inflight: int = 0
+    """Requests that the replica works on."""
+    avoid_until: float = 0.0
+    """It failed of late: others are asked first until then, by the loop's clock."""
+    _idle: list[ReplicaConnection] = field(default_factory=list)
+    _connecting: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return self.url.partition("://")[2]
+
+    def send(
+        self,
+        data: bytes,
+        listener: Listener,
+        connected: Callable[[ReplicaConnection], bool],
+        *,
+        afresh: bool = False,
+    ) -> None:
+        """Send a request on a connection, or on a new one if `afresh`.
+
+        `connected` gets the connection, and says whether the request is still wanted.
+        """
+        while self._idle and not afresh:
+            connection = self._idle.pop()
+            if connection.is_usable:
+                if connected(connection):
+                    connection.send(data, listener)
+                return
+            connection.close()
+        task = self.loop.create_task(self._connect(data, listener, connected))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(
+        self, data: bytes, listener: Listener, connected: Callable[[ReplicaConnection], bool]
+    ) -> None:
+        try:
+            parts = urlsplit(self.url)
+            async with asyncio.timeout(CONNECT_S):
+                _, connection = await self.loop.create_connection(
+                    lambda: ReplicaConnection(self), parts.hostname or "", parts.port or 80
+                )
+        except (OSError, TimeoutError, ValueError) as error:
+            listener.lost(type(error).__name__, is_stale=False)
+            return
+        if connected(connection):
+            connection.send(data, listener)
+        else:
+            connection.close()
+
+    def keep(self, connection: ReplicaConnection) -> None:
+        """Keep a connection for the next request."""
+        self._idle.append(connection)
+
+    def forget(self, connection: ReplicaConnection) -> None:
+        """Forget a connection that is closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close_idle(self, *, older_than_s: float = IDLE_S) -> None:
+        """Close connections that nothing was sent on for a while."""
+        now = self.loop.time()
+        for connection in [one for one in self._idle if now - one.heard_at >= older_than_s]:
+            self._idle.remove(connection)
+            connection.close()

@@ -52,6 +52,7 @@ ALSO_ALLOWED = {
     "core/slurm_script.py": frozenset({"shlex"}),  # reads words as a shell does
     "serving/admission.py": frozenset({"orjson"}),
     "serving/answers.py": frozenset({"http", "orjson"}),  # phrases of statuses
+    "serving/prefix_affinity.py": frozenset({"orjson", "xxhash"}),
     "serving/stream_log.py": frozenset({"orjson"}),
     "scheduling/placement/scores_numba.py": frozenset({"numba"}),
 }

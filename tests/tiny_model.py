@@ -8,13 +8,13 @@ import numpy as np
 WIDTH, INNER, HEADS, CONTEXT = 32, 64, 2, 256
 
 
-def write_tiny_model(path: Path) -> Path:
-    """A one-layer Llama in a GGUF file."""
+def write_tiny_model(path: Path, context: int = CONTEXT) -> Path:
+    """A one-layer Llama in a GGUF file, for contexts of so many tokens."""
     chance = np.random.default_rng(0)
     tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256))]
     kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
     writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(1)
     writer.add_feed_forward_length(INNER)

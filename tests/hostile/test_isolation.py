@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from karez.cli.main import app
+from karez.core.codec import to_json
 from karez.core.identity import Project, Role
 from karez.core.nodes import Isolation
 from karez.core.processes import Staged
@@ -16,6 +17,7 @@ from karez.drivers.steward.checkpoint_folders import CheckpointFolders
 from karez.drivers.steward.input_folders import InputFolders
 from karez.drivers.steward.staging import BlobSource, gather
 from karez.server.home import Home
+from karez.server.services.gateway_table import build_gateway_table
 from karez.server.wiring import reset_admin
 from karez.vault.keys import write_private
 from tests.api import running_api
@@ -107,7 +109,8 @@ def test_a_key_is_replaced_by_another_of_the_same_rights(tmp_path: Path) -> None
     """M5: with or without a time in which both are valid; by who may make such a key."""
     with running_api(tmp_path) as api:
         api.cloud.access.add_project(Project(name="b"))
-        made = {"name": "ci", "project": "b", "role": "member", "expires_in_s": 600.0}
+        calls = {"requests_per_minute": 5, "tokens_per_minute": 700, "models": ["b/chat"]}
+        made = {"name": "ci", "project": "b", "expires_in_s": 600.0, "calls": calls}
         old = api.ask("POST", "/keys", json=made).json()
         path = f"/keys/{old['id']}/rotate"
         assert api.ask("POST", path, api.key(Role.ADMIN), json={}).status_code == 404
@@ -130,6 +133,15 @@ def test_a_key_is_replaced_by_another_of_the_same_rights(tmp_path: Path) -> None
         assert (gone.status_code, "revoked" in gone.json()["title"]) == (422, True)
         (kept,) = (key for key in api.ask("GET", "/keys").json() if key["id"] == again["id"])
         assert kept["expires_at"] == pytest.approx(clock.now() + 600.0)
+        assert kept["calls"] == calls
+        keys = build_gateway_table(api.cloud.store, clock.now()).keys
+        assert [to_json(key.calls) for key in keys if key.id == again["id"]] == [calls]
+        for wrong in (
+            {"requests_per_minute": -1},
+            {"models": ["a b/\x1b"]},
+            {"models": ["m"] * 101},
+        ):
+            assert api.ask("POST", "/keys", json={**made, "calls": wrong}).status_code == 422
 
 
 def test_the_owners_key_file_gets_the_new_key(

@@ -10,7 +10,7 @@ from karez.cli.main import app
 from karez.cli.output import table
 from karez.core.codec import to_text
 from karez.core.errors import BadRequest
-from karez.core.identity import KeySpec, Role
+from karez.core.identity import NO_CALL_LIMITS, KeySpec, Role
 from karez.equivalence import signed_certificate
 from karez.training.controller.outputs import MAX_CARD_BYTES, _read_manifest
 from tests.hostile.conftest import TwoProjects
@@ -27,6 +27,7 @@ def test_a_row_of_the_audit_log_has_no_order_for_a_terminal(two: TwoProjects) ->
         ("project", "*"),
         ("role", Role.ADMIN),
         ("expires_in_s", None),
+        ("calls", NO_CALL_LIMITS),
     ):
         object.__setattr__(key, field, value)
     old = api.cloud.access.new_key(key)[1]

@@ -28,13 +28,15 @@ async def serve(runner: web.AppRunner) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def table(*urls: str) -> Table:
+def table(*urls: str, parallel: int = 4) -> Table:
     keys = (
         GatewayKey(id="mine", project="p", role=Role.MEMBER, digest=""),
         GatewayKey(id="foreign", project="q", role=Role.MEMBER, digest=""),
         GatewayKey(id="root", project=EVERYWHERE, role=Role.ADMIN, digest=""),
     )
-    return Table(keys=keys, routes=(Route(service="chat", project="p", urls=urls),))
+    return Table(
+        keys=keys, routes=(Route(service="chat", project="p", urls=urls, parallel=parallel),)
+    )
 
 
 def address(gateway: Gateway) -> str:

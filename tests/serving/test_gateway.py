@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from karez.core.codec import to_text
+from karez.core.identity import CallLimits
 from karez.core.usage import Call
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
+from tests.fakes import FakeClock
 from tests.serving.callers import ADDRESSES, RunApp, ask, table, until
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -127,8 +130,8 @@ async def test_many_at_once(gateway: Gateway, engine: str) -> None:
 
 
 def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
-    def call(ident: str) -> Call:
-        return Call(
+    def call(ident: str) -> bytes:
+        made = Call(
             id=ident,
             at=1.0,
             project="p",
@@ -139,11 +142,12 @@ def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
             status=200,
             duration_s=0.1,
         )
+        return f"{to_text(made)}\n".encode()
 
     spool = UsageSpool(tmp_path / "calls")
-    spool.add(call("a"))
+    spool.add([call("a")])
     assert [c.id for c in spool.take()] == ["a"]
-    spool.add(call("b"))  # control did not answer; the gateway died here
+    spool.add([call("b")])  # control did not answer; the gateway died here
     again = UsageSpool(tmp_path / "calls")
     assert [c.id for c in again.take()] == ["a"]
     again.done()
@@ -247,3 +251,52 @@ async def test_a_queue_has_an_end_and_says_when_to_come_again(
         await caller.hang_up()
     gateway.table = table(engine)
     assert (await ask(gateway, "mine", model="chat", messages=[])).status_code == 200
+
+
+async def test_a_key_has_its_limits_and_its_models(gateway: Gateway, engine: str) -> None:
+    def limited(**limits: Any) -> None:
+        made = table(engine)
+        keys = tuple(replace(key, calls=CallLimits(**limits)) for key in made.keys)
+        other = replace(made.routes[0], service="other")
+        gateway.table = replace(made, keys=keys, routes=(*made.routes, other))
+
+    limited(requests_per_minute=2)
+    answers = [await ask(gateway, "mine", model="chat", messages=[]) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[1].headers["x-ratelimit-remaining-requests"] == "0"
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 61
+    assert "2 requests/min" in answers[2].json()["error"]["message"]
+    assert (await ask(gateway, "root", model="chat", messages=[])).status_code == 200
+    limited(requests_per_minute=3)  # what it has used stays
+    assert (await ask(gateway, "mine", model="chat", messages=[])).status_code == 200
+    assert (await ask(gateway, "mine", model="chat", messages=[])).status_code == 429
+    limited(tokens_per_minute=30)
+    body = {"model": "chat", "messages": [], "max_tokens": 10}
+    told = [await ask(gateway, "mine", **body) for _ in range(4)]
+    assert [answer.status_code for answer in told] == [429] * 4, "5 of each call of before"
+    assert isinstance(gateway.clock, FakeClock)
+    gateway.clock.at += 61
+    told = [await ask(gateway, "mine", **body) for _ in range(4)]
+    assert [answer.status_code for answer in told] == [200, 200, 429, 429]
+    limited(models=("p/other",))
+    assert (await ask(gateway, "mine", model="chat", messages=[])).status_code == 404
+    assert (await ask(gateway, "mine", model="other", messages=[])).status_code == 200
+    assert (await ask(gateway, "foreign", model="other", messages=[])).status_code == 404
+
+
+async def test_a_key_that_is_revoked_ends_what_it_asked_for(
+    gateway: Gateway, slow: tuple[SlowEngine, str]
+) -> None:
+    engine, url = slow
+    gateway.table = table(url)
+    streaming, waiting = Caller(gateway, stream=True), Caller(gateway, stream=False)
+    await until(lambda: engine.running == 2 and b"word" in streaming.received)
+    keys = tuple(key for key in gateway.table.keys if key.id != "mine")
+    gateway.table = replace(gateway.table, keys=keys)
+    await until(lambda: b"not valid any more" in streaming.received)
+    await until(lambda: waiting.received.startswith(b"HTTP/1.1 401 "))
+    await until(lambda: engine.running == 0)
+    assert streaming.received.endswith(b"0\r\n\r\n")
+    assert sorted(call.status for call in gateway.spool.take()) == [401, 502]
+    for caller in (streaming, waiting):
+        await caller.hang_up()

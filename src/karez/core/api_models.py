@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from karez.core.identity import Role
+from karez.core.identity import NO_CALL_LIMITS, CallLimits, Role
 from karez.core.messages.wire import PROTOCOL
 
 
@@ -43,6 +43,7 @@ class KeyView:
     created_at: float
     revoked_at: float | None = None
     expires_at: float | None = None
+    calls: CallLimits = NO_CALL_LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

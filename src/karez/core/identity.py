@@ -16,6 +16,8 @@ MAX_GRACE_S = 30 * 86_400.0
 JOIN_S = 3600.0
 """How long a token to join is valid by default."""
 MAX_WEIGHT = 1_000_000
+MAX_PER_MINUTE = 10**12
+MAX_MODELS = 100
 DEFAULT_PROJECT = "default"
 """Project of what names none. To a key of another project it means that one."""
 EVERYWHERE = "*"
@@ -68,6 +70,43 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """What a key may ask of models through the gateway."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    requests_per_minute: int = 0
+    """In any minute; 0: no limit."""
+    tokens_per_minute: int = 0
+    """Of prompts and answers, in any minute; 0: no limit."""
+    models: tuple[str, ...] = ()
+    """Names of services, or PROJECT/NAME; empty: all that the key sees."""
+
+    def __post_init__(self) -> None:
+        for value in (self.requests_per_minute, self.tokens_per_minute):
+            if not 0 <= value <= MAX_PER_MINUTE:
+                raise ValueError(f"a limit is 0 to {MAX_PER_MINUTE:,} per minute, not {value:,}")
+        if len(self.models) > MAX_MODELS:
+            raise ValueError(f"a key names at most {MAX_MODELS} models")
+        for model in self.models:
+            for part in model.split("/", 1):
+                check_name(part)
+
+    @property
+    def told(self) -> str:
+        """The limits in words; empty: there are none."""
+        parts = (
+            f"{self.requests_per_minute:,} requests/min" if self.requests_per_minute else "",
+            f"{self.tokens_per_minute:,} tokens/min" if self.tokens_per_minute else "",
+            f"of {', '.join(self.models)}" if self.models else "",
+        )
+        return ", ".join(part for part in parts if part)
+
+
+NO_CALL_LIMITS = CallLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpec:
     """A key to be created."""
 
@@ -79,6 +118,7 @@ class KeySpec:
 
     expires_in_s: float | None = None
     """How long the key is valid; None: for good, but of role JOIN for an hour."""
+    calls: CallLimits = NO_CALL_LIMITS
 
     def __post_init__(self) -> None:
         check_label(self.name, limit=NAME_LIMIT)
@@ -112,6 +152,7 @@ class Key:
     created_at: float
     revoked_at: float | None = None
     expires_at: float | None = None
+    calls: CallLimits = NO_CALL_LIMITS
 
     def is_valid(self, now: float) -> bool:
         """Whether it is neither revoked nor expired."""

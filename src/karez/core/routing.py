@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from karez.core.identity import EVERYWHERE, Role
+from karez.core.identity import EVERYWHERE, NO_CALL_LIMITS, CallLimits, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,14 @@ class GatewayKey:
     project: str
     role: Role
     digest: str
+    calls: CallLimits = NO_CALL_LIMITS
+
+    def may_call(self, route: "Route") -> bool:
+        """Whether the key sees a service and is made for it."""
+        if self.project not in (EVERYWHERE, route.project):
+            return False
+        models = self.calls.models
+        return not models or route.service in models or route.full_name in models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ class Table:
 
     def visible(self, key: GatewayKey) -> tuple[Route, ...]:
         """List the services that a key may call."""
-        return tuple(r for r in self.routes if key.project in (EVERYWHERE, r.project))
+        return tuple(route for route in self.routes if key.may_call(route))
 
     def named(self, key: GatewayKey, model: str) -> tuple[Route, ...]:
         """The services that a key means by NAME or PROJECT/NAME: one, unless it sees several."""

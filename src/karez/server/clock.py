@@ -15,8 +15,10 @@ corrected over ten hours; until then every timeout is true to within a tenth."""
 def slew(shown: float, elapsed_s: float, wall: float) -> float:
     """The time to show `elapsed_s` after `shown`, while the time of day is `wall`."""
     ahead = shown + elapsed_s
-    limit_s = SLEW * elapsed_s
-    return ahead + max(-limit_s, min(limit_s, wall - ahead))
+    limit_s, off_s = SLEW * elapsed_s, wall - ahead
+    if off_s > limit_s:
+        return ahead + limit_s
+    return ahead - limit_s if off_s < -limit_s else wall
 
 
 class SteadyClock(Clock):

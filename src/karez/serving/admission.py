@@ -3,18 +3,23 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
+from karez.core.identity import NO_CALL_LIMITS
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.serving.answers import Refusal
+from karez.serving.call_meter import CallMeter, tokens_asked
+from karez.serving.prefix_affinity import PrefixAffinity
 
 QUEUED_PER_SLOT = 8
 """Requests that may wait for each that is answered: about as many answers long is the wait."""
 MAX_RETRY_S = 60
 MAX_REMEMBERED = 4096
 INVALID = "invalid_request_error"
+ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
+"""Fields of the APIs by which a request limits its answer."""
 POSTS = frozenset(
     {
         "/v1/chat/completions",
@@ -36,10 +41,25 @@ class Queue:
     refused: int = 0
     answer_s: float = 1.0
     """How long an answer takes, on average of late."""
+    affinity: PrefixAffinity = field(default_factory=PrefixAffinity)
 
     def saw(self, seconds: float) -> None:
         """Take in how long an answer took."""
         self.answer_s += (seconds - self.answer_s) / 8
+
+
+class Admitted(NamedTuple):
+    """What a request was found to be."""
+
+    key: GatewayKey
+    route: Route
+    queue: Queue
+    at: float
+    """When, by the clock."""
+    meter: CallMeter | None = None
+    """Of a key with limits."""
+    reserved: int = 0
+    """Tokens that it may take, by the meter."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +71,10 @@ class Admission:
     _table: Table = field(default_factory=Table)
     _keys: dict[bytes, GatewayKey] = field(default_factory=dict)
     """What callers sent -> their key, which is valid as long as the table."""
+    _routes: dict[tuple[str, str], Route] = field(default_factory=dict)
+    """(id of a key, model) -> what it means, as long as the table."""
+    _meters: dict[str, CallMeter] = field(default_factory=dict)
+    """Id of a key -> what it has asked for."""
     queues: dict[tuple[str, str], Queue] = field(default_factory=dict)
     """(project, service) -> its requests."""
 
@@ -63,6 +87,14 @@ class Admission:
     def table(self, table: Table) -> None:
         self._table = table
         self._keys.clear()
+        self._routes.clear()
+        for route in table.routes:
+            if (queue := self.queues.get((route.project, route.service))) is not None:
+                queue.affinity.keep_only(route.urls)
+        limited = {key.id: key.calls for key in table.keys if key.calls != NO_CALL_LIMITS}
+        self._meters = {id_: meter for id_, meter in self._meters.items() if id_ in limited}
+        for id_, meter in self._meters.items():
+            meter.limits = limited[id_]
 
     def key(self, headers: Mapping[bytes, bytes]) -> GatewayKey:
         """The key of a request. Raises Refusal."""
@@ -83,9 +115,13 @@ class Admission:
         self._keys[sent] = key
         return key
 
-    def route(self, key: GatewayKey, model: object) -> Route:
+    def route(self, key: GatewayKey, model: str) -> Route:
         """The service that a key means by a model. Raises Refusal."""
-        found = self._table.named(key, str(model))
+        known = self._routes.get((key.id, model))
+        return self._found(key, model) if known is None else known
+
+    def _found(self, key: GatewayKey, model: str) -> Route:
+        found = self._table.named(key, model)
         if not found:
             visible = self._table.visible(key)
             names = ", ".join(sorted(route.service for route in visible)) or "none"
@@ -99,11 +135,36 @@ class Admission:
         if not route.urls:
             message = f"No replica of {model!r} is ready; `karez services show {model}` says why."
             raise Refusal(503, "service_unavailable_error", message)
+        if len(self._routes) >= MAX_REMEMBERED:
+            self._routes.clear()
+        self._routes[key.id, model] = route
         return route
 
-    def queue(self, route: Route) -> Queue:
-        """The queue of a service. Raises Refusal if no more may wait in it."""
-        queue = self.queues.setdefault((route.project, route.service), Queue())
+    def admit(self, key: GatewayKey, request: Mapping[str, Any], size: int, now: float) -> Admitted:
+        """Admit a request of so many bytes to the queue of its model. Raises Refusal."""
+        route = self.route(key, request["model"])
+        queue = self._queue(route)
+        if key.calls == NO_CALL_LIMITS:
+            return Admitted(key, route, queue, now)
+        meter = self._meters.get(key.id)
+        if meter is None:
+            meter = self._meters[key.id] = CallMeter(limits=key.calls)
+        asked = next((request[name] for name in ANSWER_LIMITS if request.get(name)), None)
+        tokens = tokens_asked(size, asked)
+        wait_s = meter.take(tokens, now)
+        if wait_s > 0:
+            message = (
+                f"The limit of this key is reached: {meter.limits.told}; "
+                f"try again in {math.ceil(wait_s)} s."
+            )
+            raise Refusal(429, "rate_limit_error", message, math.ceil(wait_s))
+        return Admitted(key, route, queue, now, meter, tokens)
+
+    def _queue(self, route: Route) -> Queue:
+        name = (route.project, route.service)
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = Queue()
         if queue.inflight < route.slots * (1 + QUEUED_PER_SLOT):
             return queue
         queue.refused += 1

@@ -3,9 +3,8 @@
 Refusals have the form of the API that was called: OpenAI's or Anthropic's.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +20,6 @@ ANTHROPIC_KINDS = {
     504: "timeout_error",
 }
 """Source: https://docs.anthropic.com/en/api/errors; other types have OpenAI's names."""
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 @dataclass(eq=False)
@@ -58,22 +56,26 @@ def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
-def head(status: int, kind: bytes, headers: Headers, *, closes: bool) -> bytes:
-    """The status line and the headers of an answer, without what ends them."""
-    more = b"".join([b"%s: %s\r\n" % pair for pair in headers])
+@lru_cache(maxsize=256)
+def _first_lines(status: int, kind: bytes, closes: bool) -> bytes:
     close = b"connection: close\r\n" if closes else b""
-    return b"%scontent-type: %s\r\n%s%s" % (_status_line(status), kind, more, close)
+    return b"%scontent-type: %s\r\n%s" % (_status_line(status), kind, close)
 
 
-def whole(status: int, kind: bytes, data: bytes, headers: Headers = (), *, closes: bool) -> bytes:
-    """A whole answer."""
-    first = head(status, kind, headers, closes=closes)
-    return b"%scontent-length: %d\r\n\r\n%s" % (first, len(data), data)
+def head(status: int, kind: bytes, headers: bytes, *, closes: bool) -> bytes:
+    """The status line and the headers of an answer, without what ends them."""
+    return _first_lines(status, kind, closes) + headers
+
+
+def whole(status: int, kind: bytes, data: bytes, headers: bytes = b"", *, closes: bool) -> bytes:
+    """A whole answer; each of the headers ends with a line break."""
+    first = _first_lines(status, kind, closes)
+    return b"%s%scontent-length: %d\r\n\r\n%s" % (first, headers, len(data), data)
 
 
 def refused(refusal: Refusal, path: str, *, closes: bool) -> bytes:
     """A refusal as a whole answer."""
-    after = ((b"retry-after", b"%d" % refusal.retry_after_s),) if refusal.retry_after_s else ()
+    after = b"retry-after: %d\r\n" % refusal.retry_after_s if refusal.retry_after_s else b""
     data = orjson.dumps(problem(refusal, path))
     return whole(refusal.status, JSON, data, after, closes=closes)
 

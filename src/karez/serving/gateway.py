@@ -4,11 +4,14 @@ It parses only what it routes on and the usage it bills by. relay.py has one req
 """
 
 import asyncio
-from collections.abc import Callable
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import structlog
 
 from karez.core.ports import Clock
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
@@ -20,6 +23,8 @@ from karez.serving.relay import Relay
 from karez.serving.relay_counts import RelayCounts
 from karez.serving.replica_connection import ReplicaPool
 from karez.serving.usage_spool import UsageSpool
+
+log = structlog.get_logger()
 
 MAX_CONNECTIONS = 4096
 SWEEP_S = 1.0
@@ -45,6 +50,10 @@ class Gateway:
     """Requests on their way."""
     _pools: dict[str, ReplicaPool] = field(default_factory=dict)
     """URL of a replica -> connections to it."""
+    _prefix: str = field(default_factory=lambda: secrets.token_hex(6))
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _ended: list[tuple[Relay, Callable[[], None] | None]] = field(default_factory=list)
+    """Requests, and what ends their answers once they are recorded."""
     _loop: asyncio.AbstractEventLoop | None = None
     _sweeping: asyncio.TimerHandle | None = None
 
@@ -59,6 +68,9 @@ class Gateway:
     @table.setter
     def table(self, table: Table) -> None:
         self.admission.table = table
+        valid = {key.id for key in table.keys}
+        for relay in [one for one in self.relays if one.key.id not in valid]:
+            relay.end_of_key()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -103,7 +115,7 @@ class Gateway:
         if len(self.connections) > MAX_CONNECTIONS and path != "/health":
             raise Refusal(503, "service_unavailable_error", "There are too many connections.", 1)
         if path not in PUBLIC:
-            self.admission.key(request.headers)
+            request.key = self.admission.key(request.headers)
 
     def begin(self, request: Request, connection: HttpConnection) -> Exchange | None:
         """Begin to answer a request. Raises Refusal."""
@@ -114,25 +126,15 @@ class Gateway:
         if request.path == "/metrics":
             connection.answer(200, PROMETHEUS, self.counts.metrics(self.inflight))
             return None
-        key = self.admission.key(request.headers)
+        key = request.key or self.admission.key(request.headers)
         if request.path == "/v1/models":
             rows = [_model(route) for route in self.table.visible(key)]
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))
             return None
-        arrived = self.clock.now()
         body = parse(request.body)
-        route = self.admission.route(key, body["model"])
-        queue = self.admission.queue(route)
-        relay = Relay(
-            replicas=self,
-            caller=connection,
-            key=key,
-            route=route,
-            queue=queue,
-            path=request.path,
-            request=body,
-            arrived=arrived,
-        )
+        admitted = self.admission.admit(key, body, len(request.body), self.clock.now())
+        ident = f"call-{self._prefix}{next(self._numbers):x}"
+        relay = Relay(self, connection, admitted, request.path, body, ident)
         self.relays.add(relay)
         relay.start()
         return relay
@@ -146,7 +148,7 @@ class Gateway:
         """The connections to a replica."""
         found = self._pools.get(url)
         if found is None:
-            found = self._pools[url] = ReplicaPool(url=url, loop=self.loop)
+            found = self._pools[url] = ReplicaPool(url=url, key=self.engine_key, loop=self.loop)
         return found
 
     def current_route(self, route: Route) -> Route | None:
@@ -155,6 +157,28 @@ class Gateway:
             if (one.project, one.service) == (route.project, route.service):
                 return one
         return None
+
+    def settle(self, relay: Relay, answer: Callable[[], None] | None) -> None:
+        """Record a call, and then end its answer; calls that end together are written at once."""
+        self.relays.discard(relay)
+        if self.relays and not self._ended:
+            self.loop.call_soon(self._settle)
+        self._ended.append((relay, answer))
+        if not self.relays:  # nothing to wait for
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, []
+        now = self.clock.now()
+        try:
+            self.spool.add([relay.record(now) for relay, _ in ended])
+        except OSError as error:  # such as a full disk: what is not recorded is not charged
+            log.error("gateway.calls-lost", calls=len(ended), why=str(error))
+        for _, answer in ended:
+            if answer is not None:
+                answer()
 
     def load(self) -> list[ServiceLoad]:
         """The requests of each service that is called."""

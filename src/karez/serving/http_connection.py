@@ -12,7 +12,7 @@ import httptools
 from typing_extensions import override
 
 from karez.serving import answers
-from karez.serving.answers import Headers, Refusal
+from karez.serving.answers import Refusal
 from karez.serving.http_request import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
@@ -178,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
         if self._current is request:
             self._exchange = exchange
 
-    def answer(self, status: int, kind: bytes, data: bytes, headers: Headers = ()) -> None:
+    def answer(self, status: int, kind: bytes, data: bytes, headers: bytes = b"") -> None:
         """Send a whole answer, which ends the exchange."""
         self._send(answers.whole(status, kind, data, headers, closes=self._closes))
         self._end()
@@ -189,7 +189,7 @@ class HttpConnection(asyncio.Protocol):
         self._send(answers.refused(refusal, path, closes=self._closes))
         self._end()
 
-    def start(self, status: int, kind: bytes, headers: Headers) -> None:
+    def start(self, status: int, kind: bytes, headers: bytes) -> None:
         """Send the head of an answer that comes in pieces."""
         request = self._current
         if request is None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from karez.core.routing import GatewayKey
 from karez.serving.answers import Refusal
 
 MAX_HEAD_BYTES = 64 << 10
@@ -24,6 +25,8 @@ class Request:
     has_chunks: bool = True
     """Whether its caller understands an answer in chunks: HTTP/1.0 does not."""
     refusal: Refusal | None = None
+    key: GatewayKey | None = None
+    """Once it is known to be valid."""
 
 
 class Exchange(Protocol):

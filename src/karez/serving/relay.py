@@ -5,23 +5,21 @@ on at another one with the prompt and the text that was sent, and waits for one 
 """
 
 import asyncio
-import secrets
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from karez.core.ports import Clock
-from karez.core.routing import GatewayKey, Route
-from karez.core.usage import Call
-from karez.serving.admission import Queue
+from karez.core.routing import Route
+from karez.serving.admission import Admitted
 from karez.serving.answers import ANTHROPIC_PATH, JSON, Refusal, problem
 from karez.serving.http_connection import HttpConnection
+from karez.serving.prefix_affinity import blocks_of
 from karez.serving.relay_counts import RelayCounts
 from karez.serving.replica_connection import ReplicaConnection, ReplicaPool
 from karez.serving.stream_log import CHAT, TEXT, EventReader, EventTooLarge, StreamLog
 from karez.serving.token_usage import TokenUsage
-from karez.serving.usage_spool import UsageSpool
 
 GONE = 499
 """Status of a call whose caller hung up; nginx's name for it is "client closed request"."""
@@ -41,11 +39,8 @@ MAX_ANSWER_BYTES = 256 << 20
 class Replicas(Protocol):
     """What a relay works with: the gateway."""
 
-    spool: UsageSpool
     clock: Clock
-    engine_key: str
     counts: RelayCounts
-    relays: "set[Relay]"
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -54,95 +49,110 @@ class Replicas(Protocol):
     def pool(self, url: str) -> ReplicaPool:
         """The connections to a replica."""
 
+    def settle(self, relay: "Relay", answer: Callable[[], None] | None) -> None:
+        """Record the call of a request that has ended, and then end its answer."""
+
     def current_route(self, route: Route) -> Route | None:
         """What has become of a route since; None: its service is gone."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class Relay:
     """One request."""
 
-    replicas: Replicas
-    caller: HttpConnection
-    key: GatewayKey
-    route: Route
-    queue: Queue
-    path: str
-    request: dict[str, Any]
-    arrived: float
-    """When it was received, by the clock."""
-    ident: str = field(default_factory=lambda: f"call-{secrets.token_hex(10)}")
-    usage: TokenUsage = field(default_factory=TokenUsage)
     _log: StreamLog | None = None
-    _reader: EventReader = field(default_factory=EventReader)
-    _data: bytes = b""
-    """The body for the replica."""
+    _reader: EventReader | None = None
     _pool: ReplicaPool | None = None
     _connection: ReplicaConnection | None = None
     _timer: asyncio.TimerHandle | None = None
-    _tries: int = 0
-    _status: int = 0
+    _tries = 0
+    _status = 0
     """Of the replica's answer; 0: it has not begun."""
-    _kind: bytes = JSON
-    _body: bytearray = field(default_factory=bytearray)
-    _is_started: bool = False
+    _kind = JSON
+    _body: list[bytes]
+    _size = 0
+    """Bytes in `_body`, an answer that is not passed on before it is whole."""
+    _is_started = False
     """Whether the caller has been sent the head of a stream."""
-    _has_first: bool = False
-    _give_up_at: float = 0.0
+    _has_first = False
+    _give_up_at = 0.0
     """When to end a stream that finds no replica, by the loop's clock."""
-    _sent_at: float = 0.0
+    _sent_at = 0.0
     _paused_at: float | None = None
     """Since when the caller has not read what is there for it, by the loop's clock."""
-    _is_over: bool = False
+    _is_over = False
+    _ended_with = 0
+    """The status that the caller has seen."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        caller: HttpConnection,
+        admitted: Admitted,
+        path: str,
+        request: dict[str, Any],
+        ident: str,
+    ) -> None:
+        """A request of a caller, whose call is recorded as `ident`."""
+        self._replicas, self._caller, self._ident = replicas, caller, ident
+        self.key, self._route, self._queue, self._arrived = admitted[:4]
+        self._meter, self._reserved = admitted.meter, admitted.reserved
+        self._path, self._request = path, request
+        self._usage = TokenUsage()
 
     def start(self) -> None:
         """Send the request to a replica."""
-        self.queue.inflight += 1
-        request = self.request
-        request["model"] = self.route.service  # the engine knows no projects
-        if request.get("stream") and self.path in (CHAT, TEXT):
+        self._queue.inflight += 1
+        request = self._request
+        request["model"] = self._route.service  # the engine knows no projects
+        if request.get("stream"):
+            self._begin_stream(request)
+        self._data = orjson.dumps(request)
+        self._try()
+
+    def _begin_stream(self, request: dict[str, Any]) -> None:
+        wants_usage = True
+        if self._path in (CHAT, TEXT):
             options = request.get("stream_options") or {}
             request["stream_options"] = {**options, "include_usage": True}
             wants_usage = bool(options.get("include_usage"))
-        else:
-            wants_usage = True
-        if request.get("stream"):
-            self._log = StreamLog(
-                path=self.path, request=request, wants_usage=wants_usage, usage=self.usage
-            )
-        self._data = orjson.dumps(request)
-        self._try()
+        self._log = StreamLog(
+            path=self._path, request=request, wants_usage=wants_usage, usage=self._usage
+        )
 
     # where the request goes
 
     def _try(self, *, afresh: bool = False) -> None:
         self._timer = None
-        urls = self.route.urls
+        urls = self._route.urls
         if self._tries or self._is_started:
-            current = self.replicas.current_route(self.route)
+            current = self._replicas.current_route(self._route)
             urls = () if current is None else current.urls
         if not urls:
             self._failed("no replica is ready")
             return
-        now = self.replicas.loop.time()
-        pools = [self.replicas.pool(url) for url in urls]
-        pool = min(pools, key=lambda one: (one.avoid_until > now, one.inflight))
-        self._pool = pool
+        pool = self._pool = self._choose(urls)
         pool.inflight += 1
-        self._status = 0
-        self._body.clear()
-        self._reader = EventReader()
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nhost: {pool.host}\r\n"
-            f"authorization: Bearer {self.replicas.engine_key}\r\nx-request-id: {self.ident}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(self._data)}\r\n\r\n"
-        )
-        pool.send(head.encode() + self._data, self, self._connected, afresh=afresh)
+        self._status, self._body, self._size = 0, [], 0
+        if self._log is not None:
+            self._reader = EventReader()
+        head, ident = pool.head(self._path), self._ident.encode()
+        rest = b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (ident, len(self._data))
+        pool.send(head + rest + self._data, self, afresh=afresh)
 
-    def _connected(self, connection: ReplicaConnection) -> bool:
+    def _choose(self, urls: Sequence[str]) -> ReplicaPool:
+        if len(urls) == 1:
+            return self._replicas.pool(urls[0])
+        now = self._replicas.loop.time()
+        pools = {url: self._replicas.pool(url) for url in urls}
+        loads = {url: pool.inflight for url, pool in pools.items() if pool.avoid_until <= now}
+        loads = loads or {url: pool.inflight for url, pool in pools.items()}
+        return pools[self._queue.affinity.choose(blocks_of(self._request), loads)]
+
+    def connected(self, connection: ReplicaConnection) -> bool:
+        """Use a connection; returns whether the request is still wanted."""
         if self._is_over:
             return False
-        self._connection, self._sent_at = connection, self.replicas.clock.now()
+        self._connection, self._sent_at = connection, self._replicas.clock.now()
         if self._paused_at is not None:
             connection.pause(True)
         return True
@@ -156,7 +166,7 @@ class Relay:
             self._try(afresh=True)
             return
         if pool is not None:
-            pool.avoid_until = self.replicas.loop.time() + AVOID_S
+            pool.avoid_until = self._replicas.loop.time() + AVOID_S
         self._failed(trouble)
 
     def _failed(self, trouble: str) -> None:
@@ -165,7 +175,7 @@ class Relay:
             if self._tries < TRIES:
                 self._later(0.05 * self._tries)
                 return
-            name = self.route.service
+            name = self._route.service
             self._refuse(
                 Refusal(
                     BROKEN,
@@ -177,7 +187,7 @@ class Relay:
         if self._status and not self._prepare_takeover():
             return
         self._status = 0
-        if self.replicas.loop.time() > self._give_up_at:
+        if self._replicas.loop.time() > self._give_up_at:
             self._break_off(f"no replica could go on with it ({trouble})")
         else:
             self._later(0.0 if self._tries == 0 else TAKEOVER_PAUSE_S)
@@ -187,9 +197,8 @@ class Relay:
         """Prepare what another replica is asked; False if the stream has ended instead."""
         assert self._log is not None
         if self._log.is_done or (rest := self._log.rest) is not None:
-            self.caller.piece(b"" if self._log.is_done else (rest or b""))
-            self.caller.finish()
-            self._end(OK)
+            self._caller.piece(b"" if self._log.is_done else (rest or b""))
+            self._end(OK, self._caller.finish)
             return False
         request = self._log.take_over()
         if request is None:
@@ -197,12 +206,12 @@ class Relay:
             return False
         self._data = orjson.dumps(request)
         self._tries = 0
-        self._give_up_at = self.replicas.loop.time() + TAKEOVER_S
-        self.replicas.counts.takeovers += 1
+        self._give_up_at = self._replicas.loop.time() + TAKEOVER_S
+        self._replicas.counts.takeovers += 1
         return True
 
     def _later(self, pause_s: float) -> None:
-        self._timer = self.replicas.loop.call_later(pause_s, self._try)
+        self._timer = self._replicas.loop.call_later(pause_s, self._try)
 
     # what the replica answers
 
@@ -218,38 +227,40 @@ class Relay:
                     self._failed(f"status {status}")
                 else:
                     self._break_off(f"another replica refused to go on with status {status}")
-        elif status == UNAVAILABLE and self._tries + 1 < TRIES and len(self.route.urls) > 1:
+        elif status == UNAVAILABLE and self._tries + 1 < TRIES and len(self._route.urls) > 1:
             pool = self._drop_replica()
             if pool is not None:
-                pool.avoid_until = self.replicas.loop.time() + AVOID_S
+                pool.avoid_until = self._replicas.loop.time() + AVOID_S
             self._status = 0
             self._failed("it is not ready")
         elif is_stream and status == OK:
             self._is_started = True
-            self.caller.start(status, kind, self._headers())
+            self._caller.start(status, kind, self._headers())
 
     def heard_body(self, data: bytes) -> None:
         """Pass a piece of a stream on, or keep it until the answer is whole."""
         if self._is_over or not self._status:
             return
         if not self._is_started:
-            self._body += data
-            if len(self._body) > MAX_ANSWER_BYTES:
+            self._body.append(data)
+            self._size += len(data)
+            if self._size > MAX_ANSWER_BYTES:
                 self._drop_replica()
                 message = f"The answer is larger than {MAX_ANSWER_BYTES} bytes."
                 self._refuse(Refusal(BROKEN, "api_error", message))
             return
         assert self._log is not None
+        assert self._reader is not None
         if not self._has_first:
             self._has_first = True
-            self.replicas.counts.first_s.append(self.replicas.clock.now() - self.arrived)
+            self._replicas.counts.first_s.append(self._replicas.clock.now() - self._arrived)
         try:
-            events = [self._log.pass_on(event) for event in self._reader.feed(data)]
+            events = [*map(self._log.pass_on, self._reader.feed(data))]
         except EventTooLarge as error:
             self._drop_replica()
             self._break_off(str(error))
             return
-        self.caller.piece(b"".join(events))
+        self._caller.piece(b"".join(events))
 
     def heard_end(self) -> None:
         """The answer is whole."""
@@ -257,29 +268,26 @@ class Relay:
             return
         self._release()
         if not self._is_started:
-            if self._kind.startswith(JSON):
-                self._count()
-            status = self._status
-            self.caller.answer(status, self._kind, bytes(self._body), self._headers())
-            self._end(status)
-        elif self._log is not None and not self._log.is_done and self.path in (CHAT, TEXT):
+            status, kind, data = self._status, self._kind, b"".join(self._body)
+            if kind.startswith(JSON):
+                self._count(data)
+            self._end(status, lambda: self._caller.answer(status, kind, data, self._headers()))
+        elif self._log is not None and not self._log.is_done and self._path in (CHAT, TEXT):
             self._failed("it ended the stream early")
         else:
-            self.caller.finish()
-            self._end(OK)
+            self._end(OK, self._caller.finish)
 
-    def _count(self) -> None:
+    def _count(self, data: bytes) -> None:
         try:
-            self.usage.read(orjson.loads(self._body))
+            self._usage.read(orjson.loads(data))
         except orjson.JSONDecodeError:
             return  # nothing to count
 
-    def _headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        overhead_ms = max(0.0, self._sent_at - self.arrived) * 1000
-        return (
-            (b"x-request-id", self.ident.encode()),
-            (b"x-karez-overhead-ms", b"%.3f" % overhead_ms),
-        )
+    def _headers(self) -> bytes:
+        overhead_ms = max(0.0, self._sent_at - self._arrived) * 1000
+        more = (self._ident.encode(), overhead_ms)
+        limits = b"" if self._meter is None else self._meter.headers()
+        return b"x-request-id: %s\r\nx-karez-overhead-ms: %.3f\r\n%s" % (*more, limits)
 
     # how it ends
 
@@ -291,7 +299,7 @@ class Relay:
 
     def paused(self, is_paused: bool) -> None:
         """The caller reads slower than the answer comes, or has caught up."""
-        self._paused_at = self.replicas.loop.time() if is_paused else None
+        self._paused_at = self._replicas.loop.time() if is_paused else None
         if self._connection is not None:
             self._connection.pause(is_paused)
 
@@ -299,7 +307,7 @@ class Relay:
         """Give up a replica that is silent for too long, and a caller that does not read."""
         if self._paused_at is not None:
             if now - self._paused_at > SILENCE_S:
-                self.caller.abort()
+                self._caller.abort()
             return
         connection = self._connection
         if connection is None:
@@ -309,18 +317,25 @@ class Relay:
             connection.close()
             self.lost(f"it was silent for {limit_s:.0f} s", is_stale=False)
 
+    def end_of_key(self) -> None:
+        """End the request: its key was revoked or has expired."""
+        self._drop_replica()
+        if self._is_started:
+            self._break_off("its key is not valid any more")
+        else:
+            message = "The API key was revoked or has expired."
+            self._refuse(Refusal(401, "authentication_error", message))
+
     def _refuse(self, refusal: Refusal) -> None:
-        self.caller.refuse(refusal)
-        self._end(refusal.status)
+        self._end(refusal.status, lambda: self._caller.refuse(refusal))
 
     def _break_off(self, why: str) -> None:
         """End a stream with an error that clients raise."""
         error = Refusal(BROKEN, "api_connection_error", f"The stream broke off: {why}.")
-        event = b"event: error\n" if self.path == ANTHROPIC_PATH else b""
-        self.caller.piece(event + b"data: %s\n\n" % orjson.dumps(problem(error, self.path)))
-        self.caller.finish()
-        self.replicas.counts.broken += 1
-        self._end(BROKEN)
+        event = b"event: error\n" if self._path == ANTHROPIC_PATH else b""
+        self._caller.piece(event + b"data: %s\n\n" % orjson.dumps(problem(error, self._path)))
+        self._replicas.counts.broken += 1
+        self._end(BROKEN, self._caller.finish)
 
     def _release(self) -> ReplicaPool | None:
         pool, self._pool, self._connection = self._pool, None, None
@@ -334,26 +349,31 @@ class Relay:
             self._connection.close()
         return self._release()
 
-    def _end(self, status: int) -> None:
-        self._is_over = True
+    def _end(self, status: int, answer: Callable[[], None] | None = None) -> None:
+        """Record the call, and then end the caller's answer."""
+        self._is_over, self._ended_with = True, status
         self._release()
         if self._timer is not None:
             self._timer.cancel()
-        replicas, duration_s = self.replicas, self.replicas.clock.now() - self.arrived
-        replicas.relays.discard(self)
-        self.queue.inflight -= 1
-        self.queue.saw(duration_s)
-        replicas.counts.saw(status, self.usage)
-        replicas.spool.add(
-            Call(
-                id=self.ident,
-                at=self.arrived,
-                project=self.route.project,
-                key_id=self.key.id,
-                service=self.route.service,
-                prompt_tokens=self.usage.prompt,
-                completion_tokens=self.usage.completion,
-                status=status,
-                duration_s=duration_s,
-            )
-        )
+        self._queue.inflight -= 1
+        self._replicas.settle(self, answer)
+
+    def record(self, now: float) -> bytes:
+        """Count the call, which has ended; returns it as JSON of a core.usage.Call, on a line."""
+        usage, duration_s = self._usage, now - self._arrived
+        self._queue.saw(duration_s)
+        self._replicas.counts.saw(self._ended_with, usage)
+        if self._meter is not None:
+            self._meter.settle(self._reserved, usage.prompt + usage.completion, now)
+        call = {
+            "id": self._ident,
+            "at": self._arrived,
+            "project": self._route.project,
+            "key_id": self.key.id,
+            "service": self._route.service,
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "status": self._ended_with,
+            "duration_s": duration_s,
+        }
+        return orjson.dumps(call, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,7 +1,6 @@
 """Connections of the gateway to replicas, which are kept and used again."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -16,6 +15,9 @@ CONNECT_S = 5.0
 
 class Listener(Protocol):
     """What hears the answer of a replica."""
+
+    def connected(self, connection: "ReplicaConnection") -> bool:
+        """The connection that the request goes out on; returns whether it is still wanted."""
 
     def heard_head(self, status: int, kind: bytes) -> None:
         """Its status and content type."""
@@ -41,7 +43,7 @@ class ReplicaConnection(asyncio.Protocol):
         self._pool = pool
         self._transport: Any = None
         self._listener: Listener | None = None
-        self._parser: Any = None
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._kind = b""
         self._is_used = self._has_answer = self._is_framed = self._is_paused = False
         self.heard_at = 0.0
@@ -49,7 +51,6 @@ class ReplicaConnection(asyncio.Protocol):
 
     def send(self, data: bytes, listener: Listener) -> None:
         """Send a request, whose answer a listener hears."""
-        self._parser = httptools.HttpResponseParser(self)
         self._kind, self._has_answer, self._is_framed = b"application/json", False, False
         self._listener = listener
         self.heard_at = self._pool.loop.time()
@@ -149,45 +150,48 @@ class ReplicaPool:
     """The connections to one replica."""
 
     url: str
+    key: str
+    """Which the replica awaits."""
     loop: asyncio.AbstractEventLoop
     inflight: int = 0
     """Requests that the replica works on."""
     avoid_until: float = 0.0
     """It failed of late: others are asked first until then, by the loop's clock."""
+    _heads: dict[str, bytes] = field(default_factory=dict)
     _idle: list[ReplicaConnection] = field(default_factory=list)
     _connecting: set[asyncio.Task[None]] = field(default_factory=set)
 
-    @property
-    def host(self) -> str:
-        """Host and port."""
-        return self.url.partition("://")[2]
+    def head(self, path: str) -> bytes:
+        """The beginning of the head of requests to a path."""
+        found = self._heads.get(path)
+        if found is None:
+            host = self.url.partition("://")[2]
+            found = self._heads[path] = (
+                f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {self.key}\r\n"
+                "content-type: application/json\r\n"
+            ).encode()
+        return found
 
     def send(
         self,
         data: bytes,
         listener: Listener,
-        connected: Callable[[ReplicaConnection], bool],
         *,
         afresh: bool = False,
     ) -> None:
-        """Send a request on a connection, or on a new one if `afresh`.
-
-        `connected` gets the connection, and says whether the request is still wanted.
-        """
+        """Send a request on a connection, or on a new one if `afresh`."""
         while self._idle and not afresh:
             connection = self._idle.pop()
             if connection.is_usable:
-                if connected(connection):
+                if listener.connected(connection):
                     connection.send(data, listener)
                 return
             connection.close()
-        task = self.loop.create_task(self._connect(data, listener, connected))
+        task = self.loop.create_task(self._connect(data, listener))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(
-        self, data: bytes, listener: Listener, connected: Callable[[ReplicaConnection], bool]
-    ) -> None:
+    async def _connect(self, data: bytes, listener: Listener) -> None:
         try:
             parts = urlsplit(self.url)
             async with asyncio.timeout(CONNECT_S):
@@ -197,7 +201,7 @@ class ReplicaPool:
         except (OSError, TimeoutError, ValueError) as error:
             listener.lost(type(error).__name__, is_stale=False)
             return
-        if connected(connection):
+        if listener.connected(connection):
             connection.send(data, listener)
         else:
             connection.close()

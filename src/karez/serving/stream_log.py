@@ -5,7 +5,7 @@ identity of the stream's first, and its usage is added to what was sent, so that
 one stream.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,19 +45,19 @@ class EventReader:
 
     _rest: bytes = b""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield each event that is complete, with the empty line that ends it.
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are complete, each with the empty line that ends it.
 
         Raises EventTooLarge.
         """
         if b"\r" in data:
             data = data.replace(b"\r", b"")
+        if not self._rest and data.find(b"\n\n") == len(data) - 2:
+            return [data]  # as most pieces of a stream are
         *events, self._rest = (self._rest + data).split(b"\n\n")
-        for event in events:
-            if event:
-                yield event + b"\n\n"
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EventTooLarge(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        return [event + b"\n\n" for event in events if event]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,10 +121,12 @@ class StreamLog:
         delta = choice.get("delta") if self.path == CHAT else choice
         if not isinstance(delta, dict):
             return 0
-        self._is_plain &= not any(delta.get(key) for key in ("tool_calls", "reasoning_content"))
+        thought = delta.get("reasoning_content")
+        if thought or delta.get("tool_calls"):
+            self._is_plain = False
         text = delta.get("content" if self.path == CHAT else "text")
         if not isinstance(text, str) or not text:
-            return int(bool(delta.get("reasoning_content")))
+            return int(bool(thought))
         self._size += len(text)
         if self._size <= MAX_TEXT:
             self._pieces.append(text)
@@ -230,8 +232,10 @@ def continued(path: str, request: Mapping[str, Any], text: str) -> dict[str, Any
 
 def _data_of(event: bytes) -> Any:
     """The JSON of an event; None if it has none."""
-    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
     try:
+        if event.startswith(b"data: {") and b"\n" not in event[:-2]:
+            return orjson.loads(event[6:])  # as almost all of them are
+        lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
         return orjson.loads(b"\n".join(lines)) if lines else None
     except orjson.JSONDecodeError:
         return None

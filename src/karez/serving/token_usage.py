@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Anthropic's messages count these beside `input_tokens`; OpenAI's within `prompt_tokens`."""
+
 
 @dataclass(slots=True, kw_only=True)
 class TokenUsage:
@@ -19,19 +22,31 @@ class TokenUsage:
         OpenAI's completions have it as `usage`, its responses in `response`, Anthropic's messages
         in `message` at the beginning of a stream and as `usage` later.
         """
-        if not isinstance(body, Mapping):
+        if not isinstance(body, dict):
             return False
+        usage = body.get("usage")
+        if type(usage) is dict and type(prompt := usage.get("prompt_tokens")) is int:
+            self.prompt = prompt  # what most answers have, without the care below
+            if type(completion := usage.get("completion_tokens")) is int:
+                self.completion = completion
+            return True
+        return self._read_other(body)
+
+    def _read_other(self, body: Mapping[str, Any]) -> bool:
         for part in (body, body.get("response"), body.get("message")):
-            usage = part.get("usage") if isinstance(part, Mapping) else None
-            if isinstance(usage, Mapping):
-                self.prompt = _first(usage, ("prompt_tokens", "input_tokens"), self.prompt)
+            usage = part.get("usage") if isinstance(part, dict) else None
+            if isinstance(usage, dict):
+                prompt = _first(usage, ("prompt_tokens", "input_tokens"), -1)
+                if prompt >= 0:
+                    cached = (_first(usage, (name,), 0) for name in _CACHED)
+                    self.prompt = prompt + sum(cached)
                 names = ("completion_tokens", "output_tokens")
                 self.completion = _first(usage, names, self.completion)
                 return True
         return False
 
 
-def _first(usage: Mapping[str, Any], names: tuple[str, str], default: int) -> int:
+def _first(usage: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:
     for name in names:
         value = usage.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

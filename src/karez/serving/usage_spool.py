@@ -3,9 +3,8 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
-from karez.core.codec import from_text, to_text
+from karez.core.codec import from_text
 from karez.core.usage import Call
 
 
@@ -18,17 +17,21 @@ class UsageSpool:
         self._sending = path.with_suffix(".sending")
         self._file = self._open()
 
-    def add(self, call: Call) -> None:
-        """Append a call. The kernel has it when this returns."""
-        self._file.write(to_text(call) + "\n")
-        self._file.flush()
+    def add(self, lines: Sequence[bytes]) -> None:
+        """Append calls, each a line of JSON. The kernel has them when this returns.
+
+        Raises OSError.
+        """
+        data = b"".join(lines)
+        while data:
+            data = data[os.write(self._file, data) :]
 
     def take(self) -> Sequence[Call]:
         """Read the calls to deliver; the same calls are returned until `done`."""
         if not self._sending.exists():
             if self._path.stat().st_size == 0:
                 return ()
-            self._file.close()
+            os.close(self._file)
             self._path.replace(self._sending)
             self._file = self._open()
         calls = []
@@ -45,8 +48,7 @@ class UsageSpool:
 
     def close(self) -> None:
         """Close the file; its calls stay on disk."""
-        self._file.close()
+        os.close(self._file)
 
-    def _open(self) -> TextIO:
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        return os.fdopen(fd, "a", encoding="utf-8")
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

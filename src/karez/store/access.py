@@ -8,9 +8,9 @@ from sqlalchemy import Row, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from typing_extensions import override
 
-from karez.core.codec import to_text
+from karez.core.codec import from_text, to_text
 from karez.core.errors import AlreadyExists
-from karez.core.identity import Key, Project, Role
+from karez.core.identity import NO_CALL_LIMITS, CallLimits, Key, Project, Role
 from karez.core.stores.access import AccessStore
 from karez.store import schema
 from karez.store.database import Database
@@ -56,7 +56,8 @@ class Access(AccessStore):
     @override
     def add_key(self, key: Key) -> None:
         with self._db.write() as tx:
-            values = {**asdict(key), "role": key.role.value}
+            calls = None if key.calls == NO_CALL_LIMITS else to_text(key.calls)
+            values = {**asdict(key), "role": key.role.value, "calls": calls}
             tx.execute(insert(schema.keys).values(**values))
 
     @override
@@ -121,4 +122,5 @@ def _key(row: Row[Any]) -> Key:
         created_at=row.created_at,
         revoked_at=row.revoked_at,
         expires_at=row.expires_at,
+        calls=NO_CALL_LIMITS if row.calls is None else from_text(CallLimits, row.calls),
     )

@@ -173,6 +173,7 @@ keys = Table(
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
     Column("expires_at", Float),
+    Column("calls", Text),
 )
 secrets = Table(
     "secrets",

@@ -11,7 +11,7 @@ from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import BadRequest
-from karez.core.identity import KeyRotation, KeySpec, Role
+from karez.core.identity import CallLimits, KeyRotation, KeySpec, Role
 from karez.core.units import parse_seconds
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")
@@ -27,12 +27,28 @@ def create_key(
     ttl: Annotated[
         str, typer.Option(help="How long it is valid, such as 30d; empty: for good.")
     ] = "",
+    rpm: Annotated[
+        int, typer.Option("--requests-per-minute", min=0, help="Calls of models; 0: no limit.")
+    ] = 0,
+    tpm: Annotated[
+        int, typer.Option("--tokens-per-minute", min=0, help="Tokens of models; 0: no limit.")
+    ] = 0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="The only model that it may call; give it several times."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Create a key. The text of the key is shown only once."""
+    """Create a key. The text of the key is shown only once.
+
+    Example: karez keys create ci --model support --requests-per-minute 60
+    """
     try:
         lasts_s = parse_seconds(ttl) if ttl else None
-        spec = KeySpec(name=name, project=project, role=role, expires_in_s=lasts_s)
+        calls = CallLimits(
+            requests_per_minute=rpm, tokens_per_minute=tpm, models=tuple(model or ())
+        )
+        spec = KeySpec(name=name, project=project, role=role, expires_in_s=lasts_s, calls=calls)
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
     made = client().create_key(spec)
@@ -53,10 +69,11 @@ def list_keys(as_json: Json = False) -> None:
         (
             *(k.id, k.name, k.project, k.role),
             *(clock(k.created_at), clock(k.expires_at), clock(k.revoked_at)),
+            k.calls.told,
         )
         for k in found
     ]
-    heads = ("id", "name", "project", "role", "created", "expires", "revoked")
+    heads = ("id", "name", "project", "role", "created", "expires", "revoked", "calls of models")
     table(heads, rows, empty="no keys")
 
 

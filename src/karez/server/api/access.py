@@ -65,6 +65,7 @@ def list_keys(cloud: CloudDep, who: Who) -> Sequence[KeyView]:
             created_at=key.created_at,
             revoked_at=key.revoked_at,
             expires_at=key.expires_at,
+            calls=key.calls,
         )
         for key in cloud.access.keys(who)
     ]

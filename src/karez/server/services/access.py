@@ -67,6 +67,7 @@ class AccessService:
             digest=self.pepper.digest(secret),
             created_at=self.clock.now(),
             expires_at=None if lasts_s is None else self.clock.now() + lasts_s,
+            calls=spec.calls,
         )
         self.store.add_key(key)
         return key, full_key(ident, secret)
@@ -113,7 +114,13 @@ class AccessService:
                 fix="Make another with `karez keys create`.",
             )
         lasts_s = None if old.expires_at is None else old.expires_at - old.created_at
-        spec = KeySpec(name=old.name, project=old.project, role=old.role, expires_in_s=lasts_s)
+        spec = KeySpec(
+            name=old.name,
+            project=old.project,
+            role=old.role,
+            expires_in_s=lasts_s,
+            calls=old.calls,
+        )
         made = self.make_key(who, spec)
         if grace_s:
             self.store.expire_key(ident, at=now + grace_s)

@@ -12,7 +12,9 @@ CALLER_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
 def build_gateway_table(store: Store, now: float) -> Table:
     """Build the gateway's table from the store; `now` in UTC epoch seconds."""
     keys = tuple(
-        GatewayKey(id=key.id, project=key.project, role=key.role, digest=key.digest)
+        GatewayKey(
+            id=key.id, project=key.project, role=key.role, digest=key.digest, calls=key.calls
+        )
         for key in store.access.keys()
         if key.is_valid(now) and key.role in CALLER_ROLES
     )

@@ -12,6 +12,7 @@ from aiohttp import web
 from karez.core.codec import to_text
 from karez.core.identity import CallLimits
 from karez.core.usage import Call
+from karez.serving import relay
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from tests.fakes import FakeClock
@@ -94,15 +95,47 @@ async def test_what_cannot_be_answered_is_refused_in_openais_form(
     assert not gateway.spool.take()
 
 
-async def test_a_dead_replica_is_passed_over(gateway: Gateway, engine: str) -> None:
+async def test_a_dead_replica_is_passed_over(
+    gateway: Gateway, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway.table = table("http://127.0.0.1:1", engine)
     for _ in range(3):
         assert (await ask(gateway, "root", model="chat", messages=[])).status_code == 200
-    gateway.table = table("http://127.0.0.1:1")
-    assert (await ask(gateway, "root", model="chat", messages=[])).status_code == 502
-    gateway.table = table()
-    assert (await ask(gateway, "root", model="chat", messages=[])).status_code == 503
+    monkeypatch.setattr(relay, "HOLD_S", 0.1)
+    for urls in (("http://127.0.0.1:1",), ()):
+        gateway.table = table(*urls)
+        refused = await ask(gateway, "root", model="chat", messages=[])
+        assert refused.status_code == 502
+        assert "karez services show chat" in refused.json()["error"]["message"]
     assert gateway.inflight == 0
+
+
+async def test_a_request_is_held_until_a_replica_is_ready(gateway: Gateway, engine: str) -> None:
+    for urls in (("http://127.0.0.1:1",), ()):
+        gateway.table = table(*urls)
+        asked = asyncio.ensure_future(ask(gateway, "mine", model="chat", messages=[]))
+        await until(lambda: gateway.relays)
+        gateway.table = table(engine)
+        assert (await asked).status_code == 200
+
+
+async def test_a_request_that_replicas_die_of_is_given_up(
+    gateway: Gateway, run_app: RunApp
+) -> None:
+    asked = 0
+
+    async def die(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        await request.read()
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    gateway.table = table(await run_app(die))
+    refused = await ask(gateway, "mine", model="chat", messages=[])
+    assert (refused.status_code, asked) == (502, relay.TRIES)
+    assert gateway.spool.take()[0].status == 502
 
 
 async def test_models_of_one_name_are_told_apart_by_their_projects(

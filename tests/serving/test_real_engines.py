@@ -29,8 +29,9 @@ print("ready", flush=True)
 signal.pause()
 """
 SLOTS, CONTEXT, TOKENS = 16, 1024, 500
-ASCII_ONLY = [[token, False] for token in (0, 1, 2, *range(3 + 128, 3 + 256))]
-"""Biases of the tiny model's tokens: each token that it says is a character."""
+ASCII_ONLY = [[token, False] for token in (0, 1, 2, 3 + 32, *range(3 + 128, 3 + 256))]
+"""Biases of the tiny model's tokens: each that it says is a character, and that character's only
+token. A space has another one in a prompt, so text with it is gone on with from other tokens."""
 
 
 async def _replica(folder: Path, port: int) -> asyncio.subprocess.Process:
@@ -78,7 +79,7 @@ async def _stream(gateway: Gateway, number: int, pieces: list[str]) -> None:
     async with _openai(gateway) as client:
         answer = await client.chat.completions.create(
             model="chat",
-            messages=[{"role": "user", "content": f"{number} " * 5}],
+            messages=[{"role": "user", "content": chr(65 + number) * 9}],
             max_tokens=TOKENS,
             temperature=0,
             stream=True,

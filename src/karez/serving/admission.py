@@ -132,9 +132,6 @@ class Admission:
             message = f"Several projects have a model {model!r}; name one of: {names}."
             raise Refusal(409, INVALID, message)
         (route,) = found
-        if not route.urls:
-            message = f"No replica of {model!r} is ready; `karez services show {model}` says why."
-            raise Refusal(503, "service_unavailable_error", message)
         if len(self._routes) >= MAX_REMEMBERED:
             self._routes.clear()
         self._routes[key.id, model] = route
@@ -165,13 +162,14 @@ class Admission:
         queue = self.queues.get(name)
         if queue is None:
             queue = self.queues[name] = Queue()
-        if queue.inflight < route.slots * (1 + QUEUED_PER_SLOT):
+        slots = max(route.slots, route.parallel)  # while no replica is ready, requests wait for one
+        if queue.inflight < slots * (1 + QUEUED_PER_SLOT):
             return queue
         queue.refused += 1
-        retry_s = math.ceil(queue.answer_s * queue.inflight / route.slots)
+        retry_s = math.ceil(queue.answer_s * queue.inflight / slots)
         message = (
-            f"{route.service!r} answers {route.slots} requests at once, and "
-            f"{queue.inflight - route.slots} wait already; try again later."
+            f"{route.service!r} answers {slots} requests at once, and "
+            f"{queue.inflight - slots} wait already; try again later."
         )
         raise Refusal(429, "rate_limit_error", message, max(1, min(MAX_RETRY_S, retry_s)))
 

@@ -26,7 +26,9 @@ GONE = 499
 OK, UNAVAILABLE, BROKEN = 200, 503, 502
 BUSY = (429, UNAVAILABLE)
 TRIES = 3
-"""Attempts to reach a replica before a request is refused."""
+"""Replicas that may be lost while they work on a request that has brought nothing."""
+HOLD_S = 20.0
+"""How long a request waits for a replica that takes it, such as while one starts again."""
 AVOID_S = 2.0
 """How long a replica that failed is asked after the others."""
 TAKEOVER_S, TAKEOVER_PAUSE_S = 120.0, 0.25
@@ -65,6 +67,8 @@ class Relay:
     _connection: ReplicaConnection | None = None
     _timer: asyncio.TimerHandle | None = None
     _tries = 0
+    _taken = 0
+    """Attempts in which a replica took the request."""
     _status = 0
     """Of the replica's answer; 0: it has not begun."""
     _kind = JSON
@@ -171,18 +175,7 @@ class Relay:
 
     def _failed(self, trouble: str) -> None:
         if not self._is_started:
-            self._tries += 1
-            if self._tries < TRIES:
-                self._later(0.05 * self._tries)
-                return
-            name = self._route.service
-            self._refuse(
-                Refusal(
-                    BROKEN,
-                    "api_connection_error",
-                    f"No replica of {name!r} answered ({trouble}); try again in a moment.",
-                )
-            )
+            self._wait_for_another(trouble)
             return
         if self._status and not self._prepare_takeover():
             return
@@ -192,6 +185,20 @@ class Relay:
         else:
             self._later(0.0 if self._tries == 0 else TAKEOVER_PAUSE_S)
             self._tries += 1
+
+    def _wait_for_another(self, trouble: str) -> None:
+        """Try again, unless replicas have died of the request, or none was there for long."""
+        now = self._replicas.loop.time()
+        self._tries += 1
+        self._taken += self._sent_at > 0
+        self._sent_at = 0.0
+        self._give_up_at = self._give_up_at or now + HOLD_S
+        if self._taken < TRIES and now < self._give_up_at:
+            self._later(min(TAKEOVER_PAUSE_S, 0.05 * self._tries))
+            return
+        name = self._route.service
+        message = f"No replica of {name!r} answered ({trouble}); `karez services show {name}`."
+        self._refuse(Refusal(BROKEN, "api_connection_error", message))
 
     def _prepare_takeover(self) -> bool:
         """Prepare what another replica is asked; False if the stream has ended instead."""
@@ -227,7 +234,7 @@ class Relay:
                     self._failed(f"status {status}")
                 else:
                     self._break_off(f"another replica refused to go on with status {status}")
-        elif status == UNAVAILABLE and self._tries + 1 < TRIES and len(self._route.urls) > 1:
+        elif status == UNAVAILABLE and self._tries == 0 and len(self._route.urls) > 1:
             pool = self._drop_replica()
             if pool is not None:
                 pool.avoid_until = self._replicas.loop.time() + AVOID_S

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from karez.core.identity import EVERYWHERE, Role
 from karez.core.routing import GatewayKey, Route, Table
+from karez.core.usage import Call
 from karez.serving.gateway import Gateway
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,6 +49,11 @@ async def ask(gateway: Gateway, key: str, **body: Any) -> httpx.Response:
     async with httpx.AsyncClient(base_url=address(gateway), trust_env=False) as client:
         headers = {"authorization": f"Bearer {key}"}
         return await client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def recorded(gateway: Gateway) -> Sequence[Call]:
+    """The calls that are not delivered yet."""
+    return gateway.spool.take() if gateway.spool.rotate() else ()
 
 
 async def until(is_so: Callable[[], Any]) -> None:

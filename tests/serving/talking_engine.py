@@ -1,7 +1,7 @@
 """A pretended engine that says the same to the same prompt, and can die in the middle of it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ class TalkingEngine:
     before_death: bytes = b""
     """Written at last: the first bytes of an event."""
     on_death: Callable[[], None] = lambda: None
+    before_end: Callable[[], Awaitable[None]] | None = None
+    """Awaited once the text is told, before its usage is."""
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -44,6 +46,8 @@ class TalkingEngine:
                     self.on_death()
                     request.transport.abort()
                     return answer
+                if self.before_end is not None and b'"usage"' in event:
+                    await self.before_end()
                 await answer.write(event)
             await answer.write(b"data: [DONE]\n\n")
         return answer

@@ -12,11 +12,11 @@ from aiohttp import web
 from karez.core.codec import to_text
 from karez.core.identity import CallLimits
 from karez.core.usage import Call
-from karez.serving import relay
+from karez.serving import attempts, usage_spool
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from tests.fakes import FakeClock
-from tests.serving.callers import ADDRESSES, RunApp, ask, table, until
+from tests.serving.callers import ADDRESSES, RunApp, ask, recorded, table, until
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
@@ -50,7 +50,7 @@ async def test_an_answer_is_passed_on_and_its_tokens_are_counted(
     gateway.table = table(engine)
     answer = await ask(gateway, "mine", model="chat", messages=[])
     assert answer.json()["choices"] == [{"text": "hi"}]
-    (call,) = gateway.spool.take()
+    (call,) = recorded(gateway)
     assert (call.project, call.key_id, call.service) == ("p", "mine", "chat")
     assert (call.prompt_tokens, call.completion_tokens, call.status) == (3, 2, 200)
 
@@ -71,7 +71,7 @@ async def test_a_stream_is_counted_without_showing_it(gateway: Gateway, engine: 
         stream_options={"include_usage": True},
     )
     assert "prompt_tokens" in asked.text
-    assert [call.completion_tokens for call in gateway.spool.take()] == [2, 2]
+    assert [call.completion_tokens for call in recorded(gateway)] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_what_cannot_be_answered_is_refused_in_openais_form(
     answer = await ask(gateway, key, **body)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
-    assert not gateway.spool.take()
+    assert not recorded(gateway)
 
 
 async def test_a_dead_replica_is_passed_over(
@@ -101,7 +101,7 @@ async def test_a_dead_replica_is_passed_over(
     gateway.table = table("http://127.0.0.1:1", engine)
     for _ in range(3):
         assert (await ask(gateway, "root", model="chat", messages=[])).status_code == 200
-    monkeypatch.setattr(relay, "HOLD_S", 0.1)
+    monkeypatch.setattr(attempts, "HOLD_S", 0.1)
     for urls in (("http://127.0.0.1:1",), ()):
         gateway.table = table(*urls)
         refused = await ask(gateway, "root", model="chat", messages=[])
@@ -134,8 +134,8 @@ async def test_a_request_that_replicas_die_of_is_given_up(
 
     gateway.table = table(await run_app(die))
     refused = await ask(gateway, "mine", model="chat", messages=[])
-    assert (refused.status_code, asked) == (502, relay.TRIES)
-    assert gateway.spool.take()[0].status == 502
+    assert (refused.status_code, asked) == (502, attempts.TRIES)
+    assert recorded(gateway)[0].status == 502
 
 
 async def test_models_of_one_name_are_told_apart_by_their_projects(
@@ -149,7 +149,7 @@ async def test_models_of_one_name_are_told_apart_by_their_projects(
     assert (several.status_code, "p/chat, q/chat" in several.text) == (409, True)
     assert (await ask(gateway, "root", model="q/chat", messages=[])).status_code == 200
     assert (await ask(gateway, "mine", model="q/chat", messages=[])).status_code == 404
-    assert [call.project for call in gateway.spool.take()] == ["p", "q", "q"]
+    assert [call.project for call in recorded(gateway)] == ["p", "q", "q"]
 
 
 async def test_many_at_once(gateway: Gateway, engine: str) -> None:
@@ -159,10 +159,12 @@ async def test_many_at_once(gateway: Gateway, engine: str) -> None:
         *(ask(gateway, "mine", model="chat", messages=[], stream=n % 2 == 0) for n in range(40))
     )
     assert {answer.status_code for answer in answers} == {200}
-    assert len(gateway.spool.take()) == 40
+    assert len(recorded(gateway)) == 40
 
 
-def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
+def test_calls_survive_until_they_are_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def call(ident: str) -> bytes:
         made = Call(
             id=ident,
@@ -177,16 +179,29 @@ def test_calls_survive_until_they_are_delivered(tmp_path: Path) -> None:
         )
         return f"{to_text(made)}\n".encode()
 
+    def taken(spool: UsageSpool) -> list[str]:
+        return [one.id for one in spool.take()] if spool.rotate() else []
+
     spool = UsageSpool(tmp_path / "calls")
     spool.add([call("a")])
-    assert [c.id for c in spool.take()] == ["a"]
+    assert taken(spool) == ["a"]
     spool.add([call("b")])  # control did not answer; the gateway died here
     again = UsageSpool(tmp_path / "calls")
-    assert [c.id for c in again.take()] == ["a"]
+    assert taken(again) == ["a"]
     again.done()
-    assert [c.id for c in again.take()] == ["b"]
+    assert taken(again) == ["b"]
     again.done()
-    assert again.take() == ()
+    assert taken(again) == []
+    many = [call(f"c{number}") for number in range(20)]
+    monkeypatch.setattr(usage_spool, "BATCH_BYTES", 3 * len(many[0]))
+    again.add([*many, b'{"id": "cut'])
+    found = []
+    while again.rotate():
+        batch = taken(again)
+        assert len(batch) <= 4
+        found += batch
+        again.done()
+    assert found == [f"c{number}" for number in range(20)]
     spool.close()
     again.close()
 
@@ -259,7 +274,7 @@ async def test_a_caller_who_hangs_up_frees_the_model_and_pays_for_what_was_sent(
     for caller in callers:
         await caller.hang_up()
     await until(lambda: engine.running == 0 and not gateway.relays)
-    calls = gateway.spool.take()
+    calls = recorded(gateway)
     assert [call.status for call in calls] == [499] * 8
     if stream:
         assert all(call.completion_tokens > 4 for call in calls)
@@ -330,6 +345,6 @@ async def test_a_key_that_is_revoked_ends_what_it_asked_for(
     await until(lambda: waiting.received.startswith(b"HTTP/1.1 401 "))
     await until(lambda: engine.running == 0)
     assert streaming.received.endswith(b"0\r\n\r\n")
-    assert sorted(call.status for call in gateway.spool.take()) == [401, 502]
+    assert sorted(call.status for call in recorded(gateway)) == [401, 502]
     for caller in (streaming, waiting):
         await caller.hang_up()

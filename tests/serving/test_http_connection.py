@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from karez.serving import http_connection, relay
 from karez.serving.gateway import Gateway
-from tests.serving.callers import ADDRESSES, RunApp, table, until
+from tests.serving.callers import ADDRESSES, RunApp, recorded, table, until
 
 KEY = b"authorization: Bearer mine\r\n"
 BODY = b'{"model": "chat", "messages": []}'
@@ -80,6 +81,9 @@ async def echo(gateway: Gateway, run_app: RunApp) -> list[bytes]:
         (post(b'{"model": "\\ud800"}'), 400),
         (post(b"[" * 100_000), 400),
         (post(b'{"a":' * 50_000), 400),
+        (post(b'{"model": "chat", "deep": ' + b"[" * 300 + b"]" * 300 + b"}"), 400),
+        (b"GET /health HTTP/1.1\r\nhost: g\r\ncontent-length: 9\r\n\r\n", 400),
+        (b"CONNECT g:80 HTTP/1.1\r\nhost: g\r\n" + KEY + b"\r\n", 404),
     ],
 )
 async def test_what_is_no_request_is_refused_and_harms_nobody_else(
@@ -105,7 +109,7 @@ async def test_requests_of_one_connection_are_answered_in_their_order(
     numbers = [int(part.split(b",")[0]) for part in answer.split(b'{"number": ')[1:]]
     assert numbers == list(range(1, 21))
     assert [json.loads(one)["n"] for one in echo] == list(range(20))
-    assert [call.prompt_tokens for call in gateway.spool.take()] == numbers
+    assert [call.prompt_tokens for call in recorded(gateway)] == numbers
     assert answer.endswith(b"}")
 
 
@@ -177,7 +181,7 @@ async def test_a_caller_that_does_not_read_holds_the_engine_back_and_then_goes(
         assert written < 64 << 20
         monkeypatch.setattr(relay, "SILENCE_S", 0.1)
         await until(lambda: not gateway.relays)
-    (call,) = gateway.spool.take()
+    (call,) = recorded(gateway)
     assert call.status == relay.GONE
 
 
@@ -214,3 +218,130 @@ async def test_a_connection_that_the_replica_has_closed_is_not_the_callers_troub
     assert answer.count(b"HTTP/1.1 200 OK") == 7
     assert len(answered) == 6
     server.close()
+
+
+async def test_an_offer_of_another_protocol_is_ignored(gateway: Gateway, echo: list[bytes]) -> None:
+    """Java's HTTP client offers h2c with each request."""
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAA\r\n"
+    sent = post(BODY, offer)
+    for pieces in ([sent], [sent[:90], sent[90:-9], sent[-9:]], [sent, sent]):
+        answer = await exchange(gateway, *pieces)
+        whole = answer.count(b"HTTP/1.1 200 OK") - 1
+        assert whole == b"".join(pieces).count(b"POST ")
+        assert b"400" not in answer
+    assert all(json.loads(one)["model"] == "chat" for one in echo)
+
+
+async def test_a_caller_that_asks_and_does_not_read_is_not_read_on(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        caller.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(caller, ADDRESSES[id(gateway)])
+        asked = b"GET /metrics HTTP/1.1\r\nhost: g\r\n\r\n" * 20_000
+        sending = asyncio.ensure_future(loop.sock_sendall(caller, asked))
+        await until(lambda: any(one._is_paused for one in gateway.connections))
+        (connection,) = gateway.connections
+        assert connection._transport.get_write_buffer_size() < 4 << 20
+        monkeypatch.setattr(http_connection, "BODY_S", 0.05)
+        await until(lambda: not gateway.connections)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_slow_reader_gets_the_whole_of_a_large_answer(
+    gateway: Gateway, run_app: RunApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 8 << 20
+
+    async def large(_: web.Request) -> web.Response:
+        return web.json_response({"text": "x" * size})
+
+    gateway.table = table(await run_app(large))
+    monkeypatch.setattr(http_connection, "LINGER_S", 0.05)
+    reader, writer = await asyncio.open_connection(*ADDRESSES[id(gateway)], limit=1 << 14)
+    writer.write(post(BODY, b"connection: close\r\n"))
+    received = 0
+    while piece := await reader.read(1 << 18):
+        received += len(piece)
+        await asyncio.sleep(0.01)
+    assert received > size
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "status"),
+    [
+        ((b"HTTP/1.1 200 OK\r\nserv", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), 200),
+        ((b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",), 200),
+        ((b"HTTP/1.1 200 OK\r\n\r\n{}",), 200),
+        ((b"nothing",) * 3, 502),
+        ((b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}",) * 3, 502),
+    ],
+)
+async def test_a_replica_that_answers_oddly_hangs_nobody(
+    gateway: Gateway, answers: tuple[bytes, ...], status: int
+) -> None:
+    """Each connection gets the next answer, and ends with it."""
+    rest = list(answers)
+
+    class Odd(asyncio.Protocol):
+        @override
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        @override
+        def data_received(self, data: bytes) -> None:
+            if data.endswith(b"}"):
+                self.transport.write(rest.pop(0))
+                self.transport.close()
+
+    server = await asyncio.get_running_loop().create_server(Odd, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    gateway.table = table(f"http://{host}:{port}")
+    answer = await exchange(gateway, post())
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert (rest, gateway.inflight, len(gateway.relays)) == ([], 0, 0)
+    server.close()
+
+
+async def test_a_second_answer_that_nobody_asked_for_goes_to_nobody(gateway: Gateway) -> None:
+    asked = 0
+
+    class Twice(asyncio.Protocol):
+        @override
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        @override
+        def data_received(self, data: bytes) -> None:
+            nonlocal asked
+            if data.endswith(b"}"):
+                asked += 1
+                body = b"%d" % asked
+                one = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+                self.transport.write(one * 2)
+
+    server = await asyncio.get_running_loop().create_server(Twice, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    gateway.table = table(f"http://{host}:{port}")
+    for number in range(1, 5):
+        answer = await exchange(gateway, post())
+        assert b"\r\n\r\n%dHTTP" % number in answer
+    server.close()
+
+
+async def test_a_key_that_ends_while_a_body_is_on_its_way_is_refused(
+    gateway: Gateway, echo: list[bytes]
+) -> None:
+    reader, writer = await asyncio.open_connection(*ADDRESSES[id(gateway)])
+    writer.write(post()[:-5])
+    await until(lambda: any(one._in_body for one in gateway.connections))
+    keys = tuple(key for key in gateway.table.keys if key.id != "mine")
+    gateway.table = replace(gateway.table, keys=keys)
+    writer.write(post()[-5:])
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+    assert echo == []

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from karez.serving.gateway import Gateway
-from tests.serving.callers import address, table, until
+from tests.serving.callers import address, recorded, table, until
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.story
@@ -111,7 +111,7 @@ async def test_no_stream_breaks_when_a_replica_is_killed(
     await asyncio.gather(*tasks)
     assert ["".join(pieces) for pieces in said] == texts
     assert 0 < gateway.counts.takeovers <= SLOTS
-    calls = gateway.spool.take()
+    calls = recorded(gateway)
     assert {(call.status, call.completion_tokens) for call in calls} == {(200, TOKENS)}
     assert sum(call.prompt_tokens for call in calls[:SLOTS]) == sum(
         call.prompt_tokens for call in calls[SLOTS:]
@@ -144,7 +144,7 @@ async def test_openais_package_needs_no_change(
         )
         assert float(raw.headers["x-karez-overhead-ms"]) >= 0
         ident = raw.headers["x-request-id"]
-    calls = gateway.spool.take()
+    calls = recorded(gateway)
     assert [call.completion_tokens for call in calls] == [5, 4, 3, 0, 1]
     assert calls[-1].id == ident
 
@@ -175,6 +175,6 @@ async def test_anthropics_package_needs_no_change(
                 model="chat", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
             )
     assert last.usage.output_tokens == 6
-    calls = gateway.spool.take()
+    calls = recorded(gateway)
     assert [call.completion_tokens for call in calls] == [5, 6]
     assert calls[0].prompt_tokens == calls[1].prompt_tokens > last.usage.input_tokens

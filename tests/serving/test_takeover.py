@@ -1,5 +1,6 @@
 """Streams whose replica is lost: another goes on, and the caller sees one stream."""
 
+import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -7,10 +8,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
-from karez.serving import relay
+from karez.serving import attempts
 from karez.serving.gateway import Gateway
-from tests.serving.callers import RunApp, address, table, until
+from karez.serving.stream_log import EventReader
+from tests.serving.callers import RunApp, address, recorded, table, until
 from tests.serving.talking_engine import STORY, TalkingEngine, tokens_of
 
 TOKENS = len(tokens_of(STORY))
@@ -67,7 +70,7 @@ async def test_a_stream_survives_the_loss_of_its_replica_at_each_token(
     assert text_of(undisturbed) == "".join(tokens_of(STORY))
     dying = TalkingEngine(before_death=before_death)
     bad = await start(dying)
-    for dies_after in range(TOKENS + 3):
+    for dies_after in range(-1, TOKENS + 3):
         dying.dies_after = dies_after
         gateway.table = table(bad)
         dying.on_death = lambda: setattr(gateway, "table", table(good))
@@ -81,7 +84,7 @@ async def test_a_stream_survives_the_loss_of_its_replica_at_each_token(
             assert parts[-1]["usage"] == undisturbed[-2]["usage"], dies_after
         gateway.table = table(good)
         await until(lambda: not gateway.relays)
-        call = gateway.spool.take()[-1]
+        call = recorded(gateway)[-1]
         gateway.spool.done()
         assert (call.status, call.completion_tokens) == (200, TOKENS)
     assert gateway.counts.takeovers >= TOKENS
@@ -144,19 +147,93 @@ async def test_what_no_other_replica_can_go_on_with_ends_with_an_error(
     gateway.table = table(await start(TalkingEngine(dies_after=3)))
     events = await stream(gateway, **more)
     assert "no other can go on" in events[-1]["error"]["message"]
-    assert gateway.spool.take()[-1].status == 502
+    assert recorded(gateway)[-1].status == 502
     assert gateway.counts.broken == 1
 
 
 async def test_a_stream_that_finds_no_replica_in_time_ends_with_an_error(
     gateway: Gateway, start: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "TAKEOVER_S", 0.3)
+    monkeypatch.setattr(attempts, "TAKEOVER_S", 0.3)
     dying = TalkingEngine(dies_after=3)
     gateway.table = table(await start(dying))
     dying.on_death = lambda: setattr(gateway, "table", table("http://127.0.0.1:1"))
     events = await stream(gateway)
     assert "no replica could go on" in events[-1]["error"]["message"]
-    (call,) = gateway.spool.take()
+    (call,) = recorded(gateway)
     assert (call.status, call.completion_tokens) == (502, 3)
     assert gateway.inflight == 0
+
+
+async def test_an_error_of_the_engine_is_passed_on_and_not_asked_for_again(
+    gateway: Gateway, run_app: RunApp
+) -> None:
+    asked = 0
+
+    async def fail(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await answer.prepare(request)
+        await answer.write(b'data: {"choices": [{"delta": {"content": "so"}}]}\n\n')
+        await answer.write(b'data: {"error": {"code": 500, "message": "out of memory"}}\n\n')
+        return answer
+
+    gateway.table = table(await run_app(fail))
+    events = await stream(gateway)
+    assert events[-1]["error"]["message"] == "out of memory"
+    assert asked == 1
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b'data: {"choices": 5}\n\n', b'data: {"choices": {"a": 1}}\n\n']
+)
+async def test_a_stream_that_replicas_die_of_is_given_up(
+    gateway: Gateway, run_app: RunApp, said: bytes
+) -> None:
+    asked = 0
+
+    async def die(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await answer.prepare(request)
+        await answer.write(said)
+        assert request.transport is not None
+        request.transport.abort()
+        return answer
+
+    gateway.table = table(await run_app(die))
+    events = await stream(gateway)
+    assert "error" in events[-1]
+    assert asked <= attempts.TRIES
+    assert gateway.inflight == 0
+
+
+async def test_who_leaves_before_usage_is_told_pays_for_the_prompt(
+    gateway: Gateway, start: Serve
+) -> None:
+    gateway.table = table(await start(TalkingEngine(before_end=lambda: asyncio.sleep(30))))
+    prompt = "water " * 400
+    request = {"model": "chat", "stream": True, "prompt": f"{prompt} Tell: "}
+    headers = {"authorization": "Bearer mine"}
+    async with aiohttp.ClientSession() as session:
+        url = address(gateway) + "/v1/completions"
+        async with session.post(url, json=request, headers=headers) as answer:
+            async for line in answer.content:
+                if b'"finish_reason"' in line:
+                    break
+            answer.close()
+    await until(lambda: not gateway.relays)
+    (call,) = recorded(gateway)
+    assert call.prompt_tokens >= len(prompt) / 4
+    assert call.completion_tokens == TOKENS
+
+
+def test_pieces_of_events_are_put_together_wherever_they_are_cut() -> None:
+    whole = b'data: {"a": 1}\n\n: ping\n\ndata: [DONE]\n\n'
+    for size in range(1, 9):
+        reader = EventReader()
+        pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+        assert b"".join(event for piece in pieces for event in reader.feed(piece)) == whole
+        assert len([e for piece in pieces for e in EventReader().feed(whole)]) == 3 * len(pieces)

@@ -71,6 +71,7 @@ class Admission:
     _table: Table = field(default_factory=Table)
     _keys: dict[bytes, GatewayKey] = field(default_factory=dict)
     """What callers sent -> their key, which is valid as long as the table."""
+    _by_id: dict[str, GatewayKey] = field(default_factory=dict)
     _routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     """(id of a key, model) -> what it means, as long as the table."""
     _meters: dict[str, CallMeter] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class Admission:
     def table(self, table: Table) -> None:
         self._table = table
         self._keys.clear()
+        self._by_id = {key.id: key for key in table.keys}
         self._routes.clear()
         for route in table.routes:
             if (queue := self.queues.get((route.project, route.service))) is not None:
@@ -114,6 +116,13 @@ class Admission:
             self._keys.clear()
         self._keys[sent] = key
         return key
+
+    def current(self, key: GatewayKey) -> GatewayKey:
+        """What a key is now: it may have changed while a body was read. Raises Refusal."""
+        now = self._by_id.get(key.id)
+        if now is None:
+            raise Refusal(401, "authentication_error", "The API key was revoked or has expired.")
+        return now
 
     def route(self, key: GatewayKey, model: str) -> Route:
         """The service that a key means by a model. Raises Refusal."""

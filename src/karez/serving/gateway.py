@@ -126,7 +126,8 @@ class Gateway:
         if request.path == "/metrics":
             connection.answer(200, PROMETHEUS, self.counts.metrics(self.inflight))
             return None
-        key = request.key or self.admission.key(request.headers)
+        assert request.key is not None
+        key = self.admission.current(request.key)
         if request.path == "/v1/models":
             rows = [_model(route) for route in self.table.visible(key)]
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))
@@ -136,7 +137,11 @@ class Gateway:
         ident = f"call-{self._prefix}{next(self._numbers):x}"
         relay = Relay(self, connection, admitted, request.path, body, ident)
         self.relays.add(relay)
-        relay.start()
+        try:
+            relay.start()
+        except BaseException:
+            relay.gone()
+            raise
         return relay
 
     @property
@@ -186,6 +191,7 @@ class Gateway:
 
     def _sweep(self) -> None:
         """Drop callers that are late, and connections and pools that nobody uses."""
+        self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
         now = self.loop.time()
         for connection in list(self.connections):
             connection.drop_if_late(now)
@@ -196,7 +202,6 @@ class Gateway:
             pool.close_idle()
             if url not in urls and not pool.inflight:
                 del self._pools[url]
-        self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
 
 
 def _model(route: Route) -> dict[str, Any]:

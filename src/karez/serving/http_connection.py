@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 import httptools
+import structlog
 from typing_extensions import override
 
 from karez.serving import answers
@@ -23,6 +24,8 @@ from karez.serving.http_request import (
     large_body,
     large_head,
 )
+
+log = structlog.get_logger()
 
 MAX_PIPELINED = 8
 """Requests that wait on one connection for the answer to the one before."""
@@ -52,7 +55,7 @@ class HttpConnection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._current: Request | None = None
         self._exchange: Exchange | None = None
-        self._is_streaming = self._is_dropping = self._is_begun = False
+        self._is_streaming = self._is_dropping = self._is_begun = self._is_paused = False
         self._since = loop.time()
         """When what is awaited now began to be."""
 
@@ -73,13 +76,27 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse_rest(Refusal(400, "invalid_request_error", "There is nothing to upgrade."))
+        except httptools.HttpParserUpgrade as error:
+            self._ignore_upgrade(data[error.args[0] :])
+        except httptools.HttpParserCallbackError:
+            log.exception("gateway.request-failed")
+            self._transport.abort()
         except httptools.HttpParserError as error:
             self._refuse_rest(Refusal(400, "invalid_request_error", f"Not HTTP/1.1: {error}."))
         else:
             if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse_rest(large_head())
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read on as if no other protocol had been offered (RFC 9110, section 7.8)."""
+        request, self._parser = self._request, httptools.HttpRequestParser(self)
+        if request.refusal is not None:
+            return
+        kept = {**request.headers, b"connection": b"keep-alive"}
+        kept.pop(b"upgrade", None)
+        lines = b"".join([b"%s: %s\r\n" % pair for pair in kept.items()])
+        method = request.method.encode("latin-1")
+        self.data_received(b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method, self._url, lines, rest))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -93,13 +110,19 @@ class HttpConnection(asyncio.Protocol):
 
     @override
     def pause_writing(self) -> None:
+        self._is_paused, self._since = True, self._loop.time()
+        self._transport.pause_reading()
         if self._exchange is not None:
             self._exchange.paused(True)
 
     @override
     def resume_writing(self) -> None:
+        self._is_paused, self._since = False, self._loop.time()
+        if len(self._waiting) < MAX_PIPELINED:
+            self._transport.resume_reading()
         if self._exchange is not None:
             self._exchange.paused(False)
+        self._begin_next()
 
     # the parser's side
 
@@ -112,7 +135,9 @@ class HttpConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header; what follows a body in chunks is none."""
+        if self._in_body:
+            return
         self._header_bytes += len(name) + len(value) + 4
         self._request.headers[name.lower()] = value
 
@@ -120,6 +145,9 @@ class HttpConnection(asyncio.Protocol):
         """The head is there: the key is checked before a body is read."""
         request, self._in_body = self._request, True
         request.method = self._parser.get_method().decode("latin-1")
+        if self._parser.should_upgrade() and request.method != "CONNECT":
+            self._in_body = False
+            return  # _ignore_upgrade reads it again
         request.path = self._url.partition(b"?")[0].decode("latin-1")
         request.keeps_alive = self._parser.should_keep_alive()
         request.has_chunks = self._parser.get_http_version() != "1.0"
@@ -144,8 +172,8 @@ class HttpConnection(asyncio.Protocol):
         """A request is there."""
         request = self._request
         self._in_body, self._head_bytes = False, 0
-        if request.refusal is not None or self._is_dropping:
-            return  # it was queued for its refusal already
+        if request.refusal is not None or self._is_dropping or not request.path:
+            return  # it was queued for its refusal already, or is read again
         self._is_begun = False
         self._queue(request)
 
@@ -157,12 +185,18 @@ class HttpConnection(asyncio.Protocol):
         self._queue(request)
 
     def _queue(self, request: Request) -> None:
-        if self._current is None:
-            self._begin(request)
-            return
         self._waiting.append(request)
         if len(self._waiting) >= MAX_PIPELINED:
             self._transport.pause_reading()
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        """Begin what waits, once the answer before it is written and has gone out."""
+        if self._waiting and self._current is None and not self._is_paused:
+            following = self._waiting.popleft()
+            if len(self._waiting) == MAX_PIPELINED - 1:
+                self._transport.resume_reading()
+            self._begin(following)
 
     def _begin(self, request: Request) -> None:
         if self._is_dropping:
@@ -177,6 +211,8 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._current is request:
             self._exchange = exchange
+            if self._is_paused and exchange is not None:
+                exchange.paused(True)
 
     def answer(self, status: int, kind: bytes, data: bytes, headers: bytes = b"") -> None:
         """Send a whole answer, which ends the exchange."""
@@ -228,10 +264,7 @@ class HttpConnection(asyncio.Protocol):
         if request is None or not request.keeps_alive:
             self._linger()
         elif self._waiting:
-            self._current = self._waiting.popleft()
-            if not self._waiting:
-                self._transport.resume_reading()
-            self._loop.call_soon(self._begin, self._current)
+            self._loop.call_soon(self._begin_next)
 
     def _refuse_rest(self, refusal: Refusal) -> None:
         """Refuse bytes that are no request, once what came before them is answered."""
@@ -243,16 +276,26 @@ class HttpConnection(asyncio.Protocol):
         """Close once the caller has had the time to read the answer."""
         if self._is_dropping:
             return
-        self._is_dropping = True
+        self._is_dropping, self._since = True, self._loop.time()
+        self._transport.resume_reading()  # what is read is dropped
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._loop.call_later(LINGER_S, self._transport.abort)
+        self._loop.call_later(LINGER_S, self._abort_once_read)
+
+    def _abort_once_read(self) -> None:
+        """Close once the answer has gone out, and its reader had time since."""
+        late = self._loop.time() - self._since > BODY_S
+        if late or self._transport.is_closing() or not self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._loop.call_later(LINGER_S, self._abort_once_read)
 
     def close_if_idle(self) -> bool:
         """Close unless a request is answered; returns whether one is."""
-        if self._current is None:
+        is_busy = self._current is not None or self._transport.get_write_buffer_size() > 0
+        if not is_busy:
             self._transport.close()
-        return self._current is not None
+        return is_busy
 
     def abort(self) -> None:
         """Close at once."""
@@ -262,6 +305,9 @@ class HttpConnection(asyncio.Protocol):
         """Drop a caller that does not send what it began, or has been silent for long."""
         if self._is_dropping or self._current is not None:
             return
-        limit = (BODY_S if self._in_body else REQUEST_S) if self._is_begun else IDLE_S
+        if self._is_paused:
+            limit = BODY_S
+        else:
+            limit = (BODY_S if self._in_body else REQUEST_S) if self._is_begun else IDLE_S
         if now - self._since > limit:
             self._transport.abort()

@@ -53,6 +53,9 @@ def check_sizes(request: Request, head_bytes: int) -> None:
     """Refuse a request whose head or announced body is too large. Raises Refusal."""
     if head_bytes > MAX_HEAD_BYTES:
         raise large_head()
+    has_body = request.headers.get(b"content-length", b"0") != b"0"
+    if request.method != "POST" and (has_body or b"transfer-encoding" in request.headers):
+        raise Refusal(400, "invalid_request_error", f"{request.method} takes no body.")
     if int(request.headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
         raise large_body()
 

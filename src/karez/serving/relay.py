@@ -12,8 +12,10 @@ import orjson
 
 from karez.core.ports import Clock
 from karez.core.routing import Route
-from karez.serving.admission import Admitted
+from karez.serving.admission import INVALID, Admitted
 from karez.serving.answers import ANTHROPIC_PATH, JSON, Refusal, problem
+from karez.serving.attempts import TRIES, Attempts
+from karez.serving.call_meter import BYTES_PER_TOKEN
 from karez.serving.http_connection import HttpConnection
 from karez.serving.prefix_affinity import blocks_of
 from karez.serving.relay_counts import RelayCounts
@@ -25,14 +27,8 @@ GONE = 499
 """Status of a call whose caller hung up; nginx's name for it is "client closed request"."""
 OK, UNAVAILABLE, BROKEN = 200, 503, 502
 BUSY = (429, UNAVAILABLE)
-TRIES = 3
-"""Replicas that may be lost while they work on a request that has brought nothing."""
-HOLD_S = 20.0
-"""How long a request waits for a replica that takes it, such as while one starts again."""
 AVOID_S = 2.0
 """How long a replica that failed is asked after the others."""
-TAKEOVER_S, TAKEOVER_PAUSE_S = 120.0, 0.25
-"""How long a broken stream waits for a replica, and between two attempts."""
 FIRST_S, SILENCE_S = 600.0, 120.0
 """Longest silence of a replica before its answer; within a stream, of it and of its caller."""
 MAX_ANSWER_BYTES = 256 << 20
@@ -66,9 +62,6 @@ class Relay:
     _pool: ReplicaPool | None = None
     _connection: ReplicaConnection | None = None
     _timer: asyncio.TimerHandle | None = None
-    _tries = 0
-    _taken = 0
-    """Attempts in which a replica took the request."""
     _status = 0
     """Of the replica's answer; 0: it has not begun."""
     _kind = JSON
@@ -78,8 +71,7 @@ class Relay:
     _is_started = False
     """Whether the caller has been sent the head of a stream."""
     _has_first = False
-    _give_up_at = 0.0
-    """When to end a stream that finds no replica, by the loop's clock."""
+    """Whether this replica has sent a piece of a stream."""
     _sent_at = 0.0
     _paused_at: float | None = None
     """Since when the caller has not read what is there for it, by the loop's clock."""
@@ -101,7 +93,7 @@ class Relay:
         self.key, self._route, self._queue, self._arrived = admitted[:4]
         self._meter, self._reserved = admitted.meter, admitted.reserved
         self._path, self._request = path, request
-        self._usage = TokenUsage()
+        self._usage, self._attempts = TokenUsage(), Attempts()
 
     def start(self) -> None:
         """Send the request to a replica."""
@@ -110,7 +102,11 @@ class Relay:
         request["model"] = self._route.service  # the engine knows no projects
         if request.get("stream"):
             self._begin_stream(request)
-        self._data = orjson.dumps(request)
+        try:
+            self._data = orjson.dumps(request)
+        except TypeError as error:  # read, but nested too deeply to be written
+            self._refuse(Refusal(400, INVALID, f"The body cannot be passed on: {error}."))
+            return
         self._try()
 
     def _begin_stream(self, request: dict[str, Any]) -> None:
@@ -128,7 +124,7 @@ class Relay:
     def _try(self, *, afresh: bool = False) -> None:
         self._timer = None
         urls = self._route.urls
-        if self._tries or self._is_started:
+        if self._attempts.number or self._is_started:
             current = self._replicas.current_route(self._route)
             urls = () if current is None else current.urls
         if not urls:
@@ -136,7 +132,7 @@ class Relay:
             return
         pool = self._pool = self._choose(urls)
         pool.inflight += 1
-        self._status, self._body, self._size = 0, [], 0
+        self._status, self._body, self._size, self._has_first = 0, [], 0, False
         if self._log is not None:
             self._reader = EventReader()
         head, ident = pool.head(self._path), self._ident.encode()
@@ -180,21 +176,18 @@ class Relay:
         if self._status and not self._prepare_takeover():
             return
         self._status = 0
-        if self._replicas.loop.time() > self._give_up_at:
+        pause_s = self._attempts.takeover_pause_s(self._replicas.loop.time())
+        if pause_s is None:
             self._break_off(f"no replica could go on with it ({trouble})")
         else:
-            self._later(0.0 if self._tries == 0 else TAKEOVER_PAUSE_S)
-            self._tries += 1
+            self._later(pause_s)
 
     def _wait_for_another(self, trouble: str) -> None:
         """Try again, unless replicas have died of the request, or none was there for long."""
-        now = self._replicas.loop.time()
-        self._tries += 1
-        self._taken += self._sent_at > 0
-        self._sent_at = 0.0
-        self._give_up_at = self._give_up_at or now + HOLD_S
-        if self._taken < TRIES and now < self._give_up_at:
-            self._later(min(TAKEOVER_PAUSE_S, 0.05 * self._tries))
+        was_taken, self._sent_at = self._sent_at > 0, 0.0
+        pause_s = self._attempts.pause_s(was_taken=was_taken, now=self._replicas.loop.time())
+        if pause_s is not None:
+            self._later(pause_s)
             return
         name = self._route.service
         message = f"No replica of {name!r} answered ({trouble}); `karez services show {name}`."
@@ -207,13 +200,16 @@ class Relay:
             self._caller.piece(b"" if self._log.is_done else (rest or b""))
             self._end(OK, self._caller.finish)
             return False
-        request = self._log.take_over()
+        may = self._attempts.may_take_over(self._usage.completion, self._replicas.loop.time())
+        request = self._log.take_over() if may else None
         if request is None:
-            self._break_off("its replica was lost, and no other can go on with an answer like this")
+            self._break_off(
+                "its replica was lost, and no other can go on with it"
+                if may
+                else f"{TRIES} replicas in a row were lost with it"
+            )
             return False
         self._data = orjson.dumps(request)
-        self._tries = 0
-        self._give_up_at = self._replicas.loop.time() + TAKEOVER_S
         self._replicas.counts.takeovers += 1
         return True
 
@@ -234,7 +230,7 @@ class Relay:
                     self._failed(f"status {status}")
                 else:
                     self._break_off(f"another replica refused to go on with status {status}")
-        elif status == UNAVAILABLE and self._tries == 0 and len(self._route.urls) > 1:
+        elif status == UNAVAILABLE and self._attempts.number == 0 and len(self._route.urls) > 1:
             pool = self._drop_replica()
             if pool is not None:
                 pool.avoid_until = self._replicas.loop.time() + AVOID_S
@@ -260,7 +256,8 @@ class Relay:
         assert self._reader is not None
         if not self._has_first:
             self._has_first = True
-            self._replicas.counts.first_s.append(self._replicas.clock.now() - self._arrived)
+            if not self._log.takeovers:
+                self._replicas.counts.first_s.append(self._replicas.clock.now() - self._arrived)
         try:
             events = [*map(self._log.pass_on, self._reader.feed(data))]
         except EventTooLarge as error:
@@ -319,7 +316,7 @@ class Relay:
         connection = self._connection
         if connection is None:
             return
-        limit_s = SILENCE_S if self._status else FIRST_S
+        limit_s = SILENCE_S if self._has_first else FIRST_S
         if now - connection.heard_at > limit_s:
             connection.close()
             self.lost(f"it was silent for {limit_s:.0f} s", is_stale=False)
@@ -368,6 +365,8 @@ class Relay:
     def record(self, now: float) -> bytes:
         """Count the call, which has ended; returns it as JSON of a core.usage.Call, on a line."""
         usage, duration_s = self._usage, now - self._arrived
+        if not usage.prompt and self._sent_at and (self._is_started or self._ended_with == GONE):
+            usage.prompt = len(self._data) // BYTES_PER_TOKEN  # it left before it was told
         self._queue.saw(duration_s)
         self._replicas.counts.saw(self._ended_with, usage)
         if self._meter is not None:

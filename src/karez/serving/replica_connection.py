@@ -45,13 +45,15 @@ class ReplicaConnection(asyncio.Protocol):
         self._listener: Listener | None = None
         self._parser: Any = httptools.HttpResponseParser(self)
         self._kind = b""
-        self._is_used = self._has_answer = self._is_framed = self._is_paused = False
+        self._is_used = self._has_answer = self._has_head = self._is_framed = False
+        self._is_interim = self._is_paused = False
         self.heard_at = 0.0
         """When the replica was heard last, or a request was sent, by the loop's clock."""
 
     def send(self, data: bytes, listener: Listener) -> None:
         """Send a request, whose answer a listener hears."""
-        self._kind, self._has_answer, self._is_framed = b"application/json", False, False
+        self._kind = b"application/json"
+        self._has_answer = self._has_head = self._is_framed = False
         self._listener = listener
         self.heard_at = self._pool.loop.time()
         self._transport.write(data)
@@ -99,10 +101,15 @@ class ReplicaConnection(asyncio.Protocol):
         self._pool.forget(self)
         if self._listener is None:
             return
-        if self._has_answer and not self._is_framed and exc is None:
+        if self._has_head and not self._is_framed and exc is None:
             self._finish()  # an answer without a length ends with its connection
         else:
             self._lose("the connection broke" if exc is None else type(exc).__name__)
+
+    def on_message_begin(self) -> None:
+        """An answer begins; one that nobody asked for ends the connection."""
+        if self._listener is None:
+            self._transport.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
@@ -113,9 +120,12 @@ class ReplicaConnection(asyncio.Protocol):
             self._is_framed = True
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
-        if self._listener is not None:
-            self._listener.heard_head(self._parser.get_status_code(), self._kind)
+        """The head is there; one of 1xx only announces another."""
+        status = self._parser.get_status_code()
+        self._is_interim = 100 <= status < 200
+        if self._listener is not None and not self._is_interim:
+            self._has_head = True
+            self._listener.heard_head(status, self._kind)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -124,11 +134,14 @@ class ReplicaConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
-        self._finish()
+        if not self._is_interim:
+            self._finish()
 
     def _finish(self) -> None:
         listener, self._listener = self._listener, None
-        if self._parser.should_keep_alive() and self._is_framed:
+        if listener is None or self._transport.is_closing():
+            self._transport.close()
+        elif self._parser.should_keep_alive() and self._is_framed:
             self._is_used = True
             if self._is_paused:
                 self.pause(False)

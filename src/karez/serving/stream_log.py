@@ -20,15 +20,8 @@ MAX_EVENT_BYTES = 16 << 20
 DONE = b"data: [DONE]\n\n"
 _ONE_ANSWER = ("n", "best_of")
 _NOT_CONTINUED = (
-    "tools",
-    "functions",
-    "response_format",
-    "grammar",
-    "json_schema",
-    "logprobs",
-    "top_logprobs",
-    "echo",
-    "suffix",
+    *("tools", "functions", "response_format", "grammar", "json_schema"),
+    *("logprobs", "top_logprobs", "echo", "suffix"),
 )
 """Fields by which an answer is more than its text: another replica cannot go on from the text."""
 _IDENTITY = ("id", "created", "object", "model", "system_fingerprint")
@@ -52,7 +45,7 @@ class EventReader:
         """
         if b"\r" in data:
             data = data.replace(b"\r", b"")
-        if not self._rest and data.find(b"\n\n") == len(data) - 2:
+        if not self._rest and data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2:
             return [data]  # as most pieces of a stream are
         *events, self._rest = (self._rest + data).split(b"\n\n")
         if len(self._rest) > MAX_EVENT_BYTES:
@@ -79,6 +72,8 @@ class StreamLog:
     _pieces: list[str] = field(default_factory=list)
     _size: int = 0
     _identity: dict[str, Any] = field(default_factory=dict)
+    _has_role: bool = False
+    """Whether the replicas before have told the role."""
     _sent_before: int = 0
     """Tokens that earlier replicas sent."""
 
@@ -89,6 +84,9 @@ class StreamLog:
             return event
         data = _data_of(event)
         if not isinstance(data, dict):
+            return event
+        if data.get("error"):
+            self.is_done = True  # the engine itself ends the stream
             return event
         if self.path not in (CHAT, TEXT):
             self._count_other(data)
@@ -103,8 +101,10 @@ class StreamLog:
         if not self._identity:
             self._identity = {key: data[key] for key in _IDENTITY if key in data}
         if not self.takeovers:
+            if data.get("usage") is not None:
+                self.usage.read(data)
             return event
-        if self._is_first_of_another(choices):
+        if self._has_role and self._is_role(choices):
             return b""
         if data.get("usage") is not None:
             self._add_usage(data)
@@ -112,8 +112,8 @@ class StreamLog:
 
     def _take(self, choices: Any) -> int:
         """Note the text of an event; returns its tokens."""
-        choice = choices[0] if isinstance(choices, list) else None
-        if len(choices) != 1 or not isinstance(choice, dict):
+        choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
+        if not isinstance(choice, dict):
             self._is_plain = False
             return 0
         if choice.get("finish_reason"):
@@ -132,12 +132,13 @@ class StreamLog:
             self._pieces.append(text)
         return 1
 
-    def _is_first_of_another(self, choices: Any) -> bool:
-        """Whether an event only tells the role, which the caller knows."""
-        delta = choices[0].get("delta") if isinstance(choices[0], dict) else None
-        if not isinstance(delta, dict) or "role" not in delta:
+    def _is_role(self, choices: Any) -> bool:
+        """Whether an event only tells the role."""
+        choice = choices[0] if isinstance(choices, list) else None
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or not isinstance(delta, dict) or "role" not in delta:
             return False
-        return not delta.get("content") and not choices[0].get("finish_reason")
+        return not delta.get("content") and not choice.get("finish_reason")
 
     def _usage(self, event: bytes, data: dict[str, Any]) -> bytes:
         """An event of usage alone."""
@@ -200,6 +201,7 @@ class StreamLog:
         if request is None:
             return None
         self.takeovers += 1
+        self._has_role = bool(self._identity)
         left = self._left()
         for name in _LIMITS:
             if left is not None and name in request:

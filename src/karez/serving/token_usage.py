@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MAX_TOKENS = 2**31 - 1
+"""Of one answer: an engine that tells more is not believed."""
 _CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 """Anthropic's messages count these beside `input_tokens`; OpenAI's within `prompt_tokens`."""
 
@@ -25,11 +27,12 @@ class TokenUsage:
         if not isinstance(body, dict):
             return False
         usage = body.get("usage")
-        if type(usage) is dict and type(prompt := usage.get("prompt_tokens")) is int:
-            self.prompt = prompt  # what most answers have, without the care below
-            if type(completion := usage.get("completion_tokens")) is int:
-                self.completion = completion
-            return True
+        if type(usage) is dict:  # what most answers have, without the care below
+            prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            if type(prompt) is int and type(completion) is int:
+                self.prompt = min(max(0, prompt), MAX_TOKENS)
+                self.completion = min(max(0, completion), MAX_TOKENS)
+                return True
         return self._read_other(body)
 
     def _read_other(self, body: Mapping[str, Any]) -> bool:
@@ -39,7 +42,7 @@ class TokenUsage:
                 prompt = _first(usage, ("prompt_tokens", "input_tokens"), -1)
                 if prompt >= 0:
                     cached = (_first(usage, (name,), 0) for name in _CACHED)
-                    self.prompt = prompt + sum(cached)
+                    self.prompt = min(prompt + sum(cached), MAX_TOKENS)
                 names = ("completion_tokens", "output_tokens")
                 self.completion = _first(usage, names, self.completion)
                 return True
@@ -50,5 +53,5 @@ def _first(usage: Mapping[str, Any], names: tuple[str, ...], default: int) -> in
     for name in names:
         value = usage.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
+            return min(value, MAX_TOKENS)
     return default

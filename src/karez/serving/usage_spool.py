@@ -7,6 +7,9 @@ from pathlib import Path
 from karez.core.codec import from_text
 from karez.core.usage import Call
 
+BATCH_BYTES = 1 << 20
+"""Of calls that are delivered at once: some thousands, far below what control reads."""
+
 
 class UsageSpool:
     """An append-only file of calls. One process writes it."""
@@ -16,6 +19,8 @@ class UsageSpool:
         self._path = path
         self._sending = path.with_suffix(".sending")
         self._file = self._open()
+        self._delivered = self._taken = 0
+        """Bytes of what is delivered: those that control has, and those up to the last `take`."""
 
     def add(self, lines: Sequence[bytes]) -> None:
         """Append calls, each a line of JSON. The kernel has them when this returns.
@@ -26,16 +31,33 @@ class UsageSpool:
         while data:
             data = data[os.write(self._file, data) :]
 
+    def rotate(self) -> bool:
+        """Set the calls of until now apart, to be delivered; returns whether there are any.
+
+        Raises OSError; then calls are still appended where they were.
+        """
+        if self._sending.exists():
+            return True
+        if self._path.stat().st_size == 0:
+            return False
+        self._path.replace(self._sending)
+        before, self._file = self._file, self._open()
+        os.close(before)
+        return True
+
     def take(self) -> Sequence[Call]:
-        """Read the calls to deliver; the same calls are returned until `done`."""
-        if not self._sending.exists():
-            if self._path.stat().st_size == 0:
-                return ()
-            os.close(self._file)
-            self._path.replace(self._sending)
-            self._file = self._open()
+        """Read a batch of the calls that `rotate` set apart; the same until `done`.
+
+        Another thread may call it. Raises OSError.
+        """
+        with self._sending.open("rb") as file:
+            file.seek(self._delivered)
+            data = file.read(BATCH_BYTES)
+            if not data.endswith(b"\n"):
+                data += file.readline()
+        self._taken = self._delivered + len(data)
         calls = []
-        for line in self._sending.read_text().splitlines():
+        for line in data.splitlines():
             try:
                 calls.append(from_text(Call, line))
             except ValueError:
@@ -43,8 +65,11 @@ class UsageSpool:
         return calls
 
     def done(self) -> None:
-        """Delete the calls that the last `take` returned: they have been delivered."""
-        self._sending.unlink(missing_ok=True)
+        """Forget the calls that the last `take` returned: they have been delivered."""
+        self._delivered = self._taken
+        if self._delivered >= self._sending.stat().st_size:
+            self._sending.unlink()
+            self._delivered = 0
 
     def close(self) -> None:
         """Close the file; its calls stay on disk."""

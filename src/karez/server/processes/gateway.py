@@ -1,6 +1,7 @@
 """The gateway process: reads its table from control, and delivers calls to control."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -94,18 +95,31 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
             await _report_load(gateway, session, base, headers)
-            calls = gateway.spool.take()
-            if calls:
-                body = [to_json(call) for call in calls]
-                url = f"{base}/gateway/calls"
-                async with session.post(url, json=body, headers=headers) as answer:
-                    if answer.status == 204:
-                        gateway.spool.done()
+            while gateway.spool.rotate() and await _deliver(gateway, session, base, headers):
+                continue
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("gateway.control-away", error=type(error).__name__)
         except ValueError as error:  # the last good table stays
             log.error("message.refused", type="gateway-table", why=str(error))
         await asyncio.sleep(REFRESH_S)
+
+
+async def _deliver(
+    gateway: Gateway, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
+) -> bool:
+    """Deliver a batch of calls; returns whether control has taken it."""
+    body = await asyncio.to_thread(_batch, gateway.spool)
+    more = {**headers, "content-type": "application/json"}
+    async with session.post(f"{base}/gateway/calls", data=body, headers=more) as answer:
+        if answer.status == 204:
+            gateway.spool.done()
+        else:
+            log.error("gateway.calls-refused", status=answer.status, why=await answer.text())
+        return answer.status == 204
+
+
+def _batch(spool: UsageSpool) -> bytes:
+    return json.dumps([to_json(call) for call in spool.take()]).encode()
 
 
 async def _report_load(

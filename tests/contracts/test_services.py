@@ -20,7 +20,7 @@ from tests.serving.test_real_engines import ASCII_ONLY
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.story
-STREAMS, TOKENS, CONTEXT = 8, 1000, 2048
+STREAMS, TOKENS, CONTEXT = 8, 1800, 2048
 
 
 class Speaker:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 TRIES = 3
 """Replicas that may be lost with a request in a row without bringing anything."""
-HOLD_S = 20.0
+HOLD_S = 60.0
 """How long a request waits for a replica that takes it, such as while one starts again."""
 TAKEOVER_S = 120.0
 """How long a broken stream waits for a replica."""

@@ -18,7 +18,7 @@ def hides(*words: str) -> list[Mount]:
 
 
 def test_outer_mounts_come_first_and_what_is_seen_anyway_not_at_all() -> None:
-    own = Mount(target="/srv/.karez/work/j", source="/srv/.karez/work/j")
+    own = Mount(target="/srv/.karez/jobs/j", source="/srv/.karez/jobs/j")
     plan = mount_plan(
         hides("/srv/.karez", "/srv"), [own, *shows("/srv/py", "/srv/py/lib", "/opt/py")]
     )
@@ -27,7 +27,7 @@ def test_outer_mounts_come_first_and_what_is_seen_anyway_not_at_all() -> None:
         ("/opt/py", True),
         ("/srv/.karez", False),
         ("/srv/py", True),
-        ("/srv/.karez/work/j", True),
+        ("/srv/.karez/jobs/j", True),
     ]
 
 

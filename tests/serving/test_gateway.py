@@ -279,7 +279,7 @@ async def test_a_caller_who_hangs_up_frees_the_model_and_pays_for_what_was_sent(
     if stream:
         assert all(call.completion_tokens > 4 for call in calls)
     assert gateway.inflight == 0
-    (load,) = gateway.load()
+    (load,) = gateway.admission.load()
     assert (load.inflight, load.slots) == (0, 4)
 
 
@@ -289,12 +289,12 @@ async def test_a_queue_has_an_end_and_says_when_to_come_again(
     _, url = slow
     gateway.table = table(url)
     callers = [Caller(gateway, stream=True) for _ in range(36)]
-    await until(lambda: gateway.load() and gateway.load()[0].inflight == 36)
+    await until(lambda: gateway.admission.load() and gateway.admission.load()[0].inflight == 36)
     refused = await ask(gateway, "mine", model="chat", messages=[])
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert "4 requests at once, and 32 wait" in refused.json()["error"]["message"]
-    assert gateway.load()[0].refused == 1
+    assert gateway.admission.load()[0].refused == 1
     for caller in callers:
         await caller.hang_up()
     gateway.table = table(engine)

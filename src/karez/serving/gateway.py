@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from karez.core.ports import Clock
-from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
+from karez.core.routing import GatewayKey, Route, Table
 from karez.serving.admission import INVALID, POSTS, Admission, parse
 from karez.serving.answers import JSON, Refusal
 from karez.serving.http_connection import HttpConnection
@@ -184,10 +184,6 @@ class Gateway:
         for _, answer in ended:
             if answer is not None:
                 answer()
-
-    def load(self) -> list[ServiceLoad]:
-        """The requests of each service that is called."""
-        return self.admission.load()
 
     def _sweep(self) -> None:
         """Drop callers that are late, and connections and pools that nobody uses."""

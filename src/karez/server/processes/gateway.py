@@ -125,7 +125,7 @@ def _batch(spool: UsageSpool) -> bytes:
 async def _report_load(
     gateway: Gateway, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
 ) -> None:
-    load = [to_json(one) for one in gateway.load()]
+    load = [to_json(one) for one in gateway.admission.load()]
     if load:
         async with session.post(f"{base}/gateway/load", json=load, headers=headers):
             pass

@@ -41,7 +41,8 @@ def test_what_is_no_array_is_refused_with_the_way_to_write_it(wrong: str, said: 
         parse_array(wrong)
 
 
-counts = st.dictionaries(st.sampled_from(State), st.integers(1, 5), min_size=1)
+JOB_STATES = sorted(set(State) - {State.IDLE})
+counts = st.dictionaries(st.sampled_from(JOB_STATES), st.integers(1, 5), min_size=1)
 
 
 @given(counts)

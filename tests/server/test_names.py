@@ -10,7 +10,7 @@ from karez.core.codec import from_text, to_text
 from karez.core.errors import AmbiguousName, BadRequest, NotFound
 from karez.core.identity import Project, Role
 from karez.core.jobs import JobSpec
-from karez.core.routing import ServiceLoad
+from karez.core.routing import GatewayLoad, ServiceLoad
 from karez.core.services import ServiceSpec
 from karez.core.workloads import State
 from karez.server.services.service_loads import ServiceLoads
@@ -103,10 +103,10 @@ def test_variables_that_the_cloud_sets_are_not_replaced_unseen(
 def test_why_says_what_is_in_flight_for_a_service(api: Api) -> None:
     loads, now = ServiceLoads(), 100.0
     load = ServiceLoad(service="chat", project="p", inflight=6, slots=4, refused=3)
-    loads.record([load], now)
+    loads.record(GatewayLoad(services=(load,)), now)
     said = "4 of 4 requests at once are answered, 2 wait; 3 were refused so far"
     assert loads.describe("p", "chat", now + 5) == said
     assert loads.describe("p", "other", now) == loads.describe("q", "chat", now) == ""
     assert loads.describe("p", "chat", now + 60) == ""  # the gateway has gone
     member = api.key(Role.MEMBER)
-    assert api.ask("POST", "/gateway/load", member, json=[]).status_code == 403
+    assert api.ask("POST", "/gateway/load", member, json={}).status_code == 403

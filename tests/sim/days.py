@@ -150,7 +150,7 @@ class Days:
 
     def kill_replica(self) -> bool:
         found = [p for n in self.cloud.fabric.all.values() for p in n.processes.values()]
-        mine = [p for p in found if p.spec.workload == self.service and p.is_alive]
+        mine = [p for p in found if p.spec.workload.startswith(self.service) and p.is_alive]
         if mine:
             self.cloud.fabric.end(self.random.choice(mine), -9)
         return bool(mine)

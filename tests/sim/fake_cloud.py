@@ -28,6 +28,7 @@ from karez.server.controllers.manager import ControllerManager
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.metrics import PrometheusMetrics
+from karez.server.services.service_loads import ServiceLoads
 from karez.serving.replica_processes import ServingDeps
 from karez.store.schema import workloads
 from karez.store.sql import SqlStore
@@ -114,7 +115,7 @@ class FakeCloud:
         """Control starts, or starts again after it was killed: nothing is left but the store."""
         store, clock, fabric = self.store, self.timeline, self.fabric
         context = Context(store=store, clock=clock, settings=self.settings, metrics=self.metrics)
-        self.scheduler = Scheduler(store, clock)
+        self.scheduler, self.loads = Scheduler(store, clock), ServiceLoads()
         eviction = NodeEviction(store=store, clock=clock)
         hub = NodeEventHub(fabric=fabric, clock=clock)
         deps = ControllerDeps(
@@ -142,11 +143,15 @@ class FakeCloud:
             engines={"fake": FakeEngine()},
             engine_key="k",
             answers=lambda url: True,
+            inflight=self.loads.inflight,
+            wake=self._wake,
         )
         uploads = FsspecBlobs(str(self.folder / "blobs"))
         edges = Edges(fabric=fabric, deps=deps, serving=serving, eviction=eviction, uploads=uploads)
         self.store.workloads.drop_leases("sim")
-        self.manager = ControllerManager(context, lambda: edges, "sim", self.scheduler)
+        self.manager = ControllerManager(
+            context, lambda: edges, "sim", self.scheduler, demand=self.loads.demand
+        )
         self.timeline.on_pause = lambda: hub.pump(within_s=0.0)
         self.look()
 
@@ -178,7 +183,7 @@ class FakeCloud:
             self.manager.settle()
         return name
 
-    def deploy(self, *, replicas: int = 2) -> str:
+    def deploy(self, *, replicas: int = 2, **more: Any) -> str:
         self.count += 1
         name = f"service-{self.count}"
         body = _weights(b"weights")
@@ -189,7 +194,7 @@ class FakeCloud:
         self.store.artifacts.add(
             Artifact(id=ident, spec=artifact, owner="me", created_at=self.timeline.now())
         )
-        spec = ServiceSpec(name=name, model=ident, engine="fake", replicas=replicas)
+        spec = ServiceSpec(name=name, model=ident, engine="fake", replicas=replicas, **more)
         self.store.workloads.add_service(
             Service(id=WorkloadId(name), spec=spec, owner="me", created_at=self.timeline.now())
         )
@@ -218,6 +223,14 @@ class FakeCloud:
 
     def gang(self, name: str) -> Gang:
         return self.ranks.gangs[name]
+
+    def service(self, name: str) -> Service:
+        found = self.store.workloads.service(name)
+        assert found is not None
+        return found
+
+    def _wake(self) -> None:
+        self.manager.wake()
 
     # time
 

@@ -20,6 +20,8 @@ from karez.core.workloads import State, Status, WorkloadId
 from karez.runtime.tracked import Tracked
 from karez.runtime.training_state import split, unpack_per_rank, unpack_shared
 from karez.server.controllers.scheduler import Scheduler
+from karez.server.controllers.service_keeper import keep_replicas
+from karez.serving.autoscaling import Demand
 from karez.simulation.verify_log import verify_log
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
@@ -156,5 +158,11 @@ def test_a_dump_in_mid_work_is_loaded_and_what_was_promised_is_kept(tmp_path: Pa
     )
     assert store.workloads.requeue(WorkloadId("job-2"), token, Status(), now=2_000_000.0)
     assert scheduler.tick() == 1
-    assert store.workloads.allocations().keys() == {"service-1", "job-3"}
+    assert store.workloads.allocations().keys() == {"job-3"}
+    service = store.workloads.service("service-1")
+    assert service is not None
+    assert service.state == State.QUEUED  # what it held as one is given back for its replicas
+    assert keep_replicas(store, lambda project, name: Demand(), 2_000_001.0)
+    made = store.replicas.live(ended_since=2_000_000.0)
+    assert [one.id for one in made] == [f"service-1_{n}" for n in range(service.spec.replicas)]
     store.close()

@@ -60,6 +60,22 @@ class ServiceLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaLoad:
+    """Requests of a replica that the gateway may ask, or that still works on some."""
+
+    url: str
+    inflight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayLoad:
+    """What the gateway reports: every service and replica that it knows."""
+
+    services: tuple[ServiceLoad, ...] = ()
+    replicas: tuple[ReplicaLoad, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """Keys and routes of the gateway, which keeps using the last table while control is away."""
 

@@ -1,6 +1,6 @@
-"""Services: models behind the gateway, and how users ask for them."""
+"""Services: models behind the gateway, how users ask for them, and their replicas."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from karez.core.gangs import GangSpec
@@ -9,11 +9,14 @@ from karez.core.priorities import SERVICE_PRIORITY, check_priority
 from karez.core.resource_requests import ResourceRequest
 from karez.core.units import MILLI
 from karez.core.validation import FORBID
-from karez.core.workloads import INITIAL_STATUS, State, Status, WorkloadId
+from karez.core.workloads import INITIAL_STATUS, RankView, State, Status, WorkloadId
 
 MAX_REPLICAS = 1000
 MAX_PARALLEL = 4096
+READY = "ready"
+"""State of the view of a replica that answers requests."""
 MIN_TOKENS, MAX_TOKENS = 64, 2**24
+MIN_IDLE_S, MAX_IDLE_S = 1.0, 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,13 @@ class ServiceSpec:
     project: str = "default"
     engine: str = "llamacpp"
     replicas: int = 1
+    """How many it starts with."""
+    min_replicas: int | None = None
+    """Fewest that it scales down to; 0: it may end them all. None: `replicas`."""
+    max_replicas: int | None = None
+    """Most that it scales up to. None: `replicas`."""
+    idle_s: float = 300.0
+    """Seconds without a request after which the last replica ends, if `min_replicas` is 0."""
     each: tuple[ResourceRequest, ...] = (ResourceRequest(milli=MILLI),)
     context_tokens: int = 2048
     parallel: int = 4
@@ -42,12 +52,29 @@ class ServiceSpec:
         ):
             if not 1 <= value <= most:
                 raise ValueError(f"a service has 1 to {most:,} {what}, not {value:,}")
+        if not 0 <= self.least <= self.replicas <= self.most <= MAX_REPLICAS:
+            raise ValueError(
+                f"replicas need 0 <= min <= replicas <= max <= {MAX_REPLICAS:,}, got "
+                f"min={self.least} replicas={self.replicas} max={self.most}"
+            )
+        if not MIN_IDLE_S <= self.idle_s <= MAX_IDLE_S:
+            raise ValueError(f"idle_s is between 1 and {MAX_IDLE_S:.0f} seconds")
         if not MIN_TOKENS <= self.context_tokens <= MAX_TOKENS:
             raise ValueError(f"context is between {MIN_TOKENS} and {MAX_TOKENS:,} tokens")
 
     @property
+    def least(self) -> int:
+        """Fewest replicas."""
+        return self.replicas if self.min_replicas is None else self.min_replicas
+
+    @property
+    def most(self) -> int:
+        """Most replicas."""
+        return self.replicas if self.max_replicas is None else self.max_replicas
+
+    @property
     def gang(self) -> GangSpec:
-        """The replicas as a gang: what admission checks and the scheduler places."""
+        """The replicas that it starts with, as a gang: what admission checks."""
         return GangSpec(min=self.replicas, want=self.replicas, each=self.each)
 
 
@@ -65,6 +92,46 @@ class Service:
     ended_at: float | None = None
     unreadable: str = ""
     """Why what the store has of the service cannot be read, as in a Job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One replica of a service: the workload that the scheduler places."""
+
+    id: WorkloadId
+    service: WorkloadId
+    number: int
+    """Counts the replicas that the service has had, from 0."""
+    spec: ServiceSpec
+    """What the service asked for when the replica was made."""
+    state: State = State.QUEUED
+    status: Status = INITIAL_STATUS
+    owner: str = ""
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    unreadable: str = ""
+    """As in a Service."""
+
+    @property
+    def gang(self) -> GangSpec:
+        """The one worker that it is."""
+        return GangSpec(each=self.spec.each)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers requests."""
+        return any(view.state == READY for view in self.status.ranks)
+
+    @property
+    def views(self) -> tuple[RankView, ...]:
+        """Its process as one of its service's."""
+        return tuple(replace(view, rank=self.number) for view in self.status.ranks)
+
+
+def replica_id(service: WorkloadId, number: int) -> WorkloadId:
+    """Id of a service's replica, as of a job of an array."""
+    return WorkloadId(f"{service}_{number}")
 
 
 def unreadable_service_spec(name: str, project: str) -> ServiceSpec:

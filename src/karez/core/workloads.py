@@ -31,6 +31,8 @@ class State(StrEnum):
     RECOVERING = "recovering"
     PREEMPTING = "preempting"
     """Asked to make room: it stores a step and waits in the queue again."""
+    IDLE = "idle"
+    """A service without a replica: its next request starts one."""
     STOPPING = "stopping"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -43,7 +45,8 @@ class State(StrEnum):
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 WAITING = frozenset({State.HELD, State.QUEUED})
-ACTIVE = frozenset(State) - ENDED - WAITING
+LIVE = frozenset(State) - ENDED
+ACTIVE = LIVE - WAITING - {State.IDLE}
 
 
 class EndReason(StrEnum):

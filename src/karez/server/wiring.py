@@ -64,7 +64,12 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
     cloud = edges.services()
     owner = f"{node_name(settings)}:{home.path}"
     manager = ControllerManager(
-        cloud, lambda: edges.connect(cloud), owner, edges.scheduler, edges.alerter
+        cloud,
+        lambda: edges.connect(cloud),
+        owner,
+        edges.scheduler,
+        edges.alerter,
+        demand=cloud.pool.loads.demand,
     )
     edges.late.manager = manager
     _make_first_keys(cloud.access, home)
@@ -274,7 +279,7 @@ class _ControlEdges:
         return Edges(
             fabric=fabric,
             deps=training,
-            serving=self._serving(fabric, hub),
+            serving=self._serving(fabric, hub, cloud),
             eviction=self.eviction,
             uploads=self.blobs,
         )
@@ -292,12 +297,14 @@ class _ControlEdges:
         tracer.start()
         return tracer
 
-    def _serving(self, fabric: Fabric, hub: NodeEventHub) -> ServingDeps:
+    def _serving(self, fabric: Fabric, hub: NodeEventHub, cloud: Cloud) -> ServingDeps:
         return ServingDeps(
             store=self.store,
             fabric=fabric,
             hub=hub,
             answers=answers,
+            inflight=cloud.pool.loads.inflight,
+            wake=self.late.wake,
             clock=self.clock,
             settings=self.settings,
             logs=self.logs,

@@ -182,19 +182,27 @@ class Admission:
         )
         raise Refusal(429, "rate_limit_error", message, max(1, min(MAX_RETRY_S, retry_s)))
 
-    def load(self) -> list[ServiceLoad]:
-        """The requests of each service that is called."""
-        return [
+    def load(self) -> tuple[ServiceLoad, ...]:
+        """The requests of each service."""
+        return tuple(
             ServiceLoad(
                 service=route.service,
                 project=route.project,
-                inflight=queue.inflight,
+                inflight=0 if queue is None else queue.inflight,
                 slots=route.slots,
-                refused=queue.refused,
+                refused=0 if queue is None else queue.refused,
             )
             for route in self._table.routes
+            for queue in (self.queues.get((route.project, route.service)),)
+        )
+
+    def awaits_a_replica(self) -> bool:
+        """Whether requests wait for a service that has none."""
+        return any(
+            not route.urls and queue.inflight
+            for route in self._table.routes
             if (queue := self.queues.get((route.project, route.service))) is not None
-        ]
+        )
 
 
 def parse(body: bytes | bytearray) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from karez.core.ports import Clock
-from karez.core.routing import GatewayKey, Route, Table
+from karez.core.routing import GatewayKey, GatewayLoad, ReplicaLoad, Route, Table
 from karez.serving.admission import INVALID, POSTS, Admission, parse
 from karez.serving.answers import JSON, Refusal
 from karez.serving.http_connection import HttpConnection
@@ -148,6 +148,13 @@ class Gateway:
     def inflight(self) -> int:
         """Requests that replicas work on."""
         return sum(pool.inflight for pool in self._pools.values())
+
+    def load(self) -> GatewayLoad:
+        """What control is told of the requests."""
+        known = {url: 0 for route in self.table.routes for url in route.urls}
+        known |= {url: pool.inflight for url, pool in self._pools.items() if pool.inflight}
+        replicas = tuple(ReplicaLoad(url=url, inflight=count) for url, count in known.items())
+        return GatewayLoad(services=self.admission.load(), replicas=replicas)
 
     def pool(self, url: str) -> ReplicaPool:
         """The connections to a replica."""

@@ -75,7 +75,9 @@ class Relay:
     _sent_at = 0.0
     _paused_at: float | None = None
     """Since when the caller has not read what is there for it, by the loop's clock."""
-    _is_over = False
+    _held_until = 0.0
+    """When the first replica was there, by the clock, of a request that had to wait for one."""
+    _is_held = _is_over = False
     _ended_with = 0
     """The status that the caller has seen."""
 
@@ -128,8 +130,11 @@ class Relay:
             current = self._replicas.current_route(self._route)
             urls = () if current is None else current.urls
         if not urls:
+            self._is_held = True
             self._failed("no replica is ready")
             return
+        if self._is_held and not self._held_until:
+            self._held_until = self._replicas.clock.now()
         pool = self._pool = self._choose(urls)
         pool.inflight += 1
         self._status, self._body, self._size, self._has_first = 0, [], 0, False
@@ -289,9 +294,11 @@ class Relay:
 
     def _headers(self) -> bytes:
         overhead_ms = max(0.0, self._sent_at - self._arrived) * 1000
-        more = (self._ident.encode(), overhead_ms)
-        limits = b"" if self._meter is None else self._meter.headers()
-        return b"x-request-id: %s\r\nx-karez-overhead-ms: %.3f\r\n%s" % (*more, limits)
+        more = b"" if self._meter is None else self._meter.headers()
+        if self._held_until:
+            more += b"x-karez-held-ms: %.0f\r\n" % ((self._held_until - self._arrived) * 1000)
+        told = (self._ident.encode(), overhead_ms, more)
+        return b"x-request-id: %s\r\nx-karez-overhead-ms: %.3f\r\n%s" % told
 
     # how it ends
 

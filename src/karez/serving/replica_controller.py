@@ -1,4 +1,4 @@
-"""Replica controller: keeps the replicas of one service running until the service ends."""
+"""Replica controller: keeps the process of one replica running until the replica ends."""
 
 import threading
 from collections.abc import Callable
@@ -7,110 +7,104 @@ from dataclasses import replace
 from karez.core.nodes import NodeState
 from karez.core.ports import NodeLost
 from karez.core.processes import ProcessInfo
-from karez.core.services import Service
-from karez.core.workloads import Allocation, EndReason, RankView, State, Status
+from karez.core.services import READY, Replica
+from karez.core.workloads import ENDED, Allocation, EndReason, RankView, State, Status
 from karez.node_events.stream import NodeEventStream
-from karez.serving.replica_processes import Replica, ReplicaProcesses, ServingDeps
+from karez.serving.replica_processes import ReplicaProcess, ServingDeps
 
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses before a crashed replica starts again, growing as Kubernetes' crash back-off does
 (10 s doubling to 5 min there; shorter here, since an engine loads in a second)."""
 CRASH_LIMIT = 5
-"""Crashes of one replica without ever being ready, after which the service has failed."""
+"""Crashes without ever being ready, after which the replica has failed."""
 CHECK_S = 0.25
-"""Seconds between two checks of a service of which a replica is not ready."""
+"""Seconds between two checks of a replica that is not ready."""
 CHECK_READY_S = 60.0
-"""Seconds between two checks of a service that is ready: the end of a process, the loss of a node
+"""Seconds between two checks of a replica that is ready: the end of a process, the loss of a node
 and what users ask are all reported."""
+DRAIN_S = 30.0
+"""How long a replica that is let go of may work on the requests that it has; as Kubernetes' grace
+period for a pod. Streams that take longer go on at another replica."""
+STOPS = (State.STOPPING, *ENDED)
 
 
 class ReplicaController:
-    """Controls one service, a step at a time; no two threads may be in a step."""
+    """Controls one replica, a step at a time; no two threads may be in a step."""
 
     def __init__(
         self,
-        service: Service,
+        replica: Replica,
         allocation: Allocation,
         token: str,
         deps: ServingDeps,
         wake: Callable[[], None],
     ) -> None:
-        """Take a service under a lease. `wake` is called when a step has work to do."""
-        self.service = service
+        """Take a replica under a lease. `wake` is called when a step has work to do."""
+        self.replica = replica
         self.token = token
         self.deps = deps
+        (self._grant,) = allocation.grants
         self._is_stopped = threading.Event()
-        self._has_begun = False
-        self._has_request = False
-        self._written: tuple[State, Status] | None = None
+        self._has_begun = self._has_request = False
+        self._draining_since: float | None = None
+        self._written: tuple[State | None, Status] | None = None
         """What was written last."""
-        self._status = replace(service.status, reason="")
-        self._processes = ReplicaProcesses(service, allocation.epoch, deps)
-        self._events = NodeEventStream(deps.hub, service.id, wake)
-        self._replicas = [
-            Replica(
-                number=number,
-                grant=grant,
-                view=RankView(rank=number, node=grant.node, state="waiting"),
-            )
-            for number, grant in enumerate(allocation.grants)
-        ]
+        self._status = replace(replica.status, reason="")
+        self._view = RankView(rank=0, node=self._grant.node, state="waiting")
+        self._process = ReplicaProcess(replica, allocation, deps)
+        self._events = NodeEventStream(deps.hub, replica.id, wake)
 
     @property
     def is_slow(self) -> bool:
-        """Whether the next step may take long: each asks nodes and engines."""
+        """Whether the next step may take long: each asks a node and an engine."""
         return True
 
     def step(self) -> float | None:
-        """Check the replicas. Returns when the next check is due; None: there is none.
+        """Check the replica. Returns when the next check is due; None: there is none.
 
-        There is none once the service is stopped or has failed, or another control owns it.
+        There is none once the replica is stopped or has failed, or another control owns it.
         """
         if not self._has_begun and not self._is_stopped.is_set():
             self._begin()
         self._take_reports()
         if not self._is_stopped.is_set():
-            for replica in self._replicas:
-                self._check(replica)
+            self._check()
             self._report()
         if self._is_stopped.is_set():
             return None
-        is_ready = all(replica.view.state == "ready" for replica in self._replicas)
-        return self.deps.clock.now() + (CHECK_READY_S if is_ready else CHECK_S)
+        pause_s = CHECK_READY_S if self._view.state == READY else CHECK_S
+        return self.deps.clock.now() + pause_s
 
     def note_request(self) -> None:
-        """Look in the store, at the next step, whether the service is to stop."""
+        """Look in the store, at the next step, whether the replica is to stop."""
         self._has_request = True
 
     def stand_down(self) -> None:
-        """Stop controlling the service; its replicas go on."""
+        """Stop controlling the replica, which goes on."""
         self._is_stopped.set()
 
     def close(self) -> None:
-        """Follow the nodes no more."""
+        """Follow the node no more."""
         self._events.close()
 
     def _begin(self) -> None:
-        """Adopt the replicas that run already, unless the service can never start."""
+        """Adopt the process that runs already, unless the replica can never start."""
         self._has_begun = True
         if problem := self._problem():
             self._end(State.FAILED, EndReason.INPUT_MISSING, problem)
             return
-        for replica in self._replicas:
-            self._processes.adopt(replica)
-            self._events.follow(replica.grant.node)
+        self._process.adopt()
+        self._events.follow(self._grant.node)
 
     def _take_reports(self) -> None:
-        """Note which nodes are lost; all else is asked for in the check."""
+        """Note whether the node is lost; all else is asked for in the check."""
         while (report := self._events.next()) is not None:
-            node, event = report
-            on_it = [replica for replica in self._replicas if replica.grant.node == node]
-            if event is None and on_it and not self._is_stopped.is_set():
-                self._requeue(on_it[0])
+            if report[1] is None and not self._is_stopped.is_set():
+                self._requeue()
 
     def _problem(self) -> str:
-        """Why the service can never start; empty if it can."""
-        spec = self.service.spec
+        """Why the replica can never start; empty if it can."""
+        spec = self.replica.spec
         engine = self.deps.engines.get(spec.engine)
         if engine is None:
             return f"no engine {spec.engine!r}; installed: {', '.join(self.deps.engines)}"
@@ -122,96 +116,111 @@ class ReplicaController:
             return f"engine {engine.name} loads {loads}, not {artifact.spec.format}"
         return ""
 
-    def _check(self, replica: Replica) -> None:
-        now = self.deps.clock.now()
-        if not replica.is_requested:
-            if now >= replica.start_at and self._processes.start(replica):
-                replica.is_requested = True
-                replica.view = replace(replica.view, state="starting", url="")
+    def _check(self) -> None:
+        now, run = self.deps.clock.now(), self._process.run
+        if not run.is_requested:
+            if now >= run.start_at and self._process.start():
+                run.is_requested = True
+                self._view = replace(self._view, state="starting", url="")
             return
         try:
-            info = self._processes.find(replica)
+            info = self._process.find()
         except NodeLost:
-            self._requeue(replica)
+            self._requeue()
             return
         if info is None:
-            replica.is_requested = False  # its node agent restarted and forgot it: start again
+            run.is_requested = False  # its node agent restarted and forgot it: start again
         elif not info.alive:
-            self._crashed(replica, info, now)
-        elif replica.view.state != "ready":
-            url = self._processes.ready_url(replica, info)
+            self._crashed(info, now)
+        elif not self._view.url:
+            url = self._process.ready_url(info)
             if url:
-                replica.crashes = 0
-                replica.view = replace(replica.view, pid=info.pid, state="ready", url=url)
+                run.crashes = 0
+                self._view = replace(self._view, pid=info.pid, state=READY, url=url)
 
-    def _crashed(self, replica: Replica, info: ProcessInfo, now: float) -> None:
-        self._processes.store_log(replica)
-        replica.crashes += 1
-        detail = info.error or f"ended with code {info.exit_code}"
-        if replica.crashes >= CRASH_LIMIT:
-            self._end(
-                State.FAILED,
-                EndReason.START_FAILED,
-                f"replica {replica.number} {detail}, {replica.crashes} times in a row",
-            )
+    def _crashed(self, info: ProcessInfo, now: float) -> None:
+        self._process.store_log()
+        run = self._process.run
+        run.crashes += 1
+        detail = (
+            f"replica {self.replica.number} {info.error or f'ended with code {info.exit_code}'}"
+        )
+        if run.crashes >= CRASH_LIMIT:
+            end = EndReason.START_FAILED
+            self._end(State.FAILED, end, f"{detail}, {run.crashes} times in a row")
             return
-        pause_s = PAUSES_S[min(replica.crashes, len(PAUSES_S)) - 1]
-        replica.attempt += 1
-        replica.is_requested, replica.start_at = False, now + pause_s
-        replica.view = replace(replica.view, state="crashed", url="")
-        self._status = replace(self._status, reason=f"replica {replica.number} {detail}")
+        run.attempt += 1
+        run.is_requested = False
+        run.start_at = now + PAUSES_S[min(run.crashes, len(PAUSES_S)) - 1]
+        self._view = replace(self._view, state="crashed", url="")
+        self._status = replace(self._status, reason=detail)
 
-    def _requeue(self, lost: Replica) -> None:
-        """Return the whole service to the queue after the loss of a node.
+    def _requeue(self) -> None:
+        """Return the replica to the queue after the loss of its node.
 
         The node is marked as lost, so that nothing is placed there until it answers.
         """
-        for member in self.deps.store.pool.nodes([lost.grant.node]):
+        for member in self.deps.store.pool.nodes([self._grant.node]):
             if member.state == NodeState.READY:
                 self.deps.store.pool.set_node(member.id, NodeState.LOST)
-        self._status = replace(self._status, reason=f"node {lost.grant.node} was lost", ranks=())
+        status = replace(self._status, reason=f"node {self._grant.node} was lost", ranks=())
         self._is_stopped.set()
-        for replica in self._replicas:
-            self._processes.purge(replica)
+        self._process.purge()
         now = self.deps.clock.now()
-        self.deps.store.workloads.requeue(self.service.id, self.token, self._status, now=now)
+        workloads = self.deps.store.workloads
+        if not workloads.requeue(self.replica.id, self.token, status, now=now):
+            self._end(State.CANCELLED, EndReason.CANCELLED, "it was to stop, and its node was lost")
+        self.deps.wake()
 
     def _report(self) -> None:
-        """Write the state of the replicas to the store, if it has changed."""
-        if self._is_stopped.is_set() or self._stop_if_asked():
+        """Write the state of the replica to the store, if it has changed."""
+        if self._is_stopped.is_set() or self._is_over():
             return
-        views = tuple(replica.view for replica in self._replicas)
-        ready = [view for view in views if view.state == "ready"]
-        state = State.RUNNING if ready else State.STARTING
-        reason = "" if len(ready) == len(views) else self._status.reason
-        status = replace(self._status, ranks=views, reason=reason)
+        is_draining = self._draining_since is not None
+        state = None if is_draining else State.RUNNING if self._view.url else State.STARTING
+        reason = "" if self._view.url else self._status.reason
+        status = replace(self._status, ranks=(self._view,), reason=reason)
         if (state, status) == self._written:
             return
         self._status, self._written = status, (state, status)
-        now = self.deps.clock.now()
-        if not self.deps.store.workloads.update(
-            self.service.id, token=self.token, state=state, status=status, at=now
+        if self.deps.store.workloads.update(
+            self.replica.id, token=self.token, state=state, status=status, at=self.deps.clock.now()
         ):
-            self._has_request = True
-            if not self._stop_if_asked():
-                self._is_stopped.set()  # another control owns the service
+            self.deps.wake()
+            return
+        self._has_request = True
+        if is_draining or (not self._is_over() and self._draining_since is None):
+            self._is_stopped.set()  # another control owns the replica
 
-    def _stop_if_asked(self) -> bool:
-        """Stop the service if that was asked for."""
-        if not self._has_request:
+    def _is_over(self) -> bool:
+        """End the replica if that was asked for, once its requests are answered."""
+        if self._draining_since is None and self._has_request:
+            self._has_request = False
+            stored = self.deps.store.workloads.replica(self.replica.id)
+            if stored is not None and stored.state != State.STOPPING:
+                return False
+            self._draining_since = self.deps.clock.now()
+        if self._draining_since is None or self._is_busy(self._draining_since):
             return False
-        self._has_request = False
-        stored = self.deps.store.workloads.service(self.service.id)
-        if stored is not None and stored.state != State.STOPPING:
-            return False
-        self._end(State.CANCELLED, EndReason.CANCELLED, "stopped by request")
+        self._end(State.CANCELLED, EndReason.CANCELLED, "it is not needed any more")
         return True
+
+    def _is_busy(self, since: float) -> bool:
+        """Whether a replica that is let go of may work on requests; it gets no more of them."""
+        service = self.deps.store.workloads.service(self.replica.service)
+        url = self._view.url
+        if not url or service is None or service.state in STOPS:
+            return False
+        self._view = replace(self._view, state="draining")
+        if self.deps.clock.now() - since >= DRAIN_S:
+            return False
+        return self.deps.inflight(url, since) != 0
 
     def _end(self, state: State, reason: EndReason, detail: str) -> None:
         self._is_stopped.set()
-        for replica in self._replicas:
-            self._processes.store_log(replica)
-            self._processes.purge(replica)
-        status: Status = replace(self._status, end=reason, reason=detail, ranks=())
+        self._process.store_log()
+        self._process.purge()
+        status = replace(self._status, end=reason, reason=detail, ranks=())
         now = self.deps.clock.now()
-        self.deps.store.workloads.end(self.service.id, self.token, state, status, now=now)
+        self.deps.store.workloads.end(self.replica.id, self.token, state, status, now=now)
+        self.deps.wake()

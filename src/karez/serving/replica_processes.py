@@ -1,22 +1,21 @@
-"""Processes of a service's replicas on their nodes: start, find, check, read logs, purge."""
+"""The process of a replica on its node: start, find, check, read its log, purge."""
 
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
 
 from karez.core import environment
-from karez.core.grants import Grant
 from karez.core.messages.reports import ListeningReport
 from karez.core.ports import Clock, Engine, Fabric, LogSink, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec, Staged
-from karez.core.services import Service
+from karez.core.services import Replica
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
-from karez.core.workloads import RankView
+from karez.core.workloads import Allocation
 from karez.node_events.hub import NodeEventHub
 
 log = structlog.get_logger()
@@ -40,21 +39,22 @@ class ServingDeps:
     """The key that the gateway shows to engines."""
     answers: Callable[[str], bool]
     """Whether an engine answers at a URL; waits a few seconds at most."""
+    inflight: Callable[[str, float], int | None]
+    """Requests that the replica at a URL works on, as the gateway said after an instant."""
+    wake: Callable[[], None]
+    """Looks at the services at once: one of their replicas has changed."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Replica:
-    """One replica: its grant, its attempts, and its state as users see it."""
+class Run:
+    """How often a replica was started under its grant, and how it runs."""
 
-    number: int
-    grant: Grant
     attempt: int = 1
     crashes: int = 0
-    """Crashes in a row without the replica having been ready."""
+    """Crashes in a row without having been ready."""
     start_at: float = 0.0
     is_requested: bool = False
     """Whether its node was asked to start it."""
-    view: RankView = field(default_factory=lambda: RankView(rank=0, node="", state="waiting"))  # type: ignore[arg-type]  # no node yet
 
 
 def is_at(url: str, address: str) -> bool:
@@ -66,70 +66,70 @@ def is_at(url: str, address: str) -> bool:
         return False
 
 
-class ReplicaProcesses:
-    """Calls the nodes of one service's replicas."""
+class ReplicaProcess:
+    """Calls the node of one replica."""
 
-    def __init__(self, service: Service, epoch: int, deps: ServingDeps) -> None:
-        """Work for a service under an epoch."""
-        self._service, self._epoch, self._deps = service, epoch, deps
+    def __init__(self, replica: Replica, allocation: Allocation, deps: ServingDeps) -> None:
+        """Work for a replica under the epoch of its allocation."""
+        self._replica, self._epoch, self._deps = replica, allocation.epoch, deps
+        (self._grant,) = allocation.grants
+        self.run = Run()
 
-    def adopt(self, replica: Replica) -> None:
-        """Take over the newest process of a replica that an earlier controller started."""
+    def adopt(self) -> None:
+        """Take over the newest process that an earlier controller started."""
         try:
-            infos = self._deps.fabric.processes(replica.grant.node)
+            infos = self._deps.fabric.processes(self._grant.node)
         except NodeLost:
             return
-        for info in sorted(infos, key=lambda info: info.key):
-            if info.workload == self._service.id and info.rank == replica.number:
+        for info in infos:
+            if info.workload == self._replica.id:
                 attempt = int(info.key.rsplit(".", 1)[1])
-                if attempt >= replica.attempt:
-                    replica.attempt, replica.is_requested = attempt, True
+                if attempt >= self.run.attempt:
+                    self.run.attempt, self.run.is_requested = attempt, True
 
-    def find(self, replica: Replica) -> ProcessInfo | None:
-        """The process of a replica's current attempt. Raises NodeLost."""
-        infos = {info.key: info for info in self._deps.fabric.processes(replica.grant.node)}
-        return infos.get(self._key(replica))
+    def find(self) -> ProcessInfo | None:
+        """The process of the current attempt. Raises NodeLost."""
+        infos = {info.key: info for info in self._deps.fabric.processes(self._grant.node)}
+        return infos.get(self._key)
 
-    def start(self, replica: Replica) -> bool:
-        """Start a replica; returns False if its model artifact is gone."""
-        spec = self._process_spec(replica)
+    def start(self) -> bool:
+        """Start it; returns False if its model artifact is gone."""
+        spec = self._process_spec()
         if spec is None:
             return False
-        _ignore_lost(lambda: self._deps.fabric.start(replica.grant.node, spec))
+        self._quietly(lambda: self._deps.fabric.start(self._grant.node, spec))
         return True
 
-    def ready_url(self, replica: Replica, info: ProcessInfo) -> str:
-        """The URL of a replica that answers, on its own node; empty while it does not."""
+    def ready_url(self, info: ProcessInfo) -> str:
+        """The URL of a process that answers, on its own node; empty while it does not."""
         listening = info.last(ListeningReport)
         url = "" if listening is None else listening.url
-        nodes = self._deps.store.pool.nodes([replica.grant.node])
+        nodes = self._deps.store.pool.nodes([self._grant.node])
         if url and not any(is_at(url, node.address) for node in nodes):
             log.warning("replica.elsewhere", process=info.key, url=url)
             return ""
-        engine = self._deps.engines[self._service.spec.engine]
+        engine = self._deps.engines[self._replica.spec.engine]
         return url if url and self._deps.answers(url + engine.ready_path) else ""
 
-    def purge(self, replica: Replica) -> None:
-        """End what is left of the service on a replica's node."""
-        _ignore_lost(lambda: self._deps.fabric.purge(replica.grant.node, self._service.id))
+    def purge(self) -> None:
+        """End what is left of the replica on its node."""
+        self._quietly(lambda: self._deps.fabric.purge(self._grant.node, self._replica.id))
 
-    def store_log(self, replica: Replica) -> None:
-        """Append the newest output of a replica to its log file."""
-        logs, job = self._deps.logs, self._service.id
-        name = f"replica-{replica.number}.{self._epoch}.{replica.attempt}"
-        size = logs.size(job, name)
+    def store_log(self) -> None:
+        """Append the newest output to a log file of the service."""
+        logs, service = self._deps.logs, self._replica.service
+        name = f"replica-{self._replica.number}.{self._epoch}.{self.run.attempt}"
+        size = logs.size(service, name)
 
         def pull() -> None:
-            chunk = self._deps.fabric.read_log(
-                replica.grant.node, self._key(replica), size, LOG_PIECE_BYTES
-            )
+            chunk = self._deps.fabric.read_log(self._grant.node, self._key, size, LOG_PIECE_BYTES)
             if chunk.data:
-                logs.append(job, name, chunk)
+                logs.append(service, name, chunk)
 
-        _ignore_lost(pull)
+        self._quietly(pull)
 
-    def _process_spec(self, replica: Replica) -> ProcessSpec | None:
-        spec = self._service.spec
+    def _process_spec(self) -> ProcessSpec | None:
+        spec = self._replica.spec
         engine = self._deps.engines[spec.engine]
         artifact = self._deps.store.artifacts.find(spec.model)
         if artifact is None:
@@ -142,27 +142,27 @@ class ReplicaProcesses:
             parallel=spec.parallel,
         )
         return ProcessSpec(
-            key=self._key(replica),
-            workload=self._service.id,
-            rank=replica.number,
+            key=self._key,
+            workload=self._replica.id,
+            rank=0,
             epoch=self._epoch,
             project=spec.project,
             command=engine.command(),
             warm=True,
-            grant=replica.grant,
+            grant=self._grant,
             env={**env, environment.ENGINE_KEY: self._deps.engine_key},
             inputs=(Staged(artifact=artifact.id, folder="model", files=artifact.spec.files),),
         )
 
-    def _key(self, replica: Replica) -> str:
-        return f"{self._service.id}.{replica.number}.{replica.attempt:04d}"
+    @property
+    def _key(self) -> str:
+        return f"{self._replica.id}.0.{self.run.attempt:04d}"
 
-
-def _ignore_lost(act: Callable[[], None]) -> None:
-    try:
-        act()
-    except NodeLost:
-        return  # the next check notices
+    def _quietly(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except NodeLost:
+            return  # the next check notices
 
 
 def answers(url: str) -> bool:

@@ -14,8 +14,9 @@ NO_LEASE: Mapping[str, None] = {"lease_owner": None, "lease_token": None, "lease
 
 
 def claimable(states: Sequence[State], now: float) -> ColumnElement[bool]:
-    """Condition: a workload is in one of these states and its lease is free."""
+    """Condition: a job or replica is in one of these states and its lease is free."""
     return and_(
+        table.c.kind != "service",
         table.c.state.in_([state.value for state in states]),
         or_(table.c.lease_until.is_(None), table.c.lease_until < now),
     )

@@ -23,7 +23,7 @@ workloads = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("seq", _SERIAL, nullable=False),
-    Column("kind", String(8), nullable=False),  # job | service
+    Column("kind", String(8), nullable=False),  # job | service | replica
     Column("name", String(63), nullable=False),
     Column("project", String(63), nullable=False),
     Column("owner", String(80), nullable=False),
@@ -39,7 +39,7 @@ workloads = Table(
     Column("lease_owner", String(80)),
     Column("lease_token", String(40)),
     Column("lease_until", Float),
-    Column("array", String(40)),
+    Column("array", String(40)),  # of a job; of a replica: its service
     Column("array_index", Integer),
     Column("array_first", Integer),  # 1 in the row that stands for the whole array
     Column("array_limit", Integer),

@@ -10,6 +10,7 @@ from karez.store.artifacts import Artifacts
 from karez.store.database import Database
 from karez.store.history import History
 from karez.store.nodes import Nodes
+from karez.store.replicas import Replicas
 from karez.store.resize_requests import ResizeRequests
 from karez.store.scheduler import SchedulerState
 from karez.store.usage import Usage
@@ -24,6 +25,7 @@ class SqlStore(Store):
         self.db = Database(url)
         self.db.migrate()
         self.workloads = Workloads(self.db)
+        self.replicas = Replicas(self.db)
         self.pool = Nodes(self.db)
         self.history = History(self.db)
         self.artifacts = Artifacts(self.db)

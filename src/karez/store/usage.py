@@ -135,7 +135,7 @@ def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
     seconds: dict[tuple[str, str, str, str], float] = {}
     for project, name, kind, grants, since, until in rows:
         for grant in from_text(Grants, grants):
-            key = (project, name, kind, grant.device_name)
+            key = (project, name, "service" if kind == "replica" else kind, grant.device_name)
             span_s = max(0.0, (now if until is None else until) - since)
             amount = grant.milli or grant.dpu_milli
             if amount:

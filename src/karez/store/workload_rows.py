@@ -9,8 +9,16 @@ from sqlalchemy import Row, Select, or_, select
 from karez.core.arrays import ArrayTask, parse_array
 from karez.core.codec import from_text, to_text
 from karez.core.jobs import UNREADABLE, Job, JobSpec, unreadable_job_spec
-from karez.core.services import Service, ServiceSpec, unreadable_service_spec
-from karez.core.workloads import ENDED, INITIAL_STATUS, WAITING, State, Status, WorkloadId
+from karez.core.services import Replica, Service, ServiceSpec, unreadable_service_spec
+from karez.core.workloads import (
+    ENDED,
+    INITIAL_STATUS,
+    WAITING,
+    EndReason,
+    State,
+    Status,
+    WorkloadId,
+)
 from karez.store.schema import workloads as table
 
 S = TypeVar("S", JobSpec, ServiceSpec)
@@ -20,7 +28,7 @@ WAITING_STATES = [state.value for state in WAITING]
 _INITIAL_TEXT = to_text(INITIAL_STATUS)
 
 
-def row_values(kind: str, item: Job | Service) -> Mapping[str, object]:
+def row_values(kind: str, item: Job | Service | Replica) -> Mapping[str, object]:
     """Column values of a new workload, without its sequence number."""
     return {
         "id": item.id,
@@ -35,12 +43,14 @@ def row_values(kind: str, item: Job | Service) -> Mapping[str, object]:
         "wait_reason": "",
         "created_at": item.created_at,
         "epoch": 0,
-        **(array_columns(item) if isinstance(item, Job) else {}),
+        **({} if isinstance(item, Service) else group_columns(item)),
     }
 
 
-def array_columns(job: Job) -> Mapping[str, object]:
-    """Column values of a job of an array; none of another job."""
+def group_columns(job: Job | Replica) -> Mapping[str, object]:
+    """Column values of a job of an array or of a replica; none of another job."""
+    if isinstance(job, Replica):
+        return {"array": job.service, "array_index": job.number}
     if job.array is None:
         return {}
     asked = parse_array(job.spec.array)
@@ -49,6 +59,18 @@ def array_columns(job: Job) -> Mapping[str, object]:
         "array_index": job.array.index,
         "array_first": 1 if job.array.index == asked.indices[0] else None,
         "array_limit": asked.limit,
+    }
+
+
+def settled_values(state: State, reason: str, now: float) -> dict[str, object]:
+    """Column values of a job that is held no longer."""
+    is_over = state in ENDED
+    end = EndReason.CANCELLED if is_over else None
+    return {
+        "state": state.value,
+        "wait_reason": "",
+        "status": to_text(replace(INITIAL_STATUS, reason=reason, end=end)),
+        "ended_at": now if is_over else None,
     }
 
 
@@ -98,6 +120,24 @@ def read_service(row: Row[Any]) -> Service:
     spec, status, problem = _read(row, ServiceSpec, unreadable_service_spec)
     return Service(
         id=WorkloadId(row.id),
+        spec=spec,
+        state=State(row.state),
+        status=status,
+        owner=row.owner,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        unreadable=problem,
+    )
+
+
+def read_replica(row: Row[Any]) -> Replica:
+    """Read a replica from its row, as `read_job`."""
+    spec, status, problem = _read(row, ServiceSpec, unreadable_service_spec)
+    return Replica(
+        id=WorkloadId(row.id),
+        service=WorkloadId(row.array),
+        number=row.array_index,
         spec=spec,
         state=State(row.state),
         status=status,

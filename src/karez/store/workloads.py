@@ -11,11 +11,10 @@ from karez.core.codec import to_text
 from karez.core.errors import AlreadyExists
 from karez.core.grants import Grant
 from karez.core.jobs import Job
-from karez.core.services import Service
+from karez.core.services import Replica, Service
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.traces import HeldDevices
 from karez.core.workloads import (
-    ENDED,
     INITIAL_STATUS,
     WAITING,
     Allocation,
@@ -33,10 +32,12 @@ from karez.store.workload_rows import (
     ENDED_STATES,
     WAITING_STATES,
     read_job,
+    read_replica,
     read_service,
     row_values,
     select_all,
     select_newest,
+    settled_values,
 )
 
 _PREEMPTIBLE = [State.STARTING.value, State.RUNNING.value, State.RECOVERING.value]
@@ -96,8 +97,15 @@ class Workloads(WorkloadStore):
         return read_service(row) if row else None
 
     @override
-    def find(self, ident: str) -> Job | Service | None:
-        return self.job(ident) or self.service(ident)
+    def find(self, ident: str) -> Job | Service | Replica | None:
+        return self.job(ident) or self.service(ident) or self.replica(ident)
+
+    @override
+    def replica(self, ident: str) -> Replica | None:
+        query = select(table).where(table.c.id == ident, table.c.kind == "replica")
+        with self._db.read() as tx:
+            row = tx.execute(query).first()
+        return read_replica(row) if row else None
 
     @override
     def jobs(
@@ -224,7 +232,7 @@ class Workloads(WorkloadStore):
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
         query = (
             select(table.c.id, table.c.kind, table.c.wait_reason)
-            .where(table.c.state == State.QUEUED.value)
+            .where(table.c.state == State.QUEUED.value, table.c.kind != "service")
             .order_by(table.c.seq)
         )
         with self._db.read() as tx:
@@ -254,7 +262,7 @@ class Workloads(WorkloadStore):
     def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
         change = update(table).where(table.c.id == ident, table.c.state == State.HELD.value)
         with self._db.write() as tx:
-            return tx.execute(change.values(**_settled(state, reason, now))).rowcount == 1
+            return tx.execute(change.values(**settled_values(state, reason, now))).rowcount == 1
 
     @override
     def settle_array(self, array: str, state: State, reason: str, *, now: float) -> int:
@@ -262,7 +270,7 @@ class Workloads(WorkloadStore):
             if not arrays.may_settle(tx, array, state):
                 return 0
         with self._db.write() as tx:
-            return arrays.settle(tx, array, state, _settled(state, reason, now))
+            return arrays.settle(tx, array, state, settled_values(state, reason, now))
 
     @override
     def longest_waiting(self, *, limit: int) -> Sequence[Job]:
@@ -282,7 +290,9 @@ class Workloads(WorkloadStore):
     @override
     def users_of(self, artifact: str) -> Sequence[Job | Service]:
         query = select(table).where(
-            table.c.state.not_in(ENDED_STATES), table.c.spec.contains(artifact, autoescape=True)
+            table.c.state.not_in(ENDED_STATES),
+            table.c.kind != "replica",
+            table.c.spec.contains(artifact, autoescape=True),
         )
         with self._db.read() as tx:
             rows = tx.execute(query.order_by(table.c.seq)).all()
@@ -379,18 +389,6 @@ class Workloads(WorkloadStore):
     def allocations(self) -> Mapping[WorkloadId, Allocation]:
         with self._db.read() as tx:
             return allocations.current(tx)
-
-
-def _settled(state: State, reason: str, now: float) -> dict[str, object]:
-    """Column values of a job that is held no longer."""
-    is_over = state in ENDED
-    end = EndReason.CANCELLED if is_over else None
-    return {
-        "state": state.value,
-        "wait_reason": "",
-        "status": to_text(replace(INITIAL_STATUS, reason=reason, end=end)),
-        "ended_at": now if is_over else None,
-    }
 
 
 def _release(tx: Connection, ident: WorkloadId, now: float) -> None:

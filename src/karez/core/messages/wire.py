@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from karez.core.codec import from_json
 
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 """Number of the protocol between the processes of a cloud; both ends of a connection must have the
 same. It grows with every change of a message. 1: karez 0.1, whose greetings had no number."""
 

@@ -7,6 +7,7 @@ from karez.core.stores.alerts import AlertStore
 from karez.core.stores.artifacts import ArtifactStore
 from karez.core.stores.history import HistoryStore
 from karez.core.stores.nodes import NodeStore
+from karez.core.stores.replicas import ReplicaStore
 from karez.core.stores.resize_requests import ResizeRequestStore
 from karez.core.stores.scheduler import SchedulerStore
 from karez.core.stores.usage import UsageStore
@@ -18,6 +19,8 @@ class Store(Protocol):
 
     workloads: WorkloadStore
     """Jobs, services, leases, allocations."""
+    replicas: ReplicaStore
+    """Replicas of services."""
     pool: NodeStore
     """The nodes."""
     resize_requests: ResizeRequestStore

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from karez.core.grants import Grant
 from karez.core.jobs import Job
-from karez.core.services import Service
+from karez.core.services import Replica, Service
 from karez.core.traces import HeldDevices
 from karez.core.workloads import Allocation, State, Status, WorkloadId
 
@@ -33,8 +33,12 @@ class WorkloadStore(Protocol):
         """Find a service by id, else the newest of that name."""
         ...
 
-    def find(self, ident: str) -> Job | Service | None:
-        """A job or service by id, else the newest of that name."""
+    def replica(self, ident: str) -> Replica | None:
+        """Find a replica by id."""
+        ...
+
+    def find(self, ident: str) -> Job | Service | Replica | None:
+        """A job, service or replica by id, else the newest job or service of that name."""
         ...
 
     def jobs(
@@ -110,7 +114,7 @@ class WorkloadStore(Protocol):
         ...
 
     def queued(self) -> Sequence[tuple[WorkloadId, str, str]]:
-        """List queued workloads, oldest first: (id, job or service, why it waits)."""
+        """List queued workloads, oldest first: (id, job or replica, why it waits)."""
         ...
 
     def explain(self, reasons: Mapping[WorkloadId, str]) -> None:
@@ -151,7 +155,7 @@ class WorkloadStore(Protocol):
     def claim(
         self, states: Sequence[State], *, owner: str, now: float, lease_s: float
     ) -> Sequence[tuple[WorkloadId, str]]:
-        """Lease every workload in these states whose lease is free: (id, token) pairs."""
+        """Lease each job and replica in these states whose lease is free: (id, token) pairs."""
         ...
 
     def renew(self, owner: str, *, now: float, lease_s: float) -> None:

@@ -13,7 +13,7 @@ from karez.core.artifacts import FileEntry
 from karez.core.errors import ProtocolMismatch
 from karez.core.identity import Role
 from karez.core.messages.wire import PROTOCOL_HEADER, protocol_mismatch
-from karez.core.routing import ServiceLoad, Table
+from karez.core.routing import GatewayLoad, Table
 from karez.core.usage import Call
 from karez.core.validation import FORBID
 from karez.server.api.artifacts import Digest, receive_blob, send_blob
@@ -83,9 +83,12 @@ def gateway_table(cloud: CloudDep) -> Table:
 
 
 @router.post("/gateway/load", status_code=204, **allow_same_release(Role.GATEWAY))
-def record_load(loads: list[ServiceLoad], cloud: CloudDep) -> None:
-    """Record how many requests each service has now."""
-    cloud.pool.loads.record(loads, cloud.clock.now())
+def record_load(load: GatewayLoad, cloud: CloudDep) -> None:
+    """Record how many requests each service and replica has now."""
+    loads = cloud.pool.loads
+    loads.record(load, cloud.clock.now())
+    if loads.awaits():
+        cloud.pool.wake()
 
 
 @router.post("/gateway/calls", status_code=204, **allow_same_release(Role.GATEWAY))

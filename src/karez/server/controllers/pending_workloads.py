@@ -1,19 +1,19 @@
-"""Converts jobs and services of the store to what the scheduling engine reads. Pure."""
+"""Converts jobs and replicas of the store to what the scheduling engine reads. Pure."""
 
 from karez.core.jobs import Job
-from karez.core.services import Service
+from karez.core.services import Replica
 from karez.core.workloads import Allocation, WorkloadKind
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.snapshot import AllocatedWorkload
 
 
-def to_pending(item: Job | Service) -> PendingWorkload:
-    """Convert a job or service to a queued workload."""
-    return _pending_job(item) if isinstance(item, Job) else _pending_service(item)
+def to_pending(item: Job | Replica) -> PendingWorkload:
+    """Convert a job or replica to a queued workload."""
+    return _pending_job(item) if isinstance(item, Job) else _pending_replica(item)
 
 
-def to_allocated(item: Job | Service, allocation: Allocation) -> AllocatedWorkload:
-    """Convert a job or service and its devices to an allocated workload."""
+def to_allocated(item: Job | Replica, allocation: Allocation) -> AllocatedWorkload:
+    """Convert a job or replica and its devices to an allocated workload."""
     ends_by = None
     if isinstance(item, Job):
         runs_s = item.spec.expected_duration_s or item.spec.max_duration_s
@@ -44,13 +44,13 @@ def _pending_job(job: Job) -> PendingWorkload:
     )
 
 
-def _pending_service(service: Service) -> PendingWorkload:
+def _pending_replica(replica: Replica) -> PendingWorkload:
     return PendingWorkload(
-        id=service.id,
-        project=service.spec.project,
-        gang=service.spec.gang,
-        priority=service.spec.priority,
-        since=service.created_at,
-        done_s=service.status.ran_s,
+        id=replica.id,
+        project=replica.spec.project,
+        gang=replica.gang,
+        priority=replica.spec.priority,
+        since=replica.created_at,
+        done_s=replica.status.ran_s,
         preemptible=False,
     )

@@ -1,5 +1,6 @@
 """A cache of workloads for the scheduler: specs never change, so each is read once."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -9,7 +10,7 @@ from karez.core.grants import Grant
 from karez.core.jobs import Job
 from karez.core.nodes import Node
 from karez.core.ports import Clock
-from karez.core.services import Service
+from karez.core.services import Replica, Service
 from karez.core.stores.store import Store
 from karez.core.workloads import Allocation, State, WorkloadId
 from karez.scheduling.cluster_state import capacity_of
@@ -94,16 +95,16 @@ class WorkloadCache:
     def _read_all(self) -> None:
         """Read the whole queue in two queries: after a start, or when many workloads are new."""
         states = (State.QUEUED,)
-        items: list[Job | Service] = [
+        items: list[Job | Replica] = [
             *self._store.workloads.jobs(projects=None, states=states, limit=MAX_WAITING),
-            *self._store.workloads.services(projects=None, states=states),
+            *self._store.replicas.live(ended_since=math.inf),
         ]
         self._waiting.update({item.id: to_pending(item) for item in items if not item.unreadable})
 
     def _read(self, ident: WorkloadId, kind: str) -> PendingWorkload | None:
         workloads = self._store.workloads
-        item: Job | Service | None = (
-            workloads.job(ident) if kind == "job" else workloads.service(ident)
+        item: Job | Replica | None = (
+            workloads.job(ident) if kind == "job" else workloads.replica(ident)
         )
         if item is not None and item.unreadable:
             self._store.workloads.fail(item.id, item.unreadable, at=self._clock.now())
@@ -115,4 +116,6 @@ class WorkloadCache:
         self, ident: WorkloadId, allocation: Allocation
     ) -> AllocatedWorkload | None:
         item = self._store.workloads.find(ident)
-        return None if item is None else to_allocated(item, allocation)
+        if item is None or isinstance(item, Service):
+            return None  # no service holds devices itself
+        return to_allocated(item, allocation)

@@ -8,6 +8,7 @@ import structlog
 
 from karez.core.jobs import Job
 from karez.core.metrics import QUEUE_TIME
+from karez.core.services import Service
 from karez.core.workloads import (
     ACTIVE,
     INITIAL_STATUS,
@@ -38,7 +39,7 @@ class _Running:
 
 
 class WorkloadControllers:
-    """The controllers of jobs and services that run in this process."""
+    """The controllers of jobs and replicas that run in this process."""
 
     def __init__(
         self, context: ControlContext, owner: str, *, on_ended: Callable[[], None]
@@ -141,7 +142,7 @@ class WorkloadControllers:
         self, ident: WorkloadId, token: str, allocation: Allocation | None, edges: Edges
     ) -> None:
         item = self._context.store.workloads.find(ident)
-        if allocation is None or item is None:
+        if allocation is None or item is None or isinstance(item, Service):
             log.error("workload.without-allocation", workload=ident)
             return
         if item.unreadable:

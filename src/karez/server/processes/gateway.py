@@ -29,6 +29,9 @@ GRACE_S = 3.0
 """How long answers that have begun may take once the process is asked to end."""
 REFRESH_S = 1.0
 """Seconds between two reads of the table of keys and replicas."""
+BAD = 400
+AWAITED_S = 0.2
+"""The same while requests wait for a service without a replica."""
 
 
 def run_gateway(settings: Settings, report: Report) -> None:
@@ -101,7 +104,7 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
             log.info("gateway.control-away", error=type(error).__name__)
         except ValueError as error:  # the last good table stays
             log.error("message.refused", type="gateway-table", why=str(error))
-        await asyncio.sleep(REFRESH_S)
+        await _pause(gateway)
 
 
 async def _deliver(
@@ -125,10 +128,18 @@ def _batch(spool: UsageSpool) -> bytes:
 async def _report_load(
     gateway: Gateway, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
 ) -> None:
-    load = [to_json(one) for one in gateway.admission.load()]
-    if load:
-        async with session.post(f"{base}/gateway/load", json=load, headers=headers):
-            pass
+    load = to_json(gateway.load())
+    async with session.post(f"{base}/gateway/load", json=load, headers=headers) as answer:
+        if answer.status >= BAD:
+            log.error("gateway.load-refused", status=answer.status, why=await answer.text())
+
+
+async def _pause(gateway: Gateway) -> None:
+    """Wait for the next round, which comes soon while a replica is awaited."""
+    for _ in range(round(REFRESH_S / AWAITED_S)):
+        await asyncio.sleep(AWAITED_S)
+        if gateway.admission.awaits_a_replica():
+            return
 
 
 def _stored_table(path: Path) -> Table:

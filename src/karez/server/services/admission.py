@@ -13,10 +13,8 @@ from karez.core.priorities import SERVICE_PRIORITY
 from karez.core.resource_syntax import show_amount
 from karez.core.services import ServiceSpec
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import ENDED, State
+from karez.core.workloads import LIVE
 from karez.server.services.pool_service import PoolService
-
-LIVE = frozenset(State) - ENDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +45,7 @@ class Admission:
             raise LimitExceeded(project=spec.project, limit=limit, asked=str(spec.priority))
         if isinstance(spec, ServiceSpec):
             services = self.workloads.services(projects=[spec.project], states=tuple(LIVE))
-            count = sum(service.spec.replicas for service in services) + spec.replicas
+            count = sum(service.spec.most for service in services) + spec.most
             most, what = limits.replicas, "replicas"
         else:
             new = len(parse_array(spec.array).indices) if spec.array else 1

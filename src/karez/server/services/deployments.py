@@ -9,7 +9,7 @@ from karez.core.identity import Principal, Role
 from karez.core.ports import Clock
 from karez.core.services import Service, ServiceSpec
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import ACTIVE, State
+from karez.core.workloads import LIVE
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
@@ -78,7 +78,7 @@ class DeploymentService:
 
     def list(self, who: Principal, *, ended: bool) -> Sequence[Service]:
         """Services that a key may see, newest first; `ended` includes ended ones."""
-        states = () if ended else (*ACTIVE, State.QUEUED)
+        states = () if ended else tuple(LIVE)
         return self.store.services(projects=visible_projects(who), states=states)
 
     def stop(self, who: Principal, ident: str) -> Service:

@@ -1,5 +1,6 @@
 """The pool: explains waits, answers what-if questions, and changes nodes."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from karez.core.identity import EVERYWHERE, Principal
 from karez.core.jobs import Job
 from karez.core.nodes import Isolation, MaintenanceWindow, NodeId, NodeOverride, NodeState
 from karez.core.ports import Clock
-from karez.core.services import Service
+from karez.core.services import Replica, Service
 from karez.core.stores.store import Store
 from karez.core.workloads import ACTIVE, Allocation, State, WorkloadId
 from karez.scheduling.explain.feasibility import empty_pool, infeasible_reason
@@ -41,6 +42,8 @@ class PoolService:
 
     def why(self, who: Principal, ident: str) -> Explanation:
         """Explain the state of a job or service; of an array, that of its first queued job.
+
+        Of a service, that of its first queued replica.
 
         Workloads of other projects are counted, but not named to users who may not see them.
         Raises NotFound, AmbiguousName.
@@ -72,16 +75,19 @@ class PoolService:
         if projects is None:
             return found
         active = tuple(ACTIVE)
-        own: list[Job | Service] = [
+        own: list[Job | Replica] = [
             *workloads.jobs(projects=projects, states=active, limit=len(found)),
-            *workloads.services(projects=projects, states=active),
+            *self.store.replicas.live(projects=projects, ended_since=math.inf),
         ]
         seen = {one.id for one in own}
         return {ident: held for ident, held in found.items() if ident in seen}
 
-    def _first_queued(self, item: Job | Service) -> Job | Service:
-        """Of an array with queued jobs, the one that was submitted first; else what is given."""
-        if isinstance(item, Service) or item.array is None:
+    def _first_queued(self, item: Job | Service) -> Job | Service | Replica:
+        """The first queued job of an array, or replica of a service; else what is given."""
+        if isinstance(item, Service):
+            live = self.store.replicas.live(service=item.id, ended_since=math.inf)
+            return next((one for one in live if one.state == State.QUEUED), item)
+        if item.array is None:
             return item
         return self.store.workloads.first_queued(item.id) or item
 

@@ -1,0 +1,35 @@
+"""Protocol of the store of replicas, and of what services become by them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from karez.core.services import Replica, Service, ServiceSpec
+from karez.core.workloads import State, Status, WorkloadId
+
+
+class ReplicaStore(Protocol):
+    """The replicas of services. Their leases and allocations are in the store of workloads."""
+
+    def add(self, service: Service, count: int, *, now: float) -> Sequence[Replica]:
+        """Queue replicas of a service with the numbers that come next; none if it has ended."""
+        ...
+
+    def live(
+        self, *, service: str = "", projects: Sequence[str] | None = None, ended_since: float
+    ) -> Sequence[Replica]:
+        """List replicas that have not ended, or since an instant only, the oldest first.
+
+        `service` is the id of one; an empty one means all, `projects` None too.
+        """
+        ...
+
+    def note_service(self, ident: WorkloadId, state: State, status: Status, *, at: float) -> bool:
+        """Write what a live service has become; one that is to stop only ends.
+
+        Returns False if nothing was written.
+        """
+        ...
+
+    def set_spec(self, ident: WorkloadId, spec: ServiceSpec) -> bool:
+        """Replace the specification of a live service. False: it stops or has ended."""
+        ...

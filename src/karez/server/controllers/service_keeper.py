@@ -1,0 +1,64 @@
+"""Keeps as many replicas of each service as it needs, and writes what it has become by them."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from karez.core.services import Replica, Service
+from karez.core.stores.store import Store
+from karez.core.workloads import LIVE, WorkloadId
+from karez.serving.autoscaling import Demand, wanted_replicas
+from karez.serving.replica_plan import FAILED_PAUSE_S, ReplicaPlan, plan_replicas
+
+log = structlog.get_logger()
+
+
+def keep_replicas(store: Store, demand: Callable[[str, str], Demand], now: float) -> bool:
+    """Look at every service once; returns whether replicas were queued or let go of.
+
+    Args:
+        store: Where services and replicas are.
+        demand: What is known of the requests of a service, by its project and name.
+        now: UTC epoch seconds.
+    """
+    services = store.workloads.services(projects=None, states=tuple(LIVE))
+    by_service: dict[WorkloadId, list[Replica]] = {}
+    for one in store.replicas.live(ended_since=now - FAILED_PAUSE_S):
+        by_service.setdefault(one.service, []).append(one)
+    has_changed = False
+    for service in services:
+        mine = by_service.pop(service.id, [])
+        if service.unreadable:
+            continue
+        plan = _plan(service, mine, demand(service.spec.project, service.spec.name), now)
+        has_changed |= _carry_out(store, service, plan, now)
+    for left in by_service.values():  # their service has ended
+        has_changed |= _let_go(store, [one.id for one in left if one.state in LIVE], now)
+    return has_changed
+
+
+def _plan(service: Service, replicas: Sequence[Replica], demand: Demand, now: float) -> ReplicaPlan:
+    spec = service.spec
+    current = sum(one.state in LIVE for one in replicas)
+    if not replicas and service.started_at is None:
+        current = spec.replicas
+    wanted = wanted_replicas(spec, demand, current=current, now=now)
+    return plan_replicas(service, replicas, wanted=wanted, now=now)
+
+
+def _carry_out(store: Store, service: Service, plan: ReplicaPlan, now: float) -> bool:
+    if plan.start:
+        made = store.replicas.add(service, plan.start, now=now)
+        log.info("service.scaled-up", service=service.id, replicas=[one.id for one in made])
+    if plan.stop:
+        log.info("service.scaled-down", service=service.id, replicas=plan.stop)
+    has_stopped = _let_go(store, plan.stop, now)
+    if (plan.state, plan.status) != (service.state, service.status):
+        store.replicas.note_service(service.id, plan.state, plan.status, at=now)
+    return plan.start > 0 or has_stopped
+
+
+def _let_go(store: Store, idents: Sequence[WorkloadId], now: float) -> bool:
+    for ident in idents:
+        store.workloads.request_stop(ident, at=now)
+    return bool(idents)

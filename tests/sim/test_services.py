@@ -1,0 +1,212 @@
+"""Services on the real controllers: they scale, move, wait, and give devices back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
+from karez.core.workloads import EndReason, State, WorkloadId
+from karez.scheduling.preemption.elastic import RESIZE_COOLDOWN_S
+from karez.serving.replica_controller import CRASH_LIMIT, DRAIN_S
+from tests.sim.fake_cloud import HOUR_S, FakeCloud
+from tests.sim.fake_nodes import FakeProcess
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[FakeCloud]:
+    made = FakeCloud(tmp_path, nodes=("a", "b"), cores=2)
+    yield made
+    made.close()
+
+
+class Gateway:
+    """Reports the requests of one service once a second, as the gateway does."""
+
+    def __init__(self, cloud: FakeCloud, service: str) -> None:
+        self.cloud, self.service = cloud, service
+        self.inflight = 0
+        self.kept: dict[str, int] = {}
+        """URL of a replica -> requests that it still has."""
+
+    def run(self, seconds: int) -> None:
+        for _ in range(seconds):
+            urls = self.urls()
+            load = ServiceLoad(
+                service=self.service,
+                project="default",
+                inflight=self.inflight,
+                slots=4 * len(urls),
+            )
+            known = {**dict.fromkeys(urls, 0), **self.kept}
+            replicas = tuple(ReplicaLoad(url=url, inflight=n) for url, n in known.items())
+            self.cloud.loads.record(
+                GatewayLoad(services=(load,), replicas=replicas), self.cloud.timeline.now()
+            )
+            self.cloud.manager.wake()
+            self.cloud.run(1.0)
+
+    def urls(self) -> list[str]:
+        ranks = self.cloud.service(self.service).status.ranks
+        return [view.url for view in ranks if view.state == "ready"]
+
+
+def processes(cloud: FakeCloud, service: str) -> list[FakeProcess]:
+    every = [one for node in cloud.fabric.all.values() for one in node.processes.values()]
+    return [one for one in every if one.is_alive and one.spec.workload.startswith(service)]
+
+
+def test_a_service_has_as_many_replicas_as_its_requests_need(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1, max_replicas=4)
+    gateway = Gateway(cloud, name)
+    gateway.run(5)
+    assert len(gateway.urls()) == 1
+    gateway.inflight = 8  # 2.8 requests are meant for each replica
+    gateway.run(8)
+    assert len(gateway.urls()) == 3
+    gateway.inflight = 100
+    gateway.run(8)
+    assert len(gateway.urls()) == 4
+    gateway.inflight = 1
+    gateway.run(50)
+    assert len(gateway.urls()) == 4  # the last minute had more
+    gateway.run(30)
+    assert len(gateway.urls()) == 1
+    assert len(processes(cloud, name)) == 1
+    assert len(cloud.store.workloads.allocations()) == 1
+    cloud.stop(name)
+    cloud.run(5.0)
+    assert cloud.state(name) == State.CANCELLED
+    cloud.check_empty()
+
+
+def test_a_service_without_requests_ends_its_last_replica_and_wakes(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1, min_replicas=0, idle_s=120.0)
+    gateway = Gateway(cloud, name)
+    gateway.run(100)
+    assert len(gateway.urls()) == 1
+    gateway.run(60)
+    assert gateway.urls() == []
+    idle = cloud.service(name)
+    assert (idle.state, idle.status.ranks) == (State.IDLE, ())
+    assert "next request" in idle.status.reason
+    assert not cloud.store.workloads.allocations()
+    cloud.kill_control()
+    gateway.run(20)
+    assert cloud.state(name) == State.IDLE
+    gateway.inflight = 1
+    gateway.run(2)
+    assert len(gateway.urls()) == 1
+    assert cloud.state(name) == State.RUNNING
+    gateway.inflight = 0
+    gateway.run(100)
+    assert len(gateway.urls()) == 1
+    gateway.run(100)
+    assert cloud.state(name) == State.IDLE
+    cloud.stop(name)
+    cloud.run(5.0)
+    assert cloud.state(name) == State.CANCELLED
+
+
+def test_without_word_of_the_gateway_a_service_stays_as_it_is(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=2, min_replicas=0, max_replicas=4, idle_s=60.0)
+    cloud.run(HOUR_S)
+    assert len(processes(cloud, name)) == 2
+
+
+def test_a_replica_of_a_lost_node_moves_and_the_others_go_on(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=3)
+    cloud.run(5.0)
+    before = {one.spec.key: one.home.node.id for one in processes(cloud, name)}
+    assert set(before.values()) == {"a", "b"}
+    lost = before[f"{name}_0.0.0001"]
+    cloud.power_cut(lost, for_s=HOUR_S)
+    cloud.run(120.0)
+    after = {one.spec.key: one.home.node.id for one in processes(cloud, name)}
+    kept = {key: node for key, node in before.items() if node != lost}
+    assert kept
+    assert kept.items() <= after.items()
+    assert cloud.state(name) == State.RUNNING
+    cloud.run(2 * HOUR_S)
+    assert len(Gateway(cloud, name).urls()) == 3
+
+
+def test_a_replica_ends_once_its_requests_are_answered(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=2, min_replicas=1)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    one = sorted(processes(cloud, name), key=lambda process: process.spec.key)[-1]
+    url = f"http://127.0.0.1/{one.spec.key}"
+    gateway.kept = {url: 1}
+    gateway.run(70)
+    assert gateway.urls() == [f"http://127.0.0.1/{name}_0.0.0001"]  # no more requests go there
+    states = [view.state for view in cloud.service(name).status.ranks]
+    assert states == ["ready", "draining"]
+    gateway.kept = {}
+    gateway.run(2)
+    assert len(processes(cloud, name)) == 1
+
+
+def test_a_replica_with_requests_without_an_end_is_let_go_of_in_time(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=2, min_replicas=1)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    gateway.kept = {f"http://127.0.0.1/{one.spec.key}": 1 for one in processes(cloud, name)}
+    gateway.run(60 + int(DRAIN_S))
+    assert len(processes(cloud, name)) == 1
+
+
+def test_at_a_peak_elastic_training_lends_devices_and_has_them_back(cloud: FakeCloud) -> None:
+    cloud.step_s = 10.0
+    cloud.look_every(10.0)
+    job = cloud.submit(ranks=1, max=3, steps=600)
+    name = cloud.deploy(replicas=1, max_replicas=3)
+    gateway = Gateway(cloud, name)
+    cloud.run(RESIZE_COOLDOWN_S + 60)
+    assert len(cloud.living(job)) == 3
+    gateway.inflight = 8
+    gateway.run(45)
+    assert len(gateway.urls()) == 3
+    assert len(cloud.living(job)) == 1
+    gateway.inflight = 0
+    gateway.run(90)
+    assert len(gateway.urls()) == 1
+    cloud.run(RESIZE_COOLDOWN_S + 60)
+    assert len(cloud.living(job)) == 3
+    cloud.run_until_ended(job)
+    assert cloud.state(job) == State.SUCCEEDED
+    assert cloud.gang(job).completed == cloud.totals[job]
+    cloud.check()
+
+
+def test_a_service_whose_replica_never_starts_has_failed(cloud: FakeCloud) -> None:
+    begin = cloud.fabric.begin
+
+    def crash(process: FakeProcess) -> None:
+        cloud.timeline.after(0.1, lambda: cloud.fabric.end(process, 3))
+
+    cloud.fabric.begin = crash
+    name = cloud.deploy(replicas=2)
+    cloud.run(120.0)
+    cloud.fabric.begin = begin
+    failed = cloud.service(name)
+    assert (failed.state, failed.status.end) == (State.FAILED, EndReason.START_FAILED)
+    assert f"ended with code 3, {CRASH_LIMIT} times in a row" in failed.status.reason
+    cloud.check_empty()
+
+
+def test_a_service_with_a_ready_replica_outlives_one_that_fails(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1, max_replicas=2)
+    gateway = Gateway(cloud, name)
+    gateway.run(5)
+    begin = cloud.fabric.begin
+    cloud.fabric.begin = lambda process: cloud.fabric.end(process, 3)
+    gateway.inflight = 8
+    gateway.run(60)
+    assert cloud.state(name) == State.RUNNING
+    assert "ended with code 3" in cloud.service(name).status.reason
+    assert len(gateway.urls()) == 1
+    cloud.fabric.begin = begin
+    gateway.run(60)
+    assert len(gateway.urls()) == 2
+    assert cloud.store.workloads.replica(WorkloadId(f"{name}_2")) is not None

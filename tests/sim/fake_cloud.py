@@ -29,6 +29,7 @@ from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.metrics import PrometheusMetrics
 from karez.server.services.service_loads import ServiceLoads
+from karez.serving.readiness import Readiness
 from karez.serving.replica_processes import ServingDeps
 from karez.store.schema import workloads
 from karez.store.sql import SqlStore
@@ -100,6 +101,8 @@ class FakeCloud:
     timeline: Timeline = field(default_factory=Timeline)
     totals: dict[str, int] = field(default_factory=dict)
     """Job -> steps."""
+    answers: dict[int, Readiness] = field(default_factory=dict)
+    """Context tokens of a service -> how its engines answer; all others are ready."""
 
     def __post_init__(self) -> None:
         self.store = SqlStore(f"sqlite:///{self.folder / 'k.db'}")
@@ -142,7 +145,7 @@ class FakeCloud:
             logs=self.logs,
             engines={"fake": FakeEngine()},
             engine_key="k",
-            answers=lambda url: True,
+            ask=self.ask,
             inflight=self.loads.inflight,
             wake=self._wake,
         )
@@ -150,7 +153,7 @@ class FakeCloud:
         edges = Edges(fabric=fabric, deps=deps, serving=serving, eviction=eviction, uploads=uploads)
         self.store.workloads.drop_leases("sim")
         self.manager = ControllerManager(
-            context, lambda: edges, "sim", self.scheduler, demand=self.loads.demand
+            context, lambda: edges, "sim", self.scheduler, loads=self.loads
         )
         self.timeline.on_pause = lambda: hub.pump(within_s=0.0)
         self.look()
@@ -228,6 +231,10 @@ class FakeCloud:
         found = self.store.workloads.service(name)
         assert found is not None
         return found
+
+    def ask(self, url: str, path: str, spec: ServiceSpec, key: str) -> Readiness:
+        """What an engine is found to be."""
+        return self.answers.get(spec.context_tokens, Readiness(True))
 
     def _wake(self) -> None:
         self.manager.wake()

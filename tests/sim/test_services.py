@@ -1,14 +1,18 @@
 """Services on the real controllers: they scale, move, wait, and give devices back."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
 from karez.core.workloads import EndReason, State, WorkloadId
 from karez.scheduling.preemption.elastic import RESIZE_COOLDOWN_S
+from karez.serving.readiness import Readiness
 from karez.serving.replica_controller import CRASH_LIMIT, DRAIN_S
+from karez.serving.rollout import CANARY_S, NO_ROOM_S
 from tests.sim.fake_cloud import HOUR_S, FakeCloud
 from tests.sim.fake_nodes import FakeProcess
 
@@ -28,6 +32,7 @@ class Gateway:
         self.inflight = 0
         self.kept: dict[str, int] = {}
         """URL of a replica -> requests that it still has."""
+        self.counts: dict[str, dict[str, Any]] = {}
 
     def run(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -39,7 +44,10 @@ class Gateway:
                 slots=4 * len(urls),
             )
             known = {**dict.fromkeys(urls, 0), **self.kept}
-            replicas = tuple(ReplicaLoad(url=url, inflight=n) for url, n in known.items())
+            replicas = tuple(
+                ReplicaLoad(url=url, inflight=n, **self.counts.get(url, {}))
+                for url, n in known.items()
+            )
             self.cloud.loads.record(
                 GatewayLoad(services=(load,), replicas=replicas), self.cloud.timeline.now()
             )
@@ -210,3 +218,129 @@ def test_a_service_with_a_ready_replica_outlives_one_that_fails(cloud: FakeCloud
     gateway.run(60)
     assert len(gateway.urls()) == 2
     assert cloud.store.workloads.replica(WorkloadId(f"{name}_2")) is not None
+
+
+def numbers(cloud: FakeCloud, service: str) -> list[tuple[int, str]]:
+    return [(view.rank, view.state) for view in cloud.service(service).status.ranks]
+
+
+def update(cloud: FakeCloud, name: str, **changes: Any) -> None:
+    service = cloud.service(name)
+    assert cloud.store.replicas.set_spec(service.id, replace(service.spec, **changes))
+    cloud.manager.wake()
+
+
+def test_an_update_replaces_one_replica_after_the_other(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=2)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    update(cloud, name, context_tokens=4096)
+    fewest = 2
+    for _ in range(int(2 * CANARY_S) + 10):
+        gateway.run(1)
+        fewest = min(fewest, len(gateway.urls()))
+        assert len(processes(cloud, name)) <= 3
+    assert fewest == 2
+    assert numbers(cloud, name) == [(2, "ready"), (3, "ready")]
+    status = cloud.service(name).status
+    assert (status.progress, status.notices, status.reason) == (None, (), "")
+
+
+def test_a_change_of_numbers_replaces_no_replica(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    update(cloud, name, replicas=3)
+    gateway.run(3)
+    assert numbers(cloud, name) == [(0, "ready"), (1, "ready"), (2, "ready")]
+    update(cloud, name, replicas=1)
+    gateway.run(int(DRAIN_S))
+    assert numbers(cloud, name) == [(0, "ready")]
+
+
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_without_room_for_one_more_a_replica_makes_way_for_the_new_one(
+    cloud: FakeCloud, replicas: int
+) -> None:
+    name = cloud.deploy(replicas=replicas)
+    if replicas == 1:
+        cloud.deploy(replicas=3)  # all that is left
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    update(cloud, name, context_tokens=4096)
+    gateway.run(replicas * int(NO_ROOM_S + CANARY_S + 3))
+    assert numbers(cloud, name) == [(n + replicas, "ready") for n in range(replicas)]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_an_update_whose_answer_to_the_probe_is_wrong_is_undone(
+    cloud: FakeCloud, replicas: int
+) -> None:
+    name = cloud.deploy(replicas=replicas)
+    if replicas == 1:
+        cloud.deploy(replicas=3)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    cloud.answers[4096] = Readiness(False, "it answered the probe with 'no', not 'yes'")
+    update(cloud, name, context_tokens=4096)
+    gateway.run(60)
+    service = cloud.service(name)
+    assert service.spec.context_tokens == 2048
+    (notice,) = service.status.notices
+    assert "undone: replica" in notice
+    assert "not 'yes'" in notice
+    assert len(gateway.urls()) == replicas
+    gateway.run(60)
+    assert cloud.state(name) == State.RUNNING
+    assert len(gateway.urls()) == replicas == len(processes(cloud, name))
+    assert cloud.service(name).status.notices == (notice,)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"answered": 30, "failed": 6, "answer_s": 30.0}, "6 of 30 answers of the new"),
+        ({"answered": 30, "failed": 0, "answer_s": 120.0}, "took 4.00 s, of the others 1.00 s"),
+        ({"answered": 30, "failed": 1, "answer_s": 60.0}, ""),
+    ],
+)
+def test_an_update_that_answers_worse_is_undone(
+    cloud: FakeCloud, counts: dict[str, Any], said: str
+) -> None:
+    name = cloud.deploy(replicas=2)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    gateway.counts = {
+        url: {"answered": 30, "failed": 1, "answer_s": 30.0} for url in gateway.urls()
+    }
+    update(cloud, name, context_tokens=4096)
+    gateway.run(3)
+    assert numbers(cloud, name)[-1] == (2, "ready")
+    gateway.counts[gateway.urls()[-1]] = counts
+    gateway.run(90)
+    service = cloud.service(name)
+    if said:
+        assert said in service.status.notices[0]
+        assert service.spec.context_tokens == 2048
+        assert numbers(cloud, name) == [(0, "ready"), (1, "ready")]
+    else:
+        assert service.status.notices == ()
+        assert numbers(cloud, name) == [(2, "ready"), (3, "ready")]
+
+
+def test_an_update_of_a_service_without_replicas_is_tried_with_the_next_request(
+    cloud: FakeCloud,
+) -> None:
+    name = cloud.deploy(replicas=1, min_replicas=0, idle_s=5.0)
+    gateway = Gateway(cloud, name)
+    gateway.run(80)
+    assert cloud.state(name) == State.IDLE
+    cloud.answers[4096] = Readiness(False, "it answered the probe with 'no'")
+    update(cloud, name, context_tokens=4096)
+    gateway.run(2)
+    assert cloud.state(name) == State.IDLE
+    gateway.inflight = 1
+    gateway.run(5)
+    service = cloud.service(name)
+    assert (service.state, service.spec.context_tokens) == (State.RUNNING, 2048)
+    assert "undone" in service.status.notices[0]

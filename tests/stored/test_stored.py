@@ -21,7 +21,7 @@ from karez.runtime.tracked import Tracked
 from karez.runtime.training_state import split, unpack_per_rank, unpack_shared
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.service_keeper import keep_replicas
-from karez.serving.autoscaling import Demand
+from karez.server.services.service_loads import ServiceLoads
 from karez.simulation.verify_log import verify_log
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
@@ -162,7 +162,7 @@ def test_a_dump_in_mid_work_is_loaded_and_what_was_promised_is_kept(tmp_path: Pa
     service = store.workloads.service("service-1")
     assert service is not None
     assert service.state == State.QUEUED  # what it held as one is given back for its replicas
-    assert keep_replicas(store, lambda project, name: Demand(), 2_000_001.0)
+    assert keep_replicas(store, ServiceLoads(), 2_000_001.0)
     made = store.replicas.live(ended_since=2_000_000.0)
     assert [one.id for one in made] == [f"service-1_{n}" for n in range(service.spec.replicas)]
     store.close()

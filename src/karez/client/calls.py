@@ -144,6 +144,12 @@ def deploy(spec: ServiceSpec, once: str) -> Call[Service]:
     return Call(answer=Service, method="POST", path="/services", body=to_json(spec), once=once)
 
 
+def update_service(ident: str, spec: ServiceSpec) -> Call[Service]:
+    """Ask something else of a service."""
+    path = f"/services/{in_path(ident)}"
+    return Call(answer=Service, method="PUT", path=path, body=to_json(spec))
+
+
 def services(*, ended: bool = False) -> Call[list[Service]]:
     """List services, newest first."""
     params = {"ended": ended}

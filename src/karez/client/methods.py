@@ -9,7 +9,7 @@ from karez.client.file_methods import FileMethods
 from karez.client.steps import Emit, Flow, Items, pause
 from karez.core.errors import Failed
 from karez.core.jobs import Job, JobSpec
-from karez.core.services import Service, ServiceSpec
+from karez.core.services import READY, Service, ServiceSpec
 from karez.core.tunnels import (
     Tunnel,
     TunnelPiece,
@@ -132,17 +132,58 @@ class Methods(FileMethods):
             yield from pause(0.25)
 
     @Method
+    def update(self, ident: str, spec: ServiceSpec) -> Flow[Service]:
+        """Ask something else of a service; `wait_updated` waits until its replicas follow."""
+        return self.ask(calls.update_service(ident, spec))
+
+    @Method
     def wait_ready(self, ident: str, *, limit_s: float = 120.0) -> Flow[Service]:
         """Wait until all replicas of a service are ready. Raises Failed after `limit_s` seconds."""
         deadline = (yield from pause()) + limit_s
         while True:
             service = yield from self.ask(calls.service(ident))
-            ready = [view for view in service.status.ranks if view.state == "ready"]
-            if len(ready) == service.spec.replicas:
+            ready = [view for view in service.status.ranks if view.state == READY]
+            if len(ready) >= service.spec.replicas or service.state == State.IDLE:
                 return service
             if service.state in ENDED or (yield from pause()) > deadline:
                 reason = service.status.reason or f"not ready after {limit_s:.0f} s."
                 raise Failed(noun="service", name=ident, reason=reason)
+            yield from pause(0.2)
+
+    @Method
+    def wait_updated(
+        self,
+        before: Service,
+        updated: Service,
+        *,
+        watch: Callable[[Service], None] | None = None,
+        limit_s: float = 3600.0,
+    ) -> Flow[Service]:
+        """Wait until no replica of before an update is left. Raises Failed if it was undone.
+
+        Args:
+            before: The service as it was before.
+            updated: The answer to the update.
+            watch: Called with the service at each poll.
+            limit_s: Seconds to wait at most.
+        """
+        is_same = before.spec.runs_as(updated.spec)
+        old = set() if is_same else {view.rank for view in before.status.ranks}
+        deadline = (yield from pause()) + limit_s
+        while True:
+            service = yield from self.ask(calls.service(updated.id))
+            if watch is not None:
+                watch(service)
+            ready = sum(view.state == READY for view in service.status.ranks)
+            if service.spec != updated.spec or service.state in ENDED:
+                told = (*service.status.notices, service.status.reason, "it was updated again")
+                raise Failed(noun="service", name=before.spec.name, reason=next(filter(None, told)))
+            left = old & {view.rank for view in service.status.ranks}
+            if not left and ready >= service.spec.least:
+                return service
+            if (yield from pause()) > deadline:
+                reason = f"not updated after {limit_s:.0f} s."
+                raise Failed(noun="service", name=before.spec.name, reason=reason)
             yield from pause(0.2)
 
     @Method

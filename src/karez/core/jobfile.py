@@ -53,7 +53,7 @@ def parse_job(text: str) -> JobSpec:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"invalid TOML: {error}") from error
-    _only(table, _TOP, "the file")
+    only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')
     fields: dict[str, Any] = {
@@ -70,7 +70,7 @@ def parse_job(text: str) -> JobSpec:
         )
         if key in table
     }
-    fields |= _recovery(_table(table, "recovery"))
+    fields |= _recovery(table_of(table, "recovery"))
     for name in ("max_duration", "expected_duration", "deadline"):
         if name in table:
             fields[f"{name}_s"] = parse_seconds(table[name])
@@ -78,11 +78,11 @@ def parse_job(text: str) -> JobSpec:
         **fields,
         kind=WorkloadKind(table.get("kind", "batch")),
         command=tuple(table.get("command", ())),
-        settings=_table(table, "settings"),
-        gang=parse_gang(_table(table, "gang")),
-        retry=_retry(_table(table, "retry")),
-        inputs=_table(table, "inputs"),
-        env={key: str(value) for key, value in _table(table, "env").items()},
+        settings=table_of(table, "settings"),
+        gang=parse_gang(table_of(table, "gang")),
+        retry=_retry(table_of(table, "retry")),
+        inputs=table_of(table, "inputs"),
+        env={key: str(value) for key, value in table_of(table, "env").items()},
         secrets=tuple(table.get("secrets", ())),
         after=tuple(map(parse_dependency, table.get("after", ()))),
     )
@@ -90,7 +90,7 @@ def parse_job(text: str) -> JobSpec:
 
 def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
     """Parse the `[recovery]` table: which rungs, in which order, how many copies, chaos or not."""
-    _only(table, {"ladder", "order", "peers", "chaos"}, "[recovery]")
+    only(table, {"ladder", "order", "peers", "chaos"}, "[recovery]")
     fields: dict[str, Any] = {}
     if "ladder" in table:
         fields["ladder"] = tuple(table["ladder"])
@@ -106,7 +106,7 @@ def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:
 def parse_gang(table: Mapping[str, Any]) -> GangSpec:
     """Parse the `[gang]` table. Raises ValueError as `parse_job`."""
     known = {"workers", "each", "topology", "on", "off", "spares", "roles"}
-    _only(table, known, "[gang]")
+    only(table, known, "[gang]")
     roles = table.get("roles", ())
     if not isinstance(roles, list | tuple) or not all(isinstance(role, dict) for role in roles):
         raise ValueError("roles are written as [[gang.roles]] tables")
@@ -115,7 +115,7 @@ def parse_gang(table: Mapping[str, Any]) -> GangSpec:
         min=low,
         want=want,
         max=most,
-        each=_each(table),
+        each=requests_of(table),
         topology=Topology(table.get("topology", "any")),
         among=_among(table),
         spares=int(table.get("spares", 0)),
@@ -129,7 +129,7 @@ def _workers(workers: Any) -> tuple[int, int, int | None]:
         return workers, workers, None
     if not isinstance(workers, dict):
         raise ValueError(f"workers = {workers!r} should be a number or {{ min = 1, want = 4 }}")
-    given = _only(workers, {"min", "want", "max"}, "workers")
+    given = only(workers, {"min", "want", "max"}, "workers")
     want = int(given.get("want", given.get("min", 1)))
     most = given.get("max")
     low = int(given.get("min", want))
@@ -137,19 +137,20 @@ def _workers(workers: Any) -> tuple[int, int, int | None]:
 
 
 def _role(table: Mapping[str, Any]) -> GangRole:
-    _only(table, {"name", "workers", "each", "command", "on", "off"}, "[[gang.roles]]")
+    only(table, {"name", "workers", "each", "command", "on", "off"}, "[[gang.roles]]")
     if "name" not in table:
         raise ValueError("each of [[gang.roles]] needs a name")
     return GangRole(
         name=str(table["name"]),
         workers=int(table.get("workers", 1)),
-        each=_each(table),
+        each=requests_of(table),
         command=tuple(table.get("command", ())),
         among=_among(table),
     )
 
 
-def _each(table: Mapping[str, Any]) -> tuple[ResourceRequest, ...]:
+def requests_of(table: Mapping[str, Any]) -> tuple[ResourceRequest, ...]:
+    """Parse `each`: one request or alternatives, as tables or as text. Raises ValueError."""
     needs = table.get("each", ({"cpu": 1},))
     if isinstance(needs, dict):
         needs = (needs,)
@@ -168,21 +169,23 @@ def _among(table: Mapping[str, Any]) -> NodeAffinity:
 
 
 def _retry(table: Mapping[str, Any]) -> Retry:
-    _only(table, {"limit", "causes"}, "[retry]")
+    only(table, {"limit", "causes"}, "[retry]")
     if not table:
         return Retry()
     causes = tuple(EndReason(cause) for cause in table.get("causes", Retry().causes))
     return Retry(limit=int(table.get("limit", 1)), causes=causes)
 
 
-def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+def table_of(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A table within a table; empty if it is missing. Raises ValueError if it is none."""
     value = table.get(key, {})
     if not isinstance(value, dict):
         raise ValueError(f"[{key}] should be a table, not {value!r}")
     return value
 
 
-def _only(table: Mapping[str, Any], known: set[str], where: str) -> Mapping[str, Any]:
+def only(table: Mapping[str, Any], known: set[str], where: str) -> Mapping[str, Any]:
+    """The table, which has no keys but these. Raises ValueError."""
     unknown = sorted(set(table) - known)
     if unknown:
         raise ValueError(f"{where} has an unknown key {unknown[0]!r}; known: {sorted(known)}")

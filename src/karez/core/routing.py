@@ -65,6 +65,22 @@ class ReplicaLoad:
 
     url: str
     inflight: int
+    answered: int = 0
+    """Requests that have ended there since the gateway knows the replica."""
+    failed: int = 0
+    """Those that it lost, or answered with a status of 500 or more."""
+    answer_s: float = 0.0
+    """Seconds that all of them took."""
+
+    @property
+    def errors(self) -> float:
+        """Part of the answers that were errors."""
+        return self.failed / self.answered if self.answered else 0.0
+
+    @property
+    def mean_s(self) -> float:
+        """Mean seconds of an answer."""
+        return self.answer_s / self.answered if self.answered else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,22 @@ MAX_PARALLEL = 4096
 READY = "ready"
 """State of the view of a replica that answers requests."""
 MIN_TOKENS, MAX_TOKENS = 64, 2**24
+MAX_PROBE = 4096
 MIN_IDLE_S, MAX_IDLE_S = 1.0, 365 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A question that a replica is asked before it gets requests, and what its answer contains."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    prompt: str
+    expect: str
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.prompt) <= MAX_PROBE or not 0 < len(self.expect) <= MAX_PROBE:
+            raise ValueError(f"a probe has a prompt and an answer of up to {MAX_PROBE} characters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +57,7 @@ class ServiceSpec:
     context_tokens: int = 2048
     parallel: int = 4
     priority: int = SERVICE_PRIORITY
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -71,6 +87,22 @@ class ServiceSpec:
     def most(self) -> int:
         """Most replicas."""
         return self.replicas if self.max_replicas is None else self.max_replicas
+
+    @property
+    def range(self) -> str:
+        """How many replicas it has, as users write it."""
+        return str(self.least) if self.least == self.most else f"{self.least}..{self.most}"
+
+    def runs_as(self, other: "ServiceSpec") -> bool:
+        """Whether a replica of this is one of the other too: at most their numbers differ."""
+        as_many = replace(
+            self,
+            replicas=other.replicas,
+            min_replicas=other.min_replicas,
+            max_replicas=other.max_replicas,
+            idle_s=other.idle_s,
+        )
+        return as_many == other
 
     @property
     def gang(self) -> GangSpec:

@@ -40,7 +40,8 @@ from karez.server.services.fault_injector import FaultInjector
 from karez.server.services.permissions import Permissions
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService, read_trace
-from karez.serving.replica_processes import ServingDeps, answers
+from karez.serving.readiness import ask_engine
+from karez.serving.replica_processes import ServingDeps
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
@@ -69,7 +70,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
         owner,
         edges.scheduler,
         edges.alerter,
-        demand=cloud.pool.loads.demand,
+        loads=cloud.pool.loads,
     )
     edges.late.manager = manager
     _make_first_keys(cloud.access, home)
@@ -302,7 +303,7 @@ class _ControlEdges:
             store=self.store,
             fabric=fabric,
             hub=hub,
-            answers=answers,
+            ask=ask_engine,
             inflight=cloud.pool.loads.inflight,
             wake=self.late.wake,
             clock=self.clock,

@@ -151,9 +151,19 @@ class Gateway:
 
     def load(self) -> GatewayLoad:
         """What control is told of the requests."""
-        known = {url: 0 for route in self.table.routes for url in route.urls}
-        known |= {url: pool.inflight for url, pool in self._pools.items() if pool.inflight}
-        replicas = tuple(ReplicaLoad(url=url, inflight=count) for url, count in known.items())
+        urls = {url for route in self.table.routes for url in route.urls}
+        urls |= {url for url, pool in self._pools.items() if pool.inflight}
+        replicas = tuple(
+            ReplicaLoad(
+                url=url,
+                inflight=pool.inflight,
+                answered=pool.answered,
+                failed=pool.failed,
+                answer_s=pool.answer_s,
+            )
+            for url in sorted(urls)
+            for pool in (self.pool(url),)
+        )
         return GatewayLoad(services=self.admission.load(), replicas=replicas)
 
     def pool(self, url: str) -> ReplicaPool:

@@ -25,7 +25,7 @@ from karez.serving.token_usage import TokenUsage
 
 GONE = 499
 """Status of a call whose caller hung up; nginx's name for it is "client closed request"."""
-OK, UNAVAILABLE, BROKEN = 200, 503, 502
+OK, INTERNAL, BROKEN, UNAVAILABLE = 200, 500, 502, 503
 BUSY = (429, UNAVAILABLE)
 AVOID_S = 2.0
 """How long a replica that failed is asked after the others."""
@@ -172,6 +172,7 @@ class Relay:
             return
         if pool is not None:
             pool.avoid_until = self._replicas.loop.time() + AVOID_S
+            self._saw(pool, is_failure=True)
         self._failed(trouble)
 
     def _failed(self, trouble: str) -> None:
@@ -275,7 +276,9 @@ class Relay:
         """The answer is whole."""
         if self._is_over or not self._status:
             return
-        self._release()
+        pool = self._release()
+        if pool is not None:
+            self._saw(pool, is_failure=self._status >= INTERNAL)
         if not self._is_started:
             status, kind, data = self._status, self._kind, b"".join(self._body)
             if kind.startswith(JSON):
@@ -285,6 +288,10 @@ class Relay:
             self._failed("it ended the stream early")
         else:
             self._end(OK, self._caller.finish)
+
+    def _saw(self, pool: ReplicaPool, *, is_failure: bool) -> None:
+        now = self._replicas.clock.now()
+        pool.saw(now - (self._sent_at or now), is_failure=is_failure)
 
     def _count(self, data: bytes) -> None:
         try:

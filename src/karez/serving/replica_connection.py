@@ -168,11 +168,21 @@ class ReplicaPool:
     loop: asyncio.AbstractEventLoop
     inflight: int = 0
     """Requests that the replica works on."""
+    answered: int = 0
+    failed: int = 0
+    answer_s: float = 0.0
+    """As in a core.routing.ReplicaLoad."""
     avoid_until: float = 0.0
     """It failed of late: others are asked first until then, by the loop's clock."""
     _heads: dict[str, bytes] = field(default_factory=dict)
     _idle: list[ReplicaConnection] = field(default_factory=list)
     _connecting: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def saw(self, seconds: float, *, is_failure: bool) -> None:
+        """Count a request that has ended here."""
+        self.answered += 1
+        self.failed += is_failure
+        self.answer_s += seconds
 
     def head(self, path: str) -> bytes:
         """The beginning of the head of requests to a path."""

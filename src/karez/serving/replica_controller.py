@@ -43,6 +43,7 @@ class ReplicaController:
         self.replica = replica
         self.token = token
         self.deps = deps
+        self._number = replica.number
         (self._grant,) = allocation.grants
         self._is_stopped = threading.Event()
         self._has_begun = self._has_request = False
@@ -94,6 +95,8 @@ class ReplicaController:
             self._end(State.FAILED, EndReason.INPUT_MISSING, problem)
             return
         self._process.adopt()
+        if self._process.run.is_requested and self.replica.is_ready:
+            (self._view,) = self.replica.status.ranks  # it goes on to answer
         self._events.follow(self._grant.node)
 
     def _take_reports(self) -> None:
@@ -132,11 +135,17 @@ class ReplicaController:
             run.is_requested = False  # its node agent restarted and forgot it: start again
         elif not info.alive:
             self._crashed(info, now)
-        elif not self._view.url:
-            url = self._process.ready_url(info)
-            if url:
-                run.crashes = 0
-                self._view = replace(self._view, pid=info.pid, state=READY, url=url)
+        elif not self._view.url or self._view.pid != info.pid:
+            self._ask(info)
+
+    def _ask(self, info: ProcessInfo) -> None:
+        """Look whether a process is ready."""
+        url, wrong = self._process.ready_url(info)
+        if wrong:
+            self._end(State.FAILED, EndReason.START_FAILED, f"replica {self._number}: {wrong}")
+        elif url:
+            self._process.run.crashes = 0
+            self._view = replace(self._view, pid=info.pid, state=READY, url=url)
 
     def _crashed(self, info: ProcessInfo, now: float) -> None:
         self._process.store_log()

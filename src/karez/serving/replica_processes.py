@@ -1,7 +1,5 @@
 """The process of a replica on its node: start, find, check, read its log, purge."""
 
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -12,11 +10,12 @@ from karez.core import environment
 from karez.core.messages.reports import ListeningReport
 from karez.core.ports import Clock, Engine, Fabric, LogSink, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec, Staged
-from karez.core.services import Replica
+from karez.core.services import Replica, ServiceSpec
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
 from karez.core.workloads import Allocation
 from karez.node_events.hub import NodeEventHub
+from karez.serving.readiness import Readiness
 
 log = structlog.get_logger()
 LOG_PIECE_BYTES = 1 << 20
@@ -37,8 +36,8 @@ class ServingDeps:
     engines: Mapping[str, Engine]
     engine_key: str
     """The key that the gateway shows to engines."""
-    answers: Callable[[str], bool]
-    """Whether an engine answers at a URL; waits a few seconds at most."""
+    ask: Callable[[str, str, ServiceSpec, str], Readiness]
+    """Asks an engine whether it is ready, as readiness.ask_engine."""
     inflight: Callable[[str, float], int | None]
     """Requests that the replica at a URL works on, as the gateway said after an instant."""
     wake: Callable[[], None]
@@ -100,16 +99,23 @@ class ReplicaProcess:
         self._quietly(lambda: self._deps.fabric.start(self._grant.node, spec))
         return True
 
-    def ready_url(self, info: ProcessInfo) -> str:
-        """The URL of a process that answers, on its own node; empty while it does not."""
+    def ready_url(self, info: ProcessInfo) -> tuple[str, str]:
+        """The URL of a process that answers, on its own node; empty while it does not.
+
+        Beside it why the process never will, if that is known.
+        """
         listening = info.last(ListeningReport)
         url = "" if listening is None else listening.url
         nodes = self._deps.store.pool.nodes([self._grant.node])
         if url and not any(is_at(url, node.address) for node in nodes):
             log.warning("replica.elsewhere", process=info.key, url=url)
-            return ""
-        engine = self._deps.engines[self._replica.spec.engine]
-        return url if url and self._deps.answers(url + engine.ready_path) else ""
+            return "", ""
+        if not url:
+            return "", ""
+        spec = self._replica.spec
+        path = self._deps.engines[spec.engine].ready_path
+        is_ready, wrong = self._deps.ask(url, path, spec, self._deps.engine_key)
+        return (url if is_ready else ""), wrong
 
     def purge(self) -> None:
         """End what is left of the replica on its node."""
@@ -163,12 +169,3 @@ class ReplicaProcess:
             act()
         except NodeLost:
             return  # the next check notices
-
-
-def answers(url: str) -> bool:
-    """Whether an engine answers at a URL within two seconds."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own engine's URL
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

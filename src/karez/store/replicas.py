@@ -63,6 +63,15 @@ class Replicas(ReplicaStore):
             return [read_replica(row) for row in tx.execute(query.order_by(table.c.seq))]
 
     @override
+    def last_started(self, service: WorkloadId) -> Replica | None:
+        query = select(table).where(
+            table.c.kind == "replica", table.c.array == service, table.c.started_at.is_not(None)
+        )
+        with self._db.read() as tx:
+            row = tx.execute(query.order_by(table.c.seq.desc()).limit(1)).first()
+        return None if row is None else read_replica(row)
+
+    @override
     def note_service(self, ident: WorkloadId, state: State, status: Status, *, at: float) -> bool:
         change = _live_service(ident)
         values: dict[str, object] = {"state": state.value, "status": to_text(status)}

@@ -1,7 +1,10 @@
 """`karez services`: deploy models behind the gateway."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +14,14 @@ from karez.cli.output import clock, json_out, table
 from karez.cli.terminal import say
 from karez.core.errors import BadRequest
 from karez.core.resource_syntax import parse_resource_request
-from karez.core.services import ServiceSpec
+from karez.core.servicefile import parse_replicas, parse_service
+from karez.core.services import READY, Probe, Service, ServiceSpec
+from karez.core.units import parse_seconds
 
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
+
+
+Wait = Annotated[bool, typer.Option(help="Wait until the service is ready.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +34,24 @@ class DeployOptions:
     ]
     name: Annotated[str, typer.Option(help="Name of the service at the gateway.")]
     engine: Annotated[str, typer.Option(help="Inference engine: llamacpp.")] = "llamacpp"
-    replicas: Annotated[int, typer.Option(help="Number of replicas.")] = 1
+    replicas: Annotated[
+        str,
+        typer.Option(help="Number of replicas, or 0..4 for as many as the requests need."),
+    ] = "1"
+    idle: Annotated[
+        str, typer.Option(help="With 0..N: time without a request until the last one ends.")
+    ] = "5m"
     each: Annotated[
         list[str] | None,
         typer.Option(help="Resources of one replica, such as cpu=1. Repeat for alternatives."),
     ] = None
     context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048
+    probe: Annotated[
+        str, typer.Option(help="A question that each replica has to answer before it gets others.")
+    ] = ""
+    expect: Annotated[str, typer.Option(help="What the answer to the probe contains.")] = ""
     project: ProjectName = "default"
-    wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True
+    wait: Wait = True
 
 
 @app.command("deploy")
@@ -43,22 +61,127 @@ def deploy(options: DeployOptions) -> None:
 
     Example: karez services deploy router-q8-gguf --name router
     """
-    try:
+    with refused():
         spec = ServiceSpec(
             name=options.name,
             model=options.model,
             project=options.project,
             engine=options.engine,
-            replicas=options.replicas,
             each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
             context_tokens=options.context,
+            idle_s=parse_seconds(options.idle),
+            probe=_probe(options.probe, options.expect),
+            **parse_replicas(options.replicas),
         )
+    _deploy(spec, wait=options.wait)
+
+
+def _deploy(spec: ServiceSpec, *, wait: bool) -> None:
+    service = client().deploy(spec)
+    if wait:
+        service = client().wait_ready(service.id)
+    say(f"{service.id} {service.state}; talk to it with: karez chat {spec.name}")
+
+
+def _probe(prompt: str, expect: str) -> Probe | None:
+    return Probe(prompt=prompt, expect=expect) if prompt or expect else None
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """A value that cannot be read is a bad request."""
+    try:
+        yield
     except ValueError as error:
         raise BadRequest(problem=str(error)) from error
-    service = client().deploy(spec)
-    if options.wait:
-        service = client().wait_ready(service.id)
-    say(f"{service.id} {service.state}; talk to it with: karez chat {options.name}")
+
+
+@app.command("apply")
+def apply(
+    file: Annotated[Path, typer.Argument(help="A service as TOML.", exists=True, dir_okay=False)],
+    wait: Wait = True,
+) -> None:
+    """Deploy the service of a file, or update it if it is there.
+
+    Example: karez services apply router.toml
+    """
+    with refused():
+        spec = parse_service(file.read_text())
+    mine = (s for s in client().services() if s.spec.name == spec.name)
+    before = next((s for s in mine if s.spec.project == spec.project), None)
+    if before is None:
+        _deploy(spec, wait=wait)
+    else:
+        _update(before, spec, wait=wait)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOptions:
+    """Options of `karez services update`; what is not given stays as it is."""
+
+    service: ServiceName
+    model: Annotated[str | None, typer.Option(help="Another model artifact.")] = None
+    replicas: Annotated[
+        str | None, typer.Option(help="Number of replicas, or 0..4 for as many as needed.")
+    ] = None
+    idle: Annotated[
+        str | None, typer.Option(help="Time without a request until the last one ends.")
+    ] = None
+    each: Annotated[
+        list[str] | None, typer.Option(help="Resources of one replica. Repeat for alternatives.")
+    ] = None
+    context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None
+    probe: Annotated[str | None, typer.Option(help="A question that each replica is asked.")] = None
+    expect: Annotated[str | None, typer.Option(help="What the answer to it contains.")] = None
+
+
+@app.command("update")
+@takes(UpdateOptions)
+def update(options: UpdateOptions, wait: Wait = True) -> None:
+    """Change a service while it serves: one replica after the other, the first as a canary.
+
+    An update is undone if a new replica fails, answers its probe wrongly, or answers requests
+    worse than those of before.
+
+    Example: karez services update router --model router-v2-gguf
+    """
+    before = client().service(options.service)
+    with refused():
+        _update(before, replace(before.spec, **_changes(options, before.spec)), wait=wait)
+
+
+def _changes(options: UpdateOptions, spec: ServiceSpec) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if options.model is not None:
+        fields["model"] = options.model
+    if options.replicas is not None:
+        fields |= parse_replicas(options.replicas)
+    if options.idle is not None:
+        fields["idle_s"] = parse_seconds(options.idle)
+    if options.each:
+        fields["each"] = tuple(map(parse_resource_request, options.each))
+    if options.context is not None:
+        fields["context_tokens"] = options.context
+    if options.probe is not None or options.expect is not None:
+        old = spec.probe
+        prompt = options.probe if options.probe is not None else old.prompt if old else ""
+        expect = options.expect if options.expect is not None else old.expect if old else ""
+        fields["probe"] = _probe(prompt, expect)
+    return fields
+
+
+def _update(before: Service, spec: ServiceSpec, *, wait: bool) -> None:
+    shown: list[str] = []
+
+    def watch(service: Service) -> None:
+        if (doing := service.status.progress) is not None and str(doing) not in shown:
+            shown.append(str(doing))
+            say(str(doing))
+
+    service = client().update(before.id, spec)
+    if wait:
+        service = client().wait_updated(before, service, watch=watch)
+    say(f"{service.id} {service.state}; {'updated' if wait else 'the update has begun'}")
 
 
 @app.command("list")
@@ -76,7 +199,7 @@ def list_services(
             s.id,
             s.spec.name,
             s.state,
-            f"{sum(v.state == 'ready' for v in s.status.ranks)}/{s.spec.replicas}",
+            f"{sum(v.state == READY for v in s.status.ranks)}/{s.spec.range}",
             clock(s.created_at),
             s.status.reason[:60],
         )
@@ -99,8 +222,12 @@ def show_service(service: ServiceName, as_json: Json = False) -> None:
         ("model", found.spec.model),
         ("engine", found.spec.engine),
         ("state", found.state),
+        ("replicas", found.spec.range),
         ("reason", found.status.reason),
     ]
+    if found.status.progress is not None:
+        rows.append(("update", found.status.progress))
+    rows += [("notice", notice) for notice in found.status.notices]
     rows += [(f"replica {v.rank}", f"{v.state} on {v.node} {v.url}") for v in found.status.ranks]
     table(("", ""), rows, empty="")
 

@@ -23,6 +23,10 @@ class ReplicaStore(Protocol):
         """
         ...
 
+    def last_started(self, service: WorkloadId) -> Replica | None:
+        """The newest replica of a service that was ever ready."""
+        ...
+
     def note_service(self, ident: WorkloadId, state: State, status: Status, *, at: float) -> bool:
         """Write what a live service has become; one that is to stop only ends.
 

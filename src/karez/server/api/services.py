@@ -38,6 +38,20 @@ def show_service(service: str, cloud: CloudDep, who: Who) -> Service:
     return cloud.services.get(who, service)
 
 
+@router.put("/{service}", **allow(Role.MEMBER))
+def update_service(
+    service: str,
+    spec: Annotated[ServiceSpec, Body(examples=[_EXAMPLE])],
+    cloud: CloudDep,
+    who: Who,
+) -> Service:
+    """Ask something else of a service: its replicas are replaced one after the other.
+
+    The first is a canary. If it fails, or answers worse than those of before, the update is undone.
+    """
+    return cloud.services.update(who, service, spec)
+
+
 @router.post("/{service}/stop", **allow(Role.MEMBER))
 def stop_service(service: str, cloud: CloudDep, who: Who) -> Service:
     """Request a service's end."""

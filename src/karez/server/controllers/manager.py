@@ -18,9 +18,8 @@ from karez.server.controllers.expired_artifacts import remove_expired
 from karez.server.controllers.held_jobs import settle_held
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
-from karez.server.controllers.service_keeper import keep_replicas
+from karez.server.controllers.service_keeper import Loads, keep_replicas
 from karez.server.controllers.workload_controllers import STOP_S, WorkloadControllers
-from karez.serving.autoscaling import Demand
 
 log = structlog.get_logger()
 WORK_S = 1.0
@@ -49,10 +48,10 @@ class ControllerManager:
         scheduler: Scheduler,
         alerter: Alerter | None = None,
         *,
-        demand: Callable[[str, str], Demand],
+        loads: Loads,
     ) -> None:
-        """Prepare the loops; `start` runs them. `demand` tells of a project's service."""
-        self._demand = demand
+        """Prepare the loops; `start` runs them. `loads` tells of the requests of services."""
+        self._loads = loads
         self._context = context
         self._connect = connect
         self._scheduler = scheduler
@@ -195,7 +194,7 @@ class ControllerManager:
         clock = self._context.clock
         began_at = clock.now()
         settle_held(self._context.store.workloads, began_at)
-        if keep_replicas(self._context.store, self._demand, began_at):
+        if keep_replicas(self._context.store, self._loads, began_at):
             self._placed.set()
         started = self._scheduler.tick()
         self._context.metrics.observe(SCHEDULING_TIME, clock.now() - began_at)

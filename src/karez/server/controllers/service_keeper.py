@@ -1,25 +1,42 @@
 """Keeps as many replicas of each service as it needs, and writes what it has become by them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
+from karez.core.routing import ReplicaLoad
 from karez.core.services import Replica, Service
 from karez.core.stores.store import Store
-from karez.core.workloads import LIVE, WorkloadId
+from karez.core.workloads import LIVE, State, WorkloadId
 from karez.serving.autoscaling import Demand, wanted_replicas
-from karez.serving.replica_plan import FAILED_PAUSE_S, ReplicaPlan, plan_replicas
+from karez.serving.replica_plan import (
+    FAILED_PAUSE_S,
+    ReplicaPlan,
+    instead_of_failure,
+    plan_replicas,
+)
 
 log = structlog.get_logger()
 
 
-def keep_replicas(store: Store, demand: Callable[[str, str], Demand], now: float) -> bool:
+class Loads(Protocol):
+    """What the gateway says of requests."""
+
+    @property
+    def replicas(self) -> Mapping[str, ReplicaLoad]:
+        """URL of a replica -> its requests."""
+        ...
+
+    def demand(self, project: str, service: str) -> Demand:
+        """What is known of the requests of a service."""
+        ...
+
+
+def keep_replicas(store: Store, loads: Loads, now: float) -> bool:
     """Look at every service once; returns whether replicas were queued or let go of.
 
-    Args:
-        store: Where services and replicas are.
-        demand: What is known of the requests of a service, by its project and name.
-        now: UTC epoch seconds.
+    `now` in UTC epoch seconds.
     """
     services = store.workloads.services(projects=None, states=tuple(LIVE))
     by_service: dict[WorkloadId, list[Replica]] = {}
@@ -30,23 +47,32 @@ def keep_replicas(store: Store, demand: Callable[[str, str], Demand], now: float
         mine = by_service.pop(service.id, [])
         if service.unreadable:
             continue
-        plan = _plan(service, mine, demand(service.spec.project, service.spec.name), now)
+        plan = _plan(service, mine, loads, now)
+        if plan.state == State.FAILED:
+            last = store.replicas.last_started(service.id)
+            plan = plan if last is None else instead_of_failure(service, plan, last)
         has_changed |= _carry_out(store, service, plan, now)
     for left in by_service.values():  # their service has ended
         has_changed |= _let_go(store, [one.id for one in left if one.state in LIVE], now)
     return has_changed
 
 
-def _plan(service: Service, replicas: Sequence[Replica], demand: Demand, now: float) -> ReplicaPlan:
+def _plan(service: Service, replicas: Sequence[Replica], loads: Loads, now: float) -> ReplicaPlan:
     spec = service.spec
-    current = sum(one.state in LIVE for one in replicas)
+    current = sum(one.state in LIVE and one.state != State.STOPPING for one in replicas)
     if not replicas and service.started_at is None:
         current = spec.replicas
+    if service.status.progress is not None:  # an update has one more meanwhile
+        current = service.status.progress.of
+    demand = loads.demand(spec.project, spec.name)
     wanted = wanted_replicas(spec, demand, current=current, now=now)
-    return plan_replicas(service, replicas, wanted=wanted, now=now)
+    return plan_replicas(service, replicas, wanted=wanted, loads=loads.replicas, now=now)
 
 
 def _carry_out(store: Store, service: Service, plan: ReplicaPlan, now: float) -> bool:
+    if plan.back_to is not None:
+        store.replicas.set_spec(service.id, plan.back_to)
+        log.warning("service.update-undone", service=service.id, why=plan.status.notices)
     if plan.start:
         made = store.replicas.add(service, plan.start, now=now)
         log.info("service.scaled-up", service=service.id, replicas=[one.id for one in made])
@@ -55,7 +81,7 @@ def _carry_out(store: Store, service: Service, plan: ReplicaPlan, now: float) ->
     has_stopped = _let_go(store, plan.stop, now)
     if (plan.state, plan.status) != (service.state, service.status):
         store.replicas.note_service(service.id, plan.state, plan.status, at=now)
-    return plan.start > 0 or has_stopped
+    return plan.start > 0 or has_stopped or plan.back_to is not None
 
 
 def _let_go(store: Store, idents: Sequence[WorkloadId], now: float) -> bool:

@@ -11,7 +11,7 @@ from karez.core.identity import Principal, Project
 from karez.core.jobs import JobSpec
 from karez.core.priorities import SERVICE_PRIORITY
 from karez.core.resource_syntax import show_amount
-from karez.core.services import ServiceSpec
+from karez.core.services import Service, ServiceSpec
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import LIVE
 from karez.server.services.pool_service import PoolService
@@ -24,19 +24,34 @@ class Admission:
     workloads: WorkloadStore
     pool: PoolService
 
-    def check(self, who: Principal, project: Project, spec: JobSpec | ServiceSpec) -> None:
+    def check(
+        self,
+        who: Principal,
+        project: Project,
+        spec: JobSpec | ServiceSpec,
+        *,
+        instead_of: Service | None = None,
+    ) -> None:
         """Check that a workload of a project could ever start, and keeps to its limits.
+
+        One that is there `instead_of` another service does not count twice.
 
         Raises:
             LimitExceeded: The project has too many, or may not ask for this priority.
             QuotaExceeded: Every alternative of its request exceeds the project's quota.
             BadRequest: No node could hold one of its workers.
         """
-        self._check_limits(who, project, spec)
+        self._check_limits(who, project, spec, instead_of)
         _check_quota(project, spec.gang)
         self.pool.check(spec.gang)
 
-    def _check_limits(self, who: Principal, project: Project, spec: JobSpec | ServiceSpec) -> None:
+    def _check_limits(
+        self,
+        who: Principal,
+        project: Project,
+        spec: JobSpec | ServiceSpec,
+        instead_of: Service | None,
+    ) -> None:
         limits = project.limits
         is_service = isinstance(spec, ServiceSpec)
         highest = max(limits.priority, SERVICE_PRIORITY) if is_service else limits.priority
@@ -45,7 +60,8 @@ class Admission:
             raise LimitExceeded(project=spec.project, limit=limit, asked=str(spec.priority))
         if isinstance(spec, ServiceSpec):
             services = self.workloads.services(projects=[spec.project], states=tuple(LIVE))
-            count = sum(service.spec.most for service in services) + spec.most
+            others = (one for one in services if instead_of is None or one.id != instead_of.id)
+            count = sum(one.spec.most for one in others) + spec.most
             most, what = limits.replicas, "replicas"
         else:
             new = len(parse_array(spec.array).indices) if spec.array else 1

@@ -95,6 +95,7 @@ def build_services(deps: CloudDeps) -> Cloud:
     )
     services = DeploymentService(
         store=store.workloads,
+        replicas=store.replicas,
         permissions=permissions,
         admission=admission,
         artifacts=artifacts,

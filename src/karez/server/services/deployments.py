@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.errors import BadRequest
-from karez.core.identity import Principal, Role
+from karez.core.identity import Principal, Project, Role
 from karez.core.ports import Clock
 from karez.core.services import Service, ServiceSpec
+from karez.core.stores.replicas import ReplicaStore
 from karez.core.stores.workloads import WorkloadStore
 from karez.core.workloads import LIVE
 from karez.server.services.admission import Admission
@@ -22,6 +23,7 @@ class DeploymentService:
     """Deployed models of the projects that a key may see."""
 
     store: WorkloadStore
+    replicas: ReplicaStore
     permissions: Permissions
     admission: Admission
     artifacts: ArtifactService
@@ -39,20 +41,57 @@ class DeploymentService:
         existing = self.store.service(ident)
         if existing is not None:
             return existing
-        self.admission.check(who, project, spec)
-        model = self.artifacts.of(who, spec.project, spec.model)
-        if model.spec.kind != ArtifactKind.MODEL:
-            raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
-        self._check_format(spec, model)
+        spec = self._checked(who, project, spec)
         service = Service(
             id=ident,
-            spec=replace(spec, model=model.id),
+            spec=spec,
             owner=who.name,
             created_at=self.clock.now(),
         )
         self.store.add_service(service)
         self.wake()
         return service
+
+    def update(self, who: Principal, ident: str, spec: ServiceSpec) -> Service:
+        """Ask something else of a service; its replicas are replaced one after the other.
+
+        Raises:
+            BadRequest: Another name or project, a model that the engine does not load, or the
+                service has ended.
+            NotFound: There is no such service.
+        """
+        service = self.get(who, ident)
+        project = self.permissions.require(who, service.spec.project, Role.MEMBER)
+        if spec.name != service.spec.name:
+            raise BadRequest(
+                problem=f"{service.spec.name} cannot be renamed to {spec.name}",
+                fix="Deploy another service, and stop this one.",
+            )
+        spec = self._checked(
+            who, project, replace(spec, project=service.spec.project), instead_of=service
+        )
+        if not self.replicas.set_spec(service.id, spec):
+            raise BadRequest(
+                problem=f"{service.spec.name} is to stop, or has ended", fix="Deploy it anew."
+            )
+        self.wake()
+        return self.get(who, service.id)
+
+    def _checked(
+        self,
+        who: Principal,
+        project: Project,
+        spec: ServiceSpec,
+        *,
+        instead_of: Service | None = None,
+    ) -> ServiceSpec:
+        """The specification, with the model's id, if it could be served."""
+        self.admission.check(who, project, spec, instead_of=instead_of)
+        model = self.artifacts.of(who, spec.project, spec.model)
+        if model.spec.kind != ArtifactKind.MODEL:
+            raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
+        self._check_format(spec, model)
+        return replace(spec, model=model.id)
 
     def _check_format(self, spec: ServiceSpec, model: Artifact) -> None:
         """Refuse what the engine cannot load. Raises BadRequest."""

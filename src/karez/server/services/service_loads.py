@@ -1,8 +1,9 @@
 """The requests of services, as the gateway reports them; nothing of it is stored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from karez.core.routing import GatewayLoad, ServiceLoad
+from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
 from karez.serving.autoscaling import FRESH_S, LONG_S, Demand, Sample
 
 
@@ -20,14 +21,14 @@ class ServiceLoads:
 
     _at: float = 0.0
     _loads: dict[tuple[str, str], ServiceLoad] = field(default_factory=dict)
-    _replicas: dict[str, int] = field(default_factory=dict)
+    replicas: Mapping[str, ReplicaLoad] = field(default_factory=dict)
     """URL of a replica that the gateway knows -> its requests."""
     _watched: dict[tuple[str, str], _Watched] = field(default_factory=dict)
 
     def record(self, load: GatewayLoad, now: float) -> None:
         """Take a report in; one of a service that is missing says that it has no requests."""
         self._loads = {(one.project, one.service): one for one in load.services}
-        self._replicas = {one.url: one.inflight for one in load.replicas}
+        self.replicas = {one.url: one for one in load.replicas}
         self._at = now
         for name, one in self._loads.items():
             watched = self._watched.setdefault(name, _Watched(busy_at=now))
@@ -49,8 +50,8 @@ class ServiceLoads:
         """Requests that may go to a replica, or are with it; None: nothing was said since."""
         if self._at <= since:
             return None
-        known = self._replicas.get(url)
-        return 0 if known is None else max(1, known)
+        known = self.replicas.get(url)
+        return 0 if known is None else max(1, known.inflight)
 
     def awaits(self) -> bool:
         """Whether requests wait for a service that has no replica."""

@@ -1,10 +1,12 @@
-"""A service of two replicas on a whole cloud: they and the gateway are killed while they speak."""
+"""Services on a whole cloud: killed while they speak, woken by requests, and updated."""
 
 import os
 import re
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,10 @@ import pytest
 from karez.client import calls
 from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind
+from karez.core.gangs import GangSpec
+from karez.core.jobs import JobSpec
 from karez.core.services import ServiceSpec
+from karez.core.workloads import State, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 from tests.serving.test_real_engines import ASCII_ONLY
 from tests.tiny_model import write_tiny_model
@@ -80,40 +85,146 @@ def gateway_pid(cloud: Cloud) -> int:
     return int(parts["gateway"])
 
 
-def test_streams_and_records_survive_kills_of_replicas_and_of_the_gateway(tmp_path: Path) -> None:
-    cloud = make_cloud(tmp_path / "home", KAREZ_PRELOAD="false")
-    cloud.karez("up")
-    try:
-        with cloud.client() as client:
-            model = write_tiny_model(tmp_path / "tiny.gguf", CONTEXT)
-            client.upload(model, name="tiny", kind=ArtifactKind.MODEL, format="gguf")
-            spec = ServiceSpec(name="tiny", model="tiny", replicas=2, context_tokens=CONTEXT)
-            service = client.wait_ready(client.deploy(spec).id)
-            until(lambda: len(pids(client)) == 2)
-            limits = ("--model", "tiny", "--requests-per-minute", "33")
-            key = cloud.karez("keys", "create", "app", *limits).stdout.strip()
-            until(lambda: _is_known(cloud, key))
-            undisturbed = speak(cloud, key)
-            assert {len(text) for text in undisturbed} == {TOKENS}
-            one = min(pids(client))
-            assert speak(cloud, key, one) == undisturbed
-            first = takeovers(cloud)
-            assert first > 0
-            until(lambda: len(pids(client) - {one}) == 2)
-            both = pids(client)
-            assert speak(cloud, key, *both) == undisturbed  # they wait until one is there again
-            assert takeovers(cloud) > first + STREAMS / 2
-            calls_of = 3 * STREAMS
-            until(lambda: _recorded(client) == (calls_of, calls_of * TOKENS))
-            until(lambda: len(pids(client) - both) == 2)
-            speak(cloud, key)  # of which control may not have heard yet
-            os.kill(gateway_pid(cloud), signal.SIGKILL)
-            until(lambda: _is_known(cloud, key))
-            calls_of = 4 * STREAMS
-            until(lambda: _recorded(client) == (calls_of, calls_of * TOKENS))
-            client.call(calls.stop_service(service.id))
-    finally:
-        cloud.karez("down")
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    made = make_cloud(
+        tmp_path_factory.mktemp("cloud") / "home", KAREZ_PRELOAD="false", KAREZ_CPUS="2"
+    )
+    made.karez("up")
+    yield made
+    made.karez("down")
+
+
+def test_streams_and_records_survive_kills_of_replicas_and_of_the_gateway(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    with cloud.client() as client:
+        model = write_tiny_model(tmp_path / "tiny.gguf", CONTEXT)
+        client.upload(model, name="tiny", kind=ArtifactKind.MODEL, format="gguf")
+        spec = ServiceSpec(name="tiny", model="tiny", replicas=2, context_tokens=CONTEXT)
+        service = client.wait_ready(client.deploy(spec).id)
+        until(lambda: len(pids(client)) == 2)
+        limits = ("--model", "tiny", "--requests-per-minute", "33")
+        key = cloud.karez("keys", "create", "app", *limits).stdout.strip()
+        until(lambda: _is_known(cloud, key))
+        undisturbed = speak(cloud, key)
+        assert {len(text) for text in undisturbed} == {TOKENS}
+        one = min(pids(client))
+        assert speak(cloud, key, one) == undisturbed
+        first = takeovers(cloud)
+        assert first > 0
+        until(lambda: len(pids(client) - {one}) == 2)
+        both = pids(client)
+        assert speak(cloud, key, *both) == undisturbed  # they wait until one is there again
+        assert takeovers(cloud) > first + STREAMS / 2
+        calls_of = 3 * STREAMS
+        until(lambda: _recorded(client) == (calls_of, calls_of * TOKENS))
+        until(lambda: len(pids(client) - both) == 2)
+        speak(cloud, key)  # of which control may not have heard yet
+        os.kill(gateway_pid(cloud), signal.SIGKILL)
+        until(lambda: _is_known(cloud, key))
+        calls_of = 4 * STREAMS
+        until(lambda: _recorded(client) == (calls_of, calls_of * TOKENS))
+        client.call(calls.stop_service(service.id))
+
+
+TOML = """
+name = "rare"
+model = "tiny-1"
+replicas = "0..2"
+idle = "2s"
+context = 1024
+parallel = 2
+"""
+
+
+def test_a_service_wakes_for_a_request_with_a_device_of_a_training_and_is_updated(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    (tmp_path / "rare.toml").write_text(TOML)
+    with cloud.client() as client:
+        for number in (1, 2):
+            model = write_tiny_model(tmp_path / f"{number}.gguf", CONTEXT * number)
+            client.upload(model, name=f"tiny-{number}", kind=ArtifactKind.MODEL, format="gguf")
+        said = cloud.karez("services", "apply", str(tmp_path / "rare.toml")).stdout
+        assert "running" in said
+        key = cloud.karez("keys", "create", "caller").stdout.strip()
+        until(lambda: client.call(calls.service("rare")).state == State.IDLE)
+        job = client.submit(_training())
+        until(lambda: client.call(calls.job(job.id)).status.step > 2)
+        assert _ranks(client, job.id) == 2  # all that this cloud has
+        assert _ask(cloud, key) > 0  # it was held until there was a replica
+        until(lambda: _ranks(client, job.id) == 1)
+        assert _ask(cloud, key) == 0
+        wrong = ("--model", "tiny-2", "--probe", "Are you well?", "--expect", "Thank you.")
+        until(lambda: client.call(calls.service("rare")).state == State.IDLE)
+        assert cloud.karez("services", "update", "rare", *wrong, "--no-wait").returncode == 0
+        assert _ask(cloud, key) > 0  # which tries what is new, and then what was before
+        notices = client.call(calls.service("rare")).status.notices
+        assert "undone" in notices[0]
+        assert "Thank you." in notices[0]
+        assert client.wait(job.id).state == State.SUCCEEDED
+        steps = [row.step for row in client.call(calls.metrics(job.id)) if row.rank == 0]
+        assert steps == [*range(1, STEPS + 1)]  # none was lost
+        cloud.karez("services", "update", "rare", "--replicas", "1")
+        before = client.call(calls.service("rare"))
+        _ask(cloud, key)
+        with _asking(cloud, key) as held:
+            told = cloud.karez("services", "update", "rare", "--model", "tiny-2").stdout
+        assert "replicas updated: 0 of 1" in told
+        assert sum(held) == 0
+        assert len(held) > 20
+        service = client.call(calls.service("rare"))
+        assert service.spec.model != before.spec.model
+        assert [view.state for view in service.status.ranks] == ["ready"]
+        assert service.status.ranks[0].rank != before.status.ranks[0].rank
+        client.call(calls.stop_service(service.id))
+
+
+STEPS = 300
+
+
+def _training() -> JobSpec:
+    return JobSpec(
+        name="elastic",
+        kind=WorkloadKind.TRAIN,
+        recipe="chaos-workload",
+        gang=GangSpec(min=1, want=2, max=2),
+        settings={"steps": STEPS, "width": 64, "batch": 8, "pause_ms": 50.0},
+    )
+
+
+def _ranks(client: Client, job: str) -> int:
+    views = client.call(calls.job(job)).status.ranks
+    return sum(view.state == "running" for view in views)
+
+
+@contextmanager
+def _asking(cloud: Cloud, key: str) -> Iterator[list[float]]:
+    """Ask again and again; every request is answered."""
+    held: list[float] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.wait(0.05):
+            held.append(_ask(cloud, key))
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        yield held
+        is_over.set()
+        asking.result()
+
+
+def _ask(cloud: Cloud, key: str) -> float:
+    """Ask for an answer; returns for how many seconds the request was held."""
+    url = str(cloud.address()["gateway"])
+    with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
+        answer = client.completions.with_raw_response.create(
+            model="rare", prompt="abc", max_tokens=4
+        )
+    assert answer.parse().choices
+    return float(answer.headers.get("x-karez-held-ms", 0)) / 1000
 
 
 def _is_known(cloud: Cloud, key: str) -> bool:
@@ -127,5 +238,5 @@ def _is_known(cloud: Cloud, key: str) -> bool:
 
 def _recorded(client: Client) -> tuple[int, int]:
     """(requests, tokens of answers) of the service."""
-    rows = [row for row in client.usage() if row.kind == "tokens"]
+    rows = [row for row in client.usage() if row.kind == "tokens" and row.what == "tiny"]
     return sum(row.requests for row in rows), sum(row.completion_tokens for row in rows)

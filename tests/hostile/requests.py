@@ -44,7 +44,12 @@ EXAMPLES: dict[str, Any] = {
         "context_tokens": 64,
         "parallel": 1,
         "priority": 1,
+        "min_replicas": 0,
+        "max_replicas": 2,
+        "idle_s": 60.0,
+        "probe": {"prompt": "1 + 1 =", "expect": "2"},
     },
+    "PUT /services/s": {"name": "s", "model": "nothing", "replicas": 1, "idle_s": 60.0},
     "POST /artifacts": {
         "name": "d",
         "kind": "dataset",

@@ -88,6 +88,7 @@ SCOPES = {
     "POST /projects": EVERYWHERE,
     "POST /services": OWN,
     "POST /services/{service}/stop": OWN,
+    "PUT /services/{service}": OWN,
     "PUT /alerts/{project}/{name}": OWN,
     "PUT /blobs/{digest}": OWN,
     "PUT /jobs/{job}/tunnels/{tunnel}/terminal": OWN,
@@ -161,6 +162,7 @@ def body_of(route: str) -> object:
         .replace("{node}", "n")
         .replace("{key}", "k")
         .replace("{job}", "victim")
+        .replace("PUT /services/{service}", "PUT /services/s")
         .replace("{tunnel}", "t")
         .replace("/mark", "/override")
         .replace("/harm", "/faults")

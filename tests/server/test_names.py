@@ -13,7 +13,7 @@ from karez.core.jobs import JobSpec
 from karez.core.routing import GatewayLoad, ServiceLoad
 from karez.core.services import ServiceSpec
 from karez.core.workloads import State
-from karez.server.services.service_loads import ServiceLoads
+from karez.serving.service_loads import ServiceLoads
 from tests.api import Api
 
 REFUSED = r"(?i)is set by the cloud|no name of an environment"

@@ -28,9 +28,9 @@ from karez.server.controllers.manager import ControllerManager
 from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.metrics import PrometheusMetrics
-from karez.server.services.service_loads import ServiceLoads
 from karez.serving.readiness import Readiness
 from karez.serving.replica_processes import ServingDeps
+from karez.serving.service_loads import ServiceLoads
 from karez.store.schema import workloads
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
@@ -146,15 +146,13 @@ class FakeCloud:
             engines={"fake": FakeEngine()},
             engine_key="k",
             ask=self.ask,
-            inflight=self.loads.inflight,
+            loads=self.loads,
             wake=self._wake,
         )
         uploads = FsspecBlobs(str(self.folder / "blobs"))
         edges = Edges(fabric=fabric, deps=deps, serving=serving, eviction=eviction, uploads=uploads)
         self.store.workloads.drop_leases("sim")
-        self.manager = ControllerManager(
-            context, lambda: edges, "sim", self.scheduler, loads=self.loads
-        )
+        self.manager = ControllerManager(context, lambda: edges, "sim", self.scheduler)
         self.timeline.on_pause = lambda: hub.pump(within_s=0.0)
         self.look()
 

@@ -165,9 +165,9 @@ def test_a_replica_with_requests_without_an_end_is_let_go_of_in_time(cloud: Fake
 
 
 def test_at_a_peak_elastic_training_lends_devices_and_has_them_back(cloud: FakeCloud) -> None:
-    cloud.step_s = 10.0
-    cloud.look_every(10.0)
-    job = cloud.submit(ranks=1, max=3, steps=600)
+    cloud.step_s = 20.0
+    cloud.look_every(30.0)
+    job = cloud.submit(ranks=1, max=3, steps=150)
     name = cloud.deploy(replicas=1, max_replicas=3)
     gateway = Gateway(cloud, name)
     cloud.run(RESIZE_COOLDOWN_S + 60)

@@ -21,7 +21,7 @@ from karez.runtime.tracked import Tracked
 from karez.runtime.training_state import split, unpack_per_rank, unpack_shared
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.service_keeper import keep_replicas
-from karez.server.services.service_loads import ServiceLoads
+from karez.serving.service_loads import ServiceLoads
 from karez.simulation.verify_log import verify_log
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore

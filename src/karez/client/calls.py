@@ -147,7 +147,7 @@ def deploy(spec: ServiceSpec, once: str) -> Call[Service]:
 def update_service(ident: str, spec: ServiceSpec) -> Call[Service]:
     """Ask something else of a service."""
     path = f"/services/{in_path(ident)}"
-    return Call(answer=Service, method="PUT", path=path, body=to_json(spec))
+    return Call(answer=Service, method="PUT", path=path, body=to_json(spec), once="same")
 
 
 def services(*, ended: bool = False) -> Call[list[Service]]:

@@ -48,6 +48,7 @@ class Methods(FileMethods):
     # services and artifacts
 
     services = endpoint(calls.services)
+    update_service = endpoint(calls.update_service)
     service = endpoint(calls.service)
     stop_service = endpoint(calls.stop_service)
     artifacts = endpoint(calls.artifacts)
@@ -130,11 +131,6 @@ class Methods(FileMethods):
             if (yield from pause()) > deadline:
                 raise Failed(noun="job", name=ident, reason=f"not done after {limit_s:.0f} s.")
             yield from pause(0.25)
-
-    @Method
-    def update(self, ident: str, spec: ServiceSpec) -> Flow[Service]:
-        """Ask something else of a service; `wait_updated` waits until its replicas follow."""
-        return self.ask(calls.update_service(ident, spec))
 
     @Method
     def wait_ready(self, ident: str, *, limit_s: float = 120.0) -> Flow[Service]:

@@ -65,12 +65,7 @@ def build_cloud(settings: Settings, home: Home) -> tuple[Cloud, ControllerManage
     cloud = edges.services()
     owner = f"{node_name(settings)}:{home.path}"
     manager = ControllerManager(
-        cloud,
-        lambda: edges.connect(cloud),
-        owner,
-        edges.scheduler,
-        edges.alerter,
-        loads=cloud.pool.loads,
+        cloud, lambda: edges.connect(cloud), owner, edges.scheduler, edges.alerter
     )
     edges.late.manager = manager
     _make_first_keys(cloud.access, home)
@@ -304,7 +299,7 @@ class _ControlEdges:
             fabric=fabric,
             hub=hub,
             ask=ask_engine,
-            inflight=cloud.pool.loads.inflight,
+            loads=cloud.pool.loads,
             wake=self.late.wake,
             clock=self.clock,
             settings=self.settings,

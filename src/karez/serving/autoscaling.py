@@ -2,7 +2,7 @@
 
 Up at once by the last seconds, down by the busiest of the last minute: as Knative's autoscaler,
 which counts requests at once too (its `container-concurrency-target-percentage` is 70; its windows
-are 6 s and 60 s).
+are 6 s and 60 s). All replicas end once there was no request for as long as the service says.
 """
 
 import math
@@ -51,12 +51,10 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
     if samples[-1].inflight:
         soon = max(soon, 1)
     wanted = soon
-    if soon < current:
+    if soon < current and (soon or now - demand.busy_at < spec.idle_s):
         highest = max(_mean(samples[: end + 1], samples[end].at) for end in range(len(samples)))
         is_watched = now - samples[0].at >= LONG_S - FRESH_S
-        wanted = min(current, max(soon, _replicas_for(highest, spec))) if is_watched else current
-        if current and now - demand.busy_at < spec.idle_s:
-            wanted = max(wanted, 1)
+        wanted = min(current, max(1, _replicas_for(highest, spec))) if is_watched else current
     return min(max(wanted, spec.least), spec.most)
 
 

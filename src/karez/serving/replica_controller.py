@@ -223,7 +223,7 @@ class ReplicaController:
         self._view = replace(self._view, state="draining")
         if self.deps.clock.now() - since >= DRAIN_S:
             return False
-        return self.deps.inflight(url, since) != 0
+        return self.deps.loads.inflight(url, since) != 0
 
     def _end(self, state: State, reason: EndReason, detail: str) -> None:
         self._is_stopped.set()

@@ -16,6 +16,7 @@ from karez.core.stores.store import Store
 from karez.core.workloads import Allocation
 from karez.node_events.hub import NodeEventHub
 from karez.serving.readiness import Readiness
+from karez.serving.service_loads import ServiceLoads
 
 log = structlog.get_logger()
 LOG_PIECE_BYTES = 1 << 20
@@ -38,8 +39,8 @@ class ServingDeps:
     """The key that the gateway shows to engines."""
     ask: Callable[[str, str, ServiceSpec, str], Readiness]
     """Asks an engine whether it is ready, as readiness.ask_engine."""
-    inflight: Callable[[str, float], int | None]
-    """Requests that the replica at a URL works on, as the gateway said after an instant."""
+    loads: ServiceLoads
+    """What the gateway says of requests."""
     wake: Callable[[], None]
     """Looks at the services at once: one of their replicas has changed."""
 

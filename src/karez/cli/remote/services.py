@@ -178,7 +178,7 @@ def _update(before: Service, spec: ServiceSpec, *, wait: bool) -> None:
             shown.append(str(doing))
             say(str(doing))
 
-    service = client().update(before.id, spec)
+    service = client().update_service(before.id, spec)
     if wait:
         service = client().wait_updated(before, service, watch=watch)
     say(f"{service.id} {service.state}; {'updated' if wait else 'the update has begun'}")

@@ -18,7 +18,7 @@ from karez.server.controllers.expired_artifacts import remove_expired
 from karez.server.controllers.held_jobs import settle_held
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
-from karez.server.controllers.service_keeper import Loads, keep_replicas
+from karez.server.controllers.service_keeper import keep_replicas
 from karez.server.controllers.workload_controllers import STOP_S, WorkloadControllers
 
 log = structlog.get_logger()
@@ -47,11 +47,8 @@ class ControllerManager:
         owner: str,
         scheduler: Scheduler,
         alerter: Alerter | None = None,
-        *,
-        loads: Loads,
     ) -> None:
-        """Prepare the loops; `start` runs them. `loads` tells of the requests of services."""
-        self._loads = loads
+        """Prepare the loops; `start` runs them."""
         self._context = context
         self._connect = connect
         self._scheduler = scheduler
@@ -194,7 +191,8 @@ class ControllerManager:
         clock = self._context.clock
         began_at = clock.now()
         settle_held(self._context.store.workloads, began_at)
-        if keep_replicas(self._context.store, self._loads, began_at):
+        edges = self._edges
+        if edges and keep_replicas(self._context.store, edges.serving.loads, began_at):
             self._placed.set()
         started = self._scheduler.tick()
         self._context.metrics.observe(SCHEDULING_TIME, clock.now() - began_at)

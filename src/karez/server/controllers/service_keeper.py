@@ -1,39 +1,25 @@
 """Keeps as many replicas of each service as it needs, and writes what it has become by them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import structlog
 
-from karez.core.routing import ReplicaLoad
 from karez.core.services import Replica, Service
 from karez.core.stores.store import Store
 from karez.core.workloads import LIVE, State, WorkloadId
-from karez.serving.autoscaling import Demand, wanted_replicas
+from karez.serving.autoscaling import wanted_replicas
 from karez.serving.replica_plan import (
     FAILED_PAUSE_S,
     ReplicaPlan,
     instead_of_failure,
     plan_replicas,
 )
+from karez.serving.service_loads import ServiceLoads
 
 log = structlog.get_logger()
 
 
-class Loads(Protocol):
-    """What the gateway says of requests."""
-
-    @property
-    def replicas(self) -> Mapping[str, ReplicaLoad]:
-        """URL of a replica -> its requests."""
-        ...
-
-    def demand(self, project: str, service: str) -> Demand:
-        """What is known of the requests of a service."""
-        ...
-
-
-def keep_replicas(store: Store, loads: Loads, now: float) -> bool:
+def keep_replicas(store: Store, loads: ServiceLoads, now: float) -> bool:
     """Look at every service once; returns whether replicas were queued or let go of.
 
     `now` in UTC epoch seconds.
@@ -57,7 +43,9 @@ def keep_replicas(store: Store, loads: Loads, now: float) -> bool:
     return has_changed
 
 
-def _plan(service: Service, replicas: Sequence[Replica], loads: Loads, now: float) -> ReplicaPlan:
+def _plan(
+    service: Service, replicas: Sequence[Replica], loads: ServiceLoads, now: float
+) -> ReplicaPlan:
     spec = service.spec
     current = sum(one.state in LIVE and one.state != State.STOPPING for one in replicas)
     if not replicas and service.started_at is None:

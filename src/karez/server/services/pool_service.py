@@ -21,7 +21,7 @@ from karez.scheduling.placement.capacity import Pool
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.services.lookup import find_workload
 from karez.server.services.permissions import visible_projects
-from karez.server.services.service_loads import ServiceLoads
+from karez.serving.service_loads import ServiceLoads
 
 IDENT = re.compile(r"\b(?:job|svc)-[0-9a-f]{10}(?:_\d+)?\b")
 EMPTY_POOL_S = 5.0

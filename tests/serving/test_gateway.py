@@ -115,8 +115,34 @@ async def test_a_request_is_held_until_a_replica_is_ready(gateway: Gateway, engi
         gateway.table = table(*urls)
         asked = asyncio.ensure_future(ask(gateway, "mine", model="chat", messages=[]))
         await until(lambda: gateway.relays)
+        assert gateway.admission.awaits_a_replica() == (not urls)
         gateway.table = table(engine)
-        assert (await asked).status_code == 200
+        answer = await asked
+        assert answer.status_code == 200
+        assert ("x-karez-held-ms" in answer.headers) == (not urls)
+        assert not gateway.admission.awaits_a_replica()
+
+
+async def test_control_is_told_of_each_service_and_replica(
+    gateway: Gateway, engine: str, run_app: RunApp
+) -> None:
+    async def fail(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.json_response({}, status=500)
+
+    gateway.table = table(engine, await run_app(fail))
+    (service,) = gateway.load().services
+    assert (service.service, service.inflight, service.slots) == ("chat", 0, 8)
+    for number in range(12):
+        await ask(gateway, "mine", model="chat", messages=[{"content": str(number) * 300}])
+    good, bad = sorted(gateway.load().replicas, key=lambda one: one.failed)
+    assert good.url == engine
+    assert good.answered + bad.answered == 12
+    assert (good.failed, bad.failed) == (0, bad.answered)
+    assert bad.answered > 0
+    assert (good.inflight, bad.inflight) == (0, 0)
+    gateway.table = table()
+    assert gateway.load().replicas == ()
 
 
 async def test_a_request_that_replicas_die_of_is_given_up(

@@ -1,0 +1,75 @@
+"""Service files, and how many replicas are asked for."""
+
+import pytest
+
+from karez.core.servicefile import parse_replicas, parse_service
+from karez.core.services import Probe, ServiceSpec
+
+FULL = """
+name = "support"
+model = "support-v2-gguf"
+project = "desk"
+engine = "llamacpp"
+replicas = "0..4"
+idle = "10m"
+each = ["npu=1", "cpu=2"]
+context = 4096
+parallel = 8
+priority = 20
+
+[probe]
+prompt = "Where is my parcel?"
+expect = "tracking"
+"""
+
+
+def test_a_full_file_is_read() -> None:
+    spec = parse_service(FULL)
+    assert (spec.name, spec.model, spec.project) == ("support", "support-v2-gguf", "desk")
+    assert (spec.least, spec.replicas, spec.most, spec.range) == (0, 1, 4, "0..4")
+    assert (spec.idle_s, spec.context_tokens, spec.parallel, spec.priority) == (600, 4096, 8, 20)
+    assert [request.kind for request in spec.each] == ["npu", "cpu"]
+    assert spec.probe == Probe(prompt="Where is my parcel?", expect="tracking")
+
+
+def test_what_is_not_told_is_as_by_the_options() -> None:
+    short = 'name = "s"\nmodel = "m"\n'
+    assert parse_service(short) == ServiceSpec(name="s", model="m")
+    assert parse_service(short + "replicas = 3\n").range == "3"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = ", "invalid TOML"),
+        ('model = "m"', "needs a name"),
+        ('name = "s"', "needs a model"),
+        ('name = "s"\nmodel = "m"\ngpus = 1', "unknown key 'gpus'"),
+        ('name = "s"\nmodel = "m"\nreplicas = "many"', "a range as 0..4"),
+        ('name = "s"\nmodel = "m"\nreplicas = "4..2"', "min <= replicas <= max"),
+        ('name = "s"\nmodel = "m"\nreplicas = "0..0"', "min <= replicas <= max"),
+        ('name = "s"\nmodel = "m"\nidle = "soon"', "soon"),
+        ('name = "s"\nmodel = "m"\nidle = 0', "idle_s is between"),
+        ('name = "s"\nmodel = "m"\nprobe = 1', "[probe] should be a table"),
+        ('name = "s"\nmodel = "m"\n[probe]\nprompt = "x"', "a probe has a prompt and an answer"),
+    ],
+)
+def test_what_cannot_be_read_is_said(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r".*") as error:
+        parse_service(text)
+    assert said in str(error.value)
+
+
+def test_numbers_and_ranges_of_replicas() -> None:
+    assert parse_replicas(2) == {"replicas": 2, "min_replicas": None, "max_replicas": None}
+    assert parse_replicas("2..5") == {"replicas": 2, "min_replicas": 2, "max_replicas": 5}
+    assert parse_replicas("0..5") == {"replicas": 1, "min_replicas": 0, "max_replicas": 5}
+
+
+def test_a_replica_runs_as_another_unless_more_than_the_numbers_differ() -> None:
+    spec = ServiceSpec(name="s", model="m")
+    more = ServiceSpec(name="s", model="m", replicas=3, min_replicas=0, max_replicas=9, idle_s=5)
+    assert spec.runs_as(more)
+    assert more.runs_as(spec)
+    assert not spec.runs_as(ServiceSpec(name="s", model="n"))
+    assert not spec.runs_as(ServiceSpec(name="s", model="m", context_tokens=64))

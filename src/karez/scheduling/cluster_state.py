@@ -92,6 +92,8 @@ class ClusterState:
     running: dict[WorkloadId, RunningWorkload] = field(default_factory=dict)
     elastic: set[WorkloadId] = field(default_factory=set)
     """Running gangs that may change their size."""
+    yielding: dict[WorkloadId, None] = field(default_factory=dict)
+    """Running workloads that may release devices for others, in the order of `running`."""
     used: dict[tuple[str, DeviceKind], int] = field(default_factory=dict)
     """(project, kind) -> amount held, in the kind's unit."""
     just_started: set[WorkloadId] = field(default_factory=set)
@@ -122,12 +124,15 @@ class ClusterState:
         self.running[run.id] = run
         if run.waiting is not None and run.waiting.gang.max is not None:
             self.elastic.add(run.id)
+        if run.can_stop or run.id in self.elastic:
+            self.yielding[run.id] = None
         charge(self.used, run.project, run.grants, 1)
 
     def remove(self, ident: WorkloadId) -> RunningWorkload:
         """Stop counting a workload; the pool still holds its grants."""
         run = self.running.pop(ident)
         self.elastic.discard(ident)
+        self.yielding.pop(ident, None)
         charge(self.used, run.project, run.grants, -1)
         return run
 

@@ -36,22 +36,25 @@ def candidates(
     """
     victims = _surplus_candidates(cluster) if policy.elastic else []
     for run in _lower_ranked(cluster, waiting, policy, now):
-        surplus = _surplus_workers(run, wanted=True) if policy.elastic else []
-        dispensable = _surplus_workers(run, wanted=False) if policy.elastic else []
-        less = tuple(grant for grant in dispensable if not is_among(grant, surplus))
+        is_elastic = policy.elastic and run.id in cluster.elastic
+        gang = run.as_pending.gang
+        workers = run.workers if is_elastic else ()
+        less, dispensable = workers[gang.min : gang.want], workers[gang.min :]
         if less:
             victims.append(PreemptionCandidate(run=run, releases=less, is_preemption=False))
         if run.can_stop and policy.preempts:
-            rest = tuple(grant for grant in run.grants if not is_among(grant, dispensable))
+            rest = without(run.grants, dispensable)
             victims.append(PreemptionCandidate(run=run, releases=rest, is_preemption=True))
     return victims if _may_suffice(cluster, waiting, victims) else []
 
 
 def _surplus_candidates(cluster: ClusterState) -> list[PreemptionCandidate]:
+    """What gangs have beyond their wanted size; only one with a maximum changes while it runs."""
     return [
-        PreemptionCandidate(run=run, releases=tuple(more), is_preemption=False)
+        PreemptionCandidate(run=run, releases=more, is_preemption=False)
         for run in sorted((cluster.running[i] for i in cluster.elastic), key=lambda run: run.id)
-        if run.id not in cluster.just_started and (more := _surplus_workers(run, wanted=True))
+        if run.id not in cluster.just_started
+        if (more := run.workers[run.as_pending.gang.want :])
     ]
 
 
@@ -61,7 +64,7 @@ def _lower_ranked(
     """Running workloads that `waiting` may preempt or shrink, the lowest rank first."""
     priority, place, _, _ = cluster.sort_key(waiting, policy)
     lower: list[tuple[SortKey, RunningWorkload]] = []
-    for run in cluster.running.values():
+    for run in map(cluster.running.__getitem__, cluster.yielding):
         is_fixed = not (run.can_stop or policy.elastic) or run.id in cluster.just_started
         if run.waiting is None or is_fixed:
             continue
@@ -76,17 +79,10 @@ def _lower_ranked(
     return [run for _, run in lower]
 
 
-def _surplus_workers(run: RunningWorkload, *, wanted: bool) -> list[Grant]:
-    """The last workers of a gang, beyond its wanted size or beyond its minimum."""
-    if run.waiting is None or run.waiting.gang.max is None:
-        return []  # only a gang with a maximum changes its size while it runs
-    gang = run.waiting.gang
-    return list(run.workers[gang.want if wanted else gang.min :])
-
-
-def is_among(grant: Grant, grants: Sequence[Grant]) -> bool:
-    """Whether this very grant is one of some grants; equal grants may be two workers."""
-    return any(grant is candidate for candidate in grants)
+def without(grants: Sequence[Grant], gone: Sequence[Grant]) -> tuple[Grant, ...]:
+    """The grants that are not some very grants; equal grants may be two workers."""
+    there = set(map(id, gone))
+    return tuple(grant for grant in grants if id(grant) not in there)
 
 
 def _may_suffice(

@@ -1,14 +1,14 @@
 """Preemption plans: which candidates release their devices for a workload, and what they keep."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.workloads import WorkloadId
 from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.placement import fits, place_gang
-from karez.scheduling.preemption.candidates import PreemptionCandidate, is_among
+from karez.scheduling.preemption.candidates import PreemptionCandidate, without
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.queue.quota import charge, is_within, within_quota
 
@@ -33,10 +33,12 @@ def find_victims(
 ) -> PreemptionPlan | None:
     """Release candidate by candidate until the workload fits, then spare those not needed.
 
+    A gang that shrinks releases its last workers first, few of them before many.
+
     None, and nothing changed, if all candidates together are not enough.
     """
     pool, used, victims = cluster.pool, dict(cluster.used), list[PreemptionCandidate]()
-    for victim in candidates:
+    for victim in (part for one in candidates for part in _parts(one)):
         pool.release(victim.releases)
         victims.append(victim)
         charge(used, victim.run.project, victim.releases, -1)
@@ -52,12 +54,23 @@ def find_victims(
     return None
 
 
+def _parts(victim: PreemptionCandidate) -> Iterator[PreemptionCandidate]:
+    """What a candidate releases, in pieces of a growing size if it goes on with the rest."""
+    end, size = len(victim.releases), 1
+    while end > 0 and not victim.is_preemption:
+        begin = max(0, end - size)
+        yield replace(victim, releases=victim.releases[begin:end])
+        end, size = begin, 2 * size
+    if victim.is_preemption:
+        yield victim
+
+
 def rollback(cluster: ClusterState, plan: PreemptionPlan) -> None:
     """Restore the pool as it was before the plan was made."""
     cluster.pool.release(plan.grants)
     for ident, keeps in plan.keeps.items():
         run = cluster.running[ident]
-        cluster.pool.reserve([grant for grant in run.grants if not is_among(grant, keeps)])
+        cluster.pool.reserve(without(run.grants, keeps))
 
 
 def _reprieve(
@@ -68,21 +81,23 @@ def _reprieve(
     now: float,
 ) -> dict[WorkloadId, tuple[Grant, ...]]:
     """Spare victims whose devices are not needed, the dearest first; what the others keep."""
-    lost: dict[WorkloadId, list[Grant]] = {}
+    lost: dict[WorkloadId, dict[int, Grant]] = {}
     used = dict(cluster.used)
     charge(used, waiting.project, grants, 1)
     for victim in victims:
-        lost.setdefault(victim.run.id, []).extend(victim.releases)
+        gone = lost.setdefault(victim.run.id, {})
+        gone.update((id(grant), grant) for grant in victim.releases)
         charge(used, victim.run.project, victim.releases, -1)
+    stopped = {victim.run.id for victim in victims if victim.is_preemption}
     for victim in sorted(
         victims, key=lambda v: (v.is_preemption, v.run.stop_cost_device_s(now)), reverse=True
     ):
-        is_stopped = any(v.is_preemption and v.run is victim.run for v in victims)
-        whole = [tuple(lost[victim.run.id])]
-        for part in whole if is_stopped else [(grant,) for grant in victim.releases]:
-            _try_keep(cluster, waiting, used, victim.run, part, lost[victim.run.id])
+        ident = victim.run.id
+        whole = [tuple(lost[ident].values())]
+        for part in whole if ident in stopped else [(grant,) for grant in victim.releases]:
+            _try_keep(cluster, waiting, used, victim.run, part, lost[ident])
     return {
-        ident: tuple(g for g in cluster.running[ident].grants if not is_among(g, gone))
+        ident: without(cluster.running[ident].grants, tuple(gone.values()))
         for ident, gone in lost.items()
         if gone
     }
@@ -94,16 +109,17 @@ def _try_keep(
     used: Used,
     run: RunningWorkload,
     part: tuple[Grant, ...],
-    lost: list[Grant],
+    lost: dict[int, Grant],
 ) -> None:
     """Let a run keep a part of what it lost, if that is still free and quotas hold."""
-    if not part or not all(is_among(grant, lost) for grant in part):
+    if not part or not all(id(grant) in lost for grant in part):
         return
     if not cluster.pool.is_free(part) or not _is_within_quota(cluster, waiting, used, run, part):
         return
     cluster.pool.reserve(part)
     charge(used, run.project, part, 1)
-    lost[:] = [grant for grant in lost if not is_among(grant, part)]
+    for grant in part:
+        del lost[id(grant)]
 
 
 def _is_within_quota(

@@ -138,13 +138,21 @@ class ClusterState:
 
     def resize(self, ident: WorkloadId, grants: tuple[Grant, ...], now: float) -> RunningWorkload:
         """Replace the grants of a running workload; the pool holds the new ones already."""
-        run = self.remove(ident)
+        run = self.running[ident]
         waiting = replace(run.waiting, done_s=run.done_s(now)) if run.waiting else None
         changed = replace(run, grants=grants, started_at=now, waiting=waiting)
         if waiting is not None and waiting.expected_s is not None:
             ends_by = now + waiting.remaining_s(waiting.done_s) / changed.work_rate
             changed = replace(changed, ends_by=ends_by)
-        self.add(changed)
+        before, after = set(map(id, run.grants)), set(map(id, grants))
+        charge(self.used, run.project, (g for g in run.grants if id(g) not in after), -1)
+        charge(self.used, run.project, (g for g in grants if id(g) not in before), 1)
+        for index in (self.running, self.yielding):  # the newest change is the last
+            if ident in index:
+                del index[ident]
+        self.running[ident] = changed
+        if changed.can_stop or ident in self.elastic:
+            self.yielding[ident] = None
         return changed
 
     def pool_after(self, at: float) -> Pool:

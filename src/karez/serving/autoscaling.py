@@ -1,23 +1,37 @@
-"""How many replicas a service needs, by the requests that it has. Pure.
+"""How many replicas a service needs, by the requests that it has and by how fast they rose. Pure.
 
-Up at once by the last seconds, down by the busiest of the last minute: as Knative's autoscaler,
-which counts requests at once too (its `container-concurrency-target-percentage` is 70; its windows
-are 6 s and 60 s). All replicas end once there was no request for as long as the service says.
+Room is left for as many requests more as came, at nine of ten moments of the last half hour, in the
+time that a replica takes to start. `karez simulate colocate` runs these very functions.
 """
 
 import math
+from bisect import insort
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from karez.core.services import ServiceSpec
 
-BUSY: Final = 0.7
+BUSY: Final = 0.9
 """Part of a replica's answers at once that it is meant to give."""
-SHORT_S: Final = 6.0
-LONG_S: Final = 60.0
+MEAN_S: Final = 10.0
+"""Seconds over which requests are averaged."""
+CALM_S: Final = 30.0
+"""How long fewer replicas must have been enough before one ends."""
+STEP: Final = 0.1
+"""Least change, as a part of the replicas: each costs whoever has the devices a pause."""
 FRESH_S: Final = 10.0
 """How long a sample counts where nothing newer is known."""
+KEPT_S: Final = MEAN_S + CALM_S
+RISES_S: Final = 1800.0
+"""How long a rise of requests is remembered."""
+QUANTILE: Final = 0.9
+FEWEST_RISES: Final = 60
+UNKNOWN_RISE: Final = 0.3
+"""Rise that is expected, as a part of the requests, while nothing is known."""
+STARTS_S: Final = 10.0
+"""Seconds that a replica takes to start where none has started yet."""
 
 
 class Sample(NamedTuple):
@@ -25,7 +39,7 @@ class Sample(NamedTuple):
 
     at: float
     """UTC epoch seconds."""
-    inflight: int
+    inflight: float
     """Requests that are answered or wait."""
 
 
@@ -34,9 +48,46 @@ class Demand:
     """What is known of the requests of a service."""
 
     samples: Sequence[Sample] = ()
-    """Those of the last minute, oldest first."""
+    """The newest ones, oldest first."""
     busy_at: float = 0.0
     """When it last had a request, or was first watched."""
+    rise: float | None = None
+    """By how many requests it rises while a replica starts; None: nobody knows."""
+
+
+@dataclass(slots=True)
+class RequestHistory:
+    """The requests of one service over time: samples, about one a second."""
+
+    starts_s: float = STARTS_S
+    """Seconds that a replica takes to start."""
+    busy_at: float = 0.0
+    _samples: deque[Sample] = field(default_factory=deque)
+    _rises: deque[Sample] = field(default_factory=deque)
+    _sorted: list[float] = field(default_factory=list)
+    """The rises, the smallest first."""
+
+    def record(self, at: float, inflight: float) -> None:
+        """Take in a sample, newer than all before."""
+        if inflight or not self._samples:
+            self.busy_at = at
+        self._samples.append(Sample(at, inflight))
+        before = [one for one in self._samples if one.at <= at - self.starts_s]
+        if before:
+            rise = max(0.0, inflight - before[-1].inflight)
+            self._rises.append(Sample(at, rise))
+            insort(self._sorted, rise)
+        while self._rises and self._rises[0].at < at - RISES_S:
+            self._sorted.remove(self._rises.popleft().inflight)
+        keep_s = max(KEPT_S, self.starts_s + FRESH_S)
+        while self._samples[0].at < at - keep_s:
+            self._samples.popleft()
+
+    def demand(self) -> Demand:
+        """What is known now."""
+        known = len(self._sorted)
+        rise = self._sorted[int(QUANTILE * known)] if known >= FEWEST_RISES else None
+        return Demand(samples=tuple(self._samples), busy_at=self.busy_at, rise=rise)
 
 
 def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: float) -> int:
@@ -44,25 +95,34 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
 
     Where the gateway tells nothing, as many as there are.
     """
-    samples = [one for one in demand.samples if now - LONG_S <= one.at]
+    samples = [one for one in demand.samples if now - KEPT_S <= one.at]
     if not samples or now - samples[-1].at > FRESH_S:
         return min(max(current, spec.least), spec.most)
-    soon = _replicas_for(_mean(samples, now), spec)
-    if samples[-1].inflight:
-        soon = max(soon, 1)
-    wanted = soon
-    if soon < current and (soon or now - demand.busy_at < spec.idle_s):
-        highest = max(_mean(samples[: end + 1], samples[end].at) for end in range(len(samples)))
-        is_watched = now - samples[0].at >= LONG_S - FRESH_S
-        wanted = min(current, max(1, _replicas_for(highest, spec))) if is_watched else current
+    inflight = samples[-1].inflight
+    waiting = max(0.0, inflight - current * spec.parallel)
+    mean = _mean(samples, now)
+    rise = UNKNOWN_RISE * mean if demand.rise is None else demand.rise
+    soon = _replicas_for(mean + rise + waiting, spec)
+    wanted = current
+    if soon > current and (waiting or soon - current > STEP * current):
+        wanted = soon
+    elif soon < current and not inflight and now - demand.busy_at >= spec.idle_s:
+        wanted = 0
+    elif soon < current and now - samples[0].at >= CALM_S:
+        calm = [one for one in samples if one.at >= now - CALM_S]
+        highest = max(_mean(samples, one.at) for one in calm[:: max(1, len(calm) // 10)])
+        enough = max(1, _replicas_for(max(mean, highest) + rise, spec))
+        wanted = enough if current - enough > STEP * current else current
+    if inflight:
+        wanted = max(wanted, 1)
     return min(max(wanted, spec.least), spec.most)
 
 
 def _mean(samples: Sequence[Sample], end: float) -> float:
     """Mean of the requests in the few seconds before an instant."""
-    last = [one.inflight for one in samples if one.at > end - SHORT_S]
+    last = [one.inflight for one in samples if end - MEAN_S < one.at <= end]
     return sum(last) / len(last) if last else 0.0
 
 
 def _replicas_for(inflight: float, spec: ServiceSpec) -> int:
-    return math.ceil(inflight / (spec.parallel * BUSY))
+    return math.ceil(inflight / (spec.parallel * BUSY) - 1e-9)

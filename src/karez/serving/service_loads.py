@@ -1,50 +1,44 @@
 """The requests of services, as the gateway reports them; nothing of it is stored."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
-from karez.serving.autoscaling import FRESH_S, LONG_S, Demand, Sample
-
-
-@dataclass(slots=True)
-class _Watched:
-    """What was heard of a service."""
-
-    busy_at: float
-    samples: tuple[Sample, ...] = ()
+from karez.serving.autoscaling import FRESH_S, Demand, RequestHistory
 
 
 @dataclass(slots=True)
 class ServiceLoads:
-    """The newest report, and the samples of the last minute. The gateway reports once a second."""
+    """The newest report, and the history of each service. The gateway reports once a second."""
 
     _at: float = 0.0
     _loads: dict[tuple[str, str], ServiceLoad] = field(default_factory=dict)
     replicas: Mapping[str, ReplicaLoad] = field(default_factory=dict)
     """URL of a replica that the gateway knows -> its requests."""
-    _watched: dict[tuple[str, str], _Watched] = field(default_factory=dict)
+    _histories: dict[tuple[str, str], RequestHistory] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record(self, load: GatewayLoad, now: float) -> None:
         """Take a report in; one of a service that is missing says that it has no requests."""
         self._loads = {(one.project, one.service): one for one in load.services}
         self.replicas = {one.url: one for one in load.replicas}
         self._at = now
-        for name, one in self._loads.items():
-            watched = self._watched.setdefault(name, _Watched(busy_at=now))
-            if one.inflight:
-                watched.busy_at = now
-            kept = (sample for sample in watched.samples if sample.at >= now - LONG_S)
-            watched.samples = (*kept, Sample(now, one.inflight))
-        for gone in self._watched.keys() - self._loads.keys():
-            del self._watched[gone]
+        with self._lock:
+            for name, one in self._loads.items():
+                self._histories.setdefault(name, RequestHistory()).record(now, one.inflight)
+            for gone in self._histories.keys() - self._loads.keys():
+                del self._histories[gone]
 
-    def demand(self, project: str, service: str) -> Demand:
-        """What is known of the requests of a service."""
-        watched = self._watched.get((project, service))
-        if watched is None:
-            return Demand()
-        return Demand(samples=watched.samples, busy_at=watched.busy_at)
+    def demand(self, project: str, service: str, starts_s: float | None = None) -> Demand:
+        """What is known of the requests of a service, whose replicas take so long to start."""
+        with self._lock:
+            history = self._histories.get((project, service))
+            if history is None:
+                return Demand()
+            if starts_s is not None:
+                history.starts_s = starts_s
+            return history.demand()
 
     def inflight(self, url: str, since: float) -> int | None:
         """Requests that may go to a replica, or are with it; None: nothing was said since."""

@@ -52,9 +52,15 @@ def _plan(
         current = spec.replicas
     if service.status.progress is not None:  # an update has one more meanwhile
         current = service.status.progress.of
-    demand = loads.demand(spec.project, spec.name)
+    demand = loads.demand(spec.project, spec.name, _starts_s(replicas))
     wanted = wanted_replicas(spec, demand, current=current, now=now)
     return plan_replicas(service, replicas, wanted=wanted, loads=loads.replicas, now=now)
+
+
+def _starts_s(replicas: Sequence[Replica]) -> float | None:
+    """The median time that replicas took to be ready, their wait for devices included."""
+    took = sorted(one.started_at - one.created_at for one in replicas if one.started_at is not None)
+    return took[len(took) // 2] if took else None
 
 
 def _carry_out(store: Store, service: Service, plan: ReplicaPlan, now: float) -> bool:

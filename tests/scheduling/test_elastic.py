@@ -8,6 +8,7 @@ from karez.core.nodes import MaintenanceWindow
 from karez.core.resource_requests import ResourceRequest
 from karez.core.workloads import WorkloadId
 from karez.scheduling.decisions import Resize, Start
+from karez.scheduling.preemption.elastic import RESIZE_S
 from tests.scheduling.builders import HOUR_S, NPU, decide, elastic, engine_with, job
 from tests.scheduling.test_snapshot import gang, node
 
@@ -17,7 +18,7 @@ def test_an_elastic_gang_grows_into_idle_devices_and_shrinks_again() -> None:
     (begun,) = decide(engine, 0.0, job("e", elastic(1, 2, 8), preemptible=False))
     assert isinstance(begun, Start)
     assert len(begun.grants) == 2
-    assert engine.decide(60.0) == []  # it has only just begun
+    assert engine.decide(4.0) == []  # it has only just begun
     (grown,) = engine.decide(HOUR_S)
     assert isinstance(grown, Resize)
     assert len(grown.grants) == 8
@@ -73,3 +74,20 @@ def test_growth_respects_topology_and_maintenance() -> None:
     engine = engine_with([node("a", 4), node("b", 4, windows=(window,))])
     decide(engine, 0.0, job("g", elastic(2, 4, 8), preemptible=False))
     assert engine.decide(HOUR_S) == []
+
+
+def test_a_gang_grows_once_what_it_gains_is_worth_its_pause() -> None:
+    engine = engine_with([node("a", 8), node("b", 8)])
+    decide(engine, 0.0, job("e", elastic(1, 10, 16)), job("n", gang(1, 6), preemptible=False))
+    engine.finish(WorkloadId("n"))
+    decide(engine, 1.0, job("m", gang(1, 5), 1.0, preemptible=False))
+    assert engine.decide(RESIZE_S * 10 - 1) == []  # one more for ten
+    (grown,) = engine.decide(RESIZE_S * 10)
+    assert isinstance(grown, Resize)
+    assert len(grown.grants) == 11
+    engine.finish(WorkloadId("m"))
+    at = RESIZE_S * 10
+    assert engine.decide(at + RESIZE_S * 2) == []
+    (grown,) = engine.decide(at + RESIZE_S * 2.2)  # five more for eleven
+    assert isinstance(grown, Resize)
+    assert len(grown.grants) == 16

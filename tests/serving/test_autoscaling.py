@@ -71,7 +71,7 @@ def test_steady_requests_are_answered_at_once_and_the_number_stays(
 
 def test_it_goes_up_at_once_and_down_after_a_calm() -> None:
     one = spec(1, 30)
-    assert wanted_replicas(one, seconds(*[0] * 60, *[36] * 10), current=1, now=NOW) == 19
+    assert wanted_replicas(one, seconds(*[0] * 60, *[36] * 10), current=1, now=NOW) == 18
     assert wanted_replicas(one, seconds(*[36] * 60), current=10, now=NOW) == 10
     short = int(CALM_S)
     assert wanted_replicas(one, seconds(*[36] * 20, *[1] * short), current=10, now=NOW) > 5

@@ -9,7 +9,6 @@ import pytest
 
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
 from karez.core.workloads import EndReason, State, WorkloadId
-from karez.scheduling.preemption.elastic import RESIZE_COOLDOWN_S
 from karez.serving.readiness import Readiness
 from karez.serving.replica_controller import CRASH_LIMIT, DRAIN_S
 from karez.serving.rollout import CANARY_S, NO_ROOM_S
@@ -76,9 +75,9 @@ def test_a_service_has_as_many_replicas_as_its_requests_need(cloud: FakeCloud) -
     gateway.run(8)
     assert len(gateway.urls()) == 4
     gateway.inflight = 1
-    gateway.run(30)
+    gateway.run(50)
     assert len(gateway.urls()) == 4  # there were more a moment ago
-    gateway.run(30)
+    gateway.run(40)
     assert len(gateway.urls()) == 1
     assert len(processes(cloud, name)) == 1
     assert len(cloud.store.workloads.allocations()) == 1
@@ -146,7 +145,7 @@ def test_a_replica_ends_once_its_requests_are_answered(cloud: FakeCloud) -> None
     one = sorted(processes(cloud, name), key=lambda process: process.spec.key)[-1]
     url = f"http://127.0.0.1/{one.spec.key}"
     gateway.kept = {url: 1}
-    gateway.run(50)
+    gateway.run(80)
     assert gateway.urls() == [f"http://127.0.0.1/{name}_0.0.0001"]  # no more requests go there
     states = [view.state for view in cloud.service(name).status.ranks]
     assert states == ["ready", "draining"]
@@ -160,7 +159,7 @@ def test_a_replica_with_requests_without_an_end_is_let_go_of_in_time(cloud: Fake
     gateway = Gateway(cloud, name)
     gateway.run(2)
     gateway.kept = {f"http://127.0.0.1/{one.spec.key}": 1 for one in processes(cloud, name)}
-    gateway.run(60 + int(DRAIN_S))
+    gateway.run(80 + int(DRAIN_S))
     assert len(processes(cloud, name)) == 1
 
 
@@ -170,16 +169,16 @@ def test_at_a_peak_elastic_training_lends_devices_and_has_them_back(cloud: FakeC
     job = cloud.submit(ranks=1, max=3, steps=150)
     name = cloud.deploy(replicas=1, max_replicas=3)
     gateway = Gateway(cloud, name)
-    cloud.run(RESIZE_COOLDOWN_S + 60)
+    cloud.run(120)
     assert len(cloud.living(job)) == 3
     gateway.inflight = 8
     gateway.run(45)
     assert len(gateway.urls()) == 3
     assert len(cloud.living(job)) == 1
     gateway.inflight = 0
-    gateway.run(90)
+    gateway.run(110)
     assert len(gateway.urls()) == 1
-    cloud.run(RESIZE_COOLDOWN_S + 60)
+    cloud.run(120)
     assert len(cloud.living(job)) == 3
     cloud.run_until_ended(job)
     assert cloud.state(job) == State.SUCCEEDED

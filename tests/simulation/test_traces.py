@@ -4,9 +4,13 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from karez.cli.inventory_files import kept_inventory, lines_of
 from karez.core.codec import to_json
@@ -19,11 +23,12 @@ from karez.core.resource_requests import ResourceRequest
 from karez.scheduling.engine import SchedulingEngine
 from karez.simulation import inventories, workloads
 from karez.simulation.colocation import colocate
-from karez.simulation.colocation_report import Colocation
+from karez.simulation.colocation_report import LEAVE_S, Colocation
 from karez.simulation.demand import read_demand
 from karez.simulation.failures import parse_failures
 from karez.simulation.partitions import Hooks, replay_of
 from karez.simulation.queueing import Extras, queueing, rules_of
+from karez.simulation.request_queue import RequestQueue
 from karez.simulation.trace_what_if import trace_what_if
 from karez.simulation.verify_log import verify_log
 from tests.simulation.test_simulation import NODES, POOL, lines
@@ -130,35 +135,92 @@ def test_bad_failures_are_refused(text: str) -> None:
         parse_failures(text, 1)
 
 
+GPU = ResourceRequest(kind=DeviceKind.GPU)
+
+
+def shares(**more: Any) -> Colocation:
+    gang = GangSpec(min=1, want=1, max=16, each=(GPU,))
+    return Colocation(**{"replica": GPU, "replica_rate": 10.0, "training": gang, **more})
+
+
 def test_training_fills_the_valleys_of_the_requests() -> None:
     rows = "".join(f"{minute * 60},{100 if minute % 120 < 20 else 10}\n" for minute in range(600))
-    demand = read_demand(lines("at,load\n" + rows), "r")
-    sharing = Colocation(
-        replica=ResourceRequest(kind=DeviceKind.GPU),
-        replica_rate=10.0,
-        training=GangSpec(min=1, want=1, max=16, each=(ResourceRequest(kind=DeviceKind.GPU),)),
-    )
+    sharing = shares()
+    demand = read_demand(lines("at,load\n" + rows), "r", sharing)
     nodes = inventories.read_inventory(POOL, "i")
     report = colocate(nodes, demand, sharing)
     assert report == colocate(nodes, demand, sharing)
-    assert report.shared.replicas_peak == 12
-    assert report.split.training_device_hours == pytest.approx(4 * 10.0)
+    assert report.split.replicas_peak == 10
+    assert report.split.training_device_hours == pytest.approx(6 * 10.0)
     assert report.training_gain is not None
     assert report.training_gain > 2
-    assert report.shared.unserved_pct < 5
+    assert report.use_gain > 1.25
+    assert report.shared.unserved_pct < 1  # a tenfold step costs what waits while replicas start
     assert report.shared.resizes > 4
+    assert 0 < report.reclaim_p50_s <= report.reclaim_p99_s <= sharing.step_s + LEAVE_S
     with pytest.raises(BadRequest, match="does not hold"):
         colocate(nodes[:1], demand, sharing)
 
 
+@given(
+    st.lists(st.floats(0, 100), min_size=1, max_size=40),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 10.0, 45.0]),
+)
+@settings(max_examples=25)
+def test_what_is_shared_adds_up(load: list[float], gangs: int, start_s: float) -> None:
+    rows = "".join(f"{n * 60},{value}\n" for n, value in enumerate(load))
+    sharing = shares(gangs=gangs, start_s=start_s)
+    demand = read_demand(lines("at,load\n" + rows), "r", sharing)
+    report = colocate(inventories.read_inventory(POOL, "i"), demand, sharing)
+    for one in (report.shared, report.halves, report.split):
+        assert 0 <= one.unserved_pct <= 100
+        assert 0 <= one.device_use_pct <= 100 + 1e-6
+        assert 0 <= one.waited_p50_s <= one.waited_p99_s <= sharing.patience_s
+    assert report.split.unserved_pct <= 0.1
+    for point in report.points:
+        assert point.capacity + point.training_devices <= report.devices + 1e-6
+
+
+def test_load_waits_in_its_order_and_leaves_when_its_patience_ends() -> None:
+    queue = RequestQueue(3.0)
+    assert queue.serve(0.0, 4.0, 4.0) == 4.0
+    assert queue.serve(1.0, 8.0, 4.0) == 4.0
+    assert queue.waiting == pytest.approx(4.0)
+    assert queue.serve(2.0, 4.0, 6.0) == 6.0
+    assert queue.serve(3.0, 0.0, 0.0) == 0.0
+    assert queue.serve(5.0, 1.0, 0.0) == 0.0
+    assert queue.serve(6.0, 0.0, 9.0) == pytest.approx(1.0)  # what came at 2 has left
+    assert queue.unserved == pytest.approx(2.0)
+    assert queue.served == pytest.approx(15.0)
+    assert queue.waited(0.5) == 0.0
+    assert queue.waited(1.0) == 1.0
+    assert queue.unserved_pct == pytest.approx(100 * 2 / 17)
+
+
 def test_request_traces_are_known_by_their_columns() -> None:
-    azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,300,60\n"
-    assert read_demand(lines(azure), "r").load == (6.0,)
+    sharing = shares(parallel=4)
+    azure = (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.5,30,10\n"
+        "2023-11-16 18:16:46.5,5,5\n"
+    )
+    found = read_demand(lines(azure), "r", sharing)
+    assert found.answer_s == 10.0  # 16 s and 4 s
+    assert found.busy == (*[1.0] * 16, *[0.0] * 44, 1.0)
+    rows = ({"timestamp": 60000 * n, "input_length": 30, "output_length": 10} for n in (0, 1))
+    mooncake = "".join(f"{json.dumps(row)}\n" for row in rows)
+    assert read_demand(lines(mooncake), "r", sharing).busy == (*[1.0] * 16, *[0.0] * 44, 1.0)
+    twice = read_demand(lines(mooncake), "r", replace(sharing, times=2.0))
+    assert twice.busy[:2] == (2.0, 2.0)
     rates = "client,window_start_s,rate_rps\n0,600,1.5\n1,600,0.5\n0,1200,3\n"
-    assert read_demand(lines(rates), "r").load == (2.0, 3.0)
+    found = read_demand(lines(rates), "r", sharing)
+    assert (found.tick_s, found.busy) == (10.0, tuple([0.8] * 60 + [1.2] * 60))
+    for broken in ('{"timestamp": 1}\n', "{\n", '{"timestamp": -1, "input_length": 1}\n'):
+        with pytest.raises(BadRequest, match="line 1: this is no JSON object"):
+            read_demand(lines(broken), "r", sharing)
     for bad in ("a,b\n1,2\n", "at,load\n", "at,load\n0,x\n", "at,load\n0,1\n1e14,1\n"):
         with pytest.raises(BadRequest, match="the-file"):
-            read_demand(lines(bad), "the-file")
+            read_demand(lines(bad), "the-file", sharing)
 
 
 @pytest.mark.parametrize(
@@ -309,36 +371,30 @@ def test_an_inventory_of_absurd_amounts_is_refused(text: str) -> None:
         ({"replica_rate": -1.0}, "rate .*not -1"),
         ({"replica_rate": float("nan")}, "rate .*not nan"),
         ({"replica_rate": float("inf")}, "rate .*not inf"),
-        ({"headroom": 0.0}, "headroom .*not 0"),
-        ({"headroom": -1.0}, "headroom .*not -1"),
-        ({"headroom": 1e9}, r"headroom .*not 1e\+09"),
-        ({"start_s": -1.0}, "-1 s to start"),
+        ({"start_s": -1.0}, "not -1"),
+        ({"gangs": 0}, "training gangs, not 0"),
+        ({"parallel": 0}, "answers at once, not 0"),
+        ({"step_s": 0.0}, "a step, not 0"),
+        ({"patience_s": -1.0}, "patience, not -1"),
+        ({"answer_s": 0.0}, "an answer, not 0"),
+        ({"times": float("nan")}, "times the requests, not nan"),
     ],
 )
-def test_a_sharing_that_makes_no_sense_is_refused(change: dict[str, float], complaint: str) -> None:
-    fine = {"replica_rate": 1.0, "headroom": 1.2, "start_s": 30.0}
-    training = GangSpec(each=(ResourceRequest(kind=DeviceKind.GPU),))
+def test_a_sharing_that_makes_no_sense_is_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        Colocation(
-            replica=ResourceRequest(kind=DeviceKind.GPU), training=training, **{**fine, **change}
-        )
+        shares(**change)
 
 
 def test_a_replica_that_starts_slowly_serves_late() -> None:
-    demand = read_demand(lines("at,load\n" + "".join(f"{n * 60},10\n" for n in range(20))), "r")
+    rows = "".join(f"{n * 60},{10 if n < 10 else 60}\n" for n in range(20))
     nodes = inventories.read_inventory(POOL, "i")
-    gpu = ResourceRequest(kind=DeviceKind.GPU)
-    unserved = [
-        colocate(
-            nodes,
-            demand,
-            Colocation(replica=gpu, replica_rate=10.0, training=GangSpec(each=(gpu,)), start_s=s),
-        ).shared.unserved_pct
-        for s in (0.0, 60.0, 600.0)
-    ]
-    assert unserved[0] == 0.0
-    assert unserved[1] == pytest.approx(5.0)
-    assert unserved[2] == pytest.approx(50.0)
+    found = []
+    for start_s in (0.0, 30.0, 120.0):
+        sharing = shares(start_s=start_s, patience_s=5.0)
+        demand = read_demand(lines("at,load\n" + rows), "r", sharing)
+        found.append(colocate(nodes, demand, sharing).shared)
+    assert found[0].unserved_pct < found[1].unserved_pct < found[2].unserved_pct
+    assert all(one.waited_p99_s <= 5.0 for one in found)
 
 
 def test_files_that_are_no_text_end_in_two_lines(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from karez.core.units import MILLI
 from karez.core.validation import FORBID
 from karez.core.workloads import INITIAL_STATUS, RankView, State, Status, WorkloadId
 
-MAX_REPLICAS = 1000
+MAX_REPLICAS = 100_000
 MAX_PARALLEL = 4096
 READY = "ready"
 """State of the view of a replica that answers requests."""

@@ -1,7 +1,8 @@
 """How many replicas a service needs, by the requests that it has and by how fast they rose. Pure.
 
-Room is left for as many requests more as came, at nine of ten moments of the last half hour, in the
-time that a replica takes to start. `karez simulate colocate` runs these very functions.
+Room is left for as many requests more as came in the time that a replica takes to start, at four of
+five moments of the last half hour; at more of them, if requests have had to wait. `karez simulate
+colocate` runs these very functions.
 """
 
 import math
@@ -13,11 +14,11 @@ from typing import Final, NamedTuple
 
 from karez.core.services import ServiceSpec
 
-BUSY: Final = 0.9
+BUSY: Final = 0.95
 """Part of a replica's answers at once that it is meant to give."""
-MEAN_S: Final = 10.0
+MEAN_S: Final = 5.0
 """Seconds over which requests are averaged."""
-CALM_S: Final = 30.0
+CALM_S: Final = 60.0
 """How long fewer replicas must have been enough before one ends."""
 STEP: Final = 0.1
 """Least change, as a part of the replicas: each costs whoever has the devices a pause."""
@@ -26,8 +27,11 @@ FRESH_S: Final = 10.0
 KEPT_S: Final = MEAN_S + CALM_S
 RISES_S: Final = 1800.0
 """How long a rise of requests is remembered."""
-QUANTILE: Final = 0.9
-FEWEST_RISES: Final = 60
+LATE: Final = 1.05
+"""Requests as a part of those answered at once, from which on they count as waiting."""
+QUANTILES: Final = ((0.005, 0.8), (0.02, 0.9), (0.05, 0.97), (1.0, 1.0))
+"""Part of the time in which requests waited, up to which this quantile of the rises is enough."""
+FEWEST_RISES, FEWEST_TO_JUDGE = 60, 600
 UNKNOWN_RISE: Final = 0.3
 """Rise that is expected, as a part of the requests, while nothing is known."""
 STARTS_S: Final = 10.0
@@ -63,30 +67,40 @@ class RequestHistory:
     """Seconds that a replica takes to start."""
     busy_at: float = 0.0
     _samples: deque[Sample] = field(default_factory=deque)
-    _rises: deque[Sample] = field(default_factory=deque)
+    _rises: deque[tuple[float, float, bool]] = field(default_factory=deque)
+    """(instant, rise until then, whether requests waited)."""
+    _late: int = 0
+    """How many of them waited."""
     _sorted: list[float] = field(default_factory=list)
     """The rises, the smallest first."""
 
-    def record(self, at: float, inflight: float) -> None:
-        """Take in a sample, newer than all before."""
+    def record(self, at: float, inflight: float, slots: float = math.inf) -> None:
+        """Take in a sample, newer than all before: requests, and those answered at once."""
         if inflight or not self._samples:
             self.busy_at = at
         self._samples.append(Sample(at, inflight))
         before = [one for one in self._samples if one.at <= at - self.starts_s]
         if before:
             rise = max(0.0, inflight - before[-1].inflight)
-            self._rises.append(Sample(at, rise))
+            is_late = inflight > slots * LATE
+            self._rises.append((at, rise, is_late))
             insort(self._sorted, rise)
-        while self._rises and self._rises[0].at < at - RISES_S:
-            self._sorted.remove(self._rises.popleft().inflight)
+            self._late += is_late
+        while self._rises and self._rises[0][0] < at - RISES_S:
+            _, rise, was_late = self._rises.popleft()
+            self._sorted.remove(rise)
+            self._late -= was_late
         keep_s = max(KEPT_S, self.starts_s + FRESH_S)
         while self._samples[0].at < at - keep_s:
             self._samples.popleft()
 
     def demand(self) -> Demand:
         """What is known now."""
-        known = len(self._sorted)
-        rise = self._sorted[int(QUANTILE * known)] if known >= FEWEST_RISES else None
+        known, rise = len(self._sorted), None
+        if known >= FEWEST_RISES:
+            late = self._late / max(known, FEWEST_TO_JUDGE)
+            quantile = next(one for most, one in QUANTILES if late <= most)
+            rise = self._sorted[min(known - 1, int(quantile * known))]
         return Demand(samples=tuple(self._samples), busy_at=self.busy_at, rise=rise)
 
 

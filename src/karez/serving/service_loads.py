@@ -1,5 +1,6 @@
 """The requests of services, as the gateway reports them; nothing of it is stored."""
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ class ServiceLoads:
         self._at = now
         with self._lock:
             for name, one in self._loads.items():
-                self._histories.setdefault(name, RequestHistory()).record(now, one.inflight)
+                self._histories.setdefault(name, RequestHistory()).record(
+                    now, one.inflight, one.slots or math.inf
+                )
             for gone in self._histories.keys() - self._loads.keys():
                 del self._histories[gone]
 

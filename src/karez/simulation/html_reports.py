@@ -103,24 +103,21 @@ def queue_page(report: QueueReport) -> str:
 
 def colocation_page(report: ColocationReport) -> str:
     """Page of a colocation report: load, capacity, and devices that trained."""
-    hours = [point.at_s / 3600 for point in report.points]
-    gain = (
-        ""
-        if report.training_gain is None
-        else (f" Training done: {report.training_gain:.2f} times that of the split pool.")
-    )
+    gain = f" Devices are used {report.use_gain:.2f} times as much as in halves."
+    if report.training_gain is not None:
+        gain += f" Training done: {report.training_gain:.2f} times that of the split pool."
     return page(
         "Services and training on one pool",
-        f"{report.devices:g} devices, {report.windows} windows of {report.window_s:g} s.{gain}",
+        f"{report.devices:g} devices, {report.ticks:,} ticks of {report.tick_s:g} s.{gain}",
         [
             Chart(
-                title="Load and what the replicas could serve",
+                title="Replicas that requests keep busy, and replicas that serve",
                 across="hours",
-                upward=report.unit,
+                upward="replicas",
                 lines=[
-                    Line(name="load", points=[(h, p.load) for h, p in _pairs(hours, report)]),
+                    Line(name="busy", points=[(p.at_s / 3600, p.load) for p in _thinned(report)]),
                     Line(
-                        name="capacity", points=[(h, p.capacity) for h, p in _pairs(hours, report)]
+                        name="serve", points=[(p.at_s / 3600, p.capacity) for p in _thinned(report)]
                     ),
                 ],
             ),
@@ -131,22 +128,32 @@ def colocation_page(report: ColocationReport) -> str:
                 lines=[
                     Line(
                         name="training",
-                        points=[(h, p.training_devices) for h, p in _pairs(hours, report)],
+                        points=[(p.at_s / 3600, p.training_devices) for p in _thinned(report)],
                     )
                 ],
             ),
             Table(
                 title="Side by side",
-                heads=("arrangement", "unserved %", "training device-hours", "replicas", "peak"),
+                heads=(
+                    "arrangement",
+                    "unserved %",
+                    "waited p99, s",
+                    "device use %",
+                    "training device-hours",
+                    "replicas",
+                    "peak",
+                ),
                 rows=[
                     (
                         one.name,
                         f"{one.unserved_pct:.2f}",
+                        f"{one.waited_p99_s:.0f}",
+                        f"{one.device_use_pct:.1f}",
                         f"{one.training_device_hours:.1f}",
                         f"{one.replicas_mean:.1f}",
                         f"{one.replicas_peak}",
                     )
-                    for one in (report.shared, report.split)
+                    for one in (report.shared, report.halves, report.split)
                 ],
             ),
         ],
@@ -157,11 +164,8 @@ MOST_POINTS = 600
 """Largest number of points of a curve."""
 
 
-def _pairs(
-    hours: Sequence[float], report: ColocationReport
-) -> Sequence[tuple[float, ColocationPoint]]:
-    every = max(1, len(hours) // MOST_POINTS)
-    return list(zip(hours, report.points, strict=True))[::every]
+def _thinned(report: ColocationReport) -> Sequence[ColocationPoint]:
+    return report.points[:: max(1, len(report.points) // MOST_POINTS)]
 
 
 def _row(name: str, jct: Times, queued: Times) -> tuple[str, ...]:

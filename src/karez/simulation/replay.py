@@ -15,16 +15,13 @@ from karez.core.workloads import WorkloadId
 from karez.scheduling.decision_log import ClusterDelta, RecordedEngine, format_decision
 from karez.scheduling.decisions import Action, Preempt, Resize, Start
 from karez.scheduling.engine import RESCAN_S, SchedulingEngine
+from karez.scheduling.preemption.elastic import RESIZE_S
 from karez.scheduling.queue.order import PendingWorkload
 from karez.simulation.failures import Outage, OutageSchedule
 from karez.simulation.outcomes import Outcome, Usage
 from karez.simulation.running_jobs import ReplayedJob, RunningJobs
 from karez.simulation.trace_gangs import gang_of
 from karez.simulation.trace_job import TraceJob
-
-RESIZE_S = 5.0
-"""Seconds that a change of size costs a gang. Measured on karez's recovery of small models: 1 to
-3 s for a new generation and a new process (docs/scheduling.md)."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,8 +11,9 @@ from karez.scheduling.cluster_state import ClusterState, RunningWorkload
 from karez.scheduling.placement.placement import place_more
 from karez.scheduling.queue.quota import more_workers
 
-RESIZE_COOLDOWN_S: Final = 600.0
-"""Least seconds between two changes of a gang's size: each costs the gang a pause."""
+RESIZE_S: Final = 5.0
+"""Seconds that a change of size costs a gang. Measured on karez's recovery of small models: 1 to
+3 s for a new generation and a new process (docs/scheduling.md)."""
 
 
 def scale_up(cluster: ClusterState, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
@@ -25,21 +26,28 @@ def scale_up(cluster: ClusterState, now: float) -> list[tuple[WorkloadId, tuple[
     changed: dict[WorkloadId, tuple[Grant, ...]] = {}
     for run in sorted(growing, key=_fill_ratio):
         more = _more_grants(cluster, run)
-        if more:
+        if more and now - run.started_at < break_even_s(len(run.workers), len(more)):
+            cluster.pool.release(more)
+        elif more:
             grants = (*run.workers, *more, *(grant for grant in run.grants if grant.role))
             cluster.resize(run.id, grants, now)
             changed[run.id] = grants
     return list(changed.items())
 
 
+def break_even_s(workers: int, more: int) -> float:
+    """How long more workers have to work until they have made up for the pause of a gang.
+
+    A gang that has kept its size for as long grows: so, whatever comes, idle devices and pauses
+    together cost at most twice what they had to (as renting skis until they are paid for).
+    """
+    return RESIZE_S * max(1.0, workers / more)
+
+
 def _may_scale_up(run: RunningWorkload, now: float) -> bool:
-    if (
-        run.waiting is None
-        or run.waiting.gang.max is None
-        or now - run.started_at < RESIZE_COOLDOWN_S
-    ):
+    if run.waiting is None or run.waiting.gang.max is None:
         return False
-    return len(run.workers) < run.waiting.gang.most
+    return now - run.started_at >= RESIZE_S and len(run.workers) < run.waiting.gang.most
 
 
 def _fill_ratio(run: RunningWorkload) -> tuple[float, WorkloadId]:

@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -126,14 +127,18 @@ def on_cloud(folder: Path, model: Path) -> tuple[list[float], list[float], list[
         held, reclaims = [], []
         for _ in range(ROUNDS):
             until(lambda: len(client.call(calls.job(job.id)).status.ranks) == 2)
-            step = client.call(calls.job(job.id)).status.step
-            until(lambda after=step: client.call(calls.job(job.id)).status.step > after + 5)
+            until(partial(has_passed, client, job.id, client.call(calls.job(job.id)).status.step))
             status = client.call(calls.job(job.id)).status
             held.append(woken(client, service, address["gateway"], key))
             reclaims.append(reclaim_s(client, service, job.id, status))
         client.call(calls.cancel(job.id))
         client.call(calls.stop_service(service.id))
     return free, held, reclaims
+
+
+def has_passed(client: Client, job: str, step: int) -> bool:
+    """Whether a job is a few steps further than a step."""
+    return client.call(calls.job(job)).status.step > step + 5
 
 
 def woken(client: Client, service: Service, url: str, key: str) -> float:

@@ -91,6 +91,8 @@ def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     context = command.make_context("karez", list(words))
     while hasattr(command, "resolve_command"):
         rest = [*context._protected_args, *context.args]
+        if not rest and command.invoke_without_command:
+            return
         name, command, rest = command.resolve_command(context, rest)
         context = command.make_context(name, rest, parent=context)
 

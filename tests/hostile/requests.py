@@ -50,6 +50,14 @@ EXAMPLES: dict[str, Any] = {
         "probe": {"prompt": "1 + 1 =", "expect": "2"},
     },
     "PUT /services/s": {"name": "s", "model": "nothing", "replicas": 1, "idle_s": 60.0},
+    "PUT /prices/m": {
+        "model": "m",
+        "prompt": 150000,
+        "cached": 30000,
+        "completion": 600000,
+        "off_peak": "22:00-06:00",
+        "off_peak_percent": 50,
+    },
     "POST /artifacts": {
         "name": "d",
         "kind": "dataset",

@@ -64,6 +64,11 @@ SCOPES = {
     "GET /services/{service}/logs/{name}": OWN,
     "GET /status": SHARED,
     "GET /usage": LISTS,
+    "GET /usage/minutes": LISTS,
+    "GET /usage/ledger/{project}": OWN,
+    "GET /prices": SHARED,
+    "PUT /prices/{model}": EVERYWHERE,
+    "DELETE /prices/{model}": EVERYWHERE,
     "GET /whoami": SHARED,
     "POST /alerts/{project}/{name}/test": OWN,
     "POST /artifacts": OWN,
@@ -136,6 +141,7 @@ def ids(two: TwoProjects) -> dict[str, str]:
         "name": "hidden-rule",
         "path:path": "w.gguf",
         "node": "n",
+        "model": "m",
     }
 
 
@@ -160,6 +166,7 @@ def body_of(route: str) -> object:
         .replace("{project}/secrets/{name}", "default/secrets/S")
         .replace("projects/{name}", "projects/default")
         .replace("{node}", "n")
+        .replace("{model}", "m")
         .replace("{key}", "k")
         .replace("{job}", "victim")
         .replace("PUT /services/{service}", "PUT /services/s")

@@ -16,7 +16,7 @@ from karez.scheduling.snapshot import Snapshot, engine_from
 
 NPU, GPU = DeviceKind.NPU, DeviceKind.GPU
 HOUR_S = 3600.0
-ALL = SchedulingPolicy(preempts=True, elastic=True, defragments=True, fair=True)
+ALL = SchedulingPolicy(preempts=True, elastic=True, grows_by_gain=True, defragments=True, fair=True)
 
 
 def job(name: str, asked: GangSpec, since: float = 0.0, **more: object) -> PendingWorkload:

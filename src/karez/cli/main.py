@@ -51,7 +51,8 @@ COMMANDS = {
     "alerts": ("karez.cli.remote.alerts", "Be told when something happens."),
     "keys": ("karez.cli.remote.access", "Create, list, rotate and revoke API keys."),
     "projects": ("karez.cli.remote.projects", "Manage projects, quotas and secrets."),
-    "usage": ("karez.cli.remote.access", "Show tokens and device time used."),
+    "usage": ("karez.cli.remote.billing", "Show what was used and what it costs, and verify it."),
+    "prices": ("karez.cli.remote.billing", "List, set and remove the prices of models."),
     "audit": ("karez.cli.remote.access", "List who changed what."),
 }
 

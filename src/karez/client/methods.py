@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable
 
-from karez.client import access_calls, alert_calls, calls, pool_calls, tunnel_calls
+from karez.client import access_calls, alert_calls, billing_calls, calls, pool_calls, tunnel_calls
 from karez.client.binding import Method, Stream, endpoint
 from karez.client.file_methods import FileMethods
 from karez.client.steps import Emit, Flow, Items, pause
@@ -94,6 +94,11 @@ class Methods(FileMethods):
     put_secret = endpoint(access_calls.put_secret)
     usage = endpoint(access_calls.usage)
     audit = endpoint(access_calls.audit)
+    usage_minutes = endpoint(billing_calls.usage_minutes)
+    ledger = endpoint(billing_calls.ledger)
+    prices = endpoint(billing_calls.prices)
+    put_price = endpoint(billing_calls.put_price)
+    drop_price = endpoint(billing_calls.drop_price)
 
     @Method
     def submit(self, spec: JobSpec) -> Flow[Job]:

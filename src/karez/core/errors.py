@@ -38,6 +38,7 @@ _LISTED: Mapping[str, str] = {
     "key": "`karez keys list` shows what there is.",
     "node": "`karez pool` shows what there is.",
     "path": "`karez jobs attach JOB -- ls` shows what there is.",
+    "price": "`karez prices list` shows what there is.",
     "process": "`karez jobs show JOB` lists its ranks.",
     "project": "`karez projects list` shows what there is.",
     "secret": "`karez projects secrets` shows what there is.",

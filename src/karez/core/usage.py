@@ -21,6 +21,8 @@ class Call:
     completion_tokens: int
     status: int
     duration_s: float
+    cached_tokens: int = 0
+    """Tokens of the prompt that the engine had computed before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,27 @@ class UsageRow:
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost_nano: int = 0
+    """What its calls cost, in billionths of the currency."""
     device_seconds: float = 0.0
     device_kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinuteUsage:
+    """Usage of one project, key and service within a minute."""
+
+    minute: int
+    """When it began, in UTC epoch seconds."""
+    project: str
+    key_id: str
+    service: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_nano: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,9 +112,8 @@ class SchedulingEngine:
                 break
         self._requeue(stopped)
         if self.policy.elastic and self._nobody_waits_for_devices():
-            decisions += [
-                Resize(id=ident, grants=more) for ident, more in scale_up(self.cluster, now)
-            ]
+            grown = scale_up(self.cluster, now, by_gain=self.policy.grows_by_gain)
+            decisions += [Resize(id=ident, grants=more) for ident, more in grown]
         return decisions
 
     def reasons(self) -> Mapping[WorkloadId, str]:

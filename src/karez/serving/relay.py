@@ -393,6 +393,7 @@ class Relay:
             "service": self._route.service,
             "prompt_tokens": usage.prompt,
             "completion_tokens": usage.completion,
+            "cached_tokens": usage.cached,
             "status": self._ended_with,
             "duration_s": duration_s,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
-from karez.serving.autoscaling import FRESH_S, Demand, RequestHistory
+from karez.scheduling.autoscaling import FRESH_S, Demand, RequestHistory
 
 
 @dataclass(slots=True)

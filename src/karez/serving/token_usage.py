@@ -15,6 +15,8 @@ class TokenUsage:
     """Tokens of one answer."""
 
     prompt: int = 0
+    cached: int = 0
+    """Tokens of the prompt that the engine had computed before."""
     completion: int = 0
     """Of a stream that has not ended: the pieces that were passed on, each of which is a token."""
 
@@ -32,6 +34,9 @@ class TokenUsage:
             if type(prompt) is int and type(completion) is int:
                 self.prompt = min(max(0, prompt), MAX_TOKENS)
                 self.completion = min(max(0, completion), MAX_TOKENS)
+                details = usage.get("prompt_tokens_details")
+                if details is not None:
+                    self._read_cached(details)
                 return True
         return self._read_other(body)
 
@@ -41,12 +46,20 @@ class TokenUsage:
             if isinstance(usage, dict):
                 prompt = _first(usage, ("prompt_tokens", "input_tokens"), -1)
                 if prompt >= 0:
-                    cached = (_first(usage, (name,), 0) for name in _CACHED)
-                    self.prompt = min(prompt + sum(cached), MAX_TOKENS)
+                    beside = [_first(usage, (name,), 0) for name in _CACHED]
+                    self.prompt = min(prompt + sum(beside), MAX_TOKENS)
+                    self.cached = min(beside[0], self.prompt)
+                    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+                    self._read_cached(details)
                 names = ("completion_tokens", "output_tokens")
                 self.completion = _first(usage, names, self.completion)
                 return True
         return False
+
+    def _read_cached(self, details: Any) -> None:
+        """Read how much of the prompt was cached, as OpenAI's APIs tell it."""
+        if isinstance(details, dict):
+            self.cached = min(_first(details, ("cached_tokens",), self.cached), self.prompt)
 
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:

@@ -1,6 +1,6 @@
 """Services and training on one pool: how much training the valleys of the requests allow.
 
-Replicas follow the requests by the rules of a live service (serving/autoscaling.py), through the
+Replicas follow the requests by the rules of a live service (scheduling/autoscaling.py), through the
 production scheduler; elastic gangs train on the rest and give it back at the end of a step. The
 report compares this with fixed parts of the same pool.
 """
@@ -14,9 +14,9 @@ from karez.core.gangs import MAX_WORKERS, GangSpec
 from karez.core.nodes import Node
 from karez.core.services import MAX_REPLICAS, ServiceSpec
 from karez.core.units import MILLI
+from karez.scheduling.autoscaling import BUSY, RequestHistory, wanted_replicas
 from karez.scheduling.explain.feasibility import empty_pool
 from karez.scheduling.placement.placement import fits, place_gang
-from karez.serving.autoscaling import BUSY, RequestHistory, wanted_replicas
 from karez.simulation.colocation_report import (
     Arrangement,
     Colocation,

@@ -44,7 +44,7 @@ class SharedPool:
             at=-BEFORE_S,
             is_reset=True,
             nodes=tuple(nodes),
-            policy=SchedulingPolicy(preempts=True, elastic=True),
+            policy=SchedulingPolicy(preempts=True, elastic=True, grows_by_gain=True),
             arrived=(*(self._new_replica(-BEFORE_S) for _ in range(replicas)), *gangs),
         )
         self._decide(first)

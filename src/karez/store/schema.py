@@ -194,7 +194,24 @@ calls = Table(
     Column("completion_tokens", Integer, nullable=False),
     Column("status", Integer, nullable=False),
     Column("duration_s", Float, nullable=False),
+    Column("cached_tokens", Integer, nullable=False, server_default="0"),
+    Column("cost_nano", BigInteger, nullable=False, server_default="0"),
     Index("ix_calls_project", "project", "service"),
+    Index("ix_calls_at", "at"),
+)
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("seq", _SERIAL, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+prices = Table(
+    "prices",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("body", Text, nullable=False),
 )
 audit = Table(
     "audit",

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from typing_extensions import override
 
 from karez.core.codec import from_text
+from karez.core.ledger import LedgerLine
+from karez.core.prices import Price
 from karez.core.stores.usage import UsageStore
-from karez.core.usage import AuditRow, Call, UsageRow
-from karez.store import schema
+from karez.core.usage import AuditRow, Call, MinuteUsage, UsageRow
+from karez.store import ledger, schema
 from karez.store.allocations import Grants
 from karez.store.database import Database
 from karez.store.pending_audit import PendingAudit, pending_audit, write_row
@@ -25,12 +27,35 @@ class Usage(UsageStore):
 
     @override
     def add_calls(self, calls: Sequence[Call]) -> None:
-        if not calls:
-            return
-        names = [column.name for column in schema.calls.columns]
-        self._db.once(
-            schema.calls, [{name: getattr(call, name) for name in names} for call in calls]
-        )
+        if calls:
+            ledger.add_calls(self._db, calls)
+
+    @override
+    def ledger(self, project: str, *, after: int, limit: int) -> Sequence[LedgerLine]:
+        with self._db.read() as tx:
+            return ledger.lines_of(tx, project, after, limit)
+
+    @override
+    def minutes(
+        self, *, projects: Sequence[str] | None, since: float, until: float, limit: int
+    ) -> Sequence[MinuteUsage]:
+        with self._db.read() as tx:
+            return ledger.minutes(tx, projects, since, until, limit)
+
+    @override
+    def prices(self) -> Sequence[Price]:
+        with self._db.read() as tx:
+            return ledger.all_prices(tx)
+
+    @override
+    def put_price(self, price: Price) -> None:
+        ledger.put_price(self._db, price)
+
+    @override
+    def drop_price(self, model: str) -> bool:
+        with self._db.write() as tx:
+            gone = delete(schema.prices).where(schema.prices.c.model == model)
+            return tx.execute(gone).rowcount == 1
 
     @override
     def summary(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:
@@ -106,6 +131,8 @@ def _select_tokens() -> Select[Any]:
         func.count(),
         func.sum(calls.c.prompt_tokens),
         func.sum(calls.c.completion_tokens),
+        func.sum(calls.c.cached_tokens),
+        func.sum(calls.c.cost_nano),
     ).group_by(calls.c.project, calls.c.service)
 
 
@@ -126,8 +153,10 @@ def _token_rows(rows: Sequence[Any]) -> list[UsageRow]:
             requests=count,
             prompt_tokens=int(prompt),
             completion_tokens=int(completion),
+            cached_tokens=int(cached),
+            cost_nano=int(cost),
         )
-        for project, service, count, prompt, completion in rows
+        for project, service, count, prompt, completion, cached, cost in rows
     ]
 
 

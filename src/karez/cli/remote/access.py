@@ -1,4 +1,4 @@
-"""`karez keys`, `karez usage` and `karez audit`: who may use the cloud, and who used it."""
+"""`karez keys` and `karez audit`: who may use the cloud, and who changed what."""
 
 from typing import Annotated
 
@@ -15,7 +15,6 @@ from karez.core.identity import CallLimits, KeyRotation, KeySpec, Role
 from karez.core.units import parse_seconds
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")
-usage_app = typer.Typer()
 audit_app = typer.Typer()
 
 
@@ -133,29 +132,6 @@ def reset_admin(
     say(f"the new admin key is in {made['file']}")
 
 
-@usage_app.command()
-def usage(as_json: Json = False) -> None:
-    """Show tokens per service and device time per workload."""
-    found = client().usage()
-    if as_json:
-        json_out(found)
-        return
-    rows = [
-        (
-            r.project,
-            r.what,
-            r.kind,
-            r.requests or "",
-            r.prompt_tokens or "",
-            r.completion_tokens or "",
-            f"{r.device_seconds:.0f} {r.device_kind}-s" if r.device_kind else "",
-        )
-        for r in found
-    ]
-    heads = ("project", "what", "kind", "requests", "prompt tokens", "new tokens", "devices")
-    table(heads, rows, empty="nothing was used yet")
-
-
 @audit_app.command()
 def audit(
     limit: Annotated[int, typer.Option(help="Maximum number of entries.")] = 50,
@@ -170,4 +146,4 @@ def audit(
     table(("at", "who", "what", "outcome"), rows, empty="nothing was changed yet")
 
 
-APPS = {"keys": keys, "usage": usage_app, "audit": audit_app}
+APPS = {"keys": keys, "audit": audit_app}

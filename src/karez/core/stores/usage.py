@@ -5,14 +5,41 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from karez.core.grants import Grant
-from karez.core.usage import AuditRow, Call, UsageRow
+from karez.core.ledger import LedgerLine
+from karez.core.prices import Price
+from karez.core.usage import AuditRow, Call, MinuteUsage, UsageRow
 
 
 class UsageStore(Protocol):
     """Calls, usage and the audit log."""
 
     def add_calls(self, calls: Sequence[Call]) -> None:
-        """Record gateway calls; one recorded before is left as it is."""
+        """Record gateway calls, each with a line in its project's ledger at the price of now.
+
+        One recorded before is left as it is.
+        """
+        ...
+
+    def ledger(self, project: str, *, after: int, limit: int) -> Sequence[LedgerLine]:
+        """List lines of a project's ledger, those after a number, in order."""
+        ...
+
+    def minutes(
+        self, *, projects: Sequence[str] | None, since: float, until: float, limit: int
+    ) -> Sequence[MinuteUsage]:
+        """Sum up calls by minute, project, key and service, oldest first; None: all projects."""
+        ...
+
+    def prices(self) -> Sequence[Price]:
+        """List the prices of models."""
+        ...
+
+    def put_price(self, price: Price) -> None:
+        """Store a price, in place of one of that model."""
+        ...
+
+    def drop_price(self, model: str) -> bool:
+        """Remove a price. False: there is none."""
         ...
 
     def summary(self, *, projects: Sequence[str] | None, now: float) -> Sequence[UsageRow]:

@@ -15,9 +15,16 @@ RESIZE_S: Final = 5.0
 """Seconds that a change of size costs a gang. Measured on karez's recovery of small models: 1 to
 3 s for a new generation and a new process (docs/scheduling.md)."""
 
+OLD_COOLDOWN_S: Final = 600.0
+"""Least seconds between two changes of a gang's size, in karez 0.2."""
 
-def scale_up(cluster: ClusterState, now: float) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
+
+def scale_up(
+    cluster: ClusterState, now: float, *, by_gain: bool
+) -> list[tuple[WorkloadId, tuple[Grant, ...]]]:
     """Give idle devices to elastic gangs, those furthest below their maximum first.
+
+    `by_gain` lets a gang grow as soon as that pays; else ten minutes after its last change.
 
     Returns the new grants of each gang that changed.
     """
@@ -26,7 +33,8 @@ def scale_up(cluster: ClusterState, now: float) -> list[tuple[WorkloadId, tuple[
     changed: dict[WorkloadId, tuple[Grant, ...]] = {}
     for run in sorted(growing, key=_fill_ratio):
         more = _more_grants(cluster, run)
-        if more and now - run.started_at < break_even_s(len(run.workers), len(more)):
+        least_s = break_even_s(len(run.workers), len(more) or 1) if by_gain else OLD_COOLDOWN_S
+        if more and now - run.started_at < least_s:
             cluster.pool.release(more)
         elif more:
             grants = (*run.workers, *more, *(grant for grant in run.grants if grant.role))

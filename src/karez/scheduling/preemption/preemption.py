@@ -12,6 +12,9 @@ from karez.scheduling.preemption.candidates import PreemptionCandidate, without
 from karez.scheduling.queue.order import PendingWorkload
 from karez.scheduling.queue.quota import charge, is_within, within_quota
 
+WORKERS_AT_ONCE = 64
+"""Workers of one gang that are released before the search looks whether they are enough: more give
+a better place, and take longer to spare again."""
 Used = dict[tuple[str, DeviceKind], int]
 
 
@@ -33,7 +36,7 @@ def find_victims(
 ) -> PreemptionPlan | None:
     """Release candidate by candidate until the workload fits, then spare those not needed.
 
-    A gang that shrinks releases its last workers first, few of them before many.
+    A large gang that shrinks releases its last workers first, few of them before many.
 
     None, and nothing changed, if all candidates together are not enough.
     """
@@ -55,8 +58,8 @@ def find_victims(
 
 
 def _parts(victim: PreemptionCandidate) -> Iterator[PreemptionCandidate]:
-    """What a candidate releases, in pieces of a growing size if it goes on with the rest."""
-    end, size = len(victim.releases), 1
+    """What a candidate releases; of a large gang that goes on, its last workers before others."""
+    end, size = len(victim.releases), WORKERS_AT_ONCE
     while end > 0 and not victim.is_preemption:
         begin = max(0, end - size)
         yield replace(victim, releases=victim.releases[begin:end])

@@ -44,6 +44,9 @@ class SchedulingPolicy:
     """Whether running workloads may be preempted for those that rank far ahead of them."""
     elastic: bool = False
     """Whether running gangs may be resized within their range."""
+    grows_by_gain: bool = False
+    """Whether a gang grows as soon as that pays; else ten minutes after its last change, as
+    karez 0.2 did."""
     defragments: bool = False
     """Whether running workloads may be relocated for a gang that would fit then."""
     fair: bool = False

@@ -34,7 +34,9 @@ from karez.server.controllers.reconciler import RequestResize, WithdrawResize, r
 from karez.server.controllers.store_view import StoreView
 from karez.server.controllers.workload_cache import WorkloadCache
 
-LIVE_POLICY = SchedulingPolicy(preempts=True, fair=True, defragments=True, elastic=True)
+LIVE_POLICY = SchedulingPolicy(
+    preempts=True, fair=True, defragments=True, elastic=True, grows_by_gain=True
+)
 PAUSE_S = 5.0
 """Seconds between two passes of the engine while the cluster does not change."""
 RESET_AFTER_STEPS = 50_000

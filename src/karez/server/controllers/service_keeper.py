@@ -7,7 +7,7 @@ import structlog
 from karez.core.services import Replica, Service
 from karez.core.stores.store import Store
 from karez.core.workloads import LIVE, State, WorkloadId
-from karez.serving.autoscaling import wanted_replicas
+from karez.scheduling.autoscaling import wanted_replicas
 from karez.serving.replica_plan import (
     FAILED_PAUSE_S,
     ReplicaPlan,

@@ -13,6 +13,7 @@ from karez.server.services.access import AccessService
 from karez.server.services.admission import Admission
 from karez.server.services.alerts import AlertService
 from karez.server.services.artifacts import ArtifactService
+from karez.server.services.billing import BillingService
 from karez.server.services.deployments import DeploymentService
 from karez.server.services.jobs import JobService
 from karez.server.services.permissions import Permissions
@@ -63,6 +64,7 @@ class Cloud:
     tunnels: TunnelService
     alerts: AlertService
     services: DeploymentService
+    billing: BillingService
     pool: PoolService
     recovery: RecoveryService
     metrics: PrometheusMetrics
@@ -119,6 +121,7 @@ def build_services(deps: CloudDeps) -> Cloud:
         ),
         tunnels=TunnelService(jobs=jobs, clock=clock, fabric=deps.fabric),
         services=services,
+        billing=BillingService(store=store.usage, permissions=permissions, clock=clock),
         pool=deps.pool,
         recovery=deps.recovery,
         metrics=deps.metrics,

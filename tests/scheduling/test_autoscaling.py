@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.services import ServiceSpec
-from karez.serving.autoscaling import (
+from karez.scheduling.autoscaling import (
     BUSY,
     CALM_S,
     FRESH_S,

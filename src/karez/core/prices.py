@@ -1,0 +1,89 @@
+"""Prices of models, and what a call costs. Pure; amounts are whole numbers, so sums are exact.
+
+A price is in millionths of the currency for a million tokens, so that price times tokens is in
+10^-12 of it; a cost is in billionths (nano).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+from karez.core.names import check_name
+from karez.core.validation import FORBID
+
+ANY_MODEL: Final = "*"
+MICRO, NANO = 1_000_000, 1_000_000_000
+MAX_PRICE: Final = 10_000 * MICRO
+"""Ten thousand of the currency for a million tokens: beyond that, it is a typing error."""
+PERCENT: Final = 100
+_HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What the tokens of a model cost, in millionths of the currency for a million tokens."""
+
+    __pydantic_config__: ClassVar[Any] = FORBID
+
+    model: str = ANY_MODEL
+    """Name of the service; `*`: all that have no price of their own."""
+    prompt: int = 0
+    cached: int | None = None
+    """Of prompt tokens that an engine had computed before; None: as others."""
+    completion: int = 0
+    off_peak: str = ""
+    """Hours of the day in UTC in which another rate holds, such as 22:00-06:00."""
+    off_peak_percent: int = PERCENT
+    """Part of the price that is charged then."""
+
+    def __post_init__(self) -> None:
+        if self.model != ANY_MODEL:
+            check_name(self.model)
+        for amount in (self.prompt, self.cached or 0, self.completion):
+            if not 0 <= amount <= MAX_PRICE:
+                raise ValueError(
+                    f"a price is between 0 and {MAX_PRICE // MICRO:,} a million tokens"
+                )
+        if self.off_peak and not _HOURS.fullmatch(self.off_peak):
+            raise ValueError(f"{self.off_peak!r} are no hours; write 22:00-06:00")
+        if not 0 <= self.off_peak_percent <= PERCENT:
+            raise ValueError("the off-peak part is between 0 and 100 percent")
+
+    def percent_at(self, at: float) -> int:
+        """Part of the price that is charged at an instant (UTC epoch seconds)."""
+        hours = _HOURS.fullmatch(self.off_peak)
+        if hours is None:
+            return PERCENT
+        begin, end = (int(hours[n]) * 60 + int(hours[n + 1]) for n in (1, 3))
+        moment = datetime.fromtimestamp(at, UTC)
+        minute = moment.hour * 60 + moment.minute
+        is_in = begin <= minute < end if begin <= end else minute >= begin or minute < end
+        return self.off_peak_percent if is_in else PERCENT
+
+
+FREE: Final = Price()
+
+
+def cost_nano(
+    price: Price, *, at: float, prompt_tokens: int, cached_tokens: int, completion_tokens: int
+) -> int:
+    """What a call costs, in billionths of the currency, rounded down.
+
+    Args:
+        price: Of its model.
+        at: When it began, in UTC epoch seconds.
+        prompt_tokens: All tokens of its prompt.
+        cached_tokens: Those of them that were computed before.
+        completion_tokens: Tokens of its answer.
+    """
+    cached = min(cached_tokens, prompt_tokens)
+    of_cached = price.prompt if price.cached is None else price.cached
+    whole = (prompt_tokens - cached) * price.prompt + cached * of_cached
+    whole += completion_tokens * price.completion
+    return whole * price.percent_at(at) // PERCENT // (MICRO * MICRO // NANO)
+
+
+def price_of(prices: dict[str, Price], model: str) -> Price:
+    """The price of a model among all, by their model."""
+    return prices.get(model) or prices.get(ANY_MODEL) or FREE

@@ -1,0 +1,58 @@
+"""Prices of models, and the ledger of what was used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from karez.core.errors import BadRequest, NotFound
+from karez.core.identity import Principal, Role
+from karez.core.ledger import LedgerLine
+from karez.core.ports import Clock
+from karez.core.prices import Price
+from karez.core.stores.usage import UsageStore
+from karez.core.usage import MinuteUsage
+from karez.server.services.permissions import Permissions, visible_projects
+
+MOST_LINES, MOST_MINUTES = 1000, 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillingService:
+    """Prices for all projects, and the usage of those that a key may see."""
+
+    store: UsageStore
+    permissions: Permissions
+    clock: Clock
+
+    def put_price(self, who: Principal, price: Price) -> Price:
+        """Store a price; it holds for calls that are recorded from now on. Raises NotAllowed."""
+        self.permissions.require_everywhere(who)
+        self.store.put_price(price)
+        return price
+
+    def drop_price(self, who: Principal, model: str) -> None:
+        """Remove a price. Raises NotAllowed, NotFound."""
+        self.permissions.require_everywhere(who)
+        if not self.store.drop_price(model):
+            raise NotFound(noun="price", name=model)
+
+    def ledger(self, who: Principal, project: str, *, after: int) -> Sequence[LedgerLine]:
+        """Lines of a project's ledger, MOST_LINES at most. Raises NotAllowed, NotFound."""
+        project = self.permissions.project_of(who, project)
+        self.permissions.require(who, project, Role.VIEWER)
+        return self.store.ledger(project, after=after, limit=MOST_LINES)
+
+    def minutes(self, who: Principal, last_s: float, until: float | None) -> Sequence[MinuteUsage]:
+        """Usage by the minute, in the last seconds until an instant; None: until now.
+
+        Raises BadRequest if that is too much at once.
+        """
+        end = self.clock.now() if until is None else until
+        projects = visible_projects(who)
+        found = self.store.minutes(
+            projects=projects, since=end - last_s, until=end, limit=MOST_MINUTES + 1
+        )
+        if len(found) > MOST_MINUTES:
+            raise BadRequest(
+                problem=f"these are more than {MOST_MINUTES:,} lines", fix="Ask for a shorter time."
+            )
+        return found

@@ -1,0 +1,117 @@
+"""SQL of calls and their ledger: each call once, with a line that seals the one before."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, cast, func, insert, select
+from sqlalchemy.types import BigInteger
+
+from karez.core.codec import from_text, to_text
+from karez.core.ledger import LedgerLine, cost_of, line_body, sealed
+from karez.core.prices import Price, price_of
+from karez.core.usage import Call, MinuteUsage
+from karez.store import schema
+from karez.store.database import Database
+
+MINUTE_S = 60
+_AT_ONCE = 500
+"""Ids in one statement: databases take only so many parameters."""
+
+
+def add_calls(db: Database, calls: Sequence[Call]) -> None:
+    """Record the calls that are not recorded yet, and their lines, in one transaction."""
+    with db.write() as tx:
+        db.next_number(tx, "ledger")  # one at a time: a line seals the one before
+        known = _known(tx, [call.id for call in calls])
+        prices = {price.model: price for price in all_prices(tx)}
+        last: dict[str, tuple[int, str]] = {}
+        rows, lines = [], []
+        for call in {call.id: call for call in calls if call.id not in known}.values():
+            price = price_of(prices, call.service)
+            seq, before = last.get(call.project) or _last(tx, call.project)
+            body = line_body(call, price)
+            last[call.project] = (seq + 1, sealed(before, body))
+            lines.append(
+                {
+                    "project": call.project,
+                    "seq": seq + 1,
+                    "body": body,
+                    "hash": last[call.project][1],
+                }
+            )
+            rows.append(_row(call, cost_of(call, price)))
+        if rows:
+            tx.execute(insert(schema.calls), rows)
+            tx.execute(insert(schema.ledger), lines)
+
+
+def _known(tx: Connection, idents: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for at in range(0, len(idents), _AT_ONCE):
+        some = schema.calls.c.id.in_(idents[at : at + _AT_ONCE])
+        found.update(tx.execute(select(schema.calls.c.id).where(some)).scalars())
+    return found
+
+
+def _last(tx: Connection, project: str) -> tuple[int, str]:
+    """Number and hash of a project's last line."""
+    table = schema.ledger
+    query = select(table.c.seq, table.c.hash).where(table.c.project == project)
+    row = tx.execute(query.order_by(table.c.seq.desc()).limit(1)).first()
+    return (0, "") if row is None else (row.seq, row.hash)
+
+
+def _row(call: Call, cost_nano: int) -> dict[str, object]:
+    names = [column.name for column in schema.calls.columns if column.name != "cost_nano"]
+    return {**{name: getattr(call, name) for name in names}, "cost_nano": cost_nano}
+
+
+def lines_of(tx: Connection, project: str, after: int, limit: int) -> list[LedgerLine]:
+    """Lines of a project after a number."""
+    table = schema.ledger
+    query = select(table).where(table.c.project == project, table.c.seq > after)
+    return [
+        LedgerLine(project=row.project, seq=row.seq, body=row.body, hash=row.hash)
+        for row in tx.execute(query.order_by(table.c.seq).limit(limit))
+    ]
+
+
+def minutes(
+    tx: Connection, projects: Sequence[str] | None, since: float, until: float, limit: int
+) -> list[MinuteUsage]:
+    """Calls summed up by minute, project, key and service."""
+    calls = schema.calls
+    minute = (cast(func.floor(calls.c.at / MINUTE_S), BigInteger) * MINUTE_S).label("minute")
+    by = (minute, calls.c.project, calls.c.key_id, calls.c.service)
+    names = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost_nano")
+    sums = [func.sum(calls.c[name]).label(name) for name in names]
+    query = select(*by, func.count().label("requests"), *sums)
+    query = query.where(calls.c.at >= since, calls.c.at < until).group_by(*by).order_by(*by)
+    if projects is not None:
+        query = query.where(calls.c.project.in_(projects))
+    return [
+        MinuteUsage(
+            minute=int(row.minute),
+            project=row.project,
+            key_id=row.key_id,
+            service=row.service,
+            requests=row.requests,
+            **{name: int(getattr(row, name)) for name in names},
+        )
+        for row in tx.execute(query.limit(limit))
+    ]
+
+
+def all_prices(tx: Connection) -> list[Price]:
+    """The prices of models."""
+    bodies = tx.execute(select(schema.prices.c.body).order_by(schema.prices.c.model)).scalars()
+    return [from_text(Price, body) for body in bodies]
+
+
+def put_price(db: Database, price: Price) -> None:
+    """Store a price, in place of one of that model."""
+    query = db.into(schema.prices).values(model=price.model, body=to_text(price))
+    query = query.on_conflict_do_update(
+        index_elements=["model"], set_={"body": query.excluded.body}
+    )
+    with db.write() as tx:
+        tx.execute(query)

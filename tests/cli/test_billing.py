@@ -1,0 +1,44 @@
+"""What was used and what it costs, on the command line."""
+
+import csv
+import io
+
+from karez.client.sdk import Client
+from karez.store.schema import ledger as table
+from karez.store.sql import SqlStore
+from tests.api import Api
+from tests.cli.conftest import Karez
+from tests.server.test_billing import call
+
+
+def test_the_command_line_shows_the_bill_and_finds_what_was_changed(
+    api: Api, karez: Karez, url: str
+) -> None:
+    now = api.cloud.clock.now()
+    price = ("--prompt", "2", "--cached", "1", "--completion", "10")
+    assert karez("prices", "set", "chat", *price).code == 0
+    api.cloud.store.usage.add_calls([call(n, at=now - 1) for n in range(3)])
+    assert "0.000780" in karez("usage").out
+    done = karez("usage", "verify")
+    assert (done.code, "3 lines hold" in done.out) == (0, True)
+    with Client(url, api.admin) as client:
+        last = client.ledger("default")[-1].hash
+    assert last in done.out
+    assert karez("usage", "verify", "--expect", last).code == 0
+    gone = karez("usage", "verify", "--expect", "0" * 64)
+    assert (gone.code, "not the one that was verified" in gone.err) == (1, True)
+    rows = list(csv.DictReader(io.StringIO(karez("usage", "minutes", "--csv").out)))
+    assert sum(int(row["requests"]) for row in rows) == 3
+    assert sum(int(row["cost_nano"]) for row in rows) == 780_000
+    karez("prices", "set", "*", "--prompt", "0.5", "--off-peak", "22:00-06:00")
+    assert "0.5" in karez("prices", "list").out
+    assert karez("prices", "set", "x", "--prompt", "-1").code == 2
+    assert karez("prices", "remove", "*").code == 0
+    store = api.cloud.store
+    assert isinstance(store, SqlStore)
+    with store.db.write() as tx:  # as whoever has the database can
+        body = tx.execute(table.select().where(table.c.seq == 2)).one().body
+        forged = body.replace('"prompt_tokens":100', '"prompt_tokens":900')
+        tx.execute(table.update().where(table.c.seq == 2).values(body=forged))
+    broken = karez("usage", "verify")
+    assert (broken.code, "line 2 is not the one that was written" in broken.err) == (1, True)

@@ -1,0 +1,80 @@
+"""Prices, the ledger and usage by the minute through the API."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from karez.client.sdk import Client
+from karez.core.errors import NotAllowed, NotFound
+from karez.core.identity import Project, Role
+from karez.core.ledger import Bill, verify
+from karez.core.prices import MICRO, Price
+from karez.core.usage import Call
+from tests.api import Api
+
+
+def call(number: int, project: str = "default", at: float = 30.0) -> Call:
+    return Call(
+        id=f"c{number}",
+        at=at,
+        project=project,
+        key_id="k",
+        service="chat",
+        prompt_tokens=100,
+        completion_tokens=10,
+        cached_tokens=40,
+        status=200,
+        duration_s=1.0,
+    )
+
+
+@pytest.fixture
+def client(api: Api, url: str) -> Iterator[Client]:
+    with Client(url, api.admin) as made:
+        made.put_price(Price(model="chat", prompt=2 * MICRO, cached=MICRO, completion=10 * MICRO))
+        yield made
+
+
+def test_each_call_is_a_line_once_at_the_price_of_its_time(api: Api, client: Client) -> None:
+    usage = api.cloud.store.usage
+    client.add_project(Project(name="other"))
+    usage.add_calls([call(1), call(2), call(1)])
+    usage.add_calls([call(2), call(3)])  # the gateway was killed before it heard of the first
+    client.put_price(Price(model="chat", prompt=4 * MICRO, completion=10 * MICRO))
+    usage.add_calls([call(4), call(5, "other")])
+    bill = Bill(project="default")
+    verify(bill, client.ledger("default"))
+    assert bill.lines == 4
+    assert bill.cost_nano == 3 * 260_000 + 500_000
+    (row,) = [row for row in client.usage() if row.project == "default"]
+    assert (row.requests, row.cached_tokens, row.cost_nano) == (4, 160, bill.cost_nano)
+    assert [line.seq for line in client.ledger("default", 2)] == [3, 4]
+    assert [line.seq for line in client.ledger("other")] == [1]
+
+
+def test_usage_by_the_minute_is_summed_by_key_and_service(api: Api, client: Client) -> None:
+    now = api.cloud.clock.now()
+    calls = [call(n, at=now - 60 * (n // 2)) for n in range(6)]
+    api.cloud.store.usage.add_calls([*calls, call(9, at=now - 90_000)])
+    rows = client.usage_minutes(3600.0, now + 1)
+    assert [row.requests for row in rows] == [2, 2, 2]
+    assert [row.minute % 60 for row in rows] == [0, 0, 0]
+    assert {(row.key_id, row.service, row.prompt_tokens) for row in rows} == {("k", "chat", 200)}
+    assert len(client.usage_minutes(100_000.0, now + 1)) == 4
+    assert client.usage_minutes(0.0) == []
+
+
+def test_prices_are_for_admins_of_all_projects_and_a_ledger_for_its_own(
+    api: Api, url: str, client: Client
+) -> None:
+    with Client(url, api.key(Role.ADMIN)) as other:
+        with pytest.raises(NotAllowed):
+            other.put_price(Price(model="chat"))
+        with pytest.raises(NotAllowed):
+            other.drop_price("chat")
+        assert [price.model for price in other.prices()] == ["chat"]
+    client.put_price(Price(model="*", prompt=1))
+    client.drop_price("*")
+    with pytest.raises(NotFound, match="price"):
+        client.drop_price("*")
+    assert [price.model for price in client.prices()] == ["chat"]

@@ -110,7 +110,7 @@ def test_the_last_replica_ends_once_there_was_no_request_for_long_enough() -> No
     assert wanted_replicas(one, seconds(0, 0, 0, busy_at=NOW - 5), current=1, now=NOW) == 0
     assert wanted_replicas(one, seconds(0, 0, 1), current=0, now=NOW) == 1
     kept = spec(2, 3, idle_s=5.0)
-    assert wanted_replicas(kept, seconds(0, busy_at=NOW - 99), current=3, now=NOW) == 2
+    assert wanted_replicas(kept, seconds(*[0] * 70, busy_at=NOW - 99), current=3, now=NOW) == 2
 
 
 def test_what_was_said_long_ago_changes_nothing() -> None:
@@ -119,3 +119,24 @@ def test_what_was_said_long_ago_changes_nothing() -> None:
         stale = Demand(samples=(Sample(NOW - age_s, 100),), busy_at=NOW - age_s)
         assert wanted_replicas(one, stale, current=2, now=NOW) == 2
     assert wanted_replicas(one, Demand(), current=9, now=NOW) == 5
+
+
+def test_a_service_in_use_is_not_idle_though_its_requests_are_short() -> None:
+    one, history = spec(0, 3, idle_s=60.0), RequestHistory()
+    for second in range(600):  # one request every 10 s, over before anybody looks
+        history.record(NOW + second, 0, 4, admitted=second // 10)
+        assert wanted_replicas(one, history.demand(), current=1, now=NOW + second) == 1
+    for second in range(600, 700):
+        history.record(NOW + second, 0, 4, admitted=59)
+        wanted = wanted_replicas(one, history.demand(), current=1, now=NOW + second)
+        assert wanted == (1 if second < 650 else 0)
+
+
+def test_an_idle_service_has_no_replica_for_what_came_before() -> None:
+    one = spec(0, 5, idle_s=10.0)
+    demand = seconds(*[0] * 60, busy_at=NOW - 11, rise=30.0)
+    assert wanted_replicas(one, demand, current=3, now=NOW) == 0
+    assert wanted_replicas(one, demand, current=0, now=NOW) == 0
+    recent = seconds(*[0] * 60, busy_at=NOW - 9, rise=30.0)
+    assert wanted_replicas(one, recent, current=0, now=NOW) == 0
+    assert wanted_replicas(one, recent, current=3, now=NOW) >= 1

@@ -120,11 +120,10 @@ class World:
 
     def change_size(self, job: Job) -> None:
         """Its controller obeys, or finds that it cannot."""
-        asked = self.store.resize_requests.requested(job.id)
+        asked = self.store.resize_requests.take(job.id)
         if asked is not None:
             token = self.tokens[job.id]
             self.store.workloads.regrant(job.id, token, tuple(asked), now=self.clock.at)
-            self.store.resize_requests.drop(job.id)
 
 
 def pick(items: list[Job], number: int) -> Iterator[Job]:
@@ -197,12 +196,16 @@ class Scheduling(RuleBasedStateMachine):
         after = self.world.scheduler._owed
         held = self.world.store.workloads.allocations()
         for ident, start in before.starts.items():
-            if ident in held:  # who was to make room had not grown yet
-                assert held[ident].grants == start.grants
-            else:
-                assert after.starts.get(ident) == start
+            # or it was made: who was to make room had not grown yet
+            is_made = ident in held and held[ident].grants == start.grants
+            assert is_made or after.starts.get(ident) == start
         assert before.preempting <= after.preempting
-        assert before.resizing.keys() <= after.resizing.keys()
+        changed = {
+            ident
+            for ident, resize in before.resizing.items()
+            if ident in held and held[ident].grants != resize.grants
+        }
+        assert changed <= after.resizing.keys()
         new = [start.after for ident, start in after.starts.items() if ident not in before.starts]
         assert after.preempting - before.preempting <= set().union(*new)
 

@@ -52,7 +52,7 @@ def test_what_an_update_cannot_be_is_refused_and_nothing_changes(
             client.update_service("s", other)
     assert client.service("s").spec == service.spec
     client.stop_service("s")
-    with pytest.raises(BadRequest, match="is to stop, or has ended"):
+    with pytest.raises(BadRequest, match="is to stop, has ended"):
         client.update_service(service.id, replace(service.spec, replicas=2))
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from karez.core.jobs import Job, JobSpec
+from karez.core.resource_requests import ResourceRequest
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
-from karez.core.workloads import EndReason, State, WorkloadId
+from karez.core.workloads import EndReason, Progress, State, WorkloadId
 from karez.serving.readiness import Readiness
 from karez.serving.replica_controller import CRASH_LIMIT, DRAIN_S
-from karez.serving.rollout import CANARY_S, NO_ROOM_S
+from karez.serving.rollout import CANARY_S, MOST_CRASHES, NO_ROOM_S, PROGRESS_S, UPDATING
+from karez.store.schema import workloads
 from tests.sim.fake_cloud import HOUR_S, FakeCloud
 from tests.sim.fake_nodes import FakeProcess
 
@@ -216,7 +219,7 @@ def test_a_service_with_a_ready_replica_outlives_one_that_fails(cloud: FakeCloud
     cloud.fabric.begin = begin
     gateway.run(60)
     assert len(gateway.urls()) == 2
-    assert cloud.store.workloads.replica(WorkloadId(f"{name}_2")) is not None
+    assert cloud.store.workloads.by_id(WorkloadId(f"{name}_2")) is not None
 
 
 def numbers(cloud: FakeCloud, service: str) -> list[tuple[int, str]]:
@@ -224,8 +227,14 @@ def numbers(cloud: FakeCloud, service: str) -> list[tuple[int, str]]:
 
 
 def update(cloud: FakeCloud, name: str, **changes: Any) -> None:
+    """As the API does it."""
     service = cloud.service(name)
-    assert cloud.store.replicas.set_spec(service.id, replace(service.spec, **changes))
+    spec = replace(service.spec, **changes)
+    is_other = not spec.runs_as(service.spec)
+    doing = Progress(what=UPDATING, of=max(1, len(service.status.ranks)))
+    status = replace(service.status, notices=(), progress=doing) if is_other else service.status
+    at = cloud.timeline.now() if is_other else None
+    assert cloud.store.replicas.set_spec(service, spec, status, at=at)
     cloud.manager.wake()
 
 
@@ -343,3 +352,149 @@ def test_an_update_of_a_service_without_replicas_is_tried_with_the_next_request(
     service = cloud.service(name)
     assert (service.state, service.spec.context_tokens) == (State.RUNNING, 2048)
     assert "undone" in service.status.notices[0]
+
+
+def crash_after(cloud: FakeCloud, service: str, least: int, seconds: float) -> None:
+    """Processes of replicas from a number on end a while after they have begun."""
+    begin = cloud.fabric.begin
+
+    def crash(process: FakeProcess) -> None:
+        begin(process)
+        ident = process.spec.workload
+        if ident.startswith(service) and int(ident.rpartition("_")[2]) >= least:
+            cloud.timeline.after(seconds, lambda: cloud.fabric.end(process, 139))
+
+    cloud.fabric.begin = crash
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_canary_that_crashes_again_and_again_is_not_trusted(
+    cloud: FakeCloud, replicas: int
+) -> None:
+    name = cloud.deploy(replicas=replicas)
+    if replicas == 1:
+        cloud.deploy(replicas=3)  # there is no room for one more
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    crash_after(cloud, name, least=replicas, seconds=3.0)
+    update(cloud, name, context_tokens=4096)
+    gateway.run(90)
+    service = cloud.service(name)
+    assert (service.state, service.spec.context_tokens) == (State.RUNNING, 2048)
+    assert f"139, {MOST_CRASHES} times" in service.status.notices[0]
+    ready = [view.rank for view in service.status.ranks if view.state == "ready"]
+    if replicas == 2:
+        assert ready == [0, 1]
+
+
+def test_in_place_answers_are_judged_too(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1)
+    cloud.deploy(replicas=3)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    update(cloud, name, context_tokens=4096)
+    gateway.run(int(NO_ROOM_S) + 5)
+    assert numbers(cloud, name) == [(1, "ready")]
+    gateway.counts[gateway.urls()[0]] = {"answered": 9, "failed": 9, "answer_s": 1.0}
+    gateway.run(40)
+    service = cloud.service(name)
+    assert service.spec.context_tokens == 2048
+    assert "9 of 9 answers" in service.status.notices[0]
+    assert numbers(cloud, name) == [(2, "ready")]
+
+
+def test_the_last_replica_does_not_make_way_for_a_larger_one(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1)
+    cloud.deploy(replicas=3)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    update(cloud, name, each=(ResourceRequest(milli=2000),))
+    gateway.run(30)
+    assert numbers(cloud, name) == [(0, "ready")]
+    cloud.run(PROGRESS_S)
+    gateway.run(5)
+    service = cloud.service(name)
+    assert "had no room for 10 minutes" in service.status.notices[0]
+    assert numbers(cloud, name) == [(0, "ready")]
+
+
+def test_a_new_replica_that_is_never_ready_is_given_up(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1)
+    cloud.deploy(replicas=3)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    cloud.answers[4096] = Readiness(False)
+    update(cloud, name, context_tokens=4096)
+    gateway.run(int(NO_ROOM_S) + 5)
+    cloud.look_every(30.0)
+    cloud.run(PROGRESS_S)
+    gateway.run(30)
+    service = cloud.service(name)
+    assert "was not ready for 10 minutes" in service.status.notices[0]
+    assert gateway.urls() != []
+
+
+def test_an_undone_update_keeps_the_numbers_and_may_be_tried_again(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=3)
+    gateway = Gateway(cloud, name)
+    gateway.run(2)
+    update(cloud, name, replicas=1, max_replicas=4)
+    gateway.run(90)
+    cloud.answers[4096] = Readiness(False, "it answered the probe with 'no'")
+    update(cloud, name, context_tokens=4096)
+    gateway.run(10)
+    service = cloud.service(name)
+    assert (service.spec.context_tokens, service.spec.range) == (2048, "1..4")
+    del cloud.answers[4096]
+    update(cloud, name, context_tokens=4096)
+    gateway.run(int(CANARY_S) + 10)
+    service = cloud.service(name)
+    assert (service.spec.context_tokens, service.status.notices) == (4096, ())
+    assert numbers(cloud, name) == [(4, "ready")]
+
+
+def test_a_service_that_cannot_be_read_ends_and_frees_its_devices(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=2)
+    cloud.run(5.0)
+    with cloud.store.db.write() as tx:
+        tx.execute(workloads.update().where(workloads.c.id == name).values(spec="{}"))
+    cloud.manager.wake()
+    cloud.run(5.0)
+    service = cloud.service(name)
+    assert (service.state, bool(service.status.reason)) == (State.FAILED, True)
+    cloud.check_empty()
+
+
+def test_a_replica_whose_model_is_gone_fails_instead_of_waiting(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1)
+    cloud.run(5.0)
+    (process,) = processes(cloud, name)
+    cloud.store.artifacts.remove(cloud.service(name).spec.model)
+    cloud.fabric.end(process, -9)
+    cloud.run(60.0)
+    service = cloud.service(name)
+    assert "is gone" in service.status.reason
+    assert cloud.store.workloads.users_of("no-such-artifact") == []
+
+
+def test_a_job_named_like_a_replica_takes_nothing_of_it(cloud: FakeCloud) -> None:
+    job = Job(
+        id=WorkloadId("job-evil"),
+        spec=JobSpec(name="service-1_0", command=("true",)),
+        state=State.HELD,
+    )
+    cloud.store.workloads.add_job(job)
+    name = cloud.deploy(replicas=1)
+    cloud.run(5.0)
+    assert numbers(cloud, name) == [(0, "ready")]
+
+
+def test_what_changes_a_service_meanwhile_is_not_overwritten(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1)
+    cloud.run(5.0)
+    seen = cloud.service(name)
+    update(cloud, name, replicas=2)
+    spec = replace(seen.spec, replicas=4)
+    assert not cloud.store.replicas.set_spec(seen, spec, seen.status, at=None)
+    assert not cloud.store.replicas.note_service(seen, State.RUNNING, seen.status, at=1.0)
+    assert cloud.service(name).spec.replicas == 2

@@ -154,37 +154,37 @@ class Methods(FileMethods):
     @Method
     def wait_updated(
         self,
-        before: Service,
         updated: Service,
         *,
         watch: Callable[[Service], None] | None = None,
         limit_s: float = 3600.0,
     ) -> Flow[Service]:
-        """Wait until no replica of before an update is left. Raises Failed if it was undone.
+        """Wait until an update is over. Raises Failed if it was undone.
+
+        The update of a service without a replica is over with its next requests.
 
         Args:
-            before: The service as it was before.
             updated: The answer to the update.
             watch: Called with the service at each poll.
             limit_s: Seconds to wait at most.
         """
-        is_same = before.spec.runs_as(updated.spec)
-        old = set() if is_same else {view.rank for view in before.status.ranks}
         deadline = (yield from pause()) + limit_s
         while True:
             service = yield from self.ask(calls.service(updated.id))
             if watch is not None:
                 watch(service)
-            ready = sum(view.state == READY for view in service.status.ranks)
             if service.spec != updated.spec or service.state in ENDED:
                 told = (*service.status.notices, service.status.reason, "it was updated again")
-                raise Failed(noun="service", name=before.spec.name, reason=next(filter(None, told)))
-            left = old & {view.rank for view in service.status.ranks}
-            if not left and ready >= service.spec.least:
+                reason = next(filter(None, told))
+                raise Failed(noun="service", name=updated.spec.name, reason=reason)
+            ready = sum(view.state == READY for view in service.status.ranks)
+            if service.status.progress is None and ready >= service.spec.least:
+                return service
+            if service.state == State.IDLE:
                 return service
             if (yield from pause()) > deadline:
                 reason = f"not updated after {limit_s:.0f} s."
-                raise Failed(noun="service", name=before.spec.name, reason=reason)
+                raise Failed(noun="service", name=updated.spec.name, reason=reason)
             yield from pause(0.2)
 
     @Method

@@ -152,7 +152,7 @@ def _role(table: Mapping[str, Any]) -> GangRole:
 def requests_of(table: Mapping[str, Any]) -> tuple[ResourceRequest, ...]:
     """Parse `each`: one request or alternatives, as tables or as text. Raises ValueError."""
     needs = table.get("each", ({"cpu": 1},))
-    if isinstance(needs, dict):
+    if isinstance(needs, dict | str):
         needs = (needs,)
     return tuple(
         resource_request_from(need) if isinstance(need, dict) else parse_resource_request(need)

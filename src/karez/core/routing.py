@@ -57,6 +57,8 @@ class ServiceLoad:
     """Requests that are answered at once."""
     refused: int = 0
     """Requests that were refused since the gateway started, because too many waited."""
+    admitted: int = 0
+    """Requests that were not, since then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,26 +1,16 @@
 """Parser of service files (TOML), and of how many replicas are asked for."""
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from karez.core.jobfile import only, requests_of, table_of
 from karez.core.services import Probe, ServiceSpec
 from karez.core.units import parse_seconds
 
-_TOP = {
-    "name",
-    "model",
-    "project",
-    "engine",
-    "replicas",
-    "idle",
-    "each",
-    "context",
-    "parallel",
-    "priority",
-    "probe",
-}
-_AS_THEY_ARE = ("name", "model", "project", "engine", "parallel", "priority")
+_WORDS = ("name", "model", "project", "engine")
+_COUNTS = ("context", "parallel", "priority")
+_TOP = {*_WORDS, *_COUNTS, "replicas", "idle", "each", "probe"}
 
 
 def parse_service(text: str) -> ServiceSpec:
@@ -37,16 +27,36 @@ def parse_service(text: str) -> ServiceSpec:
     for name in ("name", "model"):
         if not isinstance(table.get(name), str):
             raise ValueError(f'the file needs a {name}; write {name} = "..."')
-    fields: dict[str, Any] = {key: table[key] for key in _AS_THEY_ARE if key in table}
+    fields = _typed(table, _WORDS, str, "text") | _typed(table, _COUNTS, int, "a whole number")
+    if "context" in fields:
+        fields["context_tokens"] = fields.pop("context")
     fields |= parse_replicas(table.get("replicas", 1))
     if "idle" in table:
-        fields["idle_s"] = parse_seconds(table["idle"])
-    if "context" in table:
-        fields["context_tokens"] = table["context"]
+        idle = table["idle"]
+        if isinstance(idle, bool) or not isinstance(idle, str | int | float):
+            raise ValueError(f"idle = {idle!r} should be a time, such as 10m")
+        fields["idle_s"] = parse_seconds(idle)
     probe = only(table_of(table, "probe"), {"prompt", "expect"}, "[probe]")
     if probe:
-        fields["probe"] = Probe(prompt=probe.get("prompt", ""), expect=probe.get("expect", ""))
+        words = {"prompt": "", "expect": "", **_typed(probe, ("prompt", "expect"), str, "text")}
+        fields["probe"] = Probe(**words)
+    _check_each(table.get("each", "cpu=1"))
     return ServiceSpec(**fields, each=requests_of(table))
+
+
+def _typed(table: Mapping[str, Any], names: Sequence[str], kind: type, what: str) -> dict[str, Any]:
+    """The values of these keys, which are all of one type. Raises ValueError."""
+    found = {name: table[name] for name in names if name in table}
+    for name, value in found.items():
+        if type(value) is not kind:
+            raise ValueError(f"{name} = {value!r} should be {what}")
+    return found
+
+
+def _check_each(each: Any) -> None:
+    alternatives = each if isinstance(each, list) else [each]
+    if not all(isinstance(one, str | dict) for one in alternatives):
+        raise ValueError(f'each = {each!r} should be such as "npu=1", or a list of alternatives')
 
 
 def parse_replicas(text: str | int) -> dict[str, Any]:
@@ -55,6 +65,8 @@ def parse_replicas(text: str | int) -> dict[str, Any]:
     Raises:
         ValueError: Neither a number nor two of them.
     """
+    if isinstance(text, bool) or not isinstance(text, str | int):
+        raise ValueError(f"replicas = {text!r} should be a number, or a range as 0..4")
     low, dots, high = str(text).partition("..")
     try:
         least = int(low)

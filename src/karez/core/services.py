@@ -95,14 +95,17 @@ class ServiceSpec:
 
     def runs_as(self, other: "ServiceSpec") -> bool:
         """Whether a replica of this is one of the other too: at most their numbers differ."""
-        as_many = replace(
+        return self.as_many_as(other) == other
+
+    def as_many_as(self, other: "ServiceSpec") -> "ServiceSpec":
+        """This, with the numbers of replicas of the other."""
+        return replace(
             self,
             replicas=other.replicas,
             min_replicas=other.min_replicas,
             max_replicas=other.max_replicas,
             idle_s=other.idle_s,
         )
-        return as_many == other
 
     @property
     def gang(self) -> GangSpec:
@@ -122,6 +125,10 @@ class Service:
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
+    updated_at: float | None = None
+    """When it was last asked for something that its replicas have to be replaced for."""
+    revision: int = 0
+    """Counts the changes of its specification."""
     unreadable: str = ""
     """Why what the store has of the service cannot be read, as in a Job."""
 
@@ -154,6 +161,11 @@ class Replica:
     def is_ready(self) -> bool:
         """Whether it answers requests."""
         return any(view.state == READY for view in self.status.ranks)
+
+    @property
+    def ready_since(self) -> float | None:
+        """Since when it answers requests; None: it does not."""
+        return next((view.since for view in self.status.ranks if view.state == READY), None)
 
     @property
     def views(self) -> tuple[RankView, ...]:

@@ -76,6 +76,8 @@ class RankView:
     step: int = 0
     devices: str = ""
     url: str = ""
+    since: float | None = None
+    """Since when a replica of a service is in its state, in UTC epoch seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,15 +69,26 @@ class RequestHistory:
     _samples: deque[Sample] = field(default_factory=deque)
     _rises: deque[tuple[float, float, bool]] = field(default_factory=deque)
     """(instant, rise until then, whether requests waited)."""
+    _admitted: int = 0
     _late: int = 0
     """How many of them waited."""
     _sorted: list[float] = field(default_factory=list)
     """The rises, the smallest first."""
 
-    def record(self, at: float, inflight: float, slots: float = math.inf) -> None:
-        """Take in a sample, newer than all before: requests, and those answered at once."""
-        if inflight or not self._samples:
+    def record(
+        self, at: float, inflight: float, slots: float = math.inf, *, admitted: int = 0
+    ) -> None:
+        """Take in a sample, newer than all before.
+
+        Args:
+            at: UTC epoch seconds.
+            inflight: Requests.
+            slots: Those of them that are answered at once.
+            admitted: Requests that have come so far: most are over between two samples.
+        """
+        if inflight or not self._samples or admitted != self._admitted:
             self.busy_at = at
+        self._admitted = admitted
         self._samples.append(Sample(at, inflight))
         before = [one for one in self._samples if one.at <= at - self.starts_s]
         if before:
@@ -113,6 +124,9 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
     if not samples or now - samples[-1].at > FRESH_S:
         return min(max(current, spec.least), spec.most)
     inflight = samples[-1].inflight
+    is_idle = not inflight and (not current or now - demand.busy_at >= spec.idle_s)
+    if is_idle and not spec.least:
+        return 0
     waiting = max(0.0, inflight - current * spec.parallel)
     mean = _mean(samples, now)
     rise = UNKNOWN_RISE * mean if demand.rise is None else demand.rise
@@ -120,8 +134,6 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
     wanted = current
     if soon > current and (waiting or soon - current > STEP * current):
         wanted = soon
-    elif soon < current and not inflight and now - demand.busy_at >= spec.idle_s:
-        wanted = 0
     elif soon < current and now - samples[0].at >= CALM_S:
         calm = [one for one in samples if one.at >= now - CALM_S]
         highest = max(_mean(samples, one.at) for one in calm[:: max(1, len(calm) // 10)])

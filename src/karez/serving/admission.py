@@ -38,6 +38,7 @@ class Queue:
     """The requests of one service."""
 
     inflight: int = 0
+    admitted: int = 0
     refused: int = 0
     answer_s: float = 1.0
     """How long an answer takes, on average of late."""
@@ -173,6 +174,7 @@ class Admission:
             queue = self.queues[name] = Queue()
         slots = max(route.slots, route.parallel)  # while no replica is ready, requests wait for one
         if queue.inflight < slots * (1 + QUEUED_PER_SLOT):
+            queue.admitted += 1
             return queue
         queue.refused += 1
         retry_s = math.ceil(queue.answer_s * queue.inflight / slots)
@@ -191,6 +193,7 @@ class Admission:
                 inflight=0 if queue is None else queue.inflight,
                 slots=route.slots,
                 refused=0 if queue is None else queue.refused,
+                admitted=0 if queue is None else queue.admitted,
             )
             for route in self._table.routes
             for queue in (self.queues.get((route.project, route.service)),)

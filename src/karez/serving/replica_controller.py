@@ -47,6 +47,7 @@ class ReplicaController:
         (self._grant,) = allocation.grants
         self._is_stopped = threading.Event()
         self._has_begun = self._has_request = False
+        self._pause_s = CHECK_S
         self._draining_since: float | None = None
         self._written: tuple[State | None, Status] | None = None
         """What was written last."""
@@ -73,7 +74,7 @@ class ReplicaController:
             self._report()
         if self._is_stopped.is_set():
             return None
-        pause_s = CHECK_READY_S if self._view.state == READY else CHECK_S
+        pause_s = CHECK_READY_S if self._view.state == READY else self._pause_s
         return self.deps.clock.now() + pause_s
 
     def note_request(self) -> None:
@@ -122,9 +123,8 @@ class ReplicaController:
     def _check(self) -> None:
         now, run = self.deps.clock.now(), self._process.run
         if not run.is_requested:
-            if now >= run.start_at and self._process.start():
-                run.is_requested = True
-                self._view = replace(self._view, state="starting", url="")
+            if now >= run.start_at:
+                self._start()
             return
         try:
             info = self._process.find()
@@ -138,14 +138,29 @@ class ReplicaController:
         elif not self._view.url or self._view.pid != info.pid:
             self._ask(info)
 
+    def _start(self) -> None:
+        if self._process.start():
+            self._process.run.is_requested = True
+            self._show("starting")
+        else:
+            gone = f"model artifact {self.replica.spec.model} is gone"
+            self._end(State.FAILED, EndReason.INPUT_MISSING, gone)
+
+    def _show(self, state: str, url: str = "", pid: int = 0) -> None:
+        """Let users see a state, and since when."""
+        since = self._view.since if state == self._view.state else self.deps.clock.now()
+        self._view = replace(self._view, state=state, url=url, pid=pid, since=since)
+
     def _ask(self, info: ProcessInfo) -> None:
-        """Look whether a process is ready."""
+        """Look whether a process is ready; one that is slow to answer is asked less often."""
+        began_at = self.deps.clock.now()
         url, wrong = self._process.ready_url(info)
+        self._pause_s = max(CHECK_S, self.deps.clock.now() - began_at)
         if wrong:
             self._end(State.FAILED, EndReason.START_FAILED, f"replica {self._number}: {wrong}")
         elif url:
             self._process.run.crashes = 0
-            self._view = replace(self._view, pid=info.pid, state=READY, url=url)
+            self._show(READY, url, info.pid)
 
     def _crashed(self, info: ProcessInfo, now: float) -> None:
         self._process.store_log()
@@ -161,8 +176,8 @@ class ReplicaController:
         run.attempt += 1
         run.is_requested = False
         run.start_at = now + PAUSES_S[min(run.crashes, len(PAUSES_S)) - 1]
-        self._view = replace(self._view, state="crashed", url="")
-        self._status = replace(self._status, reason=detail)
+        self._show("crashed")
+        self._status = replace(self._status, reason=detail, retries=self._status.retries + 1)
 
     def _requeue(self) -> None:
         """Return the replica to the queue after the loss of its node.
@@ -205,7 +220,7 @@ class ReplicaController:
         """End the replica if that was asked for, once its requests are answered."""
         if self._draining_since is None and self._has_request:
             self._has_request = False
-            stored = self.deps.store.workloads.replica(self.replica.id)
+            stored = self.deps.store.workloads.by_id(self.replica.id)
             if stored is not None and stored.state != State.STOPPING:
                 return False
             self._draining_since = self.deps.clock.now()
@@ -220,7 +235,7 @@ class ReplicaController:
         url = self._view.url
         if not url or service is None or service.state in STOPS:
             return False
-        self._view = replace(self._view, state="draining")
+        self._show("draining", url, self._view.pid)
         if self.deps.clock.now() - since >= DRAIN_S:
             return False
         return self.deps.loads.inflight(url, since) != 0

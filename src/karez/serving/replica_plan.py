@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from karez.core.routing import ReplicaLoad
-from karez.core.services import Replica, Service, ServiceSpec
+from karez.core.services import Replica, Service
 from karez.core.workloads import (
     ACTIVE,
     ENDED,
@@ -15,7 +15,7 @@ from karez.core.workloads import (
     Status,
     WorkloadId,
 )
-from karez.serving.rollout import RolloutStep, next_step
+from karez.serving.rollout import PUTTING_BACK, UPDATING, RolloutStep, next_step
 
 FAILED_PAUSE_S = 60.0
 """How long a service with a ready replica waits before it replaces one that failed."""
@@ -32,8 +32,8 @@ class ReplicaPlan:
     """Replicas to let go of."""
     state: State
     status: Status
-    back_to: ServiceSpec | None = None
-    """What the service asks for again, because an update has failed."""
+    undone: str = ""
+    """Why an update is to be undone, that is, the service is to ask for what it did before."""
 
 
 def plan_replicas(
@@ -54,54 +54,52 @@ def plan_replicas(
         now: UTC epoch seconds.
     """
     live = [one for one in replicas if one.state not in ENDED]
+    since = service.updated_at or 0.0
     failed = [
-        one for one in replicas if one.state == State.FAILED and one.spec.runs_as(service.spec)
+        one
+        for one in replicas
+        if one.state == State.FAILED and one.created_at >= since and one.spec.runs_as(service.spec)
     ]
     if service.state == State.STOPPING:
         return _stop(service, live, State.CANCELLED, EndReason.CANCELLED, "stopped by request")
+    if service.unreadable:
+        return _stop(service, live, State.FAILED, EndReason.START_FAILED, service.unreadable)
     if failed and all(one.started_at is None for one in live):
-        last = failed[-1].status
-        return _stop(service, live, State.FAILED, last.end, last.reason)
+        last, doing = failed[-1].status, service.status.progress
+        is_update = doing is not None and doing.what == UPDATING
+        failure = _stop(service, live, State.FAILED, last.end, last.reason)
+        return replace(failure, undone=last.reason if is_update else "")
+    status = _status(service, live, failed, wanted)
     kept = [one for one in live if one.state != State.STOPPING]
     step = next_step(service, live, failed, wanted=wanted, loads=loads, now=now)
-    status = _status(service, live, failed, wanted)
-    if step is not None and step.back_to is not None:
-        status = replace(status, notices=(_undone(step.why),))
-        return ReplicaPlan(state=_state(live, wanted), status=status, back_to=step.back_to)
-    if step is not None:
-        new = [one for one in kept if one.spec.runs_as(service.spec)]
-        what = "replicas put back" if step.is_undoing else "replicas updated"
-        done = sum(one.is_ready for one in new)
-        notices = status.notices if step.is_undoing else ()
-        doing = Progress(what=what, done=min(done, wanted), of=wanted)
-        status = replace(status, progress=doing, notices=notices)
-        going = [one for one in sorted(kept, key=_worth) if one not in new][: step.stop]
-    else:
+    if step is None:
         step = RolloutStep(start=max(0, wanted - len(kept)))
         going = sorted(kept, key=_worth)[: max(0, len(kept) - wanted)]
+        status = replace(status, progress=None)
+    else:
+        new = [one for one in kept if one.spec.runs_as(service.spec)]
+        what = PUTTING_BACK if step.is_undoing else UPDATING
+        done = sum(one.is_ready for one in new)
+        doing = Progress(what=what, done=min(done, wanted), of=wanted)
+        status = replace(status, progress=doing)
+        rest = [one for one in sorted(kept, key=_worth) if one not in new]
+        going = rest[: step.stop]
     is_early = bool(failed) and now - (failed[-1].ended_at or now) < FAILED_PAUSE_S
     return ReplicaPlan(
         start=0 if is_early else step.start,
         stop=tuple(one.id for one in going),
         state=_state(live, wanted),
         status=status,
+        undone=step.why,
     )
 
 
-def instead_of_failure(service: Service, plan: ReplicaPlan, last: Replica) -> ReplicaPlan:
-    """The plan for a service that has failed: one that was updated goes back to what it was.
-
-    `last` is the newest replica of the service that was ever ready.
-    """
-    if last.spec.runs_as(service.spec):
-        return plan
-    notices = (_undone(plan.status.reason),)
-    status = replace(service.status, ranks=(), reason="", notices=notices, progress=None)
-    return ReplicaPlan(stop=plan.stop, state=State.QUEUED, status=status, back_to=last.spec)
-
-
-def _undone(why: str) -> str:
-    return f"the update was undone: {why}"
+def undo(service: Service, plan: ReplicaPlan) -> Status:
+    """The status of a service whose update is undone."""
+    notices = (f"the update was undone: {plan.undone}",)
+    ranks = () if plan.state == State.FAILED else plan.status.ranks
+    doing = Progress(what=PUTTING_BACK, of=max(1, len(ranks)))
+    return replace(service.status, ranks=ranks, reason="", notices=notices, progress=doing)
 
 
 def _stop(
@@ -137,4 +135,4 @@ def _status(
         reason = IDLE_REASON
     ranks = tuple(view for one in live for view in one.views)
     base = INITIAL_STATUS if service.status.end else service.status
-    return replace(base, ranks=ranks, reason=reason, progress=None)
+    return replace(base, ranks=ranks, reason=reason)

@@ -28,7 +28,7 @@ class ServiceLoads:
         with self._lock:
             for name, one in self._loads.items():
                 self._histories.setdefault(name, RequestHistory()).record(
-                    now, one.inflight, one.slots or math.inf
+                    now, one.inflight, one.slots or math.inf, admitted=one.admitted
                 )
             for gone in self._histories.keys() - self._loads.keys():
                 del self._histories[gone]

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Update, func, insert, or_, select, update
+from sqlalchemy import Connection, Update, func, insert, select, update
 from typing_extensions import override
 
 from karez.core.codec import to_text
 from karez.core.services import Replica, Service, ServiceSpec, replica_id
 from karez.core.stores.replicas import ReplicaStore
-from karez.core.workloads import ENDED, State, Status, WorkloadId
+from karez.core.workloads import ENDED, LIVE, State, Status, WorkloadId
 from karez.store.database import Database
 from karez.store.schema import workloads as table
 from karez.store.workload_rows import ENDED_STATES, read_replica, row_values
+
+LIVE_STATES = [state.value for state in LIVE]
+MOST_LOOKED_AT = 100
+"""Replicas among which one of an older specification is looked for, the newest ones."""
 
 
 class Replicas(ReplicaStore):
@@ -51,29 +55,30 @@ class Replicas(ReplicaStore):
     def live(
         self, *, service: str = "", projects: Sequence[str] | None = None, ended_since: float
     ) -> Sequence[Replica]:
-        is_live = table.c.state.not_in(ENDED_STATES)
-        query = select(table).where(
-            table.c.kind == "replica", or_(is_live, table.c.ended_at >= ended_since)
-        )
+        mine = [table.c.kind == "replica"]
         if service:
-            query = query.where(table.c.array == service)
+            mine.append(table.c.array == service)
         if projects is not None:
-            query = query.where(table.c.project.in_(projects))
-        with self._db.read() as tx:
-            return [read_replica(row) for row in tx.execute(query.order_by(table.c.seq))]
+            mine.append(table.c.project.in_(projects))
+        live = select(table).where(*mine, table.c.state.in_(LIVE_STATES))
+        ended = select(table).where(*mine, table.c.ended_at >= ended_since)
+        with self._db.read() as tx:  # two queries, each by its index: most replicas ended long ago
+            rows = {row.seq: row for query in (live, ended) for row in tx.execute(query)}
+        return [read_replica(rows[seq]) for seq in sorted(rows)]
 
     @override
-    def last_started(self, service: WorkloadId) -> Replica | None:
+    def last_started(self, service: WorkloadId, unlike: ServiceSpec) -> Replica | None:
         query = select(table).where(
             table.c.kind == "replica", table.c.array == service, table.c.started_at.is_not(None)
         )
         with self._db.read() as tx:
-            row = tx.execute(query.order_by(table.c.seq.desc()).limit(1)).first()
-        return None if row is None else read_replica(row)
+            rows = tx.execute(query.order_by(table.c.seq.desc()).limit(MOST_LOOKED_AT)).all()
+        found = (read_replica(row) for row in rows)
+        return next((one for one in found if not one.spec.runs_as(unlike)), None)
 
     @override
-    def note_service(self, ident: WorkloadId, state: State, status: Status, *, at: float) -> bool:
-        change = _live_service(ident)
+    def note_service(self, service: Service, state: State, status: Status, *, at: float) -> bool:
+        change = _live_service(service)
         values: dict[str, object] = {"state": state.value, "status": to_text(status)}
         values["wait_reason"] = ""
         if state in ENDED:
@@ -86,16 +91,25 @@ class Replicas(ReplicaStore):
             return tx.execute(change.values(**values)).rowcount == 1
 
     @override
-    def set_spec(self, ident: WorkloadId, spec: ServiceSpec) -> bool:
-        change = _live_service(ident).where(table.c.state != State.STOPPING.value)
-        change = change.values(spec=to_text(spec), priority=spec.priority)
+    def set_spec(
+        self, service: Service, spec: ServiceSpec, status: Status, *, at: float | None
+    ) -> bool:
+        values: dict[str, object] = {"spec": to_text(spec), "priority": spec.priority}
+        values |= {"epoch": table.c.epoch + 1, "status": to_text(status)}
+        if at is not None:
+            values["updated_at"] = at
+        change = _live_service(service).where(table.c.state != State.STOPPING.value)
         with self._db.write() as tx:
-            return tx.execute(change).rowcount == 1
+            return tx.execute(change.values(**values)).rowcount == 1
 
 
-def _live_service(ident: WorkloadId) -> Update:
+def _live_service(service: Service) -> Update:
+    """UPDATE of a service that has not ended, and is what it was when it was read."""
     return update(table).where(
-        table.c.id == ident, table.c.kind == "service", table.c.state.not_in(ENDED_STATES)
+        table.c.id == service.id,
+        table.c.kind == "service",
+        table.c.epoch == service.revision,
+        table.c.state.not_in(ENDED_STATES),
     )
 
 

@@ -38,6 +38,15 @@ class ResizeRequests(ResizeRequestStore):
         return None if body is None else from_text(Grants, body)
 
     @override
+    def take(self, ident: WorkloadId) -> Sequence[Grant] | None:
+        if self.requested(ident) is None:  # most looks find none, and write nothing
+            return None
+        gone = delete(table).where(table.c.workload == ident).returning(table.c.grants)
+        with self._db.write() as tx:
+            body = tx.execute(gone).scalar()
+        return None if body is None else from_text(Grants, body)
+
+    @override
     def ids(self) -> frozenset[WorkloadId]:
         with self._db.read() as tx:
             return frozenset(map(WorkloadId, tx.execute(select(table.c.workload)).scalars()))

@@ -43,8 +43,10 @@ workloads = Table(
     Column("array_index", Integer),
     Column("array_first", Integer),  # 1 in the row that stands for the whole array
     Column("array_limit", Integer),
+    Column("updated_at", Float),
     Index("ix_workloads_array", "array", "state"),
     Index("ix_workloads_ended_at", "ended_at"),
+    Index("ix_workloads_kind", "kind", "state"),
     Index("ix_workloads_state", "state"),
     Index("ix_workloads_name", "kind", "name"),
     Index("ix_workloads_seq", "seq"),

@@ -127,6 +127,8 @@ def read_service(row: Row[Any]) -> Service:
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        updated_at=row.updated_at,
+        revision=row.epoch,
         unreadable=problem,
     )
 
@@ -163,3 +165,11 @@ def _status(row: Row[Any]) -> Status:
     if row.state in WAITING_STATES and row.wait_reason:
         return replace(status, reason=row.wait_reason)
     return status
+
+
+READERS: Mapping[str, Callable[[Row[Any]], Job | Service | Replica]] = {
+    "job": read_job,
+    "service": read_service,
+    "replica": read_replica,
+}
+"""Kind of a workload -> how its row is read."""

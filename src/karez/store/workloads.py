@@ -30,9 +30,9 @@ from karez.store.schema import targets
 from karez.store.schema import workloads as table
 from karez.store.workload_rows import (
     ENDED_STATES,
+    READERS,
     WAITING_STATES,
     read_job,
-    read_replica,
     read_service,
     row_values,
     select_all,
@@ -98,14 +98,13 @@ class Workloads(WorkloadStore):
 
     @override
     def find(self, ident: str) -> Job | Service | Replica | None:
-        return self.job(ident) or self.service(ident) or self.replica(ident)
+        return self.by_id(ident) or self.job(ident) or self.service(ident)
 
     @override
-    def replica(self, ident: str) -> Replica | None:
-        query = select(table).where(table.c.id == ident, table.c.kind == "replica")
+    def by_id(self, ident: str) -> Job | Service | Replica | None:
         with self._db.read() as tx:
-            row = tx.execute(query).first()
-        return read_replica(row) if row else None
+            row = tx.execute(select(table).where(table.c.id == ident)).first()
+        return READERS[row.kind](row) if row else None
 
     @override
     def jobs(
@@ -288,15 +287,14 @@ class Workloads(WorkloadStore):
         return None if row is None else read_job(row)
 
     @override
-    def users_of(self, artifact: str) -> Sequence[Job | Service]:
+    def users_of(self, artifact: str) -> Sequence[Job | Service | Replica]:
         query = select(table).where(
             table.c.state.not_in(ENDED_STATES),
-            table.c.kind != "replica",
             table.c.spec.contains(artifact, autoescape=True),
         )
         with self._db.read() as tx:
             rows = tx.execute(query.order_by(table.c.seq)).all()
-        return [read_job(row) if row.kind == "job" else read_service(row) for row in rows]
+        return [READERS[row.kind](row) for row in rows]
 
     @override
     def drop_leases(self, owner: str) -> None:

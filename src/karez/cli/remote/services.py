@@ -13,6 +13,7 @@ from karez.cli.options import takes
 from karez.cli.output import clock, json_out, table
 from karez.cli.terminal import say
 from karez.core.errors import BadRequest
+from karez.core.identity import DEFAULT_PROJECT, EVERYWHERE
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.servicefile import parse_replicas, parse_service
 from karez.core.services import READY, Probe, Service, ServiceSpec
@@ -107,12 +108,20 @@ def apply(
     """
     with refused():
         spec = parse_service(file.read_text())
-    mine = (s for s in client().services() if s.spec.name == spec.name)
-    before = next((s for s in mine if s.spec.project == spec.project), None)
+    before = _live(spec)
     if before is None:
         _deploy(spec, wait=wait)
     else:
         _update(before, spec, wait=wait)
+
+
+def _live(spec: ServiceSpec) -> Service | None:
+    """The live service that a specification means; `default` means a key's only project."""
+    project, own = spec.project, client().whoami().project
+    if project == DEFAULT_PROJECT and own != EVERYWHERE:
+        project = own
+    named = (one for one in client().services() if one.spec.name == spec.name)
+    return next((one for one in named if one.spec.project == project), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +189,7 @@ def _update(before: Service, spec: ServiceSpec, *, wait: bool) -> None:
 
     service = client().update_service(before.id, spec)
     if wait:
-        service = client().wait_updated(before, service, watch=watch)
+        service = client().wait_updated(service, watch=watch)
     say(f"{service.id} {service.state}; {'updated' if wait else 'the update has begun'}")
 
 

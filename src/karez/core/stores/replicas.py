@@ -23,17 +23,22 @@ class ReplicaStore(Protocol):
         """
         ...
 
-    def last_started(self, service: WorkloadId) -> Replica | None:
-        """The newest replica of a service that was ever ready."""
+    def last_started(self, service: WorkloadId, unlike: ServiceSpec) -> Replica | None:
+        """The newest replica of a service that was ever ready and runs as something else."""
         ...
 
-    def note_service(self, ident: WorkloadId, state: State, status: Status, *, at: float) -> bool:
+    def note_service(self, service: Service, state: State, status: Status, *, at: float) -> bool:
         """Write what a live service has become; one that is to stop only ends.
 
-        Returns False if nothing was written.
+        Returns False if nothing was written: it has ended, or was changed since it was read.
         """
         ...
 
-    def set_spec(self, ident: WorkloadId, spec: ServiceSpec) -> bool:
-        """Replace the specification of a live service. False: it stops or has ended."""
+    def set_spec(
+        self, service: Service, spec: ServiceSpec, status: Status, *, at: float | None
+    ) -> bool:
+        """Replace the specification of a live service; `at` if its replicas are to be replaced.
+
+        Returns False if nothing was written: it stops, has ended, or was changed since it was read.
+        """
         ...

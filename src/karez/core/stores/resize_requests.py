@@ -18,6 +18,10 @@ class ResizeRequestStore(Protocol):
         """Return the grants of a gang's resize request, if it has one."""
         ...
 
+    def take(self, ident: WorkloadId) -> Sequence[Grant] | None:
+        """The grants that a gang is asked to take; nobody is told of them again."""
+        ...
+
     def ids(self) -> frozenset[WorkloadId]:
         """Return the gangs that have a resize request."""
         ...

@@ -33,12 +33,12 @@ class WorkloadStore(Protocol):
         """Find a service by id, else the newest of that name."""
         ...
 
-    def replica(self, ident: str) -> Replica | None:
-        """Find a replica by id."""
+    def by_id(self, ident: str) -> Job | Service | Replica | None:
+        """A workload by its id alone; of an array, one of its jobs."""
         ...
 
     def find(self, ident: str) -> Job | Service | Replica | None:
-        """A job, service or replica by id, else the newest job or service of that name."""
+        """A workload or array by id, else the newest job or service of that name."""
         ...
 
     def jobs(
@@ -144,8 +144,8 @@ class WorkloadStore(Protocol):
         """Find the queued job of an array that was submitted first."""
         ...
 
-    def users_of(self, artifact: str) -> Sequence[Job | Service]:
-        """List live jobs and services whose specification mentions an artifact's id."""
+    def users_of(self, artifact: str) -> Sequence[Job | Service | Replica]:
+        """List live workloads whose specification mentions an artifact's id."""
         ...
 
     def drop_leases(self, owner: str) -> None:

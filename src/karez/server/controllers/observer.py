@@ -176,7 +176,7 @@ def _settle_resizes(pending: PendingDecisions, view: StoreView, now: float) -> P
             continue
         if now < resize.until + GRACE_S:
             resizing[ident] = resize
-        else:
+        elif resize.is_asked:
             inelastic.add(ident)
     return replace(pending, resizing=resizing, inelastic=frozenset(inelastic))
 

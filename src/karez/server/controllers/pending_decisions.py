@@ -31,6 +31,8 @@ class PendingResize:
     grants: tuple[Grant, ...]
     until: float
     """UTC epoch seconds: then the request is withdrawn."""
+    is_asked: bool = True
+    """Whether the gang was asked: it is once nobody holds what it is to take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,14 +61,16 @@ def reconcile(
         now: UTC epoch seconds.
     """
     pending = _with_decided(pending, decided, now)
+    asked = _due_resizes(view, pending, now)
+    pending = replace(pending, resizing={**pending.resizing, **asked})
     places = tuple(_places(view, pending))
     placed = {place.id for place in places}
     left = {ident: start for ident, start in pending.starts.items() if ident not in placed}
     writes: list[Write] = [
         # repeated each time, since a workload that was starting does not take the request
         *(RequestPreemption(id=ident) for ident in sorted(pending.preempting)),
-        *(RequestResize(id=act.id, grants=act.grants) for act in decided if type(act) is Resize),
-        *(WithdrawResize(id=i) for i, one in pending.resizing.items() if now >= one.until),
+        *(RequestResize(id=ident, grants=one.grants) for ident, one in asked.items()),
+        *(WithdrawResize(id=i) for i in _withdrawn(pending, decided, now)),
         *places,
     ]
     return replace(pending, starts=left), tuple(writes)
@@ -90,7 +92,8 @@ def _with_decided(
                 yields = {ident} if dropped is None else dropped.after
                 releasing.setdefault(by or ident, set()).update(yields)
             case Resize(id=ident, grants=grants, by=by):
-                resizing[ident] = PendingResize(grants=grants, until=now + RESIZE_S)
+                until = now + RESIZE_S
+                resizing[ident] = PendingResize(grants=grants, until=until, is_asked=False)
                 if by is not None:
                     releasing.setdefault(by, set()).add(ident)
             case Start(id=ident, grants=grants):
@@ -105,6 +108,41 @@ def _pending_start(
     names = " and ".join(sorted(after - {ident}))
     reason = f"{names} make room for it" if names else "it is being moved"
     return PendingStart(grants=grants, after=after, reason=reason)
+
+
+def _due_resizes(
+    view: StoreView, pending: PendingDecisions, now: float
+) -> dict[WorkloadId, PendingResize]:
+    """The resizes for which gangs are to be asked now: nobody holds what they are to take."""
+    held = held_devices(grant for run in view.running.values() for grant in run.allocation.grants)
+    due: dict[WorkloadId, PendingResize] = {}
+    for ident, resize in pending.resizing.items():
+        run = view.running.get(ident)
+        if resize.is_asked or run is None:
+            continue
+        there = list(run.allocation.grants)
+        added = []
+        for grant in resize.grants:
+            if grant in there:
+                there.remove(grant)
+            else:
+                added.append(grant)
+        if are_free(added, held):
+            held.update(held_devices(added))
+            due[ident] = replace(resize, is_asked=True, until=now + RESIZE_S)
+    return due
+
+
+def _withdrawn(
+    pending: PendingDecisions, decided: Sequence[Action], now: float
+) -> Iterator[WorkloadId]:
+    """Gangs whose request of before holds no longer: not taken in time, or replaced by another."""
+    for ident, resize in pending.resizing.items():
+        if resize.is_asked and now >= resize.until:
+            yield ident
+    for action in decided:
+        if isinstance(action, Resize) and not pending.resizing[action.id].is_asked:
+            yield action.id
 
 
 def _places(view: StoreView, pending: PendingDecisions) -> Iterator[Place]:

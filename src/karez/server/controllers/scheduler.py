@@ -207,8 +207,15 @@ class Scheduler:
             self._executor.carry_out(self._pending, withdrawn, now)
             return self._pending
         owed = still_owed(self._executor.load(), view, nodes, now)
-        asked = [RequestResize(id=ident, grants=one.grants) for ident, one in owed.resizing.items()]
-        self._executor.carry_out(owed, asked, now)  # it may have ended before it had asked
+        asked = [
+            RequestResize(id=ident, grants=one.grants)
+            for ident, one in owed.resizing.items()
+            if one.is_asked
+        ]
+        # what it had asked before, and was to take back as it ended, would be carried out still
+        stale = self.store.resize_requests.ids() - {one.id for one in asked}
+        withdrawn = [WithdrawResize(id=ident) for ident in sorted(stale)]
+        self._executor.carry_out(owed, [*asked, *withdrawn], now)
         self._pending = owed
         return owed
 

@@ -11,12 +11,14 @@ from karez.scheduling.autoscaling import wanted_replicas
 from karez.serving.replica_plan import (
     FAILED_PAUSE_S,
     ReplicaPlan,
-    instead_of_failure,
     plan_replicas,
+    undo,
 )
 from karez.serving.service_loads import ServiceLoads
 
 log = structlog.get_logger()
+MOST_START_S = 600.0
+"""Longest time to start that room is kept for; the rest of it was a wait for devices."""
 
 
 def keep_replicas(store: Store, loads: ServiceLoads, now: float) -> bool:
@@ -30,14 +32,14 @@ def keep_replicas(store: Store, loads: ServiceLoads, now: float) -> bool:
         by_service.setdefault(one.service, []).append(one)
     has_changed = False
     for service in services:
-        mine = by_service.pop(service.id, [])
-        if service.unreadable:
-            continue
-        plan = _plan(service, mine, loads, now)
-        if plan.state == State.FAILED:
-            last = store.replicas.last_started(service.id)
-            plan = plan if last is None else instead_of_failure(service, plan, last)
-        has_changed |= _carry_out(store, service, plan, now)
+        plan = _plan(service, by_service.pop(service.id, []), loads, now)
+        if plan.undone and (last := store.replicas.last_started(service.id, service.spec)):
+            spec = last.spec.as_many_as(service.spec)
+            store.replicas.set_spec(service, spec, undo(service, plan), at=now)
+            log.warning("service.update-undone", service=service.id, why=plan.undone)
+            has_changed = True
+        else:
+            has_changed |= _carry_out(store, service, plan, now)
     for left in by_service.values():  # their service has ended
         has_changed |= _let_go(store, [one.id for one in left if one.state in LIVE], now)
     return has_changed
@@ -58,15 +60,12 @@ def _plan(
 
 
 def _starts_s(replicas: Sequence[Replica]) -> float | None:
-    """The median time that replicas took to be ready, their wait for devices included."""
+    """The median time that replicas took to be ready, of which a wait for devices is a part."""
     took = sorted(one.started_at - one.created_at for one in replicas if one.started_at is not None)
-    return took[len(took) // 2] if took else None
+    return min(MOST_START_S, took[len(took) // 2]) if took else None
 
 
 def _carry_out(store: Store, service: Service, plan: ReplicaPlan, now: float) -> bool:
-    if plan.back_to is not None:
-        store.replicas.set_spec(service.id, plan.back_to)
-        log.warning("service.update-undone", service=service.id, why=plan.status.notices)
     if plan.start:
         made = store.replicas.add(service, plan.start, now=now)
         log.info("service.scaled-up", service=service.id, replicas=[one.id for one in made])
@@ -74,8 +73,8 @@ def _carry_out(store: Store, service: Service, plan: ReplicaPlan, now: float) ->
         log.info("service.scaled-down", service=service.id, replicas=plan.stop)
     has_stopped = _let_go(store, plan.stop, now)
     if (plan.state, plan.status) != (service.state, service.status):
-        store.replicas.note_service(service.id, plan.state, plan.status, at=now)
-    return plan.start > 0 or has_stopped or plan.back_to is not None
+        store.replicas.note_service(service, plan.state, plan.status, at=now)
+    return plan.start > 0 or has_stopped
 
 
 def _let_go(store: Store, idents: Sequence[WorkloadId], now: float) -> bool:

@@ -72,8 +72,8 @@ class WorkloadCache:
         if len(unread) > BULK_READ_FROM:
             self._read_all()
         waiting: dict[WorkloadId, PendingWorkload] = {}
-        for ident, kind, _ in queued:
-            workload = self._waiting.get(ident) or self._read(ident, kind)
+        for ident, _, _ in queued:
+            workload = self._waiting.get(ident) or self._read(ident)
             if workload is not None:
                 waiting[ident] = workload
         self._waiting = waiting
@@ -101,21 +101,20 @@ class WorkloadCache:
         ]
         self._waiting.update({item.id: to_pending(item) for item in items if not item.unreadable})
 
-    def _read(self, ident: WorkloadId, kind: str) -> PendingWorkload | None:
-        workloads = self._store.workloads
-        item: Job | Replica | None = (
-            workloads.job(ident) if kind == "job" else workloads.replica(ident)
-        )
-        if item is not None and item.unreadable:
+    def _read(self, ident: WorkloadId) -> PendingWorkload | None:
+        item = self._store.workloads.by_id(ident)
+        if item is None or isinstance(item, Service):
+            return None
+        if item.unreadable:
             self._store.workloads.fail(item.id, item.unreadable, at=self._clock.now())
             log.error("workload.unreadable", workload=item.id, why=item.unreadable)
             return None
-        return None if item is None else to_pending(item)
+        return to_pending(item)
 
     def _read_allocated(
         self, ident: WorkloadId, allocation: Allocation
     ) -> AllocatedWorkload | None:
-        item = self._store.workloads.find(ident)
+        item = self._store.workloads.by_id(ident)
         if item is None or isinstance(item, Service):
             return None  # no service holds devices itself
         return to_allocated(item, allocation)

@@ -110,7 +110,7 @@ class WorkloadControllers:
     def _fail(self, ident: WorkloadId, token: str, state: State, why: str) -> None:
         """End a workload that cannot be controlled; its processes are orphans from now on."""
         workloads, now = self._context.store.workloads, self._context.clock.now()
-        item = workloads.find(ident)
+        item = workloads.by_id(ident)
         before = INITIAL_STATUS if item is None else item.status
         is_asked = state == State.STOPPING
         end = EndReason.CANCELLED if is_asked else EndReason.START_FAILED
@@ -141,7 +141,7 @@ class WorkloadControllers:
     def _start(
         self, ident: WorkloadId, token: str, allocation: Allocation | None, edges: Edges
     ) -> None:
-        item = self._context.store.workloads.find(ident)
+        item = self._context.store.workloads.by_id(ident)
         if allocation is None or item is None or isinstance(item, Service):
             log.error("workload.without-allocation", workload=ident)
             return

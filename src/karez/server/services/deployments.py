@@ -10,12 +10,13 @@ from karez.core.ports import Clock
 from karez.core.services import Service, ServiceSpec
 from karez.core.stores.replicas import ReplicaStore
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import LIVE
+from karez.core.workloads import LIVE, Progress
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
 from karez.server.services.lookup import find_service
 from karez.server.services.permissions import Permissions, visible_projects
+from karez.serving.rollout import UPDATING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +71,16 @@ class DeploymentService:
         spec = self._checked(
             who, project, replace(spec, project=service.spec.project), instead_of=service
         )
-        if not self.replicas.set_spec(service.id, spec):
+        is_other = not spec.runs_as(service.spec)
+        status = service.status
+        if is_other:
+            doing = Progress(what=UPDATING, of=max(1, len(status.ranks)))
+            status = replace(status, notices=(), progress=doing)
+        at = self.clock.now() if is_other else None
+        if not self.replicas.set_spec(service, spec, status, at=at):
             raise BadRequest(
-                problem=f"{service.spec.name} is to stop, or has ended", fix="Deploy it anew."
+                problem=f"{service.spec.name} is to stop, has ended, or was changed meanwhile",
+                fix="Look with `karez services show`, and try again.",
             )
         self.wake()
         return self.get(who, service.id)

@@ -12,11 +12,10 @@ from karez.training.recovery.state import Phase
 def resize(run: GangRun) -> None:
     """Take the size that was requested, if there is one and the gang can change now."""
     requests = run.deps.store.resize_requests
-    grants = requests.requested(run.job.id)
-    if grants is None or run.gang.phase != Phase.RUNNING:
+    if run.gang.phase != Phase.RUNNING:
         return
-    requests.drop(run.job.id)
-    if not run.gang.may_resize:
+    grants = requests.take(run.job.id)
+    if grants is None or not run.gang.may_resize:
         return  # a plain script keeps the size that it started with
     present = {index: run.allocation.workers[index] for index, _ in run.gang.active}
     workers = [grant for grant in grants if not grant.role]

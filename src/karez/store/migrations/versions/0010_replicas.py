@@ -19,6 +19,11 @@ _NOW = {
 def upgrade() -> None:
     """Queue the services that hold devices, without these."""
     bind = op.get_bind()
+    inspector = sa.inspect(bind)
+    if "updated_at" not in {column["name"] for column in inspector.get_columns("workloads")}:
+        op.add_column("workloads", sa.Column("updated_at", sa.Float()))
+    if "ix_workloads_kind" not in {index["name"] for index in inspector.get_indexes("workloads")}:
+        op.create_index("ix_workloads_kind", "workloads", ["kind", "state"])
     now = bind.execute(sa.text(_NOW[bind.dialect.name])).scalar_one()
     services = sa.select(workloads.c.id).where(workloads.c.kind == "service")
     held = allocations.update().where(
@@ -34,10 +39,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Nothing to undo: a service that is queued is placed as one again; replicas end."""
+    """End the replicas; a service that is queued is placed as one again."""
     bind = op.get_bind()
     bind.execute(
         workloads.update()
         .where(workloads.c.kind == "replica", workloads.c.ended_at.is_(None))
         .values(state="cancelled", ended_at=workloads.c.created_at)
     )
+    op.drop_index("ix_workloads_kind", "workloads")
+    op.drop_column("workloads", "updated_at")

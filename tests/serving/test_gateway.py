@@ -133,8 +133,10 @@ async def test_control_is_told_of_each_service_and_replica(
     gateway.table = table(engine, await run_app(fail))
     (service,) = gateway.load().services
     assert (service.service, service.inflight, service.slots) == ("chat", 0, 8)
-    for number in range(12):
-        await ask(gateway, "mine", model="chat", messages=[{"content": str(number) * 300}])
+    prompts = [[{"content": str(number) * 300}] for number in range(12)]
+    await asyncio.gather(
+        *(ask(gateway, "mine", model="chat", messages=prompt) for prompt in prompts)
+    )
     good, bad = sorted(gateway.load().replicas, key=lambda one: one.failed)
     assert good.url == engine
     assert good.answered + bad.answered == 12

@@ -79,8 +79,7 @@ def deploy(options: DeployOptions) -> None:
 
 def _deploy(spec: ServiceSpec, *, wait: bool) -> None:
     service = client().deploy(spec)
-    if wait:
-        service = client().wait_ready(service.id)
+    service = client().wait_ready(service.id) if wait else service
     say(f"{service.id} {service.state}; talk to it with: karez chat {spec.name}")
 
 
@@ -234,8 +233,7 @@ def show_service(service: ServiceName, as_json: Json = False) -> None:
         ("replicas", found.spec.range),
         ("reason", found.status.reason),
     ]
-    if found.status.progress is not None:
-        rows.append(("update", found.status.progress))
+    rows += [("update", found.status.progress)] if found.status.progress else []
     rows += [("notice", notice) for notice in found.status.notices]
     rows += [(f"replica {v.rank}", f"{v.state} on {v.node} {v.url}") for v in found.status.ranks]
     table(("", ""), rows, empty="")

@@ -41,6 +41,17 @@ class DecisionExecutor:
             return PendingDecisions()
         return self._saved
 
+    def go_on(self, owed: PendingDecisions, now: float) -> None:
+        """Ask again for what an earlier control had asked, or had not come to ask.
+
+        What it had asked before that, and was to take back as it ended, would be taken still.
+        """
+        asked = {ident: one for ident, one in owed.resizing.items() if one.is_asked}
+        stale = self.store.resize_requests.ids() - asked.keys()
+        writes: list[Write] = [RequestResize(id=i, grants=one.grants) for i, one in asked.items()]
+        writes += [WithdrawResize(id=ident) for ident in sorted(stale)]
+        self.carry_out(owed, writes, now)
+
     def carry_out(self, pending: PendingDecisions, writes: Sequence[Write], now: float) -> int:
         """Record what stays pending, then write; returns how many workloads were started.
 

@@ -30,7 +30,7 @@ from karez.scheduling.snapshot import Snapshot, engine_from
 from karez.server.controllers.decision_executor import DecisionExecutor
 from karez.server.controllers.observer import observe, still_owed, whole_state
 from karez.server.controllers.pending_decisions import LENT_S, PendingDecisions, Reservation
-from karez.server.controllers.reconciler import RequestResize, WithdrawResize, reconcile
+from karez.server.controllers.reconciler import WithdrawResize, reconcile
 from karez.server.controllers.store_view import StoreView
 from karez.server.controllers.workload_cache import WorkloadCache
 
@@ -207,15 +207,7 @@ class Scheduler:
             self._executor.carry_out(self._pending, withdrawn, now)
             return self._pending
         owed = still_owed(self._executor.load(), view, nodes, now)
-        asked = [
-            RequestResize(id=ident, grants=one.grants)
-            for ident, one in owed.resizing.items()
-            if one.is_asked
-        ]
-        # what it had asked before, and was to take back as it ended, would be carried out still
-        stale = self.store.resize_requests.ids() - {one.id for one in asked}
-        withdrawn = [WithdrawResize(id=ident) for ident in sorted(stale)]
-        self._executor.carry_out(owed, [*asked, *withdrawn], now)
+        self._executor.go_on(owed, now)
         self._pending = owed
         return owed
 

@@ -75,7 +75,8 @@ def next_step(
     is_undoing = doing is not None and doing.what == PUTTING_BACK
     if not is_undoing and (why := _objection(new, old, failed, loads, now)):
         return RolloutStep(why=why)
-    if not old and all(_is_trusted(one, now) for one in new) and len(new) >= max(1, wanted):
+    is_whole = len(new) == len(live) >= max(1, wanted)  # none of before is left, not even to end
+    if is_whole and all(_is_trusted(one, now) for one in new):
         return None
     start, stop = _numbers(new, old, wanted=wanted, now=now)
     if len(kept) < len(live):  # one at a time

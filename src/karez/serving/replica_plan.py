@@ -98,7 +98,8 @@ def undo(service: Service, plan: ReplicaPlan) -> Status:
     """The status of a service whose update is undone."""
     notices = (f"the update was undone: {plan.undone}",)
     ranks = () if plan.state == State.FAILED else plan.status.ranks
-    doing = Progress(what=PUTTING_BACK, of=max(1, len(ranks)))
+    of = 1 if service.status.progress is None else service.status.progress.of
+    doing = Progress(what=PUTTING_BACK, of=of)
     return replace(service.status, ranks=ranks, reason="", notices=notices, progress=doing)
 
 

@@ -49,10 +49,7 @@ def parse_job(text: str) -> JobSpec:
     Raises:
         ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"invalid TOML: {error}") from error
+    table = parse_toml(text)
     only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')
@@ -86,6 +83,14 @@ def parse_job(text: str) -> JobSpec:
         secrets=tuple(table.get("secrets", ())),
         after=tuple(map(parse_dependency, table.get("after", ()))),
     )
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML text. Raises ValueError."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"invalid TOML: {error}") from error
 
 
 def _recovery(table: Mapping[str, Any]) -> dict[str, Any]:

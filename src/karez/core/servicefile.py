@@ -1,10 +1,9 @@
 """Parser of service files (TOML), and of how many replicas are asked for."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from karez.core.jobfile import only, requests_of, table_of
+from karez.core.jobfile import only, parse_toml, requests_of, table_of
 from karez.core.services import Probe, ServiceSpec
 from karez.core.units import parse_seconds
 
@@ -19,10 +18,7 @@ def parse_service(text: str) -> ServiceSpec:
     Raises:
         ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"invalid TOML: {error}") from error
+    table = parse_toml(text)
     only(table, _TOP, "the file")
     for name in ("name", "model"):
         if not isinstance(table.get(name), str):

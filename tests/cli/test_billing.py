@@ -34,6 +34,9 @@ def test_the_command_line_shows_the_bill_and_finds_what_was_changed(
     assert "0.5" in karez("prices", "list").out
     assert karez("prices", "set", "x", "--prompt", "-1").code == 2
     assert karez("prices", "remove", "*").code == 0
+    assert "12.5" in karez("projects", "limits", "default", "--spend", "12.5").out
+    assert "12.5" not in karez("projects", "limits", "default", "--spend", "-1").out
+    assert karez("projects", "limits", "default", "--spend", "inf").code == 2
     store = api.cloud.store
     assert isinstance(store, SqlStore)
     with store.db.write() as tx:  # as whoever has the database can

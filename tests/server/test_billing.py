@@ -6,10 +6,13 @@ import pytest
 
 from karez.client.sdk import Client
 from karez.core.errors import NotAllowed, NotFound
-from karez.core.identity import Project, Role
+from karez.core.identity import Project, ProjectLimits, Role
 from karez.core.ledger import Bill, verify
-from karez.core.prices import MICRO, Price
+from karez.core.prices import MICRO, Price, month_of
+from karez.core.services import Service, ServiceSpec
 from karez.core.usage import Call
+from karez.core.workloads import WorkloadId
+from karez.server.services.gateway_table import build_gateway_table
 from tests.api import Api
 
 
@@ -78,3 +81,22 @@ def test_prices_are_for_admins_of_all_projects_and_a_ledger_for_its_own(
     with pytest.raises(NotFound, match="price"):
         client.drop_price("*")
     assert [price.model for price in client.prices()] == ["chat"]
+
+
+def test_a_project_that_has_spent_its_limit_takes_no_more_requests_this_month(
+    api: Api, client: Client
+) -> None:
+    store, now = api.cloud.store, api.cloud.clock.now()
+    limits = ProjectLimits(spend_nano=500_000)
+    client.set_quota(Project(name="default", limits=limits))
+    spec = ServiceSpec(name="chat", model="m")
+    store.workloads.add_service(Service(id=WorkloadId("svc-1"), spec=spec, created_at=now))
+    store.usage.add_calls([call(1, at=now), call(2, at=now - 40 * 86_400)])
+    (route,) = build_gateway_table(store, now).routes
+    assert route.stopped == ""
+    store.usage.add_calls([call(1, at=now), call(3, at=now)])
+    assert store.usage.spend(month_of(now)) == {"default": 520_000}
+    (route,) = build_gateway_table(store, now).routes
+    assert "has spent 0.00052 of its 0.0005 for this month" in route.stopped
+    (route,) = build_gateway_table(store, now + 31 * 86_400).routes
+    assert route.stopped == ""

@@ -123,6 +123,20 @@ async def test_a_request_is_held_until_a_replica_is_ready(gateway: Gateway, engi
         assert not gateway.admission.awaits_a_replica()
 
 
+async def test_a_service_whose_project_has_no_money_left_says_so(
+    gateway: Gateway, engine: str
+) -> None:
+    (route,) = table(engine).routes
+    why = "Project p has spent 10.00 of its 10.00 for this month."
+    gateway.table = replace(table(engine), routes=(replace(route, stopped=why),))
+    refused = await ask(gateway, "mine", model="chat", messages=[])
+    assert (refused.status_code, refused.json()["error"]["message"]) == (429, why)
+    assert refused.json()["error"]["type"] == "insufficient_quota"
+    assert gateway.load().services[0].admitted == 0
+    gateway.table = table(engine)
+    assert (await ask(gateway, "mine", model="chat", messages=[])).status_code == 200
+
+
 async def test_control_is_told_of_each_service_and_replica(
     gateway: Gateway, engine: str, run_app: RunApp
 ) -> None:

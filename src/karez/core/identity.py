@@ -174,10 +174,12 @@ class ProjectLimits:
     """Replicas of all its services."""
     storage_bytes: int | None = None
     """Bytes of its uploads and artifacts, each content once; None: any."""
+    spend_nano: int | None = None
+    """Cost of its models' calls in a calendar month (UTC), in billionths; None: any."""
 
     def __post_init__(self) -> None:
         check_priority(self.priority)
-        amounts = (self.queued, self.replicas, self.storage_bytes or 0)
+        amounts = (self.queued, self.replicas, self.storage_bytes or 0, self.spend_nano or 0)
         if min(amounts) < 0 or max(amounts) > MAX_INTEGER:
             raise ValueError(f"a limit is between 0 and {MAX_INTEGER}")
 

@@ -84,6 +84,11 @@ def cost_nano(
     return whole * price.percent_at(at) // PERCENT // (MICRO * MICRO // NANO)
 
 
+def month_of(at: float) -> str:
+    """The calendar month of an instant in UTC, such as 2026-11."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m")
+
+
 def price_of(prices: dict[str, Price], model: str) -> Price:
     """The price of a model among all, by their model."""
     return prices.get(model) or prices.get(ANY_MODEL) or FREE

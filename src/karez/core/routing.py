@@ -33,6 +33,8 @@ class Route:
     since: float = 0.0
     parallel: int = 4
     """Requests that a replica answers at once; more wait in it."""
+    stopped: str = ""
+    """Why it takes no more requests; empty: it does."""
 
     @property
     def full_name(self) -> str:

@@ -150,6 +150,8 @@ class Admission:
     def admit(self, key: GatewayKey, request: Mapping[str, Any], size: int, now: float) -> Admitted:
         """Admit a request of so many bytes to the queue of its model. Raises Refusal."""
         route = self.route(key, request["model"])
+        if route.stopped:
+            raise Refusal(429, "insufficient_quota", route.stopped)
         queue = self._queue(route)
         if key.calls == NO_CALL_LIMITS:
             return Admitted(key, route, queue, now)

@@ -1,13 +1,13 @@
 """SQL of calls and their ledger: each call once, with a line that seals the one before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, cast, func, insert, select
 from sqlalchemy.types import BigInteger
 
 from karez.core.codec import from_text, to_text
 from karez.core.ledger import LedgerLine, cost_of, line_body, sealed
-from karez.core.prices import Price, price_of
+from karez.core.prices import Price, month_of, price_of
 from karez.core.usage import Call, MinuteUsage
 from karez.store import schema
 from karez.store.database import Database
@@ -24,6 +24,7 @@ def add_calls(db: Database, calls: Sequence[Call]) -> None:
         known = _known(tx, [call.id for call in calls])
         prices = {price.model: price for price in all_prices(tx)}
         last: dict[str, tuple[int, str]] = {}
+        spent: dict[tuple[str, str], int] = {}
         rows, lines = [], []
         for call in {call.id: call for call in calls if call.id not in known}.values():
             price = price_of(prices, call.service)
@@ -38,10 +39,33 @@ def add_calls(db: Database, calls: Sequence[Call]) -> None:
                     "hash": last[call.project][1],
                 }
             )
-            rows.append(_row(call, cost_of(call, price)))
+            cost = cost_of(call, price)
+            rows.append(_row(call, cost))
+            month = (call.project, month_of(call.at))
+            spent[month] = spent.get(month, 0) + cost
         if rows:
+            _add_spend(db, tx, spent)
             tx.execute(insert(schema.calls), rows)
             tx.execute(insert(schema.ledger), lines)
+
+
+def _add_spend(db: Database, tx: Connection, spent: Mapping[tuple[str, str], int]) -> None:
+    """Add to what projects have spent in their months."""
+    table = schema.spend
+    for (project, month), cost in spent.items():
+        query = db.into(table).values(project=project, month=month, cost_nano=cost)
+        query = query.on_conflict_do_update(
+            index_elements=["project", "month"],
+            set_={"cost_nano": table.c.cost_nano + query.excluded.cost_nano},
+        )
+        tx.execute(query)
+
+
+def spend_in(tx: Connection, month: str) -> dict[str, int]:
+    """What each project has spent in a month."""
+    table = schema.spend
+    query = select(table.c.project, table.c.cost_nano).where(table.c.month == month)
+    return {project: int(cost) for project, cost in tx.execute(query)}
 
 
 def _known(tx: Connection, idents: Sequence[str]) -> set[str]:

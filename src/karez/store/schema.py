@@ -209,6 +209,13 @@ ledger = Table(
     Column("body", Text, nullable=False),
     Column("hash", String(64), nullable=False),
 )
+spend = Table(
+    "spend",
+    metadata,
+    Column("project", String(63), primary_key=True),
+    Column("month", String(7), primary_key=True),
+    Column("cost_nano", BigInteger, nullable=False),
+)
 prices = Table(
     "prices",
     metadata,

@@ -1,6 +1,6 @@
 """Store of calls, usage and the audit log."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,11 @@ class Usage(UsageStore):
     ) -> Sequence[MinuteUsage]:
         with self._db.read() as tx:
             return ledger.minutes(tx, projects, since, until, limit)
+
+    @override
+    def spend(self, month: str) -> Mapping[str, int]:
+        with self._db.read() as tx:
+            return ledger.spend_in(tx, month)
 
     @override
     def prices(self) -> Sequence[Price]:

@@ -12,6 +12,7 @@ from karez.cli.terminal import say
 from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Project, ProjectLimits
+from karez.core.prices import NANO
 from karez.core.resource_syntax import parse_amount, show_amount
 from karez.core.units import show_bytes
 
@@ -86,6 +87,10 @@ def set_limits(
     ] = None,
     queued: Annotated[int | None, typer.Option(help="Jobs that wait at once.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Replicas of all services.")] = None,
+    spend: Annotated[
+        float | None,
+        typer.Option(help="Cost of calls of models in a calendar month (UTC); -1: any."),
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Bytes of uploads and artifacts, such as 2TiB, or none.")
     ] = None,
@@ -93,7 +98,7 @@ def set_limits(
 ) -> None:
     """Show what the members of a project may take of what all share, or set it.
 
-    Example: karez projects limits lab --priority 5 --queued 500 --storage 2TiB
+    Example: karez projects limits lab --priority 5 --queued 500 --storage 2TiB --spend 100
     """
     project = _present(name)
     before = project.limits
@@ -103,8 +108,9 @@ def set_limits(
             queued=before.queued if queued is None else queued,
             replicas=before.replicas if replicas is None else replicas,
             storage_bytes=before.storage_bytes if storage is None else _bytes(storage),
+            spend_nano=before.spend_nano if spend is None else _nano(spend),
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadRequest(problem=str(error)) from error
     if limits != before:
         project = client().set_quota(replace(project, limits=limits))
@@ -113,8 +119,14 @@ def set_limits(
         return
     limits = project.limits
     stored = "any" if limits.storage_bytes is None else show_bytes(limits.storage_bytes)
-    row = (limits.priority, limits.queued, limits.replicas, stored)
-    table(("priority up to", "queued jobs", "replicas", "storage"), [row], empty="")
+    spent = "any" if limits.spend_nano is None else f"{limits.spend_nano / NANO:g}"
+    row = (limits.priority, limits.queued, limits.replicas, stored, spent)
+    heads = ("priority up to", "queued jobs", "replicas", "storage", "spend a month")
+    table(heads, [row], empty="")
+
+
+def _nano(amount: float) -> int | None:
+    return None if amount < 0 else round(amount * NANO)
 
 
 def _present(name: str) -> Project:

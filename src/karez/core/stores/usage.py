@@ -1,6 +1,6 @@
 """Protocol of the store of calls, usage and the audit log."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -28,6 +28,10 @@ class UsageStore(Protocol):
         self, *, projects: Sequence[str] | None, since: float, until: float, limit: int
     ) -> Sequence[MinuteUsage]:
         """Sum up calls by minute, project, key and service, oldest first; None: all projects."""
+        ...
+
+    def spend(self, month: str) -> Mapping[str, int]:
+        """What the calls of each project have cost in a month, such as 2026-11, in billionths."""
         ...
 
     def prices(self) -> Sequence[Price]:

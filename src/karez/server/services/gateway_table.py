@@ -3,6 +3,7 @@
 import math
 
 from karez.core.identity import Role
+from karez.core.prices import NANO, month_of
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.services import READY
 from karez.core.stores.store import Store
@@ -25,6 +26,7 @@ def build_gateway_table(store: Store, now: float) -> Table:
     for replica in store.replicas.live(ended_since=math.inf):
         ready = [view.url for view in replica.status.ranks if view.state == READY]
         urls.setdefault(replica.service, []).extend(ready)
+    stopped = _over_budget(store, now)
     routes = tuple(
         Route(
             service=service.spec.name,
@@ -32,7 +34,24 @@ def build_gateway_table(store: Store, now: float) -> Table:
             urls=tuple(urls.get(service.id, ())),
             since=service.created_at,
             parallel=service.spec.parallel,
+            stopped=stopped.get(service.spec.project, ""),
         )
         for service in store.workloads.services(projects=None, states=tuple(LIVE))
     )
     return Table(keys=keys, routes=routes)
+
+
+def _over_budget(store: Store, now: float) -> dict[str, str]:
+    """Why projects may not call models any more this month."""
+    limits = {
+        project.name: project.limits.spend_nano
+        for project in store.access.projects()
+        if project.limits.spend_nano is not None
+    }
+    spent = store.usage.spend(month_of(now)) if limits else {}
+    return {
+        name: f"Project {name} has spent {spent.get(name, 0) / NANO:.6g} of its "
+        f"{limit / NANO:.6g} for this month; `karez projects limits {name} --spend` raises that."
+        for name, limit in limits.items()
+        if spent.get(name, 0) >= limit
+    }

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from karez.store.schema import ledger, prices
+from karez.store.schema import ledger, prices, spend
 
 revision = "0011"
 down_revision = "0010"
@@ -15,6 +15,7 @@ def upgrade() -> None:
     bind = op.get_bind()
     ledger.create(bind, checkfirst=True)
     prices.create(bind, checkfirst=True)
+    spend.create(bind, checkfirst=True)
     inspector = sa.inspect(bind)
     there = {column["name"] for column in inspector.get_columns("calls")}
     for name, kind in _COLUMNS.items():
@@ -29,5 +30,6 @@ def downgrade() -> None:
     op.drop_index("ix_calls_at", "calls")
     for name in _COLUMNS:
         op.drop_column("calls", name)
+    op.drop_table("spend")
     op.drop_table("prices")
     op.drop_table("ledger")

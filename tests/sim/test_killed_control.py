@@ -16,7 +16,7 @@ WRITES = (
     ("workloads", "regrant"),
     ("workloads", "requeue"),
     ("resize_requests", "request"),
-    ("resize_requests", "drop"),
+    ("resize_requests", "take"),
 )
 """Writes of the store that carry out decisions of the scheduler, and the answers to them."""
 

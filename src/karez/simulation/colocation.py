@@ -117,7 +117,6 @@ def colocate(
     hours = split.training_device_hours
     reclaims = sorted(fleet.reclaims_s) or [0.0]
     return ColocationReport(
-        unit=demand.unit,
         ticks=len(demand.busy),
         tick_s=demand.tick_s,
         devices=devices,

@@ -19,7 +19,7 @@ class Colocation:
 
     replica: ResourceRequest
     replica_rate: float
-    """Load that one replica serves per second, in the demand's unit."""
+    """Load that one replica serves per second, in tokens, requests or load, as the trace has it."""
     training: GangSpec
     """Each of the gangs."""
     gangs: int = 1
@@ -87,7 +87,6 @@ class ColocationPoint:
 class ColocationReport:
     """Results of the shared pool beside those of fixed parts."""
 
-    unit: str
     ticks: int
     tick_s: float
     devices: float

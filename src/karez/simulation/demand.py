@@ -35,7 +35,6 @@ class Demand:
     busy: tuple[float, ...]
     answer_s: float
     """Seconds of an answer, on average."""
-    unit: str
 
 
 def read_demand(
@@ -64,9 +63,9 @@ def read_demand(
         return _requests([_azure(line) for line in read_table(table, file, _AZURE)], file, sharing)
     if "window_start_s" in heads:
         rates = _read_rates(table, file, "window_start_s", "rate_rps")
-        return _rates(rates, SERVEGEN_S, "requests/s", file, sharing)
+        return _rates(rates, SERVEGEN_S, file, sharing)
     if "at" in heads:
-        return _rates(_read_rates(table, file, "at", "load"), window_s, "load/s", file, sharing)
+        return _rates(_read_rates(table, file, "at", "load"), window_s, file, sharing)
     raise BadRequest(
         problem=f"in {file}, line 1: these are not the columns of a known request trace",
         fix="Name TIMESTAMP,ContextTokens,GeneratedTokens (Azure), window_start_s,rate_rps "
@@ -123,11 +122,10 @@ def _requests(requests: Pairs, file: str, sharing: Colocation) -> Demand:
         tick_s=TICK_S,
         busy=tuple(busy.tolist()),
         answer_s=max(float(takes_s.mean()), TICK_S),
-        unit="tokens/s",
     )
 
 
-def _rates(rates: Pairs, window_s: float, unit: str, file: str, sharing: Colocation) -> Demand:
+def _rates(rates: Pairs, window_s: float, file: str, sharing: Colocation) -> Demand:
     """Rates of load, summed over windows."""
     if not rates:
         raise BadRequest(problem=f"the file {file} holds no request")
@@ -142,7 +140,6 @@ def _rates(rates: Pairs, window_s: float, unit: str, file: str, sharing: Colocat
         tick_s=window_s / each,
         busy=tuple(busy.tolist()),
         answer_s=sharing.answer_s,
-        unit=unit,
     )
 
 

@@ -95,6 +95,8 @@ def test_one_grammar_says_it_all() -> None:
         ('memory = "16GiB"', 'memory = "0GiB"', "some bytes"),
         ('memory = "16GiB"', 'memory = "9000000TiB"', "9000000.0 TiB: no node has so many"),
         ("workers = 2", "workers = 0", "role loader needs 1 to"),
+        ("each = { cpu = 4 }", "each = 3", "each = 3 should be such as"),
+        ("each = { cpu = 4 }", "each = [3]", "or a list of alternatives"),
     ],
 )
 def test_contradictions_are_refused(good: str, bad: str, complaint: str) -> None:

@@ -38,7 +38,14 @@ _TOP = {
 }
 
 _AS_THEY_ARE = (
-    *("name", "project", "recipe", "priority", "preemptible", "array", "environment", "image"),
+    "name",
+    "project",
+    "recipe",
+    "priority",
+    "preemptible",
+    "array",
+    "environment",
+    "image",
 )
 """Keys whose values are fields of the job."""
 
@@ -53,20 +60,7 @@ def parse_job(text: str) -> JobSpec:
     only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')
-    fields: dict[str, Any] = {
-        key: table[key]
-        for key in (
-            "name",
-            "project",
-            "recipe",
-            "priority",
-            "preemptible",
-            "array",
-            "environment",
-            "image",
-        )
-        if key in table
-    }
+    fields: dict[str, Any] = {key: table[key] for key in _AS_THEY_ARE if key in table}
     fields |= _recovery(table_of(table, "recovery"))
     for name in ("max_duration", "expected_duration", "deadline"):
         if name in table:
@@ -159,6 +153,8 @@ def requests_of(table: Mapping[str, Any]) -> tuple[ResourceRequest, ...]:
     needs = table.get("each", ({"cpu": 1},))
     if isinstance(needs, dict | str):
         needs = (needs,)
+    if not isinstance(needs, list | tuple) or not all(isinstance(n, dict | str) for n in needs):
+        raise ValueError(f'each = {needs!r} should be such as "npu=1", or a list of alternatives')
     return tuple(
         resource_request_from(need) if isinstance(need, dict) else parse_resource_request(need)
         for need in needs

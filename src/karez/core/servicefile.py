@@ -36,7 +36,6 @@ def parse_service(text: str) -> ServiceSpec:
     if probe:
         words = {"prompt": "", "expect": "", **_typed(probe, ("prompt", "expect"), str, "text")}
         fields["probe"] = Probe(**words)
-    _check_each(table.get("each", "cpu=1"))
     return ServiceSpec(**fields, each=requests_of(table))
 
 
@@ -47,12 +46,6 @@ def _typed(table: Mapping[str, Any], names: Sequence[str], kind: type, what: str
         if type(value) is not kind:
             raise ValueError(f"{name} = {value!r} should be {what}")
     return found
-
-
-def _check_each(each: Any) -> None:
-    alternatives = each if isinstance(each, list) else [each]
-    if not all(isinstance(one, str | dict) for one in alternatives):
-        raise ValueError(f'each = {each!r} should be such as "npu=1", or a list of alternatives')
 
 
 def parse_replicas(text: str | int) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class SharedPool:
         robbed = {act.by for act in made if isinstance(act, Resize)}
         for act in made:
             self._digest.update(f"{format_decision(delta.at, act)}\n".encode())
-        for ident in {act.id for act in made if isinstance(act, Resize)}:
+        for ident in dict.fromkeys(act.id for act in made if isinstance(act, Resize)):
             self._resized(ident)
         for act in made:
             self._carry_out(act, delta.at, is_reclaim=act.id in robbed)

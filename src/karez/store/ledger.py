@@ -30,15 +30,9 @@ def add_calls(db: Database, calls: Sequence[Call]) -> None:
             price = price_of(prices, call.service)
             seq, before = last.get(call.project) or _last(tx, call.project)
             body = line_body(call, price)
-            last[call.project] = (seq + 1, sealed(before, body))
-            lines.append(
-                {
-                    "project": call.project,
-                    "seq": seq + 1,
-                    "body": body,
-                    "hash": last[call.project][1],
-                }
-            )
+            seal = sealed(before, body)
+            last[call.project] = (seq + 1, seal)
+            lines.append({"project": call.project, "seq": seq + 1, "body": body, "hash": seal})
             cost = cost_of(call, price)
             rows.append(_row(call, cost))
             month = (call.project, month_of(call.at))

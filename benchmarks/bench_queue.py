@@ -58,7 +58,8 @@ def main() -> None:
                 injector=FaultInjector(clock=clock, fabric=lambda: None, drop=lambda _: None),
                 reported=lambda: None,
             ),
-            formats={},
+            engines={},
+            installed=(),
             fabric=lambda: None,
             send_alert=lambda *_: None,
         )

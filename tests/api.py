@@ -14,6 +14,8 @@ from karez.core.settings import Settings
 from karez.drivers.blobs import FsspecBlobs
 from karez.drivers.mail import Mail
 from karez.drivers.webhooks import Webhooks
+from karez.engines.llamacpp import LlamaCpp
+from karez.engines.transformers_engine import TransformersEngine
 from karez.server.api.app import create_app
 from karez.server.controllers.alerts import Alerter
 from karez.server.controllers.scheduler import Scheduler
@@ -78,7 +80,8 @@ def running_api(
         pool=PoolService(
             store=store, clock=clock, scheduler=Scheduler(store, clock), wake=lambda: None
         ),
-        formats={"llamacpp": ("gguf",)},
+        engines={one.name: one.capabilities for one in (LlamaCpp, TransformersEngine)},
+        installed={LlamaCpp.name},
         fabric=lambda: fabric,
         send_alert=alerter.send,
         recovery=RecoveryService(

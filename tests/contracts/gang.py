@@ -26,7 +26,7 @@ from karez.core.settings import Settings
 from karez.core.workloads import State, WorkloadId, WorkloadKind
 from karez.drivers.blobs import FsspecBlobs
 from karez.node_events.hub import NodeEventHub
-from karez.server.wiring import recipes
+from karez.server.plugins import recipes
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
 from karez.training.controller.gang_start import Lease

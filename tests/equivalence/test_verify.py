@@ -168,7 +168,7 @@ def test_a_chip_that_no_table_has_is_refused(tmp_path: Path) -> None:
         prove(tmp_path, "gpt.py", chip="910X")
 
 
-@pytest.mark.story
+@pytest.mark.deep
 def test_the_suite_gives_the_cpus_numbers_on_the_emulated_npu_and_on_a_strict_one(
     tmp_path: Path,
 ) -> None:

@@ -134,7 +134,7 @@ def test_a_key_is_replaced_by_another_of_the_same_rights(tmp_path: Path) -> None
         (kept,) = (key for key in api.ask("GET", "/keys").json() if key["id"] == again["id"])
         assert kept["expires_at"] == pytest.approx(clock.now() + 600.0)
         assert kept["calls"] == calls
-        keys = build_gateway_table(api.cloud.store, clock.now()).keys
+        keys = build_gateway_table(api.cloud.store, clock.now(), {}).keys
         assert [to_json(key.calls) for key in keys if key.id == again["id"]] == [calls]
         for wrong in (
             {"requests_per_minute": -1},

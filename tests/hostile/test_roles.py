@@ -92,6 +92,7 @@ SCOPES = {
     "POST /pool/what-if": EVERYWHERE,
     "POST /projects": EVERYWHERE,
     "POST /services": OWN,
+    "POST /services/fit": OWN,
     "POST /services/{service}/stop": OWN,
     "PUT /services/{service}": OWN,
     "PUT /alerts/{project}/{name}": OWN,
@@ -178,7 +179,8 @@ def body_of(route: str) -> object:
     if isinstance(body, dict) and "project" in json.dumps(body) and "PUT /projects" not in route:
         own = {"name": "hidden-rule"} if "/alerts/" in route else {}
         return {**body, "project": "b", **own}
-    if route in ("POST /jobs", "POST /services", "POST /artifacts") and isinstance(body, dict):
+    posts = ("POST /jobs", "POST /services", "POST /services/fit", "POST /artifacts")
+    if route in posts and isinstance(body, dict):
         return {**body, "project": "b"}
     return {"name": "hidden-rule"} if route == "PUT /projects/{name}" else body
 

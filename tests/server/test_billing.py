@@ -92,11 +92,11 @@ def test_a_project_that_has_spent_its_limit_takes_no_more_requests_this_month(
     spec = ServiceSpec(name="chat", model="m")
     store.workloads.add_service(Service(id=WorkloadId("svc-1"), spec=spec, created_at=now))
     store.usage.add_calls([call(1, at=now), call(2, at=now - 40 * 86_400)])
-    (route,) = build_gateway_table(store, now).routes
+    (route,) = build_gateway_table(store, now, {}).routes
     assert route.stopped == ""
     store.usage.add_calls([call(1, at=now), call(3, at=now)])
     assert store.usage.spend(month_of(now)) == {"default": 520_000}
-    (route,) = build_gateway_table(store, now).routes
+    (route,) = build_gateway_table(store, now, {}).routes
     assert "has spent 0.00052 of its 0.0005 for this month" in route.stopped
-    (route,) = build_gateway_table(store, now + 31 * 86_400).routes
+    (route,) = build_gateway_table(store, now + 31 * 86_400, {}).routes
     assert route.stopped == ""

@@ -68,7 +68,7 @@ def test_an_artifact_of_another_project_does_not_hide_ones_own(
     ("format", "words"),
     [
         ("hf", "`karez models convert m --name m`; deploy m-gguf"),
-        ("peft", "Name a model that it loads"),
+        ("peft", "Name a model that one of them loads"),
     ],
 )
 def test_what_an_engine_cannot_load_is_refused_at_once_with_what_helps(
@@ -78,7 +78,7 @@ def test_what_an_engine_cannot_load_is_refused_at_once_with_what_helps(
     (folder / "w").write_text("w")
     with Client(url, api.admin) as client:
         client.upload(folder, name="m", kind=ArtifactKind.MODEL, format=format)
-        with pytest.raises(BadRequest, match=f"loads gguf; m has {format}") as error:
+        with pytest.raises(BadRequest, match=f"loads gguf, and the model has {format}") as error:
             client.deploy(ServiceSpec(name="s", model="m"))
         assert words in error.value.hint()
         with pytest.raises(BadRequest, match="there are: llamacpp"):

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from sqlalchemy import select
 
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry, artifact_id
+from karez.core.devices import DeviceKind
+from karez.core.engines import Capabilities, Task
 from karez.core.gangs import GangSpec
 from karez.core.jobs import Job, JobSpec
 from karez.core.metrics import Metrics
@@ -68,14 +70,13 @@ def fail() -> float | None:
 
 class FakeEngine:
     name: ClassVar[str] = "fake"
-    formats: ClassVar[tuple[str, ...]] = ("gguf",)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        formats=("gguf",), kinds=tuple(DeviceKind), tasks=tuple(Task)
+    )
     ready_path: ClassVar[str] = "/health"
 
     def command(self) -> tuple[str, ...]:
         return ("fake:main",)
-
-    def env(self, *, model_file: str, alias: str, tokens: int, parallel: int) -> dict[str, str]:
-        return {"FILE": model_file}
 
 
 STATES = select(workloads.c.id, workloads.c.state)

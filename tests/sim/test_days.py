@@ -106,7 +106,7 @@ def test_two_days_of_faults(make_cloud: Callable[..., FakeCloud]) -> None:
     all_seeds(make_cloud)
 
 
-@pytest.mark.story
+@pytest.mark.deep
 def test_thirty_days_with_five_hundred_faults(make_cloud: Callable[..., FakeCloud]) -> None:
     run = through(make_cloud(step_s=2 * HOUR_S), 11, days=30, faults=500)
     assert len(run.caused) > 400

@@ -19,6 +19,7 @@ from karez.core.api_models import (
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileEntry
 from karez.core.chaos import FaultSpec, InjectedFault
 from karez.core.codec import to_json
+from karez.core.fit import FitReport
 from karez.core.goodput import Goodput
 from karez.core.jobs import Job, JobSpec
 from karez.core.receipts import SignedReceipts
@@ -142,6 +143,11 @@ def log(noun: str, ident: str, name: str, offset: int = 0) -> Call[LogPiece]:
 def deploy(spec: ServiceSpec, once: str) -> Call[Service]:
     """Deploy a model as a service."""
     return Call(answer=Service, method="POST", path="/services", body=to_json(spec), once=once)
+
+
+def fit_service(spec: ServiceSpec) -> Call[FitReport]:
+    """The engine that would serve a model, and the memory of a replica."""
+    return Call(answer=FitReport, method="POST", path="/services/fit", body=to_json(spec))
 
 
 def update_service(ident: str, spec: ServiceSpec) -> Call[Service]:

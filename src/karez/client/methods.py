@@ -48,6 +48,7 @@ class Methods(FileMethods):
     # services and artifacts
 
     services = endpoint(calls.services)
+    fit_service = endpoint(calls.fit_service)
     update_service = endpoint(calls.update_service)
     service = endpoint(calls.service)
     stop_service = endpoint(calls.stop_service)

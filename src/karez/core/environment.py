@@ -230,20 +230,8 @@ ACCELERATORS: Final = "KAREZ_ACCELERATORS"
 Set by: the steward. Read by: the preload of fork servers. Default: empty."""
 
 # The engine of a service; internal
-ENGINE_MODEL: Final = "KAREZ_ENGINE_MODEL"
-"""File of the model in the input `model`.
-
-Set by: control. Read by: the engine. Default: none; must be set."""
-ENGINE_ALIAS: Final = "KAREZ_ENGINE_ALIAS"
-"""Name under which the model is served.
-
-Set by: control. Read by: the engine. Default: none; must be set."""
-ENGINE_TOKENS: Final = "KAREZ_ENGINE_TOKENS"
-"""Context of one request, in tokens.
-
-Set by: control. Read by: the engine. Default: none; must be set."""
-ENGINE_PARALLEL: Final = "KAREZ_ENGINE_PARALLEL"
-"""Number of requests that the engine answers at once.
+ENGINE: Final = "KAREZ_ENGINE"
+"""What the engine serves and how, as JSON of a core.engines.EngineLaunch.
 
 Set by: control. Read by: the engine. Default: none; must be set."""
 ENGINE_KEY: Final = "KAREZ_ENGINE_KEY"

@@ -32,6 +32,8 @@ EXTRAS: Mapping[str, frozenset[str]] = {
     "node": frozenset(
         {
             "gguf",
+            "jinja2",
+            "llguidance",
             "openai",
             "peft",
             "pynvml",

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol
 from karez.core.artifacts import FileEntry
 from karez.core.checkpoint_folder import FolderListing
 from karez.core.devices import Device
+from karez.core.engines import Capabilities
 from karez.core.fault_injection import FaultInjection
 from karez.core.nodes import Node, NodeId
 from karez.core.processes import Cursors, LogChunk, Poll, ProcessInfo, ProcessSample, ProcessSpec
@@ -218,18 +219,16 @@ class LogSink(Protocol):
 
 
 class Engine(Protocol):
-    """A model server program: how to start it and what it can do."""
+    """A model server program: how to start it and what it can do.
+
+    Its process reads KAREZ_ENGINE, and prints nothing secret.
+    """
 
     name: ClassVar[str]
-    formats: ClassVar[tuple[str, ...]]
-    """Artifact formats that the engine loads."""
+    capabilities: ClassVar[Capabilities]
     ready_path: ClassVar[str]
     """HTTP path that answers 200 once the engine serves."""
 
     def command(self) -> tuple[str, ...]:
-        """Command of the program; it reads KAREZ_ENGINE_* and prints nothing secret."""
-        ...
-
-    def env(self, *, model_file: str, alias: str, tokens: int, parallel: int) -> Mapping[str, str]:
-        """Environment that configures the engine."""
+        """Command of the program."""
         ...

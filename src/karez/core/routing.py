@@ -1,7 +1,10 @@
 """Routing table of the gateway, as control sends it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from karez.core.engines import Task
 from karez.core.identity import EVERYWHERE, NO_CALL_LIMITS, CallLimits, Role
 
 
@@ -35,6 +38,22 @@ class Route:
     """Requests that a replica answers at once; more wait in it."""
     stopped: str = ""
     """Why it takes no more requests; empty: it does."""
+    task: Task = Task.GENERATE
+    base: str = ""
+    """The service whose replicas answer, of a route to an adapter; empty: of its own name."""
+    scales: tuple[float, ...] = ()
+    """How much of each adapter is in its answers, for engines that are told by number."""
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """Fields by which an engine, which knows no projects, is told who answers."""
+        lora = [{"id": number, "scale": scale} for number, scale in enumerate(self.scales)]
+        return {"model": self.service, "lora": lora} if lora else {"model": self.service}
+
+    @property
+    def queue(self) -> tuple[str, str]:
+        """(project, service) of the replicas."""
+        return self.project, self.base or self.service
 
     @property
     def full_name(self) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from karez.core.engines import Adapter, Preference, Task
 from karez.core.jobfile import only, parse_toml, requests_of, table_of
 from karez.core.services import Probe, ServiceSpec
 from karez.core.units import parse_seconds
 
-_WORDS = ("name", "model", "project", "engine")
+_WORDS = ("name", "model", "project", "engine", "prefer", "task")
 _COUNTS = ("context", "parallel", "priority")
-_TOP = {*_WORDS, *_COUNTS, "replicas", "idle", "each", "probe"}
+_TOP = {*_WORDS, *_COUNTS, "replicas", "idle", "each", "probe", "adapters"}
 
 
 def parse_service(text: str) -> ServiceSpec:
@@ -24,6 +25,13 @@ def parse_service(text: str) -> ServiceSpec:
         if not isinstance(table.get(name), str):
             raise ValueError(f'the file needs a {name}; write {name} = "..."')
     fields = _typed(table, _WORDS, str, "text") | _typed(table, _COUNTS, int, "a whole number")
+    if "prefer" in fields:
+        fields["prefer"] = Preference(fields["prefer"])
+    if "task" in fields:
+        fields["task"] = Task(fields["task"])
+    adapters = table_of(table, "adapters")
+    _typed(adapters, tuple(adapters), str, "the name of a model")
+    fields["adapters"] = tuple(Adapter(name=n, model=adapters[n]) for n in adapters)
     if "context" in fields:
         fields["context_tokens"] = fields.pop("context")
     fields |= parse_replicas(table.get("replicas", 1))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.gangs import GangSpec
 from karez.core.names import check_name, safe_name
 from karez.core.priorities import SERVICE_PRIORITY, check_priority
@@ -17,6 +18,7 @@ READY = "ready"
 """State of the view of a replica that answers requests."""
 MIN_TOKENS, MAX_TOKENS = 64, 2**24
 MAX_PROBE = 4096
+MAX_ADAPTERS = 64
 MIN_IDLE_S, MAX_IDLE_S = 1.0, 365 * 86_400.0
 
 
@@ -44,7 +46,12 @@ class ServiceSpec:
     model: str
     """Artifact name or id of the weights the engine loads."""
     project: str = "default"
-    engine: str = "llamacpp"
+    engine: str = AUTO
+    """Which engine serves it; `auto`: one is chosen when it is deployed."""
+    prefer: Preference = Preference.MEMORY
+    """What counts in that choice."""
+    task: Task = Task.GENERATE
+    adapters: tuple[Adapter, ...] = ()
     replicas: int = 1
     """How many it starts with."""
     min_replicas: int | None = None
@@ -77,6 +84,16 @@ class ServiceSpec:
             raise ValueError(f"idle_s is between 1 and {MAX_IDLE_S:.0f} seconds")
         if not MIN_TOKENS <= self.context_tokens <= MAX_TOKENS:
             raise ValueError(f"context is between {MIN_TOKENS} and {MAX_TOKENS:,} tokens")
+        self._check_task()
+
+    def _check_task(self) -> None:
+        if self.task != Task.GENERATE and (self.probe or self.adapters):
+            raise ValueError("only a service that generates text has a probe or adapters")
+        names = [self.name, *(adapter.name for adapter in self.adapters)]
+        if len(set(names)) < len(names):
+            raise ValueError("a service and its adapters need a name each")
+        if len(self.adapters) > MAX_ADAPTERS:
+            raise ValueError(f"a service has at most {MAX_ADAPTERS} adapters")
 
     @property
     def least(self) -> int:
@@ -170,7 +187,10 @@ class Replica:
     @property
     def views(self) -> tuple[RankView, ...]:
         """Its process as one of its service's."""
-        return tuple(replace(view, rank=self.number) for view in self.status.ranks)
+        taken = self.status.memory_bytes
+        return tuple(
+            replace(view, rank=self.number, memory_bytes=taken) for view in self.status.ranks
+        )
 
 
 def replica_id(service: WorkloadId, number: int) -> WorkloadId:

@@ -78,6 +78,8 @@ class RankView:
     url: str = ""
     since: float | None = None
     """Since when a replica of a service is in its state, in UTC epoch seconds."""
+    memory_bytes: int = 0
+    """As in the Status of a replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,8 @@ class Status:
     """How long the workload held devices before it went back to the queue."""
     checkpoint_every_s: float = 0.0
     """Seconds between two stored checkpoints, chosen by the rate of failures and their cost."""
+    memory_bytes: int = 0
+    """The most memory that the engine of a replica has taken; 0: it has not told."""
 
 
 INITIAL_STATUS = Status()

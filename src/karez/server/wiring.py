@@ -2,10 +2,9 @@
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from karez.core import environment
@@ -13,7 +12,7 @@ from karez.core.artifacts import Artifact
 from karez.core.devices import parse_emulated
 from karez.core.errors import BadRequest
 from karez.core.identity import EVERYWHERE, KeySpec, Role
-from karez.core.ports import Blobs, Engine, Fabric
+from karez.core.ports import Blobs, Fabric
 from karez.core.settings import Settings
 from karez.core.traces import JobTracer, NoTracer, Trace
 from karez.core.workloads import WorkloadId
@@ -34,6 +33,7 @@ from karez.server.controllers.node_eviction import NodeEviction
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.home import Home
 from karez.server.logs import DecisionLogFile, FileLogs
+from karez.server.plugins import engines, installed_engines, preload, recipes
 from karez.server.services.access import AccessService
 from karez.server.services.cloud import Cloud, CloudDeps, build_services
 from karez.server.services.fault_injector import FaultInjector
@@ -148,16 +148,6 @@ def joined_ray_env(token: Path) -> dict[str, str]:
     return ray_environment(token, loopback=False)
 
 
-def engines() -> Mapping[str, Engine]:
-    """The engine plug-ins that are installed, by name."""
-    return {point.name: point.load()() for point in entry_points(group="karez.engines")}
-
-
-def recipes() -> Mapping[str, str]:
-    """The recipes that are installed: name -> `module:function`."""
-    return {point.name: point.value for point in entry_points(group="karez.recipes")}
-
-
 def _alerter(settings: Settings, home: Home, store: SqlStore, clock: SteadyClock) -> Alerter:
     pepper = Pepper(home.pepper)
 
@@ -247,7 +237,8 @@ class _ControlEdges:
                 recovery=self._recovery(),
                 fabric=late.fabric,
                 send_alert=self.alerter.send,
-                formats={name: engine.formats for name, engine in engines().items()},
+                engines={name: engine.capabilities for name, engine in engines().items()},
+                installed=installed_engines(),
             )
         )
 
@@ -322,11 +313,6 @@ class _ControlEdges:
         )
 
 
-def _preload() -> str:
-    """The module that fork servers import before they fork ranks."""
-    return next((point.value for point in entry_points(group="karez.preload")), "")
-
-
 def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
     # Ray reads these when it is imported
     os.environ.update(ray_env(settings, home))  # noqa: TID251 - Ray's only way in
@@ -346,7 +332,7 @@ def _ray_fabric(settings: Settings, home: Home, blobs_folder: str) -> Fabric:
         home=str(home.path / "node"),
         token=derived(read_or_make(home.engine_key), "nodes"),
         blobs=source,
-        preload=_preload() if settings.preload else "",
+        preload=preload() if settings.preload else "",
         cpus=settings.cpus,
         npus=parse_emulated(settings.emulate),
         fence_s=settings.fence_s,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from karez.core.engines import Task
 from karez.core.identity import NO_CALL_LIMITS
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.serving.answers import Refusal
@@ -20,17 +21,15 @@ MAX_REMEMBERED = 4096
 INVALID = "invalid_request_error"
 ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
 """Fields of the APIs by which a request limits its answer."""
-POSTS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/messages",
-        "/v1/rerank",
-        "/v1/responses",
-    }
-)
-"""Paths whose requests go to a replica; an engine without one of them says so itself."""
+POSTS: Mapping[str, Task] = {
+    "/v1/chat/completions": Task.GENERATE,
+    "/v1/completions": Task.GENERATE,
+    "/v1/embeddings": Task.EMBED,
+    "/v1/messages": Task.GENERATE,
+    "/v1/rerank": Task.RERANK,
+    "/v1/responses": Task.GENERATE,
+}
+"""Paths whose requests go to a replica -> what they ask for."""
 
 
 @dataclass(slots=True)
@@ -92,7 +91,7 @@ class Admission:
         self._by_id = {key.id: key for key in table.keys}
         self._routes.clear()
         for route in table.routes:
-            if (queue := self.queues.get((route.project, route.service))) is not None:
+            if (queue := self.queues.get(route.queue)) is not None:
                 queue.affinity.keep_only(route.urls)
         limited = {key.id: key.calls for key in table.keys if key.calls != NO_CALL_LIMITS}
         self._meters = {id_: meter for id_, meter in self._meters.items() if id_ in limited}
@@ -147,9 +146,13 @@ class Admission:
         self._routes[key.id, model] = route
         return route
 
-    def admit(self, key: GatewayKey, request: Mapping[str, Any], size: int, now: float) -> Admitted:
+    def admit(
+        self, key: GatewayKey, path: str, request: Mapping[str, Any], size: int, now: float
+    ) -> Admitted:
         """Admit a request of so many bytes to the queue of its model. Raises Refusal."""
         route = self.route(key, request["model"])
+        if route.task != POSTS[path]:
+            raise Refusal(400, INVALID, _other_task(route, path))
         if route.stopped:
             raise Refusal(429, "insufficient_quota", route.stopped)
         queue = self._queue(route)
@@ -170,10 +173,9 @@ class Admission:
         return Admitted(key, route, queue, now, meter, tokens)
 
     def _queue(self, route: Route) -> Queue:
-        name = (route.project, route.service)
-        queue = self.queues.get(name)
+        queue = self.queues.get(route.queue)
         if queue is None:
-            queue = self.queues[name] = Queue()
+            queue = self.queues[route.queue] = Queue()
         slots = max(route.slots, route.parallel)  # while no replica is ready, requests wait for one
         if queue.inflight < slots * (1 + QUEUED_PER_SLOT):
             queue.admitted += 1
@@ -198,7 +200,8 @@ class Admission:
                 admitted=0 if queue is None else queue.admitted,
             )
             for route in self._table.routes
-            for queue in (self.queues.get((route.project, route.service)),)
+            if not route.base
+            for queue in (self.queues.get(route.queue),)
         )
 
     def awaits_a_replica(self) -> bool:
@@ -206,8 +209,13 @@ class Admission:
         return any(
             not route.urls and queue.inflight
             for route in self._table.routes
-            if (queue := self.queues.get((route.project, route.service))) is not None
+            if (queue := self.queues.get(route.queue)) is not None
         )
+
+
+def _other_task(route: Route, path: str) -> str:
+    paths = " or ".join(sorted(one for one, task in POSTS.items() if task == route.task))
+    return f"{route.service!r} does not answer {path}; it is for {route.task}: call {paths}."
 
 
 def parse(body: bytes | bytearray) -> dict[str, Any]:

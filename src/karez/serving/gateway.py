@@ -133,7 +133,9 @@ class Gateway:
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))
             return None
         body = parse(request.body)
-        admitted = self.admission.admit(key, body, len(request.body), self.clock.now())
+        admitted = self.admission.admit(
+            key, request.path, body, len(request.body), self.clock.now()
+        )
         ident = f"call-{self._prefix}{next(self._numbers):x}"
         relay = Relay(self, connection, admitted, request.path, body, ident)
         self.relays.add(relay)

@@ -1,17 +1,31 @@
 """Whether a replica is ready: its engine says so, computes a token, and answers a probe rightly."""
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from karez.core.engines import Task
 from karez.core.services import Probe, ServiceSpec
 
 HEALTH_S, TOKEN_S, PROBE_S = 2.0, 10.0, 60.0
 PROBE_TOKENS = 64
 SHOWN = 200
 """Characters of a wrong answer that people are shown."""
+
+
+_FIRST: Mapping[Task, tuple[str, Mapping[str, Any], str]] = {
+    Task.GENERATE: (
+        "/v1/completions",
+        {"prompt": "1", "max_tokens": 1, "temperature": 0},
+        "choices",
+    ),
+    Task.EMBED: ("/v1/embeddings", {"input": "1"}, "data"),
+    Task.RERANK: ("/v1/rerank", {"query": "1", "documents": ["1"]}, "results"),
+}
+"""Task -> path and body of the first request, and the field that its answer has."""
 
 
 class Readiness(NamedTuple):
@@ -33,10 +47,11 @@ def ask_engine(url: str, path: str, spec: ServiceSpec, key: str) -> Readiness:
     """
     try:
         status, answer = _ask_at(url, path, key, None, HEALTH_S)
-        one = {"model": spec.name, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        asks, asked, has = _FIRST[spec.task]
         if status == HTTPStatus.OK:
-            status, answer = _ask_at(url, "/v1/completions", key, one, TOKEN_S)
-        if status != HTTPStatus.OK or not answer.get("choices"):
+            one = {"model": spec.name, **asked}
+            status, answer = _ask_at(url, asks, key, one, TOKEN_S)
+        if status != HTTPStatus.OK or not answer.get(has):
             return Readiness(False)
         return Readiness(True) if spec.probe is None else _probe(url, spec.name, spec.probe, key)
     except (OSError, HTTPException, ValueError):

@@ -101,7 +101,7 @@ class Relay:
         """Send the request to a replica."""
         self._queue.inflight += 1
         request = self._request
-        request["model"] = self._route.service  # the engine knows no projects
+        request.update(self._route.told)
         if request.get("stream"):
             self._begin_stream(request)
         try:

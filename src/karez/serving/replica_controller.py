@@ -115,9 +115,8 @@ class ReplicaController:
         artifact = self.deps.store.artifacts.find(spec.model)
         if artifact is None:
             return f"model artifact {spec.model} is gone"
-        if artifact.spec.format not in engine.formats:
-            loads = ", ".join(engine.formats)
-            return f"engine {engine.name} loads {loads}, not {artifact.spec.format}"
+        if artifact.spec.format not in (loads := engine.capabilities.formats):
+            return f"engine {engine.name} loads {', '.join(loads)}, not {artifact.spec.format}"
         return ""
 
     def _check(self) -> None:
@@ -137,6 +136,8 @@ class ReplicaController:
             self._crashed(info, now)
         elif not self._view.url or self._view.pid != info.pid:
             self._ask(info)
+        else:
+            self._status = replace(self._status, memory_bytes=self._process.memory_bytes(info))
 
     def _start(self) -> None:
         if self._process.start():

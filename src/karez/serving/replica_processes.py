@@ -1,13 +1,16 @@
 """The process of a replica on its node: start, find, check, read its log, purge."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
 
 from karez.core import environment
-from karez.core.messages.reports import ListeningReport
+from karez.core.artifacts import FileEntry
+from karez.core.codec import to_text
+from karez.core.engines import EngineLaunch, adapter_folder
+from karez.core.messages.reports import EngineMemoryReport, ListeningReport
 from karez.core.ports import Clock, Engine, Fabric, LogSink, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec, Staged
 from karez.core.services import Replica, ServiceSpec
@@ -66,6 +69,19 @@ def is_at(url: str, address: str) -> bool:
         return False
 
 
+def launch_of(spec: ServiceSpec, files: Sequence[FileEntry]) -> EngineLaunch:
+    """What the engine of a service is started with, whose model has these files."""
+    weights = [file.path for file in files if file.path.endswith(".gguf")]
+    return EngineLaunch(
+        alias=spec.name,
+        task=spec.task,
+        model_file=(weights or [""])[0].rsplit("/", 1)[-1],
+        tokens=spec.context_tokens,
+        parallel=spec.parallel,
+        adapters=tuple(adapter.name for adapter in spec.adapters),
+    )
+
+
 class ReplicaProcess:
     """Calls the node of one replica."""
 
@@ -118,6 +134,11 @@ class ReplicaProcess:
         is_ready, wrong = self._deps.ask(url, path, spec, self._deps.engine_key)
         return (url if is_ready else ""), wrong
 
+    def memory_bytes(self, info: ProcessInfo) -> int:
+        """The most memory that the engine has taken, as far as it has told."""
+        told = info.last(EngineMemoryReport)
+        return 0 if told is None else told.bytes
+
     def purge(self) -> None:
         """End what is left of the replica on its node."""
         self._quietly(lambda: self._deps.fabric.purge(self._grant.node, self._replica.id))
@@ -138,16 +159,15 @@ class ReplicaProcess:
     def _process_spec(self) -> ProcessSpec | None:
         spec = self._replica.spec
         engine = self._deps.engines[spec.engine]
-        artifact = self._deps.store.artifacts.find(spec.model)
-        if artifact is None:
-            return None
-        weights = [f.path for f in artifact.spec.files if f.path.endswith(".gguf")]
-        env = engine.env(
-            model_file=(weights or [""])[0].rsplit("/", 1)[-1],
-            alias=spec.name,
-            tokens=spec.context_tokens,
-            parallel=spec.parallel,
-        )
+        wanted = [("model", spec.model)]
+        wanted += [(adapter_folder(n), one.model) for n, one in enumerate(spec.adapters)]
+        inputs = []
+        for folder, ident in wanted:
+            artifact = self._deps.store.artifacts.find(ident)
+            if artifact is None:
+                return None
+            inputs.append(Staged(artifact=artifact.id, folder=folder, files=artifact.spec.files))
+        launch = launch_of(spec, inputs[0].files)
         return ProcessSpec(
             key=self._key,
             workload=self._replica.id,
@@ -157,8 +177,11 @@ class ReplicaProcess:
             command=engine.command(),
             warm=True,
             grant=self._grant,
-            env={**env, environment.ENGINE_KEY: self._deps.engine_key},
-            inputs=(Staged(artifact=artifact.id, folder="model", files=artifact.spec.files),),
+            env={
+                environment.ENGINE: to_text(launch),
+                environment.ENGINE_KEY: self._deps.engine_key,
+            },
+            inputs=tuple(inputs),
         )
 
     @property

@@ -77,6 +77,13 @@ class Replicas(ReplicaStore):
         return next((one for one in found if not one.spec.runs_as(unlike)), None)
 
     @override
+    def measured(self) -> Sequence[Replica]:
+        query = select(table).where(table.c.kind == "replica", table.c.started_at.is_not(None))
+        with self._db.read() as tx:
+            rows = tx.execute(query.order_by(table.c.seq.desc()).limit(MOST_LOOKED_AT)).all()
+        return [one for one in map(read_replica, rows) if one.status.memory_bytes]
+
+    @override
     def note_service(self, service: Service, state: State, status: Status, *, at: float) -> bool:
         change = _live_service(service)
         values: dict[str, object] = {"state": state.value, "status": to_text(status)}

@@ -1,58 +1,30 @@
 """`karez services`: deploy models behind the gateway."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from karez.cli.client_options import Json, ProjectName, ServiceName, Yes, client, confirm
+from karez.cli.client_options import Json, ServiceName, Yes, client, confirm
 from karez.cli.options import takes
 from karez.cli.output import clock, json_out, table
+from karez.cli.remote.service_options import (
+    DeployOptions,
+    UpdateOptions,
+    changes_of,
+    refused,
+    spec_of,
+)
 from karez.cli.terminal import say
-from karez.core.errors import BadRequest
 from karez.core.identity import DEFAULT_PROJECT, EVERYWHERE
-from karez.core.resource_syntax import parse_resource_request
-from karez.core.servicefile import parse_replicas, parse_service
-from karez.core.services import READY, Probe, Service, ServiceSpec
-from karez.core.units import parse_seconds
+from karez.core.servicefile import parse_service
+from karez.core.services import READY, Service, ServiceSpec
+from karez.core.units import show_bytes
+from karez.core.workloads import RankView
 
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
-
-
 Wait = Annotated[bool, typer.Option(help="Wait until the service is ready.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployOptions:
-    """Options of `karez services deploy`."""
-
-    model: Annotated[
-        str,
-        typer.Argument(help="Id or name of a model artifact in a format that the engine loads."),
-    ]
-    name: Annotated[str, typer.Option(help="Name of the service at the gateway.")]
-    engine: Annotated[str, typer.Option(help="Inference engine: llamacpp.")] = "llamacpp"
-    replicas: Annotated[
-        str,
-        typer.Option(help="Number of replicas, or 0..4 for as many as the requests need."),
-    ] = "1"
-    idle: Annotated[
-        str, typer.Option(help="With 0..N: time without a request until the last one ends.")
-    ] = "5m"
-    each: Annotated[
-        list[str] | None,
-        typer.Option(help="Resources of one replica, such as cpu=1. Repeat for alternatives."),
-    ] = None
-    context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048
-    probe: Annotated[
-        str, typer.Option(help="A question that each replica has to answer before it gets others.")
-    ] = ""
-    expect: Annotated[str, typer.Option(help="What the answer to the probe contains.")] = ""
-    project: ProjectName = "default"
-    wait: Wait = True
 
 
 @app.command("deploy")
@@ -62,38 +34,36 @@ def deploy(options: DeployOptions) -> None:
 
     Example: karez services deploy router-q8-gguf --name router
     """
-    with refused():
-        spec = ServiceSpec(
-            name=options.name,
-            model=options.model,
-            project=options.project,
-            engine=options.engine,
-            each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
-            context_tokens=options.context,
-            idle_s=parse_seconds(options.idle),
-            probe=_probe(options.probe, options.expect),
-            **parse_replicas(options.replicas),
-        )
-    _deploy(spec, wait=options.wait)
+    _deploy(spec_of(options), wait=options.wait)
+
+
+@app.command("fit")
+@takes(DeployOptions)
+def fit(options: DeployOptions, as_json: Json = False) -> None:
+    """Say which engine would serve a model, and what memory a replica would need.
+
+    Example: karez services fit router-q8-gguf --name router --context 8192
+    """
+    report = client().fit_service(spec_of(options))
+    if as_json:
+        json_out(report)
+        return
+    say(f"engine {report.engine}: {report.why}")
+    if report.unknown:
+        say(f"what memory it needs is unknown: {report.unknown}")
+    for one in report.fits:
+        room = "unknown" if one.room_bytes is None else show_bytes(one.room_bytes)
+        rows = [(part.what, show_bytes(part.bytes)) for part in one.parts]
+        rows += [("together", show_bytes(one.need_bytes)), (f"room of {one.device}", room)]
+        table(("part", "memory"), rows, empty="")
+        if not one.is_enough:
+            say(f"it does not fit; {one.nearest or 'nothing of this model'} would")
 
 
 def _deploy(spec: ServiceSpec, *, wait: bool) -> None:
     service = client().deploy(spec)
     service = client().wait_ready(service.id) if wait else service
     say(f"{service.id} {service.state}; talk to it with: karez chat {spec.name}")
-
-
-def _probe(prompt: str, expect: str) -> Probe | None:
-    return Probe(prompt=prompt, expect=expect) if prompt or expect else None
-
-
-@contextmanager
-def refused() -> Iterator[None]:
-    """A value that cannot be read is a bad request."""
-    try:
-        yield
-    except ValueError as error:
-        raise BadRequest(problem=str(error)) from error
 
 
 @app.command("apply")
@@ -123,26 +93,6 @@ def _live(spec: ServiceSpec) -> Service | None:
     return next((one for one in named if one.spec.project == project), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateOptions:
-    """Options of `karez services update`; what is not given stays as it is."""
-
-    service: ServiceName
-    model: Annotated[str | None, typer.Option(help="Another model artifact.")] = None
-    replicas: Annotated[
-        str | None, typer.Option(help="Number of replicas, or 0..4 for as many as needed.")
-    ] = None
-    idle: Annotated[
-        str | None, typer.Option(help="Time without a request until the last one ends.")
-    ] = None
-    each: Annotated[
-        list[str] | None, typer.Option(help="Resources of one replica. Repeat for alternatives.")
-    ] = None
-    context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None
-    probe: Annotated[str | None, typer.Option(help="A question that each replica is asked.")] = None
-    expect: Annotated[str | None, typer.Option(help="What the answer to it contains.")] = None
-
-
 @app.command("update")
 @takes(UpdateOptions)
 def update(options: UpdateOptions, wait: Wait = True) -> None:
@@ -155,27 +105,7 @@ def update(options: UpdateOptions, wait: Wait = True) -> None:
     """
     before = client().service(options.service)
     with refused():
-        _update(before, replace(before.spec, **_changes(options, before.spec)), wait=wait)
-
-
-def _changes(options: UpdateOptions, spec: ServiceSpec) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if options.model is not None:
-        fields["model"] = options.model
-    if options.replicas is not None:
-        fields |= parse_replicas(options.replicas)
-    if options.idle is not None:
-        fields["idle_s"] = parse_seconds(options.idle)
-    if options.each:
-        fields["each"] = tuple(map(parse_resource_request, options.each))
-    if options.context is not None:
-        fields["context_tokens"] = options.context
-    if options.probe is not None or options.expect is not None:
-        old = spec.probe
-        prompt = options.probe if options.probe is not None else old.prompt if old else ""
-        expect = options.expect if options.expect is not None else old.expect if old else ""
-        fields["probe"] = _probe(prompt, expect)
-    return fields
+        _update(before, replace(before.spec, **changes_of(options, before.spec)), wait=wait)
 
 
 def _update(before: Service, spec: ServiceSpec, *, wait: bool) -> None:
@@ -235,8 +165,14 @@ def show_service(service: ServiceName, as_json: Json = False) -> None:
     ]
     rows += [("update", found.status.progress)] if found.status.progress else []
     rows += [("notice", notice) for notice in found.status.notices]
-    rows += [(f"replica {v.rank}", f"{v.state} on {v.node} {v.url}") for v in found.status.ranks]
+    rows += [("adapter", f"{one.name} ({one.model})") for one in found.spec.adapters]
+    rows += [(f"replica {view.rank}", _shown(view)) for view in found.status.ranks]
     table(("", ""), rows, empty="")
+
+
+def _shown(view: RankView) -> str:
+    memory = f" {show_bytes(view.memory_bytes)}" if view.memory_bytes else ""
+    return f"{view.state} on {view.node} {view.url}{memory}"
 
 
 @app.command("stop")

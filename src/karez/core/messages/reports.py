@@ -170,6 +170,14 @@ class ListeningReport:
     url: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemoryReport:
+    """The most memory that an engine has taken: of its devices, or of its host without any."""
+
+    TYPE: ClassVar[str] = "engine-memory"
+    bytes: Count
+
+
 AgentReport = StartedReport | ExitReport
 """Reports that only a node agent may make."""
 ProcessReport = (
@@ -186,6 +194,7 @@ ProcessReport = (
     | CheckpointReport
     | RendezvousReport
     | ListeningReport
+    | EngineMemoryReport
     | Refusal
 )
 """Reports of processes."""

@@ -27,6 +27,10 @@ class ReplicaStore(Protocol):
         """The newest replica of a service that was ever ready and runs as something else."""
         ...
 
+    def measured(self) -> Sequence[Replica]:
+        """The newest replicas whose engines have told what memory they take."""
+        ...
+
     def note_service(self, service: Service, state: State, status: Status, *, at: float) -> bool:
         """Write what a live service has become; one that is to stop only ends.
 

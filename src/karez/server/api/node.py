@@ -79,7 +79,7 @@ async def node_put_blob(digest: Digest, request: Request, cloud: CloudDep) -> Fi
 @router.get("/gateway/table", **allow_same_release(Role.GATEWAY))
 def gateway_table(cloud: CloudDep) -> Table:
     """The keys and replicas that the gateway routes by."""
-    return build_gateway_table(cloud.store, cloud.clock.now())
+    return build_gateway_table(cloud.store, cloud.clock.now(), cloud.services.engines)
 
 
 @router.post("/gateway/load", status_code=204, **allow_same_release(Role.GATEWAY))

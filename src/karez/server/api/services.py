@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query
 
 from karez.core.api_models import LogPiece
+from karez.core.fit import FitReport
 from karez.core.identity import Role
 from karez.core.services import Service, ServiceSpec
 from karez.server.api.authorization import CloudDep, Who, allow
@@ -24,6 +25,14 @@ def deploy_service(
 ) -> Service:
     """Deploy a model. It answers at the gateway under its name once a replica is ready."""
     return cloud.services.deploy(who, spec, idempotency_key=idempotency_key)
+
+
+@router.post("/fit", **allow(Role.VIEWER))
+def check_fit(
+    spec: Annotated[ServiceSpec, Body(examples=[_EXAMPLE])], cloud: CloudDep, who: Who
+) -> FitReport:
+    """The engine that would serve a model, and the memory of a replica part by part."""
+    return cloud.services.fit(who, spec)
 
 
 @router.get("", **allow(Role.VIEWER))

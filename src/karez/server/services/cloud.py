@@ -1,9 +1,10 @@
 """The services of control, built over the edges that wiring chose."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from karez.core.alerts import AlertRule, Delivery
+from karez.core.engines import Capabilities
 from karez.core.ports import BlobStore, Clock, Fabric
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
@@ -16,6 +17,7 @@ from karez.server.services.artifacts import ArtifactService
 from karez.server.services.billing import BillingService
 from karez.server.services.deployments import DeploymentService
 from karez.server.services.jobs import JobService
+from karez.server.services.model_fit import ModelFit
 from karez.server.services.permissions import Permissions
 from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService
@@ -38,8 +40,9 @@ class CloudDeps:
     """Runs the scheduler at once."""
     pool: PoolService
     recovery: RecoveryService
-    formats: Mapping[str, Sequence[str]]
-    """Engine -> formats of models that it loads."""
+    engines: Mapping[str, Capabilities]
+    installed: Collection[str]
+    """Engines whose packages are installed here."""
     send_alert: Callable[[Delivery, AlertRule], None]
     """Sends one alert at once. Raises NotDelivered."""
     fabric: Callable[[], Fabric | None]
@@ -68,6 +71,18 @@ class Cloud:
     pool: PoolService
     recovery: RecoveryService
     metrics: PrometheusMetrics
+
+
+def _model_fit(deps: CloudDeps) -> ModelFit:
+    store = deps.store
+    return ModelFit(
+        blobs=deps.blobs,
+        pool=store.pool,
+        replicas=store.replicas,
+        artifacts=store.artifacts,
+        engines=deps.engines,
+        installed=deps.installed,
+    )
 
 
 def build_services(deps: CloudDeps) -> Cloud:
@@ -101,7 +116,8 @@ def build_services(deps: CloudDeps) -> Cloud:
         permissions=permissions,
         admission=admission,
         artifacts=artifacts,
-        formats=deps.formats,
+        engines=deps.engines,
+        models=_model_fit(deps),
         clock=clock,
         wake=wake,
     )

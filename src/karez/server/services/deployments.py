@@ -1,20 +1,24 @@
 """Services, that is deployed models: deploy, show, list, stop."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from karez.core.artifacts import Artifact, ArtifactKind
-from karez.core.errors import BadRequest
+from karez.core.engines import AUTO, Capabilities
+from karez.core.errors import AlreadyExists, BadRequest
+from karez.core.fit import FitReport
 from karez.core.identity import Principal, Project, Role
 from karez.core.ports import Clock
 from karez.core.services import Service, ServiceSpec
 from karez.core.stores.replicas import ReplicaStore
 from karez.core.stores.workloads import WorkloadStore
-from karez.core.workloads import LIVE, Progress
+from karez.core.workloads import LIVE, Progress, Status
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
 from karez.server.services.lookup import find_service
+from karez.server.services.model_fit import ModelFit
 from karez.server.services.permissions import Permissions, visible_projects
 from karez.serving.rollout import UPDATING
 
@@ -28,8 +32,8 @@ class DeploymentService:
     permissions: Permissions
     admission: Admission
     artifacts: ArtifactService
-    formats: Mapping[str, Sequence[str]]
-    """Engine -> formats of models that it loads."""
+    engines: Mapping[str, Capabilities]
+    models: ModelFit
     clock: Clock
     wake: Callable[[], None]
     """Runs the scheduler at once."""
@@ -42,10 +46,11 @@ class DeploymentService:
         existing = self.store.service(ident)
         if existing is not None:
             return existing
-        spec = self._checked(who, project, spec)
+        spec, why = self._checked(who, project, spec)
         service = Service(
             id=ident,
             spec=spec,
+            status=Status(notices=(why,)),
             owner=who.name,
             created_at=self.clock.now(),
         )
@@ -68,14 +73,14 @@ class DeploymentService:
                 problem=f"{service.spec.name} cannot be renamed to {spec.name}",
                 fix="Deploy another service, and stop this one.",
             )
-        spec = self._checked(
+        spec, why = self._checked(
             who, project, replace(spec, project=service.spec.project), instead_of=service
         )
         is_other = not spec.runs_as(service.spec)
         status = service.status
         if is_other:
             doing = Progress(what=UPDATING, of=max(1, len(status.ranks)))
-            status = replace(status, notices=(), progress=doing)
+            status = replace(status, notices=(why,), progress=doing)
         at = self.clock.now() if is_other else None
         if not self.replicas.set_spec(service, spec, status, at=at):
             raise BadRequest(
@@ -85,6 +90,18 @@ class DeploymentService:
         self.wake()
         return self.get(who, service.id)
 
+    def fit(self, who: Principal, spec: ServiceSpec) -> FitReport:
+        """What would become of a service: its engine, and the memory of a replica.
+
+        Raises:
+            BadRequest: No engine can serve it.
+            NotFound: A model is not there.
+        """
+        spec = replace(spec, project=self.permissions.project_of(who, spec.project))
+        self.permissions.require(who, spec.project, Role.VIEWER)
+        spec, model, adapters = self._models(who, spec)
+        return self.models.report(spec, model, adapters)
+
     def _checked(
         self,
         who: Principal,
@@ -92,32 +109,57 @@ class DeploymentService:
         spec: ServiceSpec,
         *,
         instead_of: Service | None = None,
-    ) -> ServiceSpec:
-        """The specification, with the model's id, if it could be served."""
+    ) -> tuple[ServiceSpec, str]:
+        """The specification with ids and its engine, and why that one, if it could be served."""
         self.admission.check(who, project, spec, instead_of=instead_of)
-        model = self.artifacts.of(who, spec.project, spec.model)
-        if model.spec.kind != ArtifactKind.MODEL:
-            raise BadRequest(problem=f"{spec.model} is a {model.spec.kind}, not a model")
-        self._check_format(spec, model)
-        return replace(spec, model=model.id)
-
-    def _check_format(self, spec: ServiceSpec, model: Artifact) -> None:
-        """Refuse what the engine cannot load. Raises BadRequest."""
-        if spec.engine not in self.formats:
-            known = ", ".join(sorted(self.formats))
+        if spec.engine != AUTO and spec.engine not in self.engines:
+            known = ", ".join(sorted(self.engines))
             raise BadRequest(problem=f"there is no engine {spec.engine!r}; there are: {known}")
-        formats = self.formats[spec.engine]
-        if model.spec.format not in formats:
-            name, told = model.spec.name, model.spec.format or "no format that was told"
-            fix = "Name a model that it loads."
-            if "gguf" in formats and model.spec.format in ("hf", ""):
-                fix = (
-                    f"Convert it: `karez models convert {name} --name {name}`; deploy {name}-gguf."
-                )
-            raise BadRequest(
-                problem=f"engine {spec.engine} loads {', '.join(formats)}; {name} has {told}",
-                fix=fix,
-            )
+        spec, model, adapters = self._models(who, spec)
+        self._check_names(spec, instead_of)
+        report = self._fitting(spec, model, adapters, instead_of)
+        return replace(spec, engine=report.engine), f"engine {report.engine}: {report.why}"
+
+    def _fitting(
+        self,
+        spec: ServiceSpec,
+        model: Artifact,
+        adapters: Sequence[Artifact],
+        instead_of: Service | None,
+    ) -> FitReport:
+        """The engine, which an update keeps if it can. Raises BadRequest."""
+        if spec.engine == AUTO and instead_of is not None:
+            before = instead_of.spec
+            if before.prefer == spec.prefer and before.engine in self.engines:
+                with suppress(BadRequest):
+                    return self.models.check(replace(spec, engine=before.engine), model, adapters)
+        return self.models.check(spec, model, adapters)
+
+    def _models(
+        self, who: Principal, spec: ServiceSpec
+    ) -> tuple[ServiceSpec, Artifact, list[Artifact]]:
+        """The specification with the ids of its model and adapters, and these themselves."""
+        model = self._model(who, spec, spec.model)
+        adapters = [self._model(who, spec, adapter.model) for adapter in spec.adapters]
+        pairs = zip(spec.adapters, adapters, strict=True)
+        named = tuple(replace(one, model=found.id) for one, found in pairs)
+        return replace(spec, model=model.id, adapters=named), model, adapters
+
+    def _model(self, who: Principal, spec: ServiceSpec, ident: str) -> Artifact:
+        model = self.artifacts.of(who, spec.project, ident)
+        if model.spec.kind != ArtifactKind.MODEL:
+            raise BadRequest(problem=f"{ident} is a {model.spec.kind}, not a model")
+        return model
+
+    def _check_names(self, spec: ServiceSpec, instead_of: Service | None) -> None:
+        """Refuse names that other services of the project answer to. Raises AlreadyExists."""
+        names = {adapter.name for adapter in spec.adapters}
+        for other in self.store.services(projects=[spec.project], states=tuple(LIVE)):
+            if instead_of is not None and other.id == instead_of.id:
+                continue
+            taken = {other.spec.name, *(adapter.name for adapter in other.spec.adapters)}
+            if both := (names & taken) or ({spec.name} & (taken - {other.spec.name})):
+                raise AlreadyExists(noun="model", name=min(both))
 
     def get(self, who: Principal, ident: str) -> Service:
         """One service by id or name. Raises NotFound."""

@@ -1,11 +1,13 @@
 """The table by which the gateway routes: keys and ready replicas."""
 
 import math
+from collections.abc import Iterator, Mapping
 
+from karez.core.engines import AdapterUse, Capabilities
 from karez.core.identity import Role
 from karez.core.prices import NANO, month_of
 from karez.core.routing import GatewayKey, Route, Table
-from karez.core.services import READY
+from karez.core.services import READY, Service
 from karez.core.stores.store import Store
 from karez.core.workloads import LIVE, WorkloadId
 
@@ -13,7 +15,7 @@ CALLER_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
 """Roles whose keys may call models."""
 
 
-def build_gateway_table(store: Store, now: float) -> Table:
+def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabilities]) -> Table:
     """Build the gateway's table from the store; `now` in UTC epoch seconds."""
     keys = tuple(
         GatewayKey(
@@ -27,18 +29,40 @@ def build_gateway_table(store: Store, now: float) -> Table:
         ready = [view.url for view in replica.status.ranks if view.state == READY]
         urls.setdefault(replica.service, []).extend(ready)
     stopped = _over_budget(store, now)
-    routes = tuple(
-        Route(
-            service=service.spec.name,
-            project=service.spec.project,
+    services = store.workloads.services(projects=None, states=tuple(LIVE))
+    routes = [
+        route
+        for service in services
+        for route in _routes(
+            service,
             urls=tuple(urls.get(service.id, ())),
-            since=service.created_at,
-            parallel=service.spec.parallel,
             stopped=stopped.get(service.spec.project, ""),
+            engine=engines.get(service.spec.engine),
         )
-        for service in store.workloads.services(projects=None, states=tuple(LIVE))
-    )
-    return Table(keys=keys, routes=routes)
+    ]
+    return Table(keys=keys, routes=tuple(routes))
+
+
+def _routes(
+    service: Service, *, urls: tuple[str, ...], stopped: str, engine: Capabilities | None
+) -> Iterator[Route]:
+    """The route to a service, and one to each of its adapters."""
+    spec = service.spec
+    is_numbered = engine is not None and engine.adapters == AdapterUse.NUMBER
+    names = ["", *(adapter.name for adapter in spec.adapters)]
+    for name in names:
+        scales = tuple(float(name == other) for other in names[1:]) if is_numbered else ()
+        yield Route(
+            service=name or spec.name,
+            project=spec.project,
+            urls=urls,
+            since=service.created_at,
+            parallel=spec.parallel,
+            stopped=stopped,
+            task=spec.task,
+            base=spec.name if name else "",
+            scales=scales,
+        )
 
 
 def _over_budget(store: Store, now: float) -> dict[str, str]:

@@ -1,0 +1,158 @@
+"""Options of the commands that deploy and update services, and what is asked for by them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from karez.cli.client_options import ProjectName, ServiceName
+from karez.core.engines import AUTO, Adapter, Preference, Task
+from karez.core.errors import BadRequest
+from karez.core.resource_syntax import parse_resource_request
+from karez.core.servicefile import parse_replicas
+from karez.core.services import Probe, ServiceSpec
+from karez.core.units import parse_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """Options of `karez services deploy`."""
+
+    model: Annotated[
+        str,
+        typer.Argument(help="Id or name of a model artifact in a format that the engine loads."),
+    ]
+    name: Annotated[str, typer.Option(help="Name of the service at the gateway.")]
+    engine: Annotated[
+        str, typer.Option(help="Inference engine; auto chooses one: `karez services fit` says why.")
+    ] = AUTO
+    prefer: Annotated[
+        Preference, typer.Option(help="What counts where several engines load the model.")
+    ] = Preference.MEMORY
+    task: Annotated[Task, typer.Option(help="What the service answers.")] = Task.GENERATE
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A LoRA adapter beside the model, as NAME=MODEL. Repeat for more."),
+    ] = None
+    replicas: Annotated[
+        str,
+        typer.Option(help="Number of replicas, or 0..4 for as many as the requests need."),
+    ] = "1"
+    idle: Annotated[
+        str, typer.Option(help="With 0..N: time without a request until the last one ends.")
+    ] = "5m"
+    each: Annotated[
+        list[str] | None,
+        typer.Option(help="Resources of one replica, such as cpu=1. Repeat for alternatives."),
+    ] = None
+    context: Annotated[int, typer.Option(help="Context length in tokens per request.")] = 2048
+    parallel: Annotated[int, typer.Option(help="Requests that a replica answers at once.")] = 4
+    probe: Annotated[
+        str, typer.Option(help="A question that each replica has to answer before it gets others.")
+    ] = ""
+    expect: Annotated[str, typer.Option(help="What the answer to the probe contains.")] = ""
+    project: ProjectName = "default"
+    wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True
+
+
+def spec_of(options: DeployOptions) -> ServiceSpec:
+    """The service that is asked for. Raises BadRequest."""
+    with refused():
+        return ServiceSpec(
+            name=options.name,
+            model=options.model,
+            project=options.project,
+            engine=options.engine,
+            prefer=options.prefer,
+            task=options.task,
+            adapters=adapters_of(options.adapter or ()),
+            each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
+            context_tokens=options.context,
+            parallel=options.parallel,
+            idle_s=parse_seconds(options.idle),
+            probe=_probe(options.probe, options.expect),
+            **parse_replicas(options.replicas),
+        )
+
+
+def adapters_of(texts: Sequence[str]) -> tuple[Adapter, ...]:
+    """Read NAME=MODEL, each. Raises ValueError."""
+    found = []
+    for text in texts:
+        name, separator, model = text.partition("=")
+        if not separator or not name or not model:
+            raise ValueError(f"adapter {text!r} should be NAME=MODEL")
+        found.append(Adapter(name=name, model=model))
+    return tuple(found)
+
+
+def _probe(prompt: str, expect: str) -> Probe | None:
+    return Probe(prompt=prompt, expect=expect) if prompt or expect else None
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """A value that cannot be read is a bad request."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOptions:
+    """Options of `karez services update`; what is not given stays as it is."""
+
+    service: ServiceName
+    model: Annotated[str | None, typer.Option(help="Another model artifact.")] = None
+    engine: Annotated[
+        str | None, typer.Option(help="Another engine; auto keeps this one if it can serve it.")
+    ] = None
+    replicas: Annotated[
+        str | None, typer.Option(help="Number of replicas, or 0..4 for as many as needed.")
+    ] = None
+    idle: Annotated[
+        str | None, typer.Option(help="Time without a request until the last one ends.")
+    ] = None
+    each: Annotated[
+        list[str] | None, typer.Option(help="Resources of one replica. Repeat for alternatives.")
+    ] = None
+    context: Annotated[int | None, typer.Option(help="Context length in tokens.")] = None
+    parallel: Annotated[
+        int | None, typer.Option(help="Requests that a replica answers at once.")
+    ] = None
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="The adapters beside the model, as NAME=MODEL each; `none` for none."),
+    ] = None
+    probe: Annotated[str | None, typer.Option(help="A question that each replica is asked.")] = None
+    expect: Annotated[str | None, typer.Option(help="What the answer to it contains.")] = None
+
+
+def changes_of(options: UpdateOptions, spec: ServiceSpec) -> dict[str, Any]:
+    """The fields of a service that are to change. Raises ValueError."""
+    fields: dict[str, Any] = {}
+    if options.model is not None:
+        fields["model"] = options.model
+    if options.engine is not None:
+        fields["engine"] = options.engine
+    if options.replicas is not None:
+        fields |= parse_replicas(options.replicas)
+    if options.idle is not None:
+        fields["idle_s"] = parse_seconds(options.idle)
+    if options.each:
+        fields["each"] = tuple(map(parse_resource_request, options.each))
+    if options.parallel is not None:
+        fields["parallel"] = options.parallel
+    if options.adapter is not None:
+        fields["adapters"] = adapters_of([text for text in options.adapter if text != "none"])
+    if options.context is not None:
+        fields["context_tokens"] = options.context
+    if options.probe is not None or options.expect is not None:
+        old = spec.probe
+        prompt = options.probe if options.probe is not None else old.prompt if old else ""
+        expect = options.expect if options.expect is not None else old.expect if old else ""
+        fields["probe"] = _probe(prompt, expect)
+    return fields

@@ -1,0 +1,115 @@
+"""Text from a transformers model on any device, with the requests of several callers in a batch."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import GenerationConfig, LogitsProcessorList
+from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+from karez.engines.generation import Asked, Piece
+from karez.engines.json_schemas import SchemaMatcher
+from karez.engines.token_choice import TokenChoice, kwargs_of
+
+PAGE = 256
+"""Tokens of a page of the KV cache: transformers' own default."""
+PREFILL_CPU, PREFILL = 512, 4096
+"""Most tokens of one batch: prompts are computed in pieces, so that answers go on beside them."""
+NEVER = -1
+"""A token that ends nothing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ContinuousBatching:
+    """transformers' continuous batching."""
+
+    manager: Any
+    choice: TokenChoice
+    end_tokens: frozenset[int]
+    vocabulary: Any
+    """Tokens as matchers of schemas want them; None: no schema can be kept to."""
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        *,
+        tokens: int,
+        parallel: int,
+        end_tokens: frozenset[int],
+        vocabulary: Any,
+        may_share: bool,
+    ) -> "ContinuousBatching":
+        """Begin to answer with a model.
+
+        Args:
+            model: On its device.
+            tokens: Most tokens of prompt and answer of a request.
+            parallel: Most requests in one batch.
+            end_tokens: Tokens that end an answer.
+            vocabulary: As the field.
+            may_share: Whether requests that begin alike share what was computed; not those of
+                several adapters.
+        """
+        choice = TokenChoice()
+        model._get_logits_processor = lambda *_, **__: LogitsProcessorList([choice])
+        is_cpu = model.device.type == "cpu"
+        config = ContinuousBatchingConfig(
+            page_size=PAGE,
+            num_blocks=parallel * (-(-tokens // PAGE) + 1),
+            max_batch_tokens=max(parallel, PREFILL_CPU if is_cpu else PREFILL),
+            max_requests_per_batch=parallel,
+            allow_block_sharing=may_share,
+            use_async_batching=False,  # `choice` knows one batch at a time
+            per_request_processors=True,
+        )
+        manager = model.init_continuous_batching(
+            generation_config=GenerationConfig(
+                do_sample=False, max_new_tokens=tokens, eos_token_id=NEVER
+            ),
+            continuous_batching_config=config,
+        )
+        manager.logit_processor.tensors_required = 1  # counted for processors it converts alone
+        manager.start()
+        return cls(manager=manager, choice=choice, end_tokens=end_tokens, vocabulary=vocabulary)
+
+    @property
+    def has_schemas(self) -> bool:
+        """Whether answers keep to a JSON schema."""
+        return self.vocabulary is not None
+
+    def begin(self, asked: Asked, tell: Callable[[Piece], None]) -> Callable[[], None]:
+        """As generation.Backend."""
+        ident = f"r{next(self._numbers)}"
+        if asked.schema:
+            self.choice.schemas[ident] = SchemaMatcher(self.vocabulary, asked.schema)
+        told = 0
+
+        def hear(output: Any) -> None:
+            nonlocal told
+            new, told = output.generated_tokens[told:], len(output.generated_tokens)
+            end = ""
+            if output.is_finished():
+                self.choice.schemas.pop(ident, None)
+                end = "length" if told >= asked.most else "stop"
+            if output.error:
+                end = "error"
+            tell(Piece(tokens=new, end=end, problem=output.error or ""))
+
+        def give_up() -> None:
+            self.manager.output_router.result_handlers.pop(ident, None)
+            self.manager.cancel_request(ident)
+            self.choice.schemas.pop(ident, None)
+
+        self.manager.register_result_handler(ident, hear)
+        self.manager.add_request(
+            list(asked.tokens),
+            request_id=ident,
+            max_new_tokens=asked.most,
+            streaming=True,
+            eos_token_id=NEVER if asked.ignores_end else sorted(self.end_tokens),
+            **kwargs_of(asked),
+        )
+        return give_up

@@ -1,0 +1,248 @@
+"""HTTP in OpenAI's form before a model that has no server of its own."""
+
+import asyncio
+import hmac
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from karez.engines.generation import (
+    Asked,
+    Backend,
+    BadField,
+    Codec,
+    Piece,
+    asked_of,
+)
+from karez.engines.text_pieces import TextPieces
+
+MAX_BODY = 32 << 20
+"""As of the gateway."""
+CHAT, TEXT = "chat.completion", "text_completion"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Answer:
+    """One answer that is being computed."""
+
+    asked: Asked
+    ident: str
+    queue: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
+    tokens: int = 0
+    end: str = ""
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        prompt = len(self.asked.tokens)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self.tokens,
+            "total_tokens": prompt + self.tokens,
+        }
+
+
+class EngineFailed(RuntimeError):
+    """The model could not compute an answer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TextServer:
+    """Answers requests for text."""
+
+    alias: str
+    context: int
+    """Tokens of prompt and answer."""
+    adapters: tuple[str, ...]
+    backend: Backend
+    codec: Codec
+    clock: Callable[[], float]
+    """UTC epoch seconds."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers."""
+        return [
+            web.post("/v1/chat/completions", self._chat),
+            web.post("/v1/completions", self._complete),
+            web.post("/tokenize", self._tokenize),
+        ]
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        text = body.get("content")
+        if not isinstance(text, str):
+            raise BadField("content is a text")
+        return web.json_response({"tokens": list(self.codec.encode(text))})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request)
+        messages, tools = body.get("messages"), body.get("tools") or []
+        if not isinstance(messages, list) or not messages or not isinstance(tools, list):
+            raise BadField("messages is a list of messages, and tools one of tools")
+        if not all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in messages):
+            raise BadField("each message has a role")
+        goes_on = messages[-1]["role"] == "assistant"
+        tokens = self.codec.chat(messages, tools, goes_on=goes_on)
+        return await self._answer(request, body, tokens, CHAT)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request)
+        prompt = body.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+            (prompt,) = prompt
+        if isinstance(prompt, str):
+            tokens: Sequence[int] = self.codec.encode(prompt)
+        elif isinstance(prompt, list) and prompt and all(type(one) is int for one in prompt):
+            tokens = prompt
+        else:
+            raise BadField("prompt is one text, or the tokens of one")
+        return await self._answer(request, body, tokens, TEXT)
+
+    async def _answer(
+        self, request: web.Request, body: Mapping[str, Any], tokens: Sequence[int], kind: str
+    ) -> web.StreamResponse:
+        model = body.get("model")
+        asked = asked_of(
+            body,
+            tokens,
+            context=self.context,
+            adapter=model if model in self.adapters else "",
+            has_schemas=self.backend.has_schemas,
+        )
+        answer = _Answer(asked=asked, ident=f"cmpl-{secrets.token_hex(12)}")
+        head = {
+            "id": answer.ident,
+            "object": kind,
+            "created": int(self.clock()),
+            "model": model if isinstance(model, str) else self.alias,
+        }
+        give_up = self.backend.begin(asked, answer.queue.put_nowait)
+        try:
+            if body.get("stream"):
+                return await self._stream(request, body, answer, head, kind)
+            text = "".join([piece async for piece in self._texts(answer)])
+            message = {"role": "assistant", "content": text}
+            said = {"message": message} if kind == CHAT else {"text": text}
+            choice = {"index": 0, "finish_reason": answer.end, "logprobs": None, **said}
+            return web.json_response({**head, "choices": [choice], "usage": answer.usage})
+        finally:
+            give_up()
+
+    async def _texts(self, answer: _Answer) -> AsyncIterator[str]:
+        """The text of an answer as it comes; each piece is one of the engine's."""
+        pieces = TextPieces(decode=self.codec.decode, stops=answer.asked.stops)
+        while not answer.end:
+            piece = await answer.queue.get()
+            if piece.end == "error":
+                raise EngineFailed(piece.problem)
+            answer.tokens += len(piece.tokens)
+            answer.end = piece.end
+            shown = [
+                token
+                for token in piece.tokens
+                if answer.asked.ignores_end or token not in self.backend.end_tokens
+            ]
+            text = pieces.feed(shown)
+            if piece.end and not pieces.is_stopped:
+                text += pieces.finish()
+            if pieces.is_stopped:
+                answer.end = "stop"
+            if text:
+                yield text
+
+    async def _stream(
+        self,
+        request: web.Request,
+        body: Mapping[str, Any],
+        answer: _Answer,
+        head: dict[str, Any],
+        kind: str,
+    ) -> web.StreamResponse:
+        texts = self._texts(answer)
+        first = await anext(texts, None)  # what cannot be computed is refused, not broken off
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        if kind == CHAT:
+            head["object"] = "chat.completion.chunk"
+            await response.write(_event(head, {"delta": {"role": "assistant", "content": ""}}))
+        try:
+            while first is not None:
+                said = {"delta": {"content": first}} if kind == CHAT else {"text": first}
+                await response.write(_event(head, said))
+                first = await anext(texts, None)
+        except EngineFailed as error:
+            problem = _problem(500, str(error))
+            await response.write(b"data: %s\n\n" % json.dumps(problem).encode())
+            return response
+        last: dict[str, Any] = {"delta": {}} if kind == CHAT else {"text": ""}
+        await response.write(_event(head, last, end=answer.end))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            usage = {**head, "choices": [], "usage": answer.usage}
+            await response.write(b"data: %s\n\n" % json.dumps(usage).encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+def _event(head: Mapping[str, Any], said: Mapping[str, Any], end: str | None = None) -> bytes:
+    choice = {"index": 0, "finish_reason": end, "logprobs": None, **said}
+    return b"data: %s\n\n" % json.dumps({**head, "choices": [choice]}).encode()
+
+
+def _problem(status: int, message: str) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < 500 else "api_error"
+    return {"error": {"message": message, "type": kind, "code": status, "param": None}}
+
+
+async def read_body(request: web.Request) -> dict[str, Any]:
+    """The body of a request. Raises BadField."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise BadField(f"the body is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise BadField("the body is an object")
+    return body
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(key: str, alias: str, routes: Sequence[web.RouteDef]) -> web.Application:
+    """An application that answers those who show the key, with errors in OpenAI's form."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(sent.encode(), key.encode()):
+            return web.json_response(_problem(401, "the key is not this engine's"), status=401)
+        try:
+            return await handler(request)
+        except BadField as error:
+            return web.json_response(_problem(400, str(error)), status=400)
+        except EngineFailed as error:
+            return web.json_response(_problem(500, str(error)), status=500)
+        except web.HTTPException as error:
+            status = error.status
+            message = f"this engine has no {request.path}" if status == 404 else error.reason
+            return web.json_response(_problem(status, message), status=status)
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": alias, "object": "model"}]})
+
+    app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
+    app.add_routes([web.get("/health", health), web.get("/v1/models", models), *routes])
+    return app
+
+
+async def serve(app: web.Application, address: str, port: int) -> web.AppRunner:
+    """Begin to answer; whoever hangs up ends what computes for it."""
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, address, port).start()
+    return runner

@@ -1,0 +1,93 @@
+"""Vectors and scores of texts from a Hugging Face folder, on any device."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+BATCH = 32
+"""Texts that are computed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooling:
+    """How the vector of a text comes from those of its tokens, as sentence-transformers says it."""
+
+    is_first: bool = False
+    """The first token's, instead of the mean of all."""
+    is_last: bool = False
+    is_normal: bool = True
+    """Whether it has the length 1."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "Pooling":
+        """What a folder says; the mean, if it says nothing."""
+        file = folder / "1_Pooling" / "config.json"
+        if not file.exists():
+            return cls()
+        told = json.loads(file.read_text())
+        modules = folder / "modules.json"
+        names = modules.read_text() if modules.exists() else ""
+        return cls(
+            is_first=bool(told.get("pooling_mode_cls_token")),
+            is_last=bool(told.get("pooling_mode_lasttoken")),
+            is_normal="Normalize" in names,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersVectors:
+    """A vector_server.VectorModel. Shapes: B texts, L tokens, D dimensions."""
+
+    model: Any
+    tokenizer: Any
+    pooling: Pooling
+    most: int
+    """Longest text, in tokens; the rest is not read."""
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
+        """As VectorModel."""
+        found, read = [], 0
+        for begin in range(0, len(texts), BATCH):
+            inputs = self._inputs(list(texts[begin : begin + BATCH]))
+            mask_BL = inputs["attention_mask"]
+            read += int(mask_BL.sum())
+            hidden_BLD = self.model(**inputs).last_hidden_state.float()
+            found.append(self._pooled(hidden_BLD, mask_BL).cpu().numpy())
+        return np.concatenate(found), read
+
+    def _pooled(self, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        if self.pooling.is_first:
+            vectors_BD = hidden_BLD[:, 0]
+        elif self.pooling.is_last:
+            last_B = mask_BL.sum(1) - 1
+            vectors_BD = hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
+        else:
+            weights_BL1 = mask_BL[..., None].float()
+            vectors_BD = (hidden_BLD * weights_BL1).sum(1) / weights_BL1.sum(1).clamp(min=1)
+        return torch.nn.functional.normalize(vectors_BD) if self.pooling.is_normal else vectors_BD
+
+    @torch.inference_mode()
+    def score(self, query: str, documents: Sequence[str]) -> tuple[Sequence[float], int]:
+        """As VectorModel: a cross-encoder's first logit, as a probability."""
+        found: list[float] = []
+        read = 0
+        for begin in range(0, len(documents), BATCH):
+            some = list(documents[begin : begin + BATCH])
+            inputs = self._inputs([query] * len(some), some)
+            read += int(inputs["attention_mask"].sum())
+            logits_BC = self.model(**inputs).logits.float()
+            found += logits_BC[:, -1].sigmoid().tolist()
+        return found, read
+
+    def _inputs(self, *texts: list[str]) -> Any:
+        self.tokenizer.padding_side = "right"
+        return self.tokenizer(
+            *texts, padding=True, truncation=True, max_length=self.most, return_tensors="pt"
+        ).to(self.model.device)

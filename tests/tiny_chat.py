@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -38,6 +39,33 @@ def write_tiny_chat(folder: Path, *, width: int = 32, layers: int = 2) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def speak_ascii(folder: Path) -> Path:
+    """Make a tiny chat say printable characters alone, each because of the one before it.
+
+    So it says the same however its requests are batched, in any precision.
+    """
+    model = LlamaForCausalLM.from_pretrained(folder)
+    words = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    plain = [n for word, n in words.items() if len(word) == 1 and word.isascii()]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for weights in layer.parameters():
+                weights.mul_(0.02)
+        head = torch.zeros_like(model.lm_head.weight)
+        head[plain] = torch.randn(len(plain), head.shape[1])
+        model.lm_head.weight.copy_(head)
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_adapter(base: Path, folder: Path) -> Path:
+    """Write an adapter of random weights that changes what a model says."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=256, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(LlamaForCausalLM.from_pretrained(base), config).save_pretrained(folder)
     return folder
 
 

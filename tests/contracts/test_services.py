@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from karez.client import calls
@@ -22,9 +24,13 @@ from karez.core.services import ServiceSpec
 from karez.core.workloads import State, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 from tests.serving.test_real_engines import ASCII_ONLY
+from tests.tiny_chat import speak_ascii, write_adapter, write_tiny_chat
 from tests.tiny_model import write_tiny_model
 
-pytestmark = pytest.mark.story
+pytestmark = [
+    pytest.mark.story,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # of peft
+]
 STREAMS, TOKENS, CONTEXT = 8, 1800, 2048
 
 
@@ -87,9 +93,8 @@ def gateway_pid(cloud: Cloud) -> int:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    made = make_cloud(
-        tmp_path_factory.mktemp("cloud") / "home", KAREZ_PRELOAD="false", KAREZ_CPUS="2"
-    )
+    home = tmp_path_factory.mktemp("cloud") / "home"
+    made = make_cloud(home, KAREZ_PRELOAD="false", KAREZ_CPUS="2", KAREZ_EMULATE="npu=2")
     made.karez("up")
     yield made
     made.karez("down")
@@ -181,6 +186,36 @@ def test_a_service_wakes_for_a_request_with_a_device_of_a_training_and_is_update
         client.call(calls.stop_service(service.id))
 
 
+def test_a_folder_and_its_adapter_are_served_on_npus_and_outlive_a_replica(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    with cloud.client() as client:
+        folder = speak_ascii(write_tiny_chat(tmp_path / "chat"))
+        client.upload(folder, name="folder", kind=ArtifactKind.MODEL, format="hf")
+        adapter = write_adapter(folder, tmp_path / "law")
+        client.upload(adapter, name="law-lora", kind=ArtifactKind.MODEL, format="peft")
+        key = cloud.karez("keys", "create", "npus").stdout.strip()
+        words = ("folder", "--name", "chat", "--each", "npu=1", "--context", "256")
+        fit = cloud.karez("services", "fit", *words).stdout
+        assert "engine transformers: no other can (llamacpp: it loads gguf" in fit
+        assert "KV cache" in fit
+        many = ("--replicas", "2", "--parallel", "8", "--adapter", "law=law-lora")
+        cloud.karez("services", "deploy", *words, *many)
+        until(lambda: len(pids(client)) == 2)
+        base, law = (_chat(cloud, key, model) for model in ("chat", "law"))
+        assert base != law
+        with _streaming(cloud, key) as stream:
+            pieces = [next(stream)]
+            os.kill(_busy(client), signal.SIGKILL)
+            pieces += stream
+        assert "".join(pieces) == base
+        shown = cloud.karez("services", "show", "chat").stdout
+        assert "law" in shown
+        until(lambda: 0 < _memory(client) < 200 << 20)  # of an NPU, not of the host
+        until(lambda: {"chat", "law"} <= {row.what for row in client.usage()})
+        client.call(calls.stop_service("chat"))
+
+
 STEPS = 300
 
 
@@ -197,6 +232,40 @@ def _training() -> JobSpec:
 def _ranks(client: Client, job: str) -> int:
     views = client.call(calls.job(job)).status.ranks
     return sum(view.state == "running" for view in views)
+
+
+MESSAGES: Any = [{"role": "user", "content": "hello"}]
+
+
+def _chat(cloud: Cloud, key: str, model: str) -> str:
+    url = str(cloud.address()["gateway"])
+    with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
+        answer = client.chat.completions.create(
+            model=model, messages=MESSAGES, max_tokens=100, temperature=0
+        )
+    return str(answer.choices[0].message.content)
+
+
+@contextmanager
+def _streaming(cloud: Cloud, key: str) -> Iterator[Iterator[str]]:
+    url = str(cloud.address()["gateway"])
+    with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
+        events: Any = client.chat.completions.create(
+            model="chat", messages=MESSAGES, max_tokens=100, temperature=0, stream=True
+        )
+        texts = (event.choices[0].delta.content for event in events if event.choices)
+        yield (text for text in texts if text)
+
+
+def _memory(client: Client) -> int:
+    """The most memory that a replica's engine has told."""
+    return max(view.memory_bytes for view in client.call(calls.service("chat")).status.ranks)
+
+
+def _busy(client: Client) -> int:
+    """The process of the replica that answers a request."""
+    views = client.call(calls.service("chat")).status.ranks
+    return next(view.pid for view in views if psutil.Process(view.pid).cpu_percent(0.2) > 20)
 
 
 @contextmanager

@@ -225,8 +225,10 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
 
 
 def test_only_the_gateway_is_answered(engine: httpx.Client) -> None:
-    answer = engine.get("/health", headers={"authorization": "Bearer other"})
-    assert answer.status_code == 401
+    other = {"authorization": "Bearer other"}
+    assert engine.get("/health", headers=other).status_code == 200
+    for path in ("/v1/models", "/v1/completions", "/nowhere"):
+        assert engine.get(path, headers=other).status_code == 401
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "green", "car", "bus"]

@@ -78,6 +78,8 @@ class Capabilities:
     loaded_bytes: Mapping[DeviceKind, int] = field(default_factory=dict)
     """Kind -> bytes of a weight and of a number of the KV cache once loaded; a kind that is not
     here: weights as in the file, and 2 bytes in the cache."""
+    has_mask: bool = False
+    """Whether each batch has a mask over all tokens of the KV cache."""
     batch_tokens: int = 512
     """Most tokens that are computed at once, on a CPU."""
     speed: float = 1.0

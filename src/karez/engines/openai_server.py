@@ -20,6 +20,8 @@ from karez.engines.generation import (
 )
 from karez.engines.text_pieces import TextPieces
 
+HEALTH = "/health"
+"""Whether it serves, which is told to anybody."""
 MAX_BODY = 32 << 20
 """As of the gateway."""
 CHAT, TEXT = "chat.completion", "text_completion"
@@ -216,7 +218,8 @@ def application(key: str, alias: str, routes: Sequence[web.RouteDef]) -> web.App
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode(), key.encode()):
+        is_public = request.path == HEALTH
+        if not is_public and not hmac.compare_digest(sent.encode(), key.encode()):
             return web.json_response(_problem(401, "the key is not this engine's"), status=401)
         try:
             return await handler(request)
@@ -236,7 +239,7 @@ def application(key: str, alias: str, routes: Sequence[web.RouteDef]) -> web.App
         return web.json_response({"object": "list", "data": [{"id": alias, "object": "model"}]})
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
-    app.add_routes([web.get("/health", health), web.get("/v1/models", models), *routes])
+    app.add_routes([web.get(HEALTH, health), web.get("/v1/models", models), *routes])
     return app
 
 

@@ -18,6 +18,7 @@ class TransformersEngine(Engine):
         kinds=(DeviceKind.NPU, DeviceKind.GPU, DeviceKind.CPU),
         tasks=(Task.GENERATE, Task.EMBED, Task.RERANK),
         modules=("torch", "transformers", "llguidance"),
+        has_mask=True,
         adapters=AdapterUse.NAME,
         adapter_formats=("peft",),
         has_schemas=True,

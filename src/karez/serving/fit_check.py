@@ -54,11 +54,12 @@ def reckon(served: Served, kind: DeviceKind) -> tuple[FitPart, ...]:
     cache = facts.cached_values * value * tokens if served.task == Task.GENERATE else 0
     hidden = batch * (4 * facts.width + 2 * facts.inner) * value
     scores = batch * facts.heads * min(served.context_tokens, batch) * value
+    mask = batch * (tokens + batch) * value if can.has_mask and cache else 0
     logits = served.parallel * facts.vocabulary * 4 if served.task == Task.GENERATE else 0
     parts = (
         FitPart(what="weights", bytes=int(weights)),
         FitPart(what="KV cache", bytes=cache),
-        FitPart(what="activations", bytes=hidden + scores + 4 * logits),
+        FitPart(what="activations", bytes=hidden + scores + mask + 4 * logits),
         FitPart(what="engine", bytes=can.program_bytes if kind == DeviceKind.CPU else 0),
     )
     return tuple(part for part in parts if part.bytes)

@@ -8,7 +8,7 @@ from karez.core.jobfile import only, parse_toml, requests_of, table_of
 from karez.core.services import Probe, ServiceSpec
 from karez.core.units import parse_seconds
 
-_WORDS = ("name", "model", "project", "engine", "prefer", "task")
+_WORDS = ("name", "model", "project", "engine", "environment", "prefer", "task")
 _COUNTS = ("context", "parallel", "priority")
 _TOP = {*_WORDS, *_COUNTS, "replicas", "idle", "each", "probe", "adapters"}
 

@@ -50,6 +50,8 @@ class ServiceSpec:
     """Which engine serves it; `auto`: one is chosen when it is deployed."""
     prefer: Preference = Preference.MEMORY
     """What counts in that choice."""
+    environment: str = ""
+    """Artifact name or id of the Python packages that the engine runs with; empty: its node's."""
     task: Task = Task.GENERATE
     adapters: tuple[Adapter, ...] = ()
     replicas: int = 1

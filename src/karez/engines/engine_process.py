@@ -84,7 +84,8 @@ class EngineProcess:
             url = f"http://{self.address}:{port}"
             framing.send_message(stream, ListeningReport(url=url))
             never, told = threading.Event(), 0
-            while not never.wait(MEASURE_S):
+            while True:
+                never.wait(MEASURE_S)
                 taken = memory_of()
                 if taken > told * GROWN:
                     told = taken

@@ -1,15 +1,15 @@
 """HTTP in OpenAI's form before a model that has no server of its own."""
 
 import asyncio
-import hmac
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from karez.engines.engine_http import EngineFailed, problem, read_body
 from karez.engines.generation import (
     Asked,
     Backend,
@@ -20,10 +20,6 @@ from karez.engines.generation import (
 )
 from karez.engines.text_pieces import TextPieces
 
-HEALTH = "/health"
-"""Whether it serves, which is told to anybody."""
-MAX_BODY = 32 << 20
-"""As of the gateway."""
 CHAT, TEXT = "chat.completion", "text_completion"
 
 
@@ -45,10 +41,6 @@ class _Answer:
             "completion_tokens": self.tokens,
             "total_tokens": prompt + self.tokens,
         }
-
-
-class EngineFailed(RuntimeError):
-    """The model could not compute an answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,7 +117,7 @@ class TextServer:
         try:
             if body.get("stream"):
                 return await self._stream(request, body, answer, head, kind)
-            text = "".join([piece async for piece in self._texts(answer)])
+            text = await self._whole(answer)
             message = {"role": "assistant", "content": text}
             said = {"message": message} if kind == CHAT else {"text": text}
             choice = {"index": 0, "finish_reason": answer.end, "logprobs": None, **said}
@@ -133,22 +125,32 @@ class TextServer:
         finally:
             give_up()
 
+    async def _next(self, answer: _Answer) -> list[int]:
+        """The tokens of the engine's next piece that are text. Raises EngineFailed."""
+        piece = await answer.queue.get()
+        if piece.end == "error":
+            raise EngineFailed(piece.problem)
+        answer.tokens += len(piece.tokens)
+        answer.end = piece.end
+        if answer.asked.ignores_end:
+            return list(piece.tokens)
+        return [token for token in piece.tokens if token not in self.backend.end_tokens]
+
+    async def _whole(self, answer: _Answer) -> str:
+        """The text of an answer, once it is complete."""
+        if answer.asked.stops:
+            return "".join([text async for text in self._texts(answer)])
+        tokens: list[int] = []
+        while not answer.end:
+            tokens += await self._next(answer)
+        return self.codec.decode(tokens)
+
     async def _texts(self, answer: _Answer) -> AsyncIterator[str]:
         """The text of an answer as it comes; each piece is one of the engine's."""
         pieces = TextPieces(decode=self.codec.decode, stops=answer.asked.stops)
         while not answer.end:
-            piece = await answer.queue.get()
-            if piece.end == "error":
-                raise EngineFailed(piece.problem)
-            answer.tokens += len(piece.tokens)
-            answer.end = piece.end
-            shown = [
-                token
-                for token in piece.tokens
-                if answer.asked.ignores_end or token not in self.backend.end_tokens
-            ]
-            text = pieces.feed(shown)
-            if piece.end and not pieces.is_stopped:
+            text = pieces.feed(await self._next(answer))
+            if answer.end and not pieces.is_stopped:
                 text += pieces.finish()
             if pieces.is_stopped:
                 answer.end = "stop"
@@ -176,8 +178,8 @@ class TextServer:
                 await response.write(_event(head, said))
                 first = await anext(texts, None)
         except EngineFailed as error:
-            problem = _problem(500, str(error))
-            await response.write(b"data: %s\n\n" % json.dumps(problem).encode())
+            told = json.dumps(problem(500, str(error)))
+            await response.write(b"data: %s\n\n" % told.encode())
             return response
         last: dict[str, Any] = {"delta": {}} if kind == CHAT else {"text": ""}
         await response.write(_event(head, last, end=answer.end))
@@ -191,61 +193,3 @@ class TextServer:
 def _event(head: Mapping[str, Any], said: Mapping[str, Any], end: str | None = None) -> bytes:
     choice = {"index": 0, "finish_reason": end, "logprobs": None, **said}
     return b"data: %s\n\n" % json.dumps({**head, "choices": [choice]}).encode()
-
-
-def _problem(status: int, message: str) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < 500 else "api_error"
-    return {"error": {"message": message, "type": kind, "code": status, "param": None}}
-
-
-async def read_body(request: web.Request) -> dict[str, Any]:
-    """The body of a request. Raises BadField."""
-    try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError) as error:
-        raise BadField(f"the body is no JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadField("the body is an object")
-    return body
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def application(key: str, alias: str, routes: Sequence[web.RouteDef]) -> web.Application:
-    """An application that answers those who show the key, with errors in OpenAI's form."""
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        is_public = request.path == HEALTH
-        if not is_public and not hmac.compare_digest(sent.encode(), key.encode()):
-            return web.json_response(_problem(401, "the key is not this engine's"), status=401)
-        try:
-            return await handler(request)
-        except BadField as error:
-            return web.json_response(_problem(400, str(error)), status=400)
-        except EngineFailed as error:
-            return web.json_response(_problem(500, str(error)), status=500)
-        except web.HTTPException as error:
-            status = error.status
-            message = f"this engine has no {request.path}" if status == 404 else error.reason
-            return web.json_response(_problem(status, message), status=status)
-
-    async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": alias, "object": "model"}]})
-
-    app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
-    app.add_routes([web.get(HEALTH, health), web.get("/v1/models", models), *routes])
-    return app
-
-
-async def serve(app: web.Application, address: str, port: int) -> web.AppRunner:
-    """Begin to answer; whoever hangs up ends what computes for it."""
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, address, port).start()
-    return runner

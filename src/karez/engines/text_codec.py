@@ -28,7 +28,7 @@ class TokenizerCodec:
             raise BadField("this model has no chat template; use /v1/completions")
         try:
             tokens: list[int] = self._tokenizer.apply_chat_template(
-                [_plain(one) for one in messages],
+                [plain_message(one) for one in messages],
                 tools=list(tools) or None,
                 add_generation_prompt=not goes_on,
                 continue_final_message=goes_on,
@@ -46,7 +46,7 @@ class TokenizerCodec:
         return text
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+def plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message whose content is one text, as templates know it. Raises BadField."""
     content = message.get("content")
     if not isinstance(content, list):

@@ -20,11 +20,12 @@ from karez.core.engines import Task
 from karez.core.errors import BrokenArtifact, KarezError
 from karez.engines.adapter_turns import AdapterTurns
 from karez.engines.continuous_batching import ContinuousBatching
+from karez.engines.engine_http import application, serve
 from karez.engines.engine_process import EngineProcess, own_memory
 from karez.engines.generation import Asked, Backend, Piece
 from karez.engines.json_schemas import vocabulary
 from karez.engines.one_by_one import OneByOne
-from karez.engines.openai_server import TextServer, application, serve
+from karez.engines.openai_server import TextServer
 from karez.engines.text_codec import TokenizerCodec
 from karez.engines.vector_model import Pooling, TransformersVectors
 from karez.engines.vector_server import VectorServer

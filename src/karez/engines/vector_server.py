@@ -12,8 +12,8 @@ import numpy.typing as npt
 from aiohttp import web
 
 from karez.core.engines import Task
+from karez.engines.engine_http import read_body
 from karez.engines.generation import BadField
-from karez.engines.openai_server import read_body
 
 MOST_TEXTS = 2048
 """Texts of one request; source: OpenAI's API reference, "Create embeddings", input."""

@@ -112,8 +112,7 @@ class ReplicaController:
         engine = self.deps.engines.get(spec.engine)
         if engine is None:
             return f"no engine {spec.engine!r}; installed: {', '.join(self.deps.engines)}"
-        artifact = self.deps.store.artifacts.find(spec.model)
-        if artifact is None:
+        if (artifact := self.deps.store.artifacts.find(spec.model)) is None:
             return f"model artifact {spec.model} is gone"
         if artifact.spec.format not in (loads := engine.capabilities.formats):
             return f"engine {engine.name} loads {', '.join(loads)}, not {artifact.spec.format}"
@@ -144,7 +143,7 @@ class ReplicaController:
             self._process.run.is_requested = True
             self._show("starting")
         else:
-            gone = f"model artifact {self.replica.spec.model} is gone"
+            gone = "its model, an adapter or its environment is gone"
             self._end(State.FAILED, EndReason.INPUT_MISSING, gone)
 
     def _show(self, state: str, url: str = "", pid: int = 0) -> None:

@@ -13,6 +13,7 @@ from karez.core.engines import EngineLaunch, adapter_folder
 from karez.core.messages.reports import EngineMemoryReport, ListeningReport
 from karez.core.ports import Clock, Engine, Fabric, LogSink, NodeLost
 from karez.core.processes import ProcessInfo, ProcessSpec, Staged
+from karez.core.python_environments import PythonEnvironment
 from karez.core.services import Replica, ServiceSpec
 from karez.core.settings import Settings
 from karez.core.stores.store import Store
@@ -109,7 +110,7 @@ class ReplicaProcess:
         return infos.get(self._key)
 
     def start(self) -> bool:
-        """Start it; returns False if its model artifact is gone."""
+        """Start it; returns False if an artifact that it needs is gone."""
         spec = self._process_spec()
         if spec is None:
             return False
@@ -167,6 +168,9 @@ class ReplicaProcess:
             if artifact is None:
                 return None
             inputs.append(Staged(artifact=artifact.id, folder=folder, files=artifact.spec.files))
+        packages = self._packages(spec.environment)
+        if spec.environment and packages is None:
+            return None
         launch = launch_of(spec, inputs[0].files)
         return ProcessSpec(
             key=self._key,
@@ -182,7 +186,14 @@ class ReplicaProcess:
                 environment.ENGINE_KEY: self._deps.engine_key,
             },
             inputs=tuple(inputs),
+            environment=packages,
         )
+
+    def _packages(self, ident: str) -> PythonEnvironment | None:
+        found = self._deps.store.artifacts.find(ident) if ident else None
+        if found is None:
+            return None
+        return PythonEnvironment(artifact=found.id, name=found.spec.name, files=found.spec.files)
 
     @property
     def _key(self) -> str:

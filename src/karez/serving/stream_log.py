@@ -24,6 +24,8 @@ _NOT_CONTINUED = (
     *("logprobs", "top_logprobs", "echo", "suffix"),
 )
 """Fields by which an answer is more than its text: another replica cannot go on from the text."""
+_GOES_ON: Mapping[str, bool] = {"continue_final_message": True, "add_generation_prompt": False}
+"""By which vLLM is told that the last message is not over; others take that from its role."""
 _IDENTITY = ("id", "created", "object", "model", "system_fingerprint")
 _LIMITS = ("max_tokens", "max_completion_tokens", "n_predict")
 
@@ -227,9 +229,10 @@ def continued(path: str, request: Mapping[str, Any], text: str) -> dict[str, Any
             return None
         return {
             **request,
+            **_GOES_ON,
             "messages": [*messages[:-1], {**last, "content": last["content"] + text}],
         }
-    return {**request, "messages": [*messages, {"role": "assistant", "content": text}]}
+    return {**request, **_GOES_ON, "messages": [*messages, {"role": "assistant", "content": text}]}
 
 
 def _data_of(event: bytes) -> Any:

@@ -31,6 +31,9 @@ class DeployOptions:
     prefer: Annotated[
         Preference, typer.Option(help="What counts where several engines load the model.")
     ] = Preference.MEMORY
+    environment: Annotated[
+        str, typer.Option(help="Python packages that the engine runs with, as jobs have them.")
+    ] = ""
     task: Annotated[Task, typer.Option(help="What the service answers.")] = Task.GENERATE
     adapter: Annotated[
         list[str] | None,
@@ -67,6 +70,7 @@ def spec_of(options: DeployOptions) -> ServiceSpec:
             engine=options.engine,
             prefer=options.prefer,
             task=options.task,
+            environment=options.environment,
             adapters=adapters_of(options.adapter or ()),
             each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
             context_tokens=options.context,

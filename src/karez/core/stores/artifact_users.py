@@ -11,7 +11,8 @@ def user_of(artifact: Artifact, workloads: WorkloadStore) -> str | None:
         if isinstance(one, Job):
             used = {*one.spec.inputs.values(), one.spec.code, one.spec.environment}
         else:
-            used = {one.spec.model, *(adapter.model for adapter in one.spec.adapters)}
+            used = {one.spec.model, one.spec.environment}
+            used |= {adapter.model for adapter in one.spec.adapters}
         if artifact.id in used:
             return one.spec.name
     return None

@@ -173,6 +173,23 @@ class ArtifactService:
             return self.get(who, ident)
         raise NotFound(noun="artifact", name=f"{project}/{name}")
 
+    def environment(self, who: Principal, project: str, ident: str) -> str:
+        """The id of an environment that a workload names; empty: none.
+
+        Raises:
+            NotFound: There is none that the key may see.
+            BadRequest: It is something else.
+        """
+        if not ident:
+            return ""
+        found = self.of(who, project, ident)
+        if found.spec.kind != ArtifactKind.ENVIRONMENT:
+            raise BadRequest(
+                problem=f"{ident} is a {found.spec.kind}, no environment",
+                fix="`karez environments list` shows what there is.",
+            )
+        return found.id
+
     def list(self, who: Principal, kinds: Sequence[ArtifactKind]) -> Sequence[Artifact]:
         """Artifacts that a key may see, newest first."""
         return self.store.list(projects=visible_projects(who), kinds=kinds)

@@ -143,7 +143,9 @@ class DeploymentService:
         adapters = [self._model(who, spec, adapter.model) for adapter in spec.adapters]
         pairs = zip(spec.adapters, adapters, strict=True)
         named = tuple(replace(one, model=found.id) for one, found in pairs)
-        return replace(spec, model=model.id, adapters=named), model, adapters
+        packages = self.artifacts.environment(who, spec.project, spec.environment)
+        found = replace(spec, model=model.id, adapters=named, environment=packages)
+        return found, model, adapters
 
     def _model(self, who: Principal, spec: ServiceSpec, ident: str) -> Artifact:
         model = self.artifacts.of(who, spec.project, ident)

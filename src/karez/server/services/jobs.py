@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from karez.core.arrays import ArrayTask, describe_limit, parse_array
-from karez.core.artifacts import ArtifactKind
 from karez.core.dependencies import Dependency, waits_for
 from karez.core.errors import AlreadyExists, BadRequest
 from karez.core.identity import Principal, Role
@@ -81,7 +80,7 @@ class JobService:
         find = partial(self.artifacts.of, who, spec.project)
         inputs = {name: find(ref).id for name, ref in spec.inputs.items()}
         code = find(spec.code).id if spec.code else ""
-        environment = self._environment(who, spec.project, spec.environment)
+        environment = self.artifacts.environment(who, spec.project, spec.environment)
         self.secrets.require(spec.project, spec.secrets)
         after, waiting = self._after(who, spec.after)
         return Job(
@@ -92,18 +91,6 @@ class JobService:
             owner=who.name,
             created_at=self.clock.now(),
         )
-
-    def _environment(self, who: Principal, project: str, ident: str) -> str:
-        """The id of an environment. Raises NotFound, BadRequest."""
-        if not ident:
-            return ""
-        found = self.artifacts.of(who, project, ident)
-        if found.spec.kind != ArtifactKind.ENVIRONMENT:
-            raise BadRequest(
-                problem=f"{ident} is a {found.spec.kind}, no environment",
-                fix="`karez environments list` shows what there is.",
-            )
-        return found.id
 
     def _after(
         self, who: Principal, after: Sequence[Dependency]

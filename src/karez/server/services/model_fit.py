@@ -53,7 +53,8 @@ class ModelFit:
         )
         needs = {} if facts is None else self._needs(spec, facts, kinds)
         try:
-            choice = choose_engine(wanted, self.engines, self.installed, needs)
+            installed = self.engines if spec.environment else self.installed  # what that brings
+            choice = choose_engine(wanted, self.engines, installed, needs)
         except ValueError as error:
             raise BadRequest(problem=str(error), fix=_fix(spec, model)) from error
         if facts is None:

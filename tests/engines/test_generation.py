@@ -60,6 +60,11 @@ def test_a_prompt_that_fills_the_context_is_refused() -> None:
         asked_of({}, [1] * 16, context=16, adapter="", has_schemas=False)
 
 
+def test_a_prompt_without_tokens_is_refused() -> None:
+    with pytest.raises(BadField, match="prompt is empty"):
+        asked_of({}, [], context=16, adapter="", has_schemas=False)
+
+
 def test_schemas_go_to_models_that_keep_to_them() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}

@@ -192,6 +192,9 @@ def test_whoever_hangs_up_makes_room(engine: httpx.Client) -> None:
     [
         ("/v1/completions", {"prompt": "x " * 200}, 400, "context of this model is 128"),
         ("/v1/completions", {"prompt": 7}, 400, "prompt is one text"),
+        ("/v1/completions", {"prompt": [10**6]}, 400, "tokens of this model are from 0 to"),
+        ("/v1/completions", {"prompt": [-1]}, 400, "tokens of this model are from 0 to"),
+        ("/v1/completions", {"prompt": ""}, 400, "prompt is empty"),
         ("/v1/completions", {"prompt": ["a", "b"]}, 400, "prompt is one text"),
         ("/v1/chat/completions", {"messages": []}, 400, "messages is a list"),
         ("/v1/chat/completions", {"messages": [{"content": "x"}]}, 400, "has a role"),

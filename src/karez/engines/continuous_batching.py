@@ -1,6 +1,8 @@
 """Text from a transformers model on any device, with the requests of several callers in a batch."""
 
 import itertools
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +106,7 @@ class ContinuousBatching:
             self.choice.schemas.pop(ident, None)
 
         self.manager.register_result_handler(ident, hear)
-        self.manager.add_request(
+        taken = self.manager.add_request(
             list(asked.tokens),
             request_id=ident,
             max_new_tokens=asked.most,
@@ -112,4 +114,17 @@ class ContinuousBatching:
             eos_token_id=NEVER if asked.ignores_end else sorted(self.end_tokens),
             **kwargs_of(asked),
         )
+        if taken is None:
+            give_up()
+            tell(Piece(end="error", problem="the model has stopped; it is started anew"))
         return give_up
+
+    def end_with_it(self) -> None:
+        """End this process once the thread that computes has ended; it is started anew then."""
+        self.manager._generation_thread.join()
+        sys.stderr.write(f"the model has stopped: {self._fatal_error()}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    def _fatal_error(self) -> object:
+        return self.manager.background_thread_status.fatal_error

@@ -77,6 +77,11 @@ class Backend(Protocol):
 class Codec(Protocol):
     """Text as tokens and back."""
 
+    @property
+    def size(self) -> int:
+        """Tokens that the model knows: all are below it."""
+        ...
+
     def encode(self, text: str) -> Sequence[int]:
         """The tokens of a prompt, with those that begin one."""
         ...
@@ -120,6 +125,8 @@ def asked_of(
             raise BadField(f"this engine has no {name}")
     if body.get("n") not in (None, 1):
         raise BadField("this engine gives one answer: n is 1")
+    if not tokens:
+        raise BadField("the prompt is empty")
     left = context - len(tokens)
     if left < 1:
         raise BadField(

@@ -91,6 +91,8 @@ class TextServer:
             tokens: Sequence[int] = self.codec.encode(prompt)
         elif isinstance(prompt, list) and prompt and all(type(one) is int for one in prompt):
             tokens = prompt
+            if not all(0 <= token < self.codec.size for token in tokens):
+                raise BadField(f"the tokens of this model are from 0 to {self.codec.size - 1}")
         else:
             raise BadField("prompt is one text, or the tokens of one")
         return await self._answer(request, body, tokens, TEXT)

@@ -13,6 +13,12 @@ class OpenVinoCodec:
     def __init__(self, tokenizer: Any) -> None:
         """Use OpenVINO's tokenizer of the model."""
         self._tokenizer = tokenizer
+        self._size = len(tokenizer.get_vocab())
+
+    @property
+    def size(self) -> int:
+        """As generation.Codec."""
+        return self._size
 
     def encode(self, text: str) -> Sequence[int]:
         """As generation.Codec."""

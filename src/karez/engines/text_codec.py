@@ -11,9 +11,14 @@ from karez.engines.generation import BadField
 class TokenizerCodec:
     """A generation.Codec."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Use a tokenizer."""
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        """Use a tokenizer, of a model that knows so many tokens."""
+        self._tokenizer, self._size = tokenizer, size
+
+    @property
+    def size(self) -> int:
+        """As generation.Codec."""
+        return self._size
 
     def encode(self, text: str) -> Sequence[int]:
         """As generation.Codec."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ async def _serve(process: EngineProcess, tokenizer: Any, model: Any) -> None:
             context=min(launch.tokens, _context_of(model) or launch.tokens),
             adapters=launch.adapters,
             backend=await _backend(process, tokenizer, model),
-            codec=TokenizerCodec(tokenizer),
+            codec=TokenizerCodec(tokenizer, _vocabulary_of(model)),
             clock=process.now,
         )
         routes = server.routes()
@@ -110,9 +111,9 @@ async def _backend(process: EngineProcess, tokenizer: Any, model: Any) -> Backen
     if process.adapters:
         model.disable_adapters()
     ends = _end_tokens(model, tokenizer)
-    words = vocabulary(tokenizer, model.get_output_embeddings().weight.shape[0])
+    words = _words(tokenizer, _vocabulary_of(model))
     try:
-        backend: Backend = ContinuousBatching.of(
+        backend: Any = ContinuousBatching.of(
             model,
             tokens=launch.tokens,
             parallel=launch.parallel,
@@ -121,11 +122,25 @@ async def _backend(process: EngineProcess, tokenizer: Any, model: Any) -> Backen
             may_share=not process.adapters,
         )
         await _first_token(backend)
+        threading.Thread(target=backend.end_with_it, name="watch", daemon=True).start()
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         said = str(error).partition("\n")[0]
         sys.stderr.write(f"answers come one by one: no continuous batching of this model: {said}\n")
         backend = OneByOne(model=model, end_tokens=ends, vocabulary=words)
     return AdapterTurns(inner=backend, use=_user_of(model)) if process.adapters else backend
+
+
+def _vocabulary_of(model: Any) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _words(tokenizer: Any, size: int) -> Any:
+    """The tokens for matchers of schemas; None: this tokenizer has no such form."""
+    try:
+        return vocabulary(tokenizer, size)
+    except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
+        sys.stderr.write(f"no JSON schemas with this tokenizer: {error}\n")
+        return None
 
 
 def _user_of(model: Any) -> Callable[[str], None]:

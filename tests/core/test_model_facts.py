@@ -50,6 +50,43 @@ def _reads(data: bytes) -> bool:
         return False
 
 
+def _header(*values: bytes) -> io.BytesIO:
+    return io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + b"".join(values))
+
+
+def _text(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _text(b"k") + struct.pack("<IIQ", 9, 8, 2**40),  # an array of texts without an end
+        _text(b"k") + struct.pack("<IIQ", 9, 0, 2**60),  # one of bytes
+        _text(b"k") + struct.pack("<IIQ", 9, 9, 1),  # one of arrays
+        _text(b"k") + struct.pack("<IQ", 8, 2**50),  # a text
+        struct.pack("<Q", 2**62),  # a name
+        _text(b"k") + struct.pack("<I", 77),
+    ],
+)
+def test_a_header_takes_neither_time_nor_memory_without_end(value: bytes) -> None:
+    with pytest.raises(ValueError, match="header"):
+        read_gguf_facts(_header(value))
+
+
+def test_the_length_of_an_array_is_not_its_value() -> None:
+    array = _text(b"llama.attention.head_count_kv") + struct.pack("<IIQ3I", 9, 4, 3, 4, 4, 4)
+    facts = read_gguf_facts(_header(array))
+    assert facts == {"llama.attention.head_count_kv.length": 3}
+    told = {
+        "general.architecture": "llama",
+        "llama.block_count": 36,
+        "llama.embedding_length": 64,
+        "llama.attention.head_count": 8,
+    }
+    assert facts_of_gguf({**facts, **told}, 1).cached_heads == 8
+
+
 @given(st.binary(max_size=200))
 def test_bytes_that_only_begin_as_gguf_are_refused(rest: bytes) -> None:
     head = b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40)

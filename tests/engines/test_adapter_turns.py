@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.engines.adapter_turns import AdapterTurns
-from karez.engines.generation import Asked, Piece
+from karez.engines.generation import REFUSED, Asked, BadField, Piece
 
 
 @dataclass
@@ -27,6 +27,8 @@ class OneAdapter:
 
     def begin(self, asked: Asked, tell: Callable[[Piece], None]) -> Callable[[], None]:
         assert asked.adapter == self.current
+        if asked.schema:
+            raise BadField("no schema")
         one = (asked.adapter, tell)
         self.running.append(one)
 
@@ -42,8 +44,8 @@ class OneAdapter:
         tell(Piece(end="stop"))
 
 
-def asked(adapter: str) -> Asked:
-    return Asked(tokens=[1], most=1, adapter=adapter)
+def asked(adapter: str, schema: str = "") -> Asked:
+    return Asked(tokens=[1], most=1, adapter=adapter, schema=schema)
 
 
 def test_those_of_one_adapter_run_together_and_others_wait_their_turn() -> None:
@@ -66,6 +68,20 @@ def test_those_of_one_adapter_run_together_and_others_wait_their_turn() -> None:
     assert [adapter for adapter, _ in model.running] == ["a"]
     model.finish()
     assert ended == [0, 1, 2, 3]
+
+
+def test_what_is_refused_blocks_nobody() -> None:
+    model = OneAdapter()
+    turns = AdapterTurns(inner=model, use=model.use)
+    told: list[Piece] = []
+    give_up = turns.begin(asked("a", schema="nonsense"), told.append)
+    give_up()
+    assert [(piece.end, piece.problem) for piece in told] == [(REFUSED, "no schema")]
+    turns.begin(asked("b"), told.append)
+    assert [adapter for adapter, _ in model.running] == ["b"]
+    turns.begin(asked("a", schema="nonsense"), told.append)  # it waits behind `b`
+    model.finish()
+    assert [piece.end for piece in told] == [REFUSED, "stop", REFUSED]
 
 
 def test_what_is_given_up_makes_room() -> None:

@@ -77,6 +77,7 @@ def test_an_adapter_answers_where_its_scale_says_so(llamacpp: httpx.Client) -> N
     plain = [said(llamacpp, prompt, **scales(0.0)) for prompt in PROMPTS]
     adapted = [said(llamacpp, prompt, **scales(1.0)) for prompt in PROMPTS]
     assert sum(a != b for a, b in zip(plain, adapted, strict=True)) > len(PROMPTS) / 2
+    assert [said(llamacpp, prompt) for prompt in PROMPTS] == plain  # as readiness and probes ask
     with ThreadPoolExecutor(len(PROMPTS)) as callers:  # beside one another
         mixed = list(
             callers.map(
@@ -108,6 +109,10 @@ def test_openvino_streams_and_refuses_in_openais_form(openvino: httpx.Client) ->
     begun = [*messages, {"role": "assistant", "content": pieces[1]}]
     rest = openvino.post(path, json={**body, "messages": begun}).json()
     assert rest["usage"]["prompt_tokens"] > whole["usage"]["prompt_tokens"]
+    for bad in ({"top_p": 0}, {"temperature": 1e-300}, {"tools": [1]}):
+        assert openvino.post(path, json={**body, **bad}).status_code in (200, 400)
+    empty = openvino.post(path, json={**body, "messages": [{"role": "assistant"}]})
+    assert (empty.status_code, "content" in empty.text) == (400, True)
     schema = {"type": "json_schema", "json_schema": {"schema": {"type": "no-such-type"}}}
     refused = openvino.post(path, json={**body, "response_format": schema})
     assert (refused.status_code, "no JSON schema" in refused.text) == (400, True)

@@ -19,6 +19,8 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     BertTokenizerFast,
+    MambaConfig,
+    MambaForCausalLM,
 )
 
 from karez.core import environment
@@ -51,13 +53,13 @@ SCHEMA = {
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny chat model, and two adapters of it that change what it says."""
     made = {"model": write_tiny_chat(tmp_path_factory.mktemp("model"))}
-    for seed, name in enumerate(("loud", "quiet"), 1):
+    for seed, name in enumerate(("loud", "quiet.v1"), 1):
         torch.manual_seed(seed)
         base = AutoModelForCausalLM.from_pretrained(made["model"])
         config = LoraConfig(
             r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False
         )
-        made[name] = tmp_path_factory.mktemp(name)
+        made[name] = tmp_path_factory.mktemp(name.replace(".", "-"))
         get_peft_model(base, config).save_pretrained(made[name])
     return made
 
@@ -69,13 +71,13 @@ def engine(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[httpx.Client]:
     """A running engine on each kind of device."""
-    launch = EngineLaunch(alias="chat", tokens=128, parallel=4, adapters=("loud", "quiet"))
+    launch = EngineLaunch(alias="chat", tokens=128, parallel=4, adapters=("loud", "quiet.v1"))
     with running_engine(
         MODULE,
         folders["model"],
         launch,
         tmp_path_factory.mktemp("engine"),
-        adapters=(folders["loud"], folders["quiet"]),
+        adapters=(folders["loud"], folders["quiet.v1"]),
         env=DEVICES[request.param],
     ) as client:
         client.headers["x-device"] = request.param
@@ -106,7 +108,7 @@ def test_many_callers_get_what_the_model_says_to_each_alone(
     dtype = torch.bfloat16 if is_npu else torch.float32
     prompts = PROMPTS[:2] if is_npu else PROMPTS
     wanted: dict[tuple[str, str], str] = {}
-    for name in ("chat", "loud", "quiet"):
+    for name in ("chat", "loud", "quiet.v1"):
         model = AutoModelForCausalLM.from_pretrained(folders["model"], dtype=dtype)
         if name != "chat":
             model.load_adapter(str(folders[name]))
@@ -227,11 +229,50 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
     assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True)
 
 
+def test_a_refused_request_of_an_adapter_blocks_no_other(engine: httpx.Client) -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": {"type": "no-such-type"}}}
+    body = {"model": "loud", "prompt": "x", "response_format": form}
+    assert engine.post("/v1/completions", json=body).status_code == 400
+    assert said(engine, "x", "quiet.v1", max_tokens=1, ignore_eos=True)
+
+
+def test_a_stream_tells_all_tokens_where_several_make_a_text(engine: httpx.Client) -> None:
+    body = {"model": "chat", "prompt": "x", "max_tokens": 20, "ignore_eos": True, "temperature": 0}
+    found = events(engine.post("/v1/completions", json={**body, "stream": True}))
+    assert sum(event["karez_tokens"] for event in found) == 20
+    assert len(found) < 20
+
+
 def test_only_the_gateway_is_answered(engine: httpx.Client) -> None:
     other = {"authorization": "Bearer other"}
     assert engine.get("/health", headers=other).status_code == 200
     for path in ("/v1/models", "/v1/completions", "/nowhere"):
         assert engine.get(path, headers=other).status_code == 401
+
+
+def test_a_model_without_continuous_batching_answers_one_by_one(tmp_path: Path) -> None:
+    folder = write_tiny_chat(tmp_path / "model")
+    torch.manual_seed(0)
+    config = MambaConfig(
+        vocab_size=259, hidden_size=32, num_hidden_layers=2, state_size=4, pad_token_id=2
+    )
+    model = MambaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    wanted = [expected(model, tokenizer, prompt) for prompt in PROMPTS]
+    launch = EngineLaunch(alias="chat", tokens=128, parallel=4)
+    with running_engine(MODULE, folder, launch, tmp_path / "e") as client:
+        with ThreadPoolExecutor(len(PROMPTS)) as callers:
+            found = list(callers.map(lambda prompt: said(client, prompt), PROMPTS))
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+        text = said(client, "{", response_format=form, max_tokens=12)
+        body = {"model": "chat", "prompt": "x", "max_tokens": 100, "stream": True}
+        with client.stream("POST", "/v1/completions", json={**body, "ignore_eos": True}) as answer:
+            assert next(answer.iter_lines()).startswith("data: {")
+        assert said(client, PROMPTS[0]) == wanted[0]
+    assert "one by one" in (tmp_path / "e" / "log").read_text()
+    assert found == wanted
+    assert re.fullmatch(r'\s*\{[\s"portkind:,0-9tcpu}-]*', text)
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "green", "car", "bus"]
@@ -266,6 +307,7 @@ def test_embeddings_are_the_mean_of_the_tokens(tmp_path: Path) -> None:
         answer = client.post("/v1/embeddings", json={"model": "e", "input": texts}).json()
         one = client.post("/v1/embeddings", json={"model": "e", "input": texts[1]}).json()
         wrong = client.post("/v1/embeddings", json={"model": "e", "input": [1]})
+        long = client.post("/v1/embeddings", json={"model": "e", "input": "bus " * 900}).json()
     with torch.inference_mode():
         means = [
             model(**tokenizer(t, return_tensors="pt")).last_hidden_state[0].mean(0) for t in texts
@@ -275,6 +317,7 @@ def test_embeddings_are_the_mean_of_the_tokens(tmp_path: Path) -> None:
     assert np.abs(found - wanted).max() < 1e-5
     assert np.abs(np.array(one["data"][0]["embedding"]) - wanted[1]).max() < 1e-5
     assert answer["usage"]["prompt_tokens"] == 4 + 6 + 3
+    assert long["usage"]["prompt_tokens"] == 32  # what does not fit is not read
     assert (wrong.status_code, wrong.json()["error"]["message"]) == (
         400,
         "input is a list of texts",

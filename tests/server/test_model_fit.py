@@ -10,7 +10,7 @@ import pytest
 
 from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind
-from karez.core.engines import Adapter, Task
+from karez.core.engines import Adapter, Preference, Task
 from karez.core.errors import AlreadyExists, BadRequest
 from karez.core.resource_requests import ResourceRequest
 from karez.core.services import ServiceSpec
@@ -60,9 +60,40 @@ def test_what_does_not_fit_is_refused_with_what_would(client: Client) -> None:
     assert client.deploy(smaller).spec.parallel == int(parallel)
 
 
-def test_a_service_is_accepted_if_one_of_its_alternatives_fits(client: Client) -> None:
-    each = (*asking(1), *asking(200))
-    assert client.deploy(ServiceSpec(name="s", model="m", each=each)).spec.each == each
+def test_alternatives_without_room_are_left_out_and_told(client: Client) -> None:
+    spec = ServiceSpec(name="s", model="m", each=(*asking(1), *asking(200)))
+    service = client.deploy(spec)
+    assert service.spec.each == asking(200)
+    assert "without 1 cpu + 1.0 MiB, which has no room" in service.status.notices[0]
+    again = client.update_service("s", spec)
+    assert again.spec == service.spec
+    assert again.status.progress is None  # nothing is replaced
+
+
+def test_another_preference_and_other_numbers_replace_nothing(client: Client) -> None:
+    service = client.deploy(ServiceSpec(name="s", model="m"))
+    for change in ({"prefer": Preference.THROUGHPUT}, {"replicas": 2, "max_replicas": 3}):
+        changed = client.update_service("s", replace(service.spec, **change))
+        assert (changed.spec.engine, changed.status.progress) == ("llamacpp", None)
+
+
+@pytest.mark.parametrize("engine", ["nope", "llamacpp"])
+def test_an_engine_that_cannot_is_refused_before_too(client: Client, engine: str) -> None:
+    with pytest.raises(BadRequest, match=r"o engine 'nope'|ngine llamacpp cannot serve this"):
+        client.fit_service(ServiceSpec(name="s", model="peft", engine=engine))
+
+
+def test_weights_are_counted_once(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    (folder / "onnx").mkdir(parents=True)
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}))
+    for name in ("model.safetensors", "pytorch_model.bin", "onnx/model.bin"):
+        (folder / name).write_bytes(name.encode() * 4)
+    client.upload(folder, name="twice", kind=ArtifactKind.MODEL, format="hf")
+    spec = ServiceSpec(name="s", model="twice", engine="transformers")
+    parts = {part.what: part.bytes for part in client.fit_service(spec).fits[0].parts}
+    assert parts["weights"] == 4 * len("model.safetensors")
 
 
 def test_what_replicas_took_is_learnt(api: Api, client: Client) -> None:

@@ -68,6 +68,8 @@ def test_what_is_reckoned_is_near_to_what_was_measured(served: Served, measured_
 def test_what_was_measured_corrects_what_is_reckoned() -> None:
     room = Room(kind=DeviceKind.CPU, device="1 cpu", bytes=None)
     plain = check_fit(llamacpp(2048, 4), room, [])
+    unused = check_fit(llamacpp(2048, 4), room, [0.3, 0.4])
+    assert unused == plain  # what was not touched yet is needed all the same
     learnt = check_fit(llamacpp(2048, 4), room, [1.5, 9.0, 1.4])
     assert learnt.need_bytes == pytest.approx(plain.need_bytes * 1.5)
     assert learnt.parts[-1].what == "measured on 3 replicas"
@@ -102,6 +104,9 @@ def test_what_is_proposed_fits_and_is_smaller(context: int, parallel: int, room:
 ENGINES = {
     "llamacpp": LlamaCpp.capabilities,
     "transformers": TransformersEngine.capabilities,
+    "one": Capabilities(
+        formats=("gguf",), architectures=("gemma",), kinds=(DeviceKind.CPU,), tasks=(), modules=()
+    ),
     "quick": Capabilities(
         formats=("gguf", "hf"),
         kinds=(DeviceKind.CPU,),
@@ -113,6 +118,7 @@ ENGINES = {
 WANTED = Wanted(
     engine=AUTO,
     format="gguf",
+    architecture="llama",
     task=Task.GENERATE,
     kinds={DeviceKind.CPU},
     adapter_formats=(),
@@ -150,6 +156,7 @@ def test_an_engine_that_is_not_installed_is_not_chosen_and_said() -> None:
     ("change", "words"),
     [
         ({"format": ""}, "the model has no format that was told"),
+        ({"engine": "one"}, "it loads gemma, and the model is a llama"),
         ({"kinds": {DeviceKind.CPU, DeviceKind.NPU}}, "does not compute on npu"),
         ({"engine": "llamacpp", "adapter_formats": ["peft"]}, "as gguf-lora, not peft"),
         ({"engine": "quick", "adapter_formats": ["peft"]}, "it serves no adapters"),

@@ -43,6 +43,8 @@ def test_a_conversation_that_goes_on_begins_as_it_was() -> None:
     )
     assert [blocks_of(request) for request in nothing] == [[]] * 4
     assert blocks_of({"prompt": [1, 2, 3] * 500})
+    base, adapter = (blocks_of({"model": name, "prompt": "x" * 900}) for name in ("s", "law"))
+    assert not set(base) & set(adapter)
 
 
 def test_a_conversation_stays_at_its_replica_and_others_are_spread() -> None:

@@ -13,6 +13,10 @@ AUTO = "auto"
 """Engine of a service that leaves the choice to the fit check."""
 
 
+TOKENS = "karez_tokens"
+"""Field by which an event of a stream tells how many tokens it stands for; without it: one."""
+
+
 class Task(StrEnum):
     """What a service answers."""
 
@@ -64,6 +68,8 @@ class Capabilities:
 
     formats: tuple[str, ...]
     """Artifact formats that it loads."""
+    architectures: tuple[str, ...] = ()
+    """Names of the architectures that it loads of these formats; empty: of all."""
     kinds: tuple[DeviceKind, ...]
     """Kinds of device on which it computes."""
     tasks: tuple[Task, ...]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+TOKENS_LENGTH = "tokenizer.ggml.tokens.length"
 BYTES_OF: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 """Type of weights -> bytes of each."""
 
@@ -25,6 +26,8 @@ class ModelFacts:
     inner: int
     """Width of its feed-forward layers."""
     vocabulary: int
+    architecture: str = ""
+    """Its name in the file; empty: nobody knows."""
     context: int
     """Longest text that it was made for, in tokens; 0: nobody knows."""
 
@@ -56,6 +59,7 @@ def facts_of_config(config: Mapping[str, Any], weights_bytes: int) -> ModelFacts
         width=width,
         inner=_first(told, "intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * width),
         vocabulary=_first(told, "vocab_size", default=1),
+        architecture=str(config.get("model_type", "")),
         context=_first(told, "max_position_embeddings", "n_positions", "n_ctx", default=0),
     )
 
@@ -78,7 +82,8 @@ def facts_of_gguf(header: Mapping[str, Any], weights_bytes: int) -> ModelFacts:
         head_width=_first(told, "attention.key_length", default=width // heads),
         width=width,
         inner=_first(told, "feed_forward_length", default=4 * width),
-        vocabulary=_first({**header, **told}, "vocab_size", "tokenizer.ggml.tokens", default=1),
+        vocabulary=_first({**header, **told}, "vocab_size", TOKENS_LENGTH, default=1),
+        architecture=str(kind),
         context=_first(told, "context_length", default=0),
     )
 

@@ -117,13 +117,14 @@ class ServiceSpec:
         return self.as_many_as(other) == other
 
     def as_many_as(self, other: "ServiceSpec") -> "ServiceSpec":
-        """This, with the numbers of replicas of the other."""
+        """This, with the numbers of replicas of the other, and what counted in the choice."""
         return replace(
             self,
             replicas=other.replicas,
             min_replicas=other.min_replicas,
             max_replicas=other.max_replicas,
             idle_s=other.idle_s,
+            prefer=other.prefer,
         )
 
     @property

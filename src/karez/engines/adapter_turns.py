@@ -11,7 +11,7 @@ from functools import partial
 
 from typing_extensions import override
 
-from karez.engines.generation import Asked, Backend, Piece
+from karez.engines.generation import REFUSED, Asked, Backend, BadField, Piece
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +65,12 @@ class AdapterTurns(Backend):
                 self._current = one.asked.adapter
             self._queue.popleft()
             self._running += 1
-            one.give_up = self.inner.begin(one.asked, partial(self._told, one))
+            try:
+                one.give_up = self.inner.begin(one.asked, partial(self._told, one))
+            except BadField as error:
+                one.is_over = True
+                self._running -= 1
+                one.tell(Piece(end=REFUSED, problem=str(error)))
 
     def _told(self, one: _Waiting, piece: Piece) -> None:
         one.tell(piece)

@@ -18,6 +18,8 @@ PAGE = 256
 """Tokens of a page of the KV cache: transformers' own default."""
 PREFILL_CPU, PREFILL = 512, 4096
 """Most tokens of one batch: prompts are computed in pieces, so that answers go on beside them."""
+_CHOOSES, _MANAGER = "_get_logits_processor", "_karez_manager"
+STOP_S = 30.0
 NEVER = -1
 """A token that ends nothing."""
 
@@ -56,7 +58,7 @@ class ContinuousBatching:
                 several adapters.
         """
         choice = TokenChoice()
-        model._get_logits_processor = lambda *_, **__: LogitsProcessorList([choice])
+        setattr(model, _CHOOSES, lambda *_, **__: LogitsProcessorList([choice]))
         is_cpu = model.device.type == "cpu"
         config = ContinuousBatchingConfig(
             page_size=PAGE,
@@ -73,9 +75,18 @@ class ContinuousBatching:
             ),
             continuous_batching_config=config,
         )
+        setattr(model, _MANAGER, manager)
         manager.logit_processor.tensors_required = 1  # counted for processors it converts alone
         manager.start()
         return cls(manager=manager, choice=choice, end_tokens=end_tokens, vocabulary=vocabulary)
+
+    @staticmethod
+    def leave(model: Any) -> None:
+        """Make a model what it was, after continuous batching of it has failed."""
+        vars(model).pop(_CHOOSES, None)
+        manager = vars(model).pop(_MANAGER, None)
+        if manager is not None:
+            manager.stop(block=True, timeout=STOP_S)
 
     @property
     def has_schemas(self) -> bool:

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,11 @@ def application(key: str, alias: str, routes: Sequence[web.RouteDef]) -> web.App
             return web.json_response(problem(400, str(error)), status=400)
         except EngineFailed as error:
             return web.json_response(problem(500, str(error)), status=500)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            sys.stderr.write(f"{request.path}: {error!r}\n")
+            return web.json_response(
+                problem(500, "the engine failed with this request"), status=500
+            )
         except web.HTTPException as error:
             status = error.status
             message = f"this engine has no {request.path}" if status == 404 else error.reason

@@ -1,7 +1,7 @@
 """What is asked of a model that karez itself puts behind HTTP, and what it tells. Pure.
 
-The requests are OpenAI's; what cannot be kept to is refused, and fields that nobody knows are
-ignored, as llama.cpp does.
+The requests are OpenAI's. What would change an answer in form is refused; penalties and fields that
+nobody knows are ignored, as llama.cpp does with the latter.
 """
 
 import json
@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 MAX_STOPS = 16
+REFUSED = "refused"
+"""End of an answer that cannot be given, as a BadField."""
 _REFUSED = ("logprobs", "top_logprobs", "echo", "suffix", "logit_bias", "best_of")
 """Fields that change what is answered, and that these engines do not have."""
+LEAST = 1e-4
+"""Least temperature that is one, and least probability: below it, the likeliest token is drawn."""
 _LIMITS = ("max_completion_tokens", "max_tokens")
 
 
@@ -48,7 +52,7 @@ class Piece:
 
     tokens: Sequence[int] = ()
     end: str = ""
-    """Why it is the last: `stop`, `length`, or `error`."""
+    """Why it is the last: `stop`, `length`, `error`, or `refused`."""
     problem: str = ""
     """What went wrong."""
 
@@ -139,8 +143,8 @@ def asked_of(
     return Asked(
         tokens=tokens,
         most=min([left, *wanted]),
-        temperature=_number(body, "temperature", 0.0, 100.0, float, 1.0),
-        top_p=_number(body, "top_p", 0.0, 1.0, float, 1.0),
+        temperature=_temperature(body),
+        top_p=max(LEAST, _number(body, "top_p", 0.0, 1.0, float, 1.0)),
         top_k=_number(body, "top_k", -1, 2**31, int, 0),
         seed=_number(body, "seed", -(2**63), 2**63, int) if body.get("seed") is not None else None,
         stops=_stops(body.get("stop")),
@@ -148,6 +152,11 @@ def asked_of(
         schema=schema,
         adapter=adapter,
     )
+
+
+def _temperature(body: Mapping[str, Any]) -> float:
+    found: float = _number(body, "temperature", 0.0, 100.0, float, 1.0)
+    return found if found >= LEAST else 0.0
 
 
 def _number(

@@ -37,7 +37,7 @@ def main() -> int:
         if file is None:
             sys.stderr.write(f"the adapter {name} holds no GGUF file: convert it first\n")
             return 4
-        adapters.append(xllamacpp.CommonAdapterLoraInfo(str(file), 1.0))
+        adapters.append(xllamacpp.CommonAdapterLoraInfo(str(file), 0.0))
     params.lora_adapters = adapters
     server = xllamacpp.Server(params)
     process.announce(params.port, own_memory)

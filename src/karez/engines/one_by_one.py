@@ -1,6 +1,7 @@
 """Text from a transformers model that continuous batching does not know: a request at a time."""
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -96,8 +97,12 @@ class OneByOne:
         return is_given_up.set
 
     def _run(self) -> None:
-        while True:
-            self._work.get()()
+        """Compute, until that is impossible; then the process ends, and is started anew."""
+        try:
+            while True:
+                self._work.get()()
+        finally:
+            os._exit(1)
 
     @torch.inference_mode()
     def _generate(
@@ -114,9 +119,9 @@ class OneByOne:
             told += len(tokens)
             tell(Piece(tokens=tokens))
 
-        tokens_BL = torch.tensor([list(asked.tokens)], device=self.model.device)
         ends = None if asked.ignores_end else sorted(self.end_tokens)
         try:
+            tokens_BL = torch.tensor([list(asked.tokens)], device=self.model.device)
             self.model.generate(
                 input_ids=tokens_BL,
                 attention_mask=torch.ones_like(tokens_BL),
@@ -128,7 +133,7 @@ class OneByOne:
                 logits_processor=LogitsProcessorList([_Choice(asked, schema)]),
                 stopping_criteria=[_GivenUp(is_given_up)],
             )
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             tell(Piece(end="error", problem=str(error).partition("\n")[0]))
         else:
             tell(Piece(end="length" if told >= asked.most else "stop"))

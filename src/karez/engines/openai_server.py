@@ -9,8 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
+from karez.core.engines import TOKENS
 from karez.engines.engine_http import EngineFailed, problem, read_body
 from karez.engines.generation import (
+    REFUSED,
     Asked,
     Backend,
     BadField,
@@ -20,6 +22,8 @@ from karez.engines.generation import (
 )
 from karez.engines.text_pieces import TextPieces
 
+TOKEN_CHARS = 64
+"""Characters of a token at most, on average of a text: long ones are spaces and lines."""
 CHAT, TEXT = "chat.completion", "text_completion"
 
 
@@ -31,7 +35,14 @@ class _Answer:
     ident: str
     queue: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
     tokens: int = 0
+    told: int = 0
+    """Of these, the tokens that the events of a stream have counted."""
     end: str = ""
+
+    def count(self) -> dict[str, int]:
+        """The tokens since the last event: several may make one text, or none."""
+        new, self.told = self.tokens - self.told, self.tokens
+        return {TOKENS: new}
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -69,6 +80,7 @@ class TextServer:
         text = body.get("content")
         if not isinstance(text, str):
             raise BadField("content is a text")
+        self._check_size(text)
         return web.json_response({"tokens": list(self.codec.encode(text))})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -79,7 +91,8 @@ class TextServer:
         if not all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in messages):
             raise BadField("each message has a role")
         goes_on = messages[-1]["role"] == "assistant"
-        tokens = self.codec.chat(messages, tools, goes_on=goes_on)
+        self._check_size(json.dumps(messages))
+        tokens = await asyncio.to_thread(self.codec.chat, messages, tools, goes_on=goes_on)
         return await self._answer(request, body, tokens, CHAT)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
@@ -88,7 +101,8 @@ class TextServer:
         if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
             (prompt,) = prompt
         if isinstance(prompt, str):
-            tokens: Sequence[int] = self.codec.encode(prompt)
+            self._check_size(prompt)
+            tokens: Sequence[int] = await asyncio.to_thread(self.codec.encode, prompt)
         elif isinstance(prompt, list) and prompt and all(type(one) is int for one in prompt):
             tokens = prompt
             if not all(0 <= token < self.codec.size for token in tokens):
@@ -96,6 +110,14 @@ class TextServer:
         else:
             raise BadField("prompt is one text, or the tokens of one")
         return await self._answer(request, body, tokens, TEXT)
+
+    def _check_size(self, text: str) -> None:
+        """Refuse at once what no context holds: to encode it takes seconds. Raises BadField."""
+        if len(text) > self.context * TOKEN_CHARS:
+            raise BadField(
+                f"the prompt has {len(text)} characters; the context of this model is "
+                f"{self.context} tokens"
+            )
 
     async def _answer(
         self, request: web.Request, body: Mapping[str, Any], tokens: Sequence[int], kind: str
@@ -130,6 +152,8 @@ class TextServer:
     async def _next(self, answer: _Answer) -> list[int]:
         """The tokens of the engine's next piece that are text. Raises EngineFailed."""
         piece = await answer.queue.get()
+        if piece.end == REFUSED:
+            raise BadField(piece.problem)
         if piece.end == "error":
             raise EngineFailed(piece.problem)
         answer.tokens += len(piece.tokens)
@@ -177,14 +201,14 @@ class TextServer:
         try:
             while first is not None:
                 said = {"delta": {"content": first}} if kind == CHAT else {"text": first}
-                await response.write(_event(head, said))
+                await response.write(_event({**head, **answer.count()}, said))
                 first = await anext(texts, None)
         except EngineFailed as error:
             told = json.dumps(problem(500, str(error)))
             await response.write(b"data: %s\n\n" % told.encode())
             return response
         last: dict[str, Any] = {"delta": {}} if kind == CHAT else {"text": ""}
-        await response.write(_event(head, last, end=answer.end))
+        await response.write(_event({**head, **answer.count()}, last, end=answer.end))
         if (body.get("stream_options") or {}).get("include_usage"):
             usage = {**head, "choices": [], "usage": answer.usage}
             await response.write(b"data: %s\n\n" % json.dumps(usage).encode())

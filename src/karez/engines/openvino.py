@@ -15,6 +15,7 @@ class OpenVino(Engine):
     name: ClassVar[str] = "openvino"
     capabilities: ClassVar[Capabilities] = Capabilities(
         formats=("openvino", "gguf"),
+        architectures=("llama", "qwen2", "qwen3"),
         kinds=(DeviceKind.CPU,),
         tasks=(Task.GENERATE,),
         modules=("openvino_genai",),

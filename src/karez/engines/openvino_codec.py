@@ -29,12 +29,12 @@ class OpenVinoCodec:
     ) -> Sequence[int]:
         """As generation.Codec."""
         plain = [plain_message(one) for one in messages]
-        begun = str(plain.pop()["content"]) if goes_on else ""
+        begun = _text_of(plain.pop()) if goes_on else ""
         try:
             text: str = self._tokenizer.apply_chat_template(
                 plain, add_generation_prompt=True, tools=list(tools) or None
             )
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise BadField(f"the model's chat template refuses these messages: {error}") from error
         return self._tokens(text + begun, add_special_tokens=False)
 
@@ -47,3 +47,11 @@ class OpenVinoCodec:
         found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         tokens: list[int] = found.input_ids.data[0].tolist()
         return tokens
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    """What a message says so far. Raises BadField."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        raise BadField("an answer that was begun has a content")
+    return content

@@ -17,7 +17,7 @@ import numpy as np
 
 from karez.engines.engine_http import application, serve
 from karez.engines.engine_process import EngineProcess, own_memory, weights_file
-from karez.engines.generation import Asked, Piece
+from karez.engines.generation import REFUSED, Asked, Piece
 from karez.engines.openai_server import TextServer
 from karez.engines.openvino_codec import OpenVinoCodec
 
@@ -139,7 +139,13 @@ class StepLoop:
         return give_up
 
     def run(self) -> None:
-        """Compute, for ever."""
+        """Compute, until that is impossible; then the process ends, and is started anew."""
+        try:
+            self._run()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)  # its threads would wait for one another
+
+    def _run(self) -> None:
         while True:
             self._add_new()
             for one in [one for one in self._running if one.is_given_up]:
@@ -165,8 +171,8 @@ class StepLoop:
             try:
                 config = self._config(one.asked)
                 one.handle = self.pipeline.add_request(next(self._numbers), tokens, config)
-            except RuntimeError as error:
-                one.tell(Piece(end="error", problem=_brief(error)))
+            except (RuntimeError, TypeError, ValueError) as error:
+                one.tell(Piece(end=REFUSED, problem=_brief(error)))
             else:
                 self._running.append(one)
 
@@ -202,7 +208,7 @@ class StepLoop:
         if self._failures == MOST_FAILURES:
             sys.stderr.write(f"OpenVINO cannot compute: {problem}\n")
             sys.stderr.flush()
-            os.kill(os.getpid(), signal.SIGKILL)  # its threads would wait for one another
+            raise SystemExit(1)
         for one in self._running:
             one.handle.cancel()
             one.tell(Piece(end="error", problem=problem.partition("\n")[0]))

@@ -86,7 +86,7 @@ async def _serve(process: EngineProcess, tokenizer: Any, model: Any) -> None:
             model=model,
             tokenizer=tokenizer,
             pooling=Pooling.of(process.model),
-            most=min(launch.tokens, _context_of(model) or launch.tokens),
+            most=min(launch.tokens, _longest(model, tokenizer)),
         )
         routes = VectorServer(alias=launch.alias, task=launch.task, model=vectors).routes()
     port = process.free_port()
@@ -106,14 +106,14 @@ def _memory_of(device: torch.device) -> Callable[[], int]:
 
 async def _backend(process: EngineProcess, tokenizer: Any, model: Any) -> Backend:
     launch = process.launch
-    for name, folder in process.adapters.items():
-        model.load_adapter(str(folder), adapter_name=name)
+    for number, folder in enumerate(process.adapters.values()):
+        model.load_adapter(str(folder), adapter_name=_module(number))  # names may have dots
     if process.adapters:
         model.disable_adapters()
     ends = _end_tokens(model, tokenizer)
     words = _words(tokenizer, _vocabulary_of(model))
     try:
-        backend: Any = ContinuousBatching.of(
+        batching = ContinuousBatching.of(
             model,
             tokens=launch.tokens,
             parallel=launch.parallel,
@@ -121,13 +121,17 @@ async def _backend(process: EngineProcess, tokenizer: Any, model: Any) -> Backen
             vocabulary=words,
             may_share=not process.adapters,
         )
+        backend: Backend = batching
         await _first_token(backend)
-        threading.Thread(target=backend.end_with_it, name="watch", daemon=True).start()
+        threading.Thread(target=batching.end_with_it, name="watch", daemon=True).start()
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         said = str(error).partition("\n")[0]
         sys.stderr.write(f"answers come one by one: no continuous batching of this model: {said}\n")
+        ContinuousBatching.leave(model)
         backend = OneByOne(model=model, end_tokens=ends, vocabulary=words)
-    return AdapterTurns(inner=backend, use=_user_of(model)) if process.adapters else backend
+    if not process.adapters:
+        return backend
+    return AdapterTurns(inner=backend, use=_user_of(model, launch.adapters))
 
 
 def _vocabulary_of(model: Any) -> int:
@@ -143,11 +147,15 @@ def _words(tokenizer: Any, size: int) -> Any:
         return None
 
 
-def _user_of(model: Any) -> Callable[[str], None]:
+def _module(number: int) -> str:
+    return f"adapter{number}"
+
+
+def _user_of(model: Any, names: Sequence[str]) -> Callable[[str], None]:
     def use(adapter: str) -> None:
         if adapter:
             model.enable_adapters()
-            model.set_adapter(adapter)
+            model.set_adapter(_module(names.index(adapter)))
         else:
             model.disable_adapters()
 
@@ -175,6 +183,16 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         found.add(tokenizer.eos_token_id)
     return frozenset(found)
+
+
+def _longest(model: Any, tokenizer: Any) -> int:
+    """The longest text that a model reads, in tokens; some count positions from their padding."""
+    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+    padding = getattr(table, "padding_idx", None)
+    taken = 0 if padding is None else padding + 1
+    context = _context_of(model)
+    limits = [tokenizer.model_max_length, *([] if context is None else [context - taken])]
+    return int(min(limits))
 
 
 def _context_of(model: Any) -> int | None:

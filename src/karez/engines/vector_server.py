@@ -53,6 +53,8 @@ class VectorServer:
         form = body.get("encoding_format", "float")
         if form not in ("float", "base64"):
             raise BadField("encoding_format is float or base64")
+        if body.get("dimensions") is not None:
+            raise BadField("this model gives vectors of one length: leave dimensions out")
         vectors_BD, tokens = await self._run(self.model.embed, texts)
         rows = [
             {"object": "embedding", "index": number, "embedding": _shown(vector_D, form)}

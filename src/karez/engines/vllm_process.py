@@ -13,7 +13,7 @@ from pathlib import Path
 from karez.core import environment
 from karez.core.devices import DeviceKind
 from karez.core.engines import Task
-from karez.core.model_facts import facts_of_config
+from karez.core.model_facts import ModelFacts, facts_of_config
 from karez.engines.engine_process import EngineProcess, own_memory
 
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -56,7 +56,8 @@ async def _serve(process: EngineProcess) -> int:
 def arguments(process: EngineProcess, port: int) -> list[str]:
     """The options of vLLM's server."""
     launch, config = process.launch, _config(process.model)
-    most = facts_of_config(config, 0).context or launch.tokens
+    facts = _facts(config)
+    most = launch.tokens if facts is None else facts.context or launch.tokens
     told = [
         *("--model", str(process.model), "--served-model-name", launch.alias),
         *("--host", process.address, "--port", str(port)),
@@ -84,13 +85,22 @@ def variables(process: EngineProcess) -> Mapping[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if _is_cpu(process):
-        facts = facts_of_config(_config(process.model), 0)
-        cache = 2 * facts.cached_values * process.launch.tokens * process.launch.parallel
+        facts = _facts(_config(process.model))
+        values = 0 if facts is None else facts.cached_values
+        cache = 2 * values * process.launch.tokens * process.launch.parallel
         cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         found["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, math.ceil(cache / GIB)))
         found["VLLM_CPU_OMP_THREADS_BIND"] = cores
     openmp = Path(sys.prefix, "lib", "libiomp5.so")
     return {**found, "LD_PRELOAD": str(openmp)} if openmp.exists() else found
+
+
+def _facts(config: Mapping[str, object]) -> ModelFacts | None:
+    """The shape of a model; None if it does not tell it."""
+    try:
+        return facts_of_config(config, 0)
+    except ValueError:
+        return None
 
 
 def _is_cpu(process: EngineProcess) -> bool:

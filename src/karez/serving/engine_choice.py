@@ -16,6 +16,8 @@ class Wanted:
     """Its name, or `auto`."""
     format: str
     """Of the model."""
+    architecture: str
+    """Of the model; empty: nobody knows."""
     task: Task
     kinds: Collection[DeviceKind]
     """Kinds of device that a replica may be given."""
@@ -37,6 +39,9 @@ def obstacle(wanted: Wanted, can: Capabilities) -> str:
     if wanted.format not in can.formats:
         told = wanted.format or "no format that was told"
         return f"it loads {', '.join(can.formats)}, and the model has {told}"
+    known = can.architectures
+    if known and wanted.architecture and wanted.architecture not in known:
+        return f"it loads {', '.join(known)}, and the model is a {wanted.architecture}"
     if wanted.task not in can.tasks:
         return f"it has no task {wanted.task}"
     missing = sorted(kind for kind in wanted.kinds if kind not in can.kinds)

@@ -65,6 +65,11 @@ def reckon(served: Served, kind: DeviceKind) -> tuple[FitPart, ...]:
     return tuple(part for part in parts if part.bytes)
 
 
+def total(parts: Sequence[FitPart]) -> int:
+    """All parts together, in bytes."""
+    return sum(part.bytes for part in parts)
+
+
 def check_fit(served: Served, room: Room, measured: Sequence[float]) -> Fit:
     """Whether a replica fits into a room, and the nearest that would.
 
@@ -85,9 +90,9 @@ def check_fit(served: Served, room: Room, measured: Sequence[float]) -> Fit:
 
 def _fit(served: Served, room: Room, measured: Sequence[float]) -> Fit:
     parts = reckon(served, room.kind)
-    if measured:
-        beyond = sorted(measured)[len(measured) // 2] - 1
-        more = round(sum(part.bytes for part in parts) * beyond)
+    beyond = sorted(measured)[len(measured) // 2] - 1 if measured else 0.0
+    if beyond > 0:  # less was only not used yet, such as of the KV cache
+        more = round(total(parts) * beyond)
         counted = f"measured on {len(measured)} replica{'s' * (len(measured) > 1)}"
         parts = (*parts, FitPart(what=counted, bytes=more))
     return Fit(

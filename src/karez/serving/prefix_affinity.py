@@ -22,12 +22,16 @@ WAIT_WEIGHT = 0.5
 
 
 def blocks_of(request: Mapping[str, object]) -> list[int]:
-    """Hashes of the beginnings of a prompt, by one block longer each; one that is cut has none."""
+    """Hashes of the beginnings of a prompt, by one block longer each; one that is cut has none.
+
+    What was computed for one adapter of a service is of no use to another: each has hashes of its
+    own.
+    """
     said = request.get("prompt") or request.get("messages") or request.get("input")
     if not said:
         return []
     data = said.encode() if isinstance(said, str) else orjson.dumps(said)
-    found, before = [], 0
+    found, before = [], xxhash.xxh3_64_intdigest(str(request.get("model")).encode())
     for at in range(0, min(len(data), MAX_BLOCKS * BLOCK_BYTES) - BLOCK_BYTES + 1, BLOCK_BYTES):
         before = xxhash.xxh3_64_intdigest(data[at : at + BLOCK_BYTES], before)
         found.append(before)

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from karez.serving.token_usage import TokenUsage
+from karez.core.engines import TOKENS
+from karez.serving.token_usage import MAX_TOKENS, TokenUsage
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 MAX_TEXT = 4 << 20
@@ -99,7 +100,8 @@ class StreamLog:
         choices = data.get("choices")
         if not choices:
             return self._usage(event, data)
-        self.usage.completion += self._take(choices)
+        taken, told = self._take(choices), data.get(TOKENS)
+        self.usage.completion += told if type(told) is int and 0 <= told < MAX_TOKENS else taken
         if not self._identity:
             self._identity = {key: data[key] for key in _IDENTITY if key in data}
         if not self.takeovers:

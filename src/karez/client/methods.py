@@ -175,8 +175,10 @@ class Methods(FileMethods):
             if watch is not None:
                 watch(service)
             if service.spec != updated.spec or service.state in ENDED:
-                told = (*service.status.notices, service.status.reason, "it was updated again")
-                reason = next(filter(None, told))
+                undone = [one for one in service.status.notices if "undone" in one]
+                reason = next(
+                    filter(None, (*undone, service.status.reason, "it was updated again"))
+                )
                 raise Failed(noun="service", name=updated.spec.name, reason=reason)
             ready = sum(view.state == READY for view in service.status.ranks)
             if service.status.progress is None and ready >= service.spec.least:

@@ -24,6 +24,8 @@ from karez.core.units import show_bytes
 from karez.core.workloads import RankView
 
 app = typer.Typer(no_args_is_help=True, help="Deploy models behind the gateway.")
+START_S = 1800.0
+"""How long a service may take to start: large models are read for minutes."""
 Wait = Annotated[bool, typer.Option(help="Wait until the service is ready.")]
 
 
@@ -62,7 +64,9 @@ def fit(options: DeployOptions, as_json: Json = False) -> None:
 
 def _deploy(spec: ServiceSpec, *, wait: bool) -> None:
     service = client().deploy(spec)
-    service = client().wait_ready(service.id) if wait else service
+    if wait:
+        say(f"{service.id} is starting; Ctrl-C ends this wait, and not the service")
+        service = client().wait_ready(service.id, limit_s=START_S)
     say(f"{service.id} {service.state}; talk to it with: karez chat {spec.name}")
 
 

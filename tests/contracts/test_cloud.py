@@ -451,8 +451,9 @@ def test_what_a_model_service_cannot_load_is_a_reason(cloud: Cloud, tmp_path: Pa
     with cloud.client() as client:
         client.upload(tmp_path / "bad.gguf", name="bad", kind=ArtifactKind.MODEL, format="gguf")
         client.upload(tmp_path / "bad.gguf", name="odd", kind=ArtifactKind.MODEL, format="hf")
-    wrong = cloud.karez("services", "deploy", "odd", "--name", "odd", check=False)
-    assert "loads gguf; odd has hf" in wrong.stderr
+    words = ("services", "deploy", "odd", "--name", "odd", "--engine", "llamacpp")
+    wrong = cloud.karez(*words, check=False)
+    assert "it loads gguf, and the model has hf" in wrong.stderr
     broken = cloud.karez("services", "deploy", "bad", "--name", "bad", check=False)
     assert broken.returncode == 1
     assert "times in a row" in broken.stderr

@@ -1,5 +1,6 @@
 """Text as tokens and back, by OpenVINO's tokenizer of a model."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ class OpenVinoCodec:
         """Use OpenVINO's tokenizer of the model."""
         self._tokenizer = tokenizer
         self._size = len(tokenizer.get_vocab())
+        self._lock = threading.Lock()  # its calls may wait for one another and for Python's lock
 
     @property
     def size(self) -> int:
@@ -31,21 +33,24 @@ class OpenVinoCodec:
         plain = [plain_message(one) for one in messages]
         begun = _text_of(plain.pop()) if goes_on else ""
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                plain, add_generation_prompt=True, tools=list(tools) or None
-            )
+            with self._lock:
+                text: str = self._tokenizer.apply_chat_template(
+                    plain, add_generation_prompt=True, tools=list(tools) or None
+                )
         except (RuntimeError, TypeError, ValueError) as error:
             raise BadField(f"the model's chat template refuses these messages: {error}") from error
         return self._tokens(text + begun, add_special_tokens=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """As generation.Codec."""
-        text: str = self._tokenizer.decode(list(tokens)) if tokens else ""
+        with self._lock:
+            text: str = self._tokenizer.decode(list(tokens)) if tokens else ""
         return text
 
     def _tokens(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        tokens: list[int] = found.input_ids.data[0].tolist()
+        with self._lock:
+            found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+            tokens: list[int] = found.input_ids.data[0].tolist()
         return tokens
 
 

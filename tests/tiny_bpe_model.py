@@ -6,6 +6,8 @@ import gguf
 import numpy as np
 from tokenizers import pre_tokenizers
 
+from tests.tiny_model import write_layer
+
 WIDTH, INNER, HEADS = 64, 128, 2
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -15,7 +17,6 @@ TEMPLATE = (
 
 def write_tiny_bpe_model(path: Path, context: int) -> Path:
     """A one-layer Llama of random weights in half precision."""
-    chance = np.random.default_rng(0)
     tokens = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
     kinds = [gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.NORMAL] * (len(tokens) - 2)
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -43,24 +44,5 @@ def write_tiny_bpe_model(path: Path, context: int) -> Path:
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
-    shapes = {
-        "token_embd": (len(tokens), WIDTH),
-        "output": (len(tokens), WIDTH),
-        "blk.0.attn_q": (WIDTH, WIDTH),
-        "blk.0.attn_k": (WIDTH, WIDTH),
-        "blk.0.attn_v": (WIDTH, WIDTH),
-        "blk.0.attn_output": (WIDTH, WIDTH),
-        "blk.0.ffn_gate": (INNER, WIDTH),
-        "blk.0.ffn_up": (INNER, WIDTH),
-        "blk.0.ffn_down": (WIDTH, INNER),
-    }
-    for name, shape in shapes.items():
-        weights = chance.normal(0, 0.1, shape).astype(np.float16)
-        writer.add_tensor(f"{name}.weight", weights)
-    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
-        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_layer(writer, len(tokens), WIDTH, INNER, np.float16)
     return path

@@ -5,6 +5,20 @@ from collections.abc import Iterator
 from typing import Any
 
 DIGEST = "0" * 64
+SERVICE: dict[str, object] = {
+    "name": "s",
+    "model": "nothing",
+    "engine": "llamacpp",
+    "replicas": 1,
+    "each": [{"kind": "cpu", "milli": 1000}],
+    "context_tokens": 64,
+    "parallel": 1,
+    "priority": 1,
+    "min_replicas": 0,
+    "max_replicas": 2,
+    "idle_s": 60.0,
+    "probe": {"prompt": "1 + 1 =", "expect": "2"},
+}
 EXAMPLES: dict[str, Any] = {
     "POST /jobs": {
         "name": "j",
@@ -35,34 +49,8 @@ EXAMPLES: dict[str, Any] = {
         "after": [],
         "array": "0-1",
     },
-    "POST /services": {
-        "name": "s",
-        "model": "nothing",
-        "engine": "llamacpp",
-        "replicas": 1,
-        "each": [{"kind": "cpu", "milli": 1000}],
-        "context_tokens": 64,
-        "parallel": 1,
-        "priority": 1,
-        "min_replicas": 0,
-        "max_replicas": 2,
-        "idle_s": 60.0,
-        "probe": {"prompt": "1 + 1 =", "expect": "2"},
-    },
-    "POST /services/fit": {
-        "name": "s",
-        "model": "nothing",
-        "engine": "llamacpp",
-        "replicas": 1,
-        "each": [{"kind": "cpu", "milli": 1000}],
-        "context_tokens": 64,
-        "parallel": 1,
-        "priority": 1,
-        "min_replicas": 0,
-        "max_replicas": 2,
-        "idle_s": 60.0,
-        "probe": {"prompt": "1 + 1 =", "expect": "2"},
-    },
+    "POST /services": SERVICE,
+    "POST /services/fit": SERVICE,
     "PUT /services/s": {"name": "s", "model": "nothing", "replicas": 1, "idle_s": 60.0},
     "PUT /prices/m": {
         "model": "m",

@@ -60,7 +60,7 @@ class ModelFit:
         try:
             choice = choose_engine(wanted, self.engines, self.installed, needs)
         except ValueError as error:
-            raise BadRequest(problem=str(error), fix=_fix(spec, model, adapters)) from error
+            raise BadRequest(problem=str(error), fix=self._fix(spec, model, adapters)) from error
         if facts is None:
             return FitReport(engine=choice.engine, why=choice.why, unknown=unknown)
         served = self._served(replace(spec, engine=choice.engine), facts)
@@ -113,6 +113,20 @@ class ModelFit:
             if size / SAME_SIZE <= reckoned <= size * SAME_SIZE:
                 found.append(one.status.memory_bytes / reckoned)
         return found
+
+    def _fix(self, spec: ServiceSpec, model: Artifact, adapters: Sequence[Artifact]) -> str:
+        """What helps where no engine loads a model with its adapters."""
+        name = model.spec.name
+        plain = next((one.spec.name for one in adapters if one.spec.format == "peft"), "")
+        if model.spec.format == "gguf" and plain:
+            return (
+                f"Convert it: `karez models convert {plain} --name {plain} --base MODEL`, with the "
+                f"folder that {name} was made of."
+            )
+        loads = spec.engine == AUTO or "gguf" in self.engines[spec.engine].formats
+        if model.spec.format in ("hf", "") and loads:
+            return f"Convert it: `karez models convert {name} --name {name}`; deploy {name}-gguf."
+        return "Name a model that one of them loads."
 
     def _facts(self, model: Artifact) -> tuple[ModelFacts | None, str]:
         """The facts of a model, or why there are none."""
@@ -182,17 +196,3 @@ def _smaller(fits: Sequence[Fit]) -> str:
     if nearest:
         return f"It fits with {nearest}."
     return "Ask for more memory for each replica, or serve a smaller model."
-
-
-def _fix(spec: ServiceSpec, model: Artifact, adapters: Sequence[Artifact]) -> str:
-    """What helps where no engine loads a model with its adapters."""
-    name = model.spec.name
-    plain = next((one.spec.name for one in adapters if one.spec.format == "peft"), "")
-    if model.spec.format == "gguf" and plain:
-        return (
-            f"Convert it: `karez models convert {plain} --name {plain} --base MODEL`, with the "
-            f"folder that {name} was made of."
-        )
-    if model.spec.format in ("hf", "") and spec.engine in (AUTO, "llamacpp", "openvino"):
-        return f"Convert it: `karez models convert {name} --name {name}`; deploy {name}-gguf."
-    return "Name a model that one of them loads."

@@ -14,6 +14,7 @@ import httpx
 import openai
 import psutil
 import pytest
+from transformers import BertForSequenceClassification, BertModel
 
 from karez.client import calls
 from karez.client.sdk import Client
@@ -24,6 +25,7 @@ from karez.core.services import ServiceSpec
 from karez.core.workloads import State, WorkloadKind
 from tests.contracts.cloud import Cloud, make_cloud, until
 from tests.serving.test_real_engines import ASCII_ONLY
+from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import speak_ascii, write_adapter, write_tiny_chat
 from tests.tiny_model import write_tiny_model
 
@@ -216,6 +218,33 @@ def test_a_folder_and_its_adapter_are_served_on_npus_and_outlive_a_replica(
         client.call(calls.stop_service("chat"))
 
 
+def test_embeddings_and_ranks_come_from_npus(cloud: Cloud, tmp_path: Path) -> None:
+    with cloud.client() as client:
+        key = cloud.karez("keys", "create", "vectors").stdout.strip()
+        for task, kind in (("embed", BertModel), ("rerank", BertForSequenceClassification)):
+            write_tiny_bert(tmp_path / task, kind)
+            client.upload(tmp_path / task, name=task, kind=ArtifactKind.MODEL, format="hf")
+            words = ("--name", f"{task}s", "--task", task, "--each", "npu=1", "--context", "64")
+            cloud.karez("services", "deploy", task, *words)
+        until(lambda: {"embeds", "reranks"} <= _models(cloud, key))
+        url = str(cloud.address()["gateway"])
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as caller:
+            texts = ["red car", "blue bus", "red car"]
+            rows = caller.embeddings.create(model="embeds", input=texts).data
+            assert rows[0].embedding == pytest.approx(rows[2].embedding)
+            assert rows[0].embedding != pytest.approx(rows[1].embedding)
+            with pytest.raises(openai.BadRequestError, match="call /v1/embeddings"):
+                caller.completions.create(model="embeds", prompt="red")
+        asked = {"model": "reranks", "query": "bus", "documents": ["red car", "blue bus"]}
+        headers = {"authorization": f"Bearer {key}"}
+        ranks = httpx.post(f"{url}/rerank", json=asked, headers=headers).json()["results"]
+        assert sorted(one["index"] for one in ranks) == [0, 1]
+        assert ranks[0]["relevance_score"] >= ranks[1]["relevance_score"]
+        until(lambda: {"embeds", "reranks"} <= {row.what for row in client.usage() if row.requests})
+        for name in ("embeds", "reranks"):
+            client.call(calls.stop_service(name))
+
+
 STEPS = 300
 
 
@@ -296,13 +325,18 @@ def _ask(cloud: Cloud, key: str) -> float:
     return float(answer.headers.get("x-karez-held-ms", 0)) / 1000
 
 
-def _is_known(cloud: Cloud, key: str) -> bool:
+def _models(cloud: Cloud, key: str) -> set[str]:
+    """The models that a key may call, as the gateway knows them; none while it knows no key."""
     url = str(cloud.address()["gateway"])
     try:
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            return [model.id for model in client.models.list()] == ["tiny"]
+            return {model.id for model in client.models.list()}
     except openai.OpenAIError:
-        return False
+        return set()
+
+
+def _is_known(cloud: Cloud, key: str) -> bool:
+    return _models(cloud, key) == {"tiny"}
 
 
 def _recorded(client: Client) -> tuple[int, int]:

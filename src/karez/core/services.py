@@ -77,6 +77,8 @@ class ServiceSpec:
         ):
             if not 1 <= value <= most:
                 raise ValueError(f"a service has 1 to {most:,} {what}, not {value:,}")
+        if not self.each:
+            raise ValueError("a replica asks for something: each is empty")
         if not 0 <= self.least <= self.replicas <= self.most <= MAX_REPLICAS:
             raise ValueError(
                 f"replicas need 0 <= min <= replicas <= max <= {MAX_REPLICAS:,}, got "

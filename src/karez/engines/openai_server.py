@@ -81,7 +81,7 @@ class TextServer:
         if not isinstance(text, str):
             raise BadField("content is a text")
         self._check_size(text)
-        return web.json_response({"tokens": list(self.codec.encode(text))})
+        return web.json_response({"tokens": await asyncio.to_thread(self.codec.encode, text)})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request)

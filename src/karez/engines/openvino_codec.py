@@ -15,7 +15,9 @@ class OpenVinoCodec:
         """Use OpenVINO's tokenizer of the model."""
         self._tokenizer = tokenizer
         self._size = len(tokenizer.get_vocab())
-        self._lock = threading.Lock()  # its calls may wait for one another and for Python's lock
+        self._lock = (
+            threading.Lock()
+        )  # two calls at once wait for one another, and hold Python's lock
 
     @property
     def size(self) -> int:

@@ -20,11 +20,14 @@ from karez.engines.engine_process import EngineProcess, own_memory, weights_file
 from karez.engines.generation import REFUSED, Asked, Piece
 from karez.engines.openai_server import TextServer
 from karez.engines.openvino_codec import OpenVinoCodec
+from karez.runtime.host_clock import monotonic_s
 
 BATCH_TOKENS = 512
 """Most tokens of one step: prompts are computed in pieces, so that answers go on beside them."""
 MOST_FAILURES = 3
 """Failed steps in a row after which the process ends, and is started anew."""
+LOOK_S, STALLED_S = 5.0, 300.0
+"""How often it is looked whether a step ends, and how long it may take."""
 BLOCK = 32
 """Tokens of a block of the KV cache on a CPU; source: openvino.genai, SchedulerConfig."""
 
@@ -48,7 +51,8 @@ async def _serve(process: EngineProcess, genai: Any, tensor: Any) -> None:
     backend = StepLoop(
         genai=genai, tensor=tensor, pipeline=pipeline, ends=_end_tokens(pipeline, tokenizer)
     )
-    threading.Thread(target=backend.run, name="steps", daemon=True).start()
+    for target in (backend.run, backend.watch):
+        threading.Thread(target=target, daemon=True).start()
     server = TextServer(
         alias=launch.alias,
         context=launch.tokens,
@@ -106,6 +110,8 @@ class StepLoop:
     ends: frozenset[int]
     _failures: int = 0
     """Steps in a row that could not be computed."""
+    _stepped_at: float = field(default_factory=monotonic_s)
+    """When the last step was over, or work came; by the host's clock."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.Condition = field(default_factory=threading.Condition)
     _new: list[_Running] = field(default_factory=list)
@@ -145,9 +151,20 @@ class StepLoop:
         finally:
             os.kill(os.getpid(), signal.SIGKILL)  # its threads would wait for one another
 
+    def watch(self) -> None:
+        """End the process, which is started anew, if a step does not end."""
+        never = threading.Event()
+        while True:
+            never.wait(LOOK_S)
+            if self._running and monotonic_s() - self._stepped_at > STALLED_S:
+                sys.stderr.write(f"OpenVINO has computed a step for more than {STALLED_S:.0f} s\n")
+                sys.stderr.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+
     def _run(self) -> None:
         while True:
             self._add_new()
+            self._stepped_at = monotonic_s()
             for one in [one for one in self._running if one.is_given_up]:
                 one.handle.cancel()
                 self._running.remove(one)
@@ -193,6 +210,11 @@ class StepLoop:
 
     def _tell(self, one: _Running) -> None:
         """Tell what a request has got by a step."""
+        if not one.handle.can_read():
+            if one.handle.get_status() == self.genai.GenerationStatus.IGNORED:
+                self._running.remove(one)
+                one.tell(Piece(end="error", problem="the KV cache has no room for it"))
+            return
         while one.handle.can_read():
             for output in one.handle.read().values():
                 one.told += len(output.generated_ids)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from karez.core.artifacts import Artifact, FileEntry
 from karez.core.devices import DeviceKind
@@ -25,6 +25,7 @@ from karez.serving.fit_check import Room, Served, check_fit, reckon, total
 
 SAME_SIZE = 4.0
 """Replicas are of about one size up to this ratio of what was reckoned for them."""
+MOST_KNOWN = 1000
 MOST_CONFIG = 4 << 20
 """Bytes of a config.json that are read."""
 _WEIGHTS = (".safetensors", ".bin")
@@ -42,6 +43,8 @@ class ModelFit:
     engines: Mapping[str, Capabilities]
     installed: Collection[str]
     """Engines whose packages are installed here."""
+    _known: dict[str, tuple[ModelFacts | None, str]] = field(default_factory=dict)
+    """Artifact -> its facts: its files never change."""
 
     def report(self, spec: ServiceSpec, model: Artifact, adapters: Sequence[Artifact]) -> FitReport:
         """The engine of a service, and what its replicas need. Raises BadRequest if none can."""
@@ -130,6 +133,13 @@ class ModelFit:
 
     def _facts(self, model: Artifact) -> tuple[ModelFacts | None, str]:
         """The facts of a model, or why there are none."""
+        if model.id not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[model.id] = self._read(model)
+        return self._known[model.id]
+
+    def _read(self, model: Artifact) -> tuple[ModelFacts | None, str]:
         files = model.spec.files
         gguf = next((file for file in files if file.path.endswith(".gguf")), None)
         config = next((file for file in files if file.path == "config.json"), None)

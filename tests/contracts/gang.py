@@ -251,7 +251,10 @@ class Gang:
         info = self.processes().get(seat)
         if info is None or not info.alive or not info.pid:
             return False
-        os.kill(info.pid, signal.SIGKILL)
+        try:
+            os.kill(info.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it ended since its node last said how it is
+            return False
         return True
 
     def finish(self, *, within_s: float = 90.0) -> Job:

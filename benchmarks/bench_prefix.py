@@ -26,9 +26,10 @@ from karez.core.identity import Role
 from karez.core.routing import GatewayKey, Route, Table
 from karez.server.clock import SteadyClock
 from karez.serving import prefix_affinity
-from karez.serving.admission import Queue
+from karez.serving.call_book import CallBook
 from karez.serving.gateway import Gateway
 from karez.serving.prefix_affinity import PrefixAffinity
+from karez.serving.service_queue import ServiceQueue
 from karez.serving.usage_spool import UsageSpool
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -124,7 +125,7 @@ async def replay(texts: list[str], replicas: int, policy: PrefixAffinity) -> See
         processes, urls = await _start(folder, replicas)
         try:
             gateway = Gateway(
-                spool=UsageSpool(folder / "calls"),
+                book=CallBook(spool=UsageSpool(folder / "calls")),
                 clock=SteadyClock(),
                 find_key=lambda _, table: table.keys[0],
                 engine_key="none",
@@ -132,7 +133,9 @@ async def replay(texts: list[str], replicas: int, policy: PrefixAffinity) -> See
             route = Route(service="m", project="p", urls=tuple(urls), parallel=SLOTS)
             key = GatewayKey(id="k", project="p", role=Role.MEMBER, digest="")
             gateway.table = Table(keys=(key,), routes=(route,))
-            gateway.admission.queues["p", "m"] = Queue(affinity=policy)
+            gateway.admission.queues["p", "m"] = ServiceQueue(
+                parallel=SLOTS, replicas=len(urls), affinity=policy
+            )
             server = await gateway.listen("127.0.0.1", 0)
             port = server.sockets[0].getsockname()[1]
             seen, rest = Seen(), iter(texts)

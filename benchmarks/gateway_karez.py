@@ -10,6 +10,8 @@ from karez.core.identity import Role
 from karez.core.routing import GatewayKey, Route, Table
 from karez.server.clock import SteadyClock
 from karez.server.processes.gateway import key_check
+from karez.serving.access_log import AccessLog
+from karez.serving.call_book import CallBook
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, full_key, make_key
@@ -21,7 +23,9 @@ async def _serve(port: int, upstream: str, folder: Path) -> None:
     pepper = Pepper(folder / "pepper")
     made = [make_key() for _ in range(KEYS)]
     gateway = Gateway(
-        spool=UsageSpool(folder / "calls.spool"),
+        book=CallBook(
+            spool=UsageSpool(folder / "calls.spool"), access_log=AccessLog(folder / "access.jsonl")
+        ),
         clock=SteadyClock(),
         find_key=key_check(pepper),
         engine_key="engine-key",

@@ -25,6 +25,7 @@ ALLOWED = frozenset(
         "hashlib",
         "heapq",
         "html",
+        "ipaddress",
         "itertools",
         "json",
         "math",
@@ -51,8 +52,9 @@ ALSO_ALLOWED = {
         {"cryptography.exceptions", "cryptography.hazmat.primitives.asymmetric.ed25519"}
     ),
     "core/slurm_script.py": frozenset({"shlex"}),  # reads words as a shell does
-    "serving/admission.py": frozenset({"orjson"}),
     "serving/answers.py": frozenset({"http", "orjson"}),  # phrases of statuses
+    "serving/call_record.py": frozenset({"orjson"}),
+    "serving/model_call.py": frozenset({"orjson"}),
     "serving/prefix_affinity.py": frozenset({"orjson", "xxhash"}),
     "serving/stream_log.py": frozenset({"orjson"}),
     "scheduling/placement/scores_numba.py": frozenset({"numba"}),

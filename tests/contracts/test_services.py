@@ -1,5 +1,6 @@
 """Services on a whole cloud: killed while they speak, woken by requests, and updated."""
 
+import json
 import os
 import re
 import signal
@@ -242,6 +243,41 @@ def test_embeddings_and_ranks_come_from_npus(cloud: Cloud, tmp_path: Path) -> No
         assert ranks[0]["relevance_score"] >= ranks[1]["relevance_score"]
         until(lambda: {"embeds", "reranks"} <= {row.what for row in client.usage() if row.requests})
         for name in ("embeds", "reranks"):
+            client.call(calls.stop_service(name))
+
+
+def test_a_call_has_terms_and_another_model_answers_what_one_cannot(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    with cloud.client() as client:
+        model = write_tiny_model(tmp_path / "terms.gguf", 256)
+        client.upload(model, name="terms", kind=ArtifactKind.MODEL, format="gguf")
+        for words in (("small",), ("large", "--fallback", "small", "--hedge", "500ms")):
+            cloud.karez("services", "deploy", "terms", "--context", "256", "--name", *words)
+        cloud.karez("prices", "set", "large", "--prompt", "1000", "--completion", "1000")
+        made = ("keys", "create", "--priority", "near-line", "--address")
+        near = cloud.karez(*made, "127.0.0.0/8", "near").stdout.strip()
+        far = cloud.karez(*made, "10.0.0.0/8", "far").stdout.strip()
+        until(lambda: _models(cloud, near) >= {"small", "large"})
+        url = str(cloud.address()["gateway"])
+        cheap = {"x-karez-max-cost": "0.001"}
+
+        def ask(key: str, **headers: str) -> httpx.Response:
+            sent = {"authorization": f"Bearer {key}", **headers}
+            body = {"model": "large", "prompt": "a", "max_tokens": 8}
+            return httpx.post(f"{url}/completions", json=body, headers=sent, timeout=60)
+
+        assert "x-karez-model" not in ask(near).headers
+        until(lambda: ask(near, **cheap).headers.get("x-karez-model") == "small")
+        assert ask(far).status_code == 403
+        late = ask(near, **{"x-karez-timeout-ms": "1"})
+        assert late.status_code == 504
+        logged = (cloud.home / "logs" / "access.jsonl").read_text().splitlines()
+        *_, by_small, refused, ended = map(json.loads, logged)
+        assert (by_small["service"], by_small["asked"]) == ("small", "large")
+        assert by_small["priority"] == "near-line"
+        assert (refused["status"], ended["status"]) == (403, 504)
+        for name in ("small", "large"):
             client.call(calls.stop_service(name))
 
 

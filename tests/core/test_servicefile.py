@@ -16,6 +16,8 @@ each = ["npu=1", "cpu=2"]
 context = 4096
 parallel = 8
 priority = 20
+fallbacks = ["small"]
+hedge = "500ms"
 
 [probe]
 prompt = "Where is my parcel?"
@@ -28,6 +30,7 @@ def test_a_full_file_is_read() -> None:
     assert (spec.name, spec.model, spec.project) == ("support", "support-v2-gguf", "desk")
     assert (spec.least, spec.replicas, spec.most, spec.range) == (0, 1, 4, "0..4")
     assert (spec.idle_s, spec.context_tokens, spec.parallel, spec.priority) == (600, 4096, 8, 20)
+    assert (spec.fallbacks, spec.hedge_s) == (("small",), 0.5)
     assert [request.kind for request in spec.each] == ["npu", "cpu"]
     assert spec.probe == Probe(prompt="Where is my parcel?", expect="tracking")
 
@@ -56,6 +59,11 @@ def test_what_is_not_told_is_as_by_the_options() -> None:
         ('name = "s"\nmodel = "m"\nengine = 3', "should be text"),
         ('name = "s"\nmodel = 3', "needs a model"),
         ('name = "s"\nmodel = "m"\nidle = [1]', "should be a time"),
+        ('name = "s"\nmodel = "m"\nhedge = true', "should be a time"),
+        ('name = "s"\nmodel = "m"\nhedge = 0', "hedge_s is between"),
+        ('name = "s"\nmodel = "m"\nfallbacks = "b"', "a list of names"),
+        ('name = "s"\nmodel = "m"\nfallbacks = ["s"]', "are other ones"),
+        ('name = "s"\nmodel = "m"\nfallbacks = ["b", "b"]', "are other ones"),
         ('name = "s"\nmodel = "m"\nidle = true', "should be a time"),
         ('name = "s"\nmodel = "m"\nreplicas = 1.5', "a range as 0..4"),
         ('name = "s"\nmodel = "m"\nreplicas = true', "a range as 0..4"),

@@ -109,7 +109,13 @@ def test_a_key_is_replaced_by_another_of_the_same_rights(tmp_path: Path) -> None
     """M5: with or without a time in which both are valid; by who may make such a key."""
     with running_api(tmp_path) as api:
         api.cloud.access.add_project(Project(name="b"))
-        calls = {"requests_per_minute": 5, "tokens_per_minute": 700, "models": ["b/chat"]}
+        calls = {
+            "requests_per_minute": 5,
+            "tokens_per_minute": 700,
+            "models": ["b/chat"],
+            "addresses": ["10.0.0.0/8"],
+            "priority": "near-line",
+        }
         made = {"name": "ci", "project": "b", "expires_in_s": 600.0, "calls": calls}
         old = api.ask("POST", "/keys", json=made).json()
         path = f"/keys/{old['id']}/rotate"
@@ -140,6 +146,9 @@ def test_a_key_is_replaced_by_another_of_the_same_rights(tmp_path: Path) -> None
             {"requests_per_minute": -1},
             {"models": ["a b/\x1b"]},
             {"models": ["m"] * 101},
+            {"addresses": ["10.0.0.1/8"]},
+            {"addresses": ["here"]},
+            {"priority": "first"},
         ):
             assert api.ask("POST", "/keys", json={**made, "calls": wrong}).status_code == 422
 

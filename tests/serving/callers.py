@@ -53,7 +53,7 @@ async def ask(gateway: Gateway, key: str, **body: Any) -> httpx.Response:
 
 def recorded(gateway: Gateway) -> Sequence[Call]:
     """The calls that are not delivered yet."""
-    return gateway.spool.take() if gateway.spool.rotate() else ()
+    return gateway.book.spool.take() if gateway.book.spool.rotate() else ()
 
 
 async def until(is_so: Callable[[], Any]) -> None:

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from karez.core.routing import GatewayKey, Table
 from karez.serving import gateway as gateway_module
+from karez.serving.access_log import AccessLog
+from karez.serving.call_book import CallBook
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from tests.fakes import FakeClock
@@ -28,7 +30,9 @@ async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
     monkeypatch.setattr(gateway_module, "SWEEP_S", 0.05)
     made = Gateway(
-        spool=UsageSpool(tmp_path / "calls"),
+        book=CallBook(
+            spool=UsageSpool(tmp_path / "calls"), access_log=AccessLog(tmp_path / "access.jsonl")
+        ),
         clock=FakeClock(),
         find_key=check,
         engine_key="engine-key",
@@ -38,7 +42,7 @@ async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     yield made
     server.close()
     await made.close(within_s=1)
-    made.spool.close()
+    made.book.spool.close()
 
 
 @pytest.fixture

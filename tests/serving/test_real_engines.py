@@ -115,7 +115,7 @@ class AtFirst(Histogram):
 
 def _speaking(gateway: Gateway) -> str:
     """The URL of a replica that has sent a piece of a stream."""
-    return next(one._pool.url for one in gateway.relays if one._has_first and one._pool)
+    return next(one._told.replica for one in gateway.relays if one._has_first)
 
 
 async def test_no_stream_breaks_when_a_replica_is_killed(

@@ -85,7 +85,7 @@ async def test_a_stream_survives_the_loss_of_its_replica_at_each_token(
         gateway.table = table(good)
         await until(lambda: not gateway.relays)
         call = recorded(gateway)[-1]
-        gateway.spool.done()
+        gateway.book.spool.done()
         assert (call.status, call.completion_tokens) == (200, TOKENS)
     assert gateway.counts.takeovers >= TOKENS
     assert gateway.counts.broken == 0

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from karez.core.codec import MAX_INTEGER
@@ -17,7 +18,7 @@ JOIN_S = 3600.0
 """How long a token to join is valid by default."""
 MAX_WEIGHT = 1_000_000
 MAX_PER_MINUTE = 10**12
-MAX_MODELS = 100
+MAX_MODELS = MAX_ADDRESSES = 100
 DEFAULT_PROJECT = "default"
 """Project of what names none. To a key of another project it means that one."""
 EVERYWHERE = "*"
@@ -69,6 +70,20 @@ class Principal:
         return self.project in (EVERYWHERE, project)
 
 
+class CallClass(StrEnum):
+    """Which calls of models go first: an earlier one of these waits for none that are later."""
+
+    ONLINE = "online"
+    """Somebody waits for the answer."""
+    NEAR_LINE = "near-line"
+    """It may take minutes: it is sent while no online call waits and a slot is free."""
+    OFFLINE = "offline"
+    """It may take hours: it is sent while a quarter of the slots are free."""
+
+
+CALL_CLASSES = tuple(CallClass)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
     """What a key may ask of models through the gateway."""
@@ -81,6 +96,10 @@ class CallLimits:
     """Of prompts and answers, in any minute; 0: no limit."""
     models: tuple[str, ...] = ()
     """Names of services, or PROJECT/NAME; empty: all that the key sees."""
+    addresses: tuple[str, ...] = ()
+    """Ranges that its calls come from, such as 10.0.0.0/8; empty: any."""
+    priority: CallClass = CallClass.ONLINE
+    """The first class that its calls may be of."""
 
     def __post_init__(self) -> None:
         for value in (self.requests_per_minute, self.tokens_per_minute):
@@ -91,6 +110,10 @@ class CallLimits:
         for model in self.models:
             for part in model.split("/", 1):
                 check_name(part)
+        if len(self.addresses) > MAX_ADDRESSES:
+            raise ValueError(f"a key names at most {MAX_ADDRESSES} ranges of addresses")
+        for address in self.addresses:
+            ip_network(address)
 
     @property
     def told(self) -> str:
@@ -99,6 +122,8 @@ class CallLimits:
             f"{self.requests_per_minute:,} requests/min" if self.requests_per_minute else "",
             f"{self.tokens_per_minute:,} tokens/min" if self.tokens_per_minute else "",
             f"of {', '.join(self.models)}" if self.models else "",
+            f"from {', '.join(self.addresses)}" if self.addresses else "",
+            "" if self.priority == CallClass.ONLINE else str(self.priority),
         )
         return ", ".join(part for part in parts if part)
 

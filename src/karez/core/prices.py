@@ -5,6 +5,7 @@ A price is in millionths of the currency for a million tokens, so that price tim
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -89,6 +90,6 @@ def month_of(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m")
 
 
-def price_of(prices: dict[str, Price], model: str) -> Price:
+def price_of(prices: Mapping[str, Price], model: str) -> Price:
     """The price of a model among all, by their model."""
     return prices.get(model) or prices.get(ANY_MODEL) or FREE

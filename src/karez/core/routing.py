@@ -6,6 +6,7 @@ from typing import Any
 
 from karez.core.engines import Task
 from karez.core.identity import EVERYWHERE, NO_CALL_LIMITS, CallLimits, Role
+from karez.core.prices import FREE, Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,10 @@ class Route:
     """The service whose replicas answer, of a route to an adapter; empty: of its own name."""
     scales: tuple[float, ...] = ()
     """How much of each adapter is in its answers, for engines that are told by number."""
+    fallbacks: tuple[str, ...] = ()
+    hedge_s: float | None = None
+    """As in a ServiceSpec."""
+    price: Price = FREE
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -73,7 +78,8 @@ class ServiceLoad:
     service: str
     project: str
     inflight: int
-    """Requests that are answered or wait."""
+    """Requests that are answered or wait for that; those that are offline only count while no
+    replica is ready."""
     slots: int
     """Requests that are answered at once."""
     refused: int = 0
@@ -130,3 +136,10 @@ class Table:
         visible = self.visible(key)
         named = tuple(route for route in visible if route.service == model)
         return named or tuple(route for route in visible if route.full_name == model)
+
+    def current(self, route: Route) -> Route | None:
+        """What has become of a route since; None: its service is gone."""
+        for one in self.routes:
+            if (one.project, one.service) == (route.project, route.service):
+                return one
+        return None

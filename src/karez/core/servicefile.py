@@ -10,7 +10,9 @@ from karez.core.units import parse_seconds
 
 _WORDS = ("name", "model", "project", "engine", "environment", "prefer", "task")
 _COUNTS = ("context", "parallel", "priority")
-_TOP = {*_WORDS, *_COUNTS, "replicas", "idle", "each", "probe", "adapters"}
+_TIMES = {"idle": "idle_s", "hedge": "hedge_s"}
+"""Key -> field of a ServiceSpec in seconds."""
+_TOP = {*_WORDS, *_COUNTS, *_TIMES, "replicas", "each", "probe", "adapters", "fallbacks"}
 
 
 def parse_service(text: str) -> ServiceSpec:
@@ -35,11 +37,15 @@ def parse_service(text: str) -> ServiceSpec:
     if "context" in fields:
         fields["context_tokens"] = fields.pop("context")
     fields |= parse_replicas(table.get("replicas", 1))
-    if "idle" in table:
-        idle = table["idle"]
-        if isinstance(idle, bool) or not isinstance(idle, str | int | float):
-            raise ValueError(f"idle = {idle!r} should be a time, such as 10m")
-        fields["idle_s"] = parse_seconds(idle)
+    for key in _TIMES.keys() & table.keys():
+        value = table[key]
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"{key} = {value!r} should be a time, such as 10m")
+        fields[_TIMES[key]] = parse_seconds(value)
+    fallbacks = table.get("fallbacks", [])
+    if not isinstance(fallbacks, list) or not all(isinstance(name, str) for name in fallbacks):
+        raise ValueError(f"fallbacks = {fallbacks!r} should be a list of names of services")
+    fields["fallbacks"] = tuple(fallbacks)
     probe = only(table_of(table, "probe"), {"prompt", "expect"}, "[probe]")
     if probe:
         words = {"prompt": "", "expect": "", **_typed(probe, ("prompt", "expect"), str, "text")}

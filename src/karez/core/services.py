@@ -19,6 +19,8 @@ READY = "ready"
 MIN_TOKENS, MAX_TOKENS = 64, 2**24
 MAX_PROBE = 4096
 MAX_ADAPTERS = 64
+MAX_FALLBACKS = 8
+MIN_HEDGE_S, MAX_HEDGE_S = 0.01, 3600.0
 MIN_IDLE_S, MAX_IDLE_S = 1.0, 365 * 86_400.0
 
 
@@ -67,6 +69,10 @@ class ServiceSpec:
     parallel: int = 4
     priority: int = SERVICE_PRIORITY
     probe: Probe | None = None
+    fallbacks: tuple[str, ...] = ()
+    """Services of the project that are asked, in this order, what this one cannot answer."""
+    hedge_s: float | None = None
+    """After how many seconds without an answer another replica is asked too; None: never."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -89,6 +95,17 @@ class ServiceSpec:
         if not MIN_TOKENS <= self.context_tokens <= MAX_TOKENS:
             raise ValueError(f"context is between {MIN_TOKENS} and {MAX_TOKENS:,} tokens")
         self._check_task()
+        self._check_others()
+
+    def _check_others(self) -> None:
+        for name in self.fallbacks:
+            check_name(name)
+        if self.name in self.fallbacks or len(set(self.fallbacks)) < len(self.fallbacks):
+            raise ValueError("the fallbacks of a service are other ones, each once")
+        if len(self.fallbacks) > MAX_FALLBACKS:
+            raise ValueError(f"a service has at most {MAX_FALLBACKS} fallbacks")
+        if self.hedge_s is not None and not MIN_HEDGE_S <= self.hedge_s <= MAX_HEDGE_S:
+            raise ValueError(f"hedge_s is between {MIN_HEDGE_S} and {MAX_HEDGE_S:.0f} seconds")
 
     def _check_task(self) -> None:
         if self.task != Task.GENERATE and (self.probe or self.adapters):
@@ -119,7 +136,7 @@ class ServiceSpec:
         return self.as_many_as(other) == other
 
     def as_many_as(self, other: "ServiceSpec") -> "ServiceSpec":
-        """This, with the numbers of replicas of the other, and what counted in the choice."""
+        """This, with what of the other is nothing to its replicas: how many, and what is around."""
         return replace(
             self,
             replicas=other.replicas,
@@ -127,6 +144,8 @@ class ServiceSpec:
             max_replicas=other.max_replicas,
             idle_s=other.idle_s,
             prefer=other.prefer,
+            fallbacks=other.fallbacks,
+            hedge_s=other.hedge_s,
         )
 
     @property

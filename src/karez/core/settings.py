@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from ipaddress import ip_network
 from typing import Any
 
 from karez.core.devices import parse_emulated
@@ -13,6 +14,7 @@ FIRST_USER = 1_900_000_000
 """Far above the users that systems, directories and containers give out."""
 MOST_PROCESSES = 16_384
 LOG_BYTES = 64 * 2**20
+ACCESS_LOGS = ("off", "calls", "text")
 OBJECT_STORES = ("s3", "gs", "az")
 """Schemes of blob stores that the extra `s3` reads: AWS_*, GOOGLE_* and AZURE_* variables hold
 their keys and addresses."""
@@ -89,6 +91,12 @@ class Settings:
     projects."""
     requests_per_s: float = 200.0
     """Requests that each key may send to the control API in a second, over ten seconds; 0: any."""
+    access_log: str = "calls"
+    """What the gateway's access log has of each request: `off`, `calls` (who called what, and how
+    that ended) or `text` (what was asked too)."""
+    trusted_proxies: str = ""
+    """Ranges of addresses, with commas, of proxies before the gateway: what they say in
+    `x-forwarded-for` is where a call comes from."""
     alert_hosts: str = ""
     """Hosts, with commas, that the webhooks of alerts may be on; empty: any but this one and those
     that only its link reaches."""
@@ -136,7 +144,18 @@ def resolve(
             origin[key] = name
     parse_emulated(values.get("emulate", ""))
     bind_mounts(values.get("bind_paths", ""))
+    address_ranges(values.get("trusted_proxies", ""))
+    if values.get("access_log", ACCESS_LOGS[0]) not in ACCESS_LOGS:
+        raise ValueError(f"access_log should be one of {', '.join(ACCESS_LOGS)}")
     return replace(Settings(), **values), origin
+
+
+def address_ranges(text: str) -> tuple[str, ...]:
+    """Read ranges of addresses with commas between them, such as 10.0.0.0/8. Raises ValueError."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for one in found:
+        ip_network(one)
+    return found
 
 
 def _typed(key: str, raw: object, kind: type) -> object:

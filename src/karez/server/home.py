@@ -45,6 +45,11 @@ class Home:
         return self.path / "gateway.key"
 
     @property
+    def access_log(self) -> Path:
+        """The gateway's access log: one line of JSON for each request."""
+        return self.path / "logs" / "access.jsonl"
+
+    @property
     def node_key(self) -> Path:
         """File of the key that nodes show to control; also the join token."""
         return self.path / "node.key"

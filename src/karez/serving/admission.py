@@ -1,26 +1,21 @@
 """Which key may call which model, and whether another request fits into its queue. Pure."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from karez.core.engines import Task
 from karez.core.identity import NO_CALL_LIMITS
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
+from karez.serving.address_ranges import is_within
 from karez.serving.answers import Refusal
 from karez.serving.call_meter import CallMeter, tokens_asked
-from karez.serving.prefix_affinity import PrefixAffinity
+from karez.serving.call_terms import INVALID
+from karez.serving.model_call import ModelCall, answer_limit, check_deadline, full
+from karez.serving.service_queue import ServiceQueue
 
-QUEUED_PER_SLOT = 8
-"""Requests that may wait for each that is answered: about as many answers long is the wait."""
-MAX_RETRY_S = 60
 MAX_REMEMBERED = 4096
-INVALID = "invalid_request_error"
-ANSWER_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
-"""Fields of the APIs by which a request limits its answer."""
 POSTS: Mapping[str, Task] = {
     "/v1/chat/completions": Task.GENERATE,
     "/v1/completions": Task.GENERATE,
@@ -32,34 +27,21 @@ POSTS: Mapping[str, Task] = {
 """Paths whose requests go to a replica -> what they ask for."""
 
 
-@dataclass(slots=True)
-class Queue:
-    """The requests of one service."""
-
-    inflight: int = 0
-    admitted: int = 0
-    refused: int = 0
-    answer_s: float = 1.0
-    """How long an answer takes, on average of late."""
-    affinity: PrefixAffinity = field(default_factory=PrefixAffinity)
-
-    def saw(self, seconds: float) -> None:
-        """Take in how long an answer took."""
-        self.answer_s += (seconds - self.answer_s) / 8
-
-
 class Admitted(NamedTuple):
     """What a request was found to be."""
 
-    key: GatewayKey
     route: Route
-    queue: Queue
-    at: float
-    """When, by the clock."""
+    queue: ServiceQueue
     meter: CallMeter | None = None
     """Of a key with limits."""
     reserved: int = 0
     """Tokens that it may take, by the meter."""
+    answer_tokens: int | None = None
+    """Most that its answer may have, where it does not say; None: any number."""
+
+
+Elsewhere = tuple[Admitted, Sequence[str]]
+"""What a request was found to be, and the models that are left if that one does not answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +58,7 @@ class Admission:
     """(id of a key, model) -> what it means, as long as the table."""
     _meters: dict[str, CallMeter] = field(default_factory=dict)
     """Id of a key -> what it has asked for."""
-    queues: dict[tuple[str, str], Queue] = field(default_factory=dict)
+    queues: dict[tuple[str, str], ServiceQueue] = field(default_factory=dict)
     """(project, service) -> its requests."""
 
     @property
@@ -90,20 +72,27 @@ class Admission:
         self._keys.clear()
         self._by_id = {key.id: key for key in table.keys}
         self._routes.clear()
-        for route in table.routes:
-            if (queue := self.queues.get(route.queue)) is not None:
-                queue.affinity.keep_only(route.urls)
         limited = {key.id: key.calls for key in table.keys if key.calls != NO_CALL_LIMITS}
         self._meters = {id_: meter for id_, meter in self._meters.items() if id_ in limited}
         for id_, meter in self._meters.items():
             meter.limits = limited[id_]
+        for route in table.routes:
+            if (queue := self.queues.get(route.queue)) is not None:
+                queue.follow(route.parallel, route.urls)
 
-    def key(self, headers: Mapping[bytes, bytes]) -> GatewayKey:
-        """The key of a request. Raises Refusal."""
+    def key(self, headers: Mapping[bytes, bytes], address: str) -> GatewayKey:
+        """The key of a request that comes from an address. Raises Refusal."""
         sent = headers.get(b"authorization") or headers.get(b"x-api-key", b"")
-        known = self._keys.get(sent)
-        if known is not None:
-            return known
+        key = self._keys.get(sent) or self._find(sent, headers)
+        if key.calls.addresses and not is_within(address, key.calls.addresses):
+            message = (
+                f"This key is for calls from {', '.join(key.calls.addresses)}, not from "
+                f"{address or 'an unknown address'}."
+            )
+            raise Refusal(403, "permission_error", message)
+        return key
+
+    def _find(self, sent: bytes, headers: Mapping[bytes, bytes]) -> GatewayKey:
         scheme, _, text = sent.decode("latin-1").rpartition(" ")
         is_bearer = scheme.strip().lower() == "bearer" if b"authorization" in headers else True
         key = self.find_key(text.strip(), self._table) if is_bearer else None
@@ -121,7 +110,7 @@ class Admission:
         """What a key is now: it may have changed while a body was read. Raises Refusal."""
         now = self._by_id.get(key.id)
         if now is None:
-            raise Refusal(401, "authentication_error", "The API key was revoked or has expired.")
+            raise revoked()
         return now
 
     def route(self, key: GatewayKey, model: str) -> Route:
@@ -146,47 +135,81 @@ class Admission:
         self._routes[key.id, model] = route
         return route
 
-    def admit(
-        self, key: GatewayKey, path: str, request: Mapping[str, Any], size: int, now: float
-    ) -> Admitted:
-        """Admit a request of so many bytes to the queue of its model. Raises Refusal."""
-        route = self.route(key, request["model"])
-        if route.task != POSTS[path]:
-            raise Refusal(400, INVALID, _other_task(route, path))
+    def admit(self, call: ModelCall, models: Sequence[str] = ()) -> Elsewhere:
+        """Admit a request to the queue of its model, or of its first fallback that takes it.
+
+        Args:
+            call: The request.
+            models: Those that are left of its fallbacks, if others were tried; it is counted
+                against the limits of its key already then.
+
+        Returns:
+            What it was found to be, and the models that are left.
+
+        Raises:
+            Refusal: Of the first model; the others take it no more than that one.
+        """
+        is_further = bool(models)
+        if not models:
+            models = (call.body["model"], *self._fallbacks(call))
+        trouble: Refusal | None = None
+        for number, model in enumerate(models):
+            try:
+                return self._admit(call, model, is_counted=is_further), models[number + 1 :]
+            except Refusal as refusal:
+                trouble = trouble or refusal
+                if not refusal.may_go_elsewhere and not (number or is_further):
+                    break
+        assert trouble is not None
+        raise trouble
+
+    def _fallbacks(self, call: ModelCall) -> Sequence[str]:
+        if call.terms.fallbacks is not None:
+            return call.terms.fallbacks
+        route = self.route(call.key, call.body["model"])
+        return [f"{route.project}/{name}" for name in route.fallbacks]
+
+    def _admit(self, call: ModelCall, model: str, *, is_counted: bool) -> Admitted:
+        route, key, terms = self.route(call.key, model), call.key, call.terms
+        if route.task != POSTS[call.path]:
+            raise Refusal(400, INVALID, _other_task(route, call.path))
         if route.stopped:
             raise Refusal(429, "insufficient_quota", route.stopped)
         queue = self._queue(route)
-        if key.calls == NO_CALL_LIMITS:
-            return Admitted(key, route, queue, now)
+        if not queue.has_place(terms.priority, key.id):
+            queue.refused += 1
+            raise full(route, queue, terms)
+        if terms.deadline_s is not None:
+            check_deadline(call, queue, route, terms.deadline_s)
+        limit = None if terms.max_cost_nano is None else answer_limit(call, queue, route)
+        meter, reserved = (None, 0) if is_counted else self._metered(call)
+        queue.admitted += 1
+        return Admitted(route, queue, meter, reserved, limit)
+
+    def _metered(self, call: ModelCall) -> tuple[CallMeter | None, int]:
+        """Count a request against the limits of its key. Raises Refusal."""
+        key = call.key
+        if not key.calls.requests_per_minute and not key.calls.tokens_per_minute:
+            return None, 0
         meter = self._meters.get(key.id)
         if meter is None:
             meter = self._meters[key.id] = CallMeter(limits=key.calls)
-        asked = next((request[name] for name in ANSWER_LIMITS if request.get(name)), None)
-        tokens = tokens_asked(size, asked)
-        wait_s = meter.take(tokens, now)
+        tokens = tokens_asked(call.size, call.answer_tokens)
+        wait_s = meter.take(tokens, call.at)
         if wait_s > 0:
             message = (
                 f"The limit of this key is reached: {meter.limits.told}; "
                 f"try again in {math.ceil(wait_s)} s."
             )
             raise Refusal(429, "rate_limit_error", message, math.ceil(wait_s))
-        return Admitted(key, route, queue, now, meter, tokens)
+        return meter, tokens
 
-    def _queue(self, route: Route) -> Queue:
+    def _queue(self, route: Route) -> ServiceQueue:
         queue = self.queues.get(route.queue)
         if queue is None:
-            queue = self.queues[route.queue] = Queue()
-        slots = max(route.slots, route.parallel)  # while no replica is ready, requests wait for one
-        if queue.inflight < slots * (1 + QUEUED_PER_SLOT):
-            queue.admitted += 1
-            return queue
-        queue.refused += 1
-        retry_s = math.ceil(queue.answer_s * queue.inflight / slots)
-        message = (
-            f"{route.service!r} answers {slots} requests at once, and "
-            f"{queue.inflight - slots} wait already; try again later."
-        )
-        raise Refusal(429, "rate_limit_error", message, max(1, min(MAX_RETRY_S, retry_s)))
+            queue = self.queues[route.queue] = ServiceQueue()
+            queue.follow(route.parallel, route.urls)
+        return queue
 
     def load(self) -> tuple[ServiceLoad, ...]:
         """The requests of each service."""
@@ -194,7 +217,7 @@ class Admission:
             ServiceLoad(
                 service=route.service,
                 project=route.project,
-                inflight=0 if queue is None else queue.inflight,
+                inflight=0 if queue is None else queue.demand,
                 slots=route.slots,
                 refused=0 if queue is None else queue.refused,
                 admitted=0 if queue is None else queue.admitted,
@@ -207,26 +230,17 @@ class Admission:
     def awaits_a_replica(self) -> bool:
         """Whether requests wait for a service that has none."""
         return any(
-            not route.urls and queue.inflight
+            not route.urls and queue.demand
             for route in self._table.routes
             if (queue := self.queues.get(route.queue)) is not None
         )
 
 
+def revoked() -> Refusal:
+    """What a caller is told whose key is not valid any more."""
+    return Refusal(401, "authentication_error", "The API key was revoked or has expired.")
+
+
 def _other_task(route: Route, path: str) -> str:
     paths = " or ".join(sorted(one for one, task in POSTS.items() if task == route.task))
     return f"{route.service!r} does not answer {path}; it is for {route.task}: call {paths}."
-
-
-def parse(body: bytes | bytearray) -> dict[str, Any]:
-    """Read the body of a request. Raises Refusal."""
-    try:
-        request = orjson.loads(body)
-    except (orjson.JSONDecodeError, RecursionError) as error:
-        raise Refusal(400, INVALID, f"The body is invalid JSON: {error}.") from None
-    if not isinstance(request, dict) or not isinstance(request.get("model"), str):
-        raise Refusal(400, INVALID, "The body should be an object with a model.")
-    options = request.get("stream_options")
-    if options is not None and not isinstance(options, dict):
-        raise Refusal(400, INVALID, "stream_options should be an object.")
-    return request

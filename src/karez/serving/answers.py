@@ -31,6 +31,8 @@ class Refusal(Exception):
     message: str
     retry_after_s: int = 0
     """When to try again; 0: the answer does not say."""
+    may_go_elsewhere: bool = False
+    """Whether another model may take the request."""
 
 
 def problem(refusal: Refusal, path: str) -> dict[str, Any]:

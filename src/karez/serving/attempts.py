@@ -6,6 +6,8 @@ TRIES = 3
 """Replicas that may be lost with a request in a row without bringing anything."""
 HOLD_S = 60.0
 """How long a request waits for a replica that takes it, such as while one starts again."""
+FALLBACK_S = 5.0
+"""The same where another model may answer instead."""
 TAKEOVER_S = 120.0
 """How long a broken stream waits for a replica."""
 PAUSE_S = 0.25
@@ -25,11 +27,11 @@ class Attempts:
     """That had been sent when the last replica was lost."""
     _until: float = 0.0
 
-    def pause_s(self, *, was_taken: bool, now: float) -> float | None:
+    def pause_s(self, *, was_taken: bool, now: float, has_fallback: bool) -> float | None:
         """Seconds until the next attempt of a request that has brought nothing; None: no more."""
         self.number += 1
         self._taken += was_taken
-        self._until = self._until or now + HOLD_S
+        self._until = self._until or now + (FALLBACK_S if has_fallback else HOLD_S)
         if self._taken >= TRIES or now >= self._until:
             return None
         return min(PAUSE_S, 0.05 * self.number)

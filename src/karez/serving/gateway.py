@@ -6,25 +6,25 @@ It parses only what it routes on and the usage it bills by. relay.py has one req
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import structlog
 
 from karez.core.ports import Clock
 from karez.core.routing import GatewayKey, GatewayLoad, ReplicaLoad, Route, Table
-from karez.serving.admission import INVALID, POSTS, Admission, parse
+from karez.serving.address_ranges import caller_address
+from karez.serving.admission import POSTS, Admission, Elsewhere, revoked
 from karez.serving.answers import JSON, Refusal
+from karez.serving.call_book import CallBook
+from karez.serving.call_terms import INVALID, terms_of
 from karez.serving.http_connection import HttpConnection
 from karez.serving.http_request import Exchange, Request
+from karez.serving.model_call import ModelCall, parse
 from karez.serving.relay import Relay
 from karez.serving.relay_counts import RelayCounts
 from karez.serving.replica_connection import ReplicaPool
-from karez.serving.usage_spool import UsageSpool
-
-log = structlog.get_logger()
 
 MAX_CONNECTIONS = 4096
 SWEEP_S = 1.0
@@ -38,11 +38,13 @@ PROMETHEUS = b"text/plain; version=0.0.4"
 class Gateway:
     """What answers the requests of all connections of one process."""
 
-    spool: UsageSpool
+    book: CallBook
     clock: Clock
     find_key: Callable[[str, Table], GatewayKey | None]
     """Finds the valid key of a text."""
     engine_key: str
+    proxies: Sequence[str] = ()
+    """Ranges of addresses whose `x-forwarded-for` counts."""
     connections: set[HttpConnection] = field(default_factory=set)
     counts: RelayCounts = field(default_factory=RelayCounts)
     admission: Admission = field(init=False)
@@ -69,8 +71,12 @@ class Gateway:
     def table(self, table: Table) -> None:
         self.admission.table = table
         valid = {key.id for key in table.keys}
-        for relay in [one for one in self.relays if one.key.id not in valid]:
-            relay.end_of_key()
+        services = {(route.project, route.service) for route in table.routes}
+        for relay in list(self.relays):
+            if relay.call.key.id not in valid:
+                relay.give_up(revoked())
+            elif relay.waits_for is not None and relay.waits_for not in services:
+                relay.give_up(Refusal(404, "not_found_error", "The service was deleted."))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -115,7 +121,7 @@ class Gateway:
         if len(self.connections) > MAX_CONNECTIONS and path != "/health":
             raise Refusal(503, "service_unavailable_error", "There are too many connections.", 1)
         if path not in PUBLIC:
-            request.key = self.admission.key(request.headers)
+            request.key = self.admission.key(request.headers, self.address(request))
 
     def begin(self, request: Request, connection: HttpConnection) -> Exchange | None:
         """Begin to answer a request. Raises Refusal."""
@@ -133,11 +139,19 @@ class Gateway:
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))
             return None
         body = parse(request.body)
-        admitted = self.admission.admit(
-            key, request.path, body, len(request.body), self.clock.now()
+        call = ModelCall(
+            key=key,
+            path=request.path,
+            terms=terms_of(request.headers, body, key),
+            body=body,
+            size=len(request.body),
+            at=self.clock.now(),
+            asked=body["model"],
+            address=self.address(request),
         )
+        admitted = self.admission.admit(call)
         ident = f"call-{self._prefix}{next(self._numbers):x}"
-        relay = Relay(self, connection, admitted, request.path, body, ident)
+        relay = Relay(self, connection, call, admitted, ident)
         self.relays.add(relay)
         try:
             relay.start()
@@ -177,10 +191,19 @@ class Gateway:
 
     def current_route(self, route: Route) -> Route | None:
         """What has become of a route since; None: its service is gone."""
-        for one in self.table.routes:
-            if (one.project, one.service) == (route.project, route.service):
-                return one
-        return None
+        return self.table.current(route)
+
+    def admit_elsewhere(self, call: ModelCall, models: Sequence[str]) -> Elsewhere | None:
+        """The first of these models that takes a request, and those that are left; None: none."""
+        try:
+            return self.admission.admit(call, models)
+        except Refusal:
+            return None
+
+    def address(self, request: Request) -> str:
+        """Where a request comes from."""
+        forwarded = request.headers.get(b"x-forwarded-for", b"").decode("latin-1")
+        return caller_address(request.peer, forwarded, self.proxies)
 
     def settle(self, relay: Relay, answer: Callable[[], None] | None) -> None:
         """Record a call, and then end its answer; calls that end together are written at once."""
@@ -196,13 +219,16 @@ class Gateway:
             return
         ended, self._ended = self._ended, []
         now = self.clock.now()
-        try:
-            self.spool.add([relay.record(now) for relay, _ in ended])
-        except OSError as error:  # such as a full disk: what is not recorded is not charged
-            log.error("gateway.calls-lost", calls=len(ended), why=str(error))
+        self.book.add([relay.record(now) for relay, _ in ended], now)
         for _, answer in ended:
             if answer is not None:
                 answer()
+
+    def refused(self, request: Request, refusal: Refusal) -> None:
+        """Note a request that was refused before it went anywhere."""
+        self.counts.statuses[refusal.status] += 1
+        address = self.address(request)
+        self.book.refused(request, refusal, address=address, now=self.clock.now())
 
     def _sweep(self) -> None:
         """Drop callers that are late, and connections and pools that nobody uses."""

@@ -49,7 +49,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: Any = None
         self._parser: Any = None
         self._request = Request()
-        self._url = b""
+        self._url, self._peer = b"", ""
         self._head_bytes = self._header_bytes = 0
         self._in_body = False
         self._waiting: deque[Request] = deque()
@@ -64,6 +64,8 @@ class HttpConnection(asyncio.Protocol):
     @override
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) and peer else ""
         self._parser = httptools.HttpRequestParser(self)
         self._connections.add(self)
 
@@ -128,7 +130,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._request, self._url, self._header_bytes = Request(), b"", 0
+        self._request, self._url, self._header_bytes = Request(peer=self._peer), b"", 0
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
@@ -207,6 +209,7 @@ class HttpConnection(asyncio.Protocol):
                 raise request.refusal
             exchange = self._app.begin(request, self)
         except Refusal as refusal:
+            self._app.refused(request, refusal)
             self.refuse(refusal)
             return
         if self._current is request:

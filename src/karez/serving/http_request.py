@@ -25,6 +25,8 @@ class Request:
     has_chunks: bool = True
     """Whether its caller understands an answer in chunks: HTTP/1.0 does not."""
     refusal: Refusal | None = None
+    peer: str = ""
+    """Address of who holds the connection."""
     key: GatewayKey | None = None
     """Once it is known to be valid."""
 
@@ -47,6 +49,9 @@ class Application(Protocol[Connection_contra]):
 
     def begin(self, request: Request, connection: Connection_contra) -> Exchange | None:
         """Begin to answer a request; None if that is done. Raises Refusal."""
+
+    def refused(self, request: Request, refusal: Refusal) -> None:
+        """Note that a request was refused by one of the two above, or cannot be read."""
 
 
 def check_sizes(request: Request, head_bytes: int) -> None:

@@ -63,7 +63,7 @@ class PrefixAffinity:
         url = min(loads, key=cost)
         missing = len(blocks) - self._matched(url, blocks)
         self.mean_blocks += (max(1, missing) - self.mean_blocks) / 64
-        self._remember(url, blocks)
+        self.remember(url, blocks)
         return url
 
     def keep_only(self, urls: Sequence[str]) -> None:
@@ -85,7 +85,8 @@ class PrefixAffinity:
                 high = middle
         return low
 
-    def _remember(self, url: str, blocks: Sequence[int]) -> None:
+    def remember(self, url: str, blocks: Sequence[int]) -> None:
+        """Note that a replica computes a prompt."""
         known = self._known.setdefault(url, OrderedDict())
         for block in reversed(blocks):  # a beginning is forgotten after what goes on from it
             known[block] = None

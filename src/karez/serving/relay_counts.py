@@ -42,6 +42,12 @@ class RelayCounts:
     """Times that a replica went on with the stream of another."""
     broken: int = 0
     """Streams that no replica could go on with."""
+    hedges: int = 0
+    """Times that another replica was asked too."""
+    hedges_won: int = 0
+    """Times that it was first to answer."""
+    fallbacks: int = 0
+    """Times that another model was asked instead."""
     first_s: Histogram = field(default_factory=Histogram)
 
     def saw(self, status: int, usage: TokenUsage) -> None:
@@ -68,6 +74,12 @@ class RelayCounts:
             f"karez_gateway_stream_takeovers_total {self.takeovers}",
             "# TYPE karez_gateway_streams_broken_total counter",
             f"karez_gateway_streams_broken_total {self.broken}",
+            "# TYPE karez_gateway_hedges_total counter",
+            f"karez_gateway_hedges_total {self.hedges}",
+            "# TYPE karez_gateway_hedges_won_total counter",
+            f"karez_gateway_hedges_won_total {self.hedges_won}",
+            "# TYPE karez_gateway_fallbacks_total counter",
+            f"karez_gateway_fallbacks_total {self.fallbacks}",
             "# TYPE karez_gateway_inflight gauge",
             f"karez_gateway_inflight {inflight}",
             *self.first_s.lines("gen_ai_server_time_to_first_token"),

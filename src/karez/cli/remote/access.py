@@ -11,7 +11,7 @@ from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import BadRequest
-from karez.core.identity import CallLimits, KeyRotation, KeySpec, Role
+from karez.core.identity import CallClass, CallLimits, KeyRotation, KeySpec, Role
 from karez.core.units import parse_seconds
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")
@@ -36,6 +36,13 @@ def create_key(
         list[str] | None,
         typer.Option(help="The only model that it may call; give it several times."),
     ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(help="Where its calls come from, such as 10.0.0.0/8. Repeat for more."),
+    ] = None,
+    priority: Annotated[
+        CallClass, typer.Option(help="The first class that its calls may be of.")
+    ] = CallClass.ONLINE,
     as_json: Json = False,
 ) -> None:
     """Create a key. The text of the key is shown only once.
@@ -45,7 +52,11 @@ def create_key(
     try:
         lasts_s = parse_seconds(ttl) if ttl else None
         calls = CallLimits(
-            requests_per_minute=rpm, tokens_per_minute=tpm, models=tuple(model or ())
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            models=tuple(model or ()),
+            addresses=tuple(address or ()),
+            priority=priority,
         )
         spec = KeySpec(name=name, project=project, role=role, expires_in_s=lasts_s, calls=calls)
     except ValueError as error:

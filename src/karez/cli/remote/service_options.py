@@ -1,6 +1,6 @@
 """Options of the commands that deploy and update services, and what is asked for by them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ import typer
 from karez.cli.client_options import ProjectName, ServiceName
 from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.errors import BadRequest
+from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.servicefile import parse_replicas
 from karez.core.services import Probe, ServiceSpec
@@ -56,6 +57,13 @@ class DeployOptions:
         str, typer.Option(help="A question that each replica has to answer before it gets others.")
     ] = ""
     expect: Annotated[str, typer.Option(help="What the answer to the probe contains.")] = ""
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(help="A service that is asked what this one cannot answer. Repeat for more."),
+    ] = None
+    hedge: Annotated[
+        str, typer.Option(help="Time without an answer until another replica is asked too.")
+    ] = ""
     project: ProjectName = "default"
     wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True
 
@@ -77,6 +85,8 @@ def spec_of(options: DeployOptions) -> ServiceSpec:
             parallel=options.parallel,
             idle_s=parse_seconds(options.idle),
             probe=_probe(options.probe, options.expect),
+            fallbacks=tuple(options.fallback or ()),
+            hedge_s=parse_seconds(options.hedge) if options.hedge else None,
             **parse_replicas(options.replicas),
         )
 
@@ -131,29 +141,50 @@ class UpdateOptions:
         list[str] | None,
         typer.Option(help="The adapters beside the model, as NAME=MODEL each; `none` for none."),
     ] = None
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(help="The services that are asked instead; `none` for none."),
+    ] = None
+    hedge: Annotated[
+        str | None,
+        typer.Option(help="Time until another replica is asked too; `none`: never."),
+    ] = None
     probe: Annotated[str | None, typer.Option(help="A question that each replica is asked.")] = None
     expect: Annotated[str | None, typer.Option(help="What the answer to it contains.")] = None
 
 
+def _each(texts: Sequence[str]) -> tuple[ResourceRequest, ...]:
+    return tuple(map(parse_resource_request, texts))
+
+
+def _but_none(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for text in texts if text != "none")
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "model": ("model", str),
+    "engine": ("engine", str),
+    "idle": ("idle_s", parse_seconds),
+    "each": ("each", _each),
+    "parallel": ("parallel", int),
+    "context": ("context_tokens", int),
+    "adapter": ("adapters", lambda texts: adapters_of(_but_none(texts))),
+    "fallback": ("fallbacks", _but_none),
+    "hedge": ("hedge_s", lambda text: None if text == "none" else parse_seconds(text)),
+}
+"""Option of an update -> the field that it changes, and how it is read."""
+
+
 def changes_of(options: UpdateOptions, spec: ServiceSpec) -> dict[str, Any]:
     """The fields of a service that are to change. Raises ValueError."""
-    fields: dict[str, Any] = {}
-    if options.model is not None:
-        fields["model"] = options.model
-    if options.engine is not None:
-        fields["engine"] = options.engine
+    given = {name: getattr(options, name) for name in _FIELDS}
+    fields = {
+        field: read(given[name])
+        for name, (field, read) in _FIELDS.items()
+        if given[name] is not None
+    }
     if options.replicas is not None:
         fields |= parse_replicas(options.replicas)
-    if options.idle is not None:
-        fields["idle_s"] = parse_seconds(options.idle)
-    if options.each:
-        fields["each"] = tuple(map(parse_resource_request, options.each))
-    if options.parallel is not None:
-        fields["parallel"] = options.parallel
-    if options.adapter is not None:
-        fields["adapters"] = adapters_of([text for text in options.adapter if text != "none"])
-    if options.context is not None:
-        fields["context_tokens"] = options.context
     if options.probe is not None or options.expect is not None:
         old = spec.probe
         prompt = options.probe if options.probe is not None else old.prompt if old else ""

@@ -16,10 +16,12 @@ from karez.core.codec import from_text, to_json, to_text
 from karez.core.errors import ProtocolMismatch
 from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER
 from karez.core.routing import GatewayKey, Table
-from karez.core.settings import Settings
+from karez.core.settings import Settings, address_ranges
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
 from karez.server.processes.report import Report
+from karez.serving.access_log import AccessLog
+from karez.serving.call_book import CallBook
 from karez.serving.gateway import Gateway
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
@@ -39,14 +41,29 @@ def run_gateway(settings: Settings, report: Report) -> None:
     del report
     home = Home.of(settings)
     gateway = Gateway(
-        spool=UsageSpool(home.path / "calls.spool"),
+        book=CallBook(
+            spool=UsageSpool(home.path / "calls.spool"),
+            access_log=_access_log(home, settings.access_log),
+        ),
         clock=SteadyClock(),
         find_key=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),
+        proxies=address_ranges(settings.trusted_proxies),
     )
     gateway.table = _stored_table(home.path / "gateway.table")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(gateway, settings, home))
+
+
+def _access_log(home: Home, has: str) -> AccessLog | None:
+    """The access log; None: there is to be none, or it cannot be written."""
+    if has == "off":
+        return None
+    try:
+        return AccessLog(home.access_log, has_text=has == "text")
+    except OSError as error:
+        log.error("gateway.access-log", why=str(error))
+        return None
 
 
 def key_check(pepper: Pepper) -> Callable[[str, Table], GatewayKey | None]:
@@ -98,7 +115,7 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
             await _report_load(gateway, session, base, headers)
-            while gateway.spool.rotate() and await _deliver(gateway, session, base, headers):
+            while gateway.book.spool.rotate() and await _deliver(gateway, session, base, headers):
                 continue
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("gateway.control-away", error=type(error).__name__)
@@ -111,11 +128,11 @@ async def _deliver(
     gateway: Gateway, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
 ) -> bool:
     """Deliver a batch of calls; returns whether control has taken it."""
-    body = await asyncio.to_thread(_batch, gateway.spool)
+    body = await asyncio.to_thread(_batch, gateway.book.spool)
     more = {**headers, "content-type": "application/json"}
     async with session.post(f"{base}/gateway/calls", data=body, headers=more) as answer:
         if answer.status == 204:
-            gateway.spool.done()
+            gateway.book.spool.done()
         else:
             log.error("gateway.calls-refused", status=answer.status, why=await answer.text())
         return answer.status == 204

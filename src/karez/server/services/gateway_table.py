@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from karez.core.engines import AdapterUse, Capabilities
 from karez.core.identity import Role
-from karez.core.prices import NANO, month_of
+from karez.core.prices import NANO, Price, month_of, price_of
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.services import READY, Service
 from karez.core.stores.store import Store
@@ -29,6 +29,7 @@ def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabili
         ready = [view.url for view in replica.status.ranks if view.state == READY]
         urls.setdefault(replica.service, []).extend(ready)
     stopped = _over_budget(store, now)
+    prices = {price.model: price for price in store.usage.prices()}
     services = store.workloads.services(projects=None, states=tuple(LIVE))
     routes = [
         route
@@ -38,13 +39,19 @@ def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabili
             urls=tuple(urls.get(service.id, ())),
             stopped=stopped.get(service.spec.project, ""),
             engine=engines.get(service.spec.engine),
+            prices=prices,
         )
     ]
     return Table(keys=keys, routes=tuple(routes))
 
 
 def _routes(
-    service: Service, *, urls: tuple[str, ...], stopped: str, engine: Capabilities | None
+    service: Service,
+    *,
+    urls: tuple[str, ...],
+    stopped: str,
+    engine: Capabilities | None,
+    prices: Mapping[str, Price],
 ) -> Iterator[Route]:
     """The route to a service, and one to each of its adapters."""
     spec = service.spec
@@ -62,6 +69,9 @@ def _routes(
             task=spec.task,
             base=spec.name if name else "",
             scales=scales,
+            fallbacks=spec.fallbacks,
+            hedge_s=spec.hedge_s,
+            price=price_of(prices, name or spec.name),
         )
 
 

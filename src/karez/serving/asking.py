@@ -1,0 +1,202 @@
+"""The replica that a request is at, and another that is asked too where that one is slow to begin.
+
+Whichever answers first is listened to; the connection to the other is closed, so that it stops to
+compute ("The Tail at Scale", Dean and Barroso, 2013).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from typing_extensions import override
+
+from karez.core.ports import Clock
+from karez.core.routing import Route
+from karez.serving.admission import Elsewhere
+from karez.serving.answers import Refusal
+from karez.serving.model_call import ModelCall
+from karez.serving.relay_counts import RelayCounts
+from karez.serving.replica_connection import Listener, ReplicaConnection, ReplicaPool
+
+ERROR = 400
+
+
+class Asker(Listener, Protocol):
+    """A request, which hears one replica."""
+
+    def prefer(self, second: "SecondReplica") -> None:
+        """Listen to the second replica, which was first to answer."""
+
+    def forget_second(self) -> None:
+        """The second replica was lost."""
+
+
+class Replicas(Protocol):
+    """What a request is dispatched among: those of a gateway."""
+
+    clock: Clock
+    counts: RelayCounts
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that serves."""
+
+    def pool(self, url: str) -> ReplicaPool:
+        """The connections to a replica."""
+
+    def current_route(self, route: Route) -> Route | None:
+        """What has become of a route since; None: its service is gone."""
+
+    def admit_elsewhere(self, call: ModelCall, models: Sequence[str]) -> Elsewhere | None:
+        """The first of these models that takes a request, and those that are left; None: none."""
+
+
+class Dispatched(Asker, Protocol):
+    """A request, as seen from here."""
+
+    status: int
+    """Of the answer that has begun; 0: none has."""
+    is_started: bool
+    """Whether its caller has been sent the head of a stream."""
+    is_over: bool
+
+    def begin_anew(self) -> None:
+        """Another replica is asked now."""
+
+    def go_on_elsewhere(self) -> bool:
+        """Prepare to go on with a stream at another replica; False: it has ended instead."""
+
+    def break_off(self, why: str) -> None:
+        """End a stream."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End a request that nothing was answered to."""
+
+
+class SecondReplica(Listener):
+    """A replica that is asked besides; what it says counts once it is listened to."""
+
+    connection: ReplicaConnection | None = None
+    is_listened_to = False
+
+    def __init__(self, asker: Asker, pool: ReplicaPool) -> None:
+        """Ask for a request."""
+        self._asker, self.pool = asker, pool
+        self._is_given_up = False
+
+    @override
+    def connected(self, connection: ReplicaConnection) -> bool:
+        if self._is_given_up:
+            return False
+        self.connection = connection
+        return self._asker.connected(connection) if self.is_listened_to else True
+
+    @override
+    def heard_head(self, status: int, kind: bytes) -> None:
+        if not self.is_listened_to:
+            if status >= ERROR:
+                self.give_up()
+                self._asker.forget_second()
+                return
+            self._asker.prefer(self)
+        self._asker.heard_head(status, kind)
+
+    @override
+    def heard_body(self, data: bytes) -> None:
+        if self.is_listened_to:
+            self._asker.heard_body(data)
+
+    @override
+    def heard_end(self) -> None:
+        if self.is_listened_to:
+            self._asker.heard_end()
+
+    @override
+    def lost(self, trouble: str, is_stale: bool) -> None:
+        if self.is_listened_to:
+            self._asker.lost(trouble, is_stale)
+        elif not self._is_given_up:
+            self.give_up()
+            self._asker.forget_second()
+
+    def give_up(self) -> None:
+        """Ask it no longer."""
+        self._is_given_up = True
+        self.pool.inflight -= 1
+        if self.connection is not None:
+            self.connection.close()
+
+
+class Asking:
+    """Which replicas a request is at."""
+
+    pool: ReplicaPool | None = None
+    connection: ReplicaConnection | None = None
+    _second: SecondReplica | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def begin(self, pool: ReplicaPool) -> None:
+        """Be at a replica, whose connection comes later."""
+        self.pool = pool
+        pool.inflight += 1
+
+    def wait(self, timer: asyncio.TimerHandle) -> None:
+        """Keep the timer after which another replica is asked."""
+        self._timer = timer
+
+    def begin_second(self, asker: Asker, pool: ReplicaPool) -> SecondReplica:
+        """Be at another replica too."""
+        self._second = SecondReplica(asker, pool)
+        pool.inflight += 1
+        return self._second
+
+    def prefer(self, second: SecondReplica) -> None:
+        """Be at the second replica alone."""
+        self._second = None
+        self.drop()
+        self._listen_to(second)
+
+    def forget_second(self) -> None:
+        """Be at the first replica alone."""
+        self._second = None
+
+    def release(self) -> ReplicaPool | None:
+        """Be at no first replica any more; returns which it was."""
+        pool, self.pool, self.connection = self.pool, None, None
+        if pool is not None:
+            pool.inflight -= 1
+        return pool
+
+    def drop(self) -> ReplicaPool | None:
+        """Close the connection to the first replica, which then stops to compute."""
+        if self.connection is not None:
+            self.connection.close()
+        return self.release()
+
+    def end_second(self) -> None:
+        """Ask no other replica, or no longer."""
+        timer, second = self._timer, self._second
+        self._timer = self._second = None
+        if timer is not None:
+            timer.cancel()
+        if second is not None:
+            second.give_up()
+
+    def drop_for_second(self) -> bool:
+        """Leave the first replica to the second; returns whether there is one."""
+        if self._second is None:
+            return False
+        self.drop()
+        return self.go_on_with_second()
+
+    def go_on_with_second(self) -> bool:
+        """Listen to the second replica, as the first was lost; returns whether there is one."""
+        second, self._second = self._second, None
+        if second is None:
+            return False
+        self._listen_to(second)
+        return True
+
+    def _listen_to(self, second: SecondReplica) -> None:
+        second.is_listened_to = True
+        self.pool, self.connection = second.pool, second.connection

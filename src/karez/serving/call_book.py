@@ -1,0 +1,56 @@
+"""What is written of requests that have ended: calls into the spool, lines into the access log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from karez.serving.access_log import AccessLog
+from karez.serving.answers import Refusal
+from karez.serving.call_record import CallRecord
+from karez.serving.http_request import Request
+from karez.serving.usage_spool import UsageSpool
+
+log = structlog.get_logger()
+MAX_LOGGED = 256
+"""Characters of a path that the access log has of a request that was refused."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CallBook:
+    """The files of one gateway process."""
+
+    spool: UsageSpool
+    access_log: AccessLog | None = None
+
+    def add(self, told: Sequence[CallRecord], now: float) -> None:
+        """Write requests that have just ended."""
+        try:
+            self.spool.add([one.line(now) for one in told])
+        except OSError as error:  # such as a full disk: what is not recorded is not charged
+            log.error("gateway.calls-lost", calls=len(told), why=str(error))
+        if self.access_log is not None:
+            has_text = self.access_log.has_text
+            self._log([one.log_line(now, has_text=has_text) for one in told])
+
+    def refused(self, request: Request, refusal: Refusal, *, address: str, now: float) -> None:
+        """Write a request that was refused before it went anywhere."""
+        if self.access_log is not None:
+            line = {
+                "at": now,
+                "status": refusal.status,
+                "path": request.path[:MAX_LOGGED],
+                "address": address,
+                "key_id": "" if request.key is None else request.key.id,
+                "error": refusal.kind,
+                "message": refusal.message,
+            }
+            self._log([line])
+
+    def _log(self, lines: Sequence[dict[str, Any]]) -> None:
+        assert self.access_log is not None
+        try:
+            self.access_log.add(lines)
+        except OSError as error:
+            log.error("gateway.access-log", lines=len(lines), why=str(error))

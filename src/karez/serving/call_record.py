@@ -1,0 +1,94 @@
+"""What is recorded of a request that has ended: its call, and its line in the access log. Pure."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from karez.core.routing import Route
+from karez.serving.model_call import ModelCall
+from karez.serving.token_usage import TokenUsage
+
+_TEXT = ("messages", "prompt", "input", "query", "documents", "system", "instructions")
+"""Fields that say what was asked."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class CallRecord:
+    """One request, as it goes on."""
+
+    ident: str
+    call: ModelCall
+    usage: TokenUsage
+    route: Route
+    """Which model answers."""
+    sent_at: float = 0.0
+    """When it was sent to the replica that it is at, by the clock; 0: it is at none."""
+    first_at: float = 0.0
+    """When its answer began."""
+    queued_until: float = 0.0
+    """When it was its turn, of a request that had to wait for that."""
+    held_until: float = 0.0
+    """When the first replica was there, of a request that had to wait for one."""
+    status: int = 0
+    """What the caller has seen."""
+    replica: str = ""
+    tries: int = 0
+    takeovers: int = 0
+    second: str = ""
+    """URL of the replica that was asked besides."""
+
+    def headers(self, limits: bytes) -> bytes:
+        """The headers of its answer: who answers, and how long it was on its way there."""
+        at = self.call.at
+        overhead_ms = max(0.0, self.sent_at - at) * 1000
+        more = limits
+        if self.queued_until:
+            more += b"x-karez-queued-ms: %.0f\r\n" % ((self.queued_until - at) * 1000)
+        if self.held_until:
+            more += b"x-karez-held-ms: %.0f\r\n" % ((self.held_until - at) * 1000)
+        if self.call.asked not in (self.route.service, self.route.full_name):
+            more += b"x-karez-model: %s\r\n" % self.route.service.encode()
+        told = (self.ident.encode(), overhead_ms, more)
+        return b"x-request-id: %s\r\nx-karez-overhead-ms: %.3f\r\n%s" % told
+
+    def fields(self, now: float) -> dict[str, Any]:
+        """The fields of a core.usage.Call, which ends now."""
+        return {
+            "id": self.ident,
+            "at": self.call.at,
+            "project": self.route.project,
+            "key_id": self.call.key.id,
+            "service": self.route.service,
+            "prompt_tokens": self.usage.prompt,
+            "completion_tokens": self.usage.completion,
+            "cached_tokens": self.usage.cached,
+            "status": self.status,
+            "duration_s": now - self.call.at,
+        }
+
+    def line(self, now: float) -> bytes:
+        """JSON of its core.usage.Call, on a line."""
+        return orjson.dumps(self.fields(now), option=orjson.OPT_APPEND_NEWLINE)
+
+    def log_line(self, now: float, *, has_text: bool) -> dict[str, Any]:
+        """Its line in the access log, with what was asked if that has text."""
+        at, terms, body = self.call.at, self.call.terms, self.call.body
+        text = {name: body[name] for name in _TEXT if name in body} if has_text else {}
+        return {
+            **self.fields(now),
+            "path": self.call.path,
+            "asked": self.call.asked,
+            "stream": bool(body.get("stream")),
+            "address": self.call.address,
+            "priority": terms.priority.value,
+            "request_bytes": self.call.size,
+            "queued_s": max(0.0, self.queued_until - at),
+            "held_s": max(0.0, self.held_until - at),
+            "first_s": max(0.0, self.first_at - at),
+            "replica": self.replica,
+            "second_replica": self.second,
+            "tries": self.tries,
+            "takeovers": self.takeovers,
+            **text,
+        }

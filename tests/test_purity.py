@@ -54,6 +54,9 @@ ALSO_ALLOWED = {
     "core/slurm_script.py": frozenset({"shlex"}),  # reads words as a shell does
     "serving/answers.py": frozenset({"http", "orjson"}),  # phrases of statuses
     "serving/call_record.py": frozenset({"orjson"}),
+    "serving/guarded_stream.py": frozenset({"orjson"}),
+    "serving/guards.py": frozenset({"orjson"}),
+    "serving/text_patterns.py": frozenset({"regex"}),
     "serving/model_call.py": frozenset({"orjson"}),
     "serving/prefix_affinity.py": frozenset({"orjson", "xxhash"}),
     "serving/stream_log.py": frozenset({"orjson"}),

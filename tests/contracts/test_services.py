@@ -277,6 +277,12 @@ def test_a_call_has_terms_and_another_model_answers_what_one_cannot(
         assert (by_small["service"], by_small["asked"]) == ("small", "large")
         assert by_small["priority"] == "near-line"
         assert (refused["status"], ended["status"]) == (403, 504)
+        rules = tmp_path / "guardrails.toml"
+        rules.write_text('[[guardrail]]\nname = "own"\nwords = ["a"]\n')
+        cloud.karez("projects", "guardrails", "default", "--file", str(rules))
+        until(lambda: ask(near, **cheap).status_code == 400)
+        assert ask(near, **cheap).json()["error"]["type"] == "content_filter"
+        cloud.karez("projects", "guardrails", "default", "--clear")
         for name in ("small", "large"):
             client.call(calls.stop_service(name))
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from karez.core.codec import MAX_INTEGER
 from karez.core.devices import MAX_BYTES, DeviceKind
+from karez.core.guardrails import Guardrail, check_guardrails
 from karez.core.names import NAME_LIMIT, check_label, check_name
 from karez.core.priorities import check_priority
 from karez.core.validation import FORBID
@@ -230,9 +231,12 @@ class Project:
     weight: int = 1
     """Weight in fair sharing: a project of weight 2 may use twice as much as one of weight 1."""
     limits: ProjectLimits = ProjectLimits()
+    guardrails: tuple[Guardrail, ...] = ()
+    """What is looked for in the calls of its models."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_guardrails(self.guardrails)
         for limits in (self.quota, self.guarantee, self.lend):
             if not all(0 <= amount <= MAX_BYTES for amount in limits.values()):
                 raise ValueError(f"a quota is between 0 and {MAX_BYTES}: {dict(limits)}")

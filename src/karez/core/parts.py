@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
             "psutil",
             "psycopg",
             "ray",
+            "regex",
             "sqlalchemy",
             "starlette",
             "structlog",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from karez.core.engines import Task
+from karez.core.guardrails import Guardrail
 from karez.core.identity import EVERYWHERE, NO_CALL_LIMITS, CallLimits, Role
 from karez.core.prices import FREE, Price
 
@@ -48,6 +49,8 @@ class Route:
     hedge_s: float | None = None
     """As in a ServiceSpec."""
     price: Price = FREE
+    guardrails: tuple[Guardrail, ...] = ()
+    """Of its project."""
 
     @property
     def told(self) -> Mapping[str, Any]:

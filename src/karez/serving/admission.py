@@ -164,10 +164,10 @@ class Admission:
         raise trouble
 
     def _fallbacks(self, call: ModelCall) -> Sequence[str]:
-        if call.terms.fallbacks is not None:
-            return call.terms.fallbacks
-        route = self.route(call.key, call.body["model"])
-        return [f"{route.project}/{name}" for name in route.fallbacks]
+        """Other models of the same project, whose guardrails and money they share."""
+        route, told = self.route(call.key, call.body["model"]), call.terms.fallbacks
+        names = route.fallbacks if told is None else told
+        return [f"{route.project}/{name.removeprefix(f'{route.project}/')}" for name in names]
 
     def _admit(self, call: ModelCall, model: str, *, is_counted: bool) -> Admitted:
         route, key, terms = self.route(call.key, model), call.key, call.terms

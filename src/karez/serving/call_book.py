@@ -34,14 +34,14 @@ class CallBook:
             has_text = self.access_log.has_text
             self._log([one.log_line(now, has_text=has_text) for one in told])
 
-    def refused(self, request: Request, refusal: Refusal, *, address: str, now: float) -> None:
+    def refused(self, request: Request, refusal: Refusal, *, now: float) -> None:
         """Write a request that was refused before it went anywhere."""
         if self.access_log is not None:
             line = {
                 "at": now,
                 "status": refusal.status,
                 "path": request.path[:MAX_LOGGED],
-                "address": address,
+                "address": request.address,
                 "key_id": "" if request.key is None else request.key.id,
                 "error": refusal.kind,
                 "message": refusal.message,

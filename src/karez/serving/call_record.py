@@ -1,6 +1,6 @@
 """What is recorded of a request that has ended: its call, and its line in the access log. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -35,6 +35,8 @@ class CallRecord:
     replica: str = ""
     tries: int = 0
     takeovers: int = 0
+    guardrails: list[str] = field(default_factory=list)
+    """Names of those that found something."""
     second: str = ""
     """URL of the replica that was asked besides."""
 
@@ -90,5 +92,6 @@ class CallRecord:
             "second_replica": self.second,
             "tries": self.tries,
             "takeovers": self.takeovers,
+            "guardrails": self.guardrails,
             **text,
         }

@@ -19,9 +19,10 @@ from karez.serving.admission import POSTS, Admission, Elsewhere, revoked
 from karez.serving.answers import JSON, Refusal
 from karez.serving.call_book import CallBook
 from karez.serving.call_terms import INVALID, terms_of
+from karez.serving.guards import check_request
 from karez.serving.http_connection import HttpConnection
 from karez.serving.http_request import Exchange, Request
-from karez.serving.model_call import ModelCall, parse
+from karez.serving.model_call import ModelCall, model_row, parse
 from karez.serving.relay import Relay
 from karez.serving.relay_counts import RelayCounts
 from karez.serving.replica_connection import ReplicaPool
@@ -114,6 +115,8 @@ class Gateway:
     def check(self, request: Request) -> None:
         """Look at a request whose body has not been read. Raises Refusal."""
         path, is_get = request.path, request.method == "GET"
+        forwarded = request.headers.get(b"x-forwarded-for", b"").decode("latin-1")
+        request.address = caller_address(request.address, forwarded, self.proxies)
         if path not in GETS and path not in POSTS:
             raise Refusal(404, "not_found_error", f"The gateway has no {path}; see /v1/models.")
         if is_get != (path in GETS) or (not is_get and request.method != "POST"):
@@ -121,7 +124,7 @@ class Gateway:
         if len(self.connections) > MAX_CONNECTIONS and path != "/health":
             raise Refusal(503, "service_unavailable_error", "There are too many connections.", 1)
         if path not in PUBLIC:
-            request.key = self.admission.key(request.headers, self.address(request))
+            request.key = self.admission.key(request.headers, request.address)
 
     def begin(self, request: Request, connection: HttpConnection) -> Exchange | None:
         """Begin to answer a request. Raises Refusal."""
@@ -135,19 +138,22 @@ class Gateway:
         assert request.key is not None
         key = self.admission.current(request.key)
         if request.path == "/v1/models":
-            rows = [_model(route) for route in self.table.visible(key)]
+            rows = [model_row(route) for route in self.table.visible(key)]
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))
             return None
         body = parse(request.body)
+        terms = terms_of(request.headers, body, key)
+        route = self.admission.route(key, body["model"])
         call = ModelCall(
             key=key,
             path=request.path,
-            terms=terms_of(request.headers, body, key),
+            terms=terms,
+            found=check_request(route, body, len(request.body), self.counts),
             body=body,
             size=len(request.body),
             at=self.clock.now(),
             asked=body["model"],
-            address=self.address(request),
+            address=request.address,
         )
         admitted = self.admission.admit(call)
         ident = f"call-{self._prefix}{next(self._numbers):x}"
@@ -200,11 +206,6 @@ class Gateway:
         except Refusal:
             return None
 
-    def address(self, request: Request) -> str:
-        """Where a request comes from."""
-        forwarded = request.headers.get(b"x-forwarded-for", b"").decode("latin-1")
-        return caller_address(request.peer, forwarded, self.proxies)
-
     def settle(self, relay: Relay, answer: Callable[[], None] | None) -> None:
         """Record a call, and then end its answer; calls that end together are written at once."""
         self.relays.discard(relay)
@@ -227,8 +228,7 @@ class Gateway:
     def refused(self, request: Request, refusal: Refusal) -> None:
         """Note a request that was refused before it went anywhere."""
         self.counts.statuses[refusal.status] += 1
-        address = self.address(request)
-        self.book.refused(request, refusal, address=address, now=self.clock.now())
+        self.book.refused(request, refusal, now=self.clock.now())
 
     def _sweep(self) -> None:
         """Drop callers that are late, and connections and pools that nobody uses."""
@@ -243,8 +243,3 @@ class Gateway:
             pool.close_idle()
             if url not in urls and not pool.inflight:
                 del self._pools[url]
-
-
-def _model(route: Route) -> dict[str, Any]:
-    created = int(route.since)
-    return {"id": route.service, "object": "model", "created": created, "owned_by": route.project}

@@ -130,7 +130,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._request, self._url, self._header_bytes = Request(peer=self._peer), b"", 0
+        self._request, self._url, self._header_bytes = Request(address=self._peer), b"", 0
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""

@@ -25,8 +25,8 @@ class Request:
     has_chunks: bool = True
     """Whether its caller understands an answer in chunks: HTTP/1.0 does not."""
     refusal: Refusal | None = None
-    peer: str = ""
-    """Address of who holds the connection."""
+    address: str = ""
+    """Of who holds the connection; of who sent it, once the application has looked at it."""
     key: GatewayKey | None = None
     """Once it is known to be valid."""
 

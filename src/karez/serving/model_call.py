@@ -1,13 +1,14 @@
 """A request for a model, and whether it can be answered in time and for its money. Pure."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from karez.core.engines import Task
+from karez.core.guardrails import Guardrail
 from karez.core.prices import NANO
 from karez.core.routing import GatewayKey, Route
 from karez.serving.answers import Refusal
@@ -40,6 +41,8 @@ class ModelCall:
     """The model that it names."""
     address: str = ""
     """Where it comes from."""
+    found: Sequence[Guardrail] = ()
+    """Guardrails that found something in it."""
 
     @property
     def answer_tokens(self) -> int | None:
@@ -115,3 +118,9 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
 def limit_field(path: str) -> str:
     """The field by which a request to a path limits its answer."""
     return "max_output_tokens" if path == RESPONSES else "max_tokens"
+
+
+def model_row(route: Route) -> dict[str, Any]:
+    """A model as /v1/models lists it."""
+    created = int(route.since)
+    return {"id": route.service, "object": "model", "created": created, "owned_by": route.project}

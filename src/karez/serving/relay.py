@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import orjson
 from typing_extensions import override
 
+from karez.core.guardrails import Side
 from karez.serving.admission import Elsewhere
 from karez.serving.answers import ANTHROPIC_PATH, JSON, Refusal, problem
 from karez.serving.asking import Asker, Replicas, SecondReplica
@@ -18,6 +19,8 @@ from karez.serving.attempts import TRIES
 from karez.serving.call_meter import BYTES_PER_TOKEN
 from karez.serving.call_record import CallRecord
 from karez.serving.dispatch import BROKEN, Dispatch
+from karez.serving.guarded_stream import GuardedStream
+from karez.serving.guards import Guard, check_answer
 from karez.serving.http_connection import HttpConnection
 from karez.serving.model_call import ModelCall
 from karez.serving.replica_connection import ReplicaConnection
@@ -73,6 +76,9 @@ class Relay(Asker):
         self._meter, self._reserved = admitted[0].meter, admitted[0].reserved
         self._usage = TokenUsage()
         self._told = CallRecord(ident=ident, call=call, usage=self._usage, route=admitted[0].route)
+        self._told.guardrails = [one.name for one in call.found]
+        self._guard = Guard(admitted[0].route.guardrails, Side.OUTPUT)
+        self._guarded = None if self._guard.is_idle else GuardedStream(self._guard, call.path)
         self._request: dict[str, Any] = dict(call.body)
         self._dispatch = Dispatch(owner, self, admitted, self._request, self._told)
         self._asking = self._dispatch.asking
@@ -115,8 +121,9 @@ class Relay(Asker):
         """Prepare what another replica is asked; False if the stream has ended instead."""
         assert self._log is not None
         if self._log.is_done or (rest := self._log.rest) is not None:
-            self._caller.piece(b"" if self._log.is_done else (rest or b""))
-            self._end(OK, self._caller.finish)
+            if not self._log.is_done:
+                self._pass_on(rest or b"")
+            self._finish()
             return False
         now = self._owner.loop.time()
         may = self._dispatch.attempts.may_take_over(self._usage.completion, now)
@@ -205,7 +212,23 @@ class Relay(Asker):
             self._asking.drop()
             self.break_off(str(error))
             return
-        self._caller.piece(b"".join(events))
+        self._pass_on(b"".join(events))
+
+    def _pass_on(self, events: bytes) -> None:
+        """Send events of a stream, as far as guardrails let them through."""
+        if self._guarded is None:
+            self._caller.piece(events)
+            return
+        self._caller.piece(self._guarded.pass_on(events))
+        if self._guarded.is_blocked:
+            self._asking.drop()
+            self._end(OK, self._caller.finish)
+
+    def _finish(self) -> None:
+        """End a stream that is whole."""
+        if self._guarded is not None:
+            self._caller.piece(self._guarded.finish())
+        self._end(OK, self._caller.finish)
 
     @override
     def heard_end(self) -> None:
@@ -220,7 +243,7 @@ class Relay(Asker):
         elif self._log is not None and not self._log.is_done and self.call.path in (CHAT, TEXT):
             self._dispatch.failed("it ended the stream early")
         else:
-            self._end(OK, self._caller.finish)
+            self._finish()
 
     def _answer(self) -> None:
         """Send an answer that is whole, unless another model may have a better one."""
@@ -229,6 +252,12 @@ class Relay(Asker):
             return
         if kind.startswith(JSON):
             self._count(data)
+            if status == OK and self._guarded is not None:
+                try:
+                    data = check_answer(self._guard, self.call.path, data)
+                except Refusal as refusal:
+                    self.refuse(refusal)
+                    return
         self._end(status, lambda: self._caller.answer(status, kind, data, self._headers()))
 
     def _count(self, data: bytes) -> None:
@@ -316,6 +345,8 @@ class Relay(Asker):
                 answer_tokens=usage.completion,
             )
         self._owner.counts.saw(told.status, usage)
+        self._owner.counts.found(told.route.project, self._guard.found)
+        told.guardrails += [one.name for one in self._guard.found]
         if self._meter is not None:
             self._meter.settle(self._reserved, usage.prompt + usage.completion, now)
         return told

@@ -2,8 +2,10 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from karez.core.guardrails import Guardrail
 from karez.serving.token_usage import TokenUsage
 
 BOUNDS_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
@@ -48,6 +50,8 @@ class RelayCounts:
     """Times that it was first to answer."""
     fallbacks: int = 0
     """Times that another model was asked instead."""
+    guarded: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(project, guardrail, action) -> times that it found something."""
     first_s: Histogram = field(default_factory=Histogram)
 
     def saw(self, status: int, usage: TokenUsage) -> None:
@@ -55,6 +59,11 @@ class RelayCounts:
         self.statuses[status] += 1
         self.prompt_tokens += usage.prompt
         self.completion_tokens += usage.completion
+
+    def found(self, project: str, guardrails: Sequence[Guardrail]) -> None:
+        """Take in what guardrails have found, each as often as it did."""
+        for one in guardrails:
+            self.guarded[project, one.name, str(one.action)] += 1
 
     def metrics(self, inflight: int) -> bytes:
         """All counts as Prometheus text."""
@@ -80,6 +89,12 @@ class RelayCounts:
             f"karez_gateway_hedges_won_total {self.hedges_won}",
             "# TYPE karez_gateway_fallbacks_total counter",
             f"karez_gateway_fallbacks_total {self.fallbacks}",
+            "# TYPE karez_gateway_guardrail_matches_total counter",
+            *(
+                f'karez_gateway_guardrail_matches_total{{project="{project}",guardrail="{name}",'
+                f'action="{action}"}} {count}'
+                for (project, name, action), count in sorted(self.guarded.items())
+            ),
             "# TYPE karez_gateway_inflight gauge",
             f"karez_gateway_inflight {inflight}",
             *self.first_s.lines("gen_ai_server_time_to_first_token"),

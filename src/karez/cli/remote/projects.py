@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from karez.cli.output import json_out, table
 from karez.cli.terminal import say
 from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotFound
+from karez.core.guardrails import parse_guardrails
 from karez.core.identity import Project, ProjectLimits
 from karez.core.prices import NANO
 from karez.core.resource_syntax import parse_amount, show_amount
@@ -76,7 +78,8 @@ def set_quota(
     Example: karez projects quota lab npu=16 --cohort science --guarantee npu=8 --lend npu=4
     """
     project = _project(name, limits or [], cohort, guarantee or [], lend or [], weight)
-    client().set_quota(replace(project, limits=_present(name).limits))
+    before = _present(name)
+    client().set_quota(replace(project, limits=before.limits, guardrails=before.guardrails))
 
 
 @projects.command("limits")
@@ -123,6 +126,39 @@ def set_limits(
     row = (limits.priority, limits.queued, limits.replicas, stored, spent)
     heads = ("priority up to", "queued jobs", "replicas", "storage", "spend a month")
     table(heads, [row], empty="")
+
+
+@projects.command("guardrails")
+def set_guardrails(
+    name: ProjectArgument,
+    file: Annotated[
+        Path | None, typer.Option(help="TOML file with a table [[guardrail]] for each.")
+    ] = None,
+    clear: Annotated[bool, typer.Option(help="Remove all of them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is looked for in the calls of a project's models, or set it.
+
+    Example: karez projects guardrails support --file guardrails.toml
+    """
+    project = _present(name)
+    if file is not None or clear:
+        try:
+            found = () if file is None else parse_guardrails(file.read_text())
+        except (OSError, ValueError) as error:
+            raise BadRequest(problem=str(error)) from error
+        project = client().set_quota(replace(project, guardrails=found))
+    if as_json:
+        json_out(project.guardrails)
+        return
+    rows = [
+        (
+            *(one.name, one.side, one.action),
+            ", ".join((*one.patterns, *one.words)) or f"over {one.characters:,} characters",
+        )
+        for one in project.guardrails
+    ]
+    table(("name", "side", "action", "looks for"), rows, empty="no guardrails")
 
 
 def _nano(amount: float) -> int | None:

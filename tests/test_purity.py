@@ -53,7 +53,7 @@ ALSO_ALLOWED = {
     ),
     "core/slurm_script.py": frozenset({"shlex"}),  # reads words as a shell does
     "serving/answers.py": frozenset({"http", "orjson"}),  # phrases of statuses
-    "serving/call_record.py": frozenset({"orjson"}),
+    "serving/forced_tools.py": frozenset({"orjson"}),
     "serving/guarded_stream.py": frozenset({"orjson"}),
     "serving/guards.py": frozenset({"orjson"}),
     "serving/text_patterns.py": frozenset({"regex"}),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from karez.core.identity import CallClass, CallLimits, Role
 from karez.core.prices import MICRO, Price, cost_nano
 from karez.core.routing import GatewayKey
-from karez.serving.address_ranges import caller_address, is_within
+from karez.serving.address_ranges import caller_address, is_within, plain_address
 from karez.serving.answers import Refusal
 from karez.serving.call_terms import NO_TERMS, CallTerms, terms_of, tokens_within
 
@@ -39,7 +39,8 @@ LATER = GatewayKey(
         ({b"x-karez-priority": b"online"}, {}, LATER, CallTerms(priority=CallClass.NEAR_LINE)),
         ({b"x-karez-priority": b"offline"}, {}, LATER, CallTerms(priority=CallClass.OFFLINE)),
         ({}, {"models": ["m", "other", "other"]}, KEY, CallTerms(fallbacks=("other",))),
-        ({}, {"models": []}, KEY, NO_TERMS),
+        ({}, {"models": []}, KEY, CallTerms(fallbacks=())),
+        ({}, {"models": None}, KEY, NO_TERMS),
     ],
 )
 def test_terms_are_read_from_headers_and_fields(
@@ -121,7 +122,7 @@ def test_what_costs_nothing_may_be_as_long_as_it_likes() -> None:
 def test_where_a_call_comes_from_is_what_trusted_proxies_say(
     peer: str, forwarded: str, proxies: tuple[str, ...], address: str
 ) -> None:
-    assert caller_address(peer, forwarded, proxies) == address
+    assert caller_address(plain_address(peer), forwarded, proxies) == address
 
 
 def test_addresses_are_within_their_ranges() -> None:

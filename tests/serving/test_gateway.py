@@ -387,6 +387,6 @@ async def test_a_key_that_is_revoked_ends_what_it_asked_for(
     await until(lambda: waiting.received.startswith(b"HTTP/1.1 401 "))
     await until(lambda: engine.running == 0)
     assert streaming.received.endswith(b"0\r\n\r\n")
-    assert sorted(call.status for call in recorded(gateway)) == [401, 502]
+    assert sorted(call.status for call in recorded(gateway)) == [401, 401]
     for caller in (streaming, waiting):
         await caller.hang_up()

@@ -1,9 +1,7 @@
 """Deadlines, costs, fallbacks, classes, hedging and addresses, through a gateway that listens."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,65 +12,13 @@ from aiohttp import web
 
 from karez.core.identity import CallClass, CallLimits
 from karez.core.prices import MICRO, Price
-from karez.core.routing import Route, Table
+from karez.core.routing import Table
 from karez.serving import attempts
-from karez.serving.access_log import AccessLog
 from karez.serving.gateway import Gateway
+from karez.serving.replica_connection import ReplicaPool
 from tests.serving.callers import RunApp, address, recorded, table, until
-
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass
-class Engine:
-    """Answers when it is told to, and remembers what it was asked."""
-
-    status: int = 200
-    is_open: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    running: int = 0
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(await request.json())
-        self.running += 1
-        try:
-            await self.is_open.wait()
-        finally:
-            self.running -= 1
-        body = {"choices": [], "model": self.asked[-1]["model"], "usage": USAGE}
-        return web.json_response(body, status=self.status)
-
-
-def ready(**fields: Any) -> Engine:
-    engine = Engine(**fields)
-    engine.is_open.set()
-    return engine
-
-
-async def post(
-    gateway: Gateway, headers: dict[str, str] | None = None, key: str = "mine", **body: Any
-) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=address(gateway), trust_env=False) as client:
-        sent = {"authorization": f"Bearer {key}", **(headers or {})}
-        body = {"model": "chat", "messages": [], **body}
-        return await client.post("/v1/chat/completions", json=body, headers=sent)
-
-
-def routes(*added: Route, **fields: Any) -> Table:
-    """A table with a route `chat` of these fields, and others."""
-    made = table(**{name: fields.pop(name) for name in ("parallel",) if name in fields})
-    (chat,) = made.routes
-    return replace(made, routes=(replace(chat, **fields), *added))
-
-
-def route(service: str, *urls: str, **fields: Any) -> Route:
-    return Route(service=service, project="p", urls=urls, **fields)
-
-
-def lines(tmp_path: Path) -> list[dict[str, Any]]:
-    """What the access log has."""
-    return [json.loads(line) for line in (tmp_path / "access.jsonl").read_text().splitlines()]
+from tests.serving.talking_engine import STORY, TalkingEngine
+from tests.serving.waiting_engine import Engine, lines, post, ready, route, routes
 
 
 async def test_an_answer_that_is_late_ends_with_its_deadline(
@@ -312,47 +258,6 @@ async def test_a_key_is_for_calls_from_its_addresses(
     assert logged[0]["key_id"] == ""
 
 
-async def test_the_access_log_has_each_request_and_what_was_asked_only_if_it_is_to(
-    gateway: Gateway, run_app: RunApp, tmp_path: Path
-) -> None:
-    engine = ready()
-    url = await run_app(engine.answer)
-    gateway.table = routes(urls=(url,))
-    said = [{"role": "user", "content": "a secret"}]
-    answer = await post(gateway, messages=said)
-    await post(gateway, key="none")
-    await post(gateway, model="other")
-    found = lines(tmp_path)
-    assert [line["status"] for line in found] == [200, 401, 404]
-    assert found[0]["id"] == answer.headers["x-request-id"]
-    told = ("key_id", "service", "path", "replica", "prompt_tokens", "tries", "address")
-    assert [found[0][name] for name in told] == [
-        *("mine", "chat", "/v1/chat/completions", url, 10, 1, "127.0.0.1")
-    ]
-    assert "There is no model" in found[2]["message"]
-    assert "secret" not in (tmp_path / "access.jsonl").read_text()
-    log = gateway.book.access_log
-    assert log is not None
-    log.has_text = True
-    await post(gateway, messages=said)
-    assert lines(tmp_path)[-1]["messages"] == said
-
-
-def test_an_access_log_has_an_end(tmp_path: Path) -> None:
-    log = AccessLog(tmp_path / "log", most=200)
-    for number in range(100):
-        log.add([{"number": number, "filler": "x" * 20}])
-    log.close()
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["log", "log.1", "log.2", "log.3", "log.4"]
-    assert all(path.stat().st_size <= 200 for path in tmp_path.iterdir())
-    assert json.loads((tmp_path / "log").read_text().splitlines()[-1])["number"] == 99
-    again = AccessLog(tmp_path / "log", most=200)
-    again.add([{"number": 100}])
-    again.close()
-    assert json.loads((tmp_path / "log").read_text().splitlines()[-1])["number"] == 100
-
-
 async def test_terms_come_with_the_official_package(gateway: Gateway, run_app: RunApp) -> None:
     engine = Engine()
     gateway.table = routes(urls=(await run_app(engine.answer),))
@@ -365,3 +270,101 @@ async def test_terms_come_with_the_official_package(gateway: Gateway, run_app: R
             service_tier="flex",
         )
     await client.close()
+
+
+async def stream(gateway: Gateway, **headers: str) -> str:
+    """The text of a stream, or its error."""
+    client = openai.AsyncOpenAI(base_url=f"{address(gateway)}/v1", api_key="mine", max_retries=0)
+    try:
+        events = await client.chat.completions.create(
+            model="chat",
+            messages=[{"role": "user", "content": "Tell: "}],
+            stream=True,
+            extra_headers=headers,
+        )
+        choices = [event.choices[0] async for event in events if event.choices]
+        return "".join(one.delta.content or "" for one in choices)
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_replica_that_is_slow_to_connect_is_heard_no_more(
+    gateway: Gateway, run_app: RunApp, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """Its connection comes, or fails, in the middle of the answer of the other one."""
+    connected, in_middle = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        in_middle.set()
+        await connected.wait()
+
+    slow, quick = TalkingEngine(), TalkingEngine(before_end=wait)
+    urls = (await run_app(slow.answer), await run_app(quick.answer))
+    gateway.table = routes(urls=urls)
+    pool, connect = gateway.pool(urls[0]), ReplicaPool._connect
+    gateway.pool(urls[1]).inflight = 1  # so that the slow one is asked first
+
+    async def late(self: ReplicaPool, data: bytes, listener: Any) -> None:
+        if self is pool:
+            await in_middle.wait()
+            if is_lost:
+                listener.lost("no route", is_stale=False)
+                connected.set()
+                return
+        await connect(self, data, listener)
+        if self is pool:
+            connected.set()
+
+    monkeypatch.setattr(ReplicaPool, "_connect", late)
+    assert await stream(gateway, **{"x-karez-hedge-ms": "20"}) == STORY + " "
+    assert not slow.asked
+    assert gateway.inflight == 1
+    assert [call.status for call in recorded(gateway)] == [200]
+    assert (pool.failed, gateway.counts.takeovers) == (0, 0)
+
+
+async def test_a_fallback_whose_turn_does_not_come_ends_with_its_service(
+    gateway: Gateway, run_app: RunApp
+) -> None:
+    broken, small = ready(status=500), ready()
+    main = route("chat", await run_app(broken.answer), fallbacks=("small",))
+    gateway.table = replace(table(), routes=(main, route("small")))
+    near = {"x-karez-priority": "near-line"}
+    gone, served = (asyncio.create_task(post(gateway, near)) for _ in range(2))
+    await until(lambda: gateway.counts.fallbacks == 2)
+    gone.cancel()
+    await until(lambda: len(gateway.relays) == 1)
+    url = await run_app(small.answer)
+    gateway.table = replace(table(), routes=(main, route("small", url)))
+    assert (await served).headers["x-karez-model"] == "small"
+    gateway.table = replace(table(), routes=(main, route("small")))
+    last = asyncio.create_task(post(gateway, near))
+    await until(lambda: gateway.counts.fallbacks == 3)
+    gateway.table = replace(table(), routes=(main,))
+    assert (await last).status_code == 404
+
+
+async def test_an_answer_that_was_too_late_is_charged_and_learnt_from(
+    gateway: Gateway, run_app: RunApp
+) -> None:
+    engine = Engine()
+    gateway.table = routes(urls=(await run_app(engine.answer),))
+    late = await post(gateway, {"x-karez-timeout-ms": "50"}, user="x" * 4000)
+    assert late.status_code == 504
+    assert recorded(gateway)[0].prompt_tokens > 1000
+    assert gateway.admission.queues["p", "chat"].expected_s(CallClass.ONLINE, None) is not None
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await answer.prepare(request)
+        await answer.write(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n')
+        await asyncio.Event().wait()
+        return answer
+
+    gateway.table = routes(urls=(await run_app(slow),))
+    with pytest.raises(openai.APIError, match="not whole within") as caught:
+        await stream(gateway, **{"x-karez-timeout-ms": "100"})
+    assert caught.value.type == "timeout_error"
+    assert [call.status for call in recorded(gateway)][-1] == 504
+    assert gateway.counts.broken == 0

@@ -12,6 +12,12 @@ FOUND = {
     "mail bob.b+c@ex-ample.co.uk.": "mail [email].",
     "call +49 (30) 1234 5678 or 13912345678!": "call [phone] or [phone]!",
     "card 4111 1111 1111 1111, or 4111-1111-1111-1111": "card [card], or [card]",
+    "4111 1111 1111 1111 123, 4111111111111111 12/27": "[card] 123, [card] 12/27",
+    "BE68 5390 0754 7034 EUR 500": "[iban] EUR 500",
+    '"x\\n4111111111111111", "y\\nbob@example.com"': '"x\\n[card]", "y\\n[email]"',
+    '{"key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQ+/=\\nab\\n-----END PRIVATE KEY-----\\n"}': (
+        '{"key": "[credential]\\n"}'
+    ),
     "pay DE89 3704 0044 0532 0130 00 now": "pay [iban] now",
     "id 11010519491231002X": "id [cn-id]",
     "ssn 078-05-1120.": "ssn [ssn].",

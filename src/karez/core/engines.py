@@ -79,6 +79,8 @@ class Capabilities:
     adapter_formats: tuple[str, ...] = ()
     has_schemas: bool = False
     """Whether it keeps to a JSON schema that a request gives."""
+    forces_tools: bool = False
+    """Whether its answer is a call of a tool where a request insists on one."""
     program_bytes: int = 0
     """Memory of the program without a model."""
     loaded_bytes: Mapping[DeviceKind, int] = field(default_factory=dict)

@@ -49,6 +49,9 @@ class Route:
     hedge_s: float | None = None
     """As in a ServiceSpec."""
     price: Price = FREE
+    has_schemas: bool = True
+    forces_tools: bool = False
+    """What its engine can do, as in core.engines.Capabilities."""
     guardrails: tuple[Guardrail, ...] = ()
     """Of its project."""
 

@@ -21,6 +21,7 @@ class Vllm(Engine):
         adapters=AdapterUse.NAME,
         adapter_formats=("peft",),
         has_schemas=True,
+        forces_tools=True,
         program_bytes=2800 << 20,
         speed=0.68,
     )

@@ -26,7 +26,7 @@ class AccessLog:
 
     def add(self, lines: Sequence[dict[str, Any]]) -> None:
         """Append lines. Raises OSError."""
-        data = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        data = b"".join(map(_written, lines))
         if self._size and self._size + len(data) > self._most:
             self._rotate()
         self._size += len(data)
@@ -52,3 +52,12 @@ class AccessLog:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    """A line as JSON; of one that is nested too deeply only what is not nested."""
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        flat = {key: value for key, value in line.items() if not isinstance(value, list | dict)}
+        return orjson.dumps(flat, option=orjson.OPT_APPEND_NEWLINE)

@@ -16,7 +16,7 @@ def caller_address(peer: str, forwarded: str, proxies: Sequence[str]) -> str:
     """The address of who sent a request.
 
     Args:
-        peer: Who holds the connection.
+        peer: Who holds the connection, as `plain_address` has it.
         forwarded: `x-forwarded-for` of the request: addresses with commas, to each of which the
             proxy behind it adds one. What comes before the last one that is no proxy, anyone may
             have written.
@@ -25,8 +25,13 @@ def caller_address(peer: str, forwarded: str, proxies: Sequence[str]) -> str:
     for said in reversed(forwarded.split(",") if forwarded else ()):
         if not proxies or not is_within(peer, proxies):
             break
-        peer = said.strip()
-    found = _read(peer)
+        peer = plain_address(said.strip())
+    return peer
+
+
+def plain_address(text: str) -> str:
+    """An address in its usual form, without its zone; empty: it is none."""
+    found = _read(text)
     return "" if found is None else str(found)
 
 

@@ -9,13 +9,15 @@ from karez.core.engines import Task
 from karez.core.identity import NO_CALL_LIMITS
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.serving.address_ranges import is_within
-from karez.serving.answers import Refusal
+from karez.serving.answers import Refusal, revoked
 from karez.serving.call_meter import CallMeter, tokens_asked
 from karez.serving.call_terms import INVALID
 from karez.serving.model_call import ModelCall, answer_limit, check_deadline, full
 from karez.serving.service_queue import ServiceQueue
 
 MAX_REMEMBERED = 4096
+MAX_NAME = 100
+"""Characters of a model's name that an error repeats."""
 POSTS: Mapping[str, Task] = {
     "/v1/chat/completions": Task.GENERATE,
     "/v1/completions": Task.GENERATE,
@@ -123,11 +125,12 @@ class Admission:
         if not found:
             visible = self._table.visible(key)
             names = ", ".join(sorted(route.service for route in visible)) or "none"
-            message = f"There is no model {model!r} that this key may call; there are: {names}."
+            named = repr(model[:MAX_NAME])
+            message = f"There is no model {named} that this key may call; there are: {names}."
             raise Refusal(404, "not_found_error", message)
         if len(found) > 1:
             names = ", ".join(sorted(route.full_name for route in found))
-            message = f"Several projects have a model {model!r}; name one of: {names}."
+            message = f"Several projects have a model {model[:MAX_NAME]!r}; name one of: {names}."
             raise Refusal(409, INVALID, message)
         (route,) = found
         if len(self._routes) >= MAX_REMEMBERED:
@@ -135,13 +138,14 @@ class Admission:
         self._routes[key.id, model] = route
         return route
 
-    def admit(self, call: ModelCall, models: Sequence[str] = ()) -> Elsewhere:
+    def admit(self, call: ModelCall, models: Sequence[str] = (), now: float = 0.0) -> Elsewhere:
         """Admit a request to the queue of its model, or of its first fallback that takes it.
 
         Args:
             call: The request.
             models: Those that are left of its fallbacks, if others were tried; it is counted
                 against the limits of its key already then.
+            now: When that is; a call that has just come is admitted as of then.
 
         Returns:
             What it was found to be, and the models that are left.
@@ -149,28 +153,32 @@ class Admission:
         Raises:
             Refusal: Of the first model; the others take it no more than that one.
         """
-        is_further = bool(models)
-        if not models:
-            models = (call.body["model"], *self._fallbacks(call))
-        trouble: Refusal | None = None
-        for number, model in enumerate(models):
+        is_further, trouble, now = bool(models), None, max(now, call.at)
+        if not is_further:
+            models = self._fallbacks(call)
             try:
-                return self._admit(call, model, is_counted=is_further), models[number + 1 :]
+                return self._admit(call, call.route, call.at, is_counted=False), models
+            except Refusal as refusal:
+                if not refusal.may_go_elsewhere:
+                    raise
+                trouble = refusal
+        for number, model in enumerate(models, 1):
+            try:
+                route = self.route(call.key, model)
+                return self._admit(call, route, now, is_counted=is_further), models[number:]
             except Refusal as refusal:
                 trouble = trouble or refusal
-                if not refusal.may_go_elsewhere and not (number or is_further):
-                    break
         assert trouble is not None
         raise trouble
 
     def _fallbacks(self, call: ModelCall) -> Sequence[str]:
         """Other models of the same project, whose guardrails and money they share."""
-        route, told = self.route(call.key, call.body["model"]), call.terms.fallbacks
+        route, told = call.route, call.terms.fallbacks
         names = route.fallbacks if told is None else told
         return [f"{route.project}/{name.removeprefix(f'{route.project}/')}" for name in names]
 
-    def _admit(self, call: ModelCall, model: str, *, is_counted: bool) -> Admitted:
-        route, key, terms = self.route(call.key, model), call.key, call.terms
+    def _admit(self, call: ModelCall, route: Route, now: float, *, is_counted: bool) -> Admitted:
+        key, terms = call.key, call.terms
         if route.task != POSTS[call.path]:
             raise Refusal(400, INVALID, _other_task(route, call.path))
         if route.stopped:
@@ -180,7 +188,7 @@ class Admission:
             queue.refused += 1
             raise full(route, queue, terms)
         if terms.deadline_s is not None:
-            check_deadline(call, queue, route, terms.deadline_s)
+            check_deadline(call, queue, route, terms.deadline_s - (now - call.at))
         limit = None if terms.max_cost_nano is None else answer_limit(call, queue, route)
         meter, reserved = (None, 0) if is_counted else self._metered(call)
         queue.admitted += 1
@@ -234,11 +242,6 @@ class Admission:
             for route in self._table.routes
             if (queue := self.queues.get(route.queue)) is not None
         )
-
-
-def revoked() -> Refusal:
-    """What a caller is told whose key is not valid any more."""
-    return Refusal(401, "authentication_error", "The API key was revoked or has expired.")
 
 
 def _other_task(route: Route, path: str) -> str:

@@ -35,6 +35,11 @@ class Refusal(Exception):
     """Whether another model may take the request."""
 
 
+def revoked() -> Refusal:
+    """What a caller is told whose key is not valid any more."""
+    return Refusal(401, "authentication_error", "The API key was revoked or has expired.")
+
+
 def problem(refusal: Refusal, path: str) -> dict[str, Any]:
     """The JSON body of a refusal, as the API that a path belongs to has it."""
     if path == ANTHROPIC_PATH:

@@ -24,11 +24,11 @@ ERROR = 400
 class Asker(Listener, Protocol):
     """A request, which hears one replica."""
 
-    def prefer(self, second: "SecondReplica") -> None:
+    def prefer(self, second: "Leg") -> None:
         """Listen to the second replica, which was first to answer."""
 
-    def forget_second(self) -> None:
-        """The second replica was lost."""
+    def second_failed(self) -> None:
+        """The second replica was lost, or has answered with an error."""
 
 
 class Replicas(Protocol):
@@ -67,22 +67,21 @@ class Dispatched(Asker, Protocol):
         """Prepare to go on with a stream at another replica; False: it has ended instead."""
 
     def break_off(self, why: str) -> None:
-        """End a stream."""
+        """End a stream that no replica can go on with."""
 
     def refuse(self, refusal: Refusal) -> None:
         """End a request that nothing was answered to."""
 
 
-class SecondReplica(Listener):
-    """A replica that is asked besides; what it says counts once it is listened to."""
+class Leg(Listener):
+    """One of two replicas that a request may be at; only one of them is listened to."""
 
     connection: ReplicaConnection | None = None
-    is_listened_to = False
+    _is_given_up = False
 
-    def __init__(self, asker: Asker, pool: ReplicaPool) -> None:
+    def __init__(self, asker: Asker, pool: ReplicaPool, *, is_listened_to: bool) -> None:
         """Ask for a request."""
-        self._asker, self.pool = asker, pool
-        self._is_given_up = False
+        self._asker, self.pool, self.is_listened_to = asker, pool, is_listened_to
 
     @override
     def connected(self, connection: ReplicaConnection) -> bool:
@@ -95,34 +94,33 @@ class SecondReplica(Listener):
     def heard_head(self, status: int, kind: bytes) -> None:
         if not self.is_listened_to:
             if status >= ERROR:
-                self.give_up()
-                self._asker.forget_second()
+                self._asker.second_failed()
                 return
             self._asker.prefer(self)
         self._asker.heard_head(status, kind)
 
     @override
     def heard_body(self, data: bytes) -> None:
-        if self.is_listened_to:
+        if self.is_listened_to and not self._is_given_up:
             self._asker.heard_body(data)
 
     @override
     def heard_end(self) -> None:
-        if self.is_listened_to:
+        if self.is_listened_to and not self._is_given_up:
             self._asker.heard_end()
 
     @override
     def lost(self, trouble: str, is_stale: bool) -> None:
+        if self._is_given_up:
+            return
         if self.is_listened_to:
             self._asker.lost(trouble, is_stale)
-        elif not self._is_given_up:
-            self.give_up()
-            self._asker.forget_second()
+        else:
+            self._asker.second_failed()
 
     def give_up(self) -> None:
-        """Ask it no longer."""
+        """Ask it no longer, even if its connection is still on its way."""
         self._is_given_up = True
-        self.pool.inflight -= 1
         if self.connection is not None:
             self.connection.close()
 
@@ -132,7 +130,9 @@ class Asking:
 
     pool: ReplicaPool | None = None
     connection: ReplicaConnection | None = None
-    _second: SecondReplica | None = None
+    _first: Leg | None = None
+    """Of a request that may be at two."""
+    _second: Leg | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def begin(self, pool: ReplicaPool) -> None:
@@ -140,35 +140,32 @@ class Asking:
         self.pool = pool
         pool.inflight += 1
 
+    def as_first(self, asker: Asker, pool: ReplicaPool) -> Leg:
+        """Listen to the replica as to one that another may be faster than."""
+        self._first = Leg(asker, pool, is_listened_to=True)
+        return self._first
+
     def wait(self, timer: asyncio.TimerHandle) -> None:
         """Keep the timer after which another replica is asked."""
         self._timer = timer
 
-    def begin_second(self, asker: Asker, pool: ReplicaPool) -> SecondReplica:
+    def begin_second(self, asker: Asker, pool: ReplicaPool) -> Leg:
         """Be at another replica too."""
-        self._second = SecondReplica(asker, pool)
+        self._second = Leg(asker, pool, is_listened_to=False)
         pool.inflight += 1
         return self._second
 
-    def prefer(self, second: SecondReplica) -> None:
-        """Be at the second replica alone."""
-        self._second = None
-        self.drop()
-        self._listen_to(second)
-
-    def forget_second(self) -> None:
-        """Be at the first replica alone."""
-        self._second = None
-
     def release(self) -> ReplicaPool | None:
         """Be at no first replica any more; returns which it was."""
-        pool, self.pool, self.connection = self.pool, None, None
+        pool, self.pool, self.connection, self._first = self.pool, None, None, None
         if pool is not None:
             pool.inflight -= 1
         return pool
 
     def drop(self) -> ReplicaPool | None:
         """Close the connection to the first replica, which then stops to compute."""
+        if self._first is not None:
+            self._first.give_up()
         if self.connection is not None:
             self.connection.close()
         return self.release()
@@ -181,22 +178,18 @@ class Asking:
             timer.cancel()
         if second is not None:
             second.give_up()
-
-    def drop_for_second(self) -> bool:
-        """Leave the first replica to the second; returns whether there is one."""
-        if self._second is None:
-            return False
-        self.drop()
-        return self.go_on_with_second()
+            second.pool.inflight -= 1
 
     def go_on_with_second(self) -> bool:
-        """Listen to the second replica, as the first was lost; returns whether there is one."""
+        """Listen to the second replica, as the first was left; returns whether there is one."""
         second, self._second = self._second, None
         if second is None:
             return False
-        self._listen_to(second)
+        second.is_listened_to = True
+        self.pool, self.connection, self._first = second.pool, second.connection, second
         return True
 
-    def _listen_to(self, second: SecondReplica) -> None:
-        second.is_listened_to = True
-        self.pool, self.connection = second.pool, second.connection
+    @property
+    def has_second(self) -> bool:
+        """Whether another replica is asked too."""
+        return self._second is not None

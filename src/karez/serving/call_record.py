@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from karez.core.routing import Route
 from karez.serving.model_call import ModelCall
 from karez.serving.token_usage import TokenUsage
 
+MAX_LOGGED = 256
+"""Characters of a model's name."""
 _TEXT = ("messages", "prompt", "input", "query", "documents", "system", "instructions")
 """Fields that say what was asked."""
 
@@ -35,7 +35,7 @@ class CallRecord:
     replica: str = ""
     tries: int = 0
     takeovers: int = 0
-    guardrails: list[str] = field(default_factory=list)
+    guardrails: set[str] = field(default_factory=set)
     """Names of those that found something."""
     second: str = ""
     """URL of the replica that was asked besides."""
@@ -69,21 +69,17 @@ class CallRecord:
             "duration_s": now - self.call.at,
         }
 
-    def line(self, now: float) -> bytes:
-        """JSON of its core.usage.Call, on a line."""
-        return orjson.dumps(self.fields(now), option=orjson.OPT_APPEND_NEWLINE)
-
-    def log_line(self, now: float, *, has_text: bool) -> dict[str, Any]:
-        """Its line in the access log, with what was asked if that has text."""
+    def log_line(self, fields: dict[str, Any], *, has_text: bool) -> dict[str, Any]:
+        """Its line in the access log, of those fields and more; what was asked if that has text."""
         at, terms, body = self.call.at, self.call.terms, self.call.body
         text = {name: body[name] for name in _TEXT if name in body} if has_text else {}
         return {
-            **self.fields(now),
+            **fields,
             "path": self.call.path,
-            "asked": self.call.asked,
+            "asked": self.call.asked[:MAX_LOGGED],
             "stream": bool(body.get("stream")),
             "address": self.call.address,
-            "priority": terms.priority.value,
+            "priority": terms.priority,
             "request_bytes": self.call.size,
             "queued_s": max(0.0, self.queued_until - at),
             "held_s": max(0.0, self.held_until - at),
@@ -92,6 +88,6 @@ class CallRecord:
             "second_replica": self.second,
             "tries": self.tries,
             "takeovers": self.takeovers,
-            "guardrails": self.guardrails,
+            "guardrails": sorted(self.guardrails),
             **text,
         }

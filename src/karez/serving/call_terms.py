@@ -53,8 +53,9 @@ def terms_of(
     """Read the terms of a request, whose field `models` is taken out of it. Raises Refusal."""
     told = [name for name in (TIMEOUT, COST, PRIORITY, HEDGE, SESSION) if name in headers]
     models, cache_key = request.pop("models", None), request.get("prompt_cache_key")
+    has_fields = models is not None or bool(cache_key)
     tier, first = request.get("service_tier"), key.calls.priority
-    if not told and not models and not cache_key and tier != _FLEX and first == CallClass.ONLINE:
+    if not (told or has_fields or tier == _FLEX or first != CallClass.ONLINE):
         return NO_TERMS
     timeout_ms = _number(headers, TIMEOUT, 1.0, MAX_TIMEOUT_S * 1000)
     cost = _number(headers, COST, 0.0, MAX_COST)

@@ -9,7 +9,7 @@ import orjson
 from karez.core.identity import CallClass
 from karez.serving.admission import Admitted, Elsewhere
 from karez.serving.answers import Refusal
-from karez.serving.asking import Asking, Dispatched, Replicas, SecondReplica
+from karez.serving.asking import Asking, Dispatched, Replicas
 from karez.serving.attempts import Attempts
 from karez.serving.call_record import CallRecord
 from karez.serving.call_terms import INVALID
@@ -28,7 +28,9 @@ class Dispatch:
     data = b""
     """What replicas are asked."""
     _timer: asyncio.TimerHandle | None = None
-    _is_held = _is_queued = False
+    _is_held = _was_queued = False
+    is_queued = False
+    """Whether it waits for its turn."""
 
     def __init__(
         self,
@@ -42,7 +44,6 @@ class Dispatch:
         self._replicas, self._relay, self._request, self._told = replicas, relay, request, told
         self.attempts, self.asking = Attempts(), Asking()
         first, self._models = admitted
-        self._own_fields = frozenset(request)
         self._go_to(first)
 
     @property
@@ -57,19 +58,20 @@ class Dispatch:
 
     def start(self) -> None:
         """Send the request to a replica, once it is its turn."""
+        before = self._told.tries
         self.queue.enter(self)
-        self._is_queued = not self._told.tries
+        self.is_queued = self._told.tries == before and not self._relay.is_over
 
     def go(self) -> None:
         """Send the request to a replica: it is its turn."""
-        if self._is_queued:
+        if self.is_queued:
+            self.is_queued, self._was_queued = False, True
             self._told.queued_until = self._replicas.clock.now()
         self._told.tries += 1
         try:
             self.data = orjson.dumps(self._request)
         except TypeError as error:  # read, but nested too deeply to be written
-            message = f"The body cannot be passed on: {error}."
-            self._relay.refuse(Refusal(400, INVALID, message))
+            self._relay.refuse(Refusal(400, INVALID, f"The body cannot be passed on: {error}."))
             return
         self._try()
 
@@ -77,9 +79,6 @@ class Dispatch:
         """Ask a model, in the words that its replicas know."""
         route, request = admitted.route, self._request
         self.route, self.queue = route, admitted.queue
-        for name in ("lora", *ANSWER_LIMITS):
-            if name not in self._own_fields:
-                request.pop(name, None)
         request.update(route.told)
         if admitted.answer_tokens is not None:
             request[limit_field(self._told.call.path)] = admitted.answer_tokens
@@ -90,23 +89,25 @@ class Dispatch:
     def goes_to_another_model(self) -> bool:
         """Ask the next model that takes the request; returns whether there is one."""
         call = self._told.call
-        found = self._replicas.admit_elsewhere(call, self._models) if self._models else None
-        if found is None:
+        if not self._models or not (found := self._replicas.admit_elsewhere(call, self._models)):
             return False
         self._replicas.counts.fallbacks += 1
         self.asking.end_second()
         self.asking.drop()
         admitted, self._models = found
+        for name in ("lora", *ANSWER_LIMITS):  # those that are not its caller's
+            if name not in call.body:
+                self._request.pop(name, None)
         self.queue.leave(self)
         self._go_to(admitted)
         self.attempts, self._relay.status, self._told.sent_at = Attempts(), 0, 0.0
-        self.queue.enter(self)
+        self.start()
         return True
 
     def _try(self, *, afresh: bool = False) -> None:
         self._timer = None
         urls = self.route.urls
-        if self.attempts.number or self._relay.is_started or self._is_queued:
+        if self.attempts.number or self._relay.is_started or self._was_queued:
             current = self._replicas.current_route(self.route)
             urls = () if current is None else current.urls
         if not urls:
@@ -119,10 +120,12 @@ class Dispatch:
         self.asking.begin(pool)
         self._told.replica = pool.url
         self._relay.begin_anew()
-        self._send(pool, self._relay, afresh=afresh)
-        if self._hedge_s is not None and len(urls) > 1 and not self._relay.is_started:
-            later = self._replicas.loop.call_later
-            self.asking.wait(later(self._hedge_s, self._ask_another, urls))
+        if self._hedge_s is None or len(urls) == 1 or self._relay.is_started:
+            self._send(pool, self._relay, afresh=afresh)
+            return
+        self._send(pool, self.asking.as_first(self._relay, pool), afresh=afresh)
+        later = self._replicas.loop.call_later
+        self.asking.wait(later(self._hedge_s, self._ask_another, urls))
 
     def _send(self, pool: ReplicaPool, listener: Listener, *, afresh: bool = False) -> None:
         ident = self._told.ident.encode()
@@ -137,8 +140,8 @@ class Dispatch:
         pools = {url: self._replicas.pool(url) for url in urls}
         loads = {url: pool.inflight for url, pool in pools.items() if pool.avoid_until <= now}
         loads = loads or {url: pool.inflight for url, pool in pools.items()}
-        session = self._told.call.terms.session
-        session = session and f"{self.caller}/{session}"
+        named = self._told.call.terms.session
+        session = f"{self.caller}/{named}" if named else ""
         return pools[self.queue.choose(blocks_of(self._request), loads, session)]
 
     def _ask_another(self, urls: Sequence[str]) -> None:
@@ -155,11 +158,16 @@ class Dispatch:
             self._told.second = pool.url
             self._send(pool, self.asking.begin_second(self._relay, pool))
 
-    def prefer(self, second: SecondReplica) -> None:
-        """Listen to the second replica, which was first to answer."""
+    def leave_to_second(self, *, is_failure: bool) -> bool:
+        """Listen to the second replica in place of the first; returns whether there is one."""
+        if not self.asking.has_second:
+            return False
+        pool = self.asking.drop()
+        if pool is not None:
+            self.saw(pool, is_failure=is_failure)
         self._replicas.counts.hedges_won += 1
-        self._told.replica, self._told.second = second.pool.url, self._told.replica
-        self.asking.prefer(second)
+        self._told.replica, self._told.second = self._told.second, self._told.replica
+        return self.asking.go_on_with_second()
 
     def connected(self, connection: ReplicaConnection) -> None:
         """The request goes out now."""
@@ -171,7 +179,7 @@ class Dispatch:
         if pool is not None and not is_stale:
             pool.avoid_until = self._replicas.loop.time() + AVOID_S
             self.saw(pool, is_failure=True)
-        if self.asking.go_on_with_second():
+        if self.leave_to_second(is_failure=True):
             return
         self.asking.end_second()
         if is_stale:  # the replica had closed it before the request came
@@ -229,10 +237,14 @@ class Dispatch:
         now = self._replicas.clock.now()
         pool.saw(now - (self._told.sent_at or now), is_failure=is_failure)
 
+    def forget_relay(self) -> None:
+        """Let go of what refers to this, so that both are freed at once."""
+        del self._relay
+
     def end(self) -> None:
         """Let go of everything: the request has ended."""
         self.asking.end_second()
         self.asking.release()
+        self.queue.leave(self)
         if self._timer is not None:
             self._timer.cancel()
-        self.queue.leave(self)

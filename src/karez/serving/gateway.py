@@ -8,17 +8,17 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
 from karez.core.ports import Clock
 from karez.core.routing import GatewayKey, GatewayLoad, ReplicaLoad, Route, Table
 from karez.serving.address_ranges import caller_address
-from karez.serving.admission import POSTS, Admission, Elsewhere, revoked
-from karez.serving.answers import JSON, Refusal
+from karez.serving.admission import POSTS, Admission, Elsewhere
+from karez.serving.answers import JSON, Refusal, revoked
 from karez.serving.call_book import CallBook
 from karez.serving.call_terms import INVALID, terms_of
+from karez.serving.forced_tools import force_tools
 from karez.serving.guards import check_request
 from karez.serving.http_connection import HttpConnection
 from karez.serving.http_request import Exchange, Request
@@ -26,6 +26,7 @@ from karez.serving.model_call import ModelCall, model_row, parse
 from karez.serving.relay import Relay
 from karez.serving.relay_counts import RelayCounts
 from karez.serving.replica_connection import ReplicaPool
+from karez.serving.stream_log import CHAT
 
 MAX_CONNECTIONS = 4096
 SWEEP_S = 1.0
@@ -115,8 +116,9 @@ class Gateway:
     def check(self, request: Request) -> None:
         """Look at a request whose body has not been read. Raises Refusal."""
         path, is_get = request.path, request.method == "GET"
-        forwarded = request.headers.get(b"x-forwarded-for", b"").decode("latin-1")
-        request.address = caller_address(request.address, forwarded, self.proxies)
+        if self.proxies:
+            forwarded = request.headers.get(b"x-forwarded-for", b"").decode("latin-1")
+            request.address = caller_address(request.address, forwarded, self.proxies)
         if path not in GETS and path not in POSTS:
             raise Refusal(404, "not_found_error", f"The gateway has no {path}; see /v1/models.")
         if is_get != (path in GETS) or (not is_get and request.method != "POST"):
@@ -129,8 +131,8 @@ class Gateway:
     def begin(self, request: Request, connection: HttpConnection) -> Exchange | None:
         """Begin to answer a request. Raises Refusal."""
         if request.path == "/health":
-            body: Any = {"status": "ok", "services": len(self.table.routes)}
-            connection.answer(200, JSON, orjson.dumps(body))
+            told = {"status": "ok", "services": len(self.table.routes)}
+            connection.answer(200, JSON, orjson.dumps(told))
             return None
         if request.path == "/metrics":
             connection.answer(200, PROMETHEUS, self.counts.metrics(self.inflight))
@@ -142,13 +144,14 @@ class Gateway:
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))
             return None
         body = parse(request.body)
-        terms = terms_of(request.headers, body, key)
         route = self.admission.route(key, body["model"])
         call = ModelCall(
             key=key,
             path=request.path,
-            terms=terms,
+            route=route,
+            terms=terms_of(request.headers, body, key),
             found=check_request(route, body, len(request.body), self.counts),
+            is_tool_call=request.path == CHAT and force_tools(body, route),
             body=body,
             size=len(request.body),
             at=self.clock.now(),
@@ -202,7 +205,7 @@ class Gateway:
     def admit_elsewhere(self, call: ModelCall, models: Sequence[str]) -> Elsewhere | None:
         """The first of these models that takes a request, and those that are left; None: none."""
         try:
-            return self.admission.admit(call, models)
+            return self.admission.admit(call, models, self.clock.now())
         except Refusal:
             return None
 
@@ -220,10 +223,12 @@ class Gateway:
             return
         ended, self._ended = self._ended, []
         now = self.clock.now()
-        self.book.add([relay.record(now) for relay, _ in ended], now)
-        for _, answer in ended:
-            if answer is not None:
-                answer()
+        try:
+            self.book.add([relay.record(now) for relay, _ in ended], now)
+        finally:
+            for _, answer in ended:
+                if answer is not None:
+                    answer()
 
     def refused(self, request: Request, refusal: Refusal) -> None:
         """Note a request that was refused before it went anywhere."""

@@ -13,6 +13,7 @@ import structlog
 from typing_extensions import override
 
 from karez.serving import answers
+from karez.serving.address_ranges import plain_address
 from karez.serving.answers import Refusal
 from karez.serving.http_request import (
     MAX_BODY_BYTES,
@@ -65,7 +66,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if isinstance(peer, tuple) and peer else ""
+        self._peer = plain_address(peer[0]) if isinstance(peer, tuple) and peer else ""
         self._parser = httptools.HttpRequestParser(self)
         self._connections.add(self)
 

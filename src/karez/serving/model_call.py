@@ -25,12 +25,14 @@ RESPONSES = "/v1/responses"
 """Path of OpenAI's newer API, which has another name for the limit of an answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ModelCall:
     """A request for a model."""
 
     key: GatewayKey
     path: str
+    route: Route
+    """To the model that it names."""
     body: Mapping[str, Any]
     size: int
     """Bytes of the body."""
@@ -41,6 +43,8 @@ class ModelCall:
     """The model that it names."""
     address: str = ""
     """Where it comes from."""
+    is_tool_call: bool = False
+    """Whether its answer is to be given the form of a call."""
     found: Sequence[Guardrail] = ()
     """Guardrails that found something in it."""
 

@@ -9,16 +9,19 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
+import structlog
 from typing_extensions import override
 
+from karez.core.engines import Task
 from karez.core.guardrails import Side
 from karez.serving.admission import Elsewhere
 from karez.serving.answers import ANTHROPIC_PATH, JSON, Refusal, problem
-from karez.serving.asking import Asker, Replicas, SecondReplica
+from karez.serving.asking import Asker, Leg, Replicas
 from karez.serving.attempts import TRIES
 from karez.serving.call_meter import BYTES_PER_TOKEN
 from karez.serving.call_record import CallRecord
 from karez.serving.dispatch import BROKEN, Dispatch
+from karez.serving.forced_tools import CallStream, as_call
 from karez.serving.guarded_stream import GuardedStream
 from karez.serving.guards import Guard, check_answer
 from karez.serving.http_connection import HttpConnection
@@ -27,6 +30,10 @@ from karez.serving.replica_connection import ReplicaConnection
 from karez.serving.stream_log import CHAT, TEXT, EventReader, EventTooLarge, StreamLog
 from karez.serving.token_usage import TokenUsage
 
+log = structlog.get_logger()
+
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""Errors of reading an answer that is not formed as answers are."""
 GONE = 499
 """Status of a call whose caller hung up; nginx's name for it is "client closed request"."""
 OK, INTERNAL, UNAVAILABLE, LATE = 200, 500, 503, 504
@@ -48,6 +55,8 @@ class Relay(Asker):
 
     _log: StreamLog | None = None
     _reader: EventReader | None = None
+    _guarded: GuardedStream | None = None
+    _called: CallStream | None = None
     _deadline: asyncio.TimerHandle | None = None
     status = 0
     """Of the replica's answer; 0: it has not begun."""
@@ -76,9 +85,13 @@ class Relay(Asker):
         self._meter, self._reserved = admitted[0].meter, admitted[0].reserved
         self._usage = TokenUsage()
         self._told = CallRecord(ident=ident, call=call, usage=self._usage, route=admitted[0].route)
-        self._told.guardrails = [one.name for one in call.found]
-        self._guard = Guard(admitted[0].route.guardrails, Side.OUTPUT)
-        self._guarded = None if self._guard.is_idle else GuardedStream(self._guard, call.path)
+        self._told.guardrails = {one.name for one in call.found}
+        guardrails = admitted[0].route.guardrails
+        if guardrails and admitted[0].route.task == Task.GENERATE:
+            guard = Guard(guardrails, Side.OUTPUT)
+            self._guarded = None if guard.is_idle else GuardedStream(guard, call.path)
+        if call.is_tool_call:
+            self._called = CallStream(ident)
         self._request: dict[str, Any] = dict(call.body)
         self._dispatch = Dispatch(owner, self, admitted, self._request, self._told)
         self._asking = self._dispatch.asking
@@ -107,7 +120,7 @@ class Relay(Asker):
     def waits_for(self) -> tuple[str, str] | None:
         """(project, service) of the model whose turn it waits for; None: it does not."""
         route = self._told.route
-        return None if self._told.tries else (route.project, route.service)
+        return (route.project, route.service) if self._dispatch.is_queued else None
 
     # where it goes
 
@@ -123,7 +136,8 @@ class Relay(Asker):
         if self._log.is_done or (rest := self._log.rest) is not None:
             if not self._log.is_done:
                 self._pass_on(rest or b"")
-            self._finish()
+            if not self.is_over:
+                self._finish()
             return False
         now = self._owner.loop.time()
         may = self._dispatch.attempts.may_take_over(self._usage.completion, now)
@@ -143,12 +157,12 @@ class Relay(Asker):
     # what replicas say
 
     @override
-    def prefer(self, second: SecondReplica) -> None:
-        self._dispatch.prefer(second)
+    def prefer(self, second: Leg) -> None:
+        self._dispatch.leave_to_second(is_failure=False)
 
     @override
-    def forget_second(self) -> None:
-        self._asking.forget_second()
+    def second_failed(self) -> None:
+        self._asking.end_second()
 
     @override
     def connected(self, connection: ReplicaConnection) -> bool:
@@ -168,7 +182,8 @@ class Relay(Asker):
     @override
     def heard_head(self, status: int, kind: bytes) -> None:
         """Begin a stream, or wait for a whole answer."""
-        if status >= INTERNAL and not self.is_started and self._asking.drop_for_second():
+        is_failure = status >= INTERNAL and not self.is_started
+        if is_failure and self._dispatch.leave_to_second(is_failure=True):
             return
         self.status, self._kind = status, kind
         self._asking.end_second()
@@ -216,11 +231,18 @@ class Relay(Asker):
 
     def _pass_on(self, events: bytes) -> None:
         """Send events of a stream, as far as guardrails let them through."""
-        if self._guarded is None:
-            self._caller.piece(events)
+        try:
+            if self._called is not None:
+                events = self._called.pass_on(events)
+            if self._guarded is not None:
+                events = self._guarded.pass_on(events)
+        except UNREADABLE as error:
+            self._log_unreadable(error)
+            self._asking.drop()
+            self.break_off("what the engine answered cannot be read")
             return
-        self._caller.piece(self._guarded.pass_on(events))
-        if self._guarded.is_blocked:
+        self._caller.piece(events)
+        if self._guarded is not None and self._guarded.is_blocked:
             self._asking.drop()
             self._end(OK, self._caller.finish)
 
@@ -250,15 +272,25 @@ class Relay(Asker):
         status, kind, data = self.status, self._kind, b"".join(self._body)
         if (status >= INTERNAL or status in BUSY) and self._dispatch.goes_to_another_model():
             return
+        self._told.first_at = self._owner.clock.now()
         if kind.startswith(JSON):
             self._count(data)
-            if status == OK and self._guarded is not None:
-                try:
-                    data = check_answer(self._guard, self.call.path, data)
-                except Refusal as refusal:
-                    self.refuse(refusal)
-                    return
+        try:
+            if status == OK and self._called is not None:
+                data = as_call(data, self._called.ident)
+            if self._guarded is not None:
+                data = check_answer(self._guarded.guard, data)
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return
+        except UNREADABLE as error:
+            self._log_unreadable(error)
+            self.refuse(Refusal(BROKEN, "api_error", "What the engine answered cannot be read."))
+            return
         self._end(status, lambda: self._caller.answer(status, kind, data, self._headers()))
+
+    def _log_unreadable(self, error: Exception) -> None:
+        log.error("gateway.answer-unreadable", id=self._told.ident, why=repr(error)[:500])
 
     def _count(self, data: bytes) -> None:
         try:
@@ -301,7 +333,8 @@ class Relay(Asker):
         """End the request, such as one whose key was revoked."""
         self._asking.drop()
         if self.is_started:
-            self.break_off(refusal.message)
+            self._send_error(refusal)
+            self._end(refusal.status, self._caller.finish)
         else:
             self.refuse(refusal)
 
@@ -315,17 +348,21 @@ class Relay(Asker):
         self._end(refusal.status, lambda: self._caller.refuse(refusal))
 
     def break_off(self, why: str) -> None:
-        """End a stream with an error that clients raise."""
-        message = f"The stream broke off: {why.removesuffix('.')}."
-        error = Refusal(BROKEN, "api_connection_error", message)
+        """End a stream that no replica can go on with."""
+        self._owner.counts.broken += 1
+        self._send_error(Refusal(BROKEN, "api_connection_error", f"The stream broke off: {why}."))
+        self._end(BROKEN, self._caller.finish)
+
+    def _send_error(self, error: Refusal) -> None:
+        """Send an event that clients raise as an error."""
         event = b"event: error\n" if self.call.path == ANTHROPIC_PATH else b""
         body = orjson.dumps(problem(error, self.call.path))
         self._caller.piece(event + b"data: %s\n\n" % body)
-        self._owner.counts.broken += 1
-        self._end(BROKEN, self._caller.finish)
 
     def _end(self, status: int, answer: Callable[[], None] | None = None) -> None:
-        """Record the call, and then end the caller's answer."""
+        """Record the call, and then end the caller's answer; once."""
+        if self.is_over:
+            return
         self.is_over, self._told.status = True, status
         if self._deadline is not None:
             self._deadline.cancel()
@@ -335,9 +372,9 @@ class Relay(Asker):
     def record(self, now: float) -> CallRecord:
         """Count the call, which has ended; returns what is to be recorded of it."""
         usage, told = self._usage, self._told
-        if not usage.prompt and told.sent_at and (self.is_started or told.status == GONE):
+        if not usage.prompt and told.sent_at and (self.is_started or told.status in (GONE, LATE)):
             usage.prompt = len(self._dispatch.data) // BYTES_PER_TOKEN  # it left before it was told
-        elif told.status == OK:
+        if told.status in (OK, LATE) and told.sent_at:
             self._dispatch.queue.saw(
                 now - told.sent_at,
                 size=self.call.size,
@@ -345,8 +382,11 @@ class Relay(Asker):
                 answer_tokens=usage.completion,
             )
         self._owner.counts.saw(told.status, usage)
-        self._owner.counts.found(told.route.project, self._guard.found)
-        told.guardrails += [one.name for one in self._guard.found]
+        if self._guarded is not None:
+            found = self._guarded.guard.found
+            self._owner.counts.found(told.route.project, found)
+            told.guardrails |= {one.name for one in found}
         if self._meter is not None:
             self._meter.settle(self._reserved, usage.prompt + usage.completion, now)
+        self._dispatch.forget_relay()
         return told

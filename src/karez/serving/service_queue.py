@@ -50,6 +50,7 @@ class ServiceQueue:
     token_s: float = 0.0
     """The same for each token of an answer; 0: none was seen."""
     answer_tokens: float = 0.0
+    _has_seen: bool = False
     bytes_per_token: float = 4.0
     """Of requests of late."""
     affinity: PrefixAffinity = field(default_factory=PrefixAffinity)
@@ -105,8 +106,10 @@ class ServiceQueue:
 
     def expected_s(self, priority: CallClass, tokens: int | None) -> float | None:
         """About when an answer of so many tokens at most would be whole; None: nothing is known."""
-        if not self.token_s:
+        if not self._has_seen:
             return None
+        if not self.token_s:
+            return self.wait_s(priority) + self.answer_s
         length = self.answer_tokens if tokens is None else min(tokens, self.answer_tokens)
         return self.wait_s(priority) + self.token_s * length
 
@@ -184,7 +187,8 @@ class ServiceQueue:
 
     def saw(self, seconds: float, *, size: int, prompt_tokens: int, answer_tokens: int) -> None:
         """Take in an answer: how long it took, and the bytes of its request."""
-        self.answer_s += (seconds - self.answer_s) / 8
+        self.answer_s += (seconds - self.answer_s) / (8 if self._has_seen else 1)
+        self._has_seen = True
         if answer_tokens:
             is_first = not self.token_s
             self.token_s += (seconds / answer_tokens - self.token_s) / (1 if is_first else 8)

@@ -6,27 +6,30 @@ A text that comes in pieces is searched for matches that its end may only be the
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import regex
 
 from karez.core.guardrails import TextPattern
 
+_BEGIN: Final = r"(?:(?<![\w\\-])|(?<=\\[nrt]))"
+"""Where a word begins: after what is none, or after a line break as JSON writes it."""
 EXPRESSIONS: Final[Mapping[TextPattern, str]] = {
     TextPattern.EMAIL: (
-        r"(?<![\w.+-])[\w.%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}"
+        r"(?:(?<![\w.+\\-])|(?<=\\[nrt]))"
+        r"[\w.%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,4}"
     ),
     TextPattern.PHONE: (
         r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,5}(?!\d)|(?<!\d)1[3-9]\d{9}(?!\d)"
     ),
-    TextPattern.CARD: r"(?<![\w-])\d(?:[ -]?\d){12,18}(?!\d)",
-    TextPattern.IBAN: r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)",
+    TextPattern.CARD: _BEGIN + r"\d(?:[ -]?\d){12,18}(?!\d)",
+    TextPattern.IBAN: _BEGIN + r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)",
     TextPattern.CN_ID: r"(?<!\d)[1-9]\d{16}[\dXx](?!\w)",
     TextPattern.SSN: r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])",
     TextPattern.CREDENTIAL: (
-        r"(?<!\w)(?:sk-[\w-]{20,200}|gh[pousr]_\w{36,255}|(?:AKIA|ASIA)[0-9A-Z]{16}"
+        _BEGIN + r"(?:sk-[\w-]{20,200}|gh[pousr]_\w{36,255}|(?:AKIA|ASIA)[0-9A-Z]{16}"
         r"|xox[abeprs]-[\w-]{10,250}|glpat-[\w-]{20,64}|hf_[A-Za-z0-9]{30,64}|kz_\w{20,200})(?!\w)"
-        r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\w+/=\s]{0,8192}"
+        r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[\w+/=\s:,.]|\\[nr]|-(?!----)){0,16384}"
         r"(?:-----END [A-Z ]{0,40}KEY-----)?"
     ),
 }
@@ -39,14 +42,17 @@ def _digits(text: str) -> list[int]:
 
 def _is_card(text: str) -> bool:
     """Luhn's check digit. Source: ISO/IEC 7812-1, annex B."""
-    doubled = [(2 * one if n % 2 else one) for n, one in enumerate(reversed(_digits(text)))]
-    return sum(one - 9 if one > 9 else one for one in doubled) % 10 == 0
+    digits = _digits(text)
+    doubled = [(2 * one if n % 2 else one) for n, one in enumerate(reversed(digits))]
+    right = sum(one - 9 if one > 9 else one for one in doubled) % 10 == 0
+    return right and len(digits) >= FEWEST_DIGITS
 
 
 def _is_iban(text: str) -> bool:
     """Remainder of 97. Source: ISO 13616-1; ISO/IEC 7064, MOD 97-10."""
     plain = text.replace(" ", "")
-    return int("".join(str(int(one, 36)) for one in plain[4:] + plain[:4])) % 97 == 1
+    turned = "".join(str(int(one, 36)) for one in plain[4:] + plain[:4])
+    return len(plain) >= SHORTEST_IBAN and int(turned) % 97 == 1
 
 
 def _is_cn_id(text: str) -> bool:
@@ -61,6 +67,19 @@ _CHECKS: Final[Mapping[str, Callable[[str], bool]]] = {
     TextPattern.IBAN: _is_iban,
     TextPattern.CN_ID: _is_cn_id,
 }
+FEWEST_DIGITS, SHORTEST_IBAN = 13, 15
+
+
+def _length(kind: str, text: str) -> int:
+    """How much of a candidate is what it looks like, of its groups the most; 0: nothing of it.
+
+    What follows a number in groups, such as a date, may look like one group more.
+    """
+    check = _CHECKS.get(kind)
+    if check is None:
+        return len(text)
+    ends = [len(text), *(n for n in range(len(text) - 1, 0, -1) if text[n] in " -")]
+    return next((end for end in ends if check(text[:end])), 0)
 
 
 MAX_CHECKS = 5000
@@ -86,10 +105,9 @@ class Finder:
 
     def __init__(self, patterns: Sequence[TextPattern], words: Sequence[str]) -> None:
         """Look for these."""
-        longest_first = sorted(words, key=len, reverse=True)
         spelled = [(str(pattern), EXPRESSIONS[pattern]) for pattern in patterns]
         if words:
-            spelled.append(("removed", f"(?i:{'|'.join(map(regex.escape, longest_first))})"))
+            spelled.append(("removed", f"(?i:{_any_of(words)})"))
         self._expressions = [(kind, regex.compile(text, regex.VERSION1)) for kind, text in spelled]
 
     def find(self, text: str, at: int = 0) -> list[Found]:
@@ -109,14 +127,33 @@ class Finder:
         return min((_undecided(one, text, at) for _, one in self._expressions), default=len(text))
 
 
+def _any_of(words: Sequence[str]) -> str:
+    """An expression of any of these words, which looks at each character once."""
+    root: dict[str, Any] = {}
+    for word in words:
+        at = root
+        for letter in word.lower():
+            at = at.setdefault(letter, {})
+        at[""] = {}
+
+    def spelled(node: dict[str, Any]) -> str:
+        ways = [regex.escape(letter) + spelled(node[letter]) for letter in sorted(node) if letter]
+        if not ways:
+            return ""
+        return f"(?:{'|'.join(ways)})" + ("?" if "" in node else "")
+
+    return spelled(root)
+
+
 def _each(kind: str, expression: "regex.Pattern[str]", text: str, at: int) -> Iterator[Found]:
-    check, wrong = _CHECKS.get(kind), 0
+    wrong = 0
     while (match := expression.search(text, at)) is not None:
-        if check is None or check(match.group()):
-            yield Found(match.start(), match.end(), kind)
-            at = match.end()
+        start = match.start()
+        if length := _length(kind, match.group()):
+            yield Found(start, start + length, kind)
+            at = start + length
         else:
-            at, wrong = match.start() + 1, wrong + 1
+            at, wrong = start + 1, wrong + 1
             if wrong > MAX_CHECKS:
                 raise TooManyCandidates(f"more than {MAX_CHECKS:,} numbers that may be a {kind}")
 
@@ -139,7 +176,7 @@ class TextInPieces:
     finder: Finder
     _held: str = ""
     _context: str = ""
-    """The last character that was given back: whether a match may begin after it."""
+    """The last characters that were given back: whether a match may begin after them."""
     matches: list[str] = field(default_factory=list)
     """Kinds of what was found since the last look."""
 
@@ -159,5 +196,5 @@ class TextInPieces:
             parts += [text[last : found.start], f"[{found.kind}]"] if masks else []
             last = found.end if masks else last
         parts.append(text[last:until])
-        self._context, self._held = text[max(0, until - 1) : until], text[until:]
+        self._context, self._held = text[max(0, until - 2) : until], text[until:]
         return "".join(parts)

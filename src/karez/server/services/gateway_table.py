@@ -77,6 +77,8 @@ def _routes(
             hedge_s=spec.hedge_s,
             price=price_of(prices, name or spec.name),
             guardrails=guardrails,
+            has_schemas=engine is None or engine.has_schemas,
+            forces_tools=engine is not None and engine.forces_tools,
         )
 
 

@@ -267,16 +267,17 @@ def test_a_call_has_terms_and_another_model_answers_what_one_cannot(
             body = {"model": "large", "prompt": "a", "max_tokens": 8}
             return httpx.post(f"{url}/completions", json=body, headers=sent, timeout=60)
 
+        until(lambda: ask(far).status_code == 403)
         assert "x-karez-model" not in ask(near).headers
         until(lambda: ask(near, **cheap).headers.get("x-karez-model") == "small")
-        assert ask(far).status_code == 403
         late = ask(near, **{"x-karez-timeout-ms": "1"})
         assert late.status_code == 504
         logged = (cloud.home / "logs" / "access.jsonl").read_text().splitlines()
-        *_, by_small, refused, ended = map(json.loads, logged)
+        *_, by_small, ended = found = [json.loads(line) for line in logged]
         assert (by_small["service"], by_small["asked"]) == ("small", "large")
         assert by_small["priority"] == "near-line"
-        assert (refused["status"], ended["status"]) == (403, 504)
+        assert ended["status"] == 504
+        assert 403 in {line["status"] for line in found}
         rules = tmp_path / "guardrails.toml"
         rules.write_text('[[guardrail]]\nname = "own"\nwords = ["a"]\n')
         cloud.karez("projects", "guardrails", "default", "--file", str(rules))

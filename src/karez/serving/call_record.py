@@ -1,6 +1,6 @@
 """What is recorded of a request that has ended: its call, and its line in the access log. Pure."""
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
 from karez.core.routing import Route
@@ -13,32 +13,29 @@ _TEXT = ("messages", "prompt", "input", "query", "documents", "system", "instruc
 """Fields that say what was asked."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class CallRecord:
-    """One request, as it goes on."""
+    """One request, as it goes on. No dataclass: one is made for each."""
 
-    ident: str
-    call: ModelCall
-    usage: TokenUsage
-    route: Route
-    """Which model answers."""
-    sent_at: float = 0.0
+    sent_at = 0.0
     """When it was sent to the replica that it is at, by the clock; 0: it is at none."""
-    first_at: float = 0.0
+    first_at = 0.0
     """When its answer began."""
-    queued_until: float = 0.0
+    queued_until = 0.0
     """When it was its turn, of a request that had to wait for that."""
-    held_until: float = 0.0
+    held_until = 0.0
     """When the first replica was there, of a request that had to wait for one."""
-    status: int = 0
+    status = 0
     """What the caller has seen."""
-    replica: str = ""
-    tries: int = 0
-    takeovers: int = 0
-    guardrails: set[str] = field(default_factory=set)
-    """Names of those that found something."""
-    second: str = ""
+    replica = ""
+    tries = takeovers = 0
+    second = ""
     """URL of the replica that was asked besides."""
+    guardrails: Collection[str] = ()
+    """Names of those that found something."""
+
+    def __init__(self, *, ident: str, call: ModelCall, usage: TokenUsage, route: Route) -> None:
+        """A request whose tokens are counted in `usage`, and which `route` answers."""
+        self.ident, self.call, self.usage, self.route = ident, call, usage, route
 
     def headers(self, limits: bytes) -> bytes:
         """The headers of its answer: who answers, and how long it was on its way there."""

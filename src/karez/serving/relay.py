@@ -85,7 +85,8 @@ class Relay(Asker):
         self._meter, self._reserved = admitted[0].meter, admitted[0].reserved
         self._usage = TokenUsage()
         self._told = CallRecord(ident=ident, call=call, usage=self._usage, route=admitted[0].route)
-        self._told.guardrails = {one.name for one in call.found}
+        if call.found:
+            self._told.guardrails = {one.name for one in call.found}
         guardrails = admitted[0].route.guardrails
         if guardrails and admitted[0].route.task == Task.GENERATE:
             guard = Guard(guardrails, Side.OUTPUT)
@@ -385,7 +386,7 @@ class Relay(Asker):
         if self._guarded is not None:
             found = self._guarded.guard.found
             self._owner.counts.found(told.route.project, found)
-            told.guardrails |= {one.name for one in found}
+            told.guardrails = {*told.guardrails, *(one.name for one in found)}
         if self._meter is not None:
             self._meter.settle(self._reserved, usage.prompt + usage.completion, now)
         self._dispatch.forget_relay()

@@ -37,6 +37,10 @@ def test_the_command_line_shows_the_bill_and_finds_what_was_changed(
     assert "12.5" in karez("projects", "limits", "default", "--spend", "12.5").out
     assert "12.5" not in karez("projects", "limits", "default", "--spend", "-1").out
     assert karez("projects", "limits", "default", "--spend", "inf").code == 2
+    calls = ("projects", "limits", "default", "--requests-per-minute", "60")
+    assert "60 requests/min" in karez(*calls).out
+    assert "60 requests/min, 9 tokens/min" in karez(*calls[:3], "--tokens-per-minute", "9").out
+    assert karez(*calls[:3], "--tokens-per-minute", "-1").code == 2
     store = api.cloud.store
     assert isinstance(store, SqlStore)
     with store.db.write() as tx:  # as whoever has the database can

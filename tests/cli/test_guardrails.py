@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from karez.core.call_limits import MinuteLimits
 from karez.core.services import Service, ServiceSpec
 from karez.core.workloads import WorkloadId
 from karez.server.services.gateway_table import build_gateway_table
@@ -20,13 +21,14 @@ def test_guardrails_are_set_shown_and_kept(api: Api, karez: Karez, tmp_path: Pat
     assert "personal" in shown
     assert "email, card" in shown
     karez("projects", "quota", "default", "cpu=4")
-    karez("projects", "limits", "default", "--queued", "7")
+    karez("projects", "limits", "default", "--queued", "7", "--requests-per-minute", "9")
     (kept,) = json.loads(karez("projects", "guardrails", "default", "--json").out)
     assert (kept["name"], kept["action"], kept["side"]) == ("personal", "mask", "both")
-    spec = ServiceSpec(name="chat", model="m")
+    spec = ServiceSpec(name="chat", model="m", calls=MinuteLimits(tokens_per_minute=5))
     api.cloud.store.workloads.add_service(Service(id=WorkloadId("svc-1"), spec=spec))
     (route,) = build_gateway_table(api.cloud.store, api.cloud.clock.now(), {}).routes
     assert [one.name for one in route.guardrails] == ["personal"]
+    assert (route.project_calls.requests_per_minute, route.calls.tokens_per_minute) == (9, 5)
     file.write_text('[[guardrail]]\nname = "a"\n')
     wrong = karez("projects", "guardrails", "default", "--file", str(file))
     assert (wrong.code, "has patterns, words or characters" in wrong.err) == (2, True)

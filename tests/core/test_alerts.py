@@ -19,6 +19,7 @@ from karez.core.devices import DeviceKind
 from karez.core.grants import Grant
 from karez.core.jobs import Job, JobSpec
 from karez.core.nodes import NodeId
+from karez.core.prices import NANO
 from karez.core.receipts import Receipt
 from karez.core.recovery import FaultReport, Severity
 from karez.core.workloads import State, Status, WorkloadId
@@ -69,6 +70,9 @@ def job(
         ({"waiting_s": 5.0}, "says waiting"),
         ({"on": ("waiting",), "waiting_s": -1.0}, "must be positive"),
         ({"on": ("budget",), "device_hours": float("inf")}, "finite number"),
+        ({"on": ("budget",)}, "says device_hours or spend"),
+        ({"spend": 5.0}, "says device_hours or spend"),
+        ({"on": ("budget",), "spend": 0.0}, "must be positive"),
         ({"on": ("node",)}, "for project '\\*'"),
         ({"to": "a@example.com", "secret": "S"}, "signs what a webhook"),
         ({"name": "No Name"}, "invalid name"),
@@ -124,6 +128,11 @@ def test_recoveries_waits_budgets_and_nodes_are_told_of() -> None:
     assert len(told(rule("budget", device_hours=10.0), used)) == 1
     assert told(rule("budget", device_hours=10.1), used) == []
     assert len(told(rule("budget", device_hours=12.0, project="*"), used)) == 1
+    spent = Happenings(spent_nano={"default": 80 * NANO, "b": 5}, month="2026-11")
+    (text,) = told(rule("budget", spend=80.0), spent)
+    assert "calls of project default have cost 80 in 2026-11" in text
+    assert told(rule("budget", spend=80.1, project="*"), spent) == []
+    assert len(told(rule("budget", spend=1.0, device_hours=1.0), spent)) == 1
     fault = FaultReport(
         sender="ops", node="n", code="link", level=Severity.MAJOR, detail="link 3", at=5.0
     )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from karez.core.call_limits import MinuteLimits
 from karez.core.servicefile import parse_replicas, parse_service
 from karez.core.services import Probe, ServiceSpec
 
@@ -18,6 +19,7 @@ parallel = 8
 priority = 20
 fallbacks = ["small"]
 hedge = "500ms"
+requests_per_minute = 60
 
 [probe]
 prompt = "Where is my parcel?"
@@ -31,6 +33,7 @@ def test_a_full_file_is_read() -> None:
     assert (spec.least, spec.replicas, spec.most, spec.range) == (0, 1, 4, "0..4")
     assert (spec.idle_s, spec.context_tokens, spec.parallel, spec.priority) == (600, 4096, 8, 20)
     assert (spec.fallbacks, spec.hedge_s) == (("small",), 0.5)
+    assert spec.calls == MinuteLimits(requests_per_minute=60)
     assert [request.kind for request in spec.each] == ["npu", "cpu"]
     assert spec.probe == Probe(prompt="Where is my parcel?", expect="tracking")
 
@@ -61,6 +64,7 @@ def test_what_is_not_told_is_as_by_the_options() -> None:
         ('name = "s"\nmodel = "m"\nidle = [1]', "should be a time"),
         ('name = "s"\nmodel = "m"\nhedge = true', "should be a time"),
         ('name = "s"\nmodel = "m"\nhedge = 0', "hedge_s is between"),
+        ('name = "s"\nmodel = "m"\ntokens_per_minute = -1', "a limit is 0 to"),
         ('name = "s"\nmodel = "m"\nfallbacks = "b"', "a list of names"),
         ('name = "s"\nmodel = "m"\nfallbacks = ["s"]', "are other ones"),
         ('name = "s"\nmodel = "m"\nfallbacks = ["b", "b"]', "are other ones"),

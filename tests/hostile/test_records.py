@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from karez.cli.main import app
 from karez.cli.output import table
+from karez.core.call_limits import NO_CALL_LIMITS
 from karez.core.codec import to_text
 from karez.core.errors import BadRequest
-from karez.core.identity import NO_CALL_LIMITS, KeySpec, Role
+from karez.core.identity import KeySpec, Role
 from karez.equivalence import signed_certificate
 from karez.training.controller.outputs import MAX_CARD_BYTES, _read_manifest
 from tests.hostile.conftest import TwoProjects

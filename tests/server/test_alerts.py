@@ -7,6 +7,7 @@ from http.server import HTTPServer
 
 import pytest
 
+from karez.client import billing_calls
 from karez.client.sdk import Client
 from karez.core.alerts import (
     MAX_ATTEMPTS,
@@ -19,12 +20,14 @@ from karez.core.alerts import (
 from karez.core.errors import BadRequest, NotAllowed, NotFound
 from karez.core.identity import KeySpec, Project, Role
 from karez.core.jobs import Job, JobSpec
+from karez.core.prices import Price
 from karez.core.workloads import State
 from karez.server.controllers.alerts import Alerter
 from tests.api import Api
 from tests.drivers.test_alert_senders import Hook, served
 from tests.fakes import FakeClock
 from tests.server.test_arrays import end
+from tests.server.test_billing import call
 
 
 @pytest.fixture
@@ -134,6 +137,21 @@ def test_arrays_waits_and_budgets_are_told_of_once(api: Api, client: Client, hoo
     (text,) = texts()[1:]
     assert "array sweep" in text
     assert "1 succeeded, 2 failed" in text
+
+
+def test_what_calls_cost_is_told_of_once_a_month(api: Api, client: Client, hook: str) -> None:
+    client.put_alert(AlertRule(name="s", on=(AlertEvent.BUDGET,), to=hook, spend=0.0005))
+    client.call(billing_calls.put_price(Price(model="chat", prompt=2_000_000)))
+    api.cloud.store.usage.add_calls([call(1, at=clock(api).now())])
+    api.alerter.tick()
+    assert texts() == []
+    api.cloud.store.usage.add_calls([call(n, at=clock(api).now()) for n in range(2, 9)])
+    clock(api).pause(61.0)
+    for _ in range(2):
+        api.alerter.tick()
+    (text,) = texts()
+    assert "calls of project default have cost 0.00" in text
+    assert "more than 0.0005" in text
 
 
 def test_no_alert_is_lost_among_many_and_a_bad_one_stops_no_other(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karez.core.identity import CallLimits
+from karez.core.call_limits import CallLimits
 from karez.serving.call_meter import MINUTE_S, STEPS_A_SECOND, CallMeter, tokens_asked
 
 PAUSES = st.lists(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karez.core.identity import CallClass, CallLimits, Role
+from karez.core.call_limits import CallClass, CallLimits
+from karez.core.identity import Role
 from karez.core.prices import MICRO, Price, cost_nano
 from karez.core.routing import GatewayKey
 from karez.serving.address_ranges import caller_address, is_within, plain_address

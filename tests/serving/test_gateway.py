@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from karez.core.call_limits import CallLimits
 from karez.core.codec import to_text
-from karez.core.identity import CallLimits
 from karez.core.usage import Call
 from karez.serving import attempts, usage_spool
 from karez.serving.gateway import Gateway

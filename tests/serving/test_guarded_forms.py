@@ -8,9 +8,9 @@ import httpx
 import pytest
 from aiohttp import web
 
+from karez.core.call_limits import CallLimits
 from karez.core.engines import Task
 from karez.core.guardrails import Guardrail, Side
-from karez.core.identity import CallLimits
 from karez.serving.gateway import Gateway
 from karez.serving.guarded_stream import GuardedStream
 from karez.serving.guards import Guard
@@ -180,4 +180,4 @@ async def test_a_stream_that_ends_blocked_at_its_takeover_ends_once(
     answer = await ask(gateway, "mine", **said, stream=True)
     assert "upon" in answer.text
     assert len(recorded(gateway)) == 1
-    assert gateway.admission._meters["mine"].reserved == 0
+    assert gateway.admission.limiter._meters["key", "mine"].reserved == 0

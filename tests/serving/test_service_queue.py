@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karez.core.identity import CALL_CLASSES, CallClass
+from karez.core.call_limits import CALL_CLASSES, CallClass
 from karez.serving.service_queue import ServiceQueue
 
 ONLINE, NEAR_LINE, OFFLINE = CALL_CLASSES

@@ -10,7 +10,7 @@ import openai
 import pytest
 from aiohttp import web
 
-from karez.core.identity import CallClass, CallLimits
+from karez.core.call_limits import CallClass, CallLimits, MinuteLimits
 from karez.core.prices import MICRO, Price
 from karez.core.routing import Table
 from karez.serving import attempts
@@ -112,6 +112,16 @@ async def test_the_limits_of_a_key_count_a_request_once_whoever_answers(
     )
     statuses = [(await post(gateway)).status_code for _ in range(3)]
     assert statuses == [200, 200, 429]
+
+
+async def test_a_model_has_limits_for_all_its_callers(gateway: Gateway, run_app: RunApp) -> None:
+    engine = ready()
+    calls = MinuteLimits(requests_per_minute=2)
+    gateway.table = routes(urls=(await run_app(engine.answer),), calls=calls)
+    answers = [await post(gateway, key=key) for key in ("mine", "root", "mine")]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "'chat' is reached: 2 requests/min" in answers[2].json()["error"]["message"]
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
 
 
 async def test_online_requests_go_before_others_and_offline_ones_leave_room(

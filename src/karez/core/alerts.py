@@ -17,6 +17,7 @@ from karez.core.identity import EVERYWHERE
 from karez.core.jobs import Job
 from karez.core.names import check_name
 from karez.core.nodes import NodeId
+from karez.core.prices import NANO
 from karez.core.receipts import Receipt
 from karez.core.recovery import FaultReport
 from karez.core.units import MILLI, show_seconds
@@ -40,7 +41,8 @@ class AlertEvent(StrEnum):
     WAITING = "waiting"
     """A job has waited longer than the rule says."""
     BUDGET = "budget"
-    """The project has used more device hours in this calendar month (UTC) than the rule says."""
+    """In this calendar month (UTC) the project has used more device hours than the rule says, or
+    the calls of its models have cost more."""
     NODE = "node"
     """A node was lost or evicted, or a fault was reported of it."""
 
@@ -64,6 +66,8 @@ class AlertRule:
     """Pattern of the names of jobs, such as `train-*`."""
     waiting_s: float | None = None
     device_hours: float | None = None
+    spend: float | None = None
+    """In the currency of the prices."""
     secret: str = ""
     """Name of a secret of the project that signs what a webhook gets."""
 
@@ -73,14 +77,17 @@ class AlertRule:
             raise ValueError(f"say on what to alert: {', '.join(AlertEvent)}")
         if not (is_webhook(self.to) or _MAIL.fullmatch(self.to)):
             raise ValueError(f"{self.to!r} is neither the URL of a webhook nor a mail address")
-        for event, value, option in (
-            (AlertEvent.WAITING, self.waiting_s, "waiting"),
-            (AlertEvent.BUDGET, self.device_hours, "device_hours"),
+        for event, values in (
+            (AlertEvent.WAITING, {"waiting": self.waiting_s}),
+            (AlertEvent.BUDGET, {"device_hours": self.device_hours, "spend": self.spend}),
         ):
-            if (event in self.on) != (value is not None):
-                raise ValueError(f"an alert on {event} says {option}, and no other does")
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{option} must be positive, got {value:g}")
+            said = {name: value for name, value in values.items() if value is not None}
+            if (event in self.on) != bool(said):
+                options = " or ".join(values)
+                raise ValueError(f"an alert on {event} says {options}, and no other does")
+            for option, value in said.items():
+                if not 0 < value < float("inf"):
+                    raise ValueError(f"{option} must be positive, got {value:g}")
         if AlertEvent.NODE in self.on and self.project != EVERYWHERE:
             raise ValueError("nodes are of no project: an alert on them is for project '*'")
         if self.secret and (not is_webhook(self.to) or self.project == EVERYWHERE):
@@ -161,6 +168,8 @@ class Happenings:
     waiting: Sequence[Job] = ()
     used_hours: Mapping[str, float] = field(default_factory=dict)
     """Project -> device hours of this month."""
+    spent_nano: Mapping[str, int] = field(default_factory=dict)
+    """Project -> what its calls have cost this month, in billionths."""
     month: str = ""
     lost: Mapping[NodeId, float] = field(default_factory=dict)
     """Node that is lost -> when it was last seen."""
@@ -284,21 +293,31 @@ def _of_waiting(stored: StoredRule, jobs: Sequence[Job], now: float) -> Iterable
 
 def _of_budgets(stored: StoredRule, seen: Happenings, now: float) -> Iterable[Alert]:
     rule = stored.rule
-    if rule.device_hours is None:
-        return
-    if rule.project == EVERYWHERE:
-        used = sum(seen.used_hours.values())
-    else:
-        used = seen.used_hours.get(rule.project, 0.0)
-    if used >= rule.device_hours:
-        whose = "all projects" if rule.project == EVERYWHERE else f"project {rule.project}"
+    whose = "all projects" if rule.project == EVERYWHERE else f"project {rule.project}"
+    hours = _sum_of(rule, seen.used_hours)
+    if rule.device_hours is not None and hours >= rule.device_hours:
         text = (
-            f"karez: {whose} has used {used:.1f} device hours in {seen.month}, "
+            f"karez: {whose} has used {hours:.1f} device hours in {seen.month}, "
             f"more than {rule.device_hours:g}"
         )
         about = f"{seen.month}/{rule.device_hours!r}"
         told = _alert(rule, AlertEvent.BUDGET, rule.project, text, now, about)
-        yield replace(told, facts={"hours": used})
+        yield replace(told, facts={"hours": hours})
+    spent = _sum_of(rule, seen.spent_nano) / NANO
+    if rule.spend is not None and spent >= rule.spend:
+        text = (
+            f"karez: calls of {whose} have cost {spent:.6g} in {seen.month}, "
+            f"more than {rule.spend:g}"
+        )
+        about = f"{seen.month}/spend/{rule.spend!r}"
+        told = _alert(rule, AlertEvent.BUDGET, rule.project, text, now, about)
+        yield replace(told, facts={"spent": spent})
+
+
+def _sum_of(rule: AlertRule, amounts: Mapping[str, float]) -> float:
+    """The amount of the rule's project, or of all."""
+    everywhere = rule.project == EVERYWHERE
+    return sum(amounts.values()) if everywhere else amounts.get(rule.project, 0)
 
 
 def _of_nodes(stored: StoredRule, seen: Happenings, now: float) -> Iterable[Alert]:

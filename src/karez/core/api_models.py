@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from karez.core.identity import NO_CALL_LIMITS, CallLimits, Role
+from karez.core.call_limits import NO_CALL_LIMITS, CallLimits
+from karez.core.identity import Role
 from karez.core.messages.wire import PROTOCOL
 
 

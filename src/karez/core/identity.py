@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import ip_network
 from typing import Any, ClassVar
 
+from karez.core.call_limits import NO_CALL_LIMITS, NO_MINUTE_LIMITS, CallLimits, MinuteLimits
 from karez.core.codec import MAX_INTEGER
 from karez.core.devices import MAX_BYTES, DeviceKind
 from karez.core.guardrails import Guardrail, check_guardrails
@@ -18,8 +18,6 @@ MAX_GRACE_S = 30 * 86_400.0
 JOIN_S = 3600.0
 """How long a token to join is valid by default."""
 MAX_WEIGHT = 1_000_000
-MAX_PER_MINUTE = 10**12
-MAX_MODELS = MAX_ADDRESSES = 100
 DEFAULT_PROJECT = "default"
 """Project of what names none. To a key of another project it means that one."""
 EVERYWHERE = "*"
@@ -69,69 +67,6 @@ class Principal:
     def sees(self, project: str) -> bool:
         """Whether this key is valid for a project."""
         return self.project in (EVERYWHERE, project)
-
-
-class CallClass(StrEnum):
-    """Which calls of models go first: an earlier one of these waits for none that are later."""
-
-    ONLINE = "online"
-    """Somebody waits for the answer."""
-    NEAR_LINE = "near-line"
-    """It may take minutes: it is sent while no online call waits and a slot is free."""
-    OFFLINE = "offline"
-    """It may take hours: it is sent while a quarter of the slots are free."""
-
-    __hash__ = str.__hash__  # of Enum itself it takes ten times as long, for each request
-
-
-CALL_CLASSES = tuple(CallClass)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallLimits:
-    """What a key may ask of models through the gateway."""
-
-    __pydantic_config__: ClassVar[Any] = FORBID
-
-    requests_per_minute: int = 0
-    """In any minute; 0: no limit."""
-    tokens_per_minute: int = 0
-    """Of prompts and answers, in any minute; 0: no limit."""
-    models: tuple[str, ...] = ()
-    """Names of services, or PROJECT/NAME; empty: all that the key sees."""
-    addresses: tuple[str, ...] = ()
-    """Ranges that its calls come from, such as 10.0.0.0/8; empty: any."""
-    priority: CallClass = CallClass.ONLINE
-    """The first class that its calls may be of."""
-
-    def __post_init__(self) -> None:
-        for value in (self.requests_per_minute, self.tokens_per_minute):
-            if not 0 <= value <= MAX_PER_MINUTE:
-                raise ValueError(f"a limit is 0 to {MAX_PER_MINUTE:,} per minute, not {value:,}")
-        if len(self.models) > MAX_MODELS:
-            raise ValueError(f"a key names at most {MAX_MODELS} models")
-        for model in self.models:
-            for part in model.split("/", 1):
-                check_name(part)
-        if len(self.addresses) > MAX_ADDRESSES:
-            raise ValueError(f"a key names at most {MAX_ADDRESSES} ranges of addresses")
-        for address in self.addresses:
-            ip_network(address)
-
-    @property
-    def told(self) -> str:
-        """The limits in words; empty: there are none."""
-        parts = (
-            f"{self.requests_per_minute:,} requests/min" if self.requests_per_minute else "",
-            f"{self.tokens_per_minute:,} tokens/min" if self.tokens_per_minute else "",
-            f"of {', '.join(self.models)}" if self.models else "",
-            f"from {', '.join(self.addresses)}" if self.addresses else "",
-            "" if self.priority == CallClass.ONLINE else str(self.priority),
-        )
-        return ", ".join(part for part in parts if part)
-
-
-NO_CALL_LIMITS = CallLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +139,8 @@ class ProjectLimits:
     """Bytes of its uploads and artifacts, each content once; None: any."""
     spend_nano: int | None = None
     """Cost of its models' calls in a calendar month (UTC), in billionths; None: any."""
+    calls: MinuteLimits = NO_MINUTE_LIMITS
+    """Calls of its models by all keys together."""
 
     def __post_init__(self) -> None:
         check_priority(self.priority)

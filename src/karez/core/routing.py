@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from karez.core.call_limits import NO_CALL_LIMITS, NO_MINUTE_LIMITS, CallLimits, MinuteLimits
 from karez.core.engines import Task
 from karez.core.guardrails import Guardrail
-from karez.core.identity import EVERYWHERE, NO_CALL_LIMITS, CallLimits, Role
+from karez.core.identity import EVERYWHERE, Role
 from karez.core.prices import FREE, Price
 
 
@@ -49,6 +50,10 @@ class Route:
     hedge_s: float | None = None
     """As in a ServiceSpec."""
     price: Price = FREE
+    calls: MinuteLimits = NO_MINUTE_LIMITS
+    """Of all callers of the service together, its adapters included."""
+    project_calls: MinuteLimits = NO_MINUTE_LIMITS
+    """Of all callers of all services of its project together."""
     has_schemas: bool = True
     forces_tools: bool = False
     """What its engine can do, as in core.engines.Capabilities."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from karez.core.call_limits import MinuteLimits
 from karez.core.engines import Adapter, Preference, Task
 from karez.core.jobfile import only, parse_toml, requests_of, table_of
 from karez.core.services import Probe, ServiceSpec
@@ -10,9 +11,10 @@ from karez.core.units import parse_seconds
 
 _WORDS = ("name", "model", "project", "engine", "environment", "prefer", "task")
 _COUNTS = ("context", "parallel", "priority")
+_LIMITS = ("requests_per_minute", "tokens_per_minute")
 _TIMES = {"idle": "idle_s", "hedge": "hedge_s"}
 """Key -> field of a ServiceSpec in seconds."""
-_TOP = {*_WORDS, *_COUNTS, *_TIMES, "replicas", "each", "probe", "adapters", "fallbacks"}
+_TOP = {*_WORDS, *_COUNTS, *_LIMITS, *_TIMES, "replicas", "each", "probe", "adapters", "fallbacks"}
 
 
 def parse_service(text: str) -> ServiceSpec:
@@ -42,6 +44,7 @@ def parse_service(text: str) -> ServiceSpec:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"{key} = {value!r} should be a time, such as 10m")
         fields[_TIMES[key]] = parse_seconds(value)
+    fields["calls"] = MinuteLimits(**_typed(table, _LIMITS, int, "a whole number"))
     fallbacks = table.get("fallbacks", [])
     if not isinstance(fallbacks, list) or not all(isinstance(name, str) for name in fallbacks):
         raise ValueError(f"fallbacks = {fallbacks!r} should be a list of names of services")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from karez.core.call_limits import NO_MINUTE_LIMITS, MinuteLimits
 from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.gangs import GangSpec
 from karez.core.names import check_name, safe_name
@@ -73,6 +74,8 @@ class ServiceSpec:
     """Services of the project that are asked, in this order, what this one cannot answer."""
     hedge_s: float | None = None
     """After how many seconds without an answer another replica is asked too; None: never."""
+    calls: MinuteLimits = NO_MINUTE_LIMITS
+    """Calls of it by all keys together."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -146,6 +149,7 @@ class ServiceSpec:
             prefer=other.prefer,
             fallbacks=other.fallbacks,
             hedge_s=other.hedge_s,
+            calls=other.calls,
         )
 
     @property

@@ -1,16 +1,14 @@
 """Which key may call which model, and whether another request fits into its queue. Pure."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from karez.core.engines import Task
-from karez.core.identity import NO_CALL_LIMITS
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.serving.address_ranges import is_within
 from karez.serving.answers import Refusal, revoked
-from karez.serving.call_meter import CallMeter, tokens_asked
+from karez.serving.call_limiter import NOTHING, CallLimiter, Taken
 from karez.serving.call_terms import INVALID
 from karez.serving.model_call import ModelCall, answer_limit, check_deadline, full
 from karez.serving.service_queue import ServiceQueue
@@ -34,10 +32,8 @@ class Admitted(NamedTuple):
 
     route: Route
     queue: ServiceQueue
-    meter: CallMeter | None = None
-    """Of a key with limits."""
-    reserved: int = 0
-    """Tokens that it may take, by the meter."""
+    taken: Taken = NOTHING
+    """Of its limits."""
     answer_tokens: int | None = None
     """Most that its answer may have, where it does not say; None: any number."""
 
@@ -58,8 +54,7 @@ class Admission:
     _by_id: dict[str, GatewayKey] = field(default_factory=dict)
     _routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     """(id of a key, model) -> what it means, as long as the table."""
-    _meters: dict[str, CallMeter] = field(default_factory=dict)
-    """Id of a key -> what it has asked for."""
+    limiter: CallLimiter = field(default_factory=CallLimiter)
     queues: dict[tuple[str, str], ServiceQueue] = field(default_factory=dict)
     """(project, service) -> its requests."""
 
@@ -74,10 +69,7 @@ class Admission:
         self._keys.clear()
         self._by_id = {key.id: key for key in table.keys}
         self._routes.clear()
-        limited = {key.id: key.calls for key in table.keys if key.calls != NO_CALL_LIMITS}
-        self._meters = {id_: meter for id_, meter in self._meters.items() if id_ in limited}
-        for id_, meter in self._meters.items():
-            meter.limits = limited[id_]
+        self.limiter.follow(table)
         for route in table.routes:
             if (queue := self.queues.get(route.queue)) is not None:
                 queue.follow(route.parallel, route.urls)
@@ -190,27 +182,9 @@ class Admission:
         if terms.deadline_s is not None:
             check_deadline(call, queue, route, terms.deadline_s - (now - call.at))
         limit = None if terms.max_cost_nano is None else answer_limit(call, queue, route)
-        meter, reserved = (None, 0) if is_counted else self._metered(call)
+        taken = NOTHING if is_counted else self.limiter.take(call, route)
         queue.admitted += 1
-        return Admitted(route, queue, meter, reserved, limit)
-
-    def _metered(self, call: ModelCall) -> tuple[CallMeter | None, int]:
-        """Count a request against the limits of its key. Raises Refusal."""
-        key = call.key
-        if not key.calls.requests_per_minute and not key.calls.tokens_per_minute:
-            return None, 0
-        meter = self._meters.get(key.id)
-        if meter is None:
-            meter = self._meters[key.id] = CallMeter(limits=key.calls)
-        tokens = tokens_asked(call.size, call.answer_tokens)
-        wait_s = meter.take(tokens, call.at)
-        if wait_s > 0:
-            message = (
-                f"The limit of this key is reached: {meter.limits.told}; "
-                f"try again in {math.ceil(wait_s)} s."
-            )
-            raise Refusal(429, "rate_limit_error", message, math.ceil(wait_s))
-        return meter, tokens
+        return Admitted(route, queue, taken, limit)
 
     def _queue(self, route: Route) -> ServiceQueue:
         queue = self.queues.get(route.queue)

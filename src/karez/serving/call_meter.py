@@ -6,7 +6,7 @@ refused only where its last minute comes within a step of the limit.
 
 from dataclasses import dataclass, field
 
-from karez.core.identity import CallLimits
+from karez.core.call_limits import CallLimits, MinuteLimits
 
 MINUTE_S, STEPS_A_SECOND = 60.0, 10
 _STEPS = round(MINUTE_S * STEPS_A_SECOND) + 1
@@ -53,16 +53,16 @@ class MinuteWindow:
 class CallMeter:
     """What one key has asked for."""
 
-    limits: CallLimits
+    limits: CallLimits | MinuteLimits
     requests: MinuteWindow = field(default_factory=MinuteWindow)
     tokens: MinuteWindow = field(default_factory=MinuteWindow)
     reserved: int = 0
     """Tokens that requests on their way may take."""
 
-    def take(self, tokens: int, now: float) -> float:
-        """Take a request of about so many tokens. Returns 0, or the seconds until it fits.
+    def wait_s(self, tokens: int, now: float) -> float:
+        """Seconds until a request of about so many tokens fits; 0: now.
 
-        A request of more tokens than the limit fits once the key has used none for a minute.
+        A request of more tokens than the limit fits once nothing was used for a minute.
         """
         wait_s = 0.0
         if most := self.limits.requests_per_minute:
@@ -73,6 +73,11 @@ class CallMeter:
             self.tokens.advance(now)
             over = self.tokens.used + self.reserved + min(tokens, most) - most
             wait_s = max(wait_s, self.tokens.wait_s(over, now) if over > 0 else 0.0)
+        return wait_s
+
+    def take(self, tokens: int, now: float) -> float:
+        """Take a request of about so many tokens. Returns 0, or the seconds until it fits."""
+        wait_s = self.wait_s(tokens, now)
         if wait_s <= 0:
             self.requests.add(1, now)
             self.reserved += tokens

@@ -8,7 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from karez.core.identity import CALL_CLASSES, CallClass
+from karez.core.call_limits import CALL_CLASSES, CallClass
 from karez.core.prices import NANO, PERCENT, Price, cost_nano
 from karez.core.routing import GatewayKey
 from karez.core.services import MAX_FALLBACKS, MAX_HEDGE_S, MIN_HEDGE_S

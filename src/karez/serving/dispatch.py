@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from karez.core.identity import CallClass
+from karez.core.call_limits import CallClass
 from karez.serving.admission import Admitted, Elsewhere
 from karez.serving.answers import Refusal
 from karez.serving.asking import Asking, Dispatched, Replicas

@@ -82,7 +82,7 @@ class Relay(Asker):
     ) -> None:
         """A request of a caller, whose call is recorded as `ident`."""
         self._owner, self._caller, self.call = owner, caller, call
-        self._meter, self._reserved = admitted[0].meter, admitted[0].reserved
+        self._taken = admitted[0].taken
         self._usage = TokenUsage()
         self._told = CallRecord(ident=ident, call=call, usage=self._usage, route=admitted[0].route)
         if call.found:
@@ -300,7 +300,7 @@ class Relay(Asker):
             return  # nothing to count
 
     def _headers(self) -> bytes:
-        return self._told.headers(b"" if self._meter is None else self._meter.headers())
+        return self._told.headers(self._taken.headers())
 
     # how it ends
 
@@ -387,7 +387,6 @@ class Relay(Asker):
             found = self._guarded.guard.found
             self._owner.counts.found(told.route.project, found)
             told.guardrails = {*told.guardrails, *(one.name for one in found)}
-        if self._meter is not None:
-            self._meter.settle(self._reserved, usage.prompt + usage.completion, now)
+        self._taken.settle(usage.prompt + usage.completion, now)
         self._dispatch.forget_relay()
         return told

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from karez.core.identity import CALL_CLASSES, CallClass
+from karez.core.call_limits import CALL_CLASSES, CallClass
 from karez.serving.prefix_affinity import PrefixAffinity
 from karez.serving.waiting_line import WaitingLine
 

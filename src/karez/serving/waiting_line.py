@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from karez.core.identity import CALL_CLASSES, CallClass
+from karez.core.call_limits import CALL_CLASSES, CallClass
 
 Item = TypeVar("Item")
 

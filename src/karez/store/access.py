@@ -8,9 +8,10 @@ from sqlalchemy import Row, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from typing_extensions import override
 
+from karez.core.call_limits import NO_CALL_LIMITS, CallLimits
 from karez.core.codec import from_text, to_text
 from karez.core.errors import AlreadyExists
-from karez.core.identity import NO_CALL_LIMITS, CallLimits, Key, Project, Role
+from karez.core.identity import Key, Project, Role
 from karez.core.stores.access import AccessStore
 from karez.store import schema
 from karez.store.database import Database

@@ -10,8 +10,9 @@ from karez.cli.remote.cloud_process import run_program, show_progress
 from karez.cli.terminal import say
 from karez.client.address import state_folder
 from karez.core import environment
+from karez.core.call_limits import CallClass, CallLimits
 from karez.core.errors import BadRequest
-from karez.core.identity import CallClass, CallLimits, KeyRotation, KeySpec, Role
+from karez.core.identity import KeyRotation, KeySpec, Role
 from karez.core.units import parse_seconds
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list, rotate and revoke API keys.")

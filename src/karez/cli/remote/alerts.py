@@ -38,6 +38,9 @@ def add(
     device_hours: Annotated[
         float | None, typer.Option(help="Device hours of a month beyond which you are told.")
     ] = None,
+    spend: Annotated[
+        float | None, typer.Option(help="Cost of calls of a month beyond which you are told.")
+    ] = None,
     secret: Annotated[
         str, typer.Option(help="Secret of the project that signs what a webhook gets.")
     ] = "",
@@ -67,6 +70,7 @@ def add(
                 jobs=jobs,
                 waiting_s=parse_seconds(waiting) if waiting else None,
                 device_hours=device_hours,
+                spend=spend,
                 secret=secret,
             )
             rules = [rule]

@@ -10,6 +10,7 @@ import typer
 from karez.cli.client_options import Json, ProjectName, client
 from karez.cli.output import json_out, table
 from karez.cli.terminal import say
+from karez.core.call_limits import MinuteLimits
 from karez.core.devices import DeviceKind
 from karez.core.errors import BadRequest, NotFound
 from karez.core.guardrails import parse_guardrails
@@ -97,6 +98,13 @@ def set_limits(
     storage: Annotated[
         str | None, typer.Option(help="Bytes of uploads and artifacts, such as 2TiB, or none.")
     ] = None,
+    rpm: Annotated[
+        int | None,
+        typer.Option("--requests-per-minute", help="Calls of its models by all keys; 0: any."),
+    ] = None,
+    tpm: Annotated[
+        int | None, typer.Option("--tokens-per-minute", help="Tokens of these calls; 0: any.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what the members of a project may take of what all share, or set it.
@@ -112,6 +120,10 @@ def set_limits(
             replicas=before.replicas if replicas is None else replicas,
             storage_bytes=before.storage_bytes if storage is None else _bytes(storage),
             spend_nano=before.spend_nano if spend is None else _nano(spend),
+            calls=MinuteLimits(
+                requests_per_minute=before.calls.requests_per_minute if rpm is None else rpm,
+                tokens_per_minute=before.calls.tokens_per_minute if tpm is None else tpm,
+            ),
         )
     except (ValueError, OverflowError) as error:
         raise BadRequest(problem=str(error)) from error
@@ -123,8 +135,9 @@ def set_limits(
     limits = project.limits
     stored = "any" if limits.storage_bytes is None else show_bytes(limits.storage_bytes)
     spent = "any" if limits.spend_nano is None else f"{limits.spend_nano / NANO:g}"
-    row = (limits.priority, limits.queued, limits.replicas, stored, spent)
-    heads = ("priority up to", "queued jobs", "replicas", "storage", "spend a month")
+    calls = limits.calls.told or "any"
+    row = (limits.priority, limits.queued, limits.replicas, stored, spent, calls)
+    heads = ("priority up to", "queued jobs", "replicas", "storage", "spend a month", "calls")
     table(heads, [row], empty="")
 
 

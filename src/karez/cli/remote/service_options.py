@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
 
 from karez.cli.client_options import ProjectName, ServiceName
+from karez.core.call_limits import MinuteLimits
 from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.errors import BadRequest
 from karez.core.resource_requests import ResourceRequest
@@ -64,6 +65,12 @@ class DeployOptions:
     hedge: Annotated[
         str, typer.Option(help="Time without an answer until another replica is asked too.")
     ] = ""
+    requests_per_minute: Annotated[
+        int, typer.Option(min=0, help="Calls of it by all keys together; 0: any.")
+    ] = 0
+    tokens_per_minute: Annotated[
+        int, typer.Option(min=0, help="Tokens of these calls; 0: any.")
+    ] = 0
     project: ProjectName = "default"
     wait: Annotated[bool, typer.Option(help="Wait until the service is ready.")] = True
 
@@ -87,6 +94,10 @@ def spec_of(options: DeployOptions) -> ServiceSpec:
             probe=_probe(options.probe, options.expect),
             fallbacks=tuple(options.fallback or ()),
             hedge_s=parse_seconds(options.hedge) if options.hedge else None,
+            calls=MinuteLimits(
+                requests_per_minute=options.requests_per_minute,
+                tokens_per_minute=options.tokens_per_minute,
+            ),
             **parse_replicas(options.replicas),
         )
 
@@ -149,6 +160,12 @@ class UpdateOptions:
         str | None,
         typer.Option(help="Time until another replica is asked too; `none`: never."),
     ] = None
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Calls of it by all keys together; 0: any.")
+    ] = None
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Tokens of these calls; 0: any.")
+    ] = None
     probe: Annotated[str | None, typer.Option(help="A question that each replica is asked.")] = None
     expect: Annotated[str | None, typer.Option(help="What the answer to it contains.")] = None
 
@@ -175,6 +192,9 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 """Option of an update -> the field that it changes, and how it is read."""
 
 
+_LIMITS = ("requests_per_minute", "tokens_per_minute")
+
+
 def changes_of(options: UpdateOptions, spec: ServiceSpec) -> dict[str, Any]:
     """The fields of a service that are to change. Raises ValueError."""
     given = {name: getattr(options, name) for name in _FIELDS}
@@ -185,6 +205,9 @@ def changes_of(options: UpdateOptions, spec: ServiceSpec) -> dict[str, Any]:
     }
     if options.replicas is not None:
         fields |= parse_replicas(options.replicas)
+    limits = {name: getattr(options, name) for name in _LIMITS}
+    if told := {name: value for name, value in limits.items() if value is not None}:
+        fields["calls"] = replace(spec.calls, **told)
     if options.probe is not None or options.expect is not None:
         old = spec.probe
         prompt = options.probe if options.probe is not None else old.prompt if old else ""

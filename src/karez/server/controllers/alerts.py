@@ -120,7 +120,8 @@ class Alerter:
             seen = replace(seen, waiting=waiting)
         if AlertEvent.BUDGET in asked:
             _, month, hours = self._usage(now)
-            seen = replace(seen, used_hours=hours, month=month)
+            spent = self.store.usage.spend(month)
+            seen = replace(seen, used_hours=hours, spent_nano=spent, month=month)
         if AlertEvent.NODE in asked:
             faults = history.incidents(since=max(oldest, now - DOWN_S))
             seen = replace(seen, lost=self.store.pool.lost(), faults=faults)

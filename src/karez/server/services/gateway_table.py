@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from karez.core.engines import AdapterUse, Capabilities
-from karez.core.guardrails import Guardrail
-from karez.core.identity import Role
+from karez.core.identity import Project, Role
 from karez.core.prices import NANO, Price, month_of, price_of
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.services import READY, Service
@@ -31,7 +30,7 @@ def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabili
         urls.setdefault(replica.service, []).extend(ready)
     stopped = _over_budget(store, now)
     prices = {price.model: price for price in store.usage.prices()}
-    guardrails = {one.name: one.guardrails for one in store.access.projects()}
+    projects = {one.name: one for one in store.access.projects()}
     services = store.workloads.services(projects=None, states=tuple(LIVE))
     routes = [
         route
@@ -42,7 +41,7 @@ def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabili
             stopped=stopped.get(service.spec.project, ""),
             engine=engines.get(service.spec.engine),
             prices=prices,
-            guardrails=guardrails.get(service.spec.project, ()),
+            project=projects.get(service.spec.project) or Project(name=service.spec.project),
         )
     ]
     return Table(keys=keys, routes=tuple(routes))
@@ -55,7 +54,7 @@ def _routes(
     stopped: str,
     engine: Capabilities | None,
     prices: Mapping[str, Price],
-    guardrails: tuple[Guardrail, ...],
+    project: Project,
 ) -> Iterator[Route]:
     """The route to a service, and one to each of its adapters."""
     spec = service.spec
@@ -76,7 +75,9 @@ def _routes(
             fallbacks=spec.fallbacks,
             hedge_s=spec.hedge_s,
             price=price_of(prices, name or spec.name),
-            guardrails=guardrails,
+            guardrails=project.guardrails,
+            calls=spec.calls,
+            project_calls=project.limits.calls,
             has_schemas=engine is None or engine.has_schemas,
             forces_tools=engine is not None and engine.forces_tools,
         )

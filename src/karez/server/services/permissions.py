@@ -3,14 +3,7 @@
 from dataclasses import dataclass
 
 from karez.core.errors import NotAllowed, NotFound
-from karez.core.identity import (
-    DEFAULT_PROJECT,
-    EVERYWHERE,
-    Principal,
-    Project,
-    Role,
-    includes,
-)
+from karez.core.identity import DEFAULT_PROJECT, EVERYWHERE, Principal, Project, Role, includes
 from karez.core.ports import Clock
 from karez.core.stores.access import AccessStore
 from karez.vault.keys import Pepper, split_key

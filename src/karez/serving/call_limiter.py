@@ -1,0 +1,96 @@
+"""The limits of a minute that a call counts against: of key, model and project. Pure."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from karez.core.call_limits import CallLimits, MinuteLimits
+from karez.core.routing import Route, Table
+from karez.serving.answers import Refusal
+from karez.serving.call_meter import CallMeter, tokens_asked
+from karez.serving.model_call import ModelCall
+
+Name = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a call takes of its limits until it has ended."""
+
+    meters: tuple[CallMeter, ...] = ()
+    tokens: int = 0
+
+    def settle(self, used: int, now: float) -> None:
+        """Count what the call has taken in place of what it was taken to."""
+        for meter in self.meters:
+            meter.settle(self.tokens, used, now)
+
+    def headers(self) -> bytes:
+        """What is left to its key, or else of what it is one of many callers of."""
+        return self.meters[0].headers() if self.meters else b""
+
+
+NOTHING = Taken()
+
+
+@dataclass(slots=True)
+class CallLimiter:
+    """The meters of a gateway."""
+
+    _meters: dict[Name, CallMeter] = field(default_factory=dict)
+
+    def follow(self, table: Table) -> None:
+        """Take in what the limits are now; what was used stays."""
+        limits: dict[Name, CallLimits | MinuteLimits] = {}
+        for key in table.keys:
+            limits["key", key.id] = key.calls
+        for route in table.routes:
+            limits |= dict(_of_route(route))
+        self._meters = {name: one for name, one in self._meters.items() if name in limits}
+        for name, meter in self._meters.items():
+            meter.limits = limits[name]
+
+    def take(self, call: ModelCall, route: Route) -> Taken:
+        """Count a call against all limits that it has, or against none. Raises Refusal."""
+        limited = [(name, limits) for name, limits in _of(call, route) if _is_limit(limits)]
+        if not limited:
+            return NOTHING
+        tokens = tokens_asked(call.size, call.answer_tokens)
+        meters = [self._meter(name, limits) for name, limits in limited]
+        waits = [meter.wait_s(tokens, call.at) for meter in meters]
+        if (wait_s := max(waits)) > 0:
+            name, limits = limited[waits.index(wait_s)]
+            message = (
+                f"The limit of {_whose(name)} is reached: {limits.told}; "
+                f"try again in {math.ceil(wait_s)} s."
+            )
+            raise Refusal(429, "rate_limit_error", message, math.ceil(wait_s))
+        for meter in meters:
+            meter.take(tokens, call.at)
+        return Taken(tuple(meters), tokens)
+
+    def _meter(self, name: Name, limits: CallLimits | MinuteLimits) -> CallMeter:
+        meter = self._meters.get(name)
+        if meter is None:
+            meter = self._meters[name] = CallMeter(limits=limits)
+        return meter
+
+
+def _of(call: ModelCall, route: Route) -> Iterator[tuple[Name, CallLimits | MinuteLimits]]:
+    yield ("key", call.key.id), call.key.calls
+    yield from _of_route(route)
+
+
+def _is_limit(limits: CallLimits | MinuteLimits) -> bool:
+    return limits.requests_per_minute > 0 or limits.tokens_per_minute > 0
+
+
+def _of_route(route: Route) -> Iterator[tuple[Name, MinuteLimits]]:
+    yield ("model", *route.queue), route.calls
+    yield ("project", route.project), route.project_calls
+
+
+def _whose(name: Name) -> str:
+    if name[0] == "key":
+        return "this key"
+    return f"project {name[1]}" if name[0] == "project" else f"{name[2]!r}"

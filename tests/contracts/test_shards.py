@@ -40,8 +40,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     assert_nothing_left(made)
 
 
-def gang_of(bench: Bench, ranks: int, more: Mapping[str, float]) -> Gang:
-    return Gang(bench, ranks=ranks, low=1, steps=STEPS, work=10, script=SCRIPT, more=dict(more))
+def gang_of(bench: Bench, ranks: int, more: Mapping[str, float], *, work: int = 10) -> Gang:
+    return Gang(bench, ranks=ranks, low=1, steps=STEPS, work=work, script=SCRIPT, more=dict(more))
 
 
 def gpus(node: str, *numbers: int) -> list[Grant]:
@@ -102,7 +102,7 @@ def test_it_starts_over_with_fewer_ranks_from_what_was_stored(
     bench: Bench, more: Mapping[str, float]
 ) -> None:
     bench.nodes = ["b"]
-    gang = gang_of(bench, 3, more).start()
+    gang = gang_of(bench, 3, more, work=100).start()  # a store takes seconds on a slow disk
     until(lambda: bool(bench.store.history.newest_checkpoint(gang.id, [0, 1, 2])), what="a store")
     bench.fabric.lose("b")
     assert gang.thread is not None

@@ -156,6 +156,7 @@ def test_a_job_that_lost_everything_restarts_from_its_stored_checkpoint(tmp_path
         bench.nodes = ["a"]
         gang = Gang(bench, steps=400, work=20).start()
         gang.reach(40)
+        until(lambda: bool(bench.store.history.newest_checkpoint(gang.id, [0, 1])), what="a store")
         bench.fabric.lose("a")
         gang.thread.join(30)  # type: ignore[union-attr]
         waiting = gang.job()

@@ -295,23 +295,17 @@ def _of_budgets(stored: StoredRule, seen: Happenings, now: float) -> Iterable[Al
     rule = stored.rule
     whose = "all projects" if rule.project == EVERYWHERE else f"project {rule.project}"
     hours = _sum_of(rule, seen.used_hours)
-    if rule.device_hours is not None and hours >= rule.device_hours:
-        text = (
-            f"karez: {whose} has used {hours:.1f} device hours in {seen.month}, "
-            f"more than {rule.device_hours:g}"
-        )
-        about = f"{seen.month}/{rule.device_hours!r}"
-        told = _alert(rule, AlertEvent.BUDGET, rule.project, text, now, about)
-        yield replace(told, facts={"hours": hours})
     spent = _sum_of(rule, seen.spent_nano) / NANO
-    if rule.spend is not None and spent >= rule.spend:
-        text = (
-            f"karez: calls of {whose} have cost {spent:.6g} in {seen.month}, "
-            f"more than {rule.spend:g}"
-        )
-        about = f"{seen.month}/spend/{rule.spend!r}"
+    for limit, used, said, fact, kind in (
+        (rule.device_hours, hours, f"{whose} has used {hours:.1f} device hours", "hours", ""),
+        (rule.spend, spent, f"calls of {whose} have cost {spent:.6g}", "spent", "spend/"),
+    ):
+        if limit is None or used < limit:
+            continue
+        text = f"karez: {said} in {seen.month}, more than {limit:g}"
+        about = f"{seen.month}/{kind}{limit!r}"
         told = _alert(rule, AlertEvent.BUDGET, rule.project, text, now, about)
-        yield replace(told, facts={"spent": spent})
+        yield replace(told, facts={fact: used})
 
 
 def _sum_of(rule: AlertRule, amounts: Mapping[str, float]) -> float:

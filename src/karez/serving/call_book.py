@@ -10,13 +10,11 @@ import structlog
 from karez.core.rate_limit import RateLimit
 from karez.serving.access_log import AccessLog
 from karez.serving.answers import Refusal
-from karez.serving.call_record import CallRecord
+from karez.serving.call_record import MAX_LOGGED, CallRecord
 from karez.serving.http_request import Request
 from karez.serving.usage_spool import UsageSpool
 
 log = structlog.get_logger()
-MAX_LOGGED = 256
-"""Characters of a path, a model and a reason that the access log has."""
 STRANGERS_PER_S = 10.0
 
 

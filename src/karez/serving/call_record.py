@@ -8,7 +8,7 @@ from karez.serving.model_call import ModelCall
 from karez.serving.token_usage import TokenUsage
 
 MAX_LOGGED = 256
-"""Characters of a model's name."""
+"""Characters of a path, a model and a reason that the access log has."""
 _TEXT = ("messages", "prompt", "input", "query", "documents", "system", "instructions")
 """Fields that say what was asked."""
 

@@ -11,7 +11,7 @@ from karez.core.call_limits import CallLimits, MinuteLimits
 from karez.core.identity import Role
 from karez.core.routing import GatewayKey, Route, Table
 from karez.serving.answers import Refusal
-from karez.serving.call_limiter import NOTHING, CallLimiter, Taken
+from karez.serving.call_limiter import CallLimiter
 from karez.serving.call_terms import NO_TERMS
 from karez.serving.model_call import ModelCall
 
@@ -70,14 +70,15 @@ def test_what_is_refused_by_one_limit_counts_against_no_other() -> None:
     limiter = CallLimiter()
     route = replace(ROUTE, calls=MinuteLimits(tokens_per_minute=1000))
     a = key("a", CallLimits(requests_per_minute=1))
-    held = limiter.take(call(a, 5.0, max_tokens=100), route)
+    first = call(a, 5.0, max_tokens=100)
+    limiter.take(first, route)
     assert taken(limiter, call(a, 5.0, max_tokens=100), route)
     b = key("b", CallLimits())
     assert taken(limiter, call(b, 5.0, max_tokens=700), route) == ""  # 200 and 800 tokens
     assert taken(limiter, call(b, 5.0, max_tokens=1), route)
-    held.settle(50, 6.0)
+    first.taken.settle(50, 6.0, route)
     assert taken(limiter, call(b, 6.0, max_tokens=40), route) == ""
-    assert b"x-ratelimit-limit-requests: 1" in held.headers()
+    assert b"x-ratelimit-limit-requests: 1" in first.taken.headers()
 
 
 def test_limits_that_change_keep_what_was_used() -> None:
@@ -90,7 +91,8 @@ def test_limits_that_change_keep_what_was_used() -> None:
     assert taken(limiter, call(a, 5.0), route) == ""
     assert taken(limiter, call(a, 5.0), route)
     limiter.follow(Table(routes=(ROUTE,)))
-    assert limiter.take(call(a, 5.0), ROUTE) is NOTHING
+    assert taken(limiter, call(a, 5.0), ROUTE) == ""
+    assert not limiter._meters
 
 
 @pytest.mark.parametrize("is_limited", [True, False])
@@ -101,16 +103,16 @@ def test_nothing_is_reserved_once_all_have_ended(
     limiter, now = CallLimiter(), 10.0
     calls = MinuteLimits(tokens_per_minute=2000 * is_limited)
     route = replace(ROUTE, calls=calls, project_calls=calls)
-    running: list[Taken] = []
+    running: list[ModelCall] = []
     for tokens, pause in steps:
         now += pause
-        try:
-            one = limiter.take(call(key("a", CallLimits()), now, max_tokens=tokens or None), route)
+        one = call(key("a", CallLimits()), now, max_tokens=tokens or None)
+        if not taken(limiter, one, route):
             running.append(one)
-        except Refusal:
-            for ended in running:
-                ended.settle(7, now)
-            running = []
+            continue
+        for ended in running:
+            ended.taken.settle(7, now, route)
+        running = []
     for ended in running:
-        ended.settle(7, now)
+        ended.taken.settle(7, now, route)
     assert all(meter.reserved == 0 for meter in limiter._meters.values())

@@ -124,6 +124,24 @@ async def test_a_model_has_limits_for_all_its_callers(gateway: Gateway, run_app:
     assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
 
 
+async def test_a_call_that_goes_to_another_model_counts_against_that_ones_limit(
+    gateway: Gateway, run_app: RunApp
+) -> None:
+    broken, small = ready(status=500), ready()
+    limited = MinuteLimits(tokens_per_minute=200, requests_per_minute=2)
+    main = route("chat", await run_app(broken.answer), fallbacks=("small",), calls=limited)
+    other = route("small", await run_app(small.answer), calls=limited)
+    gateway.table = replace(table(), routes=(main, other))
+    answers = [await post(gateway, max_tokens=100) for _ in range(2)]
+    assert [one.headers["x-karez-model"] for one in answers] == ["small", "small"]
+    meters = gateway.admission.limiter._meters
+    used = {name[2]: (one.tokens.used, one.reserved) for name, one in meters.items()}
+    assert used == {"chat": (0, 0), "small": (30, 0)}  # who answers, takes
+    last = await post(gateway, max_tokens=100)  # neither may be asked again in this minute
+    assert (last.status_code, len(broken.asked), len(small.asked)) == (429, 2, 2)
+    assert "limit of 'chat' is reached" in last.json()["error"]["message"]
+
+
 async def test_online_requests_go_before_others_and_offline_ones_leave_room(
     gateway: Gateway, run_app: RunApp
 ) -> None:

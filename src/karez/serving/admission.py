@@ -8,7 +8,7 @@ from karez.core.engines import Task
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.serving.address_ranges import is_within
 from karez.serving.answers import Refusal, revoked
-from karez.serving.call_limiter import NOTHING, CallLimiter, Taken
+from karez.serving.call_limiter import CallLimiter
 from karez.serving.call_terms import INVALID
 from karez.serving.model_call import ModelCall, answer_limit, check_deadline, full
 from karez.serving.service_queue import ServiceQueue
@@ -32,8 +32,6 @@ class Admitted(NamedTuple):
 
     route: Route
     queue: ServiceQueue
-    taken: Taken = NOTHING
-    """Of its limits."""
     answer_tokens: int | None = None
     """Most that its answer may have, where it does not say; None: any number."""
 
@@ -135,8 +133,7 @@ class Admission:
 
         Args:
             call: The request.
-            models: Those that are left of its fallbacks, if others were tried; it is counted
-                against the limits of its key already then.
+            models: Those that are left of its fallbacks, if others were tried.
             now: When that is; a call that has just come is admitted as of then.
 
         Returns:
@@ -145,11 +142,11 @@ class Admission:
         Raises:
             Refusal: Of the first model; the others take it no more than that one.
         """
-        is_further, trouble, now = bool(models), None, max(now, call.at)
-        if not is_further:
+        trouble, now = None, max(now, call.at)
+        if not models:
             models = self._fallbacks(call)
             try:
-                return self._admit(call, call.route, call.at, is_counted=False), models
+                return self._admit(call, call.route, call.at), models
             except Refusal as refusal:
                 if not refusal.may_go_elsewhere:
                     raise
@@ -157,7 +154,7 @@ class Admission:
         for number, model in enumerate(models, 1):
             try:
                 route = self.route(call.key, model)
-                return self._admit(call, route, now, is_counted=is_further), models[number:]
+                return self._admit(call, route, now), models[number:]
             except Refusal as refusal:
                 trouble = trouble or refusal
         assert trouble is not None
@@ -169,7 +166,7 @@ class Admission:
         names = route.fallbacks if told is None else told
         return [f"{route.project}/{name.removeprefix(f'{route.project}/')}" for name in names]
 
-    def _admit(self, call: ModelCall, route: Route, now: float, *, is_counted: bool) -> Admitted:
+    def _admit(self, call: ModelCall, route: Route, now: float) -> Admitted:
         key, terms = call.key, call.terms
         if route.task != POSTS[call.path]:
             raise Refusal(400, INVALID, _other_task(route, call.path))
@@ -182,9 +179,9 @@ class Admission:
         if terms.deadline_s is not None:
             check_deadline(call, queue, route, terms.deadline_s - (now - call.at))
         limit = None if terms.max_cost_nano is None else answer_limit(call, queue, route)
-        taken = NOTHING if is_counted else self.limiter.take(call, route)
+        self.limiter.take(call, route)
         queue.admitted += 1
-        return Admitted(route, queue, taken, limit)
+        return Admitted(route, queue, limit)
 
     def _queue(self, route: Route) -> ServiceQueue:
         queue = self.queues.get(route.queue)

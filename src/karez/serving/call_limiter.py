@@ -7,30 +7,8 @@ from dataclasses import dataclass, field
 from karez.core.call_limits import CallLimits, MinuteLimits
 from karez.core.routing import Route, Table
 from karez.serving.answers import Refusal
-from karez.serving.call_meter import CallMeter, tokens_asked
+from karez.serving.call_meter import MODEL, CallMeter, Name, Taken, model_of, tokens_asked
 from karez.serving.model_call import ModelCall
-
-Name = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a call takes of its limits until it has ended."""
-
-    meters: tuple[CallMeter, ...] = ()
-    tokens: int = 0
-
-    def settle(self, used: int, now: float) -> None:
-        """Count what the call has taken in place of what it was taken to."""
-        for meter in self.meters:
-            meter.settle(self.tokens, used, now)
-
-    def headers(self) -> bytes:
-        """What is left to its key, or else of what it is one of many callers of."""
-        return self.meters[0].headers() if self.meters else b""
-
-
-NOTHING = Taken()
 
 
 @dataclass(slots=True)
@@ -41,33 +19,41 @@ class CallLimiter:
 
     def follow(self, table: Table) -> None:
         """Take in what the limits are now; what was used stays."""
-        limits: dict[Name, CallLimits | MinuteLimits] = {}
+        named: dict[Name, CallLimits | MinuteLimits] = {}
         for key in table.keys:
-            limits["key", key.id] = key.calls
+            named["key", key.id] = key.calls
         for route in table.routes:
-            limits |= dict(_of_route(route))
+            named |= dict(_of_route(route))
+        limits = {name: one for name, one in named.items() if _is_limit(one)}
         self._meters = {name: one for name, one in self._meters.items() if name in limits}
         for name, meter in self._meters.items():
             meter.limits = limits[name]
 
-    def take(self, call: ModelCall, route: Route) -> Taken:
-        """Count a call against all limits that it has, or against none. Raises Refusal."""
-        limited = [(name, limits) for name, limits in _of(call, route) if _is_limit(limits)]
+    def take(self, call: ModelCall, route: Route) -> None:
+        """Count a call against all limits that it has and that it is not counted against yet.
+
+        One that a limit refuses is counted against none of them. Raises Refusal.
+        """
+        named = [pair for pair in _of(call, route) if pair[0] not in call.taken.meters]
+        limited = [(name, limits) for name, limits in named if _is_limit(limits)]
         if not limited:
-            return NOTHING
+            return
         tokens = tokens_asked(call.size, call.answer_tokens)
-        meters = [self._meter(name, limits) for name, limits in limited]
-        waits = [meter.wait_s(tokens, call.at) for meter in meters]
+        meters = {name: self._meter(name, limits) for name, limits in limited}
+        waits = [meter.wait_s(tokens, call.at) for meter in meters.values()]
         if (wait_s := max(waits)) > 0:
             name, limits = limited[waits.index(wait_s)]
             message = (
                 f"The limit of {_whose(name)} is reached: {limits.told}; "
                 f"try again in {math.ceil(wait_s)} s."
             )
-            raise Refusal(429, "rate_limit_error", message, math.ceil(wait_s))
-        for meter in meters:
+            is_its = name[0] == MODEL
+            raise Refusal(
+                429, "rate_limit_error", message, math.ceil(wait_s), may_go_elsewhere=is_its
+            )
+        for meter in meters.values():
             meter.take(tokens, call.at)
-        return Taken(tuple(meters), tokens)
+        call.taken = Taken({**call.taken.meters, **meters}, tokens)
 
     def _meter(self, name: Name, limits: CallLimits | MinuteLimits) -> CallMeter:
         meter = self._meters.get(name)
@@ -86,7 +72,7 @@ def _is_limit(limits: CallLimits | MinuteLimits) -> bool:
 
 
 def _of_route(route: Route) -> Iterator[tuple[Name, MinuteLimits]]:
-    yield ("model", *route.queue), route.calls
+    yield model_of(route), route.calls
     yield ("project", route.project), route.project_calls
 
 

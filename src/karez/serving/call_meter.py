@@ -4,9 +4,11 @@ The minute slides in steps of a tenth of a second: none has more than the limit,
 refused only where its last minute comes within a step of the limit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core.call_limits import CallLimits, MinuteLimits
+from karez.core.routing import Route
 
 MINUTE_S, STEPS_A_SECOND = 60.0, 10
 _STEPS = round(MINUTE_S * STEPS_A_SECOND) + 1
@@ -100,6 +102,37 @@ class CallMeter:
                 lines += b"x-ratelimit-limit-%s: %d\r\n" % (name, most)
                 lines += b"x-ratelimit-remaining-%s: %d\r\n" % (name, left)
         return lines
+
+
+Name = tuple[str, ...]
+"""Of a meter: what it is of."""
+MODEL = "model"
+
+
+def model_of(route: Route) -> Name:
+    """Name of the meter of a model, which its adapters share."""
+    return MODEL, *route.queue
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a call takes of its limits until it has ended."""
+
+    meters: Mapping[Name, CallMeter] = field(default_factory=dict)
+    tokens: int = 0
+
+    def settle(self, used: int, now: float, route: Route) -> None:
+        """Count what the call took; of the models that it was sent to only the last one has any."""
+        for name, meter in self.meters.items():
+            is_its = name[0] != MODEL or name == model_of(route)
+            meter.settle(self.tokens, used if is_its else 0, now)
+
+    def headers(self) -> bytes:
+        """What is left to its key, or else of what it is one of many callers of."""
+        return next((meter.headers() for meter in self.meters.values()), b"")
+
+
+NOTHING = Taken()
 
 
 def tokens_asked(prompt_bytes: int, answer: object) -> int:

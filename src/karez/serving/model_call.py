@@ -12,6 +12,7 @@ from karez.core.guardrails import Guardrail
 from karez.core.prices import NANO
 from karez.core.routing import GatewayKey, Route
 from karez.serving.answers import Refusal
+from karez.serving.call_meter import NOTHING, Taken
 from karez.serving.call_terms import INVALID, CallTerms, tokens_within
 from karez.serving.service_queue import ServiceQueue
 
@@ -43,6 +44,8 @@ class ModelCall:
     """The model that it names."""
     address: str = ""
     """Where it comes from."""
+    taken: Taken = NOTHING
+    """Of its limits, so far."""
     is_tool_call: bool = False
     """Whether its answer is to be given the form of a call."""
     found: Sequence[Guardrail] = ()

@@ -82,7 +82,6 @@ class Relay(Asker):
     ) -> None:
         """A request of a caller, whose call is recorded as `ident`."""
         self._owner, self._caller, self.call = owner, caller, call
-        self._taken = admitted[0].taken
         self._usage = TokenUsage()
         self._told = CallRecord(ident=ident, call=call, usage=self._usage, route=admitted[0].route)
         if call.found:
@@ -300,7 +299,7 @@ class Relay(Asker):
             return  # nothing to count
 
     def _headers(self) -> bytes:
-        return self._told.headers(self._taken.headers())
+        return self._told.headers(self.call.taken.headers())
 
     # how it ends
 
@@ -387,6 +386,6 @@ class Relay(Asker):
             found = self._guarded.guard.found
             self._owner.counts.found(told.route.project, found)
             told.guardrails = {*told.guardrails, *(one.name for one in found)}
-        self._taken.settle(usage.prompt + usage.completion, now)
+        self.call.taken.settle(usage.prompt + usage.completion, now, told.route)
         self._dispatch.forget_relay()
         return told

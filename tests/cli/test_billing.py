@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 from karez.client.sdk import Client
 from karez.store.schema import ledger as table
@@ -49,3 +50,22 @@ def test_the_command_line_shows_the_bill_and_finds_what_was_changed(
         tx.execute(table.update().where(table.c.seq == 2).values(body=forged))
     broken = karez("usage", "verify")
     assert (broken.code, "line 2 is not the one that was written" in broken.err) == (1, True)
+
+
+def test_prices_of_devices_are_set_listed_and_removed(karez: Karez) -> None:
+    night = ("--off-peak", "22:00-06:00", "--off-peak-percent", "60")
+    assert (
+        karez("prices", "set-device", "npu:910b", "--hour", "1.8", *night, "--services").code == 0
+    )
+    assert karez("prices", "set-device", "cpu", "--hour", "0.02").code == 0
+    told = karez("prices", "devices").out
+    assert "1.8" in told
+    assert "60% at 22:00-06:00" in told
+    assert "jobs and services" in told
+    (cpu, npu) = json.loads(karez("prices", "devices", "--json").out)
+    assert (cpu["hour"], npu["services"]) == (20_000, True)
+    refused = karez("prices", "set-device", "tpu", "--hour", "1")
+    assert (refused.code, "write npu, gpu:h100 or cpu" in refused.err) == (2, True)
+    assert karez("prices", "set-device", "npu", "--hour", "nan").code == 2
+    assert karez("prices", "remove-device", "cpu").code == 0
+    assert karez("prices", "remove-device", "cpu").code != 0

@@ -136,6 +136,36 @@ def test_a_gang_trains_there_through_a_kill_and_its_receipt_says_so(cloud: Cloud
     assert used == {"emulated npu"}
 
 
+def test_training_that_has_spent_its_projects_limit_waits_and_goes_on_when_it_is_raised(
+    cloud: Cloud,
+) -> None:
+    cloud.karez("prices", "set-device", "npu:emulated", "--hour", "1000")
+    cloud.karez("projects", "create", "paid")
+    cloud.karez("projects", "limits", "paid", "--spend", "3")
+    spec = JobSpec(
+        name="dear",
+        project="paid",
+        kind=WorkloadKind.TRAIN,
+        recipe="chaos-workload",
+        settings={"steps": 120, "width": 32, "pause_ms": 40.0},
+        gang=on_npus(2),
+        preemptible=True,
+    )
+    with cloud.client() as client:
+        job = client.submit(spec).id
+        until(lambda: "has spent its 3" in client.job(job).status.reason)
+        reached = client.job(job).status.step
+        assert "karez projects limits paid --spend" in cloud.karez("why", "dear").stdout
+        cloud.karez("projects", "limits", "paid", "--spend", "-1")
+        done = client.wait(job)
+        assert 0 < reached < done.status.step
+        until(lambda: len(client.ledger("paid")) == 2)
+    shown = cloud.karez("usage", "verify", "--project", "paid").stdout
+    assert "npu:emulated, 0.0" in shown
+    assert "2 lines hold" in shown
+    cloud.karez("prices", "remove-device", "npu:emulated")
+
+
 def test_a_device_that_cannot_be_used_ends_the_job_with_the_reason(cloud: Cloud) -> None:
     spec = JobSpec(name="two", recipe="chaos-workload", gang=on_npus(1, "npu=2"))
     with cloud.client() as client:

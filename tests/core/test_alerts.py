@@ -130,7 +130,7 @@ def test_recoveries_waits_budgets_and_nodes_are_told_of() -> None:
     assert len(told(rule("budget", device_hours=12.0, project="*"), used)) == 1
     spent = Happenings(spent_nano={"default": 80 * NANO, "b": 5}, month="2026-11")
     (text,) = told(rule("budget", spend=80.0), spent)
-    assert "calls of project default have cost 80 in 2026-11" in text
+    assert "project default has spent 80 in 2026-11" in text
     assert told(rule("budget", spend=80.1, project="*"), spent) == []
     assert len(told(rule("budget", spend=1.0, device_hours=1.0), spent)) == 1
     fault = FaultReport(

@@ -60,6 +60,13 @@ EXAMPLES: dict[str, Any] = {
         "off_peak": "22:00-06:00",
         "off_peak_percent": 50,
     },
+    "PUT /device-prices/npu": {
+        "device": "npu",
+        "hour": 1800000,
+        "off_peak": "22:00-06:00",
+        "off_peak_percent": 50,
+        "services": True,
+    },
     "POST /artifacts": {
         "name": "d",
         "kind": "dataset",

@@ -40,6 +40,7 @@ def test_every_request_with_a_body_has_an_example() -> None:
         .replace("projects/default", "projects/{name}")
         .replace("nodes/n", "nodes/{node}")
         .replace("keys/k", "keys/{key}")
+        .replace("device-prices/npu", "device-prices/{device}")
         .replace("prices/m", "prices/{model}")
         .replace("services/s", "services/{service}")
         .replace("victim", "{job}")

@@ -69,6 +69,9 @@ SCOPES = {
     "GET /prices": SHARED,
     "PUT /prices/{model}": EVERYWHERE,
     "DELETE /prices/{model}": EVERYWHERE,
+    "GET /device-prices": SHARED,
+    "PUT /device-prices/{device}": EVERYWHERE,
+    "DELETE /device-prices/{device}": EVERYWHERE,
     "GET /whoami": SHARED,
     "POST /alerts/{project}/{name}/test": OWN,
     "POST /artifacts": OWN,
@@ -143,6 +146,7 @@ def ids(two: TwoProjects) -> dict[str, str]:
         "path:path": "w.gguf",
         "node": "n",
         "model": "m",
+        "device": "npu",
     }
 
 
@@ -168,6 +172,7 @@ def body_of(route: str) -> object:
         .replace("projects/{name}", "projects/default")
         .replace("{node}", "n")
         .replace("{model}", "m")
+        .replace("{device}", "npu")
         .replace("{key}", "k")
         .replace("{job}", "victim")
         .replace("PUT /services/{service}", "PUT /services/s")

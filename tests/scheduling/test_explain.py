@@ -20,7 +20,7 @@ from karez.scheduling.explain.hypothetical import gang_after, nodes_after, proje
 from karez.scheduling.queue.order import PendingWorkload, SchedulingPolicy
 from karez.scheduling.snapshot import AllocatedWorkload, Snapshot, plan
 from tests.fakes import cpu_node
-from tests.scheduling.test_snapshot import gang, node, waiting
+from tests.scheduling.test_snapshot import gang, names, node, waiting
 
 NPU = DeviceKind.NPU
 NOW = 1e6
@@ -39,6 +39,7 @@ def apply_change(snapshot: Snapshot, ident: WorkloadId, change: SuggestedChange)
         waiting=waiting,
         running=[run for run in snapshot.running if run.allocation.workload not in change.stop],
         projects=projects,
+        over_budget={} if change.spend else snapshot.over_budget,
     )
 
 
@@ -137,6 +138,7 @@ def teams(caps: dict[DeviceKind, int], guarantees: tuple[int, ...] | None) -> di
     asked=st.lists(jobs, min_size=1, max_size=10),
     quota=st.one_of(st.none(), st.integers(1, 12)),
     guarantees=st.one_of(st.none(), st.tuples(*[st.integers(0, 8)] * 4)),
+    over=st.booleans(),
 )
 def test_every_proposed_change_starts_the_workload(
     pool: list[Node],
@@ -144,6 +146,7 @@ def test_every_proposed_change_starts_the_workload(
     asked: list[tuple[GangSpec, str, int]],
     quota: int | None,
     guarantees: tuple[int, ...] | None,
+    over: bool,
 ) -> None:
     limits = {} if quota is None else {NPU: quota * 1000}
     queue = [
@@ -155,7 +158,7 @@ def test_every_proposed_change_starts_the_workload(
         waiting=queue,
         projects=teams(limits, guarantees),
     )
-    snapshot = run_all(begun)
+    snapshot = replace(run_all(begun), over_budget={"p": "p has spent all"} if over else {})
     answers = explain_all(snapshot, now=NOW)
     assert set(answers) == {one.id for one in snapshot.waiting}
     for ident, why in answers.items():
@@ -199,6 +202,21 @@ def test_the_answer_names_the_quota_the_holders_and_the_smallest_change() -> Non
     assert "karez projects quota p npu=4" in first.what
     stops = [change.stop for change in why.changes if change.stop]
     assert stops == [("large",)]  # the smaller one would not do
+
+
+def test_a_project_that_may_spend_no_more_waits_for_money_and_the_answer_says_so() -> None:
+    snapshot = Snapshot(
+        nodes=[node("a", 8)],
+        waiting=[waiting("asks", gang(4)), waiting("others", gang(2), project="q")],
+        projects={"p": Project(name="p"), "q": Project(name="q")},
+        over_budget={"p": "project p has spent its 3 for this month"},
+    )
+    assert names(plan(snapshot, now=NOW)) == {"asks": False, "others": True}
+    why = explain(snapshot, WorkloadId("asks"), now=NOW)
+    assert why is not None
+    assert (why.reason, why.starts) == ("project p has spent its 3 for this month", None)
+    (change,) = why.changes
+    assert "`karez projects limits p --spend`" in change.what
 
 
 def test_a_start_is_estimated_from_what_is_known_and_from_what_has_run() -> None:

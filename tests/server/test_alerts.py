@@ -139,7 +139,7 @@ def test_arrays_waits_and_budgets_are_told_of_once(api: Api, client: Client, hoo
     assert "1 succeeded, 2 failed" in text
 
 
-def test_what_calls_cost_is_told_of_once_a_month(api: Api, client: Client, hook: str) -> None:
+def test_what_a_project_spends_is_told_of_once_a_month(api: Api, client: Client, hook: str) -> None:
     client.put_alert(AlertRule(name="s", on=(AlertEvent.BUDGET,), to=hook, spend=0.0005))
     client.call(billing_calls.put_price(Price(model="chat", prompt=2_000_000)))
     api.cloud.store.usage.add_calls([call(1, at=clock(api).now())])
@@ -150,7 +150,7 @@ def test_what_calls_cost_is_told_of_once_a_month(api: Api, client: Client, hook:
     for _ in range(2):
         api.alerter.tick()
     (text,) = texts()
-    assert "calls of project default have cost 0.00" in text
+    assert "project default has spent 0.00" in text
     assert "more than 0.0005" in text
 
 

@@ -5,15 +5,21 @@ from collections.abc import Iterator
 import pytest
 
 from karez.client.sdk import Client
+from karez.core.device_prices import DevicePrice
+from karez.core.devices import DeviceKind
 from karez.core.errors import NotAllowed, NotFound
+from karez.core.grants import Grant
 from karez.core.identity import Project, ProjectLimits, Role
+from karez.core.jobs import Job, JobSpec
 from karez.core.ledger import Bill, verify
-from karez.core.prices import MICRO, Price, month_of
+from karez.core.nodes import NodeId
+from karez.core.prices import MICRO, NANO, Price
 from karez.core.services import Service, ServiceSpec
 from karez.core.usage import Call
 from karez.core.workloads import WorkloadId
 from karez.server.services.gateway_table import build_gateway_table
 from tests.api import Api
+from tests.fakes import FakeClock
 
 
 def call(number: int, project: str = "default", at: float = 30.0) -> Call:
@@ -95,8 +101,33 @@ def test_a_project_that_has_spent_its_limit_takes_no_more_requests_this_month(
     (route,) = build_gateway_table(store, now, {}).routes
     assert route.stopped == ""
     store.usage.add_calls([call(1, at=now), call(3, at=now)])
-    assert store.usage.spend(month_of(now)) == {"default": 520_000}
+    assert store.usage.spend(now) == {"default": 520_000}
     (route,) = build_gateway_table(store, now, {}).routes
-    assert "has spent 0.00052 of its 0.0005 for this month" in route.stopped
+    assert "Project default has spent its 0.0005 for this month" in route.stopped
     (route,) = build_gateway_table(store, now + 31 * 86_400, {}).routes
     assert route.stopped == ""
+
+
+def test_device_time_is_in_the_bill_of_its_project(api: Api, url: str, client: Client) -> None:
+    store, clock = api.cloud.store, api.cloud.clock
+    assert isinstance(clock, FakeClock)
+    now = clock.now()
+    client.put_device_price(DevicePrice(device="cpu", hour=3 * MICRO))
+    grant = Grant(node=NodeId("n"), kind=DeviceKind.CPU, devices=((0, 1000), (1, 1000)))
+    spec = JobSpec(name="train", command=("x",))
+    store.workloads.add_job(Job(id=WorkloadId("job-1"), spec=spec, owner="me", created_at=now))
+    store.workloads.place(WorkloadId("job-1"), [grant], now=now)
+    clock.pause(1800.0)
+    client.drop_device_price("cpu")
+    with pytest.raises(NotFound, match="device price"):
+        client.drop_device_price("cpu")
+    client.put_device_price(DevicePrice(device="cpu", hour=0))
+    assert [price.hour for price in client.device_prices()] == [0]
+    bill = Bill(project="default")
+    verify(bill, client.ledger("default"))
+    assert bill.by_device == {"cpu": 3 * NANO}
+    with Client(url, api.key(Role.ADMIN)) as other:
+        with pytest.raises(NotAllowed):
+            other.put_device_price(DevicePrice(device="cpu", hour=1))
+        with pytest.raises(NotAllowed):
+            other.drop_device_price("cpu")

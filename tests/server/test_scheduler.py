@@ -1,11 +1,14 @@
 """The scheduling loop over a real store: preemption is asked for, waited for, and not repeated."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 from structlog.testing import capture_logs
 
+from karez.core.device_prices import DevicePrice
 from karez.core.gangs import GangSpec
+from karez.core.identity import Project, ProjectLimits
 from karez.core.jobs import Job, JobSpec
 from karez.core.nodes import MaintenanceWindow, NodeId, NodeState
 from karez.core.resource_requests import ResourceRequest
@@ -16,6 +19,8 @@ from karez.simulation.verify_log import verify_log
 from karez.store.sql import SqlStore
 from tests.fakes import FakeClock, cpu_node
 from tests.server.queued import HOUR_S, run, state, submit
+
+HOUR_RATE = 2_000_000
 
 
 def test_small_work_makes_a_large_job_yield_and_go_on_behind_it(store: SqlStore) -> None:
@@ -102,6 +107,41 @@ def test_a_node_that_drains_is_left_and_the_job_goes_on_elsewhere(store: SqlStor
     grants = store.workloads.allocations()[WorkloadId("moves")].grants
     assert {grant.node for grant in grants} == {"b"}
     assert state(store, "stays") == State.PLACED
+    assert verify_log(lines).line is None
+
+
+def test_a_project_that_has_spent_its_limit_yields_what_it_can_go_on_with(
+    store: SqlStore,
+) -> None:
+    clock = FakeClock(at=1000.0)
+    lines: list[str] = []
+    scheduler = Scheduler(store, clock, lines.append)
+    store.usage.put_device_price(DevicePrice(device="cpu", hour=HOUR_RATE), now=clock.at)
+    limits = ProjectLimits(spend_nano=HOUR_RATE * 1000)  # a core-hour
+    store.access.add_project(Project(name="default", limits=limits))
+    submit(store, "saved", 2, 1000.0, preemptible=True, kind=WorkloadKind.TRAIN)
+    submit(store, "unsaved", 1, 1000.0, preemptible=True)
+    assert scheduler.tick() == 2
+    token = run(store, "saved", 1000.0)
+    clock.at += 1199.0
+    submit(store, "next", 1, clock.at)
+    assert scheduler.tick() == 1
+    clock.at += 61.0
+    submit(store, "late", 1, clock.at)
+    assert scheduler.tick() == 0
+    assert state(store, "saved") == State.PREEMPTING
+    assert state(store, "unsaved") == State.PLACED
+    assert store.workloads.requeue(WorkloadId("saved"), token, Status(ran_s=9.0), now=clock.at)
+    clock.at += 10.0
+    assert scheduler.tick() == 0
+    reasons = {ident: reason for ident, _, reason in store.workloads.queued()}
+    assert set(reasons) == {"saved", "late"}
+    assert all("project default has spent its 2 for this month" in r for r in reasons.values())
+    why = scheduler.explain(WorkloadId("saved"))
+    assert why is not None
+    assert "--spend" in why.changes[0].what
+    store.access.set_quota(Project(name="default", limits=replace(limits, spend_nano=None)))
+    assert scheduler.tick() == 1
     assert verify_log(lines).line is None
 
 

@@ -54,8 +54,8 @@ def test_calls_are_summed_by_the_minute_and_by_the_month(priced: SqlStore) -> No
     assert [(row.cached_tokens, row.cost_nano) for row in rows] == [(40, 300_000), (120, 900_000)]
     every = priced.usage.minutes(projects=None, since=0.0, until=DAY_S, limit=10)
     assert [row.project for row in every] == ["p", "q", "p"]
-    assert priced.usage.spend("1970-01") == {"p": 1_200_000, "q": 300_000}
-    assert priced.usage.spend("1970-02") == {"p": 300_000}
+    assert priced.usage.spend(10 * DAY_S) == {"p": 1_200_000, "q": 300_000}
+    assert priced.usage.spend(40 * DAY_S) == {"p": 300_000}
 
 
 def test_a_price_takes_the_place_of_one_of_its_model(priced: SqlStore) -> None:

@@ -52,7 +52,7 @@ COMMANDS = {
     "keys": ("karez.cli.remote.access", "Create, list, rotate and revoke API keys."),
     "projects": ("karez.cli.remote.projects", "Manage projects, quotas and secrets."),
     "usage": ("karez.cli.remote.billing", "Show what was used and what it costs, and verify it."),
-    "prices": ("karez.cli.remote.billing", "List, set and remove the prices of models."),
+    "prices": ("karez.cli.remote.prices", "Set and list the prices of models and devices."),
     "audit": ("karez.cli.remote.access", "List who changed what."),
 }
 

@@ -3,6 +3,7 @@
 from karez.client.calls import Call
 from karez.client.paths import in_path
 from karez.core.codec import to_json
+from karez.core.device_prices import DevicePrice
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
 from karez.core.usage import MinuteUsage
@@ -22,6 +23,22 @@ def put_price(price: Price) -> Call[Price]:
 def drop_price(model: str) -> Call[None]:
     """Remove the price of a model."""
     return Call(answer=None, method="DELETE", path=f"/prices/{in_path(model)}")
+
+
+def device_prices() -> Call[list[DevicePrice]]:
+    """List the prices of devices by the hour."""
+    return Call(answer=list[DevicePrice], method="GET", path="/device-prices")
+
+
+def put_device_price(price: DevicePrice) -> Call[DevicePrice]:
+    """Set the price of a kind or a model of devices, for what is held from now on."""
+    path = f"/device-prices/{in_path(price.device)}"
+    return Call(answer=DevicePrice, method="PUT", path=path, body=to_json(price), once="same")
+
+
+def drop_device_price(device: str) -> Call[None]:
+    """Remove a price of devices; what was held until now is billed by it."""
+    return Call(answer=None, method="DELETE", path=f"/device-prices/{in_path(device)}")
 
 
 def usage_minutes(last_s: float, until: float | None = None) -> Call[list[MinuteUsage]]:

@@ -100,6 +100,9 @@ class Methods(FileMethods):
     prices = endpoint(billing_calls.prices)
     put_price = endpoint(billing_calls.put_price)
     drop_price = endpoint(billing_calls.drop_price)
+    device_prices = endpoint(billing_calls.device_prices)
+    put_device_price = endpoint(billing_calls.put_device_price)
+    drop_device_price = endpoint(billing_calls.drop_device_price)
 
     @Method
     def submit(self, spec: JobSpec) -> Flow[Job]:

@@ -298,7 +298,7 @@ def _of_budgets(stored: StoredRule, seen: Happenings, now: float) -> Iterable[Al
     spent = _sum_of(rule, seen.spent_nano) / NANO
     for limit, used, said, fact, kind in (
         (rule.device_hours, hours, f"{whose} has used {hours:.1f} device hours", "hours", ""),
-        (rule.spend, spent, f"calls of {whose} have cost {spent:.6g}", "spent", "spend/"),
+        (rule.spend, spent, f"{whose} has spent {spent:.6g}", "spent", "spend/"),
     ):
         if limit is None or used < limit:
             continue

@@ -70,6 +70,8 @@ class SuggestedChange:
     """New caps of the workload's project."""
     guarantee: Mapping[DeviceKind, int] = field(default_factory=dict)
     """New guarantees of the workload's project in its cohort."""
+    spend: bool = False
+    """Whether the workload's project may spend more."""
     workers: int | None = None
     kind: DeviceKind | None = None
     topology: Topology | None = None

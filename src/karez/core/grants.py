@@ -59,9 +59,14 @@ class Grant:
     @property
     def device_name(self) -> str:
         """Kind of the devices, and whether they are emulated."""
-        return f"{EMULATED} {self.kind}" if self.is_emulated else self.kind.value
+        return device_name(self.kind, EMULATED if self.is_emulated else "")
 
     @property
     def indices(self) -> tuple[int, ...]:
         """Indices of the devices on their node."""
         return tuple(index for index, _ in self.devices)
+
+
+def device_name(kind: str, model: str) -> str:
+    """Kind of a device, and whether it is emulated, for people."""
+    return f"{EMULATED} {kind}" if model == EMULATED else kind

@@ -138,7 +138,8 @@ class ProjectLimits:
     storage_bytes: int | None = None
     """Bytes of its uploads and artifacts, each content once; None: any."""
     spend_nano: int | None = None
-    """Cost of its models' calls in a calendar month (UTC), in billionths; None: any."""
+    """Cost of its models' calls and its devices in a calendar month (UTC), in billionths; None:
+    any. At the limit calls are refused, nothing starts, and jobs that lose nothing by it yield."""
     calls: MinuteLimits = NO_MINUTE_LIMITS
     """Calls of its models by all keys together."""
 

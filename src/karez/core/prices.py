@@ -18,6 +18,7 @@ MICRO, NANO = 1_000_000, 1_000_000_000
 MAX_PRICE: Final = 10_000 * MICRO
 """Ten thousand of the currency for a million tokens: beyond that, it is a typing error."""
 PERCENT: Final = 100
+DAY_MINUTES: Final = 1440
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -46,21 +47,36 @@ class Price:
                 raise ValueError(
                     f"a price is between 0 and {MAX_PRICE // MICRO:,} a million tokens"
                 )
-        if self.off_peak and not _HOURS.fullmatch(self.off_peak):
-            raise ValueError(f"{self.off_peak!r} are no hours; write 22:00-06:00")
-        if not 0 <= self.off_peak_percent <= PERCENT:
-            raise ValueError("the off-peak part is between 0 and 100 percent")
+        check_off_peak(self.off_peak, self.off_peak_percent)
 
     def percent_at(self, at: float) -> int:
         """Part of the price that is charged at an instant (UTC epoch seconds)."""
-        hours = _HOURS.fullmatch(self.off_peak)
-        if hours is None:
-            return PERCENT
-        begin, end = (int(hours[n]) * 60 + int(hours[n + 1]) for n in (1, 3))
-        moment = datetime.fromtimestamp(at, UTC)
-        minute = moment.hour * 60 + moment.minute
-        is_in = begin <= minute < end if begin <= end else minute >= begin or minute < end
+        is_in = is_within(off_peak_minutes(self.off_peak), int(at // 60) % DAY_MINUTES)
         return self.off_peak_percent if is_in else PERCENT
+
+
+def check_off_peak(hours: str, percent: int) -> None:
+    """Raise ValueError unless these are hours of a day, or none, and a part of a price."""
+    if hours and not _HOURS.fullmatch(hours):
+        raise ValueError(f"{hours!r} are no hours; write 22:00-06:00")
+    if not 0 <= percent <= PERCENT:
+        raise ValueError("the off-peak part is between 0 and 100 percent")
+
+
+def off_peak_minutes(hours: str) -> tuple[int, int] | None:
+    """The minutes of the day (UTC) in which off-peak hours begin and end; None: there are none."""
+    found = _HOURS.fullmatch(hours)
+    if found is None:
+        return None
+    return int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
+
+
+def is_within(minutes: tuple[int, int] | None, minute: int) -> bool:
+    """Whether a minute of the day is in off-peak hours, which may pass midnight."""
+    if minutes is None:
+        return False
+    begin, end = minutes
+    return begin <= minute < end if begin <= end else minute >= begin or minute < end
 
 
 FREE: Final = Price()

@@ -37,7 +37,7 @@ class UsageRow:
     completion_tokens: int = 0
     cached_tokens: int = 0
     cost_nano: int = 0
-    """What its calls cost, in billionths of the currency."""
+    """What its calls cost, and its device time that is in the ledger, in billionths."""
     device_seconds: float = 0.0
     device_kind: str = ""
 

@@ -100,6 +100,8 @@ class ClusterState:
     """Workloads started in the current decision, which does not preempt them."""
     draining: frozenset[NodeId] = frozenset()
     """Nodes that every preemptible workload leaves."""
+    over_budget: Mapping[str, str] = field(default_factory=dict)
+    """Project that may spend no more -> why; nothing of it starts."""
     fair_share: FairShare = field(default_factory=FairShare)
     penalty_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds by which each project's usage moves its workloads back in the queue."""

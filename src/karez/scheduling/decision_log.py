@@ -51,7 +51,7 @@ class ExpectedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterDelta:
-    """Changes since the previous step. Absent nodes, projects and policy stay as they are."""
+    """Changes since the previous step. Absent nodes, limits and policy stay as they are."""
 
     at: float
     is_reset: bool = False
@@ -59,6 +59,8 @@ class ClusterDelta:
     nodes: tuple[Node, ...] | None = None
     projects: tuple[Project, ...] | None = None
     policy: SchedulingPolicy | None = None
+    over_budget: Mapping[str, str] | None = None
+    """Projects that may spend no more, and why."""
     usage_s: Mapping[str, float] | None = None
     """Decayed usage of each project; see karez.scheduling.queue.fair_share."""
     released: tuple[Grant, ...] = ()
@@ -237,6 +239,9 @@ class RecordedEngine:
         if step.projects is not None:
             engine.cluster.projects = {project.name: project for project in step.projects}
             engine.invalidate()
+        if step.over_budget is not None:
+            engine.cluster.over_budget = dict(step.over_budget)
+            engine.invalidate()
 
     def _apply_running(self, step: ClusterDelta) -> None:
         cluster = self.engine.cluster
@@ -273,6 +278,7 @@ class RecordedEngine:
         return ClusterState(
             pool=free_pool(self._nodes, [*held, *self._reserved], now=now),
             projects=before.projects,
+            over_budget=before.over_budget,
             draining=frozenset(node.id for node in self._nodes if should_drain(node, now)),
             fair_share=FairShare(usage_s=before.fair_share.usage_s, at=before.fair_share.at),
         )

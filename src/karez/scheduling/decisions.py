@@ -21,7 +21,8 @@ class Preempt:
 
     id: WorkloadId
     by: WorkloadId | None
-    """The workload that starts instead; None: the node is drained."""
+    """The workload that starts instead; None: its node is drained, or its project may spend no
+    more."""
     lost_device_s: float
     """Device-seconds of work that the stop costs."""
 

@@ -25,7 +25,7 @@ from karez.scheduling.queue.pending_queue import EquivalenceClass, PendingQueue,
 from karez.scheduling.queue.quota import within_quota
 from karez.scheduling.state_changes import (
     evict_workload,
-    release_drained,
+    release_stopped,
     start_workload,
 )
 from karez.scheduling.wait_reasons import wait_reasons
@@ -48,7 +48,7 @@ class SchedulingEngine:
     policy: SchedulingPolicy = field(default_factory=SchedulingPolicy)
     _queue: PendingQueue = field(default_factory=PendingQueue)
     _blocked: dict[EquivalenceClass, str] = field(default_factory=dict)
-    """Classes that do not fit until capacity is released; value: the quota message, or ''."""
+    """Classes that do not fit until capacity is released; value: what bars their project, or ''."""
     _deferred: dict[WorkloadId, str] = field(default_factory=dict)
     """Workloads that fit and do better to wait, with the reason."""
     _backfill: Backfill = field(default_factory=Backfill)
@@ -102,7 +102,7 @@ class SchedulingEngine:
     def decide(self, now: float) -> list[Action]:
         """Start what fits, in queue order, and preempt for it where the policy allows that."""
         self._refresh(now)
-        decisions: list[Action] = [*release_drained(self.cluster, now)]
+        decisions: list[Action] = [*release_stopped(self.cluster, now)]
         stopped = [evict_workload(self.cluster, act.id, now) for act in decisions]
         for _ in range(ROUNDS):
             self._requeue(stopped)
@@ -133,7 +133,7 @@ class SchedulingEngine:
             self.add(waiting)
 
     def _nobody_waits_for_devices(self) -> bool:
-        """Whether only quotas bar the workloads in the queue."""
+        """Whether only quotas and budgets bar the workloads in the queue."""
         return all(self._blocked.get(key) for key, _ in self._queue.classes())
 
     def _refresh(self, now: float) -> None:
@@ -191,6 +191,9 @@ class SchedulingEngine:
         key, cluster = self.equivalence_class(waiting), self.cluster
         if self._blocked.get(key):
             return []  # its project's quota is full
+        if waiting.project in cluster.over_budget:
+            self._blocked[key] = cluster.over_budget[waiting.project]
+            return []
         gang, over_quota = within_quota(waiting, cluster.projects, cluster.used)
         until = None if key[3] is None else now + key[3]
         attempt = Attempt(waiting=waiting, gang=gang, until=until, now=now)

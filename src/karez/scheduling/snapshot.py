@@ -36,6 +36,8 @@ class Snapshot:
     usage_s: Mapping[str, float] = field(default_factory=dict)
     """Decayed seconds of the whole pool that each project used, as queue.fair_share counts them."""
     usage_at: float = 0.0
+    over_budget: Mapping[str, str] = field(default_factory=dict)
+    """Project that may spend no more -> why."""
 
 
 def plan(
@@ -64,6 +66,7 @@ def engine_from(snapshot: Snapshot, policy: SchedulingPolicy, now: float = 0.0) 
         projects=dict(snapshot.projects),
         draining=frozenset(node.id for node in snapshot.nodes if should_drain(node, now)),
         fair_share=FairShare(usage_s=dict(snapshot.usage_s), at=snapshot.usage_at or now),
+        over_budget=dict(snapshot.over_budget),
     )
     engine = SchedulingEngine(cluster=cluster, policy=policy)
     for run in snapshot.running:

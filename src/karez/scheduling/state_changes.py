@@ -38,14 +38,22 @@ def evict_workload(cluster: ClusterState, ident: WorkloadId, now: float) -> Pend
     return replace(waiting, done_s=run.done_s(now) if waiting.resumes else 0.0)
 
 
-def release_drained(cluster: ClusterState, now: float) -> list[Preempt]:
-    """Release the devices of every preemptible workload on a draining node."""
-    if not cluster.draining:
+def release_stopped(cluster: ClusterState, now: float) -> list[Preempt]:
+    """Release the devices of workloads that are to stop, and go on later.
+
+    These are the preemptible ones on a draining node, and those of a project that may spend no
+    more: of these only such as lose nothing, for what they have done is paid for.
+    """
+    if not cluster.draining and not cluster.over_budget:
         return []
     leaving = [
         run
         for run in cluster.running.values()
-        if run.can_stop and any(grant.node in cluster.draining for grant in run.grants)
+        if run.can_stop
+        and (
+            (run.project in cluster.over_budget and run.as_pending.resumes)
+            or any(grant.node in cluster.draining for grant in run.grants)
+        )
     ]
     for run in leaving:
         cluster.pool.release(run.grants)

@@ -23,7 +23,8 @@ def allocate(
 ) -> None:
     """Record the grants that a workload holds from now on."""
     body = grants_text(grants)
-    tx.execute(insert(table).values(workload=ident, epoch=epoch, grants=body, since=now))
+    row = {"workload": ident, "epoch": epoch, "grants": body, "since": now}
+    tx.execute(insert(table).values(**row, unbilled_since=now))
 
 
 def free(tx: Connection, ident: WorkloadId, now: float) -> None:

@@ -1,6 +1,6 @@
 """SQL of calls and their ledger: each call once, with a line that seals the one before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, cast, func, insert, select
 from sqlalchemy.types import BigInteger
@@ -17,42 +17,55 @@ _AT_ONCE = 500
 """Ids in one statement: databases take only so many parameters."""
 
 
+class LedgerWriter:
+    """Appends lines in one transaction; no other writer does, until that ends."""
+
+    def __init__(self, db: Database, tx: Connection) -> None:
+        """Wait for the writer before this one."""
+        db.next_number(tx, "ledger")  # one at a time: a line seals the one before
+        self._db, self._tx = db, tx
+        self._last: dict[str, tuple[int, str]] = {}
+        self._lines: list[dict[str, object]] = []
+        self._spent: dict[tuple[str, str], int] = {}
+
+    def append(self, project: str, body: str, month: str, cost: int) -> None:
+        """Seal a line, and count its cost to what its project has spent in a month."""
+        seq, before = self._last.get(project) or _last(self._tx, project)
+        seal = sealed(before, body)
+        self._last[project] = (seq + 1, seal)
+        self._lines.append({"project": project, "seq": seq + 1, "body": body, "hash": seal})
+        self._spent[project, month] = self._spent.get((project, month), 0) + cost
+
+    def write(self) -> None:
+        """Write what was appended."""
+        if not self._lines:
+            return
+        table = schema.spend
+        for (project, month), cost in self._spent.items():
+            query = self._db.into(table).values(project=project, month=month, cost_nano=cost)
+            query = query.on_conflict_do_update(
+                index_elements=["project", "month"],
+                set_={"cost_nano": table.c.cost_nano + query.excluded.cost_nano},
+            )
+            self._tx.execute(query)
+        self._tx.execute(insert(schema.ledger), self._lines)
+
+
 def add_calls(db: Database, calls: Sequence[Call]) -> None:
     """Record the calls that are not recorded yet, and their lines, in one transaction."""
     with db.write() as tx:
-        db.next_number(tx, "ledger")  # one at a time: a line seals the one before
+        writer = LedgerWriter(db, tx)
         known = _known(tx, [call.id for call in calls])
         prices = {price.model: price for price in all_prices(tx)}
-        last: dict[str, tuple[int, str]] = {}
-        spent: dict[tuple[str, str], int] = {}
-        rows, lines = [], []
+        rows = []
         for call in {call.id: call for call in calls if call.id not in known}.values():
             price = price_of(prices, call.service)
-            seq, before = last.get(call.project) or _last(tx, call.project)
-            body = line_body(call, price)
-            seal = sealed(before, body)
-            last[call.project] = (seq + 1, seal)
-            lines.append({"project": call.project, "seq": seq + 1, "body": body, "hash": seal})
             cost = cost_of(call, price)
+            writer.append(call.project, line_body(call, price), month_of(call.at), cost)
             rows.append(_row(call, cost))
-            month = (call.project, month_of(call.at))
-            spent[month] = spent.get(month, 0) + cost
         if rows:
-            _add_spend(db, tx, spent)
             tx.execute(insert(schema.calls), rows)
-            tx.execute(insert(schema.ledger), lines)
-
-
-def _add_spend(db: Database, tx: Connection, spent: Mapping[tuple[str, str], int]) -> None:
-    """Add to what projects have spent in their months."""
-    table = schema.spend
-    for (project, month), cost in spent.items():
-        query = db.into(table).values(project=project, month=month, cost_nano=cost)
-        query = query.on_conflict_do_update(
-            index_elements=["project", "month"],
-            set_={"cost_nano": table.c.cost_nano + query.excluded.cost_nano},
-        )
-        tx.execute(query)
+        writer.write()
 
 
 def spend_in(tx: Connection, month: str) -> dict[str, int]:

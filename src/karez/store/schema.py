@@ -59,7 +59,10 @@ allocations = Table(
     Column("grants", Text, nullable=False),
     Column("since", Float, nullable=False),
     Column("until", Float),
+    Column("unbilled_since", Float),  # null: all of it is in the ledger
+    Column("costs", Text),  # device -> billionths, as the ledger has them
     Index("ix_allocations_until", "until"),
+    Index("ix_allocations_unbilled", "unbilled_since"),
 )
 nodes = Table(
     "nodes",
@@ -220,6 +223,12 @@ prices = Table(
     "prices",
     metadata,
     Column("model", String(63), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+device_prices = Table(
+    "device_prices",
+    metadata,
+    Column("device", String(120), primary_key=True),
     Column("body", Text, nullable=False),
 )
 audit = Table(

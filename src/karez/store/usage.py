@@ -1,5 +1,6 @@
 """Store of calls, usage and the audit log."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -8,11 +9,13 @@ from sqlalchemy import Select, delete, func, select, update
 from typing_extensions import override
 
 from karez.core.codec import from_text
+from karez.core.device_prices import DevicePrice
+from karez.core.grants import device_name
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
 from karez.core.stores.usage import UsageStore
 from karez.core.usage import AuditRow, Call, MinuteUsage, UsageRow
-from karez.store import ledger, schema
+from karez.store import device_billing, ledger, schema
 from karez.store.allocations import Grants
 from karez.store.database import Database
 from karez.store.pending_audit import PendingAudit, pending_audit, write_row
@@ -43,9 +46,26 @@ class Usage(UsageStore):
             return ledger.minutes(tx, projects, since, until, limit)
 
     @override
-    def spend(self, month: str) -> Mapping[str, int]:
+    def spend(self, now: float) -> Mapping[str, int]:
         with self._db.read() as tx:
-            return ledger.spend_in(tx, month)
+            return device_billing.spend_until(tx, now)
+
+    @override
+    def bill_devices(self, now: float) -> None:
+        device_billing.bill_devices(self._db, now)
+
+    @override
+    def device_prices(self) -> Sequence[DevicePrice]:
+        with self._db.read() as tx:
+            return device_billing.device_prices(tx)
+
+    @override
+    def put_device_price(self, price: DevicePrice, *, now: float) -> None:
+        device_billing.put_device_price(self._db, price, now)
+
+    @override
+    def drop_device_price(self, device: str, *, now: float) -> bool:
+        return device_billing.drop_device_price(self._db, device, now)
 
     @override
     def prices(self) -> Sequence[Price]:
@@ -145,7 +165,10 @@ def _select_grants() -> Select[Any]:
     """SELECT of all grants ever held, with their workloads."""
     held, work = schema.allocations, schema.workloads
     return select(
-        work.c.project, work.c.name, work.c.kind, held.c.grants, held.c.since, held.c.until
+        work.c.project,
+        work.c.name,
+        work.c.kind,
+        *(held.c[name] for name in ("grants", "since", "until", "costs")),
     ).join(work, work.c.id == held.c.workload)
 
 
@@ -167,14 +190,27 @@ def _token_rows(rows: Sequence[Any]) -> list[UsageRow]:
 
 def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
     seconds: dict[tuple[str, str, str, str], float] = {}
-    for project, name, kind, grants, since, until in rows:
+    costs: dict[tuple[str, str, str, str], int] = {}
+    for project, name, kind, grants, since, until, billed in rows:
+        what = (project, name, "service" if kind == "replica" else kind)
+        span_s = max(0.0, (now if until is None else until) - since)
         for grant in from_text(Grants, grants):
-            key = (project, name, "service" if kind == "replica" else kind, grant.device_name)
-            span_s = max(0.0, (now if until is None else until) - since)
             amount = grant.milli or grant.dpu_milli
             if amount:
+                key = (*what, grant.device_name)
                 seconds[key] = seconds.get(key, 0.0) + span_s * amount / 1000
+        for device, nano in json.loads(billed or "{}").items():
+            device_kind, _, model = device.partition(":")
+            key = (*what, device_name(device_kind, model))
+            costs[key] = costs.get(key, 0) + nano
     return [
-        UsageRow(project=project, what=name, kind=kind, device_seconds=total, device_kind=device)
+        UsageRow(
+            project=project,
+            what=name,
+            kind=kind,
+            device_seconds=total,
+            device_kind=device,
+            cost_nano=costs.get((project, name, kind, device), 0),
+        )
         for (project, name, kind, device), total in seconds.items()
     ]

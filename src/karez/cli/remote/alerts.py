@@ -39,7 +39,7 @@ def add(
         float | None, typer.Option(help="Device hours of a month beyond which you are told.")
     ] = None,
     spend: Annotated[
-        float | None, typer.Option(help="Cost of calls of a month beyond which you are told.")
+        float | None, typer.Option(help="Cost of a month beyond which you are told.")
     ] = None,
     secret: Annotated[
         str, typer.Option(help="Secret of the project that signs what a webhook gets.")

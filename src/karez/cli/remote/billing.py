@@ -1,30 +1,29 @@
-"""`karez usage` and `karez prices`: what was used, what it costs, and whether the ledger holds."""
+"""`karez usage`: what was used, what it costs, and whether the ledger holds."""
 
 import csv
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from karez.cli.client_options import Json, ProjectName, client
-from karez.cli.options import takes
 from karez.cli.output import json_out, table
 from karez.cli.terminal import say
 from karez.core.errors import BadRequest, Failed
 from karez.core.ledger import Bill, BrokenLedger, verify
-from karez.core.prices import ANY_MODEL, MICRO, NANO, PERCENT, Price
+from karez.core.prices import NANO
 from karez.core.units import parse_seconds
 from karez.core.usage import MinuteUsage, UsageRow
 
+HOUR_S = 3600
 usage_app = typer.Typer(help="Show what was used and what it costs, and verify the ledger.")
-prices_app = typer.Typer(no_args_is_help=True, help="List, set and remove the prices of models.")
 
 
 @usage_app.callback(invoke_without_command=True)
 def usage(context: typer.Context, as_json: Json = False) -> None:
-    """Show tokens and cost per service, and device time per workload."""
+    """Show tokens per service, device time per workload, and what they cost."""
     if context.invoked_subcommand is not None:
         return
     found = client().usage()
@@ -94,6 +93,8 @@ def verify_ledger(
 ) -> None:
     """Check each line of a project's ledger against the one before, and compute the bill again.
 
+    Devices that are held still are in the ledger up to the last full hour.
+
     Example: karez usage verify --project shop --expect 9f2c...
     """
     bill, is_there = Bill(project=project), not expect
@@ -110,86 +111,12 @@ def verify_ledger(
         json_out(bill)
         return
     rows = [(model, money(cost) or "0") for model, cost in sorted(bill.by_model.items())]
-    table(("model", "cost"), [*rows, ("all", money(bill.cost_nano) or "0")], empty="")
+    rows += [
+        (f"{device}, {bill.device_seconds[device] / HOUR_S:.2f} h", money(cost) or "0")
+        for device, cost in sorted(bill.by_device.items())
+    ]
+    table(("model or device", "cost"), [*rows, ("all", money(bill.cost_nano) or "0")], empty="")
     say(f"{bill.lines:,} lines hold; keep the last hash: {bill.last_hash or 'none yet'}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceOptions:
-    """Options of `karez prices set`; amounts are for a million tokens."""
-
-    model: Annotated[str, typer.Argument(help="Name of the service; * for all others.")]
-    prompt: Annotated[float, typer.Option(help="Price of a million tokens of prompts.")] = 0.0
-    cached: Annotated[
-        float | None,
-        typer.Option(help="The same of those that were computed before; else as the others."),
-    ] = None
-    completion: Annotated[float, typer.Option(help="Price of a million tokens of answers.")] = 0.0
-    off_peak: Annotated[
-        str, typer.Option(help="Hours in UTC with another rate, such as 22:00-06:00.")
-    ] = ""
-    off_peak_percent: Annotated[
-        int, typer.Option(help="Part of the price that is charged then.")
-    ] = PERCENT
-
-
-@prices_app.command("set")
-@takes(PriceOptions)
-def set_price(options: PriceOptions) -> None:
-    """Set the price of a model, for calls that are recorded from now on.
-
-    Example: karez prices set support --prompt 0.15 --cached 0.03 --completion 0.6
-    """
-    try:
-        price = Price(
-            model=options.model,
-            prompt=_micro(options.prompt),
-            cached=None if options.cached is None else _micro(options.cached),
-            completion=_micro(options.completion),
-            off_peak=options.off_peak,
-            off_peak_percent=options.off_peak_percent,
-        )
-    except (ValueError, OverflowError) as error:
-        raise BadRequest(problem=str(error)) from error
-    client().put_price(price)
-    what = "all models without a price" if price.model == ANY_MODEL else price.model
-    say(f"the price of {what} holds from now on")
-
-
-def _micro(amount: float) -> int:
-    return round(amount * MICRO)
-
-
-@prices_app.command("list")
-def list_prices(as_json: Json = False) -> None:
-    """List the prices of models, for a million tokens."""
-    found = client().prices()
-    if as_json:
-        json_out(found)
-        return
-    rows = [
-        (
-            price.model,
-            *(f"{amount / MICRO:g}" for amount in (price.prompt, _cached(price), price.completion)),
-            f"{price.off_peak_percent}% at {price.off_peak}" if price.off_peak else "",
-        )
-        for price in found
-    ]
-    heads = ("model", "prompt", "cached", "completion", "off-peak")
-    table(heads, rows, empty="no prices; set one with `karez prices set`")
-
-
-def _cached(price: Price) -> int:
-    return price.prompt if price.cached is None else price.cached
-
-
-@prices_app.command("remove")
-def remove_price(
-    model: Annotated[str, typer.Argument(help="Name of the service; * for all others.")],
-) -> None:
-    """Remove the price of a model."""
-    client().drop_price(model)
-    say(f"the price of {model} is removed")
-
-
-APPS = {"usage": usage_app, "prices": prices_app}
+APPS = {"usage": usage_app}

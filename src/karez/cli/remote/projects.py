@@ -93,7 +93,7 @@ def set_limits(
     replicas: Annotated[int | None, typer.Option(help="Replicas of all services.")] = None,
     spend: Annotated[
         float | None,
-        typer.Option(help="Cost of calls of models in a calendar month (UTC); -1: any."),
+        typer.Option(help="Cost of calls and devices in a calendar month (UTC); -1: any."),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Bytes of uploads and artifacts, such as 2TiB, or none.")

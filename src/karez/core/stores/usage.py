@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from karez.core.device_prices import DevicePrice
 from karez.core.grants import Grant
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
@@ -30,8 +31,27 @@ class UsageStore(Protocol):
         """Sum up calls by minute, project, key and service, oldest first; None: all projects."""
         ...
 
-    def spend(self, month: str) -> Mapping[str, int]:
-        """What the calls of each project have cost in a month, such as 2026-11, in billionths."""
+    def spend(self, now: float) -> Mapping[str, int]:
+        """What each project has spent in the month of an instant (UTC), in billionths.
+
+        That is its calls and the devices that it has held in that month, until the instant.
+        """
+        ...
+
+    def bill_devices(self, now: float) -> None:
+        """Write lines for devices: those given back, and up to the last full hour those held."""
+        ...
+
+    def device_prices(self) -> Sequence[DevicePrice]:
+        """List the prices of devices."""
+        ...
+
+    def put_device_price(self, price: DevicePrice, *, now: float) -> None:
+        """Store a price, in place of one of that device, for what is held from now on."""
+        ...
+
+    def drop_device_price(self, device: str, *, now: float) -> bool:
+        """Remove a price; what was held until now is billed by it. False: there is none."""
         ...
 
     def prices(self) -> Sequence[Price]:

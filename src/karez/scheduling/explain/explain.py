@@ -203,10 +203,10 @@ def _holders(gang: GangSpec, running: Iterable[RunningWorkload]) -> tuple[Resour
 
 
 def _estimate(context: _Context, waiting: PendingWorkload, until: float | None) -> Estimate | None:
-    """Estimate when enough workloads have ended; None if that never suffices, or quota bars it."""
+    """Estimate when enough workloads have ended; None if that never suffices, or limits bar it."""
     engine, now = context.engine, context.now
     _, barred = within_quota(waiting, engine.cluster.projects, engine.cluster.used)
-    if barred:
+    if barred or waiting.project in engine.cluster.over_budget:
         return None
     times = [_fits_at(engine, waiting.gang, now, factor, until) for factor in (0.25, 1.0, 4.0)]
     early, middle, late = times

@@ -35,8 +35,10 @@ class SuggestionContext:
 
 def would_start(context: SuggestionContext, change: SuggestedChange) -> bool:
     """Whether the workload fits once it is first in the queue and the change is made."""
-    gang = gang_after(context.waiting.gang, change)
     engine, name = context.engine, context.waiting.project
+    if name in engine.cluster.over_budget and not change.spend:
+        return False
+    gang = gang_after(context.waiting.gang, change)
     projects = dict(engine.cluster.projects)
     if name in projects:
         projects[name] = project_after(projects[name], change)

@@ -25,9 +25,10 @@ MAX_STOPS = 8
 
 def suggest_changes(context: SuggestionContext) -> tuple[SuggestedChange, ...]:
     """Find changes that would each start the workload now: queue and quota first, then the pool."""
-    base = replace(quota_increase(context), priority=context.priority)
+    over_budget = context.waiting.project in context.engine.cluster.over_budget
+    base = replace(quota_increase(context), priority=context.priority, spend=over_budget)
     if would_start(context, base):
-        is_change = _raises_quota(base) or context.priority is not None
+        is_change = over_budget or _raises_quota(base) or context.priority is not None
         return (_described(context, base, ()),) if is_change else ()
     suggestions: list[SuggestedChange] = []
     for candidates in (
@@ -56,6 +57,9 @@ def _described(
         name = context.waiting.project
         after = project_after(context.engine.cluster.projects[name], change)
         parts.append(f"raise the quota of project {name}: `{quota_command(after)}`")
+    if change.spend:
+        name = context.waiting.project
+        parts.append(f"let project {name} spend more: `karez projects limits {name} --spend`")
     if change.priority is not None:
         parts.append(f"give it priority {change.priority}, so that it is first in line")
     return replace(change, what=" and ".join(parts))

@@ -63,6 +63,7 @@ def _outcomes(
     snapshot: Snapshot, was: Snapshot, now: float, policy: SchedulingPolicy | None
 ) -> Mapping[WorkloadId, _Outcome]:
     outcomes: dict[WorkloadId, _Outcome] = {}
+    projects = {run.allocation.workload: run.project for run in was.running}
     held = {run.allocation.workload: len(run.allocation.grants) for run in snapshot.running}
     for run in was.running:
         workers = held[run.allocation.workload]
@@ -76,7 +77,8 @@ def _outcomes(
                 what = f"starts with {_workers(len(grants))}"
                 outcomes[ident] = _Outcome(what=what)
             case Preempt(id=ident, by=by):
-                why = f"{by} starts in its place" if by else "its node is needed"
+                barred = snapshot.over_budget.get(projects.get(ident, ""), "its node is needed")
+                why = f"{by} starts in its place" if by else barred
                 outcomes[ident] = _Outcome(what="is stopped and waits", reason=why)
             case Resize(id=ident, grants=grants):
                 outcomes[ident] = _Outcome(what=f"goes on with {_workers(len(grants))}")

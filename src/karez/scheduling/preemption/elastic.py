@@ -29,7 +29,7 @@ def scale_up(
     Returns the new grants of each gang that changed.
     """
     sized = (cluster.running[ident] for ident in cluster.elastic)
-    growing = [run for run in sized if _may_scale_up(run, now)]
+    growing = [run for run in sized if _may_scale_up(cluster, run, now)]
     changed: dict[WorkloadId, tuple[Grant, ...]] = {}
     for run in sorted(growing, key=_fill_ratio):
         more = _more_grants(cluster, run)
@@ -52,8 +52,8 @@ def break_even_s(workers: int, more: int) -> float:
     return RESIZE_S * max(1.0, workers / more)
 
 
-def _may_scale_up(run: RunningWorkload, now: float) -> bool:
-    if run.waiting is None or run.waiting.gang.max is None:
+def _may_scale_up(cluster: ClusterState, run: RunningWorkload, now: float) -> bool:
+    if run.waiting is None or run.waiting.gang.max is None or run.project in cluster.over_budget:
         return False
     return now - run.started_at >= RESIZE_S and len(run.workers) < run.waiting.gang.most
 

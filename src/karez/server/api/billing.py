@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from karez.core.device_prices import DevicePrice
 from karez.core.identity import Role
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
@@ -33,6 +34,26 @@ def put_price(model: str, price: Price, cloud: CloudDep, who: Who) -> Price:
 def drop_price(model: str, cloud: CloudDep, who: Who) -> None:
     """Remove a price."""
     cloud.billing.drop_price(who, model)
+
+
+@router.get("/device-prices", **allow(Role.VIEWER))
+def list_device_prices(cloud: CloudDep) -> Sequence[DevicePrice]:
+    """The prices of devices by the hour."""
+    return cloud.store.usage.device_prices()
+
+
+@router.put("/device-prices/{device}", **allow(Role.ADMIN))
+def put_device_price(device: str, price: DevicePrice, cloud: CloudDep, who: Who) -> DevicePrice:
+    """Set the price of a kind or a model of devices, for what is held from now on."""
+    if device != price.device:
+        raise ValueError(f"the path says {device}, the body {price.device}")
+    return cloud.billing.put_device_price(who, price)
+
+
+@router.delete("/device-prices/{device}", status_code=204, **allow(Role.ADMIN))
+def drop_device_price(device: str, cloud: CloudDep, who: Who) -> None:
+    """Remove a price of devices; what was held until now is billed by it."""
+    cloud.billing.drop_device_price(who, device)
 
 
 @router.get("/usage/minutes", **allow(Role.VIEWER))

@@ -120,7 +120,7 @@ class Alerter:
             seen = replace(seen, waiting=waiting)
         if AlertEvent.BUDGET in asked:
             _, month, hours = self._usage(now)
-            spent = self.store.usage.spend(month)
+            spent = self.store.usage.spend(now)
             seen = replace(seen, used_hours=hours, spent_nano=spent, month=month)
         if AlertEvent.NODE in asked:
             faults = history.incidents(since=max(oldest, now - DOWN_S))

@@ -28,6 +28,8 @@ EVENTS_S = 0.05
 """Longest wait for events, in seconds; then workloads that are new to a node are asked for."""
 ALERTS_S = 2.0
 """Seconds between two looks for what people are to be told of."""
+BILL_S = 5.0
+"""Seconds between two looks for devices that were given back and are not in the ledger."""
 EXPIRE_S = 600.0
 """Seconds between two looks for artifacts whose time is over."""
 UPLOAD_S = 86_400.0
@@ -38,7 +40,7 @@ its own polling."""
 
 
 class ControllerManager:
-    """Runs six loops, and the workers that controllers share."""
+    """Runs seven loops, and the workers that controllers share."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class ControllerManager:
             ("events", self._pump_events, 0.0),
             ("expire", self.remove_expired, EXPIRE_S),
             ("alerts", self.alert, ALERTS_S),
+            ("bill", self.bill, BILL_S),
         ):
             thread = threading.Thread(
                 target=self._loop, args=(name, tick, pause_s), name=name, daemon=True
@@ -185,6 +188,10 @@ class ControllerManager:
         """Tell people of what they asked for."""
         if self._alerter is not None:
             self._alerter.tick()
+
+    def bill(self) -> None:
+        """Write what devices have cost into the ledger."""
+        self._context.store.usage.bill_devices(self._context.clock.now())
 
     def schedule(self) -> None:
         """Run a scheduling pass."""

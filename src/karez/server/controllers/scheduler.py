@@ -1,7 +1,7 @@
 """The scheduler: reads the store, has the engine decide, records, and carries decisions out."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from karez.core.explanations import (
@@ -27,6 +27,7 @@ from karez.scheduling.placement.placement import place_more
 from karez.scheduling.preemption.defragment import DefragPlan, plan_defrag
 from karez.scheduling.queue.order import SchedulingPolicy
 from karez.scheduling.snapshot import Snapshot, engine_from
+from karez.server.controllers.budget_watch import BudgetWatch
 from karez.server.controllers.decision_executor import DecisionExecutor
 from karez.server.controllers.observer import observe, still_owed, whole_state
 from karez.server.controllers.pending_decisions import LENT_S, PendingDecisions, Reservation
@@ -57,18 +58,20 @@ class Scheduler:
     """Takes the lines of the decision log."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _engine: RecordedEngine | None = None
-    _inventory: tuple[tuple[Node, ...], tuple[Project, ...]] = ((), ())
-    """The nodes and projects that the engine has."""
+    _inventory: tuple[tuple[Node, ...], tuple[Project, ...], Mapping[str, str]] = ((), (), {})
+    """The nodes, the projects, and those of them that may spend no more, as the engine has them."""
     _pending: PendingDecisions | None = None
     """None until the first pass has read what an earlier control left."""
     _decided_at: float = float("-inf")
     _steps: int = 0
     _cache: WorkloadCache = field(init=False)
     _executor: DecisionExecutor = field(init=False)
+    _budgets: BudgetWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self._cache = WorkloadCache(self.store, self.clock)
         self._executor = DecisionExecutor(store=self.store)
+        self._budgets = BudgetWatch(self.store.usage)
 
     def tick(self) -> int:
         """Start what fits and record why the rest waits; returns how many were started."""
@@ -175,7 +178,7 @@ class Scheduler:
 
     def _may_decide(self, view: StoreView) -> bool:
         """Whether the passing of time alone may lead to a decision."""
-        nodes, _ = self._inventory
+        nodes, _, _ = self._inventory
         closes = any(node.windows or node.state == NodeState.DRAINING for node in nodes)
         return bool(view.queued) or view.has_elastic() or closes
 
@@ -183,7 +186,8 @@ class Scheduler:
         """Changes since the last pass; the whole state for an engine that has none yet."""
         nodes = tuple(replace(node, seen_at=0.0) for node in self.store.pool.nodes())
         projects = tuple(self.store.access.projects())
-        (nodes_before, projects_before), self._inventory = self._inventory, (nodes, projects)
+        over = self._budgets.over(projects, now)
+        before, self._inventory = self._inventory, (nodes, projects, over)
         if self._engine is None:
             pending = self._inherited(view, nodes, now)
             delta = replace(
@@ -191,12 +195,13 @@ class Scheduler:
                 policy=LIVE_POLICY,
                 usage_s=self._cache.usage_s(now, nodes),
             )
-            return pending, replace(delta, nodes=nodes, projects=projects)
+            return pending, replace(delta, nodes=nodes, projects=projects, over_budget=over)
         pending, delta = observe(self._engine.engine, self._owed, view, nodes, now)
         return pending, replace(
             delta,
-            nodes=None if nodes == nodes_before else nodes,
-            projects=None if projects == projects_before else projects,
+            nodes=None if nodes == before[0] else nodes,
+            projects=None if projects == before[1] else projects,
+            over_budget=None if over == before[2] else over,
         )
 
     def _inherited(self, view: StoreView, nodes: Sequence[Node], now: float) -> PendingDecisions:
@@ -225,6 +230,7 @@ class Scheduler:
             if engine is None
             else dict(engine.cluster.fair_share.usage_s),
             usage_at=now if engine is None else engine.cluster.fair_share.at,
+            over_budget=self._budgets.over(self.store.access.projects(), now),
         )
 
 

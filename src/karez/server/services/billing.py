@@ -1,8 +1,9 @@
-"""Prices of models, and the ledger of what was used."""
+"""Prices of models and devices, and the ledger of what was used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from karez.core.device_prices import DevicePrice
 from karez.core.errors import BadRequest, NotFound
 from karez.core.identity import Principal, Role
 from karez.core.ledger import LedgerLine
@@ -34,6 +35,18 @@ class BillingService:
         self.permissions.require_everywhere(who)
         if not self.store.drop_price(model):
             raise NotFound(noun="price", name=model)
+
+    def put_device_price(self, who: Principal, price: DevicePrice) -> DevicePrice:
+        """Store a price; it holds for devices that are held from now on. Raises NotAllowed."""
+        self.permissions.require_everywhere(who)
+        self.store.put_device_price(price, now=self.clock.now())
+        return price
+
+    def drop_device_price(self, who: Principal, device: str) -> None:
+        """Remove a price; what was held until now is billed. Raises NotAllowed, NotFound."""
+        self.permissions.require_everywhere(who)
+        if not self.store.drop_device_price(device, now=self.clock.now()):
+            raise NotFound(noun="device price", name=device)
 
     def ledger(self, who: Principal, project: str, *, after: int) -> Sequence[LedgerLine]:
         """Lines of a project's ledger, MOST_LINES at most. Raises NotAllowed, NotFound."""

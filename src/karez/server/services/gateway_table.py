@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from karez.core.budgets import over_budget
 from karez.core.engines import AdapterUse, Capabilities
 from karez.core.identity import Project, Role
-from karez.core.prices import NANO, Price, month_of, price_of
+from karez.core.prices import Price, price_of
 from karez.core.routing import GatewayKey, Route, Table
 from karez.core.services import READY, Service
 from karez.core.stores.store import Store
@@ -28,9 +29,9 @@ def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabili
     for replica in store.replicas.live(ended_since=math.inf):
         ready = [view.url for view in replica.status.ranks if view.state == READY]
         urls.setdefault(replica.service, []).extend(ready)
-    stopped = _over_budget(store, now)
     prices = {price.model: price for price in store.usage.prices()}
     projects = {one.name: one for one in store.access.projects()}
+    stopped = over_budget(store.usage, projects.values(), now)
     services = store.workloads.services(projects=None, states=tuple(LIVE))
     routes = [
         route
@@ -38,7 +39,7 @@ def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabili
         for route in _routes(
             service,
             urls=tuple(urls.get(service.id, ())),
-            stopped=stopped.get(service.spec.project, ""),
+            stopped=_sentence(stopped.get(service.spec.project, "")),
             engine=engines.get(service.spec.engine),
             prices=prices,
             project=projects.get(service.spec.project) or Project(name=service.spec.project),
@@ -83,17 +84,5 @@ def _routes(
         )
 
 
-def _over_budget(store: Store, now: float) -> dict[str, str]:
-    """Why projects may not call models any more this month."""
-    limits = {
-        project.name: project.limits.spend_nano
-        for project in store.access.projects()
-        if project.limits.spend_nano is not None
-    }
-    spent = store.usage.spend(month_of(now)) if limits else {}
-    return {
-        name: f"Project {name} has spent {spent.get(name, 0) / NANO:.6g} of its "
-        f"{limit / NANO:.6g} for this month; `karez projects limits {name} --spend` raises that."
-        for name, limit in limits.items()
-        if spent.get(name, 0) >= limit
-    }
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""

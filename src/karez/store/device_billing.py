@@ -1,0 +1,192 @@
+"""SQL of device time in the ledger: each moment that devices were held is billed once.
+
+The lines and the instant up to which an allocation is billed are written in one transaction:
+whoever is killed before it bills later, and whoever is killed after it has billed.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, select, update
+
+from karez.core.codec import from_text, to_text
+from karez.core.device_prices import (
+    HOUR_MS,
+    DevicePrice,
+    DeviceTime,
+    by_month,
+    device_cost_nano,
+    device_price_of,
+)
+from karez.core.devices import EMULATED
+from karez.core.grants import Grant
+from karez.core.ledger import device_line_body
+from karez.core.prices import month_of
+from karez.store import schema
+from karez.store.allocations import Grants
+from karez.store.database import Database
+from karez.store.ledger import LedgerWriter, spend_in
+
+_AT_ONCE: Final = 500
+"""Ids in one statement: databases take only so many parameters."""
+_HELD = schema.allocations
+Models = Mapping[tuple[str, str, int], str]
+"""(node, kind, index) -> the model of that device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """Device time of one model, its price, and what it costs."""
+
+    time: DeviceTime
+    price: DevicePrice
+    nano: int
+
+    @property
+    def month(self) -> str:
+        return month_of(self.time.since_ms / 1000)
+
+
+def bill_devices(db: Database, now: float) -> None:
+    """Write lines for what was given back, and up to the last full hour for what is held still."""
+    until = now - now % (HOUR_MS / 1000)
+    is_due = _HELD.c.until.is_not(None) | (_HELD.c.unbilled_since < until)
+    with db.read() as tx:
+        if tx.execute(_select_unbilled().where(is_due).limit(1)).first() is None:
+            return
+    with db.write() as tx:
+        _bill(db, tx, is_due, until)
+
+
+def put_device_price(db: Database, price: DevicePrice, now: float) -> None:
+    """Store a price, in place of one of that device; what was held before has the price before."""
+    query = db.into(schema.device_prices).values(device=price.device, body=to_text(price))
+    query = query.on_conflict_do_update(
+        index_elements=["device"], set_={"body": query.excluded.body}
+    )
+    with db.write() as tx:
+        _bill(db, tx, _HELD.c.unbilled_since < now, now)
+        tx.execute(query)
+
+
+def drop_device_price(db: Database, device: str, now: float) -> bool:
+    """Remove a price; what was held before is billed by it. False: there is none."""
+    with db.write() as tx:
+        _bill(db, tx, _HELD.c.unbilled_since < now, now)
+        table = schema.device_prices
+        return tx.execute(delete(table).where(table.c.device == device)).rowcount == 1
+
+
+def device_prices(tx: Connection) -> list[DevicePrice]:
+    """The prices of devices."""
+    table = schema.device_prices
+    bodies = tx.execute(select(table.c.body).order_by(table.c.device)).scalars()
+    return [from_text(DevicePrice, body) for body in bodies]
+
+
+def spend_until(tx: Connection, now: float) -> dict[str, int]:
+    """What each project has spent in the month of an instant, with what it holds until then."""
+    month = month_of(now)
+    spent = spend_in(tx, month)
+    prices = device_prices(tx)
+    rows = tx.execute(_select_unbilled()).all() if prices else ()
+    for row, costs in _costs(tx, rows, prices, now):
+        nano = sum(cost.nano for cost in costs if cost.month == month)
+        if nano:
+            spent[row.project] = spent.get(row.project, 0) + nano
+    return spent
+
+
+def _select_unbilled() -> Select[Any]:
+    """SELECT of the allocations that are not wholly billed, with their workloads."""
+    work = schema.workloads
+    query = select(_HELD, work.c.project, work.c.name, work.c.kind)
+    query = query.join(work, work.c.id == _HELD.c.workload)
+    return query.where(_HELD.c.unbilled_since >= 0).order_by(_HELD.c.workload, _HELD.c.epoch)
+
+
+def _bill(db: Database, tx: Connection, is_due: ColumnElement[bool], until: float) -> None:
+    writer = LedgerWriter(db, tx)
+    rows = tx.execute(_select_unbilled().where(is_due)).all()
+    changes = []
+    for row, costs in _costs(tx, rows, device_prices(tx), until):
+        of = json.loads(row.costs or "{}")
+        for cost in costs:
+            writer.append(
+                row.project, device_line_body(cost.time, cost.price), cost.month, cost.nano
+            )
+            of[cost.time.device] = of.get(cost.time.device, 0) + cost.nano
+        billed = None if row.until is not None else until
+        text = json.dumps(of) if of else None
+        changes.append({"of": row.workload, "at": row.epoch, "billed": billed, "now": text})
+    writer.write()
+    own = (_HELD.c.workload == bindparam("of"), _HELD.c.epoch == bindparam("at"))
+    change = update(_HELD).where(*own)
+    change = change.values(unbilled_since=bindparam("billed"), costs=bindparam("now"))
+    if changes:
+        tx.execute(change, changes)
+
+
+def _costs(
+    tx: Connection, rows: Sequence[Any], prices: Sequence[DevicePrice], until: float
+) -> Iterator[tuple[Any, list[_Cost]]]:
+    """Each allocation, and the costs of its devices up to an instant or until it was over."""
+    priced = {price.device: price for price in prices}
+    grants = [from_text(Grants, row.grants) for row in rows] if priced else [()] * len(rows)
+    models = _models(tx, {grant.node for held in grants for grant in held})
+    for row, held in zip(rows, grants, strict=True):
+        until_ms = round(1000 * (until if row.until is None else row.until))
+        costs = []
+        for device, milli in _amounts(held, models).items():
+            price = device_price_of(priced, device)
+            if price is None or not (price.services or row.kind == "job"):
+                continue
+            for begin, end in by_month(round(1000 * row.unbilled_since), until_ms):
+                time = DeviceTime(
+                    id=f"{row.workload}@{row.epoch}:{device}:{begin}",
+                    workload=row.workload,
+                    name=row.name,
+                    project=row.project,
+                    device=device,
+                    milli=milli,
+                    since_ms=begin,
+                    until_ms=end,
+                )
+                nano = device_cost_nano(price, milli, begin, end)
+                costs.append(_Cost(time=time, price=price, nano=nano))
+        yield row, costs
+
+
+def _amounts(grants: Sequence[Grant], models: Models) -> dict[str, int]:
+    """Thousandths of devices by kind and model, such as `npu:910b`."""
+    amounts: dict[str, int] = {}
+    for grant in grants:
+        of_devices = [
+            (_name(grant, models.get((grant.node, grant.kind.value, index), "")), milli)
+            for index, milli in grant.devices
+        ]
+        if grant.dpu_milli:
+            of_devices.append(("dpu", grant.dpu_milli))
+        for name, milli in of_devices:
+            amounts[name] = amounts.get(name, 0) + milli
+    return amounts
+
+
+def _name(grant: Grant, model: str) -> str:
+    model = EMULATED if grant.is_emulated else model
+    return f"{grant.kind}:{model}" if model else grant.kind.value
+
+
+def _models(tx: Connection, nodes: Collection[str]) -> Models:
+    """Models of the devices of some nodes, as these have reported them."""
+    found: dict[tuple[str, str, int], str] = {}
+    table, names = schema.nodes, sorted(nodes)
+    for at in range(0, len(names), _AT_ONCE):
+        some = table.c.id.in_(names[at : at + _AT_ONCE])
+        for node, body in tx.execute(select(table.c.id, table.c.body).where(some)):
+            for device in json.loads(body).get("devices", ()):
+                key = (node, device["kind"], device["index"])
+                found[key] = device.get("model", "")
+    return found

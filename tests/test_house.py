@@ -18,7 +18,7 @@ from karez.migration.analyze import examine
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "karez"
 FILES = sorted(SRC.rglob("*.py"))
-MOST = {"noqa": 171, "fmt: skip": 0, "type: ignore": 55}
+MOST = {"noqa": 170, "fmt: skip": 0, "type: ignore": 55}
 """Suppressions in src, tests and benchmarks. These numbers may only fall."""
 SEARCHED = {
     "admission": "admission",

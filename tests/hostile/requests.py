@@ -67,6 +67,12 @@ EXAMPLES: dict[str, Any] = {
         "off_peak_percent": 50,
         "services": True,
     },
+    "POST /openai/batches": {
+        "input_file_id": "art-0",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"a": "b"},
+    },
     "POST /artifacts": {
         "name": "d",
         "kind": "dataset",

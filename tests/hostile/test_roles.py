@@ -72,6 +72,15 @@ SCOPES = {
     "GET /device-prices": SHARED,
     "PUT /device-prices/{device}": EVERYWHERE,
     "DELETE /device-prices/{device}": EVERYWHERE,
+    "GET /openai/files": LISTS,
+    "POST /openai/files": LISTS,
+    "GET /openai/files/{file}": OWN,
+    "GET /openai/files/{file}/content": OWN,
+    "DELETE /openai/files/{file}": OWN,
+    "GET /openai/batches": LISTS,
+    "POST /openai/batches": OWN,
+    "GET /openai/batches/{batch}": OWN,
+    "POST /openai/batches/{batch}/cancel": OWN,
     "GET /whoami": SHARED,
     "POST /alerts/{project}/{name}/test": OWN,
     "POST /artifacts": OWN,
@@ -137,6 +146,8 @@ def ids(two: TwoProjects) -> dict[str, str]:
         "job": ident,
         "workload": ident,
         "artifact": artifact,
+        "file": artifact,
+        "batch": ident,
         "service": api.ask("POST", "/services", two.b, json=service).json()["id"],
         "key": key,
         "digest": digest,
@@ -201,6 +212,8 @@ def test_an_admin_of_a_project_reaches_nothing_of_another(
             assert answer.status_code == 403, (route, answer.text)
         elif scope == OWN:
             assert answer.status_code in (403, 404), (route, answer.text)
+        elif route == "POST /openai/files":  # what is sent is its own; this is no form
+            assert answer.status_code == 400, (route, answer.text)
         else:
             assert answer.status_code in (200, 503), (route, answer.text)
             hidden = ("hidden", ids["job"], ids["service"], ids["artifact"], ids["key"])

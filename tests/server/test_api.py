@@ -254,7 +254,8 @@ def test_the_gateway_learns_keys_and_routes_but_no_secrets(api: Api) -> None:
     same = {PROTOCOL_HEADER: str(PROTOCOL)}
     table = api.ask("GET", "/gateway/table", gateway, headers=same).json()
     assert table["routes"] == []
-    assert all(set(key) == {"id", "project", "role", "digest", "calls"} for key in table["keys"])
+    known = {"id", "project", "role", "digest", "calls", "parent"}
+    assert all(set(key) == known for key in table["keys"])
     assert api.ask("GET", "/gateway/table").status_code == 403  # an admin is no gateway
 
 

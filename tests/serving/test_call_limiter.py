@@ -116,3 +116,13 @@ def test_nothing_is_reserved_once_all_have_ended(
     for ended in running:
         ended.taken.settle(7, now, route)
     assert all(meter.reserved == 0 for meter in limiter._meters.values())
+
+
+def test_the_key_of_a_job_shares_the_limits_of_the_key_that_asked_for_the_job() -> None:
+    limiter, calls = CallLimiter(), CallLimits(requests_per_minute=3)
+    user = key("user", calls)
+    jobs = [replace(key(ident, calls), parent="user") for ident in ("one", "two")]
+    limiter.follow(Table(keys=(*jobs, user), routes=()))
+    assert [taken(limiter, call(one, 5.0), ROUTE) for one in (*jobs, user)] == ["", "", ""]
+    limiter.follow(Table(keys=(*jobs, user), routes=()))
+    assert all(taken(limiter, call(one, 6.0), ROUTE) for one in (*jobs, user))

@@ -124,7 +124,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     with store.db.read() as tx:
         found = tx.execute(text("SELECT version_num, state FROM alembic_version, workloads")).one()
         assert tuple(found) == ("0003", "yielding")
-    assert (tmp_path / "k.db.before-0012").exists()
+    assert (tmp_path / "k.db.before-0013").exists()
     again = SqlStore(url)
     moved = again.workloads.job("a")
     assert moved is not None

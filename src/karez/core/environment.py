@@ -25,13 +25,13 @@ says, else `http://127.0.0.1:7070`."""
 KEY: Final = "KAREZ_KEY"
 """API key.
 
-Set by: the user. Read by: `karez`, `karez.Client`. Default: the state folder's `admin.key`, if the
-cloud runs there."""
+Set by: the user; control, for jobs that call models. Read by: `karez`, `karez.Client`. Default: the
+state folder's `admin.key`, if the cloud runs there."""
 GATEWAY: Final = "KAREZ_GATEWAY"
 """Address of the gateway, with `/v1`.
 
-Set by: the user. Read by: `karez`, `karez.Client`. Default: what `cloud.json` says, else
-`http://127.0.0.1:7080/v1`."""
+Set by: the user; control, for jobs that call models. Read by: `karez`, `karez.Client`. Default:
+what `cloud.json` says, else `http://127.0.0.1:7080/v1`."""
 HOME: Final = "KAREZ_HOME"
 """State folder of a cloud; also a setting.
 

@@ -116,6 +116,10 @@ class Key:
     revoked_at: float | None = None
     expires_at: float | None = None
     calls: CallLimits = NO_CALL_LIMITS
+    made_for: str = ""
+    """Job whose processes call models with it, and that it is good for alone; empty: no job."""
+    parent: str = ""
+    """Id of the key that asked for the job: its limits hold for this one too, and its end."""
 
     def is_valid(self, now: float) -> bool:
         """Whether it is neither revoked nor expired."""

@@ -35,6 +35,7 @@ _TOP = {
     "array",
     "environment",
     "image",
+    "calls_models",
 }
 
 _AS_THEY_ARE = (
@@ -46,6 +47,7 @@ _AS_THEY_ARE = (
     "array",
     "environment",
     "image",
+    "calls_models",
 )
 """Keys whose values are fields of the job."""
 

@@ -135,6 +135,9 @@ class JobSpec:
     """Jobs that must have ended before this one is queued."""
     array: str = ""
     """Indices of an array of jobs, such as `0-99%10` (core.arrays); empty: one job."""
+    calls_models: bool = False
+    """Whether its processes get a key to call the models of its project: they find it in KAREZ_KEY
+    and OPENAI_API_KEY, and the gateway in KAREZ_GATEWAY and OPENAI_BASE_URL."""
     chaos: bool = False
     """Whether an admin may inject faults into the job."""
 

@@ -20,6 +20,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
             "prometheus_client",
             "psutil",
             "psycopg",
+            "python_multipart",
             "ray",
             "regex",
             "sqlalchemy",

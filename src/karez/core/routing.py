@@ -20,6 +20,13 @@ class GatewayKey:
     role: Role
     digest: str
     calls: CallLimits = NO_CALL_LIMITS
+    parent: str = ""
+    """Id of the key whose limits it shares and whose calls its own are; empty: its own."""
+
+    @property
+    def counts_as(self) -> str:
+        """Id of the key that its calls are counted and billed with."""
+        return self.parent or self.id
 
     def may_call(self, route: "Route") -> bool:
         """Whether the key sees a service and is made for it."""

@@ -90,9 +90,14 @@ class Progress:
     done: int = 0
     of: int = 0
     """0: nobody knows."""
+    failed: int = 0
+    """How many of those that are done have failed."""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.done:,} of {self.of:,}" if self.of else self.what
+        if not self.of:
+            return self.what
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        return f"{self.what}: {self.done:,} of {self.of:,}{failed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

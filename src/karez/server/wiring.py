@@ -258,6 +258,7 @@ class _ControlEdges:
             logs=self.logs,
             find=self.scheduler.find_grants,
             secrets=cloud.secrets.open,
+            model_access=cloud.jobs.keys.variables,
             sign=self.signer.sign,
             nodes_to_avoid=self.eviction.nodes_to_avoid,
             tracer=self._tracer(),

@@ -21,7 +21,7 @@ class CallLimiter:
         """Take in what the limits are now; what was used stays."""
         named: dict[Name, CallLimits | MinuteLimits] = {}
         for key in table.keys:
-            named["key", key.id] = key.calls
+            named["key", key.counts_as] = key.calls
         for route in table.routes:
             named |= dict(_of_route(route))
         limits = {name: one for name, one in named.items() if _is_limit(one)}
@@ -63,7 +63,7 @@ class CallLimiter:
 
 
 def _of(call: ModelCall, route: Route) -> Iterator[tuple[Name, CallLimits | MinuteLimits]]:
-    yield ("key", call.key.id), call.key.calls
+    yield ("key", call.key.counts_as), call.key.calls
     yield from _of_route(route)
 
 

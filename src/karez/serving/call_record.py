@@ -57,7 +57,7 @@ class CallRecord:
             "id": self.ident,
             "at": self.call.at,
             "project": self.route.project,
-            "key_id": self.call.key.id,
+            "key_id": self.call.key.counts_as,
             "service": self.route.service,
             "prompt_tokens": self.usage.prompt,
             "completion_tokens": self.usage.completion,

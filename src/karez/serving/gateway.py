@@ -14,15 +14,17 @@ import orjson
 from karez.core.ports import Clock
 from karez.core.routing import GatewayKey, GatewayLoad, ReplicaLoad, Route, Table
 from karez.serving.address_ranges import caller_address
-from karez.serving.admission import POSTS, Admission, Elsewhere
+from karez.serving.admission import Admission, Elsewhere
 from karez.serving.answers import JSON, Refusal, revoked
 from karez.serving.call_book import CallBook
-from karez.serving.call_terms import INVALID, terms_of
+from karez.serving.call_terms import terms_of
 from karez.serving.forced_tools import force_tools
 from karez.serving.guards import check_request
 from karez.serving.http_connection import HttpConnection
 from karez.serving.http_request import Exchange, Request
 from karez.serving.model_call import ModelCall, model_row, parse
+from karez.serving.passage import Passage, take_body
+from karez.serving.paths import PUBLIC, check_path
 from karez.serving.relay import Relay
 from karez.serving.relay_counts import RelayCounts
 from karez.serving.replica_connection import ReplicaPool
@@ -31,8 +33,6 @@ from karez.serving.stream_log import CHAT
 MAX_CONNECTIONS = 4096
 SWEEP_S = 1.0
 """Seconds between two looks for connections that are late or idle."""
-GETS = frozenset({"/health", "/metrics", "/v1/models"})
-PUBLIC = frozenset({"/health", "/metrics"})
 PROMETHEUS = b"text/plain; version=0.0.4"
 
 
@@ -50,8 +50,12 @@ class Gateway:
     connections: set[HttpConnection] = field(default_factory=set)
     counts: RelayCounts = field(default_factory=RelayCounts)
     admission: Admission = field(init=False)
+    control: str = ""
+    """URL of control's API for OpenAI's clients."""
     relays: set[Relay] = field(default_factory=set)
-    """Requests on their way."""
+    """Requests on their way to replicas."""
+    passages: set[Passage] = field(default_factory=set)
+    """Requests on their way to control."""
     _pools: dict[str, ReplicaPool] = field(default_factory=dict)
     """URL of a replica -> connections to it."""
     _prefix: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -115,18 +119,17 @@ class Gateway:
 
     def check(self, request: Request) -> None:
         """Look at a request whose body has not been read. Raises Refusal."""
-        path, is_get = request.path, request.method == "GET"
+        path = request.path
         if self.proxies:
             forwarded = request.headers.get(b"x-forwarded-for", b"").decode("latin-1")
             request.address = caller_address(request.address, forwarded, self.proxies)
-        if path not in GETS and path not in POSTS:
-            raise Refusal(404, "not_found_error", f"The gateway has no {path}; see /v1/models.")
-        if is_get != (path in GETS) or (not is_get and request.method != "POST"):
-            raise Refusal(405, INVALID, f"{path} takes {'GET' if path in GETS else 'POST'}.")
+        is_passed = check_path(request)
         if len(self.connections) > MAX_CONNECTIONS and path != "/health":
             raise Refusal(503, "service_unavailable_error", "There are too many connections.", 1)
         if path not in PUBLIC:
             request.key = self.admission.key(request.headers, request.address)
+        if is_passed:
+            take_body(request, len(self.passages))
 
     def begin(self, request: Request, connection: HttpConnection) -> Exchange | None:
         """Begin to answer a request. Raises Refusal."""
@@ -139,6 +142,10 @@ class Gateway:
             return None
         assert request.key is not None
         key = self.admission.current(request.key)
+        if request.spool is not None:
+            passage = Passage(request, connection, self.control, self.passages)
+            passage.start(self.loop)
+            return passage
         if request.path == "/v1/models":
             rows = [model_row(route) for route in self.table.visible(key)]
             connection.answer(200, JSON, orjson.dumps({"object": "list", "data": rows}))

@@ -16,7 +16,6 @@ from karez.serving import answers
 from karez.serving.address_ranges import plain_address
 from karez.serving.answers import Refusal
 from karez.serving.http_request import (
-    MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     Application,
     Exchange,
@@ -24,6 +23,7 @@ from karez.serving.http_request import (
     check_sizes,
     large_body,
     large_head,
+    largest,
 )
 
 log = structlog.get_logger()
@@ -151,7 +151,7 @@ class HttpConnection(asyncio.Protocol):
         if self._parser.should_upgrade() and request.method != "CONNECT":
             self._in_body = False
             return  # _ignore_upgrade reads it again
-        request.path = self._url.partition(b"?")[0].decode("latin-1")
+        request.path, _, request.query = self._url.decode("latin-1").partition("?")
         request.keeps_alive = self._parser.should_keep_alive()
         request.has_chunks = self._parser.get_http_version() != "1.0"
         try:
@@ -166,10 +166,16 @@ class HttpConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         request = self._request
-        if request.refusal is None:
+        if request.refusal is not None:
+            return
+        if request.spool is None:
             request.body += body
-            if len(request.body) > MAX_BODY_BYTES:
-                self._give_up(request, large_body())
+            size = len(request.body)
+        else:
+            request.spool.write(body)
+            size, self._since = request.spool.tell(), self._loop.time()
+        if size > largest(request):
+            self._give_up(request, large_body(request))
 
     def on_message_complete(self) -> None:
         """A request is there."""

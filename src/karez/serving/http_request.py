@@ -1,6 +1,7 @@
 """A request of a caller, and what answers it."""
 
 from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
 from typing import Protocol, TypeVar
 
 from karez.core.routing import GatewayKey
@@ -9,6 +10,8 @@ from karez.serving.answers import Refusal
 MAX_HEAD_BYTES = 64 << 10
 MAX_BODY_BYTES = 32 << 20
 """Largest request. vLLM and llama.cpp take more than any context needs; this stops abuse."""
+FILES, MAX_FILE_BYTES = "/v1/files", 513 << 20
+"""Where a file may be sent, and the largest form that has one."""
 Connection_contra = TypeVar("Connection_contra", contravariant=True)
 
 
@@ -18,9 +21,12 @@ class Request:
 
     method: str = ""
     path: str = ""
+    query: str = ""
     headers: dict[bytes, bytes] = field(default_factory=dict)
     """By name in small letters."""
     body: bytearray = field(default_factory=bytearray)
+    spool: "SpooledTemporaryFile[bytes] | None" = None
+    """Takes the body in place of `body`, where the application has asked for that."""
     keeps_alive: bool = True
     has_chunks: bool = True
     """Whether its caller understands an answer in chunks: HTTP/1.0 does not."""
@@ -61,8 +67,8 @@ def check_sizes(request: Request, head_bytes: int) -> None:
     has_body = request.headers.get(b"content-length", b"0") != b"0"
     if request.method != "POST" and (has_body or b"transfer-encoding" in request.headers):
         raise Refusal(400, "invalid_request_error", f"{request.method} takes no body.")
-    if int(request.headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
-        raise large_body()
+    if int(request.headers.get(b"content-length", b"0")) > largest(request):
+        raise large_body(request)
 
 
 def large_head() -> Refusal:
@@ -71,7 +77,12 @@ def large_head() -> Refusal:
     return Refusal(431, "invalid_request_error", message)
 
 
-def large_body() -> Refusal:
+def largest(request: Request) -> int:
+    """Bytes of the largest body that a request may have."""
+    return MAX_FILE_BYTES if request.path == FILES else MAX_BODY_BYTES
+
+
+def large_body(request: Request) -> Refusal:
     """The refusal of a body that is too large."""
-    message = f"The body exceeds {MAX_BODY_BYTES} bytes."
+    message = f"The body exceeds {largest(request)} bytes."
     return Refusal(413, "invalid_request_error", message)

@@ -55,11 +55,19 @@ class Access(AccessStore):
             return read_all(Project, tx.execute(query))
 
     @override
-    def add_key(self, key: Key) -> None:
+    def add_key(self, key: Key, *, sealed: bytes | None = None) -> None:
         with self._db.write() as tx:
             calls = None if key.calls == NO_CALL_LIMITS else to_text(key.calls)
-            values = {**asdict(key), "role": key.role.value, "calls": calls}
+            values = {**asdict(key), "role": key.role.value, "calls": calls, "sealed": sealed}
             tx.execute(insert(schema.keys).values(**values))
+
+    @override
+    def sealed_key(self, job: str) -> bytes | None:
+        table = schema.keys
+        query = select(table.c.sealed).where(table.c.made_for == job, table.c.revoked_at.is_(None))
+        with self._db.read() as tx:
+            sealed = tx.execute(query.limit(1)).scalar()
+        return None if sealed is None else bytes(sealed)
 
     @override
     def key(self, ident: str) -> Key | None:
@@ -87,6 +95,12 @@ class Access(AccessStore):
         earlier = case((table.c.expires_at < at, table.c.expires_at), else_=at)
         with self._db.write() as tx:
             return tx.execute(change.values(expires_at=earlier)).rowcount == 1
+
+    @override
+    def hand_over_keys(self, parent: str, other: str) -> None:
+        table = schema.keys
+        with self._db.write() as tx:
+            tx.execute(update(table).where(table.c.parent == parent).values(parent=other))
 
     @override
     def put_secret(self, project: str, name: str, sealed: bytes) -> None:
@@ -124,4 +138,6 @@ def _key(row: Row[Any]) -> Key:
         revoked_at=row.revoked_at,
         expires_at=row.expires_at,
         calls=NO_CALL_LIMITS if row.calls is None else from_text(CallLimits, row.calls),
+        made_for=row.made_for,
+        parent=row.parent,
     )

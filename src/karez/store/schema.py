@@ -179,6 +179,9 @@ keys = Table(
     Column("revoked_at", Float),
     Column("expires_at", Float),
     Column("calls", Text),
+    Column("made_for", String(40), nullable=False, server_default=""),
+    Column("parent", String(40), nullable=False, server_default=""),
+    Column("sealed", LargeBinary),  # the text of a key that was made for a job
 )
 secrets = Table(
     "secrets",

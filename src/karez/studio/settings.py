@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from karez.core.batches import BATCH_CALLS
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest
 from karez.core.jobs import Scalar
@@ -154,6 +155,29 @@ class ChaosWorkload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCalls:
+    """Ask models what the lines of a file ask for, at the gateway's leisure, each line once."""
+
+    __pydantic_config__ = FORBID
+
+    requests: int
+    """Number of lines."""
+    endpoint: str
+    """Path of the gateway that all lines are for."""
+    completion_window: str
+    deadline: float
+    """When what has no answer is given up, in UTC epoch seconds."""
+    metadata: str = "{}"
+    """JSON object of texts, for whoever asked."""
+    parallel: int = 16
+    """Requests at once."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.parallel <= 1024:
+            raise ValueError(f"parallel is 1 to 1,024, got {self.parallel}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A recipe: its settings and the inputs it needs."""
 
@@ -169,6 +193,7 @@ RECIPES: Mapping[str, Recipe] = {
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
     "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",), optional=("base",)),
     "chaos-workload": Recipe(settings=ChaosWorkload),
+    BATCH_CALLS: Recipe(settings=BatchCalls, inputs=("requests",)),
 }
 OLD_NAMES: Mapping[str, str] = {"proving-ground": "chaos-workload"}
 """Names of karez 0.1, accepted for one release."""

@@ -129,6 +129,10 @@ class JobOptions:
     chaos: Annotated[
         bool, typer.Option("--chaos", help="Allow admins to inject faults into the job.")
     ] = False
+    calls_models: Annotated[
+        bool,
+        typer.Option("--calls-models", help="Give its processes a key to call deployed models."),
+    ] = False
     retries: Annotated[
         int, typer.Option(help="Maximum number of restarts after a lost node or a crash.")
     ] = 0
@@ -194,6 +198,7 @@ def _changed_fields(base: JobSpec, options: JobOptions, given: Collection[str]) 
             "environment",
             "image",
             "chaos",
+            "calls_models",
         )
         if name in given
     }

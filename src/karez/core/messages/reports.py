@@ -128,6 +128,7 @@ class ProgressReport:
     done: Count = 0
     of: Count = 0
     """0: nobody knows."""
+    failed: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,12 @@ class AccessStore(Protocol):
         """List all projects, by name."""
         ...
 
-    def add_key(self, key: Key) -> None:
-        """Record a key."""
+    def add_key(self, key: Key, *, sealed: bytes | None = None) -> None:
+        """Record a key; `sealed` is its encrypted text, of one that is made for a job."""
+        ...
+
+    def sealed_key(self, job: str) -> bytes | None:
+        """The encrypted text of the valid key that was made for a job; None: there is none."""
         ...
 
     def key(self, ident: str) -> Key | None:
@@ -43,6 +47,10 @@ class AccessStore(Protocol):
 
     def expire_key(self, ident: str, *, at: float) -> bool:
         """Let a valid key expire, or earlier than it would. False: no such key, or revoked."""
+        ...
+
+    def hand_over_keys(self, parent: str, other: str) -> None:
+        """Make another key the parent of the keys of one."""
         ...
 
     def put_secret(self, project: str, name: str, sealed: bytes) -> None:

@@ -23,6 +23,7 @@ from karez.server.api import (
     health,
     jobs,
     node,
+    openai_files,
     pool,
     services,
     tunnels,
@@ -30,7 +31,7 @@ from karez.server.api import (
 )
 from karez.server.api.authorization import PUBLIC, UNGUARDED, roles
 from karez.server.api.door import Door
-from karez.server.api.problems import MEDIA_TYPE, problem_response
+from karez.server.api.problems import MEDIA_TYPE, is_openai, openai_error, problem_response
 from karez.server.services.cloud import Cloud
 
 PREFIX = "/api/v1"
@@ -42,6 +43,7 @@ ROUTERS = tuple(
         tunnels,
         services,
         artifacts,
+        openai_files,
         billing,
         pool,
         access,
@@ -85,25 +87,28 @@ def create_app(cloud: Cloud) -> FastAPI:
     return app
 
 
-async def _karez_error(_: Request, error: Exception) -> JSONResponse:
+async def _karez_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, KarezError)
-    return problem_response(error)
+    return problem_response(error, request.url.path)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     text = str(first["msg"]).removeprefix("Value error, ")
-    return problem_response(BadRequest(problem=f"{place}: {text}" if place else text))
+    problem = BadRequest(problem=f"{place}: {text}" if place else text)
+    return problem_response(problem, request.url.path)
 
 
-async def _value_error(_: Request, error: Exception) -> JSONResponse:
-    return problem_response(BadRequest(problem=str(error)))
+async def _value_error(request: Request, error: Exception) -> JSONResponse:
+    return problem_response(BadRequest(problem=str(error)), request.url.path)
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if is_openai(request.url.path):
+        return openai_error(error.status_code, str(error.detail), "http")
     body = {
         "type": "about:blank",
         "title": str(error.detail),

@@ -1,6 +1,6 @@
 """Artifacts over HTTP: upload the bytes, then register what they are."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -108,16 +108,23 @@ def send_blob(cloud: Cloud, digest: str) -> StreamingResponse:
 
 async def receive_blob(request: Request, begin: Callable[[], BlobWriter]) -> FileEntry:
     """The body of a request into the writer that `begin` opens. No thread waits for the sender."""
+    return await receive_pieces(request.stream(), begin)
+
+
+async def receive_pieces(
+    pieces: AsyncIterable[bytes], begin: Callable[[], BlobWriter]
+) -> FileEntry:
+    """Pieces of a file into the writer that `begin` opens. Raises TooManyRequests."""
     if _UPLOADS.value == 0:
         raise TooManyRequests(limit=f"{MAX_UPLOADS} uploads at once", retry_after_s=5)
     async with _UPLOADS:
-        return await _receive(request, await _in_thread(begin))
+        return await _receive(pieces, await _in_thread(begin))
 
 
-async def _receive(request: Request, writer: BlobWriter) -> FileEntry:
+async def _receive(pieces: AsyncIterable[bytes], writer: BlobWriter) -> FileEntry:
     try:
         held = bytearray()
-        async for chunk in request.stream():
+        async for chunk in pieces:
             held += chunk
             if len(held) >= _CHUNK:
                 await _in_thread(writer.write, bytes(held))

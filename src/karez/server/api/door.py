@@ -44,7 +44,9 @@ KEY_CHARACTERS: Final = 200
 IN_FLIGHT: Final = 24
 """Requests of one project that are served at once, of 40 threads; more wait for their turn."""
 _LARGE = re.compile(r"/(?:artifacts|gateway/calls)")
-_STREAMED = re.compile(r"/(?:node/)?blobs/[0-9a-f]{64}|/jobs/[^/]+/tunnels/[^/]+/input")
+_STREAMED = re.compile(
+    r"/(?:node/)?blobs/[0-9a-f]{64}|/jobs/[^/]+/tunnels/[^/]+/input|/openai/files"
+)
 """Paths whose handlers read the body piece by piece, and limit it themselves."""
 _OWN = frozenset({Role.NODE, Role.GATEWAY, Role.MONITOR})
 """Roles of parts of the cloud, which may ask as often as they need."""
@@ -77,7 +79,7 @@ class Door:
         try:
             inner = await self._admit(scope, receive)
         except KarezError as error:
-            await problem_response(error, is_last=True)(scope, receive, send)
+            await problem_response(error, scope["path"], is_last=True)(scope, receive, send)
             return
         async with self._turn(scope):
             await self._app(scope, inner, send)

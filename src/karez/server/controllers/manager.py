@@ -16,6 +16,7 @@ from karez.server.controllers.control_context import ControlContext, Edges
 from karez.server.controllers.controller_pool import ControllerPool, Pace
 from karez.server.controllers.expired_artifacts import remove_expired
 from karez.server.controllers.held_jobs import settle_held
+from karez.server.controllers.job_keys import end_job_keys
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.service_keeper import keep_replicas
@@ -181,6 +182,7 @@ class ControllerManager:
         """Remove what is kept for some time only, and whose time is over."""
         now = self._context.clock.now()
         remove_expired(self._context.store, now)
+        end_job_keys(self._context.store.access, self._context.store.workloads, now)
         if self._edges is not None:
             self._edges.uploads.sweep(before=now - UPLOAD_S)
 

@@ -49,6 +49,7 @@ def run_gateway(settings: Settings, report: Report) -> None:
         find_key=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),
         proxies=address_ranges(settings.trusted_proxies),
+        control=f"http://{settings.host}:{settings.port}/api/v1/openai",
     )
     gateway.table = _stored_table(home.path / "gateway.table")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -108,6 +108,11 @@ class AccessService:
         old, now = self.store.key(ident), self.clock.now()
         if old is None or not who.sees(old.project):
             raise NotFound(noun="key", name=ident)
+        if old.made_for:
+            raise BadRequest(
+                problem=f"{ident} is a key of {old.made_for}, which alone knows it",
+                fix=f"Rotate the key that asked for it: {old.parent}.",
+            )
         if not old.is_valid(now):
             raise BadRequest(
                 problem=f"{ident} is revoked or expired",
@@ -122,6 +127,7 @@ class AccessService:
             calls=old.calls,
         )
         made = self.make_key(who, spec)
+        self.store.hand_over_keys(ident, made[0].id)
         if grace_s:
             self.store.expire_key(ident, at=now + grace_s)
         else:

@@ -14,8 +14,10 @@ from karez.server.services.access import AccessService
 from karez.server.services.admission import Admission
 from karez.server.services.alerts import AlertService
 from karez.server.services.artifacts import ArtifactService
+from karez.server.services.batches import BatchService
 from karez.server.services.billing import BillingService
 from karez.server.services.deployments import DeploymentService
+from karez.server.services.job_keys import JobKeys
 from karez.server.services.jobs import JobService
 from karez.server.services.model_fit import ModelFit
 from karez.server.services.permissions import Permissions
@@ -68,6 +70,7 @@ class Cloud:
     alerts: AlertService
     services: DeploymentService
     billing: BillingService
+    batches: BatchService
     pool: PoolService
     recovery: RecoveryService
     metrics: PrometheusMetrics
@@ -82,6 +85,16 @@ def _model_fit(deps: CloudDeps) -> ModelFit:
         artifacts=store.artifacts,
         engines=deps.engines,
         installed=deps.installed,
+    )
+
+
+def _job_keys(deps: CloudDeps) -> JobKeys:
+    settings = deps.settings
+    return JobKeys(
+        store=deps.store.access,
+        pepper=deps.pepper,
+        clock=deps.clock,
+        gateway=f"http://{settings.host}:{settings.gateway_port}/v1",
     )
 
 
@@ -107,6 +120,7 @@ def build_services(deps: CloudDeps) -> Cloud:
         admission=admission,
         artifacts=artifacts,
         secrets=secrets,
+        keys=_job_keys(deps),
         clock=clock,
         wake=wake,
     )
@@ -137,6 +151,7 @@ def build_services(deps: CloudDeps) -> Cloud:
         ),
         tunnels=TunnelService(jobs=jobs, clock=clock, fabric=deps.fabric),
         services=services,
+        batches=BatchService(artifacts=artifacts, jobs=jobs, blobs=deps.blobs, clock=clock),
         billing=BillingService(store=store.usage, permissions=permissions, clock=clock),
         pool=deps.pool,
         recovery=deps.recovery,

@@ -18,12 +18,18 @@ CALLER_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
 
 def build_gateway_table(store: Store, now: float, engines: Mapping[str, Capabilities]) -> Table:
     """Build the gateway's table from the store; `now` in UTC epoch seconds."""
+    known = {key.id: key for key in store.access.keys() if key.is_valid(now)}
     keys = tuple(
         GatewayKey(
-            id=key.id, project=key.project, role=key.role, digest=key.digest, calls=key.calls
+            id=key.id,
+            project=key.project,
+            role=key.role,
+            digest=key.digest,
+            calls=key.calls,
+            parent=key.parent,
         )
-        for key in store.access.keys()
-        if key.is_valid(now) and key.role in CALLER_ROLES
+        for key in known.values()
+        if key.role in CALLER_ROLES and (not key.parent or key.parent in known)
     )
     urls: dict[WorkloadId, list[str]] = {}
     for replica in store.replicas.live(ended_since=math.inf):

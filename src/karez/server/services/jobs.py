@@ -15,6 +15,7 @@ from karez.core.workloads import INITIAL_STATUS, State, WorkloadId
 from karez.server.services.admission import Admission
 from karez.server.services.artifacts import ArtifactService
 from karez.server.services.idempotency import workload_id
+from karez.server.services.job_keys import JobKeys
 from karez.server.services.lookup import find_job
 from karez.server.services.permissions import Permissions, visible_projects
 from karez.server.services.secrets import SecretService
@@ -30,6 +31,7 @@ class JobService:
     admission: Admission
     artifacts: ArtifactService
     secrets: SecretService
+    keys: JobKeys
     clock: Clock
     wake: Callable[[], None]
     """Runs the scheduler at once."""
@@ -41,6 +43,8 @@ class JobService:
         if existing is not None:
             return self._same(existing, who, spec, idempotency_key)
         job = replace(self.check(who, spec), id=ident)  # queued, or held until others have ended
+        if spec.calls_models:
+            self.keys.make(who, job)
         if spec.array:
             self.store.add_array(_jobs_of_array(job))
             job = self.get(who, ident)

@@ -27,9 +27,14 @@ def settings_of(kind: type[T]) -> T:
     return from_json(kind, json.loads(os.environ.get(environment.SETTINGS, "{}")))  # noqa: TID251 - a job's own entry
 
 
-def folder(variable: str) -> Path:
+def variable(name: str) -> str:
+    """The value of an environment variable. Raises KeyError."""
+    return os.environ[name]  # noqa: TID251 - a job's own entry
+
+
+def folder(name: str) -> Path:
     """The folder that an environment variable names; created if missing."""
-    path = Path(os.environ[variable])  # noqa: TID251 - a job's own entry
+    path = Path(variable(name))
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -40,11 +45,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def tell(what: str, done: int = 0, of: int = 0) -> None:
+def tell(what: str, done: int = 0, of: int = 0, failed: int = 0) -> None:
     """Tell the cloud what a recipe without a session does, and how far it is."""
     agent = _agent()
     if agent is not None:
-        agent.send(ProgressReport(what=what, done=done, of=of))
+        agent.send(ProgressReport(what=what, done=done, of=of, failed=failed))
 
 
 def notice(text: str) -> None:

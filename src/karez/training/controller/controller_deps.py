@@ -35,6 +35,8 @@ class ControllerDeps:
     """Finds free devices for so many workers, not on these nodes, within the gang's affinity."""
     secrets: Callable[[str, Sequence[str]], Mapping[str, str]]
     """(project, names) -> values of secrets."""
+    model_access: Callable[[str], Mapping[str, str]] = lambda _: {}
+    """Job, or array -> variables by which its processes call models; empty: they may not now."""
     recipes: Mapping[str, str] = field(default_factory=dict)
     """Recipe -> `module:function`, of the entry points that are installed."""
     sign: Callable[[Receipt], Receipt] = lambda receipt: receipt

@@ -55,13 +55,22 @@ def gather_launch_context(
         inputs=tuple(staged),
         code=code.spec.files if code else (),
         checkpoints=stored_checkpoints(job, deps),
-        secrets=deps.secrets(spec.project, spec.secrets),
+        secrets={**_model_access(job, deps), **deps.secrets(spec.project, spec.secrets)},
         replica_servers=replica_servers_of(allocation.nodes, deps),
         world=len(allocation.workers),
         roles=_addresses(allocation, deps),
         memory=_memory(allocation, deps),
     )
     return replace(context, master_address=_master(context, allocation.workers, deps))
+
+
+def _model_access(job: Job, deps: ControllerDeps) -> Mapping[str, str]:
+    if not job.spec.calls_models:
+        return {}
+    found = deps.model_access(job.id if job.array is None else job.array.id)
+    if not found:
+        raise StartRefused(EndReason.START_FAILED, "its key to call models was revoked")
+    return found
 
 
 def _recipe(name: str, deps: ControllerDeps) -> str:

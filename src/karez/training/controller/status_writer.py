@@ -69,8 +69,8 @@ class StatusWriter:
         match report:
             case TotalStepsReport(steps=steps):
                 self.status = replace(self.status, total_steps=steps, progress=None)
-            case ProgressReport(what=what, done=done, of=of):
-                progress = Progress(what=what[:MAX_TEXT], done=done, of=of)
+            case ProgressReport(what=what, done=done, of=of, failed=failed):
+                progress = Progress(what=what[:MAX_TEXT], done=done, of=of, failed=failed)
                 self.status = replace(self.status, progress=progress)
             case NoticeReport(text=text):
                 notices = dict.fromkeys((*self.status.notices, text[:MAX_TEXT]))

@@ -1,0 +1,151 @@
+"""Requests that the gateway passes on to control: files and batches, which control keeps."""
+
+import asyncio
+import contextlib
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httptools
+
+from karez.serving.answers import JSON, Refusal
+from karez.serving.http_connection import HttpConnection
+from karez.serving.http_request import Exchange, Request
+
+HELD_BYTES: Final = 1 << 20
+"""Bytes of a body that are held in memory; a larger one is on the disk until it is passed on."""
+MOST: Final = 64
+"""Requests that are passed on at once."""
+PIECE_BYTES: Final = 64 << 10
+CONNECT_S, SILENT_S = 5.0, 120.0
+_TOLD: Final = (b"content-type", b"x-request-id", b"idempotency-key")
+"""Headers of the caller that control is told."""
+
+
+def take_body(request: Request, count: int) -> None:
+    """Have the body of a request put aside, which is passed on beside others. Raises Refusal."""
+    if count >= MOST:
+        message = f"{MOST} requests for files and batches are on their way."
+        raise Refusal(429, "rate_limit_error", message, 1)
+    request.spool = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115 - the passage closes it
+
+
+def _authorization(request: Request) -> bytes:
+    own = request.headers.get(b"authorization")
+    return own or b"Bearer " + request.headers.get(b"x-api-key", b"")
+
+
+@dataclass(eq=False)
+class Passage(Exchange):
+    """One request on its way to control and back."""
+
+    request: Request
+    connection: HttpConnection
+    control: str
+    """URL of control's API for OpenAI's clients."""
+    others: "set[Passage]"
+    """All that are on their way."""
+    _task: "asyncio.Task[None] | None" = None
+    _may_write: asyncio.Event = field(default_factory=asyncio.Event)
+    _parser: Any = None
+    _kind: bytes = JSON
+    _more: bytes = b""
+    _is_begun: bool = False
+    _is_whole: bool = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin."""
+        self._may_write.set()
+        self.others.add(self)
+        self._task = loop.create_task(self._run())
+
+    def gone(self) -> None:
+        """The caller has hung up."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def paused(self, is_paused: bool) -> None:
+        """The caller reads slower than the answer comes, or has caught up."""
+        if is_paused:
+            self._may_write.clear()
+        else:
+            self._may_write.set()
+
+    async def _run(self) -> None:
+        try:
+            await self._pass_on()
+        except (OSError, TimeoutError, httptools.HttpParserError) as error:
+            if self._is_begun:
+                self.connection.abort()
+            else:
+                message = f"Control does not answer: {type(error).__name__}. Try again."
+                self.connection.refuse(Refusal(503, "service_unavailable_error", message, 1))
+        finally:
+            self.others.discard(self)
+            if self.request.spool is not None:
+                self.request.spool.close()
+
+    async def _pass_on(self) -> None:
+        parts = urlsplit(self.control)
+        self._parser = httptools.HttpResponseParser(self)
+        async with asyncio.timeout(CONNECT_S):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            await self._send(writer, parts.netloc, parts.path)
+            while not self._is_whole:
+                async with asyncio.timeout(SILENT_S):
+                    data = await reader.read(PIECE_BYTES)
+                if not data:
+                    raise ConnectionResetError
+                self._parser.feed_data(data)
+                await self._may_write.wait()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        self.connection.finish()
+
+    async def _send(self, writer: asyncio.StreamWriter, host: str, prefix: str) -> None:
+        request, spool = self.request, self.request.spool
+        assert spool is not None
+        length = spool.tell()
+        spool.seek(0)
+        query = f"?{request.query}" if request.query else ""
+        target = f"{prefix}{request.path.removeprefix('/v1')}{query}"
+        headers = {
+            b"host": host.encode(),
+            b"authorization": _authorization(request),
+            b"content-length": b"%d" % length,
+            b"connection": b"close",
+        }
+        headers |= {name: request.headers[name] for name in _TOLD if name in request.headers}
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in headers.items())
+        first = f"{request.method} {target} HTTP/1.1\r\n".encode("latin-1")
+        writer.write(first + lines + b"\r\n")
+        while piece := spool.read(PIECE_BYTES):
+            writer.write(piece)
+            async with asyncio.timeout(SILENT_S):
+                await writer.drain()
+
+    # the parser's side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of the answer."""
+        if name.lower() == b"content-type":
+            self._kind = value
+        elif name.lower() == b"retry-after":
+            self._more = b"retry-after: %s\r\n" % value
+
+    def on_headers_complete(self) -> None:
+        """The head of the answer."""
+        self._is_begun = True
+        self.connection.start(self._parser.get_status_code(), self._kind, self._more)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the answer."""
+        self.connection.piece(data)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        self._is_whole = True

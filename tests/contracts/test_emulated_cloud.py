@@ -136,24 +136,25 @@ def test_a_gang_trains_there_through_a_kill_and_its_receipt_says_so(cloud: Cloud
     assert used == {"emulated npu"}
 
 
+@pytest.mark.deep
 def test_training_that_has_spent_its_projects_limit_waits_and_goes_on_when_it_is_raised(
     cloud: Cloud,
 ) -> None:
     cloud.karez("prices", "set-device", "npu:emulated", "--hour", "1000")
     cloud.karez("projects", "create", "paid")
-    cloud.karez("projects", "limits", "paid", "--spend", "3")
+    cloud.karez("projects", "limits", "paid", "--spend", "2")
     spec = JobSpec(
         name="dear",
         project="paid",
         kind=WorkloadKind.TRAIN,
         recipe="chaos-workload",
-        settings={"steps": 120, "width": 32, "pause_ms": 40.0},
+        settings={"steps": 250, "width": 32, "pause_ms": 40.0},
         gang=on_npus(2),
         preemptible=True,
     )
     with cloud.client() as client:
         job = client.submit(spec).id
-        until(lambda: "has spent its 3" in client.job(job).status.reason)
+        until(lambda: "has spent its 2" in client.job(job).status.reason)
         reached = client.job(job).status.step
         assert "karez projects limits paid --spend" in cloud.karez("why", "dear").stdout
         cloud.karez("projects", "limits", "paid", "--spend", "-1")

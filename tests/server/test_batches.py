@@ -183,3 +183,17 @@ def test_jobs_that_are_no_batches_are_not_shown_as_such(api: Api, client: openai
     assert [one.id for one in client.batches.list()] == [job.id]
     with pytest.raises(openai.NotFoundError):
         client.batches.retrieve("job-x")
+
+
+def test_the_same_request_makes_one_batch(client: openai.OpenAI) -> None:
+    sent = client.files.create(file=("in.jsonl", LINES), purpose="batch")
+    made = {
+        client.batches.create(
+            input_file_id=sent.id,
+            endpoint="/v1/completions",
+            completion_window="24h",
+            extra_headers={"idempotency-key": "once"},
+        ).id
+        for _ in range(2)
+    }
+    assert len(made) == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from karez.core.metrics import METRICS
 from karez.server.metrics import PrometheusMetrics
+from karez.serving.relay_counts import RelayCounts
 from tests.api import Api
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,6 +32,18 @@ def test_the_api_times_itself_by_route_and_not_by_address(api: Api) -> None:
     assert 'route="none",status="404"' in text
     assert "job-1" not in text
     assert "karez_workloads" in text
+
+
+def test_the_guide_and_the_dashboard_have_every_metric_of_the_gateway() -> None:
+    guide = (DOCS / "operators-guide.md").read_text()
+    board = json.loads((DOCS / "grafana.json").read_text())
+    drawn = " ".join(target["expr"] for panel in board["panels"] for target in panel["targets"])
+    lines = RelayCounts().metrics(0, 0).decode().splitlines()
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert len(names) == 12
+    for name in names:
+        assert f"| `{name}` |" in guide, name
+        assert name in drawn, name
 
 
 def test_the_guide_and_the_dashboard_have_every_metric(api: Api) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from karez.core.call_limits import CALL_CLASSES
 from karez.core.engines import Task
 from karez.core.routing import GatewayKey, Route, ServiceLoad, Table
 from karez.serving.address_ranges import is_within
@@ -71,6 +72,12 @@ class Admission:
         for route in table.routes:
             if (queue := self.queues.get(route.queue)) is not None:
                 queue.follow(route.parallel, route.urls)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a replica."""
+        queues = self.queues.values()
+        return sum(queue.waiting(each) for queue in queues for each in CALL_CLASSES)
 
     def key(self, headers: Mapping[bytes, bytes], address: str) -> GatewayKey:
         """The key of a request that comes from an address. Raises Refusal."""

@@ -138,12 +138,13 @@ class Gateway:
             connection.answer(200, JSON, orjson.dumps(told))
             return None
         if request.path == "/metrics":
-            connection.answer(200, PROMETHEUS, self.counts.metrics(self.inflight))
+            counted = self.counts.metrics(self.inflight, self.admission.waiting)
+            connection.answer(200, PROMETHEUS, counted)
             return None
         assert request.key is not None
         key = self.admission.current(request.key)
         if request.spool is not None:
-            passage = Passage(request, connection, self.control, self.passages)
+            passage = Passage(request, connection, self.control, self.passages, self.counts)
             passage.start(self.loop)
             return passage
         if request.path == "/v1/models":

@@ -12,6 +12,7 @@ import httptools
 from karez.serving.answers import JSON, Refusal
 from karez.serving.http_connection import HttpConnection
 from karez.serving.http_request import Exchange, Request
+from karez.serving.relay_counts import RelayCounts
 
 HELD_BYTES: Final = 1 << 20
 """Bytes of a body that are held in memory; a larger one is on the disk until it is passed on."""
@@ -46,6 +47,7 @@ class Passage(Exchange):
     """URL of control's API for OpenAI's clients."""
     others: "set[Passage]"
     """All that are on their way."""
+    counts: RelayCounts
     _task: "asyncio.Task[None] | None" = None
     _may_write: asyncio.Event = field(default_factory=asyncio.Event)
     _parser: Any = None
@@ -79,6 +81,7 @@ class Passage(Exchange):
             if self._is_begun:
                 self.connection.abort()
             else:
+                self.counts.statuses[503] += 1
                 message = f"Control does not answer: {type(error).__name__}. Try again."
                 self.connection.refuse(Refusal(503, "service_unavailable_error", message, 1))
         finally:
@@ -139,8 +142,9 @@ class Passage(Exchange):
 
     def on_headers_complete(self) -> None:
         """The head of the answer."""
-        self._is_begun = True
-        self.connection.start(self._parser.get_status_code(), self._kind, self._more)
+        self._is_begun, status = True, self._parser.get_status_code()
+        self.counts.statuses[status] += 1
+        self.connection.start(status, self._kind, self._more)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the answer."""

@@ -65,7 +65,7 @@ class RelayCounts:
         for one in guardrails:
             self.guarded[project, one.name, str(one.action)] += 1
 
-    def metrics(self, inflight: int) -> bytes:
+    def metrics(self, inflight: int, waiting: int) -> bytes:
         """All counts as Prometheus text."""
         total = sum(self.statuses.values())
         lines = [
@@ -97,6 +97,8 @@ class RelayCounts:
             ),
             "# TYPE karez_gateway_inflight gauge",
             f"karez_gateway_inflight {inflight}",
+            "# TYPE karez_gateway_waiting gauge",
+            f"karez_gateway_waiting {waiting}",
             *self.first_s.lines("gen_ai_server_time_to_first_token"),
         ]
         return ("\n".join(lines) + "\n").encode()

@@ -97,6 +97,11 @@ class Access(AccessStore):
             return tx.execute(change.values(expires_at=earlier)).rowcount == 1
 
     @override
+    def drop_key(self, ident: str) -> None:
+        with self._db.write() as tx:
+            tx.execute(delete(schema.keys).where(schema.keys.c.id == ident))
+
+    @override
     def hand_over_keys(self, parent: str, other: str) -> None:
         table = schema.keys
         with self._db.write() as tx:

@@ -49,6 +49,10 @@ class AccessStore(Protocol):
         """Let a valid key expire, or earlier than it would. False: no such key, or revoked."""
         ...
 
+    def drop_key(self, ident: str) -> None:
+        """Forget a key that was made for a job: its calls are those of another one."""
+        ...
+
     def hand_over_keys(self, parent: str, other: str) -> None:
         """Make another key the parent of the keys of one."""
         ...

@@ -9,11 +9,11 @@ UNKNOWN_S = 60.0
 
 
 def end_job_keys(store: AccessStore, workloads: WorkloadStore, now: float) -> None:
-    """Revoke the keys of jobs that have ended. `now` is in UTC epoch seconds."""
+    """Drop the keys of jobs that have ended. `now` is in UTC epoch seconds."""
     for key in store.keys():
-        if not key.made_for or key.revoked_at is not None:
+        if not key.made_for:
             continue
         job = workloads.job(key.made_for)
         is_new = job is None and now - key.created_at < UNKNOWN_S
         if not is_new and (job is None or job.state in ENDED):
-            store.revoke_key(key.id, at=now)
+            store.drop_key(key.id)

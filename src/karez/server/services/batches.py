@@ -96,6 +96,9 @@ class BatchService:
 
     def create(self, who: Principal, asked: BatchRequest, *, idempotency_key: str = "") -> Job:
         """Queue a batch. Raises BadRequest, which says which lines of its file are none."""
+        known = self.jobs.known(who, idempotency_key)
+        if known is not None and known.spec.recipe == BATCH_CALLS:
+            return known
         if asked.endpoint not in ENDPOINTS:
             problem = f"endpoint is one of {', '.join(ENDPOINTS)}, not {asked.endpoint!r}"
             raise BadRequest(problem=problem)

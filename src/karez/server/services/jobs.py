@@ -53,6 +53,12 @@ class JobService:
         self.wake()
         return masked(job)
 
+    def known(self, who: Principal, idempotency_key: str) -> Job | None:
+        """The job that a key has given its user before; None: it has given none."""
+        if not idempotency_key:
+            return None
+        return self.store.job(workload_id("job", who, idempotency_key))
+
     def _same(self, existing: Job, who: Principal, spec: JobSpec, key: str) -> Job:
         """The job that a key gave before. Raises AlreadyExists if it was of another request."""
         resolved = existing.spec  # names became ids, and may mean others by now

@@ -7,7 +7,7 @@ import torch
 
 import karez.runtime.preload
 import karez.studio.recipes
-from karez.core.codec import from_json
+from karez.core.codec import prepare
 from karez.runtime.preload import after_fork
 from karez.studio.settings import RECIPES
 
@@ -17,7 +17,7 @@ for _found in pkgutil.iter_modules(karez.studio.recipes.__path__):
     if _found.name != "preload":
         importlib.import_module(f"karez.studio.recipes.{_found.name}")
 for _recipe in RECIPES.values():
-    from_json(_recipe.settings, {})  # builds its parser: 20 ms
+    prepare(_recipe.settings)
 
 torch.set_num_threads(1)  # a pool of threads would not survive the fork
 if karez.runtime.preload.may_compute():

@@ -29,7 +29,9 @@ def test_lines_are_counted_and_empty_ones_left_out() -> None:
     ("bad", "said"),
     [
         (b"{", "line 2: it is no JSON"),
-        (b"[" * 100_000, "line 2: it is no JSON"),
+        (b"[" * 100_000, "line 2: it cannot be sent: it is nested"),
+        (line(9, body={"model": "m", "a": float("nan")}), "line 2: it cannot be sent: a number"),
+        (b'{"custom_id": "\\ud83d"}', "line 2: it cannot be sent: a text in it has half"),
         (b"3", "line 2: it is no JSON object"),
         (b"\xff", "line 2: it is no JSON"),
         (line(9, custom_id=3), "line 2: custom_id is a text"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import httpx
@@ -10,10 +11,14 @@ import pytest
 
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, artifact_id
 from karez.core.batches import BATCH_CALLS
+from karez.core.errors import BadRequest
 from karez.core.identity import Role
-from karez.core.jobs import Job
+from karez.core.jobs import Job, Scalar
 from karez.core.workloads import EndReason, Progress, State, Status, WorkloadId
+from karez.server.controllers.late_batches import end_late_batches
+from karez.studio.settings import check_recipe
 from tests.api import Api
+from tests.fakes import FakeClock
 
 ROW = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "m"}}
 LINES = json.dumps(ROW).encode() + b"\n"
@@ -197,3 +202,51 @@ def test_the_same_request_makes_one_batch(client: openai.OpenAI) -> None:
         for _ in range(2)
     }
     assert len(made) == 1
+
+
+def test_a_repeated_key_of_another_batch_is_refused(client: openai.OpenAI) -> None:
+    files = [client.files.create(file=(name, LINES), purpose="batch").id for name in ("a", "b")]
+    for number, file in enumerate(files):
+        with pytest.raises(openai.ConflictError) if number else nullcontext():
+            client.batches.create(
+                input_file_id=file,
+                endpoint="/v1/completions",
+                completion_window="24h",
+                extra_headers={"idempotency-key": "once"},
+            )
+
+
+def test_a_batch_that_has_waited_too_long_is_expired(api: Api, client: openai.OpenAI) -> None:
+    late, store = make(client), api.cloud.store.workloads
+    clock = api.cloud.clock
+    assert isinstance(clock, FakeClock)
+    clock.at += 80_000.0
+    other = make(client, LINES + b"\n")
+    end_late_batches(store, clock.now())
+    assert client.batches.retrieve(late).status == "in_progress"
+    clock.at += 10_000.0
+    end_late_batches(store, clock.now())
+    assert client.batches.retrieve(late).status == "expired"
+    assert client.batches.retrieve(other).status == "in_progress"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": "x"},
+        {"metadata": "[]"},
+        {"deadline": 1e300},
+        {"endpoint": "/x"},
+        {"requests": 0},
+    ],
+)
+def test_a_plain_job_cannot_pretend_to_be_a_batch(change: dict[str, Scalar]) -> None:
+    settings: dict[str, Scalar] = {
+        "requests": 1,
+        "endpoint": "/v1/completions",
+        "completion_window": "24h",
+        "deadline": 9.0,
+    }
+    check_recipe(BATCH_CALLS, settings, {"requests": "a"})
+    with pytest.raises(BadRequest):
+        check_recipe(BATCH_CALLS, {**settings, **change}, {"requests": "a"})

@@ -115,3 +115,11 @@ def test_it_ends_with_its_job_and_not_before(api: Api, client: Client) -> None:
     valid = {key.made_for for key in keys_of(api)}
     assert valid == {"job-y", "job-new"}
     assert api.cloud.jobs.keys.variables(job.id) == {}
+
+
+def test_a_job_whose_user_lost_the_key_finds_none(
+    api: Api, client: Client, parent: tuple[Key, str]
+) -> None:
+    job = client.submit(SPEC)
+    api.cloud.store.access.revoke_key(parent[0].id, at=1.0)
+    assert api.cloud.jobs.keys.variables(job.id) == {}

@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
 
 import httpx
+import pytest
 from aiohttp import web
 
+from karez.core.identity import Role
 from karez.serving import passage
 from karez.serving.gateway import Gateway
 from tests.serving.callers import address, serve, table, until
@@ -135,7 +137,9 @@ async def test_who_hangs_up_frees_control(gateway: Gateway) -> None:
     await runner.cleanup()
 
 
-async def test_only_so_many_are_on_their_way(gateway: Gateway, monkeypatch: Any) -> None:
+async def test_only_so_many_are_on_their_way(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(passage, "MOST", 1)
     is_open = asyncio.Event()
 
@@ -183,3 +187,82 @@ async def test_a_slow_reader_of_a_file_does_not_fill_the_gateway(gateway: Gatewa
     assert total > 40_000_000
     writer.close()
     await runner.cleanup()
+
+
+async def test_a_refusal_before_all_is_sent_reaches_the_caller(gateway: Gateway) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        refused = web.json_response({"error": {"message": "too many uploads"}}, status=429)
+        refused.force_close()
+        return refused
+
+    runner = await control_of(gateway, answer)
+    async with client_of(gateway) as client:
+        refused = await client.post("/v1/files", content=bytes(30_000_000))
+    assert (refused.status_code, "too many uploads" in refused.text) == (429, True)
+    await runner.cleanup()
+
+
+async def test_who_never_reads_is_dropped(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passage, "SILENT_S", 0.3)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=bytes(40_000_000))
+
+    runner = await control_of(gateway, answer)
+    _, writer = await connect(gateway)
+    writer.write(
+        b"GET /v1/files/f/content HTTP/1.1\r\nhost: x\r\nauthorization: Bearer mine\r\n\r\n"
+    )
+    await until(lambda: gateway.passages)
+    await until(lambda: not gateway.passages)
+    writer.close()
+    await runner.cleanup()
+
+
+async def test_a_control_that_stops_to_read_is_given_up(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passage, "SILENT_S", 0.3)
+    is_over = asyncio.Event()
+
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await is_over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(stuck, "127.0.0.1", 0, limit=1 << 10)
+    gateway.control = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/v1/openai"
+    gateway.table = table()
+    async with client_of(gateway) as client:
+        told = await client.post("/v1/files", content=bytes(30_000_000))
+    assert told.status_code == 503
+    assert not gateway.passages
+    is_over.set()
+    server.close()
+
+
+async def test_bodies_on_their_way_count_and_end_with_their_connections(gateway: Gateway) -> None:
+    gateway.table = table()
+    head = b"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer mine\r\n"
+    head += b"content-length: 9000000\r\n\r\n"
+    writers = []
+    for _ in range(passage.MOST_OF_A_KEY):
+        _, writer = await connect(gateway)
+        writer.write(head + b"x" * 1000)
+        writers.append(writer)
+    await until(lambda: len(gateway.passages) == passage.MOST_OF_A_KEY)
+    async with client_of(gateway) as client:
+        assert (await client.get("/v1/files")).status_code == 429
+    for writer in writers:
+        writer.close()
+    await until(lambda: not gateway.passages)
+
+
+async def test_who_may_only_read_sends_nothing(gateway: Gateway) -> None:
+    made = table()
+    viewer = replace(made.keys[0], id="viewer", role=Role.VIEWER)
+    gateway.table = replace(made, keys=(*made.keys, viewer))
+    async with client_of(gateway, "viewer") as client:
+        assert (await client.post("/v1/files", content=b"x")).status_code == 403
+        assert (await client.post("/v1/batches", json={})).status_code == 403

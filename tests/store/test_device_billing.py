@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -15,6 +16,7 @@ from karez.core.ledger import Bill, verify
 from karez.core.nodes import Node, NodeId
 from karez.core.prices import MICRO, NANO
 from karez.core.workloads import State, Status, WorkloadId
+from karez.store import device_billing
 from karez.store.ledger import LedgerWriter
 from karez.store.sql import SqlStore
 from tests.store.samples import job
@@ -173,3 +175,39 @@ def test_every_moment_is_billed_once_at_the_price_of_its_time(
         end(store, ident, token, now)
     store.usage.bill_devices(now)
     assert abs(bill_of(store).cost_nano - begun - due) <= pieces + 60
+
+
+def test_a_node_that_says_less_later_changes_no_bill(store: SqlStore) -> None:
+    models = tuple(Device(kind=DeviceKind.NPU, index=n, model="910b") for n in range(2))
+    store.pool.record_nodes([Node(id=NodeId("n"), address="", devices=models)], now=NOW)
+    store.usage.put_device_price(DevicePrice(device="npu:910b", hour=2 * MICRO), now=NOW)
+    hold(store, "j", NOW)
+    store.usage.bill_devices(NOW + 5)
+    store.pool.record_nodes([Node(id=NodeId("n"), address="")], now=NOW + 10)  # its driver fails
+    assert store.usage.spend(NOW + HOUR_S)["default"] == 3 * NANO
+    store.usage.bill_devices(NOW + HOUR_S)
+    assert bill_of(store).by_device == {"npu:910b": 3 * NANO}
+
+
+def test_dpus_cost_and_emulated_ones_only_by_their_own_price(store: SqlStore) -> None:
+    for device in ("dpu", "npu"):
+        store.usage.put_device_price(DevicePrice(device=device, hour=MICRO), now=NOW)
+    hold(store, "real", NOW, replace(NPUS, dpu_milli=500))
+    hold(store, "emulated", NOW, replace(NPUS, dpu_milli=500, is_emulated=True))
+    store.usage.bill_devices(NOW + HOUR_S)
+    assert bill_of(store).by_device == {"npu": round(1.5 * NANO), "dpu": NANO // 2}
+    rows = store.usage.summary(projects=None, now=NOW + HOUR_S)
+    assert sum(row.cost_nano for row in rows) == 2 * NANO
+
+
+def test_many_allocations_are_billed_some_at_a_time(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_billing, "_AT_ONCE", 3)
+    store.usage.put_device_price(DevicePrice(device="npu", hour=MICRO), now=NOW)
+    for number in range(10):
+        hold(store, f"m{number}", NOW)
+    store.usage.bill_devices(NOW + HOUR_S)
+    store.usage.put_device_price(DevicePrice(device="npu", hour=0), now=NOW + HOUR_S + 60)
+    bill = bill_of(store)
+    assert (bill.lines, bill.cost_nano) == (20, 10 * 1_525_000_000)

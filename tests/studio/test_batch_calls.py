@@ -23,6 +23,7 @@ Answer = Callable[[dict[str, Any]], httpx.Response]
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_calls, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(batch_calls, "LAST_PAUSE_S", 0.01)
     monkeypatch.setattr(batch_calls, "GREETINGS", 3)
 
 
@@ -83,20 +84,34 @@ def test_what_passes_is_asked_again_and_what_stands_is_an_error(tmp_path: Path) 
             raise httpx.ConnectError("gone")
         if number == 4:
             return httpx.Response(404, json={"error": {"message": "no model"}})
-        if number == 5:
+        if number == 5 and asked[5] < 6:  # behind all others by then
             return httpx.Response(429, json={"error": {"type": "insufficient_quota"}})
+        if number == 6:
+            return httpx.Response(200, content=b'{"text": "\\ud83d"}')
         return httpx.Response(200, json={"n": number}, headers={"x-request-id": f"q{number}"})
 
     batch = run(tmp_path, answer)
-    assert (asked[1], asked[2], asked[3], asked[4], asked[5]) == (3, 2, 2, 1, 1)
-    assert (batch.done, len(batch.answers.known), batch.expired) == (20, 18, 0)
+    assert (asked[1], asked[2], asked[3], asked[4], asked[5]) == (3, 2, 2, 1, 6)
+    assert (batch.done, len(batch.answers.known), batch.expired) == (20, 19, 0)
     found = {row["custom_id"]: row for row in rows(tmp_path, "output")}
     assert found["r1"]["response"] == {"status_code": 200, "request_id": "q1", "body": {"n": 1}}
     errors = {row["custom_id"]: row for row in rows(tmp_path, "errors")}
-    assert {name: row["response"]["status_code"] for name, row in errors.items()} == {
-        "r4": 404,
-        "r5": 429,
-    }
+    assert {name: row["response"]["status_code"] for name, row in errors.items()} == {"r4": 404}
+
+
+def test_lines_that_fail_again_and_again_hold_up_no_others(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        return httpx.Response(500 if body["prompt"] < 6 else 200, json={})
+
+    batch = run(tmp_path, answer, count=40, left_s=1.0)
+    assert (len(batch.answers.known), batch.expired) == (34, 6)
+
+
+def test_a_revoked_key_ends_the_attempt_and_spoils_no_line(tmp_path: Path) -> None:
+    with pytest.raises(ExceptionGroup):
+        run(tmp_path, lambda body: httpx.Response(200 if body["prompt"] < 3 else 401, json={}))
+    assert rows(tmp_path, "errors") == []
+    assert 0 < len(rows(tmp_path, "output")) <= 3
 
 
 def test_what_has_no_answer_in_time_is_expired(tmp_path: Path) -> None:
@@ -104,6 +119,14 @@ def test_what_has_no_answer_in_time_is_expired(tmp_path: Path) -> None:
     assert (batch.expired, batch.done) == (5, 5)
     assert {row["error"]["code"] for row in rows(tmp_path, "errors")} == {"batch_expired"}
     assert rows(tmp_path, "output") == []
+
+
+def test_a_block_of_zeros_in_the_results_is_cut_off(tmp_path: Path) -> None:
+    run(tmp_path, lambda body: httpx.Response(200, json=body), count=3)
+    with (tmp_path / "output.jsonl").open("ab") as file:
+        file.write(bytes(100) + b"\n" + b"{}\n")
+    run(tmp_path, lambda body: httpx.Response(200, json=body), count=5)
+    assert len(rows(tmp_path, "output")) == 5
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, 71])

@@ -6,6 +6,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from karez.core.plain_json import problem_with_json
+
 BATCH_CALLS: Final = "batch-calls"
 """The recipe that answers a batch."""
 ENDPOINTS: Final = (
@@ -45,11 +47,13 @@ def window_s(text: str) -> float:
     return seconds
 
 
-def parse_line(line: bytes | str) -> BatchLine:
+def parse_line(line: bytes) -> BatchLine:
     """Parse a line of a batch. Raises ValueError."""
+    if problem := problem_with_json(line):
+        raise ValueError(f"it cannot be sent: {problem}")
     try:
         found = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError("it is no JSON") from error
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")

@@ -8,6 +8,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import orjson
 
@@ -54,7 +55,7 @@ class Gateway:
     """URL of control's API for OpenAI's clients."""
     relays: set[Relay] = field(default_factory=set)
     """Requests on their way to replicas."""
-    passages: set[Passage] = field(default_factory=set)
+    passages: WeakSet[Request] = field(default_factory=WeakSet)
     """Requests on their way to control."""
     _pools: dict[str, ReplicaPool] = field(default_factory=dict)
     """URL of a replica -> connections to it."""
@@ -129,7 +130,7 @@ class Gateway:
         if path not in PUBLIC:
             request.key = self.admission.key(request.headers, request.address)
         if is_passed:
-            take_body(request, len(self.passages))
+            take_body(request, self.passages)
 
     def begin(self, request: Request, connection: HttpConnection) -> Exchange | None:
         """Begin to answer a request. Raises Refusal."""

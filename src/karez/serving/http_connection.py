@@ -32,6 +32,8 @@ MAX_PIPELINED = 8
 """Requests that wait on one connection for the answer to the one before."""
 REQUEST_S, BODY_S, IDLE_S = 15.0, 120.0, 75.0
 """Longest time for the head of a request, for all of it, and between two of them."""
+LEAST_BYTES_PER_S = 64 << 10
+"""Least rate at which a file has to come."""
 LINGER_S = 2.0
 """How long the rest of a refused request is read and dropped, so that its caller sees why."""
 
@@ -104,7 +106,10 @@ class HttpConnection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        for request in (*self._waiting, self._request):
+            request.drop_body()
         self._waiting.clear()
+        self._request = Request()
         self._is_dropping = True
         exchange, self._exchange, self._current = self._exchange, None, None
         self._parser = None
@@ -173,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
             size = len(request.body)
         else:
             request.spool.write(body)
-            size, self._since = request.spool.tell(), self._loop.time()
+            size = request.spool.tell()
         if size > largest(request):
             self._give_up(request, large_body(request))
 
@@ -191,6 +196,7 @@ class HttpConnection(asyncio.Protocol):
     def _give_up(self, request: Request, refusal: Refusal) -> None:
         """Refuse a request whose rest is not read: the connection ends with it."""
         request.refusal, request.keeps_alive = refusal, False
+        request.drop_body()
         self._queue(request)
 
     def _queue(self, request: Request) -> None:
@@ -300,6 +306,12 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._loop.call_later(LINGER_S, self._abort_once_read)
 
+    @property
+    def _body_s(self) -> float:
+        """How long all of a body may take; a file has time by what has come of it."""
+        spool = self._request.spool
+        return BODY_S + (0 if spool is None else spool.tell() / LEAST_BYTES_PER_S)
+
     def close_if_idle(self) -> bool:
         """Close unless a request is answered; returns whether one is."""
         is_busy = self._current is not None or self._transport.get_write_buffer_size() > 0
@@ -318,6 +330,6 @@ class HttpConnection(asyncio.Protocol):
         if self._is_paused:
             limit = BODY_S
         else:
-            limit = (BODY_S if self._in_body else REQUEST_S) if self._is_begun else IDLE_S
+            limit = (self._body_s if self._in_body else REQUEST_S) if self._is_begun else IDLE_S
         if now - self._since > limit:
             self._transport.abort()

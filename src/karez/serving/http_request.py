@@ -15,7 +15,7 @@ FILES, MAX_FILE_BYTES = "/v1/files", 513 << 20
 Connection_contra = TypeVar("Connection_contra", contravariant=True)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Request:
     """A request, whose body may still be on its way."""
 
@@ -35,6 +35,11 @@ class Request:
     """Of who holds the connection; of who sent it, once the application has looked at it."""
     key: GatewayKey | None = None
     """Once it is known to be valid."""
+
+    def drop_body(self) -> None:
+        """Let go of a body that nobody will read."""
+        if self.spool is not None:
+            self.spool.close()
 
 
 class Exchange(Protocol):

@@ -6,30 +6,42 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httptools
+import structlog
 
+from karez.core.identity import Role, includes
 from karez.serving.answers import JSON, Refusal
 from karez.serving.http_connection import HttpConnection
 from karez.serving.http_request import Exchange, Request
 from karez.serving.relay_counts import RelayCounts
 
+log = structlog.get_logger()
+
 HELD_BYTES: Final = 1 << 20
 """Bytes of a body that are held in memory; a larger one is on the disk until it is passed on."""
-MOST: Final = 64
-"""Requests that are passed on at once."""
+MOST, MOST_OF_A_KEY = 64, 8
+"""Requests that are passed on at once, or whose bodies come."""
 PIECE_BYTES: Final = 64 << 10
 CONNECT_S, SILENT_S = 5.0, 120.0
 _TOLD: Final = (b"content-type", b"x-request-id", b"idempotency-key")
 """Headers of the caller that control is told."""
 
 
-def take_body(request: Request, count: int) -> None:
+def take_body(request: Request, open_ones: "WeakSet[Request]") -> None:
     """Have the body of a request put aside, which is passed on beside others. Raises Refusal."""
-    if count >= MOST:
-        message = f"{MOST} requests for files and batches are on their way."
+    key = request.key
+    assert key is not None
+    if request.method != "GET" and not includes(key.role, Role.MEMBER):
+        raise Refusal(403, "permission_error", f"A {key.role} may read files and batches only.")
+    own = sum(one.key is not None and one.key.counts_as == key.counts_as for one in open_ones)
+    if len(open_ones) >= MOST or own >= MOST_OF_A_KEY:
+        most = MOST_OF_A_KEY if own >= MOST_OF_A_KEY else MOST
+        message = f"{most} requests for files and batches are on their way."
         raise Refusal(429, "rate_limit_error", message, 1)
     request.spool = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115 - the passage closes it
+    open_ones.add(request)
 
 
 def _authorization(request: Request) -> bytes:
@@ -45,8 +57,8 @@ class Passage(Exchange):
     connection: HttpConnection
     control: str
     """URL of control's API for OpenAI's clients."""
-    others: "set[Passage]"
-    """All that are on their way."""
+    open_ones: "WeakSet[Request]"
+    """All requests that are on their way."""
     counts: RelayCounts
     _task: "asyncio.Task[None] | None" = None
     _may_write: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,15 +67,16 @@ class Passage(Exchange):
     _more: bytes = b""
     _is_begun: bool = False
     _is_whole: bool = False
+    _is_gone: bool = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin."""
         self._may_write.set()
-        self.others.add(self)
         self._task = loop.create_task(self._run())
 
     def gone(self) -> None:
         """The caller has hung up."""
+        self._is_gone = True
         if self._task is not None:
             self._task.cancel()
 
@@ -75,39 +88,58 @@ class Passage(Exchange):
             self._may_write.set()
 
     async def _run(self) -> None:
+        is_done = False
         try:
             await self._pass_on()
-        except (OSError, TimeoutError, httptools.HttpParserError) as error:
-            if self._is_begun:
-                self.connection.abort()
-            else:
-                self.counts.statuses[503] += 1
-                message = f"Control does not answer: {type(error).__name__}. Try again."
-                self.connection.refuse(Refusal(503, "service_unavailable_error", message, 1))
+            is_done = True
+        except (OSError, TimeoutError, ValueError, httptools.HttpParserError) as error:
+            log.warning("gateway.passage", path=self.request.path, why=repr(error))
         finally:
-            self.others.discard(self)
+            self.open_ones.discard(self.request)
             if self.request.spool is not None:
                 self.request.spool.close()
+            if not is_done and not self._is_gone:
+                self._fail()
+
+    def _fail(self) -> None:
+        """Tell the caller that there is no answer, or break off one that has begun."""
+        if self._is_begun:
+            self.connection.abort()
+        else:
+            self.counts.statuses[503] += 1
+            message = "Control does not answer. Try again."
+            self.connection.refuse(Refusal(503, "service_unavailable_error", message, 1))
 
     async def _pass_on(self) -> None:
         parts = urlsplit(self.control)
         self._parser = httptools.HttpResponseParser(self)
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        sending = asyncio.create_task(self._send(writer, parts.netloc, parts.path))
         try:
-            await self._send(writer, parts.netloc, parts.path)
-            while not self._is_whole:
-                async with asyncio.timeout(SILENT_S):
-                    data = await reader.read(PIECE_BYTES)
-                if not data:
-                    raise ConnectionResetError
-                self._parser.feed_data(data)
-                await self._may_write.wait()
+            await self._read(reader, sending)  # control may refuse before all is sent
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError, TimeoutError):
+                await sending
+            writer.transport.abort()
         self.connection.finish()
+
+    async def _read(self, reader: asyncio.StreamReader, sending: "asyncio.Task[None]") -> None:
+        """Pass the answer on to its end; while a body is sent, control may be silent."""
+        while not self._is_whole:
+            reading = asyncio.create_task(reader.read(PIECE_BYTES))
+            try:
+                if not sending.done():
+                    await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+                async with asyncio.timeout(SILENT_S):
+                    data = await reading
+                    if not data:
+                        raise ConnectionResetError
+                    self._parser.feed_data(data)
+                    await self._may_write.wait()
+            finally:
+                reading.cancel()
 
     async def _send(self, writer: asyncio.StreamWriter, host: str, prefix: str) -> None:
         request, spool = self.request, self.request.spool

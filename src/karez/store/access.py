@@ -62,12 +62,12 @@ class Access(AccessStore):
             tx.execute(insert(schema.keys).values(**values))
 
     @override
-    def sealed_key(self, job: str) -> bytes | None:
+    def job_key(self, job: str) -> tuple[Key, bytes] | None:
         table = schema.keys
-        query = select(table.c.sealed).where(table.c.made_for == job, table.c.revoked_at.is_(None))
+        query = select(table).where(table.c.made_for == job, table.c.revoked_at.is_(None))
         with self._db.read() as tx:
-            sealed = tx.execute(query.limit(1)).scalar()
-        return None if sealed is None else bytes(sealed)
+            row = tx.execute(query.limit(1)).first()
+        return None if row is None or row.sealed is None else (_key(row), bytes(row.sealed))
 
     @override
     def key(self, ident: str) -> Key | None:

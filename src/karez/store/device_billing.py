@@ -5,7 +5,7 @@ whoever is killed before it bills later, and whoever is killed after it has bill
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,20 +20,18 @@ from karez.core.device_prices import (
     device_cost_nano,
     device_price_of,
 )
-from karez.core.devices import EMULATED
-from karez.core.grants import Grant
 from karez.core.ledger import device_line_body
 from karez.core.prices import month_of
 from karez.store import schema
 from karez.store.allocations import Grants
 from karez.store.database import Database
+from karez.store.device_amounts import device_amounts
 from karez.store.ledger import LedgerWriter, spend_in
 
 _AT_ONCE: Final = 500
-"""Ids in one statement: databases take only so many parameters."""
+"""Allocations in one transaction: others write between two."""
+_MOST_NEW: Final = 10_000
 _HELD = schema.allocations
-Models = Mapping[tuple[str, str, int], str]
-"""(node, kind, index) -> the model of that device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +49,9 @@ class _Cost:
 
 def bill_devices(db: Database, now: float) -> None:
     """Write lines for what was given back, and up to the last full hour for what is held still."""
+    _note_devices(db)
     until = now - now % (HOUR_MS / 1000)
-    is_due = _HELD.c.until.is_not(None) | (_HELD.c.unbilled_since < until)
-    with db.read() as tx:
-        if tx.execute(_select_unbilled().where(is_due).limit(1)).first() is None:
-            return
-    with db.write() as tx:
-        _bill(db, tx, is_due, until)
+    _bill_all(db, _HELD.c.until.is_not(None) | (_HELD.c.unbilled_since < until), until)
 
 
 def put_device_price(db: Database, price: DevicePrice, now: float) -> None:
@@ -66,17 +60,50 @@ def put_device_price(db: Database, price: DevicePrice, now: float) -> None:
     query = query.on_conflict_do_update(
         index_elements=["device"], set_={"body": query.excluded.body}
     )
+    is_due = _HELD.c.unbilled_since < now
+    _bill_all(db, is_due, now)
     with db.write() as tx:
-        _bill(db, tx, _HELD.c.unbilled_since < now, now)
+        _bill(db, tx, is_due, now)
         tx.execute(query)
 
 
 def drop_device_price(db: Database, device: str, now: float) -> bool:
     """Remove a price; what was held before is billed by it. False: there is none."""
+    is_due = _HELD.c.unbilled_since < now
+    _bill_all(db, is_due, now)
     with db.write() as tx:
-        _bill(db, tx, _HELD.c.unbilled_since < now, now)
+        _bill(db, tx, is_due, now)
         table = schema.device_prices
         return tx.execute(delete(table).where(table.c.device == device)).rowcount == 1
+
+
+def _bill_all(db: Database, is_due: ColumnElement[bool], until: float) -> None:
+    """Bill what is due, some at a time: others write meanwhile."""
+    while True:
+        with db.read() as tx:
+            if tx.execute(_select_unbilled().where(is_due).limit(1)).first() is None:
+                return
+        with db.write() as tx:
+            _bill(db, tx, is_due, until, limit=_AT_ONCE)
+
+
+def _note_devices(db: Database) -> None:
+    """Note which models the devices of new allocations are: nodes may say something else later."""
+    is_new = (_HELD.c.unbilled_since >= 0) & _HELD.c.devices.is_(None)
+    columns = (_HELD.c.workload, _HELD.c.epoch, _HELD.c.grants)
+    with db.read() as tx:
+        rows = tx.execute(select(*columns).where(is_new).limit(_MOST_NEW)).all()
+        amounts = device_amounts(tx, [from_text(Grants, row.grants) for row in rows])
+    if not rows:
+        return
+    own = (_HELD.c.workload == bindparam("of"), _HELD.c.epoch == bindparam("at"))
+    change = update(_HELD).where(*own).values(devices=bindparam("now"))
+    values = [
+        {"of": row.workload, "at": row.epoch, "now": json.dumps(held)}
+        for row, held in zip(rows, amounts, strict=True)
+    ]
+    with db.write() as tx:
+        tx.execute(change, values)
 
 
 def device_prices(tx: Connection) -> list[DevicePrice]:
@@ -102,14 +129,21 @@ def spend_until(tx: Connection, now: float) -> dict[str, int]:
 def _select_unbilled() -> Select[Any]:
     """SELECT of the allocations that are not wholly billed, with their workloads."""
     work = schema.workloads
-    query = select(_HELD, work.c.project, work.c.name, work.c.kind)
+    names = ("workload", "epoch", "until", "unbilled_since", "devices", "costs")
+    query = select(*(_HELD.c[name] for name in names), work.c.project, work.c.name, work.c.kind)
     query = query.join(work, work.c.id == _HELD.c.workload)
     return query.where(_HELD.c.unbilled_since >= 0).order_by(_HELD.c.workload, _HELD.c.epoch)
 
 
-def _bill(db: Database, tx: Connection, is_due: ColumnElement[bool], until: float) -> None:
+def _bill(
+    db: Database,
+    tx: Connection,
+    is_due: ColumnElement[bool],
+    until: float,
+    limit: int | None = None,
+) -> None:
     writer = LedgerWriter(db, tx)
-    rows = tx.execute(_select_unbilled().where(is_due)).all()
+    rows = tx.execute(_select_unbilled().where(is_due).limit(limit)).all()
     changes = []
     for row, costs in _costs(tx, rows, device_prices(tx), until):
         of = json.loads(row.costs or "{}")
@@ -134,59 +168,43 @@ def _costs(
 ) -> Iterator[tuple[Any, list[_Cost]]]:
     """Each allocation, and the costs of its devices up to an instant or until it was over."""
     priced = {price.device: price for price in prices}
-    grants = [from_text(Grants, row.grants) for row in rows] if priced else [()] * len(rows)
-    models = _models(tx, {grant.node for held in grants for grant in held})
-    for row, held in zip(rows, grants, strict=True):
+    unknown = [row for row in rows if row.devices is None] if priced else []
+    noted = _look_up(tx, unknown)
+    for row in rows:
         until_ms = round(1000 * (until if row.until is None else row.until))
-        costs = []
-        for device, milli in _amounts(held, models).items():
-            price = device_price_of(priced, device)
-            if price is None or not (price.services or row.kind == "job"):
-                continue
-            for begin, end in by_month(round(1000 * row.unbilled_since), until_ms):
-                time = DeviceTime(
-                    id=f"{row.workload}@{row.epoch}:{device}:{begin}",
-                    workload=row.workload,
-                    name=row.name,
-                    project=row.project,
-                    device=device,
-                    milli=milli,
-                    since_ms=begin,
-                    until_ms=end,
-                )
-                nano = device_cost_nano(price, milli, begin, end)
-                costs.append(_Cost(time=time, price=price, nano=nano))
-        yield row, costs
+        key = (row.workload, row.epoch)
+        held = noted.get(key, {}) if row.devices is None else json.loads(row.devices)
+        yield row, [cost for cost in _of_one(row, held, priced, until_ms)]
 
 
-def _amounts(grants: Sequence[Grant], models: Models) -> dict[str, int]:
-    """Thousandths of devices by kind and model, such as `npu:910b`."""
-    amounts: dict[str, int] = {}
-    for grant in grants:
-        of_devices = [
-            (_name(grant, models.get((grant.node, grant.kind.value, index), "")), milli)
-            for index, milli in grant.devices
-        ]
-        if grant.dpu_milli:
-            of_devices.append(("dpu", grant.dpu_milli))
-        for name, milli in of_devices:
-            amounts[name] = amounts.get(name, 0) + milli
-    return amounts
-
-
-def _name(grant: Grant, model: str) -> str:
-    model = EMULATED if grant.is_emulated else model
-    return f"{grant.kind}:{model}" if model else grant.kind.value
-
-
-def _models(tx: Connection, nodes: Collection[str]) -> Models:
-    """Models of the devices of some nodes, as these have reported them."""
-    found: dict[tuple[str, str, int], str] = {}
-    table, names = schema.nodes, sorted(nodes)
-    for at in range(0, len(names), _AT_ONCE):
-        some = table.c.id.in_(names[at : at + _AT_ONCE])
-        for node, body in tx.execute(select(table.c.id, table.c.body).where(some)):
-            for device in json.loads(body).get("devices", ()):
-                key = (node, device["kind"], device["index"])
-                found[key] = device.get("model", "")
+def _look_up(tx: Connection, rows: Sequence[Any]) -> dict[tuple[str, int], dict[str, int]]:
+    """Devices of allocations that are so new that they are not noted yet."""
+    found: dict[tuple[str, int], dict[str, int]] = {}
+    columns = select(_HELD.c.grants)
+    for row in rows:
+        own = columns.where(_HELD.c.workload == row.workload, _HELD.c.epoch == row.epoch)
+        grants = from_text(Grants, tx.execute(own).scalar_one())
+        (found[row.workload, row.epoch],) = device_amounts(tx, [grants])
     return found
+
+
+def _of_one(
+    row: Any, held: Mapping[str, int], priced: Mapping[str, DevicePrice], until_ms: int
+) -> Iterator[_Cost]:
+    for device, milli in held.items():
+        price = device_price_of(priced, device)
+        if price is None or not (price.services or row.kind == "job"):
+            continue
+        for begin, end in by_month(round(1000 * row.unbilled_since), until_ms):
+            time = DeviceTime(
+                id=f"{row.workload}@{row.epoch}:{device}:{begin}",
+                workload=row.workload,
+                name=row.name,
+                project=row.project,
+                device=device,
+                milli=milli,
+                since_ms=begin,
+                until_ms=end,
+            )
+            nano = device_cost_nano(price, milli, begin, end)
+            yield _Cost(time=time, price=price, nano=nano)

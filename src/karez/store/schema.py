@@ -60,6 +60,7 @@ allocations = Table(
     Column("since", Float, nullable=False),
     Column("until", Float),
     Column("unbilled_since", Float),  # null: all of it is in the ledger
+    Column("devices", Text),  # device -> thousandths, by the models of then; null: not looked up
     Column("costs", Text),  # device -> billionths, as the ledger has them
     Index("ix_allocations_until", "until"),
     Index("ix_allocations_unbilled", "unbilled_since"),

@@ -208,9 +208,9 @@ def _device_rows(rows: Sequence[Any], now: float) -> list[UsageRow]:
             project=project,
             what=name,
             kind=kind,
-            device_seconds=total,
+            device_seconds=seconds.get((project, name, kind, device), 0.0),
             device_kind=device,
             cost_nano=costs.get((project, name, kind, device), 0),
         )
-        for (project, name, kind, device), total in seconds.items()
+        for project, name, kind, device in dict.fromkeys([*seconds, *costs])
     ]

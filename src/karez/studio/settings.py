@@ -1,14 +1,17 @@
 """The settings of every recipe, checked before a job is queued. Imports no torch."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from karez.core.batches import BATCH_CALLS
+from karez.core.batches import BATCH_CALLS, ENDPOINTS, check_metadata, window_s
 from karez.core.codec import from_json
 from karez.core.errors import BadRequest
 from karez.core.jobs import Scalar
 from karez.core.validation import FORBID
+
+MAX_DEADLINE = 1e11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +178,12 @@ class BatchCalls:
     def __post_init__(self) -> None:
         if not 1 <= self.parallel <= 1024:
             raise ValueError(f"parallel is 1 to 1,024, got {self.parallel}")
+        if self.endpoint not in ENDPOINTS:
+            raise ValueError(f"endpoint is one of {', '.join(ENDPOINTS)}, got {self.endpoint!r}")
+        if self.requests < 1 or not 0 <= self.deadline < MAX_DEADLINE:
+            raise ValueError("requests is a number of lines, deadline a time in UTC epoch seconds")
+        window_s(self.completion_window)
+        check_metadata(json.loads(self.metadata))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,8 @@ class AccessStore(Protocol):
         """Record a key; `sealed` is its encrypted text, of one that is made for a job."""
         ...
 
-    def sealed_key(self, job: str) -> bytes | None:
-        """The encrypted text of the valid key that was made for a job; None: there is none."""
+    def job_key(self, job: str) -> tuple[Key, bytes] | None:
+        """The key that was made for a job, and its encrypted text; None: there is none."""
         ...
 
     def key(self, ident: str) -> Key | None:

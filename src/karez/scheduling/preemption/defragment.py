@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from karez.core.explanations import DefragResult, RelocatedWorkload
 from karez.core.gangs import GangSpec
 from karez.core.grants import Grant
 from karez.core.nodes import NodeId
@@ -205,3 +206,23 @@ def _merged(moves: Sequence[Relocation]) -> tuple[Relocation, ...]:
         before = merged.get(move.id)
         merged[move.id] = move if before is None else replace(before, takes=move.takes)
     return tuple(merged.values())
+
+
+def defrag_result(plan: DefragPlan, *, carried_out: bool) -> DefragResult:
+    """A plan as people are shown it."""
+    moves = tuple(
+        RelocatedWorkload(
+            id=move.id,
+            project=move.project,
+            leaves=tuple(dict.fromkeys(grant.node for grant in move.leaves)),
+            takes=tuple(dict.fromkeys(grant.node for grant in move.takes)),
+            lost_device_s=move.cost_device_s,
+        )
+        for move in plan.relocations
+    )
+    return DefragResult(
+        moves=moves,
+        freed=plan.freed_nodes,
+        lost_device_s=plan.cost_device_s,
+        carried_out=carried_out,
+    )

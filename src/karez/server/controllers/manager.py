@@ -17,6 +17,7 @@ from karez.server.controllers.controller_pool import ControllerPool, Pace
 from karez.server.controllers.expired_artifacts import remove_expired
 from karez.server.controllers.held_jobs import settle_held
 from karez.server.controllers.job_keys import end_job_keys
+from karez.server.controllers.late_batches import end_late_batches
 from karez.server.controllers.pool_monitor import PoolMonitor
 from karez.server.controllers.scheduler import Scheduler
 from karez.server.controllers.service_keeper import keep_replicas
@@ -182,7 +183,7 @@ class ControllerManager:
         """Remove what is kept for some time only, and whose time is over."""
         now = self._context.clock.now()
         remove_expired(self._context.store, now)
-        end_job_keys(self._context.store.access, self._context.store.workloads, now)
+        end_late_batches(self._context.store.workloads, now)
         if self._edges is not None:
             self._edges.uploads.sweep(before=now - UPLOAD_S)
 
@@ -192,8 +193,10 @@ class ControllerManager:
             self._alerter.tick()
 
     def bill(self) -> None:
-        """Write what devices have cost into the ledger."""
-        self._context.store.usage.bill_devices(self._context.clock.now())
+        """Write what devices have cost into the ledger, and end the keys of jobs that ended."""
+        store, now = self._context.store, self._context.clock.now()
+        store.usage.bill_devices(now)
+        end_job_keys(store.access, store.workloads, now)
 
     def schedule(self) -> None:
         """Run a scheduling pass."""

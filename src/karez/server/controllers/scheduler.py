@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from karez.core.explanations import (
     DefragResult,
     Explanation,
-    RelocatedWorkload,
     WhatIf,
     WhatIfResult,
 )
@@ -24,7 +23,7 @@ from karez.scheduling.decisions import Action
 from karez.scheduling.explain.explain import explain
 from karez.scheduling.explain.what_if import what_if
 from karez.scheduling.placement.placement import place_more
-from karez.scheduling.preemption.defragment import DefragPlan, plan_defrag
+from karez.scheduling.preemption.defragment import defrag_result, plan_defrag
 from karez.scheduling.queue.order import SchedulingPolicy
 from karez.scheduling.snapshot import Snapshot, engine_from
 from karez.server.controllers.budget_watch import BudgetWatch
@@ -174,7 +173,7 @@ class Scheduler:
             if carry_out and recorded is not None:
                 decided = recorded.relocate(plan.relocations, now)
                 self._carry_out(decided, self._owed, self._cache.view(), now)
-        return _defrag_result(plan, carried_out=carry_out)
+        return defrag_result(plan, carried_out=carry_out)
 
     def _may_decide(self, view: StoreView) -> bool:
         """Whether the passing of time alone may lead to a decision."""
@@ -232,22 +231,3 @@ class Scheduler:
             usage_at=now if engine is None else engine.cluster.fair_share.at,
             over_budget=self._budgets.over(self.store.access.projects(), now),
         )
-
-
-def _defrag_result(plan: DefragPlan, *, carried_out: bool) -> DefragResult:
-    moves = tuple(
-        RelocatedWorkload(
-            id=move.id,
-            project=move.project,
-            leaves=tuple(dict.fromkeys(grant.node for grant in move.leaves)),
-            takes=tuple(dict.fromkeys(grant.node for grant in move.takes)),
-            lost_device_s=move.cost_device_s,
-        )
-        for move in plan.relocations
-    )
-    return DefragResult(
-        moves=moves,
-        freed=plan.freed_nodes,
-        lost_device_s=plan.cost_device_s,
-        carried_out=carried_out,
-    )

@@ -14,7 +14,7 @@ from karez.core.batches import (
     window_s,
 )
 from karez.core.devices import DeviceKind
-from karez.core.errors import BadRequest, NotFound
+from karez.core.errors import AlreadyExists, BadRequest, NotFound
 from karez.core.gangs import GangSpec
 from karez.core.identity import Principal
 from karez.core.jobs import Job, JobSpec, Retry
@@ -98,7 +98,7 @@ class BatchService:
         """Queue a batch. Raises BadRequest, which says which lines of its file are none."""
         known = self.jobs.known(who, idempotency_key)
         if known is not None and known.spec.recipe == BATCH_CALLS:
-            return known
+            return _same(known, asked, idempotency_key)
         if asked.endpoint not in ENDPOINTS:
             problem = f"endpoint is one of {', '.join(ENDPOINTS)}, not {asked.endpoint!r}"
             raise BadRequest(problem=problem)
@@ -171,3 +171,13 @@ class BatchService:
             if found is not None and "completed" in found.spec.facts:
                 return found.spec.facts
         return {}
+
+
+def _same(known: Job, asked: BatchRequest, key: str) -> Job:
+    """The batch that a key gave before. Raises AlreadyExists if it was of another request."""
+    settings = known.spec.settings
+    before = (known.spec.inputs["requests"], settings["endpoint"], settings["completion_window"])
+    now = (asked.input_file_id, asked.endpoint, asked.completion_window)
+    if before != now or settings["metadata"] != check_metadata(asked.metadata):
+        raise AlreadyExists(noun="request with the Idempotency-Key", name=key)
+    return known

@@ -45,16 +45,22 @@ class JobKeys:
             parent=parent.id,
         )
         self.store.add_key(key, sealed=self.pepper.seal(job.id, full_key(ident, secret)))
+        if not self._is_valid(parent.id):  # it was rotated meanwhile
+            raise NotSignedIn
 
     def variables(self, job: str) -> Mapping[str, str]:
-        """What a process of a job finds the gateway by; empty: the job's key is gone."""
-        sealed = self.store.sealed_key(job)
-        if sealed is None:
+        """What a process of a job finds the gateway by; empty: its key is good no longer."""
+        found = self.store.job_key(job)
+        if found is None or not self._is_valid(found[0].parent):
             return {}
-        key = self.pepper.open(job, sealed)
+        key = self.pepper.open(job, found[1])
         return {
             environment.GATEWAY: self.gateway,
             environment.KEY: key,
             "OPENAI_BASE_URL": self.gateway,
             "OPENAI_API_KEY": key,
         }
+
+    def _is_valid(self, ident: str) -> bool:
+        key = self.store.key(ident)
+        return key is not None and key.is_valid(self.clock.now())

@@ -29,7 +29,8 @@ def show_batch(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A batch; `facts` are what its results say of it once it has ended."""
     settings, ids = job.spec.settings, result_files(job)
     status = _STATUS.get(job.state, "in_progress")
-    if status == "completed" and facts.get("expired"):
+    is_late = job.ended_at is not None and job.ended_at >= float(settings["deadline"])
+    if (status == "completed" and facts.get("expired")) or (status == "cancelled" and is_late):
         status = "expired"
     ended = {
         f"{end}_at": _whole(job.ended_at) if end == status else None

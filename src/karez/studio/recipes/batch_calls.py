@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,9 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
 """Pauses between attempts of a request, unless the gateway says how long to wait."""
 GREETINGS: Final = 120
 """Attempts to reach the gateway before anything is asked."""
-TOO_MANY: Final = 429
-SPENT: Final = "insufficient_quota"
+ATTEMPTS: Final = 4
+"""Attempts of a line before others go before it: some lines fail again and again."""
+UNKNOWN_KEY, TOO_MANY = 401, 429
 EXPIRED: Final = {
     "code": "batch_expired",
     "message": "This request could not be executed before the completion window expired.",
@@ -46,14 +48,15 @@ class Results:
     file: BinaryIO = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read what is there, and cut off a line that a kill has left half."""
+        """Read what is there, and cut off what a kill or a power cut has left half."""
         self.file = self.path.open("ab+")
         self.file.seek(0)
         end = 0
         for line in self.file:
-            if not line.endswith(b"\n"):
+            ident = _id_of(line)
+            if not ident:
                 break
-            self.known[json.loads(line)["custom_id"]] = None
+            self.known[ident] = None
             end += len(line)
         self.file.truncate(end)
 
@@ -66,9 +69,21 @@ class Results:
             "response": response,
             "error": error,
         }
-        self.file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self.file.write(json.dumps(row).encode() + b"\n")
         self.file.flush()
         self.known[line.custom_id] = None
+
+
+def _id_of(line: bytes) -> str:
+    """The id in a line of results; empty: it is not whole."""
+    try:
+        return str(json.loads(line)["custom_id"]) if line.endswith(b"\n") else ""
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+class KeyRevoked(Exception):
+    """The gateway knows this job's key no longer."""
 
 
 @dataclass
@@ -80,6 +95,8 @@ class Batch:
     answers: Results
     errors: Results
     expired: int = 0
+    later: deque[BatchLine] = field(default_factory=deque)
+    """Lines that others were asked before, since they had no answer at once."""
 
     @property
     def done(self) -> int:
@@ -124,17 +141,27 @@ class Batch:
     async def _work(self, lines: Iterator[BatchLine]) -> None:
         for line in lines:
             if line.custom_id not in self.answers.known and line.custom_id not in self.errors.known:
-                await self._ask(line)
+                await self._ask(line, FIRST_PAUSE_S)
+        while self.later:
+            await self._ask(self.later.popleft(), LAST_PAUSE_S)
 
-    async def _ask(self, line: BatchLine) -> None:
-        """Ask until there is an answer, a refusal that stands, or no time left."""
-        pause_s = FIRST_PAUSE_S
-        while (left_s := self.settings.deadline - epoch_s()) > 0:
+    async def _ask(self, line: BatchLine, pause_s: float) -> None:
+        """Ask a few times; what has no answer then is asked again after all others.
+
+        Raises:
+            KeyRevoked: No line would be answered any more.
+        """
+        for _ in range(ATTEMPTS):
+            left_s = self.settings.deadline - epoch_s()
+            if left_s <= 0:
+                self.expired += 1
+                self.errors.add(line, None, EXPIRED)
+                return
             said_s = 0.0
             try:
                 answer = await self._post(line, left_s)
             except httpx.HTTPError as error:
-                say(f"{line.custom_id}: {type(error).__name__}, asked again")
+                say(f"{line.custom_id!r}: {type(error).__name__}, asked again")
             else:
                 if not _is_passing(answer):
                     self._note(line, answer)
@@ -142,8 +169,7 @@ class Batch:
                 said_s = _seconds(answer.headers.get("retry-after", ""))
             await asyncio.sleep(min(left_s, max(pause_s, said_s)))
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
-        self.expired += 1
-        self.errors.add(line, None, EXPIRED)
+        self.later.append(line)
 
     async def _post(self, line: BatchLine, left_s: float) -> httpx.Response:
         wait_ms = 1000 * min(left_s, DAY_S)
@@ -162,11 +188,14 @@ class Batch:
 
 
 def _is_passing(answer: httpx.Response) -> bool:
-    """Whether a request may be answered later: too many at once, or a fault behind the gateway."""
-    if answer.status_code == TOO_MANY:
-        error = _json(answer).get("error")
-        return not isinstance(error, dict) or SPENT not in (error.get("type"), error.get("code"))
-    return answer.is_server_error
+    """Whether a request may be answered later: too many at once, no money, or a fault behind it.
+
+    Raises:
+        KeyRevoked: No line would be answered any more.
+    """
+    if answer.status_code == UNKNOWN_KEY:
+        raise KeyRevoked
+    return answer.status_code == TOO_MANY or answer.is_server_error
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
@@ -192,6 +221,7 @@ def _link(results: Results, out: Path) -> None:
     """Put a file of results among the outputs, so that it is there however the job ends."""
     target = out / results.path.stem / f"{results.path.stem}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     try:
         os.link(results.path, target)
     except OSError:
@@ -221,8 +251,8 @@ def main() -> None:
     batch = asyncio.run(run())
     for results in (answers, errors):
         results.file.close()
+        shutil.rmtree(out / results.path.stem, ignore_errors=True)
         if results.known:
-            shutil.rmtree(out / results.path.stem, ignore_errors=True)
             _link(results, out)
             _describe(out / results.path.stem, batch)
     say(f"{len(answers.known)} answered, {len(errors.known)} not, of {settings.requests}")

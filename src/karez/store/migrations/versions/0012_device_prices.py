@@ -9,7 +9,11 @@ from karez.store.schema import allocations, device_prices
 
 revision = "0012"
 down_revision = "0011"
-_COLUMNS: dict[str, type[sa.types.TypeEngine[Any]]] = {"unbilled_since": sa.Float, "costs": sa.Text}
+_COLUMNS: dict[str, type[sa.types.TypeEngine[Any]]] = {
+    "unbilled_since": sa.Float,
+    "devices": sa.Text,
+    "costs": sa.Text,
+}
 
 
 def upgrade() -> None:

@@ -114,6 +114,12 @@ def _cut(minutes: tuple[int, int], since_ms: int, until_ms: int) -> Iterator[tup
         since_ms = end_ms
 
 
+def month_begun_ms(at: float) -> int:
+    """When the calendar month (UTC) of an instant began, in UTC epoch milliseconds."""
+    now = datetime.fromtimestamp(at, UTC)
+    return int(datetime(now.year, now.month, 1, tzinfo=UTC).timestamp()) * 1000
+
+
 def by_month(since_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
     """A time in pieces, each in one calendar month (UTC)."""
     while since_ms < until_ms:

@@ -19,6 +19,7 @@ from karez.core.device_prices import (
     by_month,
     device_cost_nano,
     device_price_of,
+    month_begun_ms,
 )
 from karez.core.ledger import device_line_body
 from karez.core.prices import month_of
@@ -32,6 +33,8 @@ _AT_ONCE: Final = 500
 """Allocations in one transaction: others write between two."""
 _MOST_NEW: Final = 10_000
 _HELD = schema.allocations
+_Key = tuple[str, int]
+"""(workload, epoch) of an allocation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +118,19 @@ def device_prices(tx: Connection) -> list[DevicePrice]:
 
 def spend_until(tx: Connection, now: float) -> dict[str, int]:
     """What each project has spent in the month of an instant, with what it holds until then."""
-    month = month_of(now)
-    spent = spend_in(tx, month)
-    prices = device_prices(tx)
-    rows = tx.execute(_select_unbilled()).all() if prices else ()
-    for row, costs in _costs(tx, rows, prices, now):
-        nano = sum(cost.nano for cost in costs if cost.month == month)
+    spent = spend_in(tx, month_of(now))
+    priced = {price.device: price for price in device_prices(tx)}
+    rows = tx.execute(_select_unbilled()).all() if priced else ()
+    noted = _look_up(tx, rows)
+    month_ms = month_begun_ms(now)
+    for row in rows:
+        since_ms = max(month_ms, round(1000 * row.unbilled_since))
+        until_ms = round(1000 * (now if row.until is None else row.until))
+        nano = sum(
+            device_cost_nano(price, milli, since_ms, until_ms)
+            for device, milli in _devices_of(row, noted).items()
+            if (price := _price_of(row, device, priced)) is not None and since_ms < until_ms
+        )
         if nano:
             spent[row.project] = spent.get(row.project, 0) + nano
     return spent
@@ -168,32 +178,42 @@ def _costs(
 ) -> Iterator[tuple[Any, list[_Cost]]]:
     """Each allocation, and the costs of its devices up to an instant or until it was over."""
     priced = {price.device: price for price in prices}
-    unknown = [row for row in rows if row.devices is None] if priced else []
-    noted = _look_up(tx, unknown)
+    noted = _look_up(tx, rows) if priced else {}
     for row in rows:
         until_ms = round(1000 * (until if row.until is None else row.until))
-        key = (row.workload, row.epoch)
-        held = noted.get(key, {}) if row.devices is None else json.loads(row.devices)
-        yield row, [cost for cost in _of_one(row, held, priced, until_ms)]
+        yield row, list(_of_one(row, _devices_of(row, noted), priced, until_ms))
 
 
-def _look_up(tx: Connection, rows: Sequence[Any]) -> dict[tuple[str, int], dict[str, int]]:
+def _devices_of(row: Any, noted: Mapping[_Key, Mapping[str, int]]) -> Mapping[str, int]:
+    """Thousandths of devices of an allocation."""
+    if row.devices is None:
+        return noted.get((row.workload, row.epoch), {})
+    held: dict[str, int] = json.loads(row.devices)
+    return held
+
+
+def _price_of(row: Any, device: str, priced: Mapping[str, DevicePrice]) -> DevicePrice | None:
+    """The price of a device of an allocation; None: it is free."""
+    price = device_price_of(priced, device)
+    return price if price is not None and (price.services or row.kind == "job") else None
+
+
+def _look_up(tx: Connection, rows: Sequence[Any]) -> dict[_Key, dict[str, int]]:
     """Devices of allocations that are so new that they are not noted yet."""
-    found: dict[tuple[str, int], dict[str, int]] = {}
-    columns = select(_HELD.c.grants)
-    for row in rows:
-        own = columns.where(_HELD.c.workload == row.workload, _HELD.c.epoch == row.epoch)
-        grants = from_text(Grants, tx.execute(own).scalar_one())
-        (found[row.workload, row.epoch],) = device_amounts(tx, [grants])
-    return found
+    if all(row.devices is not None for row in rows):
+        return {}
+    is_new = (_HELD.c.unbilled_since >= 0) & _HELD.c.devices.is_(None)
+    found = tx.execute(select(_HELD.c.workload, _HELD.c.epoch, _HELD.c.grants).where(is_new)).all()
+    amounts = device_amounts(tx, [from_text(Grants, row.grants) for row in found])
+    return {(row.workload, row.epoch): held for row, held in zip(found, amounts, strict=True)}
 
 
 def _of_one(
     row: Any, held: Mapping[str, int], priced: Mapping[str, DevicePrice], until_ms: int
 ) -> Iterator[_Cost]:
     for device, milli in held.items():
-        price = device_price_of(priced, device)
-        if price is None or not (price.services or row.kind == "job"):
+        price = _price_of(row, device, priced)
+        if price is None:
             continue
         for begin, end in by_month(round(1000 * row.unbilled_since), until_ms):
             time = DeviceTime(

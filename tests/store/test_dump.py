@@ -1,6 +1,7 @@
 """A dump of a database fills an empty one, of whichever kind; a failed migration leaves nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import text
 from karez.core.devices import DeviceKind
 from karez.core.errors import StartFailed
 from karez.core.grants import Grant
+from karez.core.identity import Key, Role
 from karez.core.nodes import NodeId
 from karez.core.usage import AuditRow
 from karez.core.workloads import State, WorkloadId
@@ -20,6 +22,7 @@ from tests.fakes import cpu_node
 from tests.store.samples import job
 
 GRANTS = (Grant(node=NodeId("a"), kind=DeviceKind.CPU, devices=((0, 1000),)),)
+KEY = Key(id="k", name="k", project="default", role=Role.MEMBER, digest="", created_at=1.0)
 AUDIT = AuditRow(id=0, at=1.0, actor="me", action="test", subject="a", outcome="done")
 
 
@@ -29,6 +32,8 @@ def fill(store: SqlStore) -> None:
         store.workloads.add_job(job(name))
     store.workloads.place(WorkloadId("a"), GRANTS, now=2.0)
     assert store.workloads.claim([State.PLACED], owner="me", now=2.0, lease_s=1e9)
+    for name, sealed in (("user", None), ("job", b"\x00\xffkey")):
+        store.access.add_key(replace(KEY, id=name), sealed=sealed)
     store.access.put_secret("default", "TOKEN", b"\x00\xffsealed")
     with store.usage.auditing(lambda: AUDIT):
         pass

@@ -132,7 +132,7 @@ def _rows(lines: Iterator[str], binary: Sequence[str]) -> Iterator[Mapping[str, 
     for line in lines:
         row = json.loads(line)
         for name in binary:
-            row[name] = base64.b64decode(row[name])
+            row[name] = None if row[name] is None else base64.b64decode(row[name])
         yield row
 
 

@@ -6,6 +6,7 @@ whoever is killed before it bills later, and whoever is killed after it has bill
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,21 +64,25 @@ def put_device_price(db: Database, price: DevicePrice, now: float) -> None:
     query = query.on_conflict_do_update(
         index_elements=["device"], set_={"body": query.excluded.body}
     )
-    is_due = _HELD.c.unbilled_since < now
-    _bill_all(db, is_due, now)
-    with db.write() as tx:
-        _bill(db, tx, is_due, now)
+    with _all_billed(db, now) as tx:
         tx.execute(query)
 
 
 def drop_device_price(db: Database, device: str, now: float) -> bool:
     """Remove a price; what was held before is billed by it. False: there is none."""
+    table = schema.device_prices
+    with _all_billed(db, now) as tx:
+        return tx.execute(delete(table).where(table.c.device == device)).rowcount == 1
+
+
+@contextmanager
+def _all_billed(db: Database, now: float) -> Iterator[Connection]:
+    """A transaction in which all that was held until an instant is billed; prices may change."""
     is_due = _HELD.c.unbilled_since < now
     _bill_all(db, is_due, now)
     with db.write() as tx:
         _bill(db, tx, is_due, now)
-        table = schema.device_prices
-        return tx.execute(delete(table).where(table.c.device == device)).rowcount == 1
+        yield tx
 
 
 def _bill_all(db: Database, is_due: ColumnElement[bool], until: float) -> None:

@@ -37,13 +37,15 @@ class Cloud:
     env: dict[str, str]
 
     def karez(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "karez.cli.main", *words],
             env={**os.environ, **self.env},
             capture_output=True,
             text=True,
-            check=check,
+            check=False,
         )
+        assert done.returncode == 0 or not check, (words, done.stdout, done.stderr)
+        return done
 
     @contextlib.contextmanager
     def started(self, *words: str) -> Iterator["subprocess.Popen[str]"]:

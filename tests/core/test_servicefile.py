@@ -19,6 +19,7 @@ parallel = 8
 priority = 20
 fallbacks = ["small"]
 hedge = "500ms"
+schedules = ["mon-fri 08:00-18:00 3..10"]
 requests_per_minute = 60
 
 [probe]
@@ -33,6 +34,7 @@ def test_a_full_file_is_read() -> None:
     assert (spec.least, spec.replicas, spec.most, spec.range) == (0, 1, 4, "0..4")
     assert (spec.idle_s, spec.context_tokens, spec.parallel, spec.priority) == (600, 4096, 8, 20)
     assert (spec.fallbacks, spec.hedge_s) == (("small",), 0.5)
+    assert [one.text for one in spec.schedules] == ["mon-fri 08:00-18:00 3..10"]
     assert spec.calls == MinuteLimits(requests_per_minute=60)
     assert [request.kind for request in spec.each] == ["npu", "cpu"]
     assert spec.probe == Probe(prompt="Where is my parcel?", expect="tracking")
@@ -63,6 +65,8 @@ def test_what_is_not_told_is_as_by_the_options() -> None:
         ('name = "s"\nmodel = 3', "needs a model"),
         ('name = "s"\nmodel = "m"\nidle = [1]', "should be a time"),
         ('name = "s"\nmodel = "m"\nhedge = true', "should be a time"),
+        ('name = "s"\nmodel = "m"\nschedules = ["noon"]', "is no schedule"),
+        ('name = "s"\nmodel = "m"\nschedules = "08:00-18:00 2"', "a list of hours"),
         ('name = "s"\nmodel = "m"\nhedge = 0', "hedge_s is between"),
         ('name = "s"\nmodel = "m"\ntokens_per_minute = -1', "a limit is 0 to"),
         ('name = "s"\nmodel = "m"\nfallbacks = "b"', "a list of names"),

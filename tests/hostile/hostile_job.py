@@ -154,8 +154,10 @@ def leave() -> None:
     ):
         with contextlib.suppress(OSError):
             pathlib.Path(folder, mark).write_text(mark)
-    subprocess.Popen(["sleep", f"600.{mark}"], start_new_session=True, env={})
-    subprocess.run(["sh", "-c", f"setsid setsid sleep 601.{mark} >/dev/null 2>&1 &"], env={})
+    subprocess.Popen(["sh", "-c", f"sleep 600; : {mark}"], start_new_session=True, env={})
+    subprocess.run(
+        ["sh", "-c", f"setsid setsid sh -c 'sleep 601; : {mark}' >/dev/null 2>&1 &"], env={}
+    )
     LIBC.shmget(0, 4096, 0o1666)
     for number, path in enumerate(json.loads(os.environ["TARGETS"])):
         with contextlib.suppress(OSError):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.call_limits import CallLimits
-from karez.serving.call_meter import MINUTE_S, STEPS_A_SECOND, CallMeter, tokens_asked
+from karez.serving.call_meter import CallMeter, tokens_asked
+from karez.serving.minute_window import MINUTE_S, STEPS_A_SECOND
 
 PAUSES = st.lists(
     st.one_of(st.floats(0, 0.5), st.floats(0, 20), st.just(0.0)), min_size=1, max_size=200

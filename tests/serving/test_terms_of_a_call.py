@@ -15,7 +15,7 @@ from karez.core.prices import MICRO, Price
 from karez.core.routing import Table
 from karez.serving import attempts
 from karez.serving.gateway import Gateway
-from karez.serving.replica_connection import ReplicaPool
+from karez.serving.replica_pool import ReplicaPool
 from tests.serving.callers import RunApp, address, recorded, table, until
 from tests.serving.talking_engine import STORY, TalkingEngine
 from tests.serving.waiting_engine import Engine, lines, post, ready, route, routes
@@ -135,7 +135,7 @@ async def test_a_call_that_goes_to_another_model_counts_against_that_ones_limit(
     answers = [await post(gateway, max_tokens=100) for _ in range(2)]
     assert [one.headers["x-karez-model"] for one in answers] == ["small", "small"]
     meters = gateway.admission.limiter._meters
-    used = {name[2]: (one.tokens.used, one.reserved) for name, one in meters.items()}
+    used = {name[2]: (one.tokens.latest, one.reserved) for name, one in meters.items()}
     assert used == {"chat": (0, 0), "small": (30, 0)}  # who answers, takes
     last = await post(gateway, max_tokens=100)  # neither may be asked again in this minute
     assert (last.status_code, len(broken.asked), len(small.asked)) == (429, 2, 2)

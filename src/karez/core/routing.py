@@ -132,8 +132,10 @@ class ReplicaLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayLoad:
-    """What the gateway reports: every service and replica that it knows."""
+    """What a process of the gateway reports: every service and replica that it knows."""
 
+    process: int = 0
+    """Which of its processes reports."""
     services: tuple[ServiceLoad, ...] = ()
     replicas: tuple[ReplicaLoad, ...] = ()
 

@@ -6,6 +6,7 @@ from typing import Any
 from karez.core.call_limits import MinuteLimits
 from karez.core.engines import Adapter, Preference, Task
 from karez.core.jobfile import only, parse_toml, requests_of, table_of
+from karez.core.service_schedules import parse_schedule
 from karez.core.services import Probe, ServiceSpec
 from karez.core.units import parse_seconds
 
@@ -14,7 +15,8 @@ _COUNTS = ("context", "parallel", "priority")
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 _TIMES = {"idle": "idle_s", "hedge": "hedge_s"}
 """Key -> field of a ServiceSpec in seconds."""
-_TOP = {*_WORDS, *_COUNTS, *_LIMITS, *_TIMES, "replicas", "each", "probe", "adapters", "fallbacks"}
+_TOP = {*_WORDS, *_COUNTS, *_LIMITS, *_TIMES, "replicas", "each", "probe", "adapters"}
+_LISTS = {"fallbacks": "names of services", "schedules": "hours and replicas"}
 
 
 def parse_service(text: str) -> ServiceSpec:
@@ -24,7 +26,7 @@ def parse_service(text: str) -> ServiceSpec:
         ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
     table = parse_toml(text)
-    only(table, _TOP, "the file")
+    only(table, _TOP | _LISTS.keys(), "the file")
     for name in ("name", "model"):
         if not isinstance(table.get(name), str):
             raise ValueError(f'the file needs a {name}; write {name} = "..."')
@@ -45,15 +47,21 @@ def parse_service(text: str) -> ServiceSpec:
             raise ValueError(f"{key} = {value!r} should be a time, such as 10m")
         fields[_TIMES[key]] = parse_seconds(value)
     fields["calls"] = MinuteLimits(**_typed(table, _LIMITS, int, "a whole number"))
-    fallbacks = table.get("fallbacks", [])
-    if not isinstance(fallbacks, list) or not all(isinstance(name, str) for name in fallbacks):
-        raise ValueError(f"fallbacks = {fallbacks!r} should be a list of names of services")
-    fields["fallbacks"] = tuple(fallbacks)
+    fields["fallbacks"] = _texts(table, "fallbacks")
+    fields["schedules"] = tuple(map(parse_schedule, _texts(table, "schedules")))
     probe = only(table_of(table, "probe"), {"prompt", "expect"}, "[probe]")
     if probe:
         words = {"prompt": "", "expect": "", **_typed(probe, ("prompt", "expect"), str, "text")}
         fields["probe"] = Probe(**words)
     return ServiceSpec(**fields, each=requests_of(table))
+
+
+def _texts(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts. Raises ValueError."""
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{key} = {value!r} should be a list of {_LISTS[key]}")
+    return tuple(value)
 
 
 def _typed(table: Mapping[str, Any], names: Sequence[str], kind: type, what: str) -> dict[str, Any]:

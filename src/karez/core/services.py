@@ -9,6 +9,7 @@ from karez.core.gangs import GangSpec
 from karez.core.names import check_name, safe_name
 from karez.core.priorities import SERVICE_PRIORITY, check_priority
 from karez.core.resource_requests import ResourceRequest
+from karez.core.service_schedules import ReplicaSchedule
 from karez.core.units import MILLI
 from karez.core.validation import FORBID
 from karez.core.workloads import INITIAL_STATUS, RankView, State, Status, WorkloadId
@@ -21,6 +22,7 @@ MIN_TOKENS, MAX_TOKENS = 64, 2**24
 MAX_PROBE = 4096
 MAX_ADAPTERS = 64
 MAX_FALLBACKS = 8
+MAX_SCHEDULES = 32
 MIN_HEDGE_S, MAX_HEDGE_S = 0.01, 3600.0
 MIN_IDLE_S, MAX_IDLE_S = 1.0, 365 * 86_400.0
 
@@ -63,6 +65,8 @@ class ServiceSpec:
     """Fewest that it scales down to; 0: it may end them all. None: `replicas`."""
     max_replicas: int | None = None
     """Most that it scales up to. None: `replicas`."""
+    schedules: tuple[ReplicaSchedule, ...] = ()
+    """Hours in which it has other bounds than these two."""
     idle_s: float = 300.0
     """Seconds without a request after which the last replica ends, if `min_replicas` is 0."""
     each: tuple[ResourceRequest, ...] = (ResourceRequest(milli=MILLI),)
@@ -97,6 +101,8 @@ class ServiceSpec:
             raise ValueError(f"idle_s is between 1 and {MAX_IDLE_S:.0f} seconds")
         if not MIN_TOKENS <= self.context_tokens <= MAX_TOKENS:
             raise ValueError(f"context is between {MIN_TOKENS} and {MAX_TOKENS:,} tokens")
+        if len(self.schedules) > MAX_SCHEDULES or self.highest > MAX_REPLICAS:
+            raise ValueError(f"at most {MAX_SCHEDULES} schedules of {MAX_REPLICAS:,} replicas each")
         self._check_task()
         self._check_others()
 
@@ -130,6 +136,17 @@ class ServiceSpec:
         return self.replicas if self.max_replicas is None else self.max_replicas
 
     @property
+    def highest(self) -> int:
+        """Most replicas at any time."""
+        return max(self.most, *(one.max_replicas for one in self.schedules), 0)
+
+    def bounds_at(self, now: float) -> tuple[int, int]:
+        """Fewest and most replicas at an instant (UTC epoch seconds): the highest that hold."""
+        held = [one for one in self.schedules if one.holds_at(now)]
+        bounds = [(one.min_replicas, one.max_replicas) for one in held] or [(self.least, self.most)]
+        return max(least for least, _ in bounds), max(most for _, most in bounds)
+
+    @property
     def range(self) -> str:
         """How many replicas it has, as users write it."""
         return str(self.least) if self.least == self.most else f"{self.least}..{self.most}"
@@ -145,6 +162,7 @@ class ServiceSpec:
             replicas=other.replicas,
             min_replicas=other.min_replicas,
             max_replicas=other.max_replicas,
+            schedules=other.schedules,
             idle_s=other.idle_s,
             prefer=other.prefer,
             fallbacks=other.fallbacks,

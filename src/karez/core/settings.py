@@ -14,6 +14,7 @@ FIRST_USER = 1_900_000_000
 """Far above the users that systems, directories and containers give out."""
 MOST_PROCESSES = 16_384
 LOG_BYTES = 64 * 2**20
+MOST_GATEWAYS = 64
 ACCESS_LOGS = ("off", "calls", "text")
 OBJECT_STORES = ("s3", "gs", "az")
 """Schemes of blob stores that the extra `s3` reads: AWS_*, GOOGLE_* and AZURE_* variables hold
@@ -32,6 +33,9 @@ class Settings:
     """Port of the control API."""
     gateway_port: int = 7080
     """Port of the OpenAI-compatible gateway."""
+    gateway_processes: int = 1
+    """Processes of the gateway, which share its port and keep all limits together; one answers
+    what a core can."""
     ray_port: int = 7079
     """Port of the Ray head."""
     ray_address: str = ""
@@ -145,6 +149,8 @@ def resolve(
     parse_emulated(values.get("emulate", ""))
     bind_mounts(values.get("bind_paths", ""))
     address_ranges(values.get("trusted_proxies", ""))
+    if not 1 <= values.get("gateway_processes", 1) <= MOST_GATEWAYS:
+        raise ValueError(f"gateway_processes should be 1 to {MOST_GATEWAYS}")
     if values.get("access_log", ACCESS_LOGS[0]) not in ACCESS_LOGS:
         raise ValueError(f"access_log should be one of {', '.join(ACCESS_LOGS)}")
     return replace(Settings(), **values), origin

@@ -120,12 +120,13 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
 
     Where the gateway tells nothing, as many as there are.
     """
+    least, most = spec.bounds_at(now)
     samples = [one for one in demand.samples if now - KEPT_S <= one.at]
     if not samples or now - samples[-1].at > FRESH_S:
-        return min(max(current, spec.least), spec.most)
+        return min(max(current, least), most)
     inflight = samples[-1].inflight
     is_idle = not inflight and (not current or now - demand.busy_at >= spec.idle_s)
-    if is_idle and not spec.least:
+    if is_idle and not least:
         return 0
     waiting = max(0.0, inflight - current * spec.parallel)
     mean = _mean(samples, now)
@@ -141,7 +142,7 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
         wanted = enough if current - enough > STEP * current else current
     if inflight:
         wanted = max(wanted, 1)
-    return min(max(wanted, spec.least), spec.most)
+    return min(max(wanted, least), most)
 
 
 def _mean(samples: Sequence[Sample], end: float) -> float:

@@ -44,10 +44,23 @@ class Home:
         """File of the key that the gateway shows to control."""
         return self.path / "gateway.key"
 
+    def access_log(self, process: int = 0) -> Path:
+        """The access log of a process of the gateway: one line of JSON for each request."""
+        return self.path / "logs" / f"access{_number(process)}.jsonl"
+
+    def calls(self, process: int = 0) -> Path:
+        """The calls that a process of the gateway has not delivered yet."""
+        return self.path / f"calls{_number(process)}.spool"
+
     @property
-    def access_log(self) -> Path:
-        """The gateway's access log: one line of JSON for each request."""
-        return self.path / "logs" / "access.jsonl"
+    def gateway_rows(self) -> Path:
+        """Folder of what the processes of the gateway share."""
+        return self.path / "gateway.rows"
+
+    @property
+    def gateway_metrics(self) -> Path:
+        """Folder of the metrics of each process of the gateway."""
+        return self.path / "gateway.metrics"
 
     @property
     def node_key(self) -> Path:
@@ -91,3 +104,7 @@ class Home:
         os.ftruncate(fd, 0)
         os.write(fd, str(os.getpid()).encode())
         return fd
+
+
+def _number(process: int) -> str:
+    return f"-{process}" if process else ""

@@ -12,6 +12,8 @@ from karez.serving.answers import Refusal, revoked
 from karez.serving.call_limiter import CallLimiter
 from karez.serving.call_terms import INVALID
 from karez.serving.model_call import ModelCall, answer_limit, check_deadline, full
+from karez.serving.other_queues import QUEUE_CELLS, OtherQueues
+from karez.serving.rows import OpenRows, own_rows
 from karez.serving.service_queue import ServiceQueue
 
 MAX_REMEMBERED = 4096
@@ -53,9 +55,13 @@ class Admission:
     _by_id: dict[str, GatewayKey] = field(default_factory=dict)
     _routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     """(id of a key, model) -> what it means, as long as the table."""
-    limiter: CallLimiter = field(default_factory=CallLimiter)
+    open_rows: OpenRows = own_rows
+    limiter: CallLimiter = field(init=False)
     queues: dict[tuple[str, str], ServiceQueue] = field(default_factory=dict)
     """(project, service) -> its requests."""
+
+    def __post_init__(self) -> None:
+        self.limiter = CallLimiter(self.open_rows)
 
     @property
     def table(self) -> Table:
@@ -193,7 +199,9 @@ class Admission:
     def _queue(self, route: Route) -> ServiceQueue:
         queue = self.queues.get(route.queue)
         if queue is None:
-            queue = self.queues[route.queue] = ServiceQueue()
+            queue = self.queues[route.queue] = ServiceQueue(
+                others=OtherQueues(self.open_rows(("queue", *route.queue), QUEUE_CELLS))
+            )
             queue.follow(route.parallel, route.urls)
         return queue
 
@@ -212,6 +220,11 @@ class Admission:
             if not route.base
             for queue in (self.queues.get(route.queue),)
         )
+
+    def look(self) -> None:
+        """Send what other processes have left slots for."""
+        for queue in self.queues.values():
+            queue.look()
 
     def awaits_a_replica(self) -> bool:
         """Whether requests wait for a service that has none."""

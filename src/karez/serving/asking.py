@@ -16,7 +16,8 @@ from karez.serving.admission import Elsewhere
 from karez.serving.answers import Refusal
 from karez.serving.model_call import ModelCall
 from karez.serving.relay_counts import RelayCounts
-from karez.serving.replica_connection import Listener, ReplicaConnection, ReplicaPool
+from karez.serving.replica_connection import Listener, ReplicaConnection
+from karez.serving.replica_pool import ReplicaPool
 
 ERROR = 400
 

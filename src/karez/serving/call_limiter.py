@@ -1,20 +1,29 @@
 """The limits of a minute that a call counts against: of key, model and project. Pure."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from karez.core.call_limits import CallLimits, MinuteLimits
 from karez.core.routing import Route, Table
 from karez.serving.answers import Refusal
-from karez.serving.call_meter import MODEL, CallMeter, Name, Taken, model_of, tokens_asked
+from karez.serving.call_meter import (
+    METER_CELLS,
+    MODEL,
+    CallMeter,
+    Taken,
+    model_of,
+    tokens_asked,
+)
 from karez.serving.model_call import ModelCall
+from karez.serving.rows import Name, OpenRows, own_rows
 
 
 @dataclass(slots=True)
 class CallLimiter:
     """The meters of a gateway."""
 
+    open_rows: OpenRows = own_rows
     _meters: dict[Name, CallMeter] = field(default_factory=dict)
 
     def follow(self, table: Table) -> None:
@@ -40,26 +49,37 @@ class CallLimiter:
             return
         tokens = tokens_asked(call.size, call.answer_tokens)
         meters = {name: self._meter(name, limits) for name, limits in limited}
-        waits = [meter.wait_s(tokens, call.at) for meter in meters.values()]
-        if (wait_s := max(waits)) > 0:
-            name, limits = limited[waits.index(wait_s)]
-            message = (
-                f"The limit of {_whose(name)} is reached: {limits.told}; "
-                f"try again in {math.ceil(wait_s)} s."
-            )
-            is_its = name[0] == MODEL
-            raise Refusal(
-                429, "rate_limit_error", message, math.ceil(wait_s), may_go_elsewhere=is_its
-            )
-        for meter in meters.values():
-            meter.take(tokens, call.at)
+        waits = {name: meter.wait_s(tokens, call.at) for name, meter in meters.items()}
+        if max(waits.values()) <= 0:
+            waits = _take_all(meters, tokens, call.at)
+        name = max(waits, key=waits.__getitem__)
+        if waits[name] > 0:
+            raise _refusal(name, dict(limited)[name], math.ceil(waits[name]))
         call.taken = Taken({**call.taken.meters, **meters}, tokens)
 
     def _meter(self, name: Name, limits: CallLimits | MinuteLimits) -> CallMeter:
         meter = self._meters.get(name)
         if meter is None:
-            meter = self._meters[name] = CallMeter(limits=limits)
+            rows = self.open_rows(name, METER_CELLS)
+            meter = self._meters[name] = CallMeter(limits=limits, rows=rows)
         return meter
+
+
+def _take_all(meters: Mapping[Name, CallMeter], tokens: int, now: float) -> dict[Name, float]:
+    """Take a request of all meters, or of none; returns how long to wait for each."""
+    taken: list[CallMeter] = []
+    for name, meter in meters.items():
+        if (wait_s := meter.take(tokens, now)) > 0:
+            for one in taken:
+                one.give_back(tokens, now)
+            return {name: wait_s}
+        taken.append(meter)
+    return dict.fromkeys(meters, 0.0)
+
+
+def _refusal(name: Name, limits: CallLimits | MinuteLimits, wait_s: int) -> Refusal:
+    message = f"The limit of {_whose(name)} is reached: {limits.told}; try again in {wait_s} s."
+    return Refusal(429, "rate_limit_error", message, wait_s, may_go_elsewhere=name[0] == MODEL)
 
 
 def _of(call: ModelCall, route: Route) -> Iterator[tuple[Name, CallLimits | MinuteLimits]]:

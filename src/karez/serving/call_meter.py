@@ -1,101 +1,87 @@
-"""Requests and tokens of a key in any minute, against its limits. Pure.
-
-The minute slides in steps of a tenth of a second: none has more than the limit, and a caller is
-refused only where its last minute comes within a step of the limit.
-"""
+"""Requests and tokens of a key in any minute, against its limits. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from karez.core.call_limits import CallLimits, MinuteLimits
 from karez.core.routing import Route
+from karez.serving.minute_window import WINDOW_CELLS, MinuteWindow
+from karez.serving.rows import HELD, Name, Rows, own_rows
 
-MINUTE_S, STEPS_A_SECOND = 60.0, 10
-_STEPS = round(MINUTE_S * STEPS_A_SECOND) + 1
 BYTES_PER_TOKEN = 4
 """Of prompts, about; what a request really took is counted once it has ended."""
 DEFAULT_ANSWER = 256
 """Tokens that a request is taken to ask for where it does not say."""
 
 
-@dataclass(slots=True)
-class MinuteWindow:
-    """Amounts of the last minute."""
-
-    used: int = 0
-    _amounts: list[int] = field(default_factory=lambda: [0] * _STEPS)
-    _step: int = 0
-    """The newest step, counted since the beginning of time."""
-
-    def advance(self, now: float) -> None:
-        """Forget what is older than a minute."""
-        step = int(now * STEPS_A_SECOND)
-        for old in range(self._step + 1, min(step, self._step + _STEPS) + 1):
-            self.used -= self._amounts[old % _STEPS]
-            self._amounts[old % _STEPS] = 0
-        self._step = max(step, self._step)
-
-    def add(self, amount: int, now: float) -> None:
-        """Add an amount now."""
-        self.advance(now)
-        self.used += amount
-        self._amounts[self._step % _STEPS] += amount
-
-    def wait_s(self, over: int, now: float) -> float:
-        """Seconds until so much of what was used is older than a minute."""
-        self.advance(now)
-        for age in range(_STEPS - 1, -1, -1):
-            over -= self._amounts[(self._step - age) % _STEPS]
-            if over <= 0:
-                return max(0.0, (self._step - age + _STEPS) / STEPS_A_SECOND - now)
-        return MINUTE_S
+METER_CELLS = HELD + 2 * WINDOW_CELLS
 
 
 @dataclass(slots=True)
 class CallMeter:
-    """What one key has asked for."""
+    """What one key has asked for, of all processes of the gateway."""
 
     limits: CallLimits | MinuteLimits
-    requests: MinuteWindow = field(default_factory=MinuteWindow)
-    tokens: MinuteWindow = field(default_factory=MinuteWindow)
-    reserved: int = 0
-    """Tokens that requests on their way may take."""
+    rows: Rows = field(default_factory=lambda: own_rows((), METER_CELLS))
+    """The first cell has the tokens that requests on their way may take."""
+    requests: MinuteWindow = field(init=False)
+    tokens: MinuteWindow = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.requests = MinuteWindow(self.rows, HELD)
+        self.tokens = MinuteWindow(self.rows, HELD + WINDOW_CELLS)
+
+    @property
+    def reserved(self) -> int:
+        """Tokens that requests on their way may take."""
+        return self.rows.mine[0] + sum(cells[0] for cells in self.rows.others)
 
     def wait_s(self, tokens: int, now: float) -> float:
         """Seconds until a request of about so many tokens fits; 0: now.
 
         A request of more tokens than the limit fits once nothing was used for a minute.
         """
+        return self._wait_s(1, self.reserved, tokens, now)
+
+    def _wait_s(self, requests: int, reserved: int, tokens: int, now: float) -> float:
         wait_s = 0.0
         if most := self.limits.requests_per_minute:
-            self.requests.advance(now)
-            over = self.requests.used + 1 - most
+            over = self.requests.used(now) + requests - most
             wait_s = self.requests.wait_s(over, now) if over > 0 else 0.0
         if most := self.limits.tokens_per_minute:
-            self.tokens.advance(now)
-            over = self.tokens.used + self.reserved + min(tokens, most) - most
+            over = self.tokens.used(now) + reserved + min(tokens, most) - most
             wait_s = max(wait_s, self.tokens.wait_s(over, now) if over > 0 else 0.0)
         return wait_s
 
     def take(self, tokens: int, now: float) -> float:
         """Take a request of about so many tokens. Returns 0, or the seconds until it fits."""
         wait_s = self.wait_s(tokens, now)
-        if wait_s <= 0:
-            self.requests.add(1, now)
-            self.reserved += tokens
+        if wait_s > 0:
+            return wait_s
+        self.requests.add(1, now)
+        self.rows.mine[0] += tokens
+        if self.rows.others:  # one of them may have taken the last place meanwhile
+            wait_s = self._wait_s(0, self.reserved - tokens, tokens, now)
+            if wait_s > 0:
+                self.give_back(tokens, now)
         return wait_s
+
+    def give_back(self, tokens: int, now: float) -> None:
+        """Count a request no more that was taken just now."""
+        self.requests.add(-1, now)
+        self.rows.mine[0] -= tokens
 
     def settle(self, reserved: int, used: int, now: float) -> None:
         """Count what a request has taken in place of what it was taken to."""
-        self.reserved -= reserved
+        self.rows.mine[0] -= reserved
         self.tokens.add(used, now)
 
     def headers(self) -> bytes:
         """What is left, as OpenAI's API tells it."""
         lines = b""
         for name, most, used in (
-            (b"requests", self.limits.requests_per_minute, self.requests.used),
-            (b"tokens", self.limits.tokens_per_minute, self.tokens.used + self.reserved),
+            (b"requests", self.limits.requests_per_minute, self.requests.latest),
+            (b"tokens", self.limits.tokens_per_minute, self.tokens.latest + self.reserved),
         ):
             if most:
                 left = max(0, most - used)
@@ -104,8 +90,6 @@ class CallMeter:
         return lines
 
 
-Name = tuple[str, ...]
-"""Of a meter: what it is of."""
 MODEL = "model"
 
 

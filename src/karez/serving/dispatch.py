@@ -15,7 +15,8 @@ from karez.serving.call_record import CallRecord
 from karez.serving.call_terms import INVALID
 from karez.serving.model_call import ANSWER_LIMITS, limit_field
 from karez.serving.prefix_affinity import blocks_of
-from karez.serving.replica_connection import Listener, ReplicaConnection, ReplicaPool
+from karez.serving.replica_connection import Listener, ReplicaConnection
+from karez.serving.replica_pool import ReplicaPool
 
 BROKEN = 502
 AVOID_S = 2.0
@@ -138,8 +139,8 @@ class Dispatch:
             return self._replicas.pool(urls[0])
         now = self._replicas.loop.time()
         pools = {url: self._replicas.pool(url) for url in urls}
-        loads = {url: pool.inflight for url, pool in pools.items() if pool.avoid_until <= now}
-        loads = loads or {url: pool.inflight for url, pool in pools.items()}
+        loads = {url: pool.load for url, pool in pools.items() if pool.avoid_until <= now}
+        loads = loads or {url: pool.load for url, pool in pools.items()}
         named = self._told.call.terms.session
         session = f"{self.caller}/{named}" if named else ""
         return pools[self.queue.choose(blocks_of(self._request), loads, session)]
@@ -150,10 +151,9 @@ class Dispatch:
         if self._relay.is_over or self._relay.status or asked is None:
             return
         others = [pool for pool in map(self._replicas.pool, urls) if pool is not asked]
-        free = [one for one in others if one.inflight < self.route.parallel]
-        free = [one for one in free if one.avoid_until <= now]
+        free = [one for one in others if one.load < self.route.parallel and one.avoid_until <= now]
         if free:
-            pool = min(free, key=lambda one: one.inflight)
+            pool = min(free, key=lambda one: one.load)
             self._replicas.counts.hedges += 1
             self._told.second = pool.url
             self._send(pool, self.asking.begin_second(self._relay, pool))

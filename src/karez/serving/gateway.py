@@ -28,12 +28,15 @@ from karez.serving.passage import Passage, take_body
 from karez.serving.paths import PUBLIC, check_path
 from karez.serving.relay import Relay
 from karez.serving.relay_counts import RelayCounts
-from karez.serving.replica_connection import ReplicaPool
+from karez.serving.replica_pool import ReplicaPool
+from karez.serving.rows import HELD, OpenRows, own_rows
 from karez.serving.stream_log import CHAT
 
 MAX_CONNECTIONS = 4096
 SWEEP_S = 1.0
 """Seconds between two looks for connections that are late or idle."""
+LOOK_S = 0.01
+"""Seconds between two looks for slots that other processes have given up."""
 PROMETHEUS = b"text/plain; version=0.0.4"
 
 
@@ -50,6 +53,12 @@ class Gateway:
     """Ranges of addresses whose `x-forwarded-for` counts."""
     connections: set[HttpConnection] = field(default_factory=set)
     counts: RelayCounts = field(default_factory=RelayCounts)
+    process: int = 0
+    processes: int = 1
+    """Which process of the gateway this is, the first of which is 0, and how many it has."""
+    open_rows: OpenRows = own_rows
+    add_others: Callable[[bytes], bytes] = bytes
+    """Adds the metrics of the other processes to those of this one."""
     admission: Admission = field(init=False)
     control: str = ""
     """URL of control's API for OpenAI's clients."""
@@ -65,9 +74,10 @@ class Gateway:
     """Requests, and what ends their answers once they are recorded."""
     _loop: asyncio.AbstractEventLoop | None = None
     _sweeping: asyncio.TimerHandle | None = None
+    _looking: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
-        self.admission = Admission(find_key=self.find_key)
+        self.admission = Admission(find_key=self.find_key, open_rows=self.open_rows)
 
     @property
     def table(self) -> Table:
@@ -99,8 +109,11 @@ class Gateway:
             host,
             port,
             backlog=MAX_CONNECTIONS,
+            reuse_port=self.processes > 1,
         )
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
+        if self.processes > 1:
+            self._look()
         return server
 
     async def close(self, *, within_s: float) -> None:
@@ -114,8 +127,9 @@ class Gateway:
             connection.abort()
         for pool in self._pools.values():
             pool.close_idle(older_than_s=0)
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._looking):
+            if timer is not None:
+                timer.cancel()
         await asyncio.sleep(0)
 
     def check(self, request: Request) -> None:
@@ -139,8 +153,7 @@ class Gateway:
             connection.answer(200, JSON, orjson.dumps(told))
             return None
         if request.path == "/metrics":
-            counted = self.counts.metrics(self.inflight, self.admission.waiting)
-            connection.answer(200, PROMETHEUS, counted)
+            connection.answer(200, PROMETHEUS, self.add_others(self.metrics()))
             return None
         assert request.key is not None
         key = self.admission.current(request.key)
@@ -178,6 +191,10 @@ class Gateway:
             raise
         return relay
 
+    def metrics(self) -> bytes:
+        """What this process counts, as Prometheus text."""
+        return self.counts.metrics(self.inflight, self.admission.waiting)
+
     @property
     def inflight(self) -> int:
         """Requests that replicas work on."""
@@ -198,13 +215,18 @@ class Gateway:
             for url in sorted(urls)
             for pool in (self.pool(url),)
         )
-        return GatewayLoad(services=self.admission.load(), replicas=replicas)
+        return GatewayLoad(process=self.process, services=self.admission.load(), replicas=replicas)
 
     def pool(self, url: str) -> ReplicaPool:
         """The connections to a replica."""
         found = self._pools.get(url)
         if found is None:
-            found = self._pools[url] = ReplicaPool(url=url, key=self.engine_key, loop=self.loop)
+            found = self._pools[url] = ReplicaPool(
+                url=url,
+                key=self.engine_key,
+                loop=self.loop,
+                rows=self.open_rows(("replica", url), HELD),
+            )
         return found
 
     def current_route(self, route: Route) -> Route | None:
@@ -243,6 +265,11 @@ class Gateway:
         """Note a request that was refused before it went anywhere."""
         self.counts.statuses[refusal.status] += 1
         self.book.refused(request, refusal, now=self.clock.now())
+
+    def _look(self) -> None:
+        """Send requests for which other processes have left slots."""
+        self._looking = self.loop.call_later(LOOK_S, self._look)
+        self.admission.look()
 
     def _sweep(self) -> None:
         """Drop callers that are late, and connections and pools that nobody uses."""

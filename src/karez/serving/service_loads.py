@@ -2,8 +2,8 @@
 
 import math
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
 from karez.scheduling.autoscaling import FRESH_S, Demand, RequestHistory
@@ -11,9 +11,15 @@ from karez.scheduling.autoscaling import FRESH_S, Demand, RequestHistory
 
 @dataclass(slots=True)
 class ServiceLoads:
-    """The newest report, and the history of each service. The gateway reports once a second."""
+    """The newest reports, and the history of each service.
 
+    Each process of the gateway reports once a second; of one that has ended nothing is known soon.
+    """
+
+    _reports: dict[int, tuple[float, GatewayLoad]] = field(default_factory=dict)
+    """Process of the gateway -> when it reported, and what."""
     _at: float = 0.0
+    """When the one reported that was silent for longest."""
     _loads: dict[tuple[str, str], ServiceLoad] = field(default_factory=dict)
     replicas: Mapping[str, ReplicaLoad] = field(default_factory=dict)
     """URL of a replica that the gateway knows -> its requests."""
@@ -22,10 +28,14 @@ class ServiceLoads:
 
     def record(self, load: GatewayLoad, now: float) -> None:
         """Take a report in; one of a service that is missing says that it has no requests."""
-        self._loads = {(one.project, one.service): one for one in load.services}
-        self.replicas = {one.url: one for one in load.replicas}
-        self._at = now
         with self._lock:
+            self._reports[load.process] = now, load
+            fresh = {key: one for key, one in self._reports.items() if now - one[0] <= FRESH_S}
+            self._reports = fresh
+            loads = [one for _, one in fresh.values()]
+            self._loads = _add_services(loads)
+            self.replicas = _add_replicas(loads)
+            self._at = min(at for at, _ in fresh.values())
             for name, one in self._loads.items():
                 self._histories.setdefault(name, RequestHistory()).record(
                     now, one.inflight, one.slots or math.inf, admitted=one.admitted
@@ -63,3 +73,41 @@ class ServiceLoads:
         waiting = load.inflight - running
         text = f"{running} of {load.slots} requests at once are answered, {waiting} wait"
         return text + (f"; {load.refused:,} were refused so far" if load.refused else "")
+
+
+def _add_services(loads: Iterable[GatewayLoad]) -> dict[tuple[str, str], ServiceLoad]:
+    """The requests of each service at all processes."""
+    found: dict[tuple[str, str], ServiceLoad] = {}
+    for one in (service for load in loads for service in load.services):
+        other = found.get((one.project, one.service))
+        found[one.project, one.service] = (
+            one
+            if other is None
+            else replace(
+                one,
+                inflight=one.inflight + other.inflight,
+                slots=max(one.slots, other.slots),
+                refused=one.refused + other.refused,
+                admitted=one.admitted + other.admitted,
+            )
+        )
+    return found
+
+
+def _add_replicas(loads: Iterable[GatewayLoad]) -> dict[str, ReplicaLoad]:
+    """The requests of each replica from all processes."""
+    found: dict[str, ReplicaLoad] = {}
+    for one in (replica for load in loads for replica in load.replicas):
+        other = found.get(one.url)
+        found[one.url] = (
+            one
+            if other is None
+            else replace(
+                one,
+                inflight=one.inflight + other.inflight,
+                answered=one.answered + other.answered,
+                failed=one.failed + other.failed,
+                answer_s=one.answer_s + other.answer_s,
+            )
+        )
+    return found

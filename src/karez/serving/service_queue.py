@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from karez.core.call_limits import CALL_CLASSES, CallClass
+from karez.serving.other_queues import QUEUE_CELLS, OtherQueues
 from karez.serving.prefix_affinity import PrefixAffinity
+from karez.serving.rows import own_rows
 from karez.serving.waiting_line import WaitingLine
 
 QUEUED_PER_SLOT = {CallClass.ONLINE: 8, CallClass.NEAR_LINE: 64, CallClass.OFFLINE: 64}
@@ -53,6 +55,7 @@ class ServiceQueue:
     _has_seen: bool = False
     bytes_per_token: float = 4.0
     """Of requests of late."""
+    others: OtherQueues = field(default_factory=lambda: OtherQueues(own_rows((), QUEUE_CELLS)))
     affinity: PrefixAffinity = field(default_factory=PrefixAffinity)
     _running: set[Entrant] = field(default_factory=set)
     _line: WaitingLine[Entrant] = field(default_factory=WaitingLine)
@@ -92,7 +95,8 @@ class ServiceQueue:
         One that fills the queue does not keep out others, who may have as many as there would be
         for each if all had the same.
         """
-        callers, total = self._callers[priority], self._totals[priority]
+        callers = self._callers[priority]
+        total = self._totals[priority] + self.others.waiting(priority)
         most = self.slots * (1 + QUEUED_PER_SLOT[priority])
         if total < most:
             return True
@@ -101,7 +105,9 @@ class ServiceQueue:
 
     def wait_s(self, priority: CallClass) -> float:
         """About how long another request of a class waits for a slot."""
-        ahead = sum(self._totals[one] for one in CALL_CLASSES[: 1 + CALL_CLASSES.index(priority)])
+        classes = CALL_CLASSES[: 1 + CALL_CLASSES.index(priority)]
+        ahead = sum(self._totals[one] + self.others.waiting(one) for one in classes)
+        ahead += self.others.running
         return self.answer_s * max(0, ahead + 1 - self.slots) / self.slots
 
     def expected_s(self, priority: CallClass, tokens: int | None) -> float | None:
@@ -126,6 +132,7 @@ class ServiceQueue:
         else:
             self._line.add(one, one.priority, one.caller)
             self.pump()
+        self._tell()
 
     def leave(self, one: Entrant) -> None:
         """Forget a request that has ended, and send those whose turn it is."""
@@ -139,6 +146,23 @@ class ServiceQueue:
             del callers[one.caller]
         self._totals[one.priority] -= 1
         self.pump()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the other processes what this one has."""
+        if self.others:
+            waiting = {each: self._line.count(each) for each in CALL_CLASSES}
+            self.others.tell(self.running, waiting, self._caller_count)
+
+    @property
+    def _caller_count(self) -> int:
+        return sum(map(len, self._callers.values()))
+
+    def look(self) -> None:
+        """Send what there is room for since other processes have given up slots."""
+        if self._line.total:
+            self.pump()
+            self._tell()
 
     def pump(self) -> None:
         """Send the requests for which there is room."""
@@ -156,9 +180,15 @@ class ServiceQueue:
 
     def _has_room(self, priority: CallClass) -> bool:
         if priority == CallClass.ONLINE:  # one more for each replica, which then never idles
-            return not self.replicas or self.running < self.slots + self.replicas
-        part = OFFLINE_PART if priority == CallClass.OFFLINE else 1.0
-        return bool(self.replicas) and self.running < max(1, int(self.slots * part))
+            most = self.slots + self.replicas
+        else:
+            part = OFFLINE_PART if priority == CallClass.OFFLINE else 1.0
+            most = max(1, int(self.slots * part))
+        if not self.replicas:
+            return priority == CallClass.ONLINE
+        if not self.others:
+            return self.running < most
+        return self.others.leave_room(self.running, most, priority, self._caller_count)
 
     def _run(self, one: Entrant) -> None:
         self._running.add(one)
@@ -184,6 +214,7 @@ class ServiceQueue:
         self.parallel, self.replicas = parallel, len(urls)
         self.affinity.keep_only(urls)
         self.pump()
+        self._tell()
 
     def saw(self, seconds: float, *, size: int, prompt_tokens: int, answer_tokens: int) -> None:
         """Take in an answer: how long it took, and the bytes of its request."""

@@ -13,6 +13,7 @@ from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.errors import BadRequest
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request
+from karez.core.service_schedules import parse_schedule
 from karez.core.servicefile import parse_replicas
 from karez.core.services import Probe, ServiceSpec
 from karez.core.units import parse_seconds
@@ -45,6 +46,10 @@ class DeployOptions:
         str,
         typer.Option(help="Number of replicas, or 0..4 for as many as the requests need."),
     ] = "1"
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(help="Hours (UTC) with other replicas: 'mon-fri 08:00-18:00 3..10'. Repeat."),
+    ] = None
     idle: Annotated[
         str, typer.Option(help="With 0..N: time without a request until the last one ends.")
     ] = "5m"
@@ -90,6 +95,7 @@ def spec_of(options: DeployOptions) -> ServiceSpec:
             each=tuple(parse_resource_request(text) for text in options.each or ("cpu=1",)),
             context_tokens=options.context,
             parallel=options.parallel,
+            schedules=tuple(map(parse_schedule, options.schedule or ())),
             idle_s=parse_seconds(options.idle),
             probe=_probe(options.probe, options.expect),
             fallbacks=tuple(options.fallback or ()),
@@ -137,6 +143,10 @@ class UpdateOptions:
     ] = None
     replicas: Annotated[
         str | None, typer.Option(help="Number of replicas, or 0..4 for as many as needed.")
+    ] = None
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(help="The hours with other replicas, in UTC; `none` for none."),
     ] = None
     idle: Annotated[
         str | None, typer.Option(help="Time without a request until the last one ends.")
@@ -187,6 +197,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "context": ("context_tokens", int),
     "adapter": ("adapters", lambda texts: adapters_of(_but_none(texts))),
     "fallback": ("fallbacks", _but_none),
+    "schedule": ("schedules", lambda texts: tuple(map(parse_schedule, _but_none(texts)))),
     "hedge": ("hedge_s", lambda text: None if text == "none" else parse_seconds(text)),
 }
 """Option of an update -> the field that it changes, and how it is read."""

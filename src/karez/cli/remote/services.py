@@ -165,6 +165,7 @@ def show_service(service: ServiceName, as_json: Json = False) -> None:
         ("engine", found.spec.engine),
         ("state", found.state),
         ("replicas", found.spec.range),
+        *(("schedule", one.text) for one in found.spec.schedules),
         ("reason", found.status.reason),
     ]
     rows += [("update", found.status.progress)] if found.status.progress else []

@@ -16,13 +16,15 @@ from karez.core.codec import from_text, to_json, to_text
 from karez.core.errors import ProtocolMismatch
 from karez.core.messages.wire import PROTOCOL, PROTOCOL_HEADER
 from karez.core.routing import GatewayKey, Table
-from karez.core.settings import Settings, address_ranges
+from karez.core.settings import MOST_GATEWAYS, Settings, address_ranges
 from karez.server.clock import SteadyClock
 from karez.server.home import Home
 from karez.server.processes.report import Report
 from karez.serving.access_log import AccessLog
 from karez.serving.call_book import CallBook
 from karez.serving.gateway import Gateway
+from karez.serving.gateway_metrics import merge_metrics
+from karez.serving.shared_rows import SharedRows
 from karez.serving.usage_spool import UsageSpool
 from karez.vault.keys import Pepper, read_or_make, split_key, write_private
 
@@ -36,15 +38,21 @@ AWAITED_S = 0.2
 """The same while requests wait for a service without a replica."""
 
 
-def run_gateway(settings: Settings, report: Report) -> None:
-    """Serve until SIGTERM."""
+def run_gateway(settings: Settings, report: Report, number: str = "0") -> None:
+    """Serve until SIGTERM, as the process of this number."""
     del report
-    home = Home.of(settings)
+    home, process, processes = Home.of(settings), int(number), settings.gateway_processes
+    shared = SharedRows(home.gateway_rows, process=process, processes=processes)
+    home.gateway_metrics.mkdir(mode=0o700, exist_ok=True)
     gateway = Gateway(
         book=CallBook(
-            spool=UsageSpool(home.path / "calls.spool"),
-            access_log=_access_log(home, settings.access_log),
+            spool=UsageSpool(home.calls(process)),
+            access_log=_access_log(home.access_log(process), settings.access_log),
         ),
+        process=process,
+        processes=processes,
+        open_rows=shared.open,
+        add_others=_add_others(home.gateway_metrics, process) if processes > 1 else bytes,
         clock=SteadyClock(),
         find_key=key_check(Pepper(home.pepper)),
         engine_key=read_or_make(home.engine_key).hex(),
@@ -56,15 +64,25 @@ def run_gateway(settings: Settings, report: Report) -> None:
         runner.run(_serve(gateway, settings, home))
 
 
-def _access_log(home: Home, has: str) -> AccessLog | None:
+def _access_log(path: Path, has: str) -> AccessLog | None:
     """The access log; None: there is to be none, or it cannot be written."""
     if has == "off":
         return None
     try:
-        return AccessLog(home.access_log, has_text=has == "text")
+        return AccessLog(path, has_text=has == "text")
     except OSError as error:
         log.error("gateway.access-log", why=str(error))
         return None
+
+
+def _add_others(folder: Path, process: int) -> Callable[[bytes], bytes]:
+    """Build what adds the metrics that other processes have written into a folder."""
+
+    def add(own: bytes) -> bytes:
+        texts = {int(file.stem): file.read_text() for file in folder.glob("*.prom")}
+        return merge_metrics({**texts, process: own.decode()}).encode()
+
+    return add
 
 
 def key_check(pepper: Pepper) -> Callable[[str, Table], GatewayKey | None]:
@@ -104,6 +122,7 @@ async def _background(gateway: Gateway, settings: Settings, home: Home) -> Async
 async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, home: Home) -> None:
     """Refresh the table and deliver the calls; control may be away for a while."""
     seen = b""
+    spools = [gateway.book.spool, *_left(home, gateway)]
     while True:
         try:
             key = home.gateway_key.read_text()
@@ -115,9 +134,13 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
             if data and data != seen:
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
+            if gateway.processes > 1:
+                file = home.gateway_metrics / f"{gateway.process}.prom"
+                write_private(file, gateway.metrics().decode())
             await _report_load(gateway, session, base, headers)
-            while gateway.book.spool.rotate() and await _deliver(gateway, session, base, headers):
-                continue
+            for spool in spools:
+                while spool.rotate() and await _deliver(spool, session, base, headers):
+                    continue
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("gateway.control-away", error=type(error).__name__)
         except ValueError as error:  # the last good table stays
@@ -125,15 +148,21 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
         await _pause(gateway)
 
 
+def _left(home: Home, gateway: Gateway) -> list[UsageSpool]:
+    """The calls of processes that the gateway had when it had more; its first delivers them."""
+    files = [home.calls(number) for number in range(gateway.processes, MOST_GATEWAYS)]
+    return [UsageSpool(file) for file in files if file.exists() and gateway.process == 0]
+
+
 async def _deliver(
-    gateway: Gateway, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
+    spool: UsageSpool, session: aiohttp.ClientSession, base: str, headers: Mapping[str, str]
 ) -> bool:
     """Deliver a batch of calls; returns whether control has taken it."""
-    body = await asyncio.to_thread(_batch, gateway.book.spool)
+    body = await asyncio.to_thread(_batch, spool)
     more = {**headers, "content-type": "application/json"}
     async with session.post(f"{base}/gateway/calls", data=body, headers=more) as answer:
         if answer.status == 204:
-            gateway.book.spool.done()
+            spool.done()
         else:
             log.error("gateway.calls-refused", status=answer.status, why=await answer.text())
         return answer.status == 204

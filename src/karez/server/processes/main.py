@@ -21,7 +21,7 @@ PROGRAMS = {
     "reset-admin": "admin_reset",
 }
 """Program -> its module, which is imported when it runs; its function is `run_PROGRAM`."""
-USAGE = f"usage: karezd {' | '.join(PROGRAMS)}"
+USAGE = f"usage: karezd {' | '.join(PROGRAMS)} [NUMBER]"
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell."""
 REPORTING = ("supervise", "backup", "restore", "check-blobs", "reset-admin")
@@ -52,11 +52,11 @@ def _main() -> int:
             structlog.processors.JSONRenderer(),
         ]
     )
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 2 + (sys.argv[1:2] == ["gateway"])):
         sys.stderr.write(USAGE + "\n")
         return 2
     try:
-        return _run(sys.argv[1], load_settings())
+        return _run(sys.argv[1], load_settings(), *sys.argv[2:])
     except KarezError as error:
         return _refuse(error)
     except ValueError as error:
@@ -81,12 +81,12 @@ def _refuse(error: KarezError) -> int:
     return 1
 
 
-def _run(program: str, settings: Settings) -> int:
+def _run(program: str, settings: Settings, *more: str) -> int:
     if program not in PROGRAMS:
         sys.stderr.write(USAGE + "\n")
         return 2
     module = importlib.import_module(f"karez.server.processes.{PROGRAMS[program]}")
-    return int(getattr(module, f"run_{program.replace('-', '_')}")(settings, _report) or 0)
+    return int(getattr(module, f"run_{program.replace('-', '_')}")(settings, _report, *more) or 0)
 
 
 def _report(line: dict[str, object]) -> None:

@@ -83,7 +83,11 @@ class Supervisor:
             self._ray_folder = tempfile.mkdtemp(prefix="kz-")
             self._add("ray", self._ray_command(), {**env, **ray_env(self.settings, self.home)})
         self._add("control", [*python, "control"], env)
-        self._add("gateway", [*python, "gateway"], env)
+        for folder in (self.home.gateway_rows, self.home.gateway_metrics):
+            shutil.rmtree(folder, ignore_errors=True)  # of the gateway that ran before
+        for number in range(self.settings.gateway_processes):
+            name = f"gateway-{number}" if number else "gateway"
+            self._add(name, [*python, "gateway", str(number)], env)
         for child in self._children.values():
             self._start(child)
 
@@ -153,7 +157,8 @@ class Supervisor:
         self._stopping = True
 
     def _stop_all(self) -> None:
-        children = [self._children[n] for n in ("gateway", "control") if n in self._children]
+        names = sorted(self._children, reverse=True)  # gateways before what they call
+        children = [self._children[name] for name in names if name != "ray"]
         for child in children:
             if child.process is not None and child.is_running():
                 child.process.terminate()

@@ -61,7 +61,7 @@ class Admission:
         if isinstance(spec, ServiceSpec):
             services = self.workloads.services(projects=[spec.project], states=tuple(LIVE))
             others = (one for one in services if instead_of is None or one.id != instead_of.id)
-            count = sum(one.spec.most for one in others) + spec.most
+            count = sum(one.spec.highest for one in others) + spec.highest
             most, what = limits.replicas, "replicas"
         else:
             new = len(parse_array(spec.array).indices) if spec.array else 1

@@ -9,7 +9,7 @@ from karez.store.schema import ledger as table
 from karez.store.sql import SqlStore
 from tests.api import Api
 from tests.cli.conftest import Karez
-from tests.server.test_billing import call
+from tests.server.test_billing import call, lend
 
 
 def test_the_command_line_shows_the_bill_and_finds_what_was_changed(
@@ -69,3 +69,17 @@ def test_prices_of_devices_are_set_listed_and_removed(karez: Karez) -> None:
     assert karez("prices", "set-device", "npu", "--hour", "nan").code == 2
     assert karez("prices", "remove-device", "cpu").code == 0
     assert karez("prices", "remove-device", "cpu").code != 0
+
+
+def test_who_gave_devices_to_whom(api: Api, karez: Karez) -> None:
+    assert "nothing was given or left" in karez("usage", "settlement").out
+    lend(api)
+    told = karez("usage", "settlement", "--last", "1h").out
+    assert "research/train" in told
+    assert "default/chat" in told
+    assert "4.0 s, at most 4.0 s" in told
+    assert "jobs held 0.33 npu hours" in told
+    (row,) = csv.DictReader(io.StringIO(karez("usage", "settlement", "--csv").out))
+    assert (row["to_name"], row["times"]) == ("chat", "1")
+    assert json.loads(karez("usage", "settlement", "--json").out)["services"][0]["name"] == "chat"
+    assert karez("usage", "settlement", "--last", "soon").code == 2

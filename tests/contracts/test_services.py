@@ -184,6 +184,11 @@ def test_a_service_wakes_for_a_request_with_a_device_of_a_training_and_is_update
         assert client.wait(job.id).state == State.SUCCEEDED
         steps = [row.step for row in client.call(calls.metrics(job.id)) if row.rank == 0]
         assert steps == [*range(1, STEPS + 1)]  # none was lost
+        given = [row for row in client.settlement(3600.0).handovers if row.to_service]
+        assert {(row.from_name, row.to_name, row.kind) for row in given} == {
+            ("elastic", "rare", "cpu")
+        }
+        assert given[0].device_s > 0
         cloud.karez("services", "update", "rare", "--replicas", "1")
         before = client.call(calls.service("rare"))
         _ask(cloud, key)

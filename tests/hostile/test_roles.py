@@ -65,6 +65,7 @@ SCOPES = {
     "GET /status": SHARED,
     "GET /usage": LISTS,
     "GET /usage/minutes": LISTS,
+    "GET /usage/settlement": LISTS,
     "GET /usage/ledger/{project}": OWN,
     "GET /prices": SHARED,
     "PUT /prices/{model}": EVERYWHERE,

@@ -16,7 +16,7 @@ from karez.core.nodes import NodeId
 from karez.core.prices import MICRO, NANO, Price
 from karez.core.services import Service, ServiceSpec
 from karez.core.usage import Call
-from karez.core.workloads import WorkloadId
+from karez.core.workloads import State, WorkloadId
 from karez.server.services.gateway_table import build_gateway_table
 from tests.api import Api
 from tests.fakes import FakeClock
@@ -131,3 +131,47 @@ def test_device_time_is_in_the_bill_of_its_project(api: Api, url: str, client: C
             other.put_device_price(DevicePrice(device="cpu", hour=1))
         with pytest.raises(NotAllowed):
             other.drop_device_price("cpu")
+
+
+def lend(api: Api) -> float:
+    """A training of project research gives one of two NPUs to a service; returns when that is."""
+    store, now = api.cloud.store, api.cloud.clock.now()
+    api.ask("POST", "/projects", api.admin, json={"name": "research"})
+    spec = JobSpec(name="train", command=("x",), project="research")
+    ident = WorkloadId("job-1")
+    store.workloads.add_job(Job(id=ident, spec=spec, owner="me", created_at=now - 900))
+    store.workloads.place(ident, [_npus(0, 1)], now=now - 900)
+    token = dict(store.workloads.claim([State.PLACED], owner="c", now=now, lease_s=1e9))[ident]
+    store.workloads.regrant(ident, token, [_npus(0)], now=now - 600)
+    service = Service(id=WorkloadId("svc-1"), spec=ServiceSpec(name="chat", model="m"), owner="me")
+    store.workloads.add_service(service)
+    (replica,) = store.replicas.add(service, 1, now=now - 603)
+    store.workloads.place(replica.id, [_npus(1)], now=now - 599)
+    return now
+
+
+def _npus(*indices: int) -> Grant:
+    return Grant(
+        node=NodeId("n"), kind=DeviceKind.NPU, devices=tuple((index, 1000) for index in indices)
+    )
+
+
+def test_who_gave_devices_to_whom_is_told_without_names_that_are_not_ones_own(
+    api: Api, url: str, client: Client
+) -> None:
+    now = lend(api)
+    found = client.settlement(3600.0, now)
+    (given,) = found.handovers
+    assert (given.from_project, given.from_name) == ("research", "train")
+    assert (given.to_project, given.to_name, given.to_service) == ("default", "chat", True)
+    assert (given.kind, given.times) == ("npu", 1)
+    figures = [given.device_s, given.idle_max_s, given.waited_max_s or 0.0]
+    assert figures == pytest.approx([599, 1, 4])
+    assert found.job_device_s == {"npu": pytest.approx(2 * 300 + 600)}
+    (used,) = found.services
+    assert [used.peak, used.device_s] == pytest.approx([1, 599])
+    assert client.settlement(30.0, now - 700).handovers == ()
+    with Client(url, api.key(Role.VIEWER, "research")) as other:
+        (own,) = other.settlement(3600.0, now).handovers
+        assert (own.from_name, own.to_project, own.to_name) == ("train", "", "")
+        assert other.settlement(3600.0, now).services == ()

@@ -6,6 +6,7 @@ from karez.core.codec import to_json
 from karez.core.device_prices import DevicePrice
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
+from karez.core.settlement import Settlement
 from karez.core.usage import MinuteUsage
 
 
@@ -48,6 +49,15 @@ def usage_minutes(last_s: float, until: float | None = None) -> Call[list[Minute
     """
     params = {"last_s": last_s} if until is None else {"last_s": last_s, "until": until}
     return Call(answer=list[MinuteUsage], method="GET", path="/usage/minutes", params=params)
+
+
+def settlement(last_s: float, until: float | None = None) -> Call[Settlement]:
+    """What training and services gave each other, in the last seconds until now or `until`.
+
+    `until` is in UTC epoch seconds.
+    """
+    params = {"last_s": last_s} if until is None else {"last_s": last_s, "until": until}
+    return Call(answer=Settlement, method="GET", path="/usage/settlement", params=params)
 
 
 def ledger(project: str, after: int = 0) -> Call[list[LedgerLine]]:

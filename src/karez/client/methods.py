@@ -96,6 +96,7 @@ class Methods(FileMethods):
     usage = endpoint(access_calls.usage)
     audit = endpoint(access_calls.audit)
     usage_minutes = endpoint(billing_calls.usage_minutes)
+    settlement = endpoint(billing_calls.settlement)
     ledger = endpoint(billing_calls.ledger)
     prices = endpoint(billing_calls.prices)
     put_price = endpoint(billing_calls.put_price)

@@ -13,11 +13,13 @@ from karez.core.device_prices import DevicePrice
 from karez.core.grants import device_name
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
+from karez.core.settlement import Hold
 from karez.core.stores.usage import UsageStore
 from karez.core.usage import AuditRow, Call, MinuteUsage, UsageRow
 from karez.store import device_billing, ledger, schema
 from karez.store.allocations import Grants
 from karez.store.database import Database
+from karez.store.holds import holds_between
 from karez.store.pending_audit import PendingAudit, pending_audit, write_row
 
 
@@ -44,6 +46,11 @@ class Usage(UsageStore):
     ) -> Sequence[MinuteUsage]:
         with self._db.read() as tx:
             return ledger.minutes(tx, projects, since, until, limit)
+
+    @override
+    def holds(self, *, since: float, until: float, limit: int) -> Sequence[Hold]:
+        with self._db.read() as tx:
+            return holds_between(tx, since, until, limit)
 
     @override
     def spend(self, now: float) -> Mapping[str, int]:

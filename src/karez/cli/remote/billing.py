@@ -2,9 +2,10 @@
 
 import csv
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ from karez.cli.terminal import say
 from karez.core.errors import BadRequest, Failed
 from karez.core.ledger import Bill, BrokenLedger, verify
 from karez.core.prices import NANO
+from karez.core.settlement import Handover, ServiceUse
 from karez.core.units import parse_seconds
 from karez.core.usage import MinuteUsage, UsageRow
 
@@ -56,19 +58,12 @@ def usage_by_minute(
 
     Example: karez usage minutes --last 30d --csv > usage.csv
     """
-    try:
-        span_s = parse_seconds(last)
-    except ValueError as error:
-        raise BadRequest(problem=str(error)) from error
-    found = client().usage_minutes(span_s)
+    found = client().usage_minutes(_seconds(last))
     if as_json:
         json_out(found)
         return
     if as_csv:
-        names = [field.name for field in fields(MinuteUsage)]
-        writer = csv.DictWriter(sys.stdout, names)
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in found)
+        _write_csv(MinuteUsage, found)
         return
     rows = [
         (
@@ -81,6 +76,72 @@ def usage_by_minute(
     heads = ("minute (UTC)", "project", "service", "key", "requests")
     more = ("prompt tokens", "cached", "new tokens", "cost")
     table((*heads, *more), rows, empty="nothing was used in that time")
+
+
+@usage_app.command("settlement")
+def settlement(
+    last: Annotated[str, typer.Option(help="Time to look back, such as 24h or 30d.")] = "24h",
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print who gave what to whom as CSV.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which devices training and services gave each other, and what that spared.
+
+    Example: karez usage settlement --last 7d
+    """
+    found = client().settlement(_seconds(last))
+    if as_json:
+        json_out(found)
+        return
+    if as_csv:
+        _write_csv(Handover, found.handovers)
+        return
+    heads = ("from", "to", "device", "times", "device hours", "idle between", "replica waited")
+    table(heads, [*map(_handover_cells, found.handovers)], empty="nothing was given or left")
+    if found.services:
+        say("")
+        services = ("service", "device", "peak", "device hours", "spared")
+        table(services, [*map(_service_cells, found.services)], empty="")
+        say("spared: device hours that as many devices as at the peak would have stood idle")
+    for kind, seconds in found.job_device_s.items():
+        say(f"jobs held {_hours(seconds)} {kind} hours")
+
+
+def _handover_cells(one: Handover) -> tuple[object, ...]:
+    waited = ""
+    if one.waited_p50_s is not None and one.waited_max_s is not None:
+        waited = f"{one.waited_p50_s:.1f} s, at most {one.waited_max_s:.1f} s"
+    idle = f"{one.idle_p50_s:.1f} s, at most {one.idle_max_s:.1f} s"
+    ends = _whose(one.from_project, one.from_name), _whose(one.to_project, one.to_name)
+    return (*ends, one.kind, one.times, _hours(one.device_s), idle, waited)
+
+
+def _service_cells(one: ServiceUse) -> tuple[object, ...]:
+    hours = _hours(one.device_s), _hours(one.spared_s)
+    return (_whose(one.project, one.name), one.kind, f"{one.peak:g}", *hours)
+
+
+def _whose(project: str, name: str) -> str:
+    return f"{project}/{name}" if project else "other projects"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / HOUR_S:,.2f}"
+
+
+def _seconds(text: str) -> float:
+    """Read a time. Raises BadRequest."""
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise BadRequest(problem=str(error)) from error
+
+
+def _write_csv(kind: type, rows: Sequence[Any]) -> None:
+    writer = csv.DictWriter(sys.stdout, [field.name for field in fields(kind)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
 
 
 @usage_app.command("verify")

@@ -8,6 +8,7 @@ from karez.core.device_prices import DevicePrice
 from karez.core.grants import Grant
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
+from karez.core.settlement import Hold
 from karez.core.usage import AuditRow, Call, MinuteUsage, UsageRow
 
 
@@ -29,6 +30,13 @@ class UsageStore(Protocol):
         self, *, projects: Sequence[str] | None, since: float, until: float, limit: int
     ) -> Sequence[MinuteUsage]:
         """Sum up calls by minute, project, key and service, oldest first; None: all projects."""
+        ...
+
+    def holds(self, *, since: float, until: float, limit: int) -> Sequence[Hold]:
+        """List what workloads held between two instants, and up to a minute before, by its begin.
+
+        `limit` at most.
+        """
         ...
 
     def spend(self, now: float) -> Mapping[str, int]:

@@ -9,6 +9,7 @@ from karez.core.device_prices import DevicePrice
 from karez.core.identity import Role
 from karez.core.ledger import LedgerLine
 from karez.core.prices import Price
+from karez.core.settlement import Settlement
 from karez.core.usage import MinuteUsage
 from karez.server.api.authorization import CloudDep, Who, allow
 
@@ -68,6 +69,20 @@ def usage_by_minute(
     `until` is in UTC epoch seconds.
     """
     return cloud.billing.minutes(who, last_s, until)
+
+
+@router.get("/usage/settlement", **allow(Role.VIEWER))
+def usage_settlement(
+    cloud: CloudDep,
+    who: Who,
+    last_s: Annotated[float, Query(ge=0, le=_LATEST)] = 86_400.0,
+    until: Annotated[float | None, Query(ge=0, le=_LATEST)] = None,
+) -> Settlement:
+    """What training and services gave each other, in the last seconds until now or an instant.
+
+    Projects that the key does not see have no names. `until` is in UTC epoch seconds.
+    """
+    return cloud.billing.settlement(who, last_s, until)
 
 
 @router.get("/usage/ledger/{project}", **allow(Role.VIEWER))

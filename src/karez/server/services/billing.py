@@ -9,11 +9,13 @@ from karez.core.identity import Principal, Role
 from karez.core.ledger import LedgerLine
 from karez.core.ports import Clock
 from karez.core.prices import Price
+from karez.core.settlement import Settlement, seen_by, settle
 from karez.core.stores.usage import UsageStore
 from karez.core.usage import MinuteUsage
 from karez.server.services.permissions import Permissions, visible_projects
 
 MOST_LINES, MOST_MINUTES = 1000, 100_000
+MOST_HOLDS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,19 @@ class BillingService:
         self.permissions.require(who, project, Role.VIEWER)
         return self.store.ledger(project, after=after, limit=MOST_LINES)
 
+    def settlement(self, who: Principal, last_s: float, until: float | None) -> Settlement:
+        """What training and services gave each other, in the seconds until an instant or now.
+
+        Raises BadRequest if that is too much at once.
+        """
+        now = self.clock.now()
+        end = now if until is None else min(now, until)
+        since = max(0.0, end - last_s)
+        holds = self.store.holds(since=since, until=end, limit=MOST_HOLDS + 1)
+        if len(holds) > MOST_HOLDS:
+            raise _too_much(f"{MOST_HOLDS:,} times that devices were held")
+        return settle(seen_by(holds, visible_projects(who)), since, end)
+
     def minutes(self, who: Principal, last_s: float, until: float | None) -> Sequence[MinuteUsage]:
         """Usage by the minute, in the last seconds until an instant; None: until now.
 
@@ -65,7 +80,9 @@ class BillingService:
             projects=projects, since=end - last_s, until=end, limit=MOST_MINUTES + 1
         )
         if len(found) > MOST_MINUTES:
-            raise BadRequest(
-                problem=f"these are more than {MOST_MINUTES:,} lines", fix="Ask for a shorter time."
-            )
+            raise _too_much(f"{MOST_MINUTES:,} lines")
         return found
+
+
+def _too_much(what: str) -> BadRequest:
+    return BadRequest(problem=f"these are more than {what}", fix="Ask for a shorter time.")

@@ -3,8 +3,9 @@
 import pytest
 
 from karez.core.call_limits import MinuteLimits
+from karez.core.probes import Probe
 from karez.core.servicefile import parse_replicas, parse_service
-from karez.core.services import Probe, ServiceSpec
+from karez.core.services import ServiceSpec
 
 FULL = """
 name = "support"
@@ -19,6 +20,7 @@ parallel = 8
 priority = 20
 fallbacks = ["small"]
 hedge = "500ms"
+first_token = "2s"
 schedules = ["mon-fri 08:00-18:00 3..10"]
 requests_per_minute = 60
 
@@ -33,7 +35,7 @@ def test_a_full_file_is_read() -> None:
     assert (spec.name, spec.model, spec.project) == ("support", "support-v2-gguf", "desk")
     assert (spec.least, spec.replicas, spec.most, spec.range) == (0, 1, 4, "0..4")
     assert (spec.idle_s, spec.context_tokens, spec.parallel, spec.priority) == (600, 4096, 8, 20)
-    assert (spec.fallbacks, spec.hedge_s) == (("small",), 0.5)
+    assert (spec.fallbacks, spec.hedge_s, spec.first_token_s) == (("small",), 0.5, 2.0)
     assert [one.text for one in spec.schedules] == ["mon-fri 08:00-18:00 3..10"]
     assert spec.calls == MinuteLimits(requests_per_minute=60)
     assert [request.kind for request in spec.each] == ["npu", "cpu"]

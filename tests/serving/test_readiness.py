@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from karez.core.services import Probe, ServiceSpec
+from karez.core.probes import Probe
+from karez.core.services import ServiceSpec
 from karez.serving.readiness import Readiness, ask_engine
 
 Answers = dict[str, tuple[int, Any]]

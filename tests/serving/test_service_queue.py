@@ -8,10 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from karez.core.call_limits import CALL_CLASSES, CallClass
+from karez.core.routing import Route
 from karez.serving.service_queue import ServiceQueue
 
 ONLINE, NEAR_LINE, OFFLINE = CALL_CLASSES
 URLS = ("http://a", "http://b")
+
+
+def ready(parallel: int, urls: tuple[str, ...]) -> Route:
+    return Route(service="chat", project="p", urls=urls, parallel=parallel, first_token_s=0.5)
 
 
 @dataclass(eq=False)
@@ -36,7 +41,7 @@ class Room:
 
     def __post_init__(self) -> None:
         self.queue = ServiceQueue()
-        self.queue.follow(self.parallel, self.urls)
+        self.queue.follow(ready(self.parallel, self.urls))
 
     def enter(self, caller: str = "a", priority: CallClass = ONLINE) -> One:
         one = One(self.sent, caller, priority)
@@ -104,7 +109,7 @@ def test_while_no_replica_is_ready_online_requests_are_held_and_others_wait_in_l
     assert room.queue.demand == 7  # so that a replica is started for them
     for one in online:
         room.end(one)
-    room.queue.follow(2, URLS)
+    room.queue.follow(ready(2, URLS))
     assert room.sent == later[::-1]
 
 
@@ -137,7 +142,7 @@ def test_each_request_is_sent_once_and_no_slot_is_free_while_one_waits(
         elif step and isinstance(step[0], CallClass):
             entered.append(room.enter(str(step[1]), step[0]))
         else:
-            room.queue.follow(2, tuple(str(url) for url in step))
+            room.queue.follow(ready(2, tuple(str(url) for url in step)))
         assert max(Counter(room.sent).values(), default=0) <= 1
         assert not ended & set(room.sent)
         waiting = [one for one in entered if one not in ended and one not in room.sent]
@@ -151,7 +156,7 @@ def test_each_request_is_sent_once_and_no_slot_is_free_while_one_waits(
 
 def test_a_session_stays_with_its_replica_unless_that_is_much_busier() -> None:
     queue = ServiceQueue()
-    queue.follow(4, URLS)
+    queue.follow(ready(4, URLS))
     first = queue.choose([], dict.fromkeys(URLS, 0), "talk")
     (other,) = set(URLS) - {first}
     assert queue.choose([], {first: 3, other: 0}, "talk") == first
@@ -173,3 +178,12 @@ def test_what_an_answer_takes_is_learnt() -> None:
         room.enter()
     assert room.queue.expected_s(ONLINE, 10) == pytest.approx(5.5, rel=0.02)
     assert room.queue.retry_s(ONLINE) == 5
+
+
+def test_answers_that_begin_later_than_the_target_are_counted() -> None:
+    queue = ServiceQueue()
+    queue.began(9.0)  # there is no target yet
+    queue.follow(ready(2, URLS))
+    for seconds in (0.2, 0.5, 0.51, 3.0):
+        queue.began(seconds)
+    assert (queue.begun, queue.late) == (5, 2)

@@ -15,7 +15,7 @@ class Gateway:
 
     def __init__(self, cloud: FakeCloud, service: str) -> None:
         self.cloud, self.service = cloud, service
-        self.inflight = 0
+        self.inflight = self.begun = self.late = 0
         self.kept: dict[str, int] = {}
         """URL of a replica -> requests that it still has."""
         self.counts: dict[str, dict[str, Any]] = {}
@@ -28,6 +28,8 @@ class Gateway:
                 project="default",
                 inflight=self.inflight,
                 slots=4 * len(urls),
+                begun=self.begun,
+                late=self.late,
             )
             known = {**dict.fromkeys(urls, 0), **self.kept}
             replicas = tuple(

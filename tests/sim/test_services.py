@@ -61,6 +61,20 @@ def test_a_service_without_requests_ends_its_last_replica_and_wakes(cloud: FakeC
     assert cloud.state(name) == State.CANCELLED
 
 
+def test_a_service_has_more_replicas_where_its_answers_begin_late(cloud: FakeCloud) -> None:
+    name = cloud.deploy(replicas=1, max_replicas=4, first_token_s=0.5)
+    gateway = Gateway(cloud, name)
+    gateway.inflight = 2
+    for _ in range(120):
+        gateway.begun += 20
+        gateway.late += 20 if len(gateway.urls()) < 3 else 0
+        gateway.run(1)
+    assert len(gateway.urls()) == 3
+    cloud.stop(name)
+    cloud.run(5.0)
+    cloud.check_empty()
+
+
 def test_without_word_of_the_gateway_a_service_stays_as_it_is(cloud: FakeCloud) -> None:
     name = cloud.deploy(replicas=2, min_replicas=0, max_replicas=4, idle_s=60.0)
     cloud.run(HOUR_S)

@@ -55,6 +55,7 @@ class Route:
     """How much of each adapter is in its answers, for engines that are told by number."""
     fallbacks: tuple[str, ...] = ()
     hedge_s: float | None = None
+    first_token_s: float | None = None
     """As in a ServiceSpec."""
     price: Price = FREE
     calls: MinuteLimits = NO_MINUTE_LIMITS
@@ -104,6 +105,10 @@ class ServiceLoad:
     """Requests that were refused since the gateway started, because too many waited."""
     admitted: int = 0
     """Requests that were not, since then."""
+    begun: int = 0
+    """Answers that have begun since then."""
+    late: int = 0
+    """Those of them that began later than the service's target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

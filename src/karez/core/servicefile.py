@@ -6,14 +6,15 @@ from typing import Any
 from karez.core.call_limits import MinuteLimits
 from karez.core.engines import Adapter, Preference, Task
 from karez.core.jobfile import only, parse_toml, requests_of, table_of
+from karez.core.probes import Probe
 from karez.core.service_schedules import parse_schedule
-from karez.core.services import Probe, ServiceSpec
+from karez.core.services import ServiceSpec
 from karez.core.units import parse_seconds
 
 _WORDS = ("name", "model", "project", "engine", "environment", "prefer", "task")
 _COUNTS = ("context", "parallel", "priority")
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
-_TIMES = {"idle": "idle_s", "hedge": "hedge_s"}
+_TIMES = {"idle": "idle_s", "hedge": "hedge_s", "first_token": "first_token_s"}
 """Key -> field of a ServiceSpec in seconds."""
 _TOP = {*_WORDS, *_COUNTS, *_LIMITS, *_TIMES, "replicas", "each", "probe", "adapters"}
 _LISTS = {"fallbacks": "names of services", "schedules": "hours and replicas"}

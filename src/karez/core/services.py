@@ -8,6 +8,7 @@ from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.gangs import GangSpec
 from karez.core.names import check_name, safe_name
 from karez.core.priorities import SERVICE_PRIORITY, check_priority
+from karez.core.probes import Probe
 from karez.core.resource_requests import ResourceRequest
 from karez.core.service_schedules import ReplicaSchedule
 from karez.core.units import MILLI
@@ -19,26 +20,11 @@ MAX_PARALLEL = 4096
 READY = "ready"
 """State of the view of a replica that answers requests."""
 MIN_TOKENS, MAX_TOKENS = 64, 2**24
-MAX_PROBE = 4096
 MAX_ADAPTERS = 64
 MAX_FALLBACKS = 8
 MAX_SCHEDULES = 32
-MIN_HEDGE_S, MAX_HEDGE_S = 0.01, 3600.0
+MIN_WAIT_S, MAX_WAIT_S = 0.01, 3600.0
 MIN_IDLE_S, MAX_IDLE_S = 1.0, 365 * 86_400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """A question that a replica is asked before it gets requests, and what its answer contains."""
-
-    __pydantic_config__: ClassVar[Any] = FORBID
-
-    prompt: str
-    expect: str
-
-    def __post_init__(self) -> None:
-        if not 0 < len(self.prompt) <= MAX_PROBE or not 0 < len(self.expect) <= MAX_PROBE:
-            raise ValueError(f"a probe has a prompt and an answer of up to {MAX_PROBE} characters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +64,8 @@ class ServiceSpec:
     """Services of the project that are asked, in this order, what this one cannot answer."""
     hedge_s: float | None = None
     """After how many seconds without an answer another replica is asked too; None: never."""
+    first_token_s: float | None = None
+    """Target: 95 of 100 answers begin within so many seconds; None: there is none."""
     calls: MinuteLimits = NO_MINUTE_LIMITS
     """Calls of it by all keys together."""
 
@@ -113,8 +101,9 @@ class ServiceSpec:
             raise ValueError("the fallbacks of a service are other ones, each once")
         if len(self.fallbacks) > MAX_FALLBACKS:
             raise ValueError(f"a service has at most {MAX_FALLBACKS} fallbacks")
-        if self.hedge_s is not None and not MIN_HEDGE_S <= self.hedge_s <= MAX_HEDGE_S:
-            raise ValueError(f"hedge_s is between {MIN_HEDGE_S} and {MAX_HEDGE_S:.0f} seconds")
+        for name, wait_s in (("hedge_s", self.hedge_s), ("first_token_s", self.first_token_s)):
+            if wait_s is not None and not MIN_WAIT_S <= wait_s <= MAX_WAIT_S:
+                raise ValueError(f"{name} is between {MIN_WAIT_S} and {MAX_WAIT_S:.0f} seconds")
 
     def _check_task(self) -> None:
         if self.task != Task.GENERATE and (self.probe or self.adapters):
@@ -167,6 +156,7 @@ class ServiceSpec:
             prefer=other.prefer,
             fallbacks=other.fallbacks,
             hedge_s=other.hedge_s,
+            first_token_s=other.first_token_s,
             calls=other.calls,
         )
 

@@ -34,6 +34,14 @@ QUANTILES: Final = ((0.005, 0.8), (0.02, 0.9), (0.05, 0.97), (1.0, 1.0))
 FEWEST_RISES, FEWEST_TO_JUDGE = 60, 600
 UNKNOWN_RISE: Final = 0.3
 """Rise that is expected, as a part of the requests, while nothing is known."""
+LATE_PART, EARLY_PART = 0.05, 0.02
+"""Part of the answers that may begin later than a service's target, and one that is well below."""
+LEAST_PART: Final = 0.25
+"""Least part of a replica's answers at once that a target may leave it."""
+FEWEST_ANSWERS, ANSWERS_S = 20, 30.0
+"""Answers by which a target is judged, and over how long."""
+EASE, TIGHTEN, JUDGE_S = 0.85, 1.05, 60.0
+"""By which factor the part changes, and how long after a change it may grow again."""
 STARTS_S: Final = 10.0
 """Seconds that a replica takes to start where none has started yet."""
 
@@ -57,6 +65,44 @@ class Demand:
     """When it last had a request, or was first watched."""
     rise: float | None = None
     """By how many requests it rises while a replica starts; None: nobody knows."""
+    part: float = 1.0
+    """Part of what a replica may answer at once, with which answers begin in time."""
+
+
+@dataclass(slots=True)
+class FirstTokens:
+    """Whether answers begin in time, and how busy replicas may be for that."""
+
+    part: float = 1.0
+    _told: tuple[int, int] = (0, 0)
+    _answers: deque[tuple[float, int, int]] = field(default_factory=deque)
+    """(instant, answers, late ones) since the last change, of the last ANSWERS_S."""
+    _changed_at: float = 0.0
+
+    def record(self, at: float, begun: int, late: int, starts_s: float) -> None:
+        """Take in how many answers have begun so far, and how many of them late.
+
+        What is late while a replica starts says nothing of how many there should be.
+        """
+        before = self._told if begun >= self._told[0] else (0, 0)  # else the gateway is a new one
+        self._told = begun, late
+        answers = self._answers
+        answers.append((at, begun - before[0], max(0, late - before[1])))
+        while answers[0][0] < at - ANSWERS_S:
+            answers.popleft()
+        count, late_ones = sum(one[1] for one in answers), sum(one[2] for one in answers)
+        if count < FEWEST_ANSWERS:
+            return
+        since_s = at - self._changed_at
+        if late_ones > LATE_PART * count and since_s >= starts_s + MEAN_S:
+            self._change(max(LEAST_PART, self.part * EASE), at)
+        elif late_ones < EARLY_PART * count and since_s >= max(JUDGE_S, starts_s + MEAN_S):
+            self._change(min(1.0, self.part * TIGHTEN), at)
+
+    def _change(self, part: float, at: float) -> None:
+        if part != self.part:
+            self.part, self._changed_at = part, at
+            self._answers.clear()
 
 
 @dataclass(slots=True)
@@ -74,9 +120,17 @@ class RequestHistory:
     """How many of them waited."""
     _sorted: list[float] = field(default_factory=list)
     """The rises, the smallest first."""
+    _target: FirstTokens = field(default_factory=FirstTokens)
 
     def record(
-        self, at: float, inflight: float, slots: float = math.inf, *, admitted: int = 0
+        self,
+        at: float,
+        inflight: float,
+        slots: float = math.inf,
+        *,
+        admitted: int = 0,
+        begun: int = 0,
+        late: int = 0,
     ) -> None:
         """Take in a sample, newer than all before.
 
@@ -85,7 +139,10 @@ class RequestHistory:
             inflight: Requests.
             slots: Those of them that are answered at once.
             admitted: Requests that have come so far: most are over between two samples.
+            begun: Answers that have begun so far.
+            late: Those of them that began later than the target.
         """
+        self._target.record(at, begun, late, self.starts_s)
         if inflight or not self._samples or admitted != self._admitted:
             self.busy_at = at
         self._admitted = admitted
@@ -112,7 +169,9 @@ class RequestHistory:
             late = self._late / max(known, FEWEST_TO_JUDGE)
             quantile = next(one for most, one in QUANTILES if late <= most)
             rise = self._sorted[min(known - 1, int(quantile * known))]
-        return Demand(samples=tuple(self._samples), busy_at=self.busy_at, rise=rise)
+        return Demand(
+            samples=tuple(self._samples), busy_at=self.busy_at, rise=rise, part=self._target.part
+        )
 
 
 def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: float) -> int:
@@ -131,14 +190,14 @@ def wanted_replicas(spec: ServiceSpec, demand: Demand, *, current: int, now: flo
     waiting = max(0.0, inflight - current * spec.parallel)
     mean = _mean(samples, now)
     rise = UNKNOWN_RISE * mean if demand.rise is None else demand.rise
-    soon = _replicas_for(mean + rise + waiting, spec)
+    soon = _replicas_for(mean + rise + waiting, spec, demand.part)
     wanted = current
     if soon > current and (waiting or soon - current > STEP * current):
         wanted = soon
     elif soon < current and now - samples[0].at >= CALM_S:
         calm = [one for one in samples if one.at >= now - CALM_S]
         highest = max(_mean(samples, one.at) for one in calm[:: max(1, len(calm) // 10)])
-        enough = max(1, _replicas_for(max(mean, highest) + rise, spec))
+        enough = max(1, _replicas_for(max(mean, highest) + rise, spec, demand.part))
         wanted = enough if current - enough > STEP * current else current
     if inflight:
         wanted = max(wanted, 1)
@@ -151,5 +210,5 @@ def _mean(samples: Sequence[Sample], end: float) -> float:
     return sum(last) / len(last) if last else 0.0
 
 
-def _replicas_for(inflight: float, spec: ServiceSpec) -> int:
-    return math.ceil(inflight / (spec.parallel * BUSY) - 1e-9)
+def _replicas_for(inflight: float, spec: ServiceSpec, part: float) -> int:
+    return math.ceil(inflight / (spec.parallel * BUSY * part) - 1e-9)

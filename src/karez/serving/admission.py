@@ -77,7 +77,7 @@ class Admission:
         self.limiter.follow(table)
         for route in table.routes:
             if (queue := self.queues.get(route.queue)) is not None:
-                queue.follow(route.parallel, route.urls)
+                queue.follow(route)
 
     @property
     def waiting(self) -> int:
@@ -202,7 +202,7 @@ class Admission:
             queue = self.queues[route.queue] = ServiceQueue(
                 others=OtherQueues(self.open_rows(("queue", *route.queue), QUEUE_CELLS))
             )
-            queue.follow(route.parallel, route.urls)
+            queue.follow(route)
         return queue
 
     def load(self) -> tuple[ServiceLoad, ...]:
@@ -215,6 +215,8 @@ class Admission:
                 slots=route.slots,
                 refused=0 if queue is None else queue.refused,
                 admitted=0 if queue is None else queue.admitted,
+                begun=0 if queue is None else queue.begun,
+                late=0 if queue is None else queue.late,
             )
             for route in self._table.routes
             if not route.base

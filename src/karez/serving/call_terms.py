@@ -11,7 +11,7 @@ from typing import Any
 from karez.core.call_limits import CALL_CLASSES, CallClass
 from karez.core.prices import NANO, PERCENT, Price, cost_nano
 from karez.core.routing import GatewayKey
-from karez.core.services import MAX_FALLBACKS, MAX_HEDGE_S, MIN_HEDGE_S
+from karez.core.services import MAX_FALLBACKS, MAX_WAIT_S, MIN_WAIT_S
 from karez.serving.answers import Refusal
 
 INVALID = "invalid_request_error"
@@ -59,7 +59,7 @@ def terms_of(
         return NO_TERMS
     timeout_ms = _number(headers, TIMEOUT, 1.0, MAX_TIMEOUT_S * 1000)
     cost = _number(headers, COST, 0.0, MAX_COST)
-    hedge_ms = _number(headers, HEDGE, MIN_HEDGE_S * 1000, MAX_HEDGE_S * 1000)
+    hedge_ms = _number(headers, HEDGE, MIN_WAIT_S * 1000, MAX_WAIT_S * 1000)
     asked = _class(headers, CallClass.NEAR_LINE if tier == _FLEX else CallClass.ONLINE)
     session = headers.get(SESSION, b"").decode("latin-1") or cache_key or ""
     return CallTerms(

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from karez.core.engines import Task
-from karez.core.services import Probe, ServiceSpec
+from karez.core.probes import Probe
+from karez.core.services import ServiceSpec
 
 HEALTH_S, TOKEN_S, PROBE_S = 2.0, 10.0, 60.0
 PROBE_TOKENS = 64

@@ -220,7 +220,9 @@ class Relay(Asker):
         if not self._has_first:
             self._has_first = True
             if not self._log.takeovers:
-                self._owner.counts.first_s.append(self._owner.clock.now() - self.call.at)
+                first_s = self._owner.clock.now() - self.call.at
+                self._owner.counts.first_s.append(first_s)
+                self._dispatch.queue.began(first_s)
         try:
             events = [*map(self._log.pass_on, self._reader.feed(data))]
         except EventTooLarge as error:
@@ -374,6 +376,8 @@ class Relay(Asker):
         usage, told = self._usage, self._told
         if not usage.prompt and told.sent_at and (self.is_started or told.status in (GONE, LATE)):
             usage.prompt = len(self._dispatch.data) // BYTES_PER_TOKEN  # it left before it was told
+        if told.status == OK and not self.is_started:  # it tells nothing of its first token
+            self._dispatch.queue.began(told.sent_at - self.call.at)
         if told.status in (OK, LATE) and told.sent_at:
             self._dispatch.queue.saw(
                 now - told.sent_at,

@@ -38,7 +38,12 @@ class ServiceLoads:
             self._at = min(at for at, _ in fresh.values())
             for name, one in self._loads.items():
                 self._histories.setdefault(name, RequestHistory()).record(
-                    now, one.inflight, one.slots or math.inf, admitted=one.admitted
+                    now,
+                    one.inflight,
+                    one.slots or math.inf,
+                    admitted=one.admitted,
+                    begun=one.begun,
+                    late=one.late,
                 )
             for gone in self._histories.keys() - self._loads.keys():
                 del self._histories[gone]
@@ -72,7 +77,9 @@ class ServiceLoads:
         running = min(load.inflight, load.slots)
         waiting = load.inflight - running
         text = f"{running} of {load.slots} requests at once are answered, {waiting} wait"
-        return text + (f"; {load.refused:,} were refused so far" if load.refused else "")
+        text += f"; {load.refused:,} were refused so far" if load.refused else ""
+        late = f"; {load.late:,} of {load.begun:,} answers began later than the target so far"
+        return text + (late if load.late else "")
 
 
 def _add_services(loads: Iterable[GatewayLoad]) -> dict[tuple[str, str], ServiceLoad]:
@@ -89,6 +96,8 @@ def _add_services(loads: Iterable[GatewayLoad]) -> dict[tuple[str, str], Service
                 slots=max(one.slots, other.slots),
                 refused=one.refused + other.refused,
                 admitted=one.admitted + other.admitted,
+                begun=one.begun + other.begun,
+                late=one.late + other.late,
             )
         )
     return found

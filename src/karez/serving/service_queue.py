@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from karez.core.call_limits import CALL_CLASSES, CallClass
+from karez.core.routing import Route
 from karez.serving.other_queues import QUEUE_CELLS, OtherQueues
 from karez.serving.prefix_affinity import PrefixAffinity
 from karez.serving.rows import own_rows
@@ -47,6 +48,12 @@ class ServiceQueue:
     """Ready ones, each of which answers `parallel` requests at once."""
     admitted: int = 0
     refused: int = 0
+    begun: int = 0
+    """Answers that have begun."""
+    late: int = 0
+    """Those of them that began later than the target."""
+    first_token_s: float | None = None
+    """The target, as in a Route."""
     answer_s: float = 1.0
     """How long an answer takes at a replica, on average of late."""
     token_s: float = 0.0
@@ -209,12 +216,18 @@ class ServiceQueue:
                 self._sessions.popitem(last=False)
         return url
 
-    def follow(self, parallel: int, urls: Sequence[str]) -> None:
-        """Take in which replicas there are now."""
-        self.parallel, self.replicas = parallel, len(urls)
-        self.affinity.keep_only(urls)
+    def follow(self, route: Route) -> None:
+        """Take in which replicas there are now, and what is asked of them."""
+        self.parallel, self.replicas = route.parallel, len(route.urls)
+        self.first_token_s = route.first_token_s
+        self.affinity.keep_only(route.urls)
         self.pump()
         self._tell()
+
+    def began(self, seconds: float) -> None:
+        """Take in how long it took until an answer began."""
+        self.begun += 1
+        self.late += self.first_token_s is not None and seconds > self.first_token_s
 
     def saw(self, seconds: float, *, size: int, prompt_tokens: int, answer_tokens: int) -> None:
         """Take in an answer: how long it took, and the bytes of its request."""

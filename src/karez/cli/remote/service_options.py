@@ -11,11 +11,12 @@ from karez.cli.client_options import ProjectName, ServiceName
 from karez.core.call_limits import MinuteLimits
 from karez.core.engines import AUTO, Adapter, Preference, Task
 from karez.core.errors import BadRequest
+from karez.core.probes import Probe
 from karez.core.resource_requests import ResourceRequest
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.service_schedules import parse_schedule
 from karez.core.servicefile import parse_replicas
-from karez.core.services import Probe, ServiceSpec
+from karez.core.services import ServiceSpec
 from karez.core.units import parse_seconds
 
 
@@ -70,6 +71,9 @@ class DeployOptions:
     hedge: Annotated[
         str, typer.Option(help="Time without an answer until another replica is asked too.")
     ] = ""
+    first_token: Annotated[
+        str, typer.Option(help="Target: 95 of 100 answers begin within this time, such as 500ms.")
+    ] = ""
     requests_per_minute: Annotated[
         int, typer.Option(min=0, help="Calls of it by all keys together; 0: any.")
     ] = 0
@@ -99,7 +103,8 @@ def spec_of(options: DeployOptions) -> ServiceSpec:
             idle_s=parse_seconds(options.idle),
             probe=_probe(options.probe, options.expect),
             fallbacks=tuple(options.fallback or ()),
-            hedge_s=parse_seconds(options.hedge) if options.hedge else None,
+            hedge_s=_seconds_or_none(options.hedge or "none"),
+            first_token_s=_seconds_or_none(options.first_token or "none"),
             calls=MinuteLimits(
                 requests_per_minute=options.requests_per_minute,
                 tokens_per_minute=options.tokens_per_minute,
@@ -170,6 +175,10 @@ class UpdateOptions:
         str | None,
         typer.Option(help="Time until another replica is asked too; `none`: never."),
     ] = None
+    first_token: Annotated[
+        str | None,
+        typer.Option(help="Target: 95 of 100 answers begin within this time; `none`: no target."),
+    ] = None
     requests_per_minute: Annotated[
         int | None, typer.Option(min=0, help="Calls of it by all keys together; 0: any.")
     ] = None
@@ -182,6 +191,10 @@ class UpdateOptions:
 
 def _each(texts: Sequence[str]) -> tuple[ResourceRequest, ...]:
     return tuple(map(parse_resource_request, texts))
+
+
+def _seconds_or_none(text: str) -> float | None:
+    return None if text == "none" else parse_seconds(text)
 
 
 def _but_none(texts: Sequence[str]) -> tuple[str, ...]:
@@ -198,7 +211,8 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "adapter": ("adapters", lambda texts: adapters_of(_but_none(texts))),
     "fallback": ("fallbacks", _but_none),
     "schedule": ("schedules", lambda texts: tuple(map(parse_schedule, _but_none(texts)))),
-    "hedge": ("hedge_s", lambda text: None if text == "none" else parse_seconds(text)),
+    "hedge": ("hedge_s", _seconds_or_none),
+    "first_token": ("first_token_s", _seconds_or_none),
 }
 """Option of an update -> the field that it changes, and how it is read."""
 

@@ -81,6 +81,7 @@ def _routes(
             scales=scales,
             fallbacks=spec.fallbacks,
             hedge_s=spec.hedge_s,
+            first_token_s=spec.first_token_s,
             price=price_of(prices, name or spec.name),
             guardrails=project.guardrails,
             calls=spec.calls,

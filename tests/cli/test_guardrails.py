@@ -31,7 +31,10 @@ def test_guardrails_are_set_shown_and_kept(api: Api, karez: Karez, tmp_path: Pat
     assert (route.project_calls.requests_per_minute, route.calls.tokens_per_minute) == (9, 5)
     file.write_text('[[guardrail]]\nname = "a"\n')
     wrong = karez("projects", "guardrails", "default", "--file", str(file))
-    assert (wrong.code, "has patterns, words or characters" in wrong.err) == (2, True)
+    assert (wrong.code, "has patterns, words, characters or a model" in wrong.err) == (2, True)
+    file.write_text('[[guardrail]]\nname = "harm"\nmodel = "guard"\n')
+    asked = karez("projects", "guardrails", "default", "--file", str(file)).out
+    assert "what guard does not allow" in asked
     gone = karez("projects", "guardrails", "default", "--file", str(tmp_path / "none"))
     assert (gone.code, "No such file" in gone.err) == (2, True)
     assert "no guardrails" in karez("projects", "guardrails", "default", "--clear").out

@@ -298,11 +298,24 @@ def test_a_call_has_terms_and_another_model_answers_what_one_cannot(
         cloud.karez("projects", "guardrails", "default", "--file", str(rules))
         until(lambda: ask(near, **cheap).status_code == 400)
         assert ask(near, **cheap).json()["error"]["type"] == "content_filter"
+        rules.write_text(GUARD.format(action="block"))
+        cloud.karez("projects", "guardrails", "default", "--file", str(rules))
+        until(lambda: "'guard'" in ask(near).text)
+        rules.write_text(GUARD.format(action="count"))
+        cloud.karez("projects", "guardrails", "default", "--file", str(rules))
+        until(lambda: ask(near).status_code == 200)
         cloud.karez("projects", "guardrails", "default", "--clear")
         for name in ("small", "large"):
             client.call(calls.stop_service(name))
 
 
+GUARD = """
+[[guardrail]]
+name = "guard"
+model = "small"
+action = "{action}"
+allows = ["what a tiny model never says"]
+"""
 STEPS = 300
 
 

@@ -11,6 +11,9 @@ from karez.core.validation import FORBID
 
 MAX_GUARDRAILS, MAX_WORDS, MAX_WORD = 32, 1000, 200
 MAX_CHARACTERS = 10**9
+MAX_INSTRUCTION = 20_000
+ALLOWS = ("safe", "no")
+"""How guard models begin who find nothing wrong: Llama Guard says safe, ShieldGemma no."""
 
 
 class Side(StrEnum):
@@ -52,7 +55,7 @@ class TextPattern(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guardrail:
-    """One check of texts: for patterns, for words, or for their length."""
+    """One check of texts: for patterns, for words, for their length, or by a model."""
 
     __pydantic_config__: ClassVar[Any] = FORBID
 
@@ -64,13 +67,23 @@ class Guardrail:
     """Found anywhere, in capitals or not."""
     characters: int = 0
     """Most that a request or an answer may have; 0: any number."""
+    model: str = ""
+    """A service of the project that is asked; empty: none is."""
+    allows: tuple[str, ...] = ALLOWS
+    """How its answer begins if it allows what it is asked about, in capitals or not."""
+    instruction: str = ""
+    """What it is told first; empty: its template knows what to do."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if not (self.patterns or self.words) and not self.characters:
-            raise ValueError(f"guardrail {self.name} has patterns, words or characters")
-        if (self.patterns or self.words) and self.characters:
-            raise ValueError(f"guardrail {self.name} looks for texts or at length, not for both")
+        kinds = bool(self.patterns or self.words), self.characters > 0, bool(self.model)
+        if not any(kinds) and not self.characters:
+            raise ValueError(f"guardrail {self.name} has patterns, words, characters or a model")
+        if sum(kinds) > 1:
+            raise ValueError(
+                f"guardrail {self.name} looks for texts, at length, or asks a model: only one of it"
+            )
+        self._check_model()
         if self.characters and self.action == GuardAction.MASK:
             raise ValueError(f"guardrail {self.name}: what is too long cannot be masked")
         if not 0 <= self.characters <= MAX_CHARACTERS or len(self.words) > MAX_WORDS:
@@ -80,6 +93,32 @@ class Guardrail:
             )
         if any(not 0 < len(word) <= MAX_WORD for word in self.words):
             raise ValueError(f"a word of guardrail {self.name} has 1 to {MAX_WORD} characters")
+
+    def _check_model(self) -> None:
+        if not self.model:
+            return
+        check_name(self.model)
+        if self.action == GuardAction.MASK:
+            raise ValueError(f"guardrail {self.name}: a model does not say what to mask")
+        if not self.allows or not all(0 < len(word.strip()) <= MAX_WORD for word in self.allows):
+            raise ValueError(f"guardrail {self.name}: {self.model} needs words by which it allows")
+        if len(self.allows) > MAX_WORDS or len(self.instruction) > MAX_INSTRUCTION:
+            raise ValueError(
+                f"guardrail {self.name} has up to {MAX_WORDS:,} words by which it allows, and an "
+                f"instruction of up to {MAX_INSTRUCTION:,} characters"
+            )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it ends what it finds something in."""
+        return self.action == GuardAction.BLOCK
+
+    @property
+    def looks_for(self) -> str:
+        """In words."""
+        if self.model:
+            return f"what {self.model} does not allow"
+        return ", ".join((*self.patterns, *self.words)) or f"over {self.characters:,} characters"
 
     def reads(self, side: Side) -> bool:
         """Whether it reads what is asked (input), or what is answered (output)."""
@@ -95,7 +134,8 @@ def check_guardrails(guardrails: Sequence[Guardrail]) -> None:
         raise ValueError(f"a project has at most {MAX_GUARDRAILS} guardrails")
 
 
-_KEYS = {"name", "side", "action", "patterns", "words", "characters"}
+_TEXTS = ("name", "model", "instruction")
+_KEYS = {*_TEXTS, "side", "action", "patterns", "words", "characters", "allows"}
 
 
 def parse_guardrails(text: str) -> tuple[Guardrail, ...]:
@@ -114,14 +154,15 @@ def parse_guardrails(text: str) -> tuple[Guardrail, ...]:
 
 
 def _guardrail(row: Mapping[str, Any]) -> Guardrail:
-    fields: dict[str, Any] = {"name": row.get("name", "")}
-    if not isinstance(fields["name"], str):
-        raise ValueError(f"name = {fields['name']!r} should be text")
+    fields: dict[str, Any] = {key: row.get(key, "") for key in _TEXTS}
+    for key, value in fields.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{key} = {value!r} should be text")
     for key, kind in (("side", Side), ("action", GuardAction)):
         if key in row:
             fields[key] = kind(row[key])
-    for key, read in (("patterns", TextPattern), ("words", str)):
-        values = row.get(key, [])
+    for key, read in (("patterns", TextPattern), ("words", str), ("allows", str)):
+        values = row.get(key, list(ALLOWS) if key == "allows" else [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError(f"{key} = {values!r} should be a list of texts")
         fields[key] = tuple(map(read, values))

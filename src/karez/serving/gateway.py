@@ -22,7 +22,9 @@ from karez.serving.call_terms import terms_of
 from karez.serving.forced_tools import force_tools
 from karez.serving.guards import check_request
 from karez.serving.http_connection import HttpConnection
-from karez.serving.http_request import Exchange, Request
+from karez.serving.http_request import Caller, Exchange, Request
+from karez.serving.judged_exchange import JudgedExchange
+from karez.serving.judges import judges_of
 from karez.serving.model_call import ModelCall, model_row, parse
 from karez.serving.passage import Passage, take_body
 from karez.serving.paths import PUBLIC, check_path
@@ -180,9 +182,14 @@ class Gateway:
             asked=body["model"],
             address=request.address,
         )
-        admitted = self.admission.admit(call)
+        if judges_of(route):
+            return JudgedExchange(self, connection, request, call).open()
+        return self.begin_relay(call, self.admit(call), connection)
+
+    def begin_relay(self, call: ModelCall, admitted: Elsewhere, caller: Caller) -> Relay:
+        """Send a call that was admitted to a replica, whose answer a caller hears."""
         ident = f"call-{self._prefix}{next(self._numbers):x}"
-        relay = Relay(self, connection, call, admitted, ident)
+        relay = Relay(self, caller, call, admitted, ident)
         self.relays.add(relay)
         try:
             relay.start()
@@ -190,6 +197,25 @@ class Gateway:
             relay.gone()
             raise
         return relay
+
+    def now(self) -> float:
+        """The time, in UTC epoch seconds."""
+        return self.clock.now()
+
+    def service(self, project: str, name: str) -> Route | None:
+        """The route of a service; None: there is none."""
+        for route in self.table.routes:
+            if (route.project, route.service) == (project, name):
+                return route
+        return None
+
+    def admit(self, call: ModelCall) -> Elsewhere:
+        """Admit a call. Raises Refusal."""
+        return self.admission.admit(call)
+
+    def give_back(self, call: ModelCall) -> None:
+        """Count a call that was admitted, and goes nowhere, no more."""
+        call.taken.settle(0, self.clock.now(), call.route)
 
     def metrics(self) -> bytes:
         """What this process counts, as Prometheus text."""

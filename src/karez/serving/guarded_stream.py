@@ -63,7 +63,7 @@ class GuardedStream:
             return act()
         except Blocked as blocked:
             self.is_blocked = True
-            return self._last(str(blocked))
+            return self.last(str(blocked))
 
     def _read(self, head: bytes, data: dict[str, Any]) -> bytes:
         is_openai = self.path in (CHAT, TEXT)
@@ -128,7 +128,7 @@ class GuardedStream:
                 sent += make(text)
         return sent
 
-    def _last(self, name: str) -> bytes:
+    def last(self, name: str) -> bytes:
         """What ends a stream that a guardrail has blocked."""
         if self.path in (CHAT, TEXT):
             rest: dict[str, Any] = {"delta": {}} if self.path == CHAT else {"text": ""}

@@ -5,7 +5,7 @@ answers are read here, streams in guarded_stream.py. What cannot be read is trea
 nothing passes because its form is not known.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -94,7 +94,8 @@ class Guard:
     _texts: int = 0
 
     def __post_init__(self) -> None:
-        self._readers = [_Reader(one) for one in self.guardrails if one.reads(self.side)]
+        own = [one for one in self.guardrails if one.reads(self.side) and not one.model]
+        self._readers = list(map(_Reader, own))
 
     @property
     def is_idle(self) -> bool:
@@ -151,7 +152,7 @@ class Guard:
             body[key] = self._of_key(key, body[key], is_media=False)
 
 
-_NOT_SAID = ABOUT | {"models", "user", "service_tier", "prompt_cache_key", "tool_choice"}
+NOT_SAID = ABOUT | {"models", "user", "service_tier", "prompt_cache_key", "tool_choice"}
 
 
 def check_request(
@@ -164,12 +165,13 @@ def check_request(
     if not route.guardrails:
         return ()
     guard = Guard(route.guardrails, Side.INPUT)
+    asks = any(one.model and one.reads(Side.INPUT) and one.blocks for one in route.guardrails)
+    if guard.is_strict or asks:
+        _check_form(request, size)
     if guard.is_idle:
         return ()
-    if guard.is_strict:
-        _check_form(request, size)
     try:
-        guard.read_fields(request, _NOT_SAID)
+        guard.read_fields(request, NOT_SAID)
     except Blocked as blocked:
         message = f"The guardrail {str(blocked)!r} of this project does not allow this request."
         raise Refusal(400, FILTERED, message) from None
@@ -204,26 +206,39 @@ def check_answer(guard: Guard, data: bytes) -> bytes:
         return _or_refused(lambda: guard.read(data.decode(errors="replace")).encode())
     if not isinstance(answer, dict):
         return _or_refused(lambda: orjson.dumps(guard.read_all(answer)))
-    choices = answer.get("choices")
     try:
         guard.read_fields(answer, ABOUT)
     except Blocked as blocked:
-        if not isinstance(choices, list):
-            raise _refused(blocked) from None
-        answer = {key: answer[key] for key in answer if key in ABOUT}
-        answer["choices"] = [_blank(choice) for choice in choices]
+        return _without_choices(answer, str(blocked))
     return orjson.dumps(answer)
+
+
+def block_answer(data: bytes, names: str) -> bytes:
+    """What is left of a whole answer that guardrails do not allow. Raises Refusal."""
+    try:
+        answer = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        answer = None
+    return _without_choices(answer if isinstance(answer, dict) else {}, names)
+
+
+def _without_choices(answer: Mapping[str, Any], names: str) -> bytes:
+    choices = answer.get("choices")
+    if not isinstance(choices, list):
+        raise _refused(names)
+    rest = {key: answer[key] for key in answer if key in ABOUT}
+    return orjson.dumps({**rest, "choices": [_blank(choice) for choice in choices]})
 
 
 def _or_refused(read: Callable[[], bytes]) -> bytes:
     try:
         return read()
     except Blocked as blocked:
-        raise _refused(blocked) from None
+        raise _refused(str(blocked)) from None
 
 
-def _refused(blocked: Blocked) -> Refusal:
-    message = f"The guardrail {str(blocked)!r} of this project does not allow this answer."
+def _refused(names: str) -> Refusal:
+    message = f"The guardrail {names!r} of this project does not allow this answer."
     return Refusal(400, FILTERED, message)
 
 

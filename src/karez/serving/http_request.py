@@ -52,6 +52,28 @@ class Exchange(Protocol):
         """The caller reads slower than the answer comes, or has caught up."""
 
 
+class Caller(Protocol):
+    """Whoever is answered: the connection that a request came from."""
+
+    def answer(self, status: int, kind: bytes, data: bytes, headers: bytes = b"") -> None:
+        """Send a whole answer, which ends the exchange."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Send an error, which ends the exchange."""
+
+    def start(self, status: int, kind: bytes, headers: bytes) -> None:
+        """Send the head of an answer that comes in pieces."""
+
+    def piece(self, data: bytes) -> None:
+        """Send a piece of an answer."""
+
+    def finish(self) -> None:
+        """End an answer that came in pieces."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+
 class Application(Protocol[Connection_contra]):
     """What answers requests."""
 

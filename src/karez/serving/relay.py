@@ -24,7 +24,7 @@ from karez.serving.dispatch import BROKEN, Dispatch
 from karez.serving.forced_tools import CallStream, as_call
 from karez.serving.guarded_stream import GuardedStream
 from karez.serving.guards import Guard, check_answer
-from karez.serving.http_connection import HttpConnection
+from karez.serving.http_request import Caller
 from karez.serving.model_call import ModelCall
 from karez.serving.replica_connection import ReplicaConnection
 from karez.serving.stream_log import CHAT, TEXT, EventReader, EventTooLarge, StreamLog
@@ -75,7 +75,7 @@ class Relay(Asker):
     def __init__(
         self,
         owner: RelayOwner,
-        caller: HttpConnection,
+        caller: Caller,
         call: ModelCall,
         admitted: Elsewhere,
         ident: str,

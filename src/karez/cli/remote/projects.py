@@ -164,13 +164,7 @@ def set_guardrails(
     if as_json:
         json_out(project.guardrails)
         return
-    rows = [
-        (
-            *(one.name, one.side, one.action),
-            ", ".join((*one.patterns, *one.words)) or f"over {one.characters:,} characters",
-        )
-        for one in project.guardrails
-    ]
+    rows = [(one.name, one.side, one.action, one.looks_for) for one in project.guardrails]
     table(("name", "side", "action", "looks for"), rows, empty="no guardrails")
 
 

@@ -123,6 +123,7 @@ def test_control_dies_again_and_again_and_no_job_is_lost_or_doubled(tmp_path: Pa
         made.karez("down")
 
 
+@pytest.mark.deep
 def test_the_same_holds_on_postgresql(tmp_path: Path) -> None:
     if postgres.programs() is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")

@@ -75,6 +75,11 @@ def test_a_schedule_is_read_as_it_is_shown(
     assert parse_schedule(shown.text) == shown
 
 
+def test_days_that_are_not_in_a_row_are_several_schedules() -> None:
+    with pytest.raises(ValueError, match="one after the other"):
+        ReplicaSchedule(days=(0, 2), begin=0, end=60, min_replicas=1, max_replicas=1)
+
+
 def test_a_service_has_the_bounds_of_its_hours() -> None:
     schedules = (parse_schedule("mon-fri 08:00-18:00 3..10"), parse_schedule("12:00-13:00 5"))
     spec = ServiceSpec(name="s", model="m", min_replicas=0, max_replicas=2, schedules=schedules)

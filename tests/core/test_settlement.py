@@ -1,5 +1,7 @@
 """Who gave devices to whom, by what each held."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,9 +101,39 @@ def test_parts_of_a_device_are_given_once() -> None:
     parts = [
         hold("train", [1], 0, 100, milli=500),
         hold("svc-0", [1], 101, 201, milli=300),
-        hold("svc-1", [1], 102, 202, milli=200),
+        hold("svc-1", [1], 102, 202, milli=300),
     ]
-    assert [row.device_s for row in settle(parts, 0, 300).handovers] == [pytest.approx(30)]
+    (row,) = settle(parts, 0, 300).handovers
+    assert row.times == 2
+    assert row.device_s == pytest.approx(30 + 20)
+    two = [
+        hold("train", [1], 0, 100, milli=500),
+        hold("other", [1], 0, 100, milli=500),
+        hold("svc-0", [1], 101, 201),
+    ]
+    found = settle(two, 0, 300).handovers
+    assert {(row.from_name, row.device_s) for row in found} == {("train", 50), ("other", 50)}
+    shrunk = [
+        hold("train", [1], 0, 100, milli=300),
+        hold("train", [1], 100, None, milli=200),
+        hold("svc-0", [1], 101, 201, milli=400),
+    ]
+    assert [row.device_s for row in settle(shrunk, 0, 300).handovers] == [pytest.approx(10)]
+
+
+def test_what_somebody_had_in_between_was_given_by_that_one() -> None:
+    between = [
+        hold("train", [1], 0, 100),
+        hold("other", [1], 101, 110, ended_at=110),
+        hold("svc-0", [1], 111, 200),
+    ]
+    assert settle(between, 0, 300).handovers == ()
+
+
+def test_a_replica_that_moved_waited_for_nothing_new() -> None:
+    moved = [hold("train", [1], 0, 100), replace(hold("svc-0", [1], 101, 200), asked_at=None)]
+    (row,) = settle(moved, 0, 300).handovers
+    assert (row.waited_p50_s, row.waited_max_s) == (None, None)
 
 
 def test_others_have_no_names_and_nothing_of_theirs_alone_is_told() -> None:

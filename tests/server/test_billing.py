@@ -171,6 +171,8 @@ def test_who_gave_devices_to_whom_is_told_without_names_that_are_not_ones_own(
     (used,) = found.services
     assert [used.peak, used.device_s] == pytest.approx([1, 599])
     assert client.settlement(30.0, now - 700).handovers == ()
+    (still,) = client.settlement(30.0, now).handovers  # it was given long before
+    assert still.device_s == pytest.approx(30)
     with Client(url, api.key(Role.VIEWER, "research")) as other:
         (own,) = other.settlement(3600.0, now).handovers
         assert (own.from_name, own.to_project, own.to_name) == ("train", "", "")

@@ -75,11 +75,11 @@ def test_a_request_larger_than_the_limit_fits_once_nothing_else_was_used() -> No
 def test_what_is_left_is_told() -> None:
     meter = CallMeter(limits=CallLimits(tokens_per_minute=100, requests_per_minute=2))
     meter.take(30, 5.0)
-    assert meter.headers() == (
+    assert meter.headers(5.0) == (
         b"x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 1\r\n"
         b"x-ratelimit-limit-tokens: 100\r\nx-ratelimit-remaining-tokens: 70\r\n"
     )
-    assert CallMeter(limits=CallLimits(models=("a",))).headers() == b""
+    assert CallMeter(limits=CallLimits(models=("a",))).headers(5.0) == b""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from karez.serving.call_meter import METER_CELLS, CallMeter
 from karez.serving.gateway_metrics import merge_metrics
 from karez.serving.minute_window import MINUTE_S, STEPS_A_SECOND
 from karez.serving.other_queues import QUEUE_CELLS, OtherQueues
-from karez.serving.rows import Rows, no_cells
+from karez.serving.rows import HELD, Rows, no_cells
 from karez.serving.shared_rows import SharedRows
 
 
@@ -59,7 +59,7 @@ def test_tokens_that_requests_of_another_process_may_take_count() -> None:
     assert other.take(40, 10.0) > 0
     one.settle(70, 20, 12.0)
     assert other.take(40, 12.0) == 0
-    assert b"x-ratelimit-remaining-tokens: 40\r\n" in one.headers()
+    assert b"x-ratelimit-remaining-tokens: 40\r\n" in one.headers(12.0)
 
 
 def _hammer(folder: Path, process: int, go: "multiprocessing.synchronize.Barrier") -> None:
@@ -111,6 +111,43 @@ def test_where_no_file_can_be_made_a_process_counts_by_itself(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert shared.open(("key", "a"), METER_CELLS).others == ()
+
+
+def test_many_names_take_few_files_and_all_processes_find_the_same_rows(tmp_path: Path) -> None:
+    shared = [SharedRows(tmp_path, process=n, processes=2) for n in range(2)]
+    before = len(os.listdir("/proc/self/fd"))
+    names = [("key", str(number)) for number in range(300)]
+    for number, name in enumerate(names):
+        shared[number % 2].open(name, METER_CELLS).mine[0] = number
+    for number, name in enumerate(names):
+        assert shared[1 - number % 2].open(name, METER_CELLS).others[0][0] == number
+    assert len(os.listdir("/proc/self/fd")) - before < 30
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_name_that_was_cut_by_a_kill_is_written_over(tmp_path: Path) -> None:
+    one = SharedRows(tmp_path, process=0, processes=2)
+    one.open(("key", "a"), METER_CELLS).mine[0] = 7
+    with (tmp_path / f"{METER_CELLS}.names").open("ab") as file:
+        file.write(b"half a name")
+    other = SharedRows(tmp_path, process=1, processes=2)
+    other.open(("key", "b"), METER_CELLS).mine[0] = 8
+    assert other.open(("key", "a"), METER_CELLS).others[0][0] == 7
+    assert one.open(("key", "b"), METER_CELLS).others[0][0] == 8
+
+
+def test_a_sum_that_a_kill_left_wrong_is_right_again() -> None:
+    one, _ = rows(2, METER_CELLS)
+    CallMeter(limits=CallLimits(requests_per_minute=2), rows=one).take(1, 10.0)
+    one.mine[HELD + 1] = 9  # the sum
+    assert CallMeter(limits=CallLimits(requests_per_minute=2), rows=one).take(1, 10.0) == 0
+
+
+def test_what_is_left_is_told_of_this_minute() -> None:
+    one, other = meters(2, CallLimits(requests_per_minute=9))
+    assert other.take(1, 10.0) == 0
+    assert one.take(1, 3610.0) == 0
+    assert b"x-ratelimit-remaining-requests: 8\r\n" in one.headers(3610.0)
 
 
 def _queues() -> tuple[OtherQueues, OtherQueues]:

@@ -134,8 +134,8 @@ async def test_a_call_that_goes_to_another_model_counts_against_that_ones_limit(
     gateway.table = replace(table(), routes=(main, other))
     answers = [await post(gateway, max_tokens=100) for _ in range(2)]
     assert [one.headers["x-karez-model"] for one in answers] == ["small", "small"]
-    meters = gateway.admission.limiter._meters
-    used = {name[2]: (one.tokens.latest, one.reserved) for name, one in meters.items()}
+    now, meters = gateway.clock.now(), gateway.admission.limiter._meters
+    used = {name[2]: (one.tokens.used(now), one.reserved) for name, one in meters.items()}
     assert used == {"chat": (0, 0), "small": (30, 0)}  # who answers, takes
     last = await post(gateway, max_tokens=100)  # neither may be asked again in this minute
     assert (last.status_code, len(broken.asked), len(small.asked)) == (429, 2, 2)

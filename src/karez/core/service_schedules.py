@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 from karez.core.validation import FORBID
@@ -33,6 +34,8 @@ class ReplicaSchedule:
     def __post_init__(self) -> None:
         if not self.days or not set(self.days) <= set(range(7)):
             raise ValueError("the days of a schedule are numbers from 0 (Monday) to 6")
+        if any((after - day) % 7 != 1 for day, after in pairwise(self.days)):
+            raise ValueError("the days of a schedule come one after the other; make several of it")
         if not 0 <= self.begin < MINUTES or not 0 <= self.end <= MINUTES:
             raise ValueError(f"the hours of a schedule are minutes of the day, up to {MINUTES}")
         if not 0 <= self.min_replicas <= self.max_replicas or not self.max_replicas:

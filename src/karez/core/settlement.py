@@ -6,7 +6,7 @@ same.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from statistics import median
@@ -33,8 +33,8 @@ class Hold:
     """UTC epoch seconds, as all times here."""
     until: float | None
     """None: it holds them still."""
-    asked_at: float
-    """When the workload was submitted."""
+    asked_at: float | None
+    """When the workload was submitted; None: it has held devices before."""
     ended_at: float | None
     """When the workload ended; None: it has not."""
 
@@ -57,7 +57,8 @@ class Handover:
     """Seconds between the end of the one hold and the beginning of the other."""
     idle_max_s: float
     waited_p50_s: float | None
-    """Seconds from when a replica was wanted until it held them; None: a job has them."""
+    """Seconds from when a replica was wanted until it held its first devices; None: no replica
+    that was new has them."""
     waited_max_s: float | None
 
 
@@ -88,9 +89,9 @@ class Settlement:
     """Kind of device -> device-seconds that jobs held."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Part:
-    """One device of a hold."""
+    """What a hold has of one device, or what is left of it to give once it has ended."""
 
     hold: Hold
     milli: int
@@ -105,6 +106,14 @@ class _Way(NamedTuple):
     to_name: str
     to_service: bool
     kind: str
+
+
+class _Passed(NamedTuple):
+    """One device, or a part of it, that went from one workload to another."""
+
+    device_s: float
+    idle_s: float
+    waited_s: float | None
 
 
 OTHERS = ""
@@ -125,8 +134,8 @@ def settle(holds: Sequence[Hold], since: float, until: float) -> Settlement:
     """Settle what was held between two instants.
 
     Args:
-        holds: All that overlap with the time, and those that ended up to HANDOVER_S before it;
-            what is between OTHERS alone, or theirs, is left out.
+        holds: All that overlap with the time, and those that ended up to HANDOVER_S before one of
+            these began; what is between OTHERS alone, or theirs, is left out.
         since: UTC epoch seconds.
         until: The same; what is held still is counted up to it.
     """
@@ -134,15 +143,15 @@ def settle(holds: Sequence[Hold], since: float, until: float) -> Settlement:
     for hold in holds:
         for node, kind, index, milli in hold.devices:
             by_device[node, kind, index].append(_Part(hold, milli))
-    found: dict[_Way, list[tuple[float, float, float]]] = defaultdict(list)
+    found: dict[_Way, list[_Passed]] = defaultdict(list)
     for (_, kind, _), parts in by_device.items():
-        for giver, taker, milli in _passed(parts):
+        for giver, taker, milli in _passed(parts, until):
             by, to = giver.hold, taker.hold
             way = _Way(by.project, by.name, to.project, to.name, to.is_service, kind)
             device_s = milli / MILLI * _overlap_s(to, since, until)
             if device_s > 0 and not by.project == to.project == OTHERS:
-                idle_s = to.since - (by.until or to.since)
-                found[way].append((device_s, idle_s, to.since - to.asked_at))
+                waited_s = None if to.asked_at is None else to.since - to.asked_at
+                found[way].append(_Passed(device_s, to.since - (by.until or to.since), waited_s))
     rows = [_handover(way, passed) for way, passed in found.items()]
     return Settlement(
         since=since,
@@ -153,44 +162,47 @@ def settle(holds: Sequence[Hold], since: float, until: float) -> Settlement:
     )
 
 
-def _passed(parts: Sequence[_Part]) -> Iterable[tuple[_Part, _Part, int]]:
-    """Who gave a device to whom: each part of it is given once. A job that ended gave nothing."""
-    ended = sorted(
-        (part for part in parts if part.hold.until is not None),
-        key=lambda part: part.hold.until or 0.0,
-    )
-    for taker in sorted(parts, key=lambda part: part.hold.since):
-        at = taker.hold.since
-        givers = [
-            part
-            for part in ended
-            if part.hold.is_service != taker.hold.is_service
-            and at - HANDOVER_S <= (part.hold.until or 0.0) <= at
-            and (part.hold.is_service or part.hold.ended_at is None or part.hold.ended_at > at)
-            and not any(_has_still(other, part, at) for other in parts)
-        ]
-        if givers:
-            giver = givers[-1]
-            ended.remove(giver)
-            yield giver, taker, min(giver.milli, taker.milli)
+def _passed(parts: Sequence[_Part], until: float) -> Iterator[tuple[_Part, _Part, int]]:
+    """Who gave how much of one device to whom, in the order of time.
+
+    What ends is there to be taken for HANDOVER_S, the newest first, and each part of it once: a
+    workload that changes its size takes its own again, and what somebody else had in between was
+    given by that one. A job that ended gave nothing.
+    """
+    changes = [(part.hold.since, 1, part) for part in parts if part.hold.since < until]
+    changes += [(part.hold.until or 0.0, 0, part) for part in parts if part.hold.until is not None]
+    free: list[_Part] = []
+    for at, begins, part in sorted(changes, key=lambda one: one[:2]):
+        if not begins:
+            free.append(_Part(part.hold, part.milli))
+            continue
+        free = [one for one in free if one.milli and at - (one.hold.until or 0.0) <= HANDOVER_S]
+        wanted = part.milli
+        own = [one for one in free if one.hold.workload == part.hold.workload]
+        for giver in (*(one for one in own if one.hold.until == at), *reversed(free)):
+            taken = min(wanted, giver.milli)
+            wanted, giver.milli = wanted - taken, giver.milli - taken
+            if taken and _gave(giver.hold, part.hold):
+                yield giver, part, taken
 
 
-def _has_still(one: _Part, before: _Part, at: float) -> bool:
-    """Whether a workload that changed its size has kept its part of the device."""
-    is_there = one.hold.since <= at and (one.hold.until is None or one.hold.until > at)
-    return is_there and one.hold.workload == before.hold.workload and one.milli >= before.milli
+def _gave(giver: Hold, taker: Hold) -> bool:
+    if giver.is_service == taker.is_service:
+        return False
+    return giver.is_service or giver.ended_at is None or giver.ended_at > taker.since
 
 
-def _handover(way: _Way, passed: Sequence[tuple[float, float, float]]) -> Handover:
-    device_s, idle_s, waited_s = zip(*passed, strict=True)
+def _handover(way: _Way, passed: Sequence[_Passed]) -> Handover:
+    idle_s = [one.idle_s for one in passed]
+    waited_s = [one.waited_s for one in passed if one.waited_s is not None and way.to_service]
     return Handover(
         **way._asdict(),
         times=len(passed),
-        device_s=sum(device_s),
+        device_s=sum(one.device_s for one in passed),
         idle_p50_s=median(idle_s),
         idle_max_s=max(idle_s),
-        waited_p50_s=median(waited_s) if way.to_service else None,
-        waited_max_s=max(waited_s) if way.to_service else None,
+        waited_p50_s=median(waited_s) if waited_s else None,
+        waited_max_s=max(waited_s, default=None),
     )
 
 

@@ -77,15 +77,17 @@ class FirstTokens:
     _told: tuple[int, int] = (0, 0)
     _answers: deque[tuple[float, int, int]] = field(default_factory=deque)
     """(instant, answers, late ones) since the last change, of the last ANSWERS_S."""
-    _changed_at: float = 0.0
+    _changed_at: float | None = None
+    """When it changed, or was watched first."""
 
     def record(self, at: float, begun: int, late: int, starts_s: float) -> None:
         """Take in how many answers have begun so far, and how many of them late.
 
         What is late while a replica starts says nothing of how many there should be.
         """
-        before = self._told if begun >= self._told[0] else (0, 0)  # else the gateway is a new one
-        self._told = begun, late
+        before, self._told = self._told, (begun, late)
+        if self._changed_at is None:
+            self._changed_at = at
         answers = self._answers
         answers.append((at, begun - before[0], max(0, late - before[1])))
         while answers[0][0] < at - ANSWERS_S:
@@ -139,7 +141,7 @@ class RequestHistory:
             inflight: Requests.
             slots: Those of them that are answered at once.
             admitted: Requests that have come so far: most are over between two samples.
-            begun: Answers that have begun so far.
+            begun: Answers that have begun so far; it never falls.
             late: Those of them that began later than the target.
         """
         self._target.record(at, begun, late, self.starts_s)

@@ -17,6 +17,7 @@ from karez.core.settings import Settings
 from karez.core.traces import JobTracer, NoTracer, Trace
 from karez.core.workloads import WorkloadId
 from karez.drivers.blobs import FsspecBlobs
+from karez.drivers.linux import allow_many_files
 from karez.drivers.mail import Mail
 from karez.drivers.probes import ascend_devices
 from karez.drivers.ray_environment import ray_environment
@@ -42,6 +43,7 @@ from karez.server.services.pool_service import PoolService
 from karez.server.services.recovery_service import RecoveryService, read_trace
 from karez.serving.readiness import ask_engine
 from karez.serving.replica_processes import ServingDeps
+from karez.serving.service_loads import ServiceLoads
 from karez.store.dump import SqlDump
 from karez.store.sql import SqlStore
 from karez.training.controller.controller_deps import ControllerDeps
@@ -52,6 +54,11 @@ from karez.vault.signing import CloudKey
 TRANSFERS = 16
 """Transfers between nodes and the blob store that run at once."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def raise_limits() -> None:
+    """Let this process, and those that it starts, have as many open files as they may."""
+    allow_many_files()
 
 
 def node_name(settings: Settings) -> str:
@@ -232,7 +239,11 @@ class _ControlEdges:
                 logs=self.logs,
                 wake=late.wake,
                 pool=PoolService(
-                    store=store, clock=clock, scheduler=self.scheduler, wake=late.wake
+                    store=store,
+                    clock=clock,
+                    scheduler=self.scheduler,
+                    wake=late.wake,
+                    loads=ServiceLoads(processes=self.settings.gateway_processes),
                 ),
                 recovery=self._recovery(),
                 fabric=late.fabric,

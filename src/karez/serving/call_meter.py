@@ -76,15 +76,15 @@ class CallMeter:
         self.rows.mine[0] -= reserved
         self.tokens.add(used, now)
 
-    def headers(self) -> bytes:
+    def headers(self, now: float) -> bytes:
         """What is left, as OpenAI's API tells it."""
         lines = b""
-        for name, most, used in (
-            (b"requests", self.limits.requests_per_minute, self.requests.latest),
-            (b"tokens", self.limits.tokens_per_minute, self.tokens.latest + self.reserved),
+        for name, most, window, held in (
+            (b"requests", self.limits.requests_per_minute, self.requests, 0),
+            (b"tokens", self.limits.tokens_per_minute, self.tokens, self.reserved),
         ):
             if most:
-                left = max(0, most - used)
+                left = max(0, most - window.used(now) - held)
                 lines += b"x-ratelimit-limit-%s: %d\r\n" % (name, most)
                 lines += b"x-ratelimit-remaining-%s: %d\r\n" % (name, left)
         return lines
@@ -111,9 +111,9 @@ class Taken:
             is_its = name[0] != MODEL or name == model_of(route)
             meter.settle(self.tokens, used if is_its else 0, now)
 
-    def headers(self) -> bytes:
+    def headers(self, now: float) -> bytes:
         """What is left to its key, or else of what it is one of many callers of."""
-        return next((meter.headers() for meter in self.meters.values()), b"")
+        return next((meter.headers(now) for meter in self.meters.values()), b"")
 
 
 NOTHING = Taken()

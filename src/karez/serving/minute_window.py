@@ -22,6 +22,7 @@ class MinuteWindow:
         self._mine, self._others = rows.mine[cells], [one[cells] for one in rows.others]
         self._seen = [(0, 0, 0, 0)] * len(self._others)
         """Of each other: its step, its sum, at which step that was read, and what was left."""
+        self._mine[_USED] = sum(self._mine[_FIRST:])  # a kill may have come between the two
 
     def advance(self, now: float) -> int:
         """Forget what is older than a minute; returns the step of now."""
@@ -42,11 +43,6 @@ class MinuteWindow:
         if not self._others:
             return self._mine[_USED]
         return self._mine[_USED] + sum(self._used_by(at, step) for at in range(len(self._others)))
-
-    @property
-    def latest(self) -> int:
-        """What all had added in the minute before each was asked last."""
-        return self._mine[_USED] + sum(one[_USED] for one in self._others)
 
     def _used_by(self, at: int, step: int) -> int:
         """What another has in the last minute: it may not have been asked for a while."""

@@ -222,7 +222,7 @@ class Relay(Asker):
             if not self._log.takeovers:
                 first_s = self._owner.clock.now() - self.call.at
                 self._owner.counts.first_s.append(first_s)
-                self._dispatch.queue.began(first_s)
+                self._began(first_s)
         try:
             events = [*map(self._log.pass_on, self._reader.feed(data))]
         except EventTooLarge as error:
@@ -230,6 +230,11 @@ class Relay(Asker):
             self.break_off(str(error))
             return
         self._pass_on(b"".join(events))
+
+    def _began(self, seconds: float) -> None:
+        """Tell how long its answer took to begin, unless it first waited for something else."""
+        if not self._told.held_until and self._told.route.queue == self.call.route.queue:
+            self._dispatch.queue.began(seconds)
 
     def _pass_on(self, events: bytes) -> None:
         """Send events of a stream, as far as guardrails let them through."""
@@ -301,7 +306,8 @@ class Relay(Asker):
             return  # nothing to count
 
     def _headers(self) -> bytes:
-        return self._told.headers(self.call.taken.headers())
+        taken = self.call.taken
+        return self._told.headers(taken.headers(self._owner.clock.now()) if taken.meters else b"")
 
     # how it ends
 
@@ -377,7 +383,7 @@ class Relay(Asker):
         if not usage.prompt and told.sent_at and (self.is_started or told.status in (GONE, LATE)):
             usage.prompt = len(self._dispatch.data) // BYTES_PER_TOKEN  # it left before it was told
         if told.status == OK and not self.is_started:  # it tells nothing of its first token
-            self._dispatch.queue.began(told.sent_at - self.call.at)
+            self._began(told.sent_at - self.call.at)
         if told.status in (OK, LATE) and told.sent_at:
             self._dispatch.queue.saw(
                 now - told.sent_at,

@@ -4,22 +4,44 @@ import math
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from karez.core.routing import GatewayLoad, ReplicaLoad, ServiceLoad
 from karez.scheduling.autoscaling import FRESH_S, Demand, RequestHistory
+
+
+class Counts(NamedTuple):
+    """Of the requests of a service."""
+
+    admitted: int = 0
+    begun: int = 0
+    late: int = 0
+
+
+NO_COUNTS = Counts()
+
+
+def _grown(total: int, now: int, before: int) -> int:
+    return total + max(0, now - before)
 
 
 @dataclass(slots=True)
 class ServiceLoads:
     """The newest reports, and the history of each service.
 
-    Each process of the gateway reports once a second; of one that has ended nothing is known soon.
+    Each process of the gateway reports once a second. One that is silent has what it had: it is
+    started anew, or goes on without word to control.
     """
 
-    _reports: dict[int, tuple[float, GatewayLoad]] = field(default_factory=dict)
-    """Process of the gateway -> when it reported, and what."""
-    _at: float = 0.0
-    """When the one reported that was silent for longest."""
+    processes: int = 1
+    """Of the gateway."""
+    _reports: dict[int, GatewayLoad] = field(default_factory=dict)
+    """Process of the gateway -> what it reported last, however long ago: what it has goes on."""
+    _told_at: dict[int, float] = field(default_factory=dict)
+    _counted: dict[tuple[int, str, str], Counts] = field(default_factory=dict)
+    """(process, project, service) -> the counts that it told last."""
+    _totals: dict[tuple[str, str], Counts] = field(default_factory=dict)
+    """(project, service) -> counts since this was made, which never fall."""
     _loads: dict[tuple[str, str], ServiceLoad] = field(default_factory=dict)
     replicas: Mapping[str, ReplicaLoad] = field(default_factory=dict)
     """URL of a replica that the gateway knows -> its requests."""
@@ -29,24 +51,39 @@ class ServiceLoads:
     def record(self, load: GatewayLoad, now: float) -> None:
         """Take a report in; one of a service that is missing says that it has no requests."""
         with self._lock:
-            self._reports[load.process] = now, load
-            fresh = {key: one for key, one in self._reports.items() if now - one[0] <= FRESH_S}
-            self._reports = fresh
-            loads = [one for _, one in fresh.values()]
-            self._loads = _add_services(loads)
-            self.replicas = _add_replicas(loads)
-            self._at = min(at for at, _ in fresh.values())
+            self._count(load)
+            self._reports[load.process], self._told_at[load.process] = load, now
+            self._loads = _add_services(self._reports.values())
+            self.replicas = _add_replicas(self._reports.values())
+            fresh = [one for one, at in self._told_at.items() if now - at <= FRESH_S]
+            if load.process != min(fresh) and not self.awaits():
+                return  # the histories take a sample a second
             for name, one in self._loads.items():
+                counts = self._totals.get(name, NO_COUNTS)
                 self._histories.setdefault(name, RequestHistory()).record(
-                    now,
-                    one.inflight,
-                    one.slots or math.inf,
-                    admitted=one.admitted,
-                    begun=one.begun,
-                    late=one.late,
+                    now, one.inflight, one.slots or math.inf, **counts._asdict()
                 )
             for gone in self._histories.keys() - self._loads.keys():
                 del self._histories[gone]
+                self._totals.pop(gone, None)
+                self._counted = {key: one for key, one in self._counted.items() if key[1:] != gone}
+
+    def _count(self, load: GatewayLoad) -> None:
+        """Add up what a process counts: what it counted before its first report is not new."""
+        for one in load.services:
+            name, now = (one.project, one.service), Counts(one.admitted, one.begun, one.late)
+            key = load.process, *name
+            before = self._counted.get(key, now)
+            if now.admitted < before.admitted:  # it was started anew
+                before = NO_COUNTS
+            sums = self._totals.get(name, NO_COUNTS)
+            self._totals[name] = Counts(*map(_grown, sums, now, before))
+            self._counted[key] = now
+
+    @property
+    def _at(self) -> float:
+        """When the one reported that was silent for longest; 0: one has not yet."""
+        return min(self._told_at.get(number, 0.0) for number in range(self.processes))
 
     def demand(self, project: str, service: str, starts_s: float | None = None) -> Demand:
         """What is known of the requests of a service, whose replicas take so long to start."""

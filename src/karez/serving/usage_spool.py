@@ -41,7 +41,12 @@ class UsageSpool:
         if self._path.stat().st_size == 0:
             return False
         self._path.replace(self._sending)
-        before, self._file = self._file, self._open()
+        try:
+            opened = self._open()
+        except OSError:  # such as too many open files
+            self._sending.replace(self._path)
+            raise
+        before, self._file = self._file, opened
         os.close(before)
         return True
 

@@ -33,9 +33,9 @@ class UsageStore(Protocol):
         ...
 
     def holds(self, *, since: float, until: float, limit: int) -> Sequence[Hold]:
-        """List what workloads held between two instants, and up to a minute before, by its begin.
+        """List what workloads held between two instants, and what ended shortly before.
 
-        `limit` at most.
+        That is up to a minute before one of these holds began; `limit` at most.
         """
         ...
 

@@ -33,6 +33,8 @@ GRACE_S = 3.0
 """How long answers that have begun may take once the process is asked to end."""
 REFRESH_S = 1.0
 """Seconds between two reads of the table of keys and replicas."""
+BATCHES = 4
+"""Of calls that are delivered between two reads of the table."""
 BAD = 400
 AWAITED_S = 0.2
 """The same while requests wait for a service without a replica."""
@@ -114,9 +116,23 @@ async def _serve(gateway: Gateway, settings: Settings, home: Home) -> None:
 async def _background(gateway: Gateway, settings: Settings, home: Home) -> AsyncIterator[None]:
     base = f"http://{settings.host}:{settings.port}/api/v1"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
-        task = asyncio.create_task(_follow(gateway, session, base, home))
+        tasks = [asyncio.create_task(_follow(gateway, session, base, home))]
+        if gateway.processes > 1:
+            file = home.gateway_metrics / f"{gateway.process}.prom"
+            tasks.append(asyncio.create_task(_tell_metrics(gateway, file)))
         yield
-        task.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _tell_metrics(gateway: Gateway, file: Path) -> None:
+    """Tell the other processes what this one counts, also while control is away."""
+    while True:
+        try:
+            write_private(file, gateway.metrics().decode())
+        except OSError as error:
+            log.error("gateway.metrics-not-told", why=str(error))
+        await asyncio.sleep(REFRESH_S)
 
 
 async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, home: Home) -> None:
@@ -134,13 +150,11 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
             if data and data != seen:
                 seen, gateway.table = data, from_text(Table, data)
                 write_private(home.path / "gateway.table", to_text(gateway.table))
-            if gateway.processes > 1:
-                file = home.gateway_metrics / f"{gateway.process}.prom"
-                write_private(file, gateway.metrics().decode())
             await _report_load(gateway, session, base, headers)
             for spool in spools:
-                while spool.rotate() and await _deliver(spool, session, base, headers):
-                    continue
+                for _ in range(BATCHES):  # a backlog holds up no report
+                    if not (spool.rotate() and await _deliver(spool, session, base, headers)):
+                        break
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.info("gateway.control-away", error=type(error).__name__)
         except ValueError as error:  # the last good table stays
@@ -151,7 +165,11 @@ async def _follow(gateway: Gateway, session: aiohttp.ClientSession, base: str, h
 def _left(home: Home, gateway: Gateway) -> list[UsageSpool]:
     """The calls of processes that the gateway had when it had more; its first delivers them."""
     files = [home.calls(number) for number in range(gateway.processes, MOST_GATEWAYS)]
-    return [UsageSpool(file) for file in files if file.exists() and gateway.process == 0]
+    if gateway.process:
+        return []
+    return [
+        UsageSpool(file) for file in files if file.exists() or file.with_suffix(".sending").exists()
+    ]
 
 
 async def _deliver(

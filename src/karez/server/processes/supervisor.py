@@ -20,7 +20,12 @@ from karez.server.processes.child import Child, now
 from karez.server.processes.descendants import adopt_orphans, end_descendants
 from karez.server.processes.preflight import check_host
 from karez.server.processes.report import Report
-from karez.server.wiring import node_name, ray_env, refuse_emulation_beside_real_devices
+from karez.server.wiring import (
+    node_name,
+    raise_limits,
+    ray_env,
+    refuse_emulation_beside_real_devices,
+)
 from karez.vault.keys import read_or_make, write_private
 
 READY_LIMIT_S = 90.0
@@ -55,6 +60,7 @@ class Supervisor:
             check_host(self.settings, self.home.path)
             refuse_emulation_beside_real_devices(self.settings.emulate)
             adopt_orphans()
+            raise_limits()  # each caller of the gateway is an open file
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self._ask_stop)
             self._start_all()

@@ -76,6 +76,11 @@ def test_only_what_is_in_the_time_counts() -> None:
     assert found.job_device_s == {"npu": 200}
 
 
+def test_nothing_is_spared_before_a_service_was_there() -> None:
+    (used,) = settle([hold("svc-0", [1], 900, None)], 0, 1000).services
+    assert (used.device_s, used.spared_s) == (100, 0)
+
+
 def test_a_job_that_has_ended_gave_nothing_and_old_holds_belong_to_nobody() -> None:
     ended = [hold("train", [1], 0, 100, ended_at=100), hold("svc-0", [1], 101, 200)]
     assert settle(ended, 0, 300).handovers == ()

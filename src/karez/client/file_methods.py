@@ -16,6 +16,7 @@ from karez.client.steps import Flow, work
 from karez.client.upload import UploadPlan, UploadProgress, check_chat_data, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
 from karez.core.errors import BadRequest, BrokenArtifact
+from karez.core.model_formats import model_format
 from karez.core.tunnels import MAX_PIECE, Tunnel, TunnelKind, TunnelPiece, TunnelSpec, unpack_piece
 
 CHAT_FORMAT = "chat-jsonl"
@@ -47,7 +48,8 @@ class FileMethods(Driver):
             name: Name of the artifact.
             kind: Model, data set or code.
             project: Project that owns the artifact.
-            format: Format of the files, such as safetensors.
+            format: Format of the files: hf, gguf, peft or openvino of a model; empty: what they are
+                by their names.
             source: Where the files come from.
             licence: Licence of the files, as an SPDX name.
             watch: Called with the progress, as pieces are sent.
@@ -62,6 +64,8 @@ class FileMethods(Driver):
             plan = yield from work(partial(plan_upload, Path(path), kind))
         if format == CHAT_FORMAT:
             yield from work(partial(check_chat_data, plan))
+        if not format and kind == ArtifactKind.MODEL:
+            format = model_format(file.entry.path for file in plan.files)
         yield from self._send_files(plan, project, watch)
         spec = ArtifactSpec(
             name=name,

@@ -73,7 +73,7 @@ class ServiceUse:
     """The most devices at once."""
     device_s: float
     spared_s: float
-    """Device-seconds that `peak` devices of its own would have stood idle."""
+    """Device-seconds that `peak` devices of its own would have stood idle since its first hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +208,7 @@ def _handover(way: _Way, passed: Sequence[_Passed]) -> Handover:
 
 def _services(holds: Sequence[Hold], since: float, until: float) -> Iterable[ServiceUse]:
     changes: dict[tuple[str, str, str], list[tuple[float, int]]] = defaultdict(list)
+    """When what is held changed by how many thousandths."""
     used: dict[tuple[str, str, str], float] = defaultdict(float)
     for hold in holds:
         span_s = _overlap_s(hold, since, until)
@@ -222,7 +223,7 @@ def _services(holds: Sequence[Hold], since: float, until: float) -> Iterable[Ser
         ordered = [milli for _, milli in sorted(steps)]  # what ends goes before what begins then
         peak = max(accumulate(ordered)) / MILLI
         device_s = used[project, name, kind]
-        spared_s = max(0.0, peak * (until - since) - device_s)
+        spared_s = max(0.0, peak * (until - min(steps)[0]) - device_s)
         yield ServiceUse(
             project=project, name=name, kind=kind, peak=peak, device_s=device_s, spared_s=spared_s
         )

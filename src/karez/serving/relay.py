@@ -306,8 +306,7 @@ class Relay(Asker):
             return  # nothing to count
 
     def _headers(self) -> bytes:
-        taken = self.call.taken
-        return self._told.headers(taken.headers(self._owner.clock.now()) if taken.meters else b"")
+        return self._told.headers(self.call.taken.headers(self._told.first_at))
 
     # how it ends
 

@@ -106,7 +106,9 @@ def import_data(
 def add_model(
     path: Annotated[Path, typer.Argument(help="Model file or folder to upload.")],
     name: Annotated[str, typer.Option(help="Name of the artifact.")],
-    format: Annotated[str, typer.Option(help="Format of the files: hf, gguf or peft.")] = "hf",
+    format: Annotated[
+        str, typer.Option(help="hf, gguf, peft or openvino; else what the files are.")
+    ] = "",
     source: Source = "",
     licence: Licence = "",
     project: ProjectName = "default",

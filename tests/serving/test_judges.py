@@ -199,6 +199,19 @@ async def test_a_guard_is_not_asked_about_itself_and_tokens_are_no_text(
     assert (refused.status_code, len(judge.asked)) == (400, 1)
 
 
+async def test_a_body_that_is_nested_too_deeply_is_refused(
+    gateway: Gateway, run_app: RunApp
+) -> None:
+    judge = Judging()
+    gateway.table = await judged(run_app, Saying("fine"), judge)
+    nested: Any = "deep"
+    for _ in range(900):
+        nested = [nested]
+    refused = await ask(gateway, "mine", model="chat", messages=nested)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "content_filter")
+    assert not judge.asked
+
+
 async def test_a_model_is_told_what_to_look_for_and_how_it_allows(
     gateway: Gateway, run_app: RunApp
 ) -> None:

@@ -47,9 +47,12 @@ class Heard(Guard):
     side: Side = Side.BOTH
     said: dict[Any, str] = field(default_factory=dict)
     """By where they come; those that come whole are one text."""
+    size: int = 0
+    """Characters of all."""
 
     @override
     def read(self, text: str, channel: Any = None, *, is_last: bool = True) -> str:
+        self.size += len(text)
         before = self.said.get(channel, "")
         self.said[channel] = f"{before}\n{text}" if channel is None and before else before + text
         return text
@@ -75,9 +78,7 @@ class JudgedExchange(Exchange, Caller):
         """Judge a call, which a request has become."""
         self._owner, self._caller, self._request, self._call = owner, connection, request, call
         self._judges = Judges(owner, call)
-        self._asked = Heard()
-        self._asked.read_fields(dict(call.body), NOT_SAID)
-        self._heard = Heard()
+        self._asked, self._heard = Heard(), Heard()
         self._stream = GuardedStream(self._heard, call.path)
         self._held: list[bytes] = []
         """Pieces of a stream that are not allowed yet."""
@@ -92,6 +93,10 @@ class JudgedExchange(Exchange, Caller):
 
     def open(self) -> "JudgedExchange":
         """Admit the call, and send it on once it is allowed. Raises Refusal."""
+        try:
+            self._asked.read_fields(dict(self._call.body), NOT_SAID)
+        except RecursionError:
+            raise Refusal(400, FILTERED, "The body is nested too deeply to be read.") from None
         self._admitted = self._owner.admit(self._call)
         said = [{"role": "user", "content": self._asked.text}]
         self._judges.ask(Side.INPUT, said, self._begin)
@@ -170,7 +175,7 @@ class JudgedExchange(Exchange, Caller):
             self._caller.piece(data)
             return
         self._held.append(data)
-        if len(self._heard.text) - self._judged >= SEGMENT:
+        if self._heard.size - self._judged >= SEGMENT:
             self._judge()
         if not self._waits and sum(map(len, self._held)) > MAX_HELD and self._relay is not None:
             self._waits = True
@@ -186,14 +191,13 @@ class JudgedExchange(Exchange, Caller):
         """Ask about what was said so far, unless that is being asked."""
         if self._is_asking:
             return
-        text, count = self._heard.text, len(self._held)
+        size, count = self._heard.size, len(self._held)
         self._is_asking = True
-        if len(text) == self._judged or not self._judges.read(Side.OUTPUT):
-            self._release("", count, len(text))
+        if size == self._judged or not self._judges.read(Side.OUTPUT):
+            self._release("", count, size)
             return
-        self._judges.ask(
-            Side.OUTPUT, self._said(text), lambda by: self._release(by, count, len(text))
-        )
+        said = self._said(self._heard.text)
+        self._judges.ask(Side.OUTPUT, said, lambda by: self._release(by, count, size))
 
     def _release(self, blocked_by: str, count: int, size: int) -> None:
         """Send what was allowed, or end the stream."""
@@ -216,7 +220,7 @@ class JudgedExchange(Exchange, Caller):
         if self._is_whole and not self._held:
             self._is_over = True
             self._caller.finish()
-        elif self._is_whole or len(self._heard.text) - self._judged >= SEGMENT:
+        elif self._is_whole or self._heard.size - self._judged >= SEGMENT:
             self._judge()
 
     @override

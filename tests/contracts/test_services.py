@@ -7,9 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
@@ -24,6 +22,7 @@ from karez.core.gangs import GangSpec
 from karez.core.jobs import JobSpec
 from karez.core.services import ServiceSpec
 from karez.core.workloads import ENDED, State, WorkloadKind
+from tests.contracts.callers import ask, asking, chat, models, streaming
 from tests.contracts.cloud import Cloud, make_cloud, until
 from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import speak_ascii, write_adapter, write_tiny_chat
@@ -171,13 +170,13 @@ def test_a_service_wakes_for_a_request_with_a_device_of_a_training_and_is_update
         job = client.submit(_training())
         until(lambda: client.call(calls.job(job.id)).status.step > 2)
         assert _ranks(client, job.id) == 2  # all that this cloud has
-        assert _ask(cloud, key) > 0  # it was held until there was a replica
+        assert ask(cloud, key) > 0  # it was held until there was a replica
         until(lambda: _ranks(client, job.id) == 1)
-        assert _ask(cloud, key) == 0
+        assert ask(cloud, key) == 0
         wrong = ("--model", "tiny-2", "--probe", "Are you well?", "--expect", "Thank you.")
         until(lambda: client.call(calls.service("rare")).state == State.IDLE)
         assert cloud.karez("services", "update", "rare", *wrong, "--no-wait").returncode == 0
-        assert _ask(cloud, key) > 0  # which tries what is new, and then what was before
+        assert ask(cloud, key) > 0  # which tries what is new, and then what was before
         notices = client.call(calls.service("rare")).status.notices
         assert "undone" in notices[0]
         assert "Thank you." in notices[0]
@@ -191,8 +190,8 @@ def test_a_service_wakes_for_a_request_with_a_device_of_a_training_and_is_update
         assert given[0].device_s > 0
         cloud.karez("services", "update", "rare", "--replicas", "1")
         before = client.call(calls.service("rare"))
-        _ask(cloud, key)
-        with _asking(cloud, key) as held:
+        ask(cloud, key)
+        with asking(cloud, key) as held:
             told = cloud.karez("services", "update", "rare", "--model", "tiny-2").stdout
         assert "replicas updated: 0 of 1" in told
         assert sum(held) == 0
@@ -220,9 +219,9 @@ def test_a_folder_and_its_adapter_are_served_on_npus_and_outlive_a_replica(
         many = ("--replicas", "2", "--parallel", "8", "--adapter", "law=law-lora")
         cloud.karez("services", "deploy", *words, *many)
         until(lambda: len(pids(client)) == 2)
-        base, law = (_chat(cloud, key, model) for model in ("chat", "law"))
+        base, law = (chat(cloud, key, model) for model in ("chat", "law"))
         assert base != law
-        with _streaming(cloud, key) as stream:
+        with streaming(cloud, key) as stream:
             pieces = [next(stream)]
             os.kill(_busy(client), signal.SIGKILL)
             pieces += stream
@@ -242,7 +241,7 @@ def test_embeddings_and_ranks_come_from_npus(cloud: Cloud, tmp_path: Path) -> No
             client.upload(tmp_path / task, name=task, kind=ArtifactKind.MODEL, format="hf")
             words = ("--name", f"{task}s", "--task", task, "--each", "npu=1", "--context", "64")
             cloud.karez("services", "deploy", task, *words)
-        until(lambda: {"embeds", "reranks"} <= _models(cloud, key))
+        until(lambda: {"embeds", "reranks"} <= models(cloud, key))
         url = str(cloud.address()["gateway"])
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as caller:
             texts = ["red car", "blue bus", "red car"]
@@ -273,7 +272,7 @@ def test_a_call_has_terms_and_another_model_answers_what_one_cannot(
         made = ("keys", "create", "--priority", "near-line", "--address")
         near = cloud.karez(*made, "127.0.0.0/8", "near").stdout.strip()
         far = cloud.karez(*made, "10.0.0.0/8", "far").stdout.strip()
-        until(lambda: _models(cloud, near) >= {"small", "large"})
+        until(lambda: models(cloud, near) >= {"small", "large"})
         url = str(cloud.address()["gateway"])
         cheap = {"x-karez-max-cost": "0.001"}
 
@@ -334,29 +333,6 @@ def _ranks(client: Client, job: str) -> int:
     return sum(view.state == "running" for view in views)
 
 
-MESSAGES: Any = [{"role": "user", "content": "hello"}]
-
-
-def _chat(cloud: Cloud, key: str, model: str) -> str:
-    url = str(cloud.address()["gateway"])
-    with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
-        answer = client.chat.completions.create(
-            model=model, messages=MESSAGES, max_tokens=100, temperature=0
-        )
-    return str(answer.choices[0].message.content)
-
-
-@contextmanager
-def _streaming(cloud: Cloud, key: str) -> Iterator[Iterator[str]]:
-    url = str(cloud.address()["gateway"])
-    with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
-        events: Any = client.chat.completions.create(
-            model="chat", messages=MESSAGES, max_tokens=100, temperature=0, stream=True
-        )
-        texts = (event.choices[0].delta.content for event in events if event.choices)
-        yield (text for text in texts if text)
-
-
 def _memory(client: Client) -> int:
     """The most memory that a replica's engine has told."""
     return max(view.memory_bytes for view in client.call(calls.service("chat")).status.ranks)
@@ -377,46 +353,8 @@ def _busy(client: Client) -> int:
     return found[0]
 
 
-@contextmanager
-def _asking(cloud: Cloud, key: str) -> Iterator[list[float]]:
-    """Ask again and again; every request is answered."""
-    held: list[float] = []
-    is_over = threading.Event()
-
-    def ask() -> None:
-        while not is_over.wait(0.05):
-            held.append(_ask(cloud, key))
-
-    with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(ask)
-        yield held
-        is_over.set()
-        asking.result()
-
-
-def _ask(cloud: Cloud, key: str) -> float:
-    """Ask for an answer; returns for how many seconds the request was held."""
-    url = str(cloud.address()["gateway"])
-    with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120) as client:
-        answer = client.completions.with_raw_response.create(
-            model="rare", prompt="abc", max_tokens=4
-        )
-    assert answer.parse().choices
-    return float(answer.headers.get("x-karez-held-ms", 0)) / 1000
-
-
-def _models(cloud: Cloud, key: str) -> set[str]:
-    """The models that a key may call, as the gateway knows them; none while it knows no key."""
-    url = str(cloud.address()["gateway"])
-    try:
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
-            return {model.id for model in client.models.list()}
-    except openai.OpenAIError:
-        return set()
-
-
 def _is_known(cloud: Cloud, key: str) -> bool:
-    return _models(cloud, key) == {"tiny"}
+    return models(cloud, key) == {"tiny"}
 
 
 def _recorded(client: Client) -> tuple[int, int]:

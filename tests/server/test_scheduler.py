@@ -209,7 +209,7 @@ def test_a_decision_stands_while_others_make_room_and_falls_if_it_is_cancelled(
     scheduler.tick()
     why = scheduler.explain(WorkloadId("high"))
     assert why is not None
-    assert why.reason == "low make room for it"
+    assert why.reason == "low makes room for it"
     store.workloads.request_stop(WorkloadId("high"), at=1002.0)
     assert store.workloads.requeue(WorkloadId("low"), token, Status(), now=1002.0)
     clock.at += 10.0

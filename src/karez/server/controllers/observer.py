@@ -55,7 +55,10 @@ def observe(
         ended=ended,
         withdrawn=withdrawn,
         running=started,
-        arrived=_arrived(engine, view, set(withdrawn), ended),
+        arrived=(
+            *_arrived(engine, view, set(withdrawn), ended),
+            *_queued_again(engine, pending, view, ended, now),
+        ),
     )
     return pending, delta
 
@@ -247,6 +250,23 @@ def _arrived(
         for ident, waiting in view.waiting.items()
         if (ident not in queue or ident in withdrawn) and (ident not in running or ident in ended)
     )
+
+
+def _queued_again(
+    engine: SchedulingEngine,
+    pending: PendingDecisions,
+    view: StoreView,
+    ended: tuple[WorkloadId, ...],
+    now: float,
+) -> Iterator[PendingWorkload]:
+    """Workloads that yield and whose next start was given up: they keep their place in the queue.
+
+    An engine that knows nothing counts them so too (`whole_state`).
+    """
+    for ident in sorted(pending.preempting & set(ended)):
+        run = view.running[ident]
+        if run.waiting is not None and ident not in engine.pending:
+            yield _as_preempted(run, now)
 
 
 def _as_inelastic(run: RunningWorkload) -> RunningWorkload:

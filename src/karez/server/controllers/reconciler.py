@@ -1,12 +1,13 @@
 """From decisions of the engine to writes of the store, over as many passes as others need. Pure."""
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from karez.core.grants import Grant
 from karez.core.workloads import WorkloadId
 from karez.scheduling.decisions import Action, Preempt, Resize, Start
-from karez.server.controllers.held_devices import are_free, held_devices
+from karez.server.controllers.held_devices import HeldDevices, are_free, held_devices
 from karez.server.controllers.pending_decisions import (
     RESIZE_S,
     PendingDecisions,
@@ -60,10 +61,12 @@ def reconcile(
         decided: What the engine has decided just now.
         now: UTC epoch seconds.
     """
+    held = held_devices(grant for run in view.running.values() for grant in run.allocation.grants)
     pending = _with_decided(pending, decided, now)
-    asked = _due_resizes(view, pending, now)
+    pending = replace(pending, starts=_after_who_holds(view, pending, held))
+    asked = _due_resizes(view, pending, held.copy(), now)
     pending = replace(pending, resizing={**pending.resizing, **asked})
-    places = tuple(_places(view, pending))
+    places = tuple(_places(view, pending, held))
     placed = {place.id for place in places}
     left = {ident: start for ident, start in pending.starts.items() if ident not in placed}
     writes: list[Write] = [
@@ -105,16 +108,44 @@ def _with_decided(
 def _pending_start(
     ident: WorkloadId, grants: tuple[Grant, ...], after: frozenset[WorkloadId]
 ) -> PendingStart:
-    names = " and ".join(sorted(after - {ident}))
-    reason = f"{names} make room for it" if names else "it is being moved"
+    others = sorted(after - {ident})
+    if others:
+        makes = "makes" if len(others) == 1 else "make"
+        reason = f"{' and '.join(others)} {makes} room for it"
+    else:
+        reason = "it is being moved" if after else "its devices are given to it"
     return PendingStart(grants=grants, after=after, reason=reason)
 
 
+def _after_who_holds(
+    view: StoreView, pending: PendingDecisions, held: HeldDevices
+) -> dict[WorkloadId, PendingStart]:
+    """The pending starts; who was asked before to release their devices is waited for too."""
+    asked = pending.preempting | pending.resizing.keys()
+    starts = dict(pending.starts)
+    for ident, start in pending.starts.items():
+        if not are_free(start.grants, held):
+            after = start.after | _who_holds(view, start.grants, asked)
+            starts[ident] = _pending_start(ident, start.grants, after)
+    return starts
+
+
+def _who_holds(
+    view: StoreView, grants: Sequence[Grant], among: AbstractSet[WorkloadId]
+) -> set[WorkloadId]:
+    """The running workloads of `among` that hold something of these devices."""
+    asked = held_devices(grants).keys()
+    return {
+        ident
+        for ident in among & view.running.keys()
+        if asked & held_devices(view.running[ident].allocation.grants).keys()
+    }
+
+
 def _due_resizes(
-    view: StoreView, pending: PendingDecisions, now: float
+    view: StoreView, pending: PendingDecisions, held: HeldDevices, now: float
 ) -> dict[WorkloadId, PendingResize]:
     """The resizes for which gangs are to be asked now: nobody holds what they are to take."""
-    held = held_devices(grant for run in view.running.values() for grant in run.allocation.grants)
     due: dict[WorkloadId, PendingResize] = {}
     for ident, resize in pending.resizing.items():
         run = view.running.get(ident)
@@ -145,9 +176,8 @@ def _withdrawn(
             yield action.id
 
 
-def _places(view: StoreView, pending: PendingDecisions) -> Iterator[Place]:
+def _places(view: StoreView, pending: PendingDecisions, held: HeldDevices) -> Iterator[Place]:
     """The pending starts whose devices have been released."""
-    held = held_devices(grant for run in view.running.values() for grant in run.allocation.grants)
     for ident, start in pending.starts.items():
         is_next = ident in view.waiting and not pending.waits_for(start)
         if is_next and are_free(start.grants, held):

@@ -24,6 +24,10 @@ COMMANDS = {
         "karez.cli.remote.demo.app",
         "Tune a model through two kills, then chat with the model.",
     ),
+    "studio": (
+        "karez.cli.remote.studio",
+        "From a table of your own to a tuned, measured and served model.",
+    ),
     "simulate": (
         "karez.cli.offline.simulate.app",
         "Replay traces through the production scheduler, offline.",
@@ -44,7 +48,7 @@ COMMANDS = {
     "artifacts": ("karez.cli.remote.artifacts", "List, download and remove artifacts."),
     "environments": ("karez.cli.remote.environments", "Python packages that jobs bring."),
     "models": ("karez.cli.remote.artifacts", "Import, convert and list models."),
-    "data": ("karez.cli.remote.artifacts", "Import and list data sets."),
+    "data": ("karez.cli.remote.data_sets", "Import, prepare and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),
     "chat": ("karez.cli.remote.chat", "Chat with a deployed model."),
     "logs": ("karez.cli.remote.logs", "Print the output of a job or a service."),

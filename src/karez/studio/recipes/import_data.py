@@ -8,6 +8,7 @@ import yaml
 
 from karez.core import environment
 from karez.studio.catalogue import DATASETS, OLD_NAMES
+from karez.studio.data_settings import ImportData
 from karez.studio.recipes.recipe_io import (
     fetch_wheel,
     folder,
@@ -16,7 +17,6 @@ from karez.studio.recipes.recipe_io import (
     write_card,
     write_rows,
 )
-from karez.studio.settings import ImportData
 
 DESKS = {"coding": "coding", "trivia": "trivia"}
 """Topics with a desk of their own; all others are small talk for the chat desk."""

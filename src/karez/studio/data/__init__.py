@@ -1,0 +1,1 @@
+"""Data sets of a user's own: read from tables, written as chat rows, and split without leaks."""

@@ -1,0 +1,80 @@
+"""Texts that are nearly equal, found by MinHash and locality-sensitive hashing.
+
+Broder 1997, "On the resemblance and containment of documents": the share of equal minima of random
+hashes estimates the Jaccard similarity of two sets. The library `rensa` proposes pairs by it, and
+each pair is compared exactly.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rensa import RMinHash, RMinHashLSH
+
+HASHES, BANDS = 128, 32
+"""Four hashes in a band: a pair that is 0.7 alike is proposed with a probability above 0.999."""
+SHINGLE = 4
+"""Letters of a shingle; it serves languages with blanks between words and without."""
+_SEED = 1
+
+
+def group_near_duplicates(
+    texts: Sequence[str], similarity: float, told: Callable[[int], None] = lambda _: None
+) -> list[int]:
+    """The group of each text: the number of its first text. Alike are also friends of friends.
+
+    Args:
+        texts: Any texts; case and blanks do not count.
+        similarity: Jaccard similarity of their shingles from which on two are alike, above 0 and
+            at most 1; 1: only equal texts are.
+        told: Called with the number of texts that were looked at.
+    """
+    plain = [" ".join(text.casefold().split()) for text in texts]
+    groups = _Groups(len(texts))
+    first: dict[str, int] = {}
+    for number, text in enumerate(plain):
+        groups.join(number, first.setdefault(text, number))
+    if similarity < 1:
+        for number, other in _alike(plain, list(first.values()), similarity, told):
+            groups.join(number, other)
+    return [groups.of(number) for number in range(len(texts))]
+
+
+def _alike(
+    texts: Sequence[str],
+    numbers: Sequence[int],
+    similarity: float,
+    told: Callable[[int], None],
+) -> Iterator[tuple[int, int]]:
+    index = RMinHashLSH(threshold=similarity, num_perm=HASHES, num_bands=BANDS)
+    for count, number in enumerate(numbers):
+        told(count)
+        own = shingles(texts[number])
+        sketch = RMinHash(num_perm=HASHES, seed=_SEED)
+        sketch.update(list(own))
+        for other in index.query(sketch):
+            theirs = shingles(texts[other])
+            if len(own & theirs) >= similarity * len(own | theirs):
+                yield number, other
+        index.insert(number, sketch)
+
+
+def shingles(text: str) -> set[str]:
+    """All runs of SHINGLE letters of a text, with a blank at both ends."""
+    padded = f" {text} "
+    return {padded[at : at + SHINGLE] for at in range(max(1, len(padded) - SHINGLE + 1))}
+
+
+class _Groups:
+    """Sets that are joined (union-find)."""
+
+    def __init__(self, count: int) -> None:
+        self._first = list(range(count))
+
+    def of(self, number: int) -> int:
+        while self._first[number] != number:
+            self._first[number] = self._first[self._first[number]]
+            number = self._first[number]
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.of(one), self.of(other)))
+        self._first[high] = low

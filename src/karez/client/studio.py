@@ -16,7 +16,7 @@ from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, job_stem, plan_t
 from karez.client.sdk import Client
 from karez.client.upload import UploadPlan, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind
-from karez.core.errors import Failed, NotFound
+from karez.core.errors import BadRequest, Failed, NotFound
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import Job, JobSpec, Scalar
 from karez.core.services import Service, ServiceSpec
@@ -53,10 +53,18 @@ class StudioPlan:
     """Workers of the training, as of `karez jobs submit`."""
     each: str = ""
     """What each worker of training and evaluation needs."""
+    serve_as: str = "gguf"
+    """gguf, which the engine for CPUs loads; hf serves what was tuned, without a conversion."""
+    context: int = 2048
+    """Tokens of a prompt and its answer that the service takes."""
     converter: str = ""
     """Wheel of the GGUF converter on the node's disk, to work offline."""
     model_file: str = ""
     """Wheel of the model on the node's disk, to work offline."""
+
+    def __post_init__(self) -> None:
+        if self.serve_as not in ("gguf", "hf"):
+            raise BadRequest(problem=f"a model is served as gguf or hf, not {self.serve_as!r}")
 
     @property
     def stem(self) -> str:
@@ -196,7 +204,9 @@ class Studio:
         return report, json.loads(self.client.artifact_file(report, "report.json"))
 
     def converted(self, tuned: str) -> str:
-        """The model as GGUF, which the engine for CPUs loads."""
+        """The model in the format that is served."""
+        if self.plan.serve_as == "hf":
+            return tuned
         settings = {"converter": self.plan.converter} if self.plan.converter else {}
         spec = JobSpec(
             name=f"{self.plan.stem}-q8",
@@ -210,7 +220,12 @@ class Studio:
     def served(self, model: str) -> Service:
         """The service; one of this name that is there is updated, while it serves."""
         client = self.client
-        spec = ServiceSpec(name=self.plan.stem, project=self.plan.project, model=model)
+        spec = ServiceSpec(
+            name=self.plan.stem,
+            project=self.plan.project,
+            model=model,
+            context_tokens=self.plan.context,
+        )
         named = (one for one in client.services() if one.spec.name == spec.name)
         live = next((one for one in named if one.spec.project == spec.project), None)
         if live is None:

@@ -25,6 +25,7 @@ from karez.cli.remote.transfers import upload
 from karez.cli.terminal import say
 from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, plan_tables, preparation
 from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.errors import BadRequest, Failed
 from karez.core.names import printable
 from karez.core.table_formats import format_of_tables
 
@@ -140,6 +141,9 @@ def prepare_data(
 def preview(artifact: ArtifactName, as_json: Json = False) -> None:
     """Show how a prepared data set was read, what was left out, its labels, and some rows."""
     found = client().artifact(artifact)
+    if not any(file.path == "report.json" for file in found.spec.files):
+        fix = f"What it has: karez artifacts show {artifact} --json."
+        raise BadRequest(problem=f"{artifact} was not made of tables, and has no report", fix=fix)
     report = json.loads(client().artifact_file(found.id, "report.json"))
     if as_json:
         json_out(report)
@@ -159,7 +163,11 @@ def _prepare(
         licence=licence or tables.spec.lineage.licence,
         **settings,
     )
-    job = watch_job(client(), client().submit(spec).id)
+    try:
+        job = watch_job(client(), client().submit(spec).id)
+    except Failed:
+        say(f"The tables stay: karez data prepare {tables.id} --name {name!r} reads them again.")
+        raise
     made = client().artifact(job.status.outputs["data"])
     _show(made, json.loads(client().artifact_file(made.id, "report.json")))
     say(f"registered {made.id} {made.spec.name}")

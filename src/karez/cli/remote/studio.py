@@ -49,6 +49,12 @@ class StudioOptions:
     each: Annotated[
         str, typer.Option(help="What a worker needs, such as npu=1,cpu=1; else cpu=1.")
     ] = ""
+    serve_as: Annotated[
+        str, typer.Option(help="gguf, or hf to serve the tuned folder without a conversion.")
+    ] = "gguf"
+    context: Annotated[
+        int, typer.Option(help="Tokens of a prompt and its answer that the service takes.")
+    ] = 2048
     converter: Annotated[
         str, typer.Option(help="Wheel file of the converter on the node's disk, to work offline.")
     ] = ""
@@ -101,6 +107,8 @@ def _plan(options: StudioOptions) -> StudioPlan:
         rows=options.rows,
         workers=options.workers,
         each=options.each,
+        serve_as=options.serve_as,
+        context=options.context,
         converter=options.converter,
         model_file=options.model_file,
     )

@@ -107,7 +107,7 @@ def guess_shape(record: Record, wanted: RowShape) -> RowShape:
         place=record.place,
         problem="which columns are the prompt and its answer is not known; there is: "
         + ", ".join(record.fields),
-        fix="Name them: prompt=COLUMN and answer=COLUMN.",
+        fix="Name them: --prompt COLUMN --answer COLUMN.",
     )
 
 

@@ -33,7 +33,8 @@ def split(
         members[group].append(number)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
     for rows in members.values():
-        label = Counter(labels[row] for row in rows).most_common(1)[0][0]
+        count = Counter(labels[row] for row in rows)
+        label = max(sorted(count), key=lambda one: count[one])
         by_label[label].append(rows)
     parts = [Part.TRAIN] * len(groups)
     owed = {part: max(0.0, 1 - share * len(groups)) for part, share in shares.items()}

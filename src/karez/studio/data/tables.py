@@ -96,6 +96,8 @@ def _wide_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[str]:
             number += 1
     except UnicodeError as error:
         raise _not_decoded(name, number, encoding, error) from error
+    finally:
+        text.detach()  # the file is its opener's to close
 
 
 def _not_decoded(name: str, number: int, encoding: str, error: UnicodeError) -> BadRow:
@@ -104,7 +106,7 @@ def _not_decoded(name: str, number: int, encoding: str, error: UnicodeError) -> 
         byte = error.object[error.start]
         problem = f"byte {error.start + 1} of it is {byte:#04x}, which is no {encoding.upper()}"
     fix = (
-        "Name the encoding that the file has, such as encoding=gb18030; a file in which several "
+        "Name the encoding that the file has, such as --encoding gb18030; a file in which several "
         "are mixed has to be mended first."
     )
     return BadRow(place=f"{name} line {number}", problem=problem, fix=fix)
@@ -255,7 +257,7 @@ def cell_text(record: Record, column: str) -> str:
         problem = f"it is missing; there is: {has}"
         raise BadRow(place=place, problem=problem, fix="Name a column that each row has.")
     cell = record.fields[column]
-    fix = "Fill it, drop the row, or leave such rows out (bad_rows=drop)."
+    fix = "Fill it, drop the row, or leave such rows out (--bad-rows drop)."
     is_nan = isinstance(cell, float) and math.isnan(cell)
     if is_nan or (isinstance(cell, str) and cell.strip() in ("NaN", "nan")):
         raise BadRow(place=place, problem="it is NaN", fix=fix)

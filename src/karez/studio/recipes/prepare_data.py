@@ -264,5 +264,5 @@ def _report(read: Rows, facts: dict[str, Any]) -> dict[str, Any]:
             why: {"rows": count, "examples": read.examples[why]}
             for why, count in read.dropped.items()
         },
-        "sample": [row.messages for row in read.rows[:SAMPLE]],
+        "sample": [row.messages for row in read.rows[:: max(1, len(read.rows) // SAMPLE)]][:SAMPLE],
     }

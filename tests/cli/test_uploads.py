@@ -56,10 +56,7 @@ def test_data_is_read_when_it_is_added(karez: Karez, api: Api, tmp_path: Path) -
     refused = karez("data", "add", str(bad), "--name", "d")
     assert refused.code == 1
     assert refused.err.startswith("train.jsonl line 2, messages: it is empty")
-    (none / "rows.csv").write_text("a,b")
-    assert (
-        "has neither train.jsonl nor held_out.jsonl"
-        in karez("data", "add", str(none), "--name", "d").err
-    )
+    (none / "notes.txt").write_text("a,b")
+    assert "holds no table" in karez("data", "add", str(none), "--name", "d").err
     assert not api.cloud.store.artifacts.list(projects=None)
     assert karez("data", "add", str(good), "--name", "d").code == 0

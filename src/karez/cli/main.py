@@ -24,10 +24,7 @@ COMMANDS = {
         "karez.cli.remote.demo.app",
         "Tune a model through two kills, then chat with the model.",
     ),
-    "studio": (
-        "karez.cli.remote.studio",
-        "From a table of your own to a tuned, measured and served model.",
-    ),
+    "studio": ("karez.cli.remote.studio", "Turn a table of your own into a served model."),
     "simulate": (
         "karez.cli.offline.simulate.app",
         "Replay traces through the production scheduler, offline.",

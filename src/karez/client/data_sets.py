@@ -1,22 +1,27 @@
 """From tables to a data set: the job that makes it."""
 
+import hashlib
 import re
 from pathlib import Path
 
-from karez.client.upload import UploadPlan, plan_upload
+from karez.client.upload import CHAT_FILES, UploadPlan, plan_upload
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest
 from karez.core.jobs import JobSpec, Scalar
-from karez.core.table_formats import KNOWN_ENDINGS, format_of_tables
+from karez.core.table_formats import KNOWN_ENDINGS, format_of_tables, table_format
 
 TABLES_SUFFIX = "-tables"
 """Ends the name of an artifact with the tables of a data set."""
+REPORT = "report.json"
+"""File of a data set that says how its tables were read."""
 _LONGEST_STEM = 50
 
 
 def is_chat_data(path: Path) -> bool:
-    """Whether a folder is a data set of chat rows already: both parts have their file."""
-    return all((path / f"{part}.jsonl").is_file() for part in ("train", "held_out"))
+    """Whether a folder is a data set of chat rows already: its tables are named as parts are."""
+    files = path.iterdir() if path.is_dir() else ()
+    tables = {file.name for file in files if table_format(file.name) is not None} - {REPORT}
+    return bool(tables) and tables <= set(CHAT_FILES)
 
 
 def plan_tables(path: Path) -> UploadPlan:
@@ -31,7 +36,10 @@ def plan_tables(path: Path) -> UploadPlan:
 def job_stem(name: str) -> str:
     """A name that jobs may have, as near to another name as can be."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return plain[:_LONGEST_STEM].strip("-") or "data"
+    if plain == name and len(plain) <= _LONGEST_STEM:
+        return plain
+    mark = hashlib.sha256(name.encode()).hexdigest()[:6]  # two names stay two
+    return f"{plain[: _LONGEST_STEM - 7].strip('-') or 'data'}-{mark}"
 
 
 def preparation(tables: str, *, name: str, project: str = "default", **settings: Scalar) -> JobSpec:

@@ -6,17 +6,17 @@ goes on where it stopped, and a run with another setting does again what depends
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, job_stem, plan_tables, preparation
 from karez.client.sdk import Client
+from karez.client.studio_plan import StudioPlan, StudioResult
 from karez.client.upload import UploadPlan, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind
-from karez.core.errors import BadRequest, Failed, NotFound
+from karez.core.errors import Failed, NotFound
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import Job, JobSpec, Scalar
 from karez.core.services import Service, ServiceSpec
@@ -29,63 +29,6 @@ model of 135 million parameters."""
 START_S = 600.0
 """Seconds that a service has to start."""
 WAIT_S = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudioPlan:
-    """What is to be made of a table."""
-
-    path: Path
-    name: str
-    """Name of the data set and the service; the jobs' names begin with it."""
-    model: str = "smollm2-135m-instruct"
-    """Model to tune, by name or id; one of the catalogue is fetched."""
-    project: str = "default"
-    source: str = ""
-    licence: str = ""
-    data_settings: Mapping[str, Scalar] = field(default_factory=dict)
-    """Of the recipe `prepare-data`."""
-    tune_settings: Mapping[str, Scalar] = field(default_factory=dict)
-    """Of the recipe `sft-lora`."""
-    rows: int = 100
-    """Held-out rows that both models are measured on."""
-    workers: str = "1:2"
-    """Workers of the training, as of `karez jobs submit`."""
-    each: str = ""
-    """What each worker of training and evaluation needs."""
-    serve_as: str = "gguf"
-    """gguf, which the engine for CPUs loads; hf serves what was tuned, without a conversion."""
-    context: int = 2048
-    """Tokens of a prompt and its answer that the service takes."""
-    converter: str = ""
-    """Wheel of the GGUF converter on the node's disk, to work offline."""
-    model_file: str = ""
-    """Wheel of the model on the node's disk, to work offline."""
-
-    def __post_init__(self) -> None:
-        if self.serve_as not in ("gguf", "hf"):
-            raise BadRequest(problem=f"a model is served as gguf or hf, not {self.serve_as!r}")
-
-    @property
-    def stem(self) -> str:
-        """How the names of its jobs begin."""
-        return job_stem(self.name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudioResult:
-    """What was made."""
-
-    data: str
-    """Artifact ids."""
-    base: str
-    model: str
-    report: str
-    served: str
-    service: str
-    """Id of the service."""
-    measured: Mapping[str, Any]
-    """The evaluation's report: loss, accuracy with its interval and F1 of base and tuned model."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -230,10 +173,11 @@ class Studio:
         live = next((one for one in named if one.spec.project == spec.project), None)
         if live is None:
             return client.wait_ready(client.deploy(spec).id, limit_s=START_S)
-        if client.artifact(live.spec.model).id != model:
-            self.say(f"   {live.id} is updated to the new model")
-            changed = client.update_service(live.id, replace(live.spec, model=model))
-            client.wait_updated(changed)
+        wanted = replace(live.spec, model=model, context_tokens=spec.context_tokens)
+        before = replace(live.spec, model=client.artifact(live.spec.model).id)
+        if before != wanted:
+            self.say(f"   {live.id} is updated")
+            client.wait_updated(client.update_service(live.id, wanted))
         return client.wait_ready(live.id, limit_s=START_S)
 
     def _each(self) -> list[str] | None:
@@ -258,6 +202,10 @@ class Studio:
         """The newest job that was asked for the same and has not failed."""
         for job in self.client.jobs(limit=500):
             is_same = _asked(job.spec) == _asked(spec)
+            if is_same and job.state not in ENDED and job.spec.gang != spec.gang:
+                self.say(f"   {job.id} was to run elsewhere, and is cancelled")
+                self.client.cancel(job.id)
+                continue
             if is_same and (job.state not in ENDED or self._stands(job)):
                 return job
         return None

@@ -62,8 +62,8 @@ class PrepareData:
         check_label(self.name)
         if self.bad_rows not in ("refuse", "drop"):
             raise ValueError(f"bad_rows is refuse or drop, got {self.bad_rows!r}")
-        if not 0 < self.similarity <= 1:
-            raise ValueError(f"similarity is above 0 and at most 1, got {self.similarity}")
+        if not 0.6 <= self.similarity <= 1:
+            raise ValueError(f"similarity is 0.6 to 1, got {self.similarity}")
         shares = (self.held_out, self.validation)
         if not all(0 <= share < 1 for share in shares) or sum(shares) >= 1:
             raise ValueError(f"held_out and validation are shares, below 1 together, got {shares}")

@@ -19,6 +19,6 @@ def f1(answer: str, expected: str) -> float:
     """Harmonic mean of precision and recall of the answer's words, 0 to 1."""
     ours, theirs = Counter(words(answer)), Counter(words(expected))
     if not ours or not theirs:
-        return float(ours == theirs)
+        return float(answer.strip() == expected.strip())
     shared = (ours & theirs).total()
     return 2 * shared / (ours.total() + theirs.total())

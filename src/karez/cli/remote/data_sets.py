@@ -23,7 +23,7 @@ from karez.cli.remote.artifacts import (
 from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.transfers import upload
 from karez.cli.terminal import say
-from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, plan_tables, preparation
+from karez.client.data_sets import REPORT, TABLES_SUFFIX, is_chat_data, plan_tables, preparation
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.errors import BadRequest, Failed
 from karez.core.names import printable
@@ -103,7 +103,7 @@ def add_data(
 ) -> None:
     """Upload tables, and make a data set of chat rows of them: split, without leaks.
 
-    A folder with train.jsonl and held_out.jsonl of chat rows is taken as it is.
+    A folder with nothing but train.jsonl and held_out.jsonl of chat rows is taken as it is.
 
     Examples:
         karez data add tickets.csv --name tickets --prompt subject --answer queue
@@ -111,7 +111,7 @@ def add_data(
     """
     common: dict[str, Any] = {"source": source, "licence": licence, "project": project}
     kind = ArtifactKind.DATASET
-    if is_chat_data(path):
+    if is_chat_data(path) and not options.prompt:
         show_added(upload(path, name=name, kind=kind, format="chat-jsonl", **common))
         return
     plan = plan_tables(path)
@@ -141,10 +141,10 @@ def prepare_data(
 def preview(artifact: ArtifactName, as_json: Json = False) -> None:
     """Show how a prepared data set was read, what was left out, its labels, and some rows."""
     found = client().artifact(artifact)
-    if not any(file.path == "report.json" for file in found.spec.files):
+    if not any(file.path == REPORT for file in found.spec.files):
         fix = f"What it has: karez artifacts show {artifact} --json."
         raise BadRequest(problem=f"{artifact} was not made of tables, and has no report", fix=fix)
-    report = json.loads(client().artifact_file(found.id, "report.json"))
+    report = json.loads(client().artifact_file(found.id, REPORT))
     if as_json:
         json_out(report)
     else:
@@ -169,7 +169,7 @@ def _prepare(
         say(f"The tables stay: karez data prepare {tables.id} --name {name!r} reads them again.")
         raise
     made = client().artifact(job.status.outputs["data"])
-    _show(made, json.loads(client().artifact_file(made.id, "report.json")))
+    _show(made, json.loads(client().artifact_file(made.id, REPORT)))
     say(f"registered {made.id} {made.spec.name}")
 
 

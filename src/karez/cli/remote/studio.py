@@ -1,6 +1,7 @@
 """`karez studio`: one command from a table to a tuned, measured and served model."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,10 @@ from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.transfers import upload
 from karez.cli.terminal import say
 from karez.client.sdk import Client
-from karez.client.studio import Studio, StudioPlan, StudioResult
+from karez.client.studio import Studio
+from karez.client.studio_plan import StudioPlan, StudioResult
 from karez.core.jobs import Job, Scalar
+from karez.core.names import printable
 
 app = typer.Typer()
 _DATA = ("prompt", "answer", "instruction", "encoding", "bad_rows")
@@ -135,10 +138,10 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
     service = client().service(result.service).spec.name
     held_out = client().artifact_file(result.data, "held_out.jsonl").decode()
     asked = json.loads(held_out.split("\n", 1)[0])["messages"]
-    question = next(one["content"] for one in asked if one["role"] == "user")
+    question = next((one["content"] for one in asked if one["role"] == "user"), "")
     say(f"\n{service} serves it at {client().address.gateway}; ask it what it was not trained on:")
-    say(f"  karez chat {service} {json.dumps(question, ensure_ascii=False)} --temperature 0")
-    say(f"  expected: {asked[-1]['content'][:200]}")
+    say(f"  karez chat {service} {shlex.quote(question)} --temperature 0")
+    say(f"  expected: {printable(asked[-1]['content'])[:200]}")
     say(f"Rows and labels: karez data preview {options.name}")
     say(f"Each answer beside the expected one: karez artifacts download {result.report} FOLDER")
 

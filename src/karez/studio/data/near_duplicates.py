@@ -7,7 +7,7 @@ each pair is compared exactly.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from rensa import RMinHash, RMinHashLSH
 
@@ -15,8 +15,11 @@ HASHES, BANDS = 128, 32
 """Four hashes in a band: a pair that is 0.7 alike is proposed with a probability above 0.999."""
 SHINGLE, HAN_SHINGLE = 4, 2
 """Letters of a shingle; of Chinese and Japanese ones, each of which says more."""
+LEAST = 0.6
+"""Least similarity that is found: with these bands, less alike pairs are often not proposed."""
+NEARLY_EQUAL = 0.9
 _SEED = 1
-_WORDS = re.compile(r"\w+")
+_WORDS = re.compile(r"[\w\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f]+")
 _FIRST_HAN = "\u3040"
 
 
@@ -25,10 +28,13 @@ def group_near_duplicates(
 ) -> list[int]:
     """The group of each text: the number of its first text. Alike are also friends of friends.
 
+    A text joins at most one representative of each group that it is compared with, so the time
+    grows with the rows and not with their pairs, though all of them are one group.
+
     Args:
         texts: Any texts; case, blanks and punctuation do not count.
-        similarity: Jaccard similarity of their shingles from which on two are alike, above 0 and
-            at most 1; 1: only equal texts are.
+        similarity: Jaccard similarity of their shingles from which on two are alike, LEAST to 1; 1:
+            only equal texts are.
         told: Called with the number of texts that were looked at.
     """
     plain = [plain_text(text) for text in texts]
@@ -37,28 +43,36 @@ def group_near_duplicates(
     for number, text in enumerate(plain):
         groups.join(number, first.setdefault(text, number))
     if similarity < 1:
-        for number, other in _alike(plain, list(first.values()), similarity, told):
-            groups.join(number, other)
+        _join_alike(plain, list(first.values()), similarity, groups, told)
     return [groups.of(number) for number in range(len(texts))]
 
 
-def _alike(
+def _join_alike(
     texts: Sequence[str],
     numbers: Sequence[int],
     similarity: float,
+    groups: "_Groups",
     told: Callable[[int], None],
-) -> Iterator[tuple[int, int]]:
+) -> None:
     index = RMinHashLSH(threshold=similarity, num_perm=HASHES, num_bands=BANDS)
+    runs: dict[int, set[str]] = {}
     for count, number in enumerate(numbers):
         told(count)
         own = shingles(texts[number])
         sketch = RMinHash(num_perm=HASHES, seed=_SEED)
         sketch.update(list(own))
+        is_alone = True
         for other in index.query(sketch):
-            theirs = shingles(texts[other])
+            theirs = runs[other]
+            if groups.of(other) == groups.of(number):
+                continue
             if len(own & theirs) >= similarity * len(own | theirs):
-                yield number, other
-        index.insert(number, sketch)
+                groups.join(number, other)
+                # who is nearly equal to a representative needs not be one too
+                is_alone = is_alone and len(own & theirs) < NEARLY_EQUAL * len(own | theirs)
+        if is_alone:
+            runs[number] = own
+            index.insert(number, sketch)
 
 
 def plain_text(text: str) -> str:

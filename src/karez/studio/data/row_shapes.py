@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from karez.core.chat_rows import Row, chat_row, whole_text
 from karez.core.errors import BadRow
-from karez.studio.data.tables import Record, cell_text
+from karez.studio.data.records import Record, cell_text, optional_text
 
 TALKS = ("messages", "conversations", "conversation")
 """Columns that hold whole talks, as OpenAI and ShareGPT write them."""
@@ -53,9 +53,7 @@ class RowShape:
     answer: str = ""
     """Empty: the prompt's column holds the whole talk."""
     system: str = ""
-    """Column of the system message; empty: none."""
-    more: str = ""
-    """Column of what belongs below the prompt, where it is filled: Alpaca's `input`."""
+    """Column of the system message; empty: `system`, where there is one."""
     instruction: str = ""
     """Text above each prompt, as the model will be asked later."""
 
@@ -63,8 +61,7 @@ class RowShape:
         """What is read, for people."""
         if not self.answer:
             return f"whole talks in {self.prompt!r}"
-        more = f" and {self.more!r}" if self.more else ""
-        return f"prompts in {self.prompt!r}{more}, answers in {self.answer!r}"
+        return f"prompts in {self.prompt!r}, answers in {self.answer!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +85,19 @@ def guess_shape(record: Record, wanted: RowShape) -> RowShape:
         BadRow: No columns are known as a prompt and its answer.
     """
     names = {name.lower(): name for name in record.fields}
-    system = wanted.system or names.get("system", "")
+    names |= {name: name for name in record.fields}
     if wanted.prompt and wanted.answer:
-        return replace(wanted, system=system)
+        return wanted
     if not wanted.answer:
         customary = (names[talk] for talk in TALKS if talk in names)
         talk = wanted.prompt or next(customary, "")
         if isinstance(record.fields.get(talk), list):
-            return RowShape(prompt=talk, instruction=wanted.instruction)
+            return replace(wanted, prompt=talk)
     for prompt, answer in PAIRS:
         is_meant = wanted.prompt.lower() in ("", prompt) and wanted.answer.lower() in ("", answer)
         if is_meant and prompt in names and answer in names:
-            more = names.get("input", "") if prompt == "instruction" else ""
-            return replace(
-                wanted, prompt=names[prompt], answer=names[answer], system=system, more=more
-            )
+            chosen = {"prompt": wanted.prompt or names[prompt]}
+            return replace(wanted, **chosen, answer=wanted.answer or names[answer])
     raise BadRow(
         place=record.place,
         problem="which columns are the prompt and its answer is not known; there is: "
@@ -113,21 +108,31 @@ def guess_shape(record: Record, wanted: RowShape) -> RowShape:
 
 def to_chat(record: Record, shape: RowShape) -> ChatRow:
     """The chat row of a record. Raises BadRow."""
-    if not shape.answer:
-        return _talk(record, shape)
+    row = _pair(record, shape) if shape.answer else _talk(record, shape)
+    for message in row.messages:
+        whole_text(message["content"], record.place)
+    return row
+
+
+def _pair(record: Record, shape: RowShape) -> ChatRow:
     prompt = cell_text(record, shape.prompt)
-    more = record.fields.get(shape.more) if shape.more else None
-    if isinstance(more, str) and more.strip():
-        prompt = f"{prompt}\n{more.strip()}"
+    is_alpaca = shape.prompt.lower() == "instruction"
+    more = optional_text(record, "input") if is_alpaca and shape.answer != "input" else ""
+    prompt = f"{prompt}\n{more}" if more else prompt
     answer = cell_text(record, shape.answer)
     asked = f"{shape.instruction}\n{prompt}" if shape.instruction else prompt
     messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    system = record.fields.get(shape.system) if shape.system else None
-    if isinstance(system, str) and system.strip():
-        messages.insert(0, {"role": "system", "content": system.strip()})
-    for message in messages:
-        whole_text(message["content"], record.place)
+    system = _system(record, shape)
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
     return ChatRow(messages=messages, prompt=prompt, answer=answer)
+
+
+def _system(record: Record, shape: RowShape) -> str:
+    """The system message of a record; empty: it has none. Raises BadRow for a missing column."""
+    if shape.system and shape.system not in record.fields:
+        cell_text(record, shape.system)  # says what is there
+    return optional_text(record, shape.system or "system")
 
 
 def _talk(record: Record, shape: RowShape) -> ChatRow:
@@ -138,15 +143,18 @@ def _talk(record: Record, shape: RowShape) -> ChatRow:
     if any(isinstance(turn, dict) and "from" in turn for turn in talk):
         talk = _as_messages(record, shape, talk)
     messages = [dict(one) for one in chat_row(record.place, {"messages": talk})]
-    asked = [one["content"] for one in messages[:-1] if one["role"] != "system"]
-    if not any(text.strip() for text in asked):
+    asked = [one for one in messages[:-1] if one["role"] == "user" and one["content"].strip()]
+    if not asked:
         problem = "nothing is asked before the answer"
         fix = "Begin with the user's message, or drop the row."
         raise BadRow(place=record.place, problem=problem, fix=fix)
+    prompt = "\n".join(one["content"] for one in asked)
     if shape.instruction:
-        first = next(one for one in messages if one["role"] != "system")
-        first["content"] = f"{shape.instruction}\n{first['content']}"
-    return ChatRow(messages=messages, prompt="\n".join(asked), answer=messages[-1]["content"])
+        asked[0]["content"] = f"{shape.instruction}\n{asked[0]['content']}"
+    system = _system(record, shape)
+    if system and all(one["role"] != "system" for one in messages):
+        messages.insert(0, {"role": "system", "content": system})
+    return ChatRow(messages=messages, prompt=prompt, answer=messages[-1]["content"])
 
 
 def _as_messages(
@@ -156,9 +164,9 @@ def _as_messages(
     turns: list[Mapping[str, object]] = []
     for number, turn in enumerate(talk):
         speaker = turn.get("from") if isinstance(turn, dict) else None
-        if not isinstance(turn, dict) or speaker not in _SPEAKERS:
+        if not isinstance(turn, dict) or str(speaker) not in _SPEAKERS:
             problem = f"it is {speaker!r}" if speaker else "it is missing"
             place = f"{record.place}, {shape.prompt}[{number}].from"
             raise BadRow(place=place, problem=problem, fix=f"Known are {', '.join(_SPEAKERS)}.")
-        turns.append({"role": _SPEAKERS[speaker], "content": turn.get("value")})
+        turns.append({"role": _SPEAKERS[str(speaker)], "content": turn.get("value")})
     return turns

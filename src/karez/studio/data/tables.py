@@ -5,9 +5,9 @@ import csv
 import gzip
 import io
 import json
-import math
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from karez.core.chat_rows import MAX_LINE, bounded_lines
 from karez.core.errors import BadRow, BrokenArtifact
 from karez.core.table_formats import PACKED, TableFormat, table_format
 from karez.core.units import show_bytes
+from karez.studio.data.records import Record
 
 MAX_CELL = 1 << 20
 """Characters of the longest cell of a CSV file; a quote that is not closed makes longer ones."""
@@ -26,15 +27,6 @@ MAX_ARRAY = 256 << 20
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _DELIMITERS = ",;\t|"
 _AT_ONCE = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One row of a table."""
-
-    place: str
-    """File and line, or number of the row, for errors."""
-    fields: Mapping[str, object]
 
 
 def read_records(path: Path, name: str, encoding: str = "") -> Iterator[Record]:
@@ -62,7 +54,7 @@ def read_records(path: Path, name: str, encoding: str = "") -> Iterator[Record]:
                 yield from _json_array(file, name, encoding)
             else:
                 yield from _json_lines(_lines(file, name, encoding), name)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BrokenArtifact(name=name, problem=f"it cannot be unpacked: {error}") from error
 
 
@@ -144,7 +136,7 @@ def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _header(cells: Sequence[str], place: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    twice = next((n for n in names if names.count(n) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if "" in names:
         number = names.index("") + 1
         problem = f"column {number} of the header has no name"
@@ -181,8 +173,8 @@ def _parsed(text: str, place: str) -> object:
     def once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
         row = dict(pairs)
         if len(row) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            count = Counter(key for key, _ in pairs)
+            twice = next(key for key, number in count.items() if number > 1)
             problem = f"the key {twice!r} is there twice"
             raise BadRow(place=place, problem=problem, fix="Keep one of them.")
         return row
@@ -212,8 +204,9 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
                     number += 1
                     place = f"{name} row {number}"
                     yield Record(place=place, fields=_with_names(row, labels, place))
-    except (arrow.ArrowException, OSError) as error:
-        raise BrokenArtifact(name=name, problem=f"it is no Parquet file: {error}") from error
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        problem = f"it cannot be read as Parquet: {error}"
+        raise BrokenArtifact(name=name, problem=problem) from error
 
 
 def _label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
@@ -225,7 +218,7 @@ def _label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -243,31 +236,3 @@ def _with_names(
                 raise BadRow(place=f"{place}, {column}", problem=problem, fix=fix)
             row[column] = names[number]
     return row
-
-
-def cell_text(record: Record, column: str) -> str:
-    """What a cell says, without blanks around it.
-
-    Raises:
-        BadRow: The record has no such column, or its cell is empty, NaN, or no text or number.
-    """
-    place = f"{record.place}, {column}"
-    if column not in record.fields:
-        has = ", ".join(record.fields)
-        problem = f"it is missing; there is: {has}"
-        raise BadRow(place=place, problem=problem, fix="Name a column that each row has.")
-    cell = record.fields[column]
-    fix = "Fill it, drop the row, or leave such rows out (--bad-rows drop)."
-    is_nan = isinstance(cell, float) and math.isnan(cell)
-    if is_nan or (isinstance(cell, str) and cell.strip() in ("NaN", "nan")):
-        raise BadRow(place=place, problem="it is NaN", fix=fix)
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        raise BadRow(place=place, problem="it is empty", fix=fix)
-    if isinstance(cell, bool):
-        return "true" if cell else "false"
-    if isinstance(cell, int | float):
-        return str(cell)
-    if not isinstance(cell, str):
-        problem = f"it is a {type(cell).__name__}, no text"
-        raise BadRow(place=place, problem=problem, fix="Name a column of texts or numbers.")
-    return cell.strip()

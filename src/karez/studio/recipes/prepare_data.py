@@ -3,13 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from karez.core import environment
 from karez.core.errors import BadRow, BrokenArtifact
 from karez.core.table_formats import KNOWN_ENDINGS, Part, TableFormat, part_of, table_format
+from karez.studio.data.kept_rows import Rows
 from karez.studio.data.near_duplicates import group_near_duplicates
 from karez.studio.data.row_shapes import ChatRow, RowShape, guess_shape, to_chat
 from karez.studio.data.splits import is_labelled, split, without_leaks
@@ -26,38 +26,7 @@ from karez.studio.recipes.recipe_io import (
 )
 
 TOLD_EVERY = 1000
-EXAMPLES = 20
-"""Rows of each kind that were left out and are listed."""
 SAMPLE = 5
-
-
-@dataclass(slots=True)
-class Rows:
-    """What was read, and what was left out of it."""
-
-    rows: list[ChatRow] = field(default_factory=list)
-    parts: list[Part | None] = field(default_factory=list)
-    """What each row's file is named for."""
-    shapes: dict[str, str] = field(default_factory=dict)
-    """File -> how its columns were read."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Reason -> number of rows."""
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def drop(self, why: str, what: str) -> None:
-        """Count a row that is left out."""
-        self.dropped[why] += 1
-        examples = self.examples.setdefault(why, [])
-        if len(examples) < EXAMPLES:
-            examples.append(what[:400])
-
-    def keep(self, stays: Sequence[bool], why: str) -> None:
-        """Leave rows out."""
-        for row, is_kept in zip(self.rows, stays, strict=True):
-            if not is_kept:
-                self.drop(why, row.prompt)
-        self.parts = [part for part, is_kept in zip(self.parts, stays, strict=True) if is_kept]
-        self.rows = [row for row, is_kept in zip(self.rows, stays, strict=True) if is_kept]
 
 
 def main() -> None:
@@ -80,13 +49,20 @@ def read_tables(root: Path, settings: PrepareData) -> Rows:
     for name in tables:
         for row in _chat_rows(root / name, name, settings, read):
             read.rows.append(row)
-            read.parts.append(part_of(Path(name).name))
+            read.parts.append(_named_part(name))
     if not read.rows:
         why = "; ".join(examples[0] for examples in read.examples.values())
         problem = f"none of its {read.dropped.total()} rows can be used; the first: {why}"
         raise BadRow(place="the data set", problem=problem, fix="Correct them.")
     _drop_equal(read)
     return read
+
+
+def _named_part(name: str) -> Part | None:
+    """What a file's name, else the nearest folder's, says its rows are for."""
+    path = Path(name)
+    steps = (path.name, *(parent.name for parent in path.parents))
+    return next((part for step in steps if (part := part_of(step)) is not None), None)
 
 
 def _tables(root: Path) -> list[str]:

@@ -1,0 +1,67 @@
+"""What `karez studio` is asked for, and what it made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from karez.client.data_sets import job_stem
+from karez.core.errors import BadRequest
+from karez.core.jobs import Scalar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudioPlan:
+    """What is to be made of a table."""
+
+    path: Path
+    name: str
+    """Name of the data set and the service; the jobs' names begin with it."""
+    model: str = "smollm2-135m-instruct"
+    """Model to tune, by name or id; one of the catalogue is fetched."""
+    project: str = "default"
+    source: str = ""
+    licence: str = ""
+    data_settings: Mapping[str, Scalar] = field(default_factory=dict)
+    """Of the recipe `prepare-data`."""
+    tune_settings: Mapping[str, Scalar] = field(default_factory=dict)
+    """Of the recipe `sft-lora`."""
+    rows: int = 100
+    """Held-out rows that both models are measured on."""
+    workers: str = "1:2"
+    """Workers of the training, as of `karez jobs submit`."""
+    each: str = ""
+    """What each worker of training and evaluation needs."""
+    serve_as: str = "gguf"
+    """gguf, which the engine for CPUs loads; hf serves what was tuned, without a conversion."""
+    context: int = 2048
+    """Tokens of a prompt and its answer that the service takes."""
+    converter: str = ""
+    """Wheel of the GGUF converter on the node's disk, to work offline."""
+    model_file: str = ""
+    """Wheel of the model on the node's disk, to work offline."""
+
+    def __post_init__(self) -> None:
+        if self.serve_as not in ("gguf", "hf"):
+            raise BadRequest(problem=f"a model is served as gguf or hf, not {self.serve_as!r}")
+
+    @property
+    def stem(self) -> str:
+        """How the names of its jobs begin."""
+        return job_stem(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudioResult:
+    """What was made."""
+
+    data: str
+    """Artifact ids."""
+    base: str
+    model: str
+    report: str
+    served: str
+    service: str
+    """Id of the service."""
+    measured: Mapping[str, Any]
+    """The evaluation's report: loss, accuracy with its interval and F1 of base and tuned model."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from karez.client.data_sets import job_stem
 from karez.core.artifacts import ArtifactKind
 from karez.core.jobs import Job
 from karez.core.workloads import State
@@ -17,6 +18,7 @@ from tests.tiny_chat import speak_ascii, write_tiny_chat
 
 pytestmark = pytest.mark.story
 STEPS = 400
+STEM = job_stem("Desk 1")
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         words += ["--context", "256", "--rows", "6", "--licence", "CC0-1.0"]
 
         def tune() -> Job | None:
-            found = [job for job in client.jobs() if job.spec.name == "desk-1-tune"]
+            found = [job for job in client.jobs() if job.spec.name == f"{STEM}-tune"]
             return found[0] if found else None
 
         def is_training() -> bool:
@@ -48,14 +50,14 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         with cloud.started(*words) as command:
             until(is_training)
             command.send_signal(signal.SIGKILL)
-        os.kill(client.job("desk-1-tune").status.ranks[-1].pid, signal.SIGKILL)
+        os.kill(client.job(f"{STEM}-tune").status.ranks[-1].pid, signal.SIGKILL)
         result = json.loads(cloud.karez(*words, "--json").stdout)
 
         jobs = {job.spec.name: job for job in client.jobs()}
-        assert set(jobs) == {"desk-1-data", "desk-1-tune", "desk-1-eval"}
+        assert set(jobs) == {f"{STEM}-{step}" for step in ("data", "tune", "eval")}
         assert len(client.jobs()) == 3  # none was done twice
         assert all(job.state == State.SUCCEEDED for job in jobs.values())
-        (receipt,) = client.receipts(jobs["desk-1-tune"].id)
+        (receipt,) = client.receipts(jobs[f"{STEM}-tune"].id)
         assert receipt.steps_lost <= 1  # the one under way
         measured = result["measured"]["model"]
         assert measured["loss"] < result["measured"]["base"]["loss"] - 1
@@ -63,7 +65,7 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         assert (data.id, data.spec.lineage.licence) == (result["data"], "CC0-1.0")
         assert client.artifact(result["model"]).spec.lineage.inputs["data"] == data.id
         assert "label2" in cloud.karez("data", "preview", "Desk 1").stdout
-        answer = cloud.karez("chat", "desk-1", questions(1)[0][0], "--temperature", "0").stdout
+        answer = cloud.karez("chat", STEM, questions(1)[0][0], "--temperature", "0").stdout
         assert answer.strip()
 
         again = cloud.karez(*words, "--rows", "5").stdout  # only the measuring is another

@@ -11,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from karez.core.errors import BadRow, BrokenArtifact
+from karez.studio.data.near_duplicates import group_near_duplicates
 from tests.studio.tables import Prepare, as_csv, preparation, questions
 
 PAIRS = questions(30)
@@ -129,6 +130,7 @@ def test_numbers_and_truth_are_answers_too(prepare: Prepare) -> None:
         ({"a.csv": b"text,label\nok,y\n\xff\xfa,y\n"}, "a.csv line 3", "0xff, which is no UTF-8"),
         ({"a.csv": b"text,label\nok,\n"}, "a.csv line 2, label", "empty"),
         ({"a.csv": b"text,label\nok,NaN\n"}, "a.csv line 2, label", "NaN"),
+        ({"a.jsonl": b'{"conversations": [{"from": ["x"], "value": "x"}]}'}, "a.jsonl", "['x']"),
         ({"a.csv": b"a,b\nx,y\n"}, "a.csv line 2", "not known; there is: a, b"),
         ({"a.csv": b"text,label\nx,y\n"}, "the data set", "none is left for held_out"),
         ({"a.csv": b"text,label\nab,y\ncd,y\nef,y\n"}, "the data set", "all 3 rows"),
@@ -204,6 +206,39 @@ def test_files_that_are_named_for_it_are_the_split_and_leaks_leave_training(
     assert made.pairs("train") == set(PAIRS[:20])
     left = made.report["left_out"]["near-duplicate of a row that is judged by"]
     assert left == {"rows": 1, "examples": [train[-1][0]]}
+
+
+def test_folders_are_named_for_parts_too_and_held_out_rows_are_a_sample(prepare: Prepare) -> None:
+    ordered = sorted(PAIRS, key=lambda pair: pair[1])
+    made = prepare({"train/a.csv": as_csv(PAIRS[:6]), "test/a.csv": as_csv(ordered[6:])})
+    assert made.pairs("held_out") == set(ordered[6:])
+    assert {row[-1]["content"] for row in made.rows("held_out")[:12]} == set(LABELS)
+
+
+def test_a_lone_file_is_split_whatever_its_name(prepare: Prepare) -> None:
+    assert prepare({"test.csv": as_csv(PAIRS)}).card["facts"]["held_out_rows"] == 3
+
+
+def test_what_a_later_row_has_is_read(prepare: Prepare) -> None:
+    rows: list[dict[str, object]] = [{"instruction": t, "output": a} for t, a in PAIRS]
+    rows[3] |= {"input": 7, "system": "Be brief."}
+    made = prepare({"a.jsonl": lines(rows)})
+    (found,) = [row for row in made.rows("train") + made.rows("held_out") if len(row) == 3]
+    assert found[0] == {"role": "system", "content": "Be brief."}
+    assert found[1]["content"] == f"{PAIRS[3][0]}\n7"
+
+
+def test_the_instruction_stands_above_what_the_user_asks(prepare: Prepare) -> None:
+    greeting = {"role": "assistant", "content": "Hello."}
+    rows = [{"messages": [greeting, *row["messages"]]} for row in TALK]
+    made = prepare({"a.jsonl": lines(rows)}, instruction="Which?")
+    assert {row[0]["content"] for row in made.rows("train")} == {"Hello."}
+    assert all(row[1]["content"].startswith("Which?\n") for row in made.rows("train"))
+
+
+def test_templated_questions_are_grouped_in_time_that_grows_with_the_rows() -> None:
+    texts = [f"My order number {n} has still not arrived at my address" for n in range(3000)]
+    assert len(set(group_near_duplicates(texts, 0.7))) == 1
 
 
 def test_one_question_with_two_answers_is_told(prepare: Prepare) -> None:

@@ -21,7 +21,13 @@ def is_chat_data(path: Path) -> bool:
     """Whether a folder is a data set of chat rows already: its tables are named as parts are."""
     files = path.iterdir() if path.is_dir() else ()
     tables = {file.name for file in files if table_format(file.name) is not None} - {REPORT}
-    return bool(tables) and tables <= set(CHAT_FILES)
+    return bool(tables) and tables <= set(CHAT_FILES) and _has_messages(path / min(tables))
+
+
+def _has_messages(file: Path) -> bool:
+    """Whether the first row seems to be a chat row: its own reading says what is wrong with it."""
+    with file.open("rb") as lines:
+        return b'"messages"' in lines.readline(1 << 20)
 
 
 def plan_tables(path: Path) -> UploadPlan:

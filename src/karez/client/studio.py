@@ -76,7 +76,7 @@ class Studio:
             "licence": plan.licence,
         }
         made: UploadPlan
-        if is_chat_data(plan.path):
+        if is_chat_data(plan.path) and not plan.data_settings:
             made = plan_upload(plan.path, ArtifactKind.DATASET)
             return send(
                 made, name=plan.name, kind=ArtifactKind.DATASET, format="chat-jsonl", **common
@@ -202,7 +202,7 @@ class Studio:
         """The newest job that was asked for the same and has not failed."""
         for job in self.client.jobs(limit=500):
             is_same = _asked(job.spec) == _asked(spec)
-            if is_same and job.state not in ENDED and job.spec.gang != spec.gang:
+            if is_same and job.state == State.QUEUED and job.spec.gang != spec.gang:
                 self.say(f"   {job.id} was to run elsewhere, and is cancelled")
                 self.client.cancel(job.id)
                 continue

@@ -111,7 +111,7 @@ def add_data(
     """
     common: dict[str, Any] = {"source": source, "licence": licence, "project": project}
     kind = ArtifactKind.DATASET
-    if is_chat_data(path) and not options.prompt:
+    if is_chat_data(path) and options == PrepareOptions():
         show_added(upload(path, name=name, kind=kind, format="chat-jsonl", **common))
         return
     plan = plan_tables(path)

@@ -57,8 +57,12 @@ def split(
 
 
 def _place(rows: Sequence[int], texts: Sequence[str], seed: int) -> bytes:
-    said = min(texts[row] for row in rows)
-    return hashlib.sha256(f"{seed}\n{said}".encode()).digest()
+    return order_key(min(texts[row] for row in rows), seed)
+
+
+def order_key(text: str, seed: int) -> bytes:
+    """Where a text stands in an order that only it and the seed give."""
+    return hashlib.sha256(f"{seed}\n{text}".encode()).digest()
 
 
 def without_leaks(groups: Sequence[int], parts: Sequence[Part]) -> list[bool]:

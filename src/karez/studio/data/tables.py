@@ -74,7 +74,8 @@ def _lines(file: IO[bytes], name: str, encoding: str) -> Iterator[str]:
         return
     for number, line in enumerate(bounded_lines(name, file), 1):
         try:
-            yield line.decode(encoding if number == 1 else encoding.removesuffix("-sig"))
+            text = line.decode(encoding.removesuffix("-sig"))
+            yield text.removeprefix("\ufeff") if number == 1 else text
         except UnicodeDecodeError as error:
             raise _not_decoded(name, number, encoding, error) from error
 
@@ -197,6 +198,7 @@ def _as_record(row: object, place: str) -> Record:
 def _parquet(path: Path, name: str) -> Iterator[Record]:
     try:
         with parquet.ParquetFile(path) as file:
+            _header(file.schema_arrow.names, name)
             labels = _label_names(file.schema_arrow.metadata or {})
             number = 0
             for batch in file.iter_batches(batch_size=_AT_ONCE):

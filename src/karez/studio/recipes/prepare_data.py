@@ -12,7 +12,7 @@ from karez.core.table_formats import KNOWN_ENDINGS, Part, TableFormat, part_of, 
 from karez.studio.data.kept_rows import Rows
 from karez.studio.data.near_duplicates import group_near_duplicates
 from karez.studio.data.row_shapes import ChatRow, RowShape, guess_shape, to_chat
-from karez.studio.data.splits import is_labelled, split, without_leaks
+from karez.studio.data.splits import is_labelled, order_key, split, without_leaks
 from karez.studio.data.tables import read_records
 from karez.studio.data_settings import PrepareData
 from karez.studio.recipes.recipe_io import (
@@ -140,7 +140,10 @@ def divide(read: Rows, settings: PrepareData) -> tuple[list[int], list[Part]]:
             tell("looking for near-duplicates", count, len(prompts))
 
     groups = group_near_duplicates(prompts, settings.similarity, told)
-    if any(part not in (None, Part.TRAIN) for part in read.parts):
+    named = {part or Part.TRAIN for part in read.parts}
+    if named == {Part.VALIDATION, Part.TRAIN}:
+        notice("no file is named for held-out rows: all rows are split anew")
+    if named >= {Part.TRAIN, Part.HELD_OUT}:
         parts = [part or Part.TRAIN for part in read.parts]
         stays = without_leaks(groups, parts)
         groups = [group for group, is_kept in zip(groups, stays, strict=True) if is_kept]
@@ -185,7 +188,9 @@ def _save(read: Rows, groups: Sequence[int], parts: Sequence[Part], settings: Pr
     counts = Counter(parts)
     for part in Part:
         if counts[part] or part != Part.VALIDATION:
-            chosen = (row for row, own in zip(read.rows, parts, strict=True) if own == part)
+            chosen = [row for row, own in zip(read.rows, parts, strict=True) if own == part]
+            if part != Part.TRAIN:  # so that the first of them are a sample of all
+                chosen.sort(key=lambda row: order_key(row.prompt, settings.seed))
             write_rows(target / f"{part}.jsonl", ({"messages": row.messages} for row in chosen))
     facts = _facts(read, groups, counts)
     (target / "report.json").write_text(json.dumps(_report(read, facts), indent=1))

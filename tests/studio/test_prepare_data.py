@@ -237,7 +237,7 @@ def test_the_instruction_stands_above_what_the_user_asks(prepare: Prepare) -> No
 
 
 def test_templated_questions_are_grouped_in_time_that_grows_with_the_rows() -> None:
-    texts = [f"My order number {n} has still not arrived at my address" for n in range(3000)]
+    texts = [f"My order number {n} has still not arrived at my address" for n in range(1000)]
     assert len(set(group_near_duplicates(texts, 0.7))) == 1
 
 

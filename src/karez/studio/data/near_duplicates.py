@@ -18,6 +18,8 @@ SHINGLE, HAN_SHINGLE = 4, 2
 LEAST = 0.6
 """Least similarity that is found: with these bands, less alike pairs are often not proposed."""
 NEARLY_EQUAL = 0.9
+REPRESENTATIVES = 200
+"""Texts of a group that others are compared with: templates make groups of thousands."""
 _SEED = 1
 _WORDS = re.compile(r"[\w\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f]+")
 _FIRST_HAN = "\u3040"
@@ -70,7 +72,8 @@ def _join_alike(
                 groups.join(number, other)
                 # who is nearly equal to a representative needs not be one too
                 is_alone = is_alone and len(own & theirs) < NEARLY_EQUAL * len(own | theirs)
-        if is_alone:
+        if is_alone and groups.count(number) <= REPRESENTATIVES:
+            groups.counted(number)
             runs[number] = own
             index.insert(number, sketch)
 
@@ -96,6 +99,7 @@ class _Groups:
 
     def __init__(self, count: int) -> None:
         self._first = list(range(count))
+        self._count: dict[int, int] = {}
 
     def of(self, number: int) -> int:
         while self._first[number] != number:
@@ -106,3 +110,13 @@ class _Groups:
     def join(self, one: int, other: int) -> None:
         low, high = sorted((self.of(one), self.of(other)))
         self._first[high] = low
+        if low != high:
+            self._count[low] = self.count(low) + self._count.pop(high, 0)
+
+    def count(self, number: int) -> int:
+        """How many representatives the group of a text has."""
+        return self._count.get(self.of(number), 0)
+
+    def counted(self, number: int) -> None:
+        """Count one more."""
+        self._count[self.of(number)] = self.count(number) + 1

@@ -38,6 +38,7 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         words = ["studio", str(table), "--name", "Desk 1", "--model", "tiny", "--serve-as", "hf"]
         words += ["--prompt", "subject", "--answer", "queue", "--steps", str(STEPS)]
         words += ["--context", "256", "--rows", "6", "--licence", "CC0-1.0"]
+        words += ["--target-accuracy", "0.5"]
 
         def tune() -> Job | None:
             found = [job for job in client.jobs() if job.spec.name == f"{STEM}-tune"]
@@ -61,6 +62,8 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         assert receipt.steps_lost <= 1  # the one under way
         measured = result["measured"]["model"]
         assert measured["loss"] < result["measured"]["base"]["loss"] - 1
+        assert measured["selective"]["target"] == 0.5
+        assert measured["selective"]["curve"][-1][0] == 1.0
         data = client.artifact("Desk 1")
         assert (data.id, data.spec.lineage.licence) == (result["data"], "CC0-1.0")
         assert client.artifact(result["model"]).spec.lineage.inputs["data"] == data.id
@@ -72,3 +75,4 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         assert again.count("has done this already") == 2
         assert len(client.jobs()) == 4
         assert "expected: label" in again
+        assert "With a threshold: " in again

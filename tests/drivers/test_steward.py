@@ -127,6 +127,9 @@ def test_secrets_are_in_the_environment_and_nowhere_else(fabric: DirectFabric) -
     for process in psutil.process_iter(["cmdline"]):
         assert "hush-hush" not in " ".join(process.info["cmdline"] or ())
     steward = fabric.stewards[A]
+    deadline = time.monotonic() + 10
+    while any((steward.memory / "orders").iterdir()):  # an order lies there until it is read
+        assert time.monotonic() < deadline
     for root in (steward.home, steward.memory):
         for path in root.rglob("*"):
             if path.is_file():

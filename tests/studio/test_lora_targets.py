@@ -8,6 +8,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from karez.core.errors import BrokenArtifact
+from karez.studio.architectures.model_types import model_types
+from karez.studio.architectures.tiny_model import TinyModel, build, main_output
 from karez.studio.recipes.chat_model import AnswerLoss, Batch, collate
 from karez.studio.recipes.lora_targets import (
     EXCLUDED,
@@ -72,6 +74,13 @@ OWN: dict[str, dict[str, Any]] = {
     "llama4_text": {"num_local_experts": 2, "intermediate_size_mlp": 64, "num_experts_per_tok": 1},
 }
 
+SILENT = {
+    "jamba": "dt_proj",
+    "longcat_flash": "classifier",
+    "neomme": "unembedding_projection",
+}
+"""Model type -> a module whose weights are read past its adapter."""
+
 
 class Pad:
     pad_token_id = 0
@@ -132,11 +141,29 @@ def test_a_type_learns_through_an_adapter_and_merges_to_the_same(kind: str) -> N
     assert check_merged(model.merge_and_unload(), before, rows.tokens_BL, rows.mask_BL) < 0.01
 
 
-@pytest.mark.parametrize("kind", sorted(set(EXCLUDED) - {"llama4"}))
+@pytest.mark.parametrize("kind", sorted(set(EXCLUDED) - {"llama4", *SILENT}))
 def test_each_exclusion_is_needed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("karez.studio.recipes.lora_targets.EXCLUDED", {})
     with pytest.raises((ValueError, AttributeError, RuntimeError)):
         whole_loss(with_adapter(tiny(kind)), batch())
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_an_adapter_there_would_do_nothing_until_it_is_merged(kind: str) -> None:
+    """So what was evaluated would not be what is merged and served."""
+    tiny = build(model_types()[kind])
+    assert isinstance(tiny, TinyModel)
+    assert SILENT[kind] in EXCLUDED[kind]
+
+    def output(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return main_output(model(**tiny.inputs))
+
+    base = output(tiny.model)
+    config = LoraConfig(r=4, target_modules=[SILENT[kind]], init_lora_weights=False)
+    model = get_peft_model(tiny.model, config).eval()
+    assert torch.equal(output(model), base)
+    assert not torch.allclose(output(model.merge_and_unload()), base, rtol=0, atol=1e-6)
 
 
 def test_a_merge_that_loses_the_adapter_is_refused() -> None:

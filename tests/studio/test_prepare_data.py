@@ -52,6 +52,7 @@ TALK = [
         {"a.csv": as_csv(PAIRS, end="\r\n")},
         {"a.csv": as_csv(PAIRS).decode().encode("utf-16")},
         {"a.csv": as_csv(PAIRS).replace(b",", b";")},
+        {"a.csv": b"sep=;\r\n" + as_csv(PAIRS, end="\r\n").replace(b",", b";")},
         {"a.csv": as_csv(PAIRS) + b"\n\n,\n"},
         {"a.csv.gz": gzip.compress(as_csv(PAIRS))},
         {"a.tsv": as_csv(PAIRS).replace(b",", b"\t")},
@@ -69,13 +70,14 @@ TALK = [
                 ]
             ).encode()
         },
+        {"a.json": lines(TALK)},
         {"a.parquet": as_parquet({"text": TEXTS, "label": LABELS})},
         {"a.parquet": as_parquet({"text": TEXTS, "label": NUMBERS}, CLASSES)},
         {"a.parquet": as_parquet({"messages": [row["messages"] for row in TALK]})},
     ],
     ids=str.split(
-        "csv bom crlf utf16 semicolon blank-rows gz tsv two others completions alpaca case talks "
-        "sharegpt parquet class-labels parquet-talks"
+        "csv bom crlf utf16 semicolon excel blank-rows gz tsv two others completions alpaca case "
+        "talks sharegpt lines-in-json parquet class-labels parquet-talks"
     ),
 )
 def test_the_same_rows_in_any_form_are_the_same_data_set(
@@ -126,6 +128,9 @@ def test_numbers_and_truth_are_answers_too(prepare: Prepare) -> None:
         ({"a.csv": b'text,label\n"a\nb",y\nx,y,z\n'}, "a.csv line 4", "3 cells"),
         ({"a.csv": b"text,text\nx,y\n"}, "a.csv line 1", "'text'"),
         ({"a.csv": b"text,\nx,y\n"}, "a.csv line 1", "no name"),
+        ({"a.csv": b"text,label\rx,y\rz,y\r"}, "a.csv line 1", "carriage returns alone"),
+        ({"a.csv": b"sep=|\ntext|label\nx|y\nonly\n"}, "a.csv line 4", "1 cells"),
+        ({"a.json": b'{"text": "x", "label": "y"}\n[]\n'}, "a.json line 2", "list"),
         ({"a.csv": b'text,label\n"x,y\nz,y\n'}, "a.csv line 2", "unexpected end"),
         ({"a.csv": b"text,label\nok,y\n\xff\xfa,y\n"}, "a.csv line 3", "0xff, which is no UTF-8"),
         ({"a.csv": b"text,label\nok,\n"}, "a.csv line 2, label", "empty"),

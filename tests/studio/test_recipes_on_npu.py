@@ -117,3 +117,25 @@ def test_a_step_that_can_never_fit_is_refused_before_it_starts(
     assert "npu:0 has no memory for a step of 400 rows" in done.stderr
     assert "rows a rank fit" in done.stderr
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_target_is_judged_with_a_threshold_of_validation_rows(
+    inputs: Path, tmp_path: Path
+) -> None:
+    """The tiny model answers nothing right: so no threshold, and no claim."""
+    settings = {"rows": 8, "batch": 4, "max_tokens": 64, "target_accuracy": 0.5}
+    done = run_recipe("evaluate", inputs, tmp_path / "without", settings, **CPU)
+    assert "the data set has none" in done.stderr
+    assert done.returncode != 0
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    (folder / "model").symlink_to(inputs / "model")
+    (folder / "data").mkdir()
+    (folder / "data" / "held_out.jsonl").symlink_to(inputs / "data" / "held_out.jsonl")
+    (folder / "data" / "validation.jsonl").symlink_to(inputs / "data" / "train.jsonl")
+    last(run_recipe("evaluate", folder, tmp_path / "with", settings, **CPU))
+    report = json.loads((tmp_path / "with" / "report" / "report.json").read_text())["model"]
+    assert report["selective"]["target"] == 0.5
+    assert report["selective"]["words"].startswith("no answers at 50%")
+    assert report["selective"]["curve"][-1] == [1.0, report["accuracy"]]
+    assert all(0 < answer["confidence"] < 1 for answer in report["answers"])

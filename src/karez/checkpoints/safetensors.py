@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 from karez.checkpoints.tensors import Tensor
 from karez.core.errors import BrokenArtifact
+from karez.core.safetensors_header import HEAD_BYTES, header_length
 
 _TYPES = {
     "F64": "float64",
@@ -32,7 +33,6 @@ _TYPES = {
 }
 _NAMES = {name: code for code, name in _TYPES.items()}
 _HEAD = struct.Struct("<Q")
-MAX_HEADER = 100 << 20
 INDEX = "model.safetensors.index.json"
 
 
@@ -40,15 +40,15 @@ def read(path: Path) -> tuple[list[Tensor], dict[str, str]]:
     """Read the tensors of a file, and its metadata. Raises BrokenArtifact."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size or _HEAD.unpack(head)[0] > min(MAX_HEADER, size - _HEAD.size):
-            raise BrokenArtifact(name=str(path), problem="its header is longer than the file")
-        length = _HEAD.unpack(head)[0]
+        try:
+            length = header_length(file.read(HEAD_BYTES), size)
+        except ValueError as error:
+            raise BrokenArtifact(name=str(path), problem=str(error)) from error
         table = _json_object(path, file.read(length))
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise BrokenArtifact(name=str(path), problem="its metadata are no texts")
-    start = _HEAD.size + length
+    start = HEAD_BYTES + length
     return [_tensor(path, name, row, start, size) for name, row in table.items()], metadata
 
 

@@ -11,3 +11,8 @@ def now() -> float:
 def sleep(seconds: float) -> None:
     """Wait."""
     time.sleep(seconds)  # noqa: TID251 - a command's own clock
+
+
+def today() -> str:
+    """Today's date in UTC, as 2026-01-31."""
+    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -44,7 +44,7 @@ COMMANDS = {
     "port-forward": ("karez.cli.remote.port_forward", "Reach a port of a running job from here."),
     "artifacts": ("karez.cli.remote.artifacts", "List, download and remove artifacts."),
     "environments": ("karez.cli.remote.environments", "Python packages that jobs bring."),
-    "models": ("karez.cli.remote.artifacts", "Import, convert and list models."),
+    "models": ("karez.cli.models", "Import, check, convert and list models."),
     "data": ("karez.cli.remote.data_sets", "Import, prepare and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),
     "chat": ("karez.cli.remote.chat", "Chat with a deployed model."),

@@ -12,6 +12,7 @@ from karez.client.binding import Method
 from karez.client.download import finish, partial_of, prepare
 from karez.client.drivers import Driver
 from karez.client.environment_files import PIP_FORMAT, plan_environment
+from karez.client.model_folder import check_upload
 from karez.client.steps import Flow, work
 from karez.client.upload import UploadPlan, UploadProgress, check_chat_data, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind, ArtifactSpec, FileMode, Lineage
@@ -55,7 +56,8 @@ class FileMethods(Driver):
             watch: Called with the progress, as pieces are sent.
 
         Raises:
-            BadRequest: What is at `path` cannot be uploaded.
+            BadRequest: What is at `path` cannot be uploaded: a model's weights are pickles.
+            BrokenArtifact: A file of a model's folder is missing or cut off.
             BadRow: A row of a data set of chat rows cannot be used.
         """
         if isinstance(path, UploadPlan):
@@ -64,6 +66,8 @@ class FileMethods(Driver):
             plan = yield from work(partial(plan_upload, Path(path), kind))
         if format == CHAT_FORMAT:
             yield from work(partial(check_chat_data, plan))
+        if kind == ArtifactKind.MODEL:
+            yield from work(partial(check_upload, plan.root))
         if not format and kind == ArtifactKind.MODEL:
             format = model_format(file.entry.path for file in plan.files)
         yield from self._send_files(plan, project, watch)

@@ -26,6 +26,8 @@ from karez.core.workloads import ENDED, State, WorkloadKind
 EPOCHS, LEAST_STEPS, MOST_STEPS = 3, 40, 120
 """Passes over the rows if no steps are given, between these bounds: minutes on two cores with a
 model of 135 million parameters."""
+VALIDATION = 0.2
+"""Share of the rows that a threshold of confidence is chosen on."""
 START_S = 600.0
 """Seconds that a service has to start."""
 WAIT_S = 24 * 3600.0
@@ -90,6 +92,8 @@ class Studio:
             **common,
         )
         settings: dict[str, Any] = {**common, **plan.data_settings}
+        if plan.target_accuracy:
+            settings.setdefault("validation", VALIDATION)
         spec = preparation(tables.id, name=plan.name, **settings)
         return self.client.artifact(self._made(spec, "data"))
 
@@ -135,11 +139,14 @@ class Studio:
 
     def measured(self, data: Artifact, base: Artifact, tuned: str) -> tuple[str, dict[str, Any]]:
         """(artifact of the report, the report)."""
+        settings: dict[str, Scalar] = {"rows": self.plan.rows}
+        if self.plan.target_accuracy:
+            settings["target_accuracy"] = self.plan.target_accuracy
         spec = JobSpec(
             name=f"{self.plan.stem}-eval",
             project=self.plan.project,
             recipe="evaluate",
-            settings={"rows": self.plan.rows},
+            settings=settings,
             gang=make_gang("1", self._each()),
             inputs={"model": tuned, "base": base.id, "data": data.id},
         )

@@ -28,6 +28,9 @@ class StudioPlan:
     """Of the recipe `sft-lora`."""
     rows: int = 100
     """Held-out rows that both models are measured on."""
+    target_accuracy: float = 0.0
+    """Share of the answers that is to be right: the report says how many rows can be answered so.
+    A fifth of the rows is kept to choose the threshold by, unless `data_settings` say otherwise."""
     workers: str = "1:2"
     """Workers of the training, as of `karez jobs submit`."""
     each: str = ""
@@ -44,6 +47,9 @@ class StudioPlan:
     def __post_init__(self) -> None:
         if self.serve_as not in ("gguf", "hf"):
             raise BadRequest(problem=f"a model is served as gguf or hf, not {self.serve_as!r}")
+        if not 0 <= self.target_accuracy < 1:
+            problem = f"a target is a share below 1, such as 0.98, got {self.target_accuracy}"
+            raise BadRequest(problem=problem)
 
     @property
     def stem(self) -> str:

@@ -34,6 +34,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
     "node": frozenset(
         {
             "gguf",
+            "huggingface_hub",
             "jinja2",
             "llguidance",
             "openai",

@@ -79,10 +79,15 @@ class Evaluate:
     """As of sft-lora."""
     max_cut: float = 0.01
     """As of sft-lora."""
+    target_accuracy: float = 0.0
+    """Share of the answers that is to be right, such as 0.98: the report says how many rows can be
+    answered so, by a threshold that is chosen on validation rows. 0: all rows are answered."""
 
     def __post_init__(self) -> None:
         if min(self.rows, self.batch, self.new_tokens) < 1:
             raise ValueError("rows, batch and new_tokens must be at least 1")
+        if not 0 <= self.target_accuracy < 1:
+            raise ValueError(f"target_accuracy is a share below 1, got {self.target_accuracy}")
         _check_lengths(self.max_tokens, self.max_cut)
 
 

@@ -9,7 +9,7 @@ import typer
 from karez.cli.client_options import ArtifactName, Json, ProjectName, Yes, client, confirm
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.job_progress import watch_job
-from karez.cli.remote.transfers import download, upload
+from karez.cli.remote.transfers import bringing, download, upload
 from karez.cli.terminal import say
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.jobs import JobSpec
@@ -80,7 +80,10 @@ def import_model(
 
 @models.command("add")
 def add_model(
-    path: Annotated[Path, typer.Argument(help="Model file or folder to upload.")],
+    path: Annotated[
+        str,
+        typer.Argument(help="Model file or folder; hf://OWNER/NAME[@REVISION], or s3://BUCKET/..."),
+    ],
     name: Annotated[str, typer.Option(help="Name of the artifact.")],
     format: Annotated[
         str, typer.Option(help="hf, gguf, peft or openvino; else what the files are.")
@@ -89,18 +92,21 @@ def add_model(
     licence: Licence = "",
     project: ProjectName = "default",
 ) -> None:
-    """Upload a model folder or file."""
-    show_added(
-        upload(
-            path,
+    """Upload a model folder or file, from here, from the Hugging Face hub or from a bucket.
+
+    HF_ENDPOINT names a mirror of the hub. A model's weights are safetensors or GGUF.
+    """
+    with bringing(path, ArtifactKind.MODEL) as found:
+        artifact = upload(
+            found.path,
             name=name,
             kind=ArtifactKind.MODEL,
             format=format,
-            source=source,
-            licence=licence,
+            source=source or found.source,
+            licence=licence or found.licence,
             project=project,
         )
-    )
+    show_added(artifact)
 
 
 @models.command("convert")
@@ -191,4 +197,4 @@ def show_added(artifact: Artifact) -> None:
     say(f"{artifact.id} {artifact.spec.name} {show_bytes(artifact.size_bytes)}")
 
 
-APPS = {"artifacts": artifacts, "models": models}
+APPS = {"artifacts": artifacts}

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from karez.cli.command_clock import now, sleep
+from karez.cli.terminal import inherited
 from karez.client.address import state_folder
 from karez.core import environment
 from karez.core.errors import (
@@ -86,7 +87,7 @@ def run_program(name: str, request: str, env: dict[str, str], *, say: Progress) 
     require_linux(f"karezd {name}")
     with subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-P", "-m", "karez.server.processes.main", name],
-        env=_inherited(env),
+        env=inherited(env),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -119,16 +120,12 @@ def _as_told(error: dict[str, Any]) -> KarezError:
     )
 
 
-def _inherited(env: dict[str, str]) -> dict[str, str]:
-    return {**os.environ, **env}  # noqa: TID251 - programs inherit this environment
-
-
 def _spawn(home: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
     """Start the supervisor in a session of its own, so that it outlives this terminal."""
     with (home / "logs" / "supervisor.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "karez.server.processes.main", "supervise"],
-            env=_inherited(env),
+            env=inherited(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

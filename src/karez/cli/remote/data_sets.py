@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ from karez.cli.remote.artifacts import (
     show_artifact,
 )
 from karez.cli.remote.job_progress import watch_job
-from karez.cli.remote.transfers import upload
+from karez.cli.remote.transfers import bringing, upload
 from karez.cli.terminal import say
 from karez.client.data_sets import REPORT, TABLES_SUFFIX, is_chat_data, plan_tables, preparation
 from karez.core.artifacts import Artifact, ArtifactKind
@@ -94,7 +93,11 @@ def import_data(
 def add_data(
     options: PrepareOptions,
     path: Annotated[
-        Path, typer.Argument(help="CSV, JSON lines, JSON or Parquet; a file or a folder.")
+        str,
+        typer.Argument(
+            help="CSV, JSON lines, JSON or Parquet: a file, a folder, hf://OWNER/NAME[@REVISION] "
+            "or s3://BUCKET/..."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the data set.")],
     source: Source = "",
@@ -109,14 +112,19 @@ def add_data(
         karez data add tickets.csv --name tickets --prompt subject --answer queue
         karez data add ./banking77 --name banking77 --licence CC-BY-4.0
     """
-    common: dict[str, Any] = {"source": source, "licence": licence, "project": project}
     kind = ArtifactKind.DATASET
-    if is_chat_data(path) and options == PrepareOptions():
-        show_added(upload(path, name=name, kind=kind, format="chat-jsonl", **common))
-        return
-    plan = plan_tables(path)
-    format = format_of_tables(file.entry.path for file in plan.files)
-    tables = upload(plan, name=f"{name}{TABLES_SUFFIX}", kind=kind, format=format, **common)
+    with bringing(path, kind) as found:
+        common: dict[str, Any] = {
+            "source": source or found.source,
+            "licence": licence or found.licence,
+            "project": project,
+        }
+        if is_chat_data(found.path) and options == PrepareOptions():
+            show_added(upload(found.path, name=name, kind=kind, format="chat-jsonl", **common))
+            return
+        plan = plan_tables(found.path)
+        format = format_of_tables(file.entry.path for file in plan.files)
+        tables = upload(plan, name=f"{name}{TABLES_SUFFIX}", kind=kind, format=format, **common)
     _prepare(tables, name, options, **common)
 
 

@@ -48,6 +48,10 @@ class StudioOptions:
     batch: Annotated[int, typer.Option(help="Rows of a step.")] = 8
     learning_rate: Annotated[float, typer.Option(help="Learning rate; 0: the recipe's.")] = 0.0
     rows: Annotated[int, typer.Option(help="Held-out rows to measure on.")] = 100
+    target_accuracy: Annotated[
+        float,
+        typer.Option(help="Share of answers to be right, as 0.98: how many rows can be answered."),
+    ] = 0.0
     workers: Annotated[str, typer.Option(help="Workers of the training, as MIN:WANT.")] = "1:2"
     each: Annotated[
         str, typer.Option(help="What a worker needs, such as npu=1,cpu=1; else cpu=1.")
@@ -108,6 +112,7 @@ def _plan(options: StudioOptions) -> StudioPlan:
         data_settings=chosen(_DATA),
         tune_settings=chosen(_TUNE),
         rows=options.rows,
+        target_accuracy=options.target_accuracy,
         workers=options.workers,
         each=options.each,
         serve_as=options.serve_as,
@@ -135,6 +140,8 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
         rows.append((shown, f"{measured['loss']:.3f}", accuracy, f"{measured['f1']:.1%}"))
     heads = ("model", "held-out loss", "right (95% interval)", "F1 of words")
     table(heads, rows, empty="")
+    if "selective" in result.measured["model"]:
+        say(f"With a threshold: {result.measured['model']['selective']['words']}")
     service = client().service(result.service).spec.name
     held_out = client().artifact_file(result.data, "held_out.jsonl").decode()
     asked = json.loads(held_out.split("\n", 1)[0])["messages"]

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from karez.cli.client_options import client
 from karez.cli.terminal import say
+from karez.client.remote_files import Fetched, brought, is_remote
 from karez.client.upload import UploadPlan, UploadProgress, plan_upload, show_left_out
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.units import show_bytes
@@ -47,6 +48,17 @@ def upload(
         )
     say(_summary(plan, last), err=True)
     return artifact
+
+
+@contextmanager
+def bringing(path: str, kind: ArtifactKind) -> Iterator[Fetched]:
+    """Bring what a URL names to this machine, and tell so; a path is one already."""
+    if is_remote(path):
+        say(f"bringing {path} to this machine", err=True)
+    with brought(path, kind) as found:
+        yield found
+    if is_remote(path) and not found.licence:
+        say("its card names no licence: note the one it has with --licence", err=True)
 
 
 def download(artifact: str, folder: Path) -> Artifact:

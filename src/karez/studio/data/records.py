@@ -1,7 +1,8 @@
 """Records of tables: rows that know their place, so that errors can name it. Pure."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from karez.core.errors import BadRow
@@ -49,3 +50,17 @@ def optional_text(record: Record, column: str) -> str:
     cell = record.fields.get(column)
     is_empty = cell is None or (isinstance(cell, str) and not cell.strip())
     return "" if is_empty else cell_text(record, column)
+
+
+def check_header(cells: Sequence[str], place: str) -> list[str]:
+    """Return the names of columns, which are all different. Raises BadRow."""
+    names = [cell.strip() for cell in cells]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if "" in names:
+        number = names.index("") + 1
+        problem = f"column {number} of the header has no name"
+        raise BadRow(place=place, problem=problem, fix="Name each column in the first line.")
+    if twice is not None:
+        problem = f"two columns of the header are named {twice!r}"
+        raise BadRow(place=place, problem=problem, fix="Rename one of them.")
+    return names

@@ -5,20 +5,19 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
-
-import pyarrow as arrow
-from pyarrow import parquet
 
 from karez.core.chat_rows import MAX_LINE, bounded_lines
 from karez.core.errors import BadRow, BrokenArtifact
 from karez.core.table_formats import PACKED, TableFormat, table_format
 from karez.core.units import show_bytes
-from karez.studio.data.records import Record
+from karez.studio.data.parquet_tables import parquet_records
+from karez.studio.data.records import Record, check_header
 
 MAX_CELL = 1 << 20
 """Characters of the longest cell of a CSV file; a quote that is not closed makes longer ones."""
@@ -26,7 +25,7 @@ MAX_ARRAY = 256 << 20
 """Bytes of the longest JSON array, which is read as a whole."""
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _DELIMITERS = ",;\t|"
-_AT_ONCE = 1000
+_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 def read_records(path: Path, name: str, encoding: str = "") -> Iterator[Record]:
@@ -45,7 +44,7 @@ def read_records(path: Path, name: str, encoding: str = "") -> Iterator[Record]:
     found = table_format(name)
     try:
         if found == TableFormat.PARQUET:
-            yield from _parquet(path, name)
+            yield from parquet_records(path, name)
             return
         with _opened(path, name) as file:
             if found in (TableFormat.CSV, TableFormat.TSV):
@@ -107,7 +106,15 @@ def _not_decoded(name: str, number: int, encoding: str, error: UnicodeError) -> 
 
 def _csv(lines: Iterator[str], name: str, kind: TableFormat) -> Iterator[Record]:
     first = next(lines, "")
+    named = _SEPARATOR.fullmatch(first)
+    if named:  # a line of Excel's own; a blank one in its place keeps the numbers of the others
+        first = "\n"
+    if "\r" in first.rstrip("\r\n"):
+        problem = "its lines end in carriage returns alone"
+        fix = "Save it with line feeds, as `tr '\\r' '\\n' < FILE > NEW` does."
+        raise BadRow(place=f"{name} line 1", problem=problem, fix=fix)
     delimiter = "\t" if kind == TableFormat.TSV else max(_DELIMITERS, key=first.count)
+    delimiter = named[1] if named else delimiter
     csv.field_size_limit(MAX_CELL)
     reader = csv.reader(_chain(first, lines), delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -118,7 +125,7 @@ def _csv(lines: Iterator[str], name: str, kind: TableFormat) -> Iterator[Record]
             if not any(cell.strip() for cell in cells):
                 continue
             if not header:
-                header = _header(cells, place)
+                header = check_header(cells, place)
                 continue
             if len(cells) != len(header):
                 problem = f"it has {len(cells)} cells, and the header has {len(header)}"
@@ -135,19 +142,6 @@ def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
     yield from lines
 
 
-def _header(cells: Sequence[str], place: str) -> list[str]:
-    names = [cell.strip() for cell in cells]
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if "" in names:
-        number = names.index("") + 1
-        problem = f"column {number} of the header has no name"
-        raise BadRow(place=place, problem=problem, fix="Name each column in the first line.")
-    if twice is not None:
-        problem = f"two columns of the header are named {twice!r}"
-        raise BadRow(place=place, problem=problem, fix="Rename one of them.")
-    return names
-
-
 def _json_lines(lines: Iterator[str], name: str) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
         if line.strip(" \t\r\n"):
@@ -160,14 +154,29 @@ def _json_array(file: IO[bytes], name: str, encoding: str) -> Iterator[Record]:
     if len(data) > MAX_ARRAY:
         problem = f"an array of more than {show_bytes(MAX_ARRAY)} is not read"
         raise BadRow(place=name, problem=problem, fix="Write JSON lines (.jsonl).")
-    text = "".join(_lines(io.BytesIO(data), name, encoding))
-    rows = _parsed(text, name)
+    lines = list(_lines(io.BytesIO(data), name, encoding))
+    if _are_json_lines(lines):
+        yield from _json_lines(iter(lines), name)
+        return
+    rows = _parsed("".join(lines), name)
     if not isinstance(rows, list):
         problem = f"it is one {type(rows).__name__}, no array of rows"
         raise BadRow(place=name, problem=problem, fix="Write an array of objects, or JSON lines.")
     for number, row in enumerate(rows, 1):
         place = f"{name} row {number}"
         yield _as_record(row, place)
+
+
+def _are_json_lines(lines: Sequence[str]) -> bool:
+    """Whether the first line is an object of its own, and more follow: many name such files so."""
+    written = [line for line in lines if line.strip(" \t\r\n")]
+    if len(written) < 2 or not written[0].lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(written[0])
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parsed(text: str, place: str) -> object:
@@ -193,48 +202,3 @@ def _as_record(row: object, place: str) -> Record:
         problem = f"it is a {type(row).__name__}, no object"
         raise BadRow(place=place, problem=problem, fix="Write one JSON object per row.")
     return Record(place=place, fields=row)
-
-
-def _parquet(path: Path, name: str) -> Iterator[Record]:
-    try:
-        with parquet.ParquetFile(path) as file:
-            _header(file.schema_arrow.names, name)
-            labels = _label_names(file.schema_arrow.metadata or {})
-            number = 0
-            for batch in file.iter_batches(batch_size=_AT_ONCE):
-                for row in batch.to_pylist():
-                    number += 1
-                    place = f"{name} row {number}"
-                    yield Record(place=place, fields=_with_names(row, labels, place))
-    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        problem = f"it cannot be read as Parquet: {error}"
-        raise BrokenArtifact(name=name, problem=problem) from error
-
-
-def _label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """The names of numbered labels, as Hugging Face's `datasets` writes them (ClassLabel)."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return {
-            column: [str(name) for name in feature["names"]]
-            for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _with_names(
-    row: dict[str, object], labels: Mapping[str, Sequence[str]], place: str
-) -> dict[str, object]:
-    for column, names in labels.items():
-        number = row.get(column)
-        if number is None or number == -1:  # -1: not labelled
-            row[column] = None
-        elif isinstance(number, int):
-            if not 0 <= number < len(names):
-                problem = f"label {number} has no name: there are {len(names)}"
-                fix = "Correct the label, or the names in the file's metadata."
-                raise BadRow(place=f"{place}, {column}", problem=problem, fix=fix)
-            row[column] = names[number]
-    return row

@@ -1,38 +1,25 @@
-"""Recipe: held-out loss and exact-match accuracy, of a model and of the base it came from."""
+"""Recipe: held-out loss and exact-match accuracy, of a model and of the base it came from.
+
+With a target, also the share of rows that can be answered so that it is kept.
+"""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from karez.core import environment
 from karez.core.chat_rows import Row
+from karez.core.errors import BadRequest
 from karez.runtime.device import granted_device, show_device
-from karez.studio.confidence_intervals import wilson
-from karez.studio.recipes.chat_model import (
-    AnswerLoss,
-    best_dtype,
-    collate,
-    context_of,
-    encode,
-    load,
-)
-from karez.studio.recipes.recipe_io import (
-    folder,
-    notice,
-    read_rows,
-    say,
-    settings_of,
-    tell,
-    write_card,
-)
-from karez.studio.recipes.row_lengths import fit_rows
+from karez.studio.recipes.answering import Answering
+from karez.studio.recipes.chat_model import best_dtype, load
+from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, tell, write_card
+from karez.studio.selective_report import selective
 from karez.studio.settings import Evaluate
-from karez.studio.text_scores import f1
 
 
 def main() -> None:
@@ -41,6 +28,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     inputs = folder(environment.INPUTS)
     rows = read_rows(inputs / "data" / "held_out.jsonl")[: settings.rows]
+    validation = _validation_rows(inputs / "data" / "validation.jsonl", settings)
     device = granted_device()
     report: dict[str, Any] = {
         "rows": len(rows),
@@ -49,13 +37,8 @@ def main() -> None:
     }
     for role in ("base", "model"):
         if (inputs / role).is_dir():
-            report[role] = _measure(inputs / role, rows, settings, device)
-            shown = report[role]
-            low, high = shown["accuracy_95"]
-            say(
-                f"{role}: loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%} "
-                f"(95%: {low:.1%} to {high:.1%}), F1 of words {shown['f1']:.1%}"
-            )
+            report[role] = _measured(inputs / role, rows, validation, settings, device)
+            _say_measured(role, report[role])
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
     (target / "report.json").write_text(json.dumps(report, indent=1))
@@ -65,70 +48,51 @@ def main() -> None:
         if role in report
         for name in ("loss", "accuracy", "f1")
     }
+    for role in ("base", "model"):
+        chosen = report.get(role, {}).get("selective", {})
+        if "coverage" in chosen:
+            facts[f"{role}_coverage"] = chosen["coverage"]
+            facts[f"{role}_accuracy_where_answered"] = chosen["accuracy"]
     facts = {"rows": len(rows), "device": show_device(device), **facts}
     write_card(target, kind="report", format="evaluation", facts=facts)
 
 
-@torch.inference_mode()
-def _measure(
+def _validation_rows(path: Path, settings: Evaluate) -> list[Row]:
+    """Rows that a threshold is chosen on: none where no target was set."""
+    if not settings.target_accuracy:
+        return []
+    if not path.is_file():
+        raise BadRequest(
+            problem="target_accuracy needs validation rows, and the data set has none",
+            fix="Prepare it with `--validation 0.1`, or leave target_accuracy out.",
+        )
+    return read_rows(path)
+
+
+def _measured(
     path: Path,
     rows: Sequence[Row],
+    validation: Sequence[Row],
     settings: Evaluate,
     device: torch.device,
 ) -> dict[str, Any]:
     tell(f"loading {path.name}")
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
-    fitted = fit_rows(
-        [encode(tokenizer, row) for row in rows],
-        max_tokens=settings.max_tokens,
-        context=context_of(model),
-        max_cut=settings.max_cut,
-    )
-    if fitted.notice():
-        notice(f"{path.name}: {fitted.notice()}")
-    rows, encoded = [rows[number] for number in fitted.kept], fitted.rows
-    loss_of = AnswerLoss(model)
-    longest = max(len(tokens) - prompt for tokens, prompt in encoded)
-    new_tokens = min(longest + 1, settings.new_tokens)  # one more tells who does not end there
-    losses, right, answers, scores = [], 0, [], []
-    for at in range(0, len(rows), settings.batch):
-        part = encoded[at : at + settings.batch]
-        tell(f"answering with {path.name}", at, len(rows))
-        losses += [float(loss_of(collate(tokenizer, part).to(device)))] * len(part)
-        prompts = [tokens[:prompt] for tokens, prompt in part]
-        given = _generate(tokenizer, model, prompts, new_tokens)
-        for row, answer in zip(rows[at:], given, strict=False):
-            expected = row[-1]["content"].strip()
-            right += answer == expected
-            scores.append(f1(answer, expected))
-            answers.append({"expected": expected, "answered": answer})
-    low, high = wilson(right, len(rows))
-    return {
-        "loss": sum(losses) / len(losses),
-        "accuracy": right / len(rows),
-        "accuracy_95": [low, high],
-        "right": right,
-        "f1": fmean(scores),
-        **fitted.facts(),
-        "answers": answers,
-    }
+    answering = Answering(tokenizer=tokenizer, model=model, name=path.name, settings=settings)
+    held_out = answering.all(rows)
+    report = held_out.report()
+    if validation:
+        chosen_on = answering.all(validation).judged
+        report["selective"] = selective(chosen_on, held_out.judged, settings.target_accuracy)
+    return report
 
 
-def _generate(
-    tokenizer: Any, model: Any, prompts: Sequence[Sequence[int]], new_tokens: int
-) -> list[str]:
-    """Greedy answers. Prompts are padded on the left."""
-    length = max(len(prompt) for prompt in prompts)
-    pad = tokenizer.pad_token_id
-    tokens_BL = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts])
-    mask_BL = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-    out_BL = model.generate(
-        input_ids=tokens_BL.to(model.device),
-        attention_mask=mask_BL.to(model.device),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        pad_token_id=pad,
+def _say_measured(role: str, shown: Mapping[str, Any]) -> None:
+    low, high = shown["accuracy_95"]
+    say(
+        f"{role}: loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%} "
+        f"(95%: {low:.1%} to {high:.1%}), F1 of words {shown['f1']:.1%}"
     )
-    texts = tokenizer.batch_decode(out_BL[:, length:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    if "selective" in shown:
+        say(f"{role}: {shown['selective']['words']}")

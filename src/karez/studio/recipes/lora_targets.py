@@ -9,20 +9,26 @@ import torch
 from karez.core.errors import BrokenArtifact
 
 _MAMBA = ("out_proj", "conv1d")
+_MAMBA_1 = (*_MAMBA, "dt_proj")
 EXCLUDED: Mapping[str, tuple[str, ...]] = {
     "deepseek_v4": ("o_a_proj",),
     "falcon_h1": _MAMBA,
-    "falcon_mamba": _MAMBA,
+    "falcon_mamba": _MAMBA_1,
+    "jamba": ("dt_proj",),
     "llama4": ("router",),
     "llama4_text": ("router",),
-    "mamba": _MAMBA,
+    "longcat_flash": ("classifier",),
+    "mamba": _MAMBA_1,
     "mamba2": _MAMBA,
     "nemotron_h": _MAMBA,
+    "neomme": ("embedding_projection", "unembedding_projection"),
     "phimoe": ("router",),
 }
 """Model type -> linear modules that cannot carry an adapter: fused kernels read the weights of
-Mamba's mixers (peft refuses these), a router answers with several tensors, and a grouped linear
-reshapes its input. tests/studio/test_lora_targets.py trains one tiny model of each type."""
+Mamba's mixers and others (peft refuses some; an adapter on the rest does nothing until it is
+merged), a router answers with several tensors, and a grouped linear reshapes its input.
+tests/studio/test_lora_targets.py trains one tiny model of each of the first, and the matrix of
+architectures merges one of each."""
 SHARE = 0.1
 """Part of what the adapter changes that merging may lose."""
 ROUNDINGS = 8

@@ -1,0 +1,184 @@
+"""Models and tables that lie elsewhere: on the Hugging Face hub or a mirror of it, or in a bucket.
+
+They are brought to this machine, looked at, and uploaded like a folder of one's own.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from karez.core.artifacts import ArtifactKind
+from karez.core.errors import BadRequest, MissingPart
+
+HUB = "hf"
+BUCKETS = ("s3", "gs", "az")
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.txt",
+    "*.gguf",
+    "LICENSE*",
+    "NOTICE*",
+    "README.md",
+)
+_TABLES = ("*.csv", "*.tsv", "*.jsonl", "*.ndjson", "*.json", "*.parquet", "*.gz", "README.md")
+_LICENCE = re.compile(r"^license:[ \t]*([\w.+-]+)[ \t]*$", re.MULTILINE)
+_OFFLINE = (
+    "Set HF_ENDPOINT to a mirror, set HF_HUB_OFFLINE=1 to take what this machine has had before, "
+    "or download it elsewhere and give the folder."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """Files that were brought here."""
+
+    path: Path
+    source: str
+    """URL that they came from, with the revision."""
+    licence: str = ""
+    """As their own card says it."""
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a text is a URL of a place that files are brought from."""
+    return isinstance(path, str) and "://" in path
+
+
+@contextmanager
+def brought(path: str | Path, kind: ArtifactKind) -> Iterator[Fetched]:
+    """Bring what a URL names to this machine; anything else is a path already.
+
+    What comes from the hub stays in its cache, as HF_HOME says; what comes from a bucket is removed
+    at the end.
+
+    Raises:
+        BadRequest: Nothing answers there, there is no such thing, or no scheme is known.
+        MissingPart: The library of the scheme is not installed.
+    """
+    scheme, _, name = str(path).partition("://")
+    if not is_remote(path):
+        yield Fetched(path=Path(path).expanduser(), source="")
+    elif scheme == HUB:
+        yield _from_hub(name, kind)
+    elif scheme in BUCKETS:
+        with TemporaryDirectory(prefix="karez-") as folder:
+            yield Fetched(path=_from_bucket(str(path), Path(folder)), source=str(path))
+    else:
+        raise BadRequest(
+            problem=f"files cannot be brought from {scheme}://",
+            fix=f"Use a folder, {HUB}://OWNER/NAME, or a URL of {', '.join(BUCKETS)}.",
+        )
+
+
+def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
+    found = _HUB_NAME.fullmatch(name)
+    if found is None:
+        raise BadRequest(
+            problem=f"{HUB}://{name} names no repository",
+            fix=f"Write {HUB}://OWNER/NAME, or {HUB}://OWNER/NAME@REVISION.",
+        )
+    try:
+        from huggingface_hub import constants, snapshot_download  # noqa: PLC0415 - an extra
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingPart(
+            part="huggingface_hub",
+            needed_for=f"{HUB}://",
+            install="pip install 'karez[node]'",
+        ) from error
+    is_model = kind == ArtifactKind.MODEL
+    try:
+        folder = snapshot_download(
+            found[1],
+            repo_type="model" if is_model else "dataset",
+            revision=found[2],
+            allow_patterns=list(_MODEL_FILES if is_model else _TABLES),
+        )
+    except GatedRepoError as error:
+        raise BadRequest(
+            problem=f"{found[1]} asks its users to accept its terms first",
+            fix="Accept them on its page, and set HF_TOKEN to a token of yours.",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise BadRequest(
+            problem=f"{constants.ENDPOINT} has no {found[1]} that you may see",
+            fix="Look at the name again; for a private one set HF_TOKEN.",
+        ) from error
+    except Exception as error:
+        problem = f"{found[1]} cannot be had from {constants.ENDPOINT}: {_first_line(error)}"
+        raise BadRequest(problem=problem, fix=_OFFLINE) from error
+    path = Path(folder)
+    place = found[1] if is_model else f"datasets/{found[1]}"
+    return Fetched(
+        path=path, source=f"https://huggingface.co/{place}/tree/{path.name}", licence=_licence(path)
+    )
+
+
+def _licence(folder: Path) -> str:
+    """The licence that the front matter of a card names."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    found = _LICENCE.search(head)
+    return found[1] if found and found[1] != "other" else ""
+
+
+def _from_bucket(url: str, folder: Path) -> Path:
+    try:
+        import obstore  # noqa: PLC0415 - an extra
+        from obstore.store import from_url  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise MissingPart(
+            part="obstore", needed_for=url, install="pip install 'karez[s3]'"
+        ) from error
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    prefix = prefix.rstrip("/")
+    target = folder / (prefix.rpartition("/")[2] or bucket)
+    try:
+        store = from_url(f"{scheme}://{bucket}")
+        found = [one for part in obstore.list(store) for one in part if _is_in(one, prefix)]
+        for one in found:
+            inside = str(one["path"])[len(prefix) :].lstrip("/")
+            if ".." in inside.split("/"):
+                raise BadRequest(problem=f"{url} has a file whose name leads out of it: {inside}")
+            _get(store, one["path"], target / inside if inside else target)
+    except BadRequest:
+        raise
+    except Exception as error:
+        raise BadRequest(
+            problem=f"{url} cannot be read: {_first_line(error)}",
+            fix="Look at the address and at the variables with its keys, such as AWS_REGION, "
+            "AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.",
+        ) from error
+    if not found:
+        raise BadRequest(problem=f"there is nothing at {url}")
+    return target
+
+
+def _is_in(entry: Mapping[str, Any], prefix: str) -> bool:
+    path = str(entry["path"])
+    return not prefix or path == prefix or path.startswith(f"{prefix}/")
+
+
+def _get(store: Any, path: str, target: Path) -> None:
+    import obstore  # noqa: PLC0415 - whoever calls has it
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        for piece in obstore.get(store, path).stream():
+            file.write(piece)
+
+
+def _first_line(error: Exception) -> str:
+    line = next(iter(str(error).strip().splitlines()), "")
+    return (line or type(error).__name__)[:300]

@@ -76,7 +76,7 @@ def test_the_nearest_that_works_is_of_the_same_family_first() -> None:
     rows = [row("llama4", train="no"), row("llama4_vl", "base"), row("llama"), row("bert")]
     assert nearest_green(rows[0], rows) == "llama"
     assert nearest_green(rows[0], rows[:2]) == "llama4_vl"
-    assert nearest_green(rows[0], rows[:1]) == ""
+    assert nearest_green(rows[0], rows[:1]) == nearest_green(row("x", "ctc"), rows) == ""
 
 
 class Cells(HTMLParser):

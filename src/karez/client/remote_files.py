@@ -4,7 +4,7 @@ They are brought to this machine, looked at, and uploaded like a folder of one's
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,7 @@ def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
             fix=f"Write {HUB}://OWNER/NAME, or {HUB}://OWNER/NAME@REVISION.",
         )
     try:
-        from huggingface_hub import constants, snapshot_download  # noqa: PLC0415 - an extra
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
+        from huggingface_hub import constants, errors, snapshot_download  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise MissingPart(
             part="huggingface_hub",
@@ -103,12 +102,12 @@ def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
             revision=found[2],
             allow_patterns=list(_MODEL_FILES if is_model else _TABLES),
         )
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise BadRequest(
             problem=f"{found[1]} asks its users to accept its terms first",
             fix="Accept them on its page, and set HF_TOKEN to a token of yours.",
         ) from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise BadRequest(
             problem=f"{constants.ENDPOINT} has no {found[1]} that you may see",
             fix="Look at the name again; for a private one set HF_TOKEN.",
@@ -134,8 +133,7 @@ def _licence(folder: Path) -> str:
 
 def _from_bucket(url: str, folder: Path) -> Path:
     try:
-        import obstore  # noqa: PLC0415 - an extra
-        from obstore.store import from_url  # noqa: PLC0415 - as above
+        from obstore import exceptions, store  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise MissingPart(
             part="obstore", needed_for=url, install="pip install 'karez[s3]'"
@@ -145,37 +143,31 @@ def _from_bucket(url: str, folder: Path) -> Path:
     prefix = prefix.rstrip("/")
     target = folder / (prefix.rpartition("/")[2] or bucket)
     try:
-        store = from_url(f"{scheme}://{bucket}")
-        found = [one for part in obstore.list(store) for one in part if _is_in(one, prefix)]
-        for one in found:
-            inside = str(one["path"])[len(prefix) :].lstrip("/")
-            if ".." in inside.split("/"):
-                raise BadRequest(problem=f"{url} has a file whose name leads out of it: {inside}")
-            _get(store, one["path"], target / inside if inside else target)
-    except BadRequest:
-        raise
-    except Exception as error:
+        opened = store.from_url(f"{scheme}://{bucket}")
+        paths = [entry["path"] for part in opened.list(prefix or None) for entry in part]
+        if not paths and prefix:
+            paths = [opened.head(prefix)["path"]]  # a file, and no folder
+        for path in paths:
+            _get(opened, path, target / path[len(prefix) :].lstrip("/"))
+    except (exceptions.NotFoundError, FileNotFoundError) as error:
+        raise BadRequest(problem=f"there is nothing at {url}") from error
+    except (exceptions.BaseError, OSError, ValueError) as error:
         raise BadRequest(
             problem=f"{url} cannot be read: {_first_line(error)}",
             fix="Look at the address and at the variables with its keys, such as AWS_REGION, "
             "AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.",
         ) from error
-    if not found:
+    if not paths:
         raise BadRequest(problem=f"there is nothing at {url}")
     return target
 
 
-def _is_in(entry: Mapping[str, Any], prefix: str) -> bool:
-    path = str(entry["path"])
-    return not prefix or path == prefix or path.startswith(f"{prefix}/")
-
-
-def _get(store: Any, path: str, target: Path) -> None:
-    import obstore  # noqa: PLC0415 - whoever calls has it
-
+def _get(opened: Any, path: str, target: Path) -> None:
+    if ".." in target.parts:
+        raise ValueError(f"the name {path} leads out of it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as file:
-        for piece in obstore.get(store, path).stream():
+        for piece in opened.get(path).stream():
             file.write(piece)
 
 

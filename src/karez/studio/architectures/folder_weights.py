@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
+from karez.studio.architectures.attempts import Failed, attempt
 from karez.studio.architectures.model_types import ModelType
 from karez.studio.architectures.rows import OK
-from karez.studio.architectures.tiny_model import reason
 
 _SHOWN = 3
 
@@ -15,8 +15,8 @@ _SHOWN = 3
 def check_weights(kind: ModelType, folder: Path) -> str:
     """Load the model as it was saved, into the host's memory."""
     _, cls = kind.classes()
-    try:
-        model, found = cls.from_pretrained(
+    loaded = attempt(
+        lambda: cls.from_pretrained(
             folder,
             dtype="auto",
             output_loading_info=True,
@@ -24,8 +24,10 @@ def check_weights(kind: ModelType, folder: Path) -> str:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are told below, with all others
         )
-    except Exception as error:  # noqa: BLE001 - of hundreds of classes: any kind
-        return reason(error)
+    )
+    if isinstance(loaded, Failed):
+        return loaded.reason
+    model, found = loaded
     problems = [
         _names("missing", found["missing_keys"]),
         _names("of another shape", {name for name, *_ in found["mismatched_keys"]}),

@@ -13,16 +13,18 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from karez.runtime.host_clock import monotonic_s
+from karez.studio.architectures.attempts import Failed, attempt
 from karez.studio.architectures.checks import CHECKS, lora
 from karez.studio.architectures.folder_weights import check_weights
 from karez.studio.architectures.model_types import ModelType
 from karez.studio.architectures.npu_checks import check_npu
 from karez.studio.architectures.rows import OK, Check, Row
-from karez.studio.architectures.tiny_model import NotBuilt, TinyModel, build, reason
+from karez.studio.architectures.tiny_model import NotBuilt, TinyModel, build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +139,14 @@ def _try(kind: ModelType, config: Any, tell: Teller) -> None:
 def _try_on_host(tiny: TinyModel, tell: Teller) -> None:
     for check, function in CHECKS.items():
         tell.begin(check)
-        try:
-            tell.end(check, function(tiny))
-        except Exception as error:  # noqa: BLE001 - of hundreds of classes: any kind
-            tell.end(check, reason(error))
+        outcome = attempt(partial(function, tiny))
+        tell.end(check, outcome.reason if isinstance(outcome, Failed) else outcome)
     tell.begin(Check.LORA)
-    try:
-        for check, text in lora(tiny).items():
-            tell.end(check, text)
-    except Exception as error:  # noqa: BLE001 - as above
-        tell.end(Check.LORA, reason(error))
+    outcomes = attempt(lambda: lora(tiny))
+    if isinstance(outcomes, Failed):
+        outcomes = {Check.LORA: outcomes.reason}
+    for check, text in outcomes.items():
+        tell.end(check, text)
 
 
 def _told_by(work: Callable[[Teller], None], limits: Limits) -> Iterator[list[Any]]:

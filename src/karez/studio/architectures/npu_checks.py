@@ -9,9 +9,10 @@ from typing import Protocol
 import torch
 
 from karez.emulated_npu.autoload import install
+from karez.studio.architectures.attempts import Failed, attempt
 from karez.studio.architectures.checks import step
 from karez.studio.architectures.rows import OK, Check
-from karez.studio.architectures.tiny_model import SEED, TinyModel, main_output, reason
+from karez.studio.architectures.tiny_model import SEED, TinyModel, main_output
 
 _SAME = 1e-3
 
@@ -28,26 +29,32 @@ class Progress(Protocol):
 
 def check_npu(tiny: TinyModel, tell: Progress) -> None:
     """Run forward, then a step of training, on the emulated NPU."""
-    check = Check.NPU_FORWARD
-    tell.begin(check)
-    try:
-        install()
-        model = tiny.model
-        with torch.no_grad():
-            torch.manual_seed(SEED)
-            expected = main_output(model(**tiny.inputs))
-            model.to("npu")
-            inputs = {name: value.to("npu") for name, value in tiny.inputs.items()}
-            torch.manual_seed(SEED)
-            got = main_output(model(**inputs)).cpu()
-        gap = float((got - expected).abs().max())
-        is_same = gap <= _SAME * max(float(expected.abs().max()), 1)
-        tell.end(check, OK if is_same else f"outputs differ by {gap:.2g}")
-        check = Check.NPU_TRAIN
-        tell.begin(check)
-        model.train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        loss = step(model, optimizer, tiny)
-        tell.end(check, OK if loss == loss else "the loss is no number")
-    except Exception as error:  # noqa: BLE001 - of hundreds of classes: any kind
-        tell.end(check, reason(error))
+    tell.begin(Check.NPU_FORWARD)
+    outcome = attempt(lambda: _forward(tiny))
+    if isinstance(outcome, Failed):
+        tell.end(Check.NPU_FORWARD, outcome.reason)
+        return
+    tell.end(Check.NPU_FORWARD, outcome)
+    tell.begin(Check.NPU_TRAIN)
+    outcome = attempt(lambda: _train(tiny))
+    tell.end(Check.NPU_TRAIN, outcome.reason if isinstance(outcome, Failed) else outcome)
+
+
+@torch.no_grad()
+def _forward(tiny: TinyModel) -> str:
+    install()
+    torch.manual_seed(SEED)
+    expected = main_output(tiny.model(**tiny.inputs))
+    tiny.model.to("npu")
+    inputs = {name: value.to("npu") for name, value in tiny.inputs.items()}
+    torch.manual_seed(SEED)
+    got = main_output(tiny.model(**inputs)).cpu()
+    gap = float((got - expected).abs().max())
+    is_same = gap <= _SAME * max(float(expected.abs().max()), 1)
+    return OK if is_same else f"outputs differ by {gap:.2g}"
+
+
+def _train(tiny: TinyModel) -> str:
+    model = tiny.model.train()
+    loss = step(model, torch.optim.AdamW(model.parameters(), lr=1e-3), tiny)
+    return OK if loss == loss else "the loss is no number"

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from karez.core.errors import BadRequest, MissingPart
@@ -45,27 +46,39 @@ class Trial:
             words += ["--folder", str(folder.absolute())]
         self._types, self._taking = deque(types), threading.Lock()
         self._lines: queue.Queue[str | None] = queue.Queue()
+        with contextlib.ExitStack() as stack:
+            self._said = stack.enter_context(TemporaryFile("w+", errors="replace"))
+            self._open = stack.pop_all()
         self._processes = [
             subprocess.Popen(  # noqa: S603 - our own program
                 words,
                 env={**env, **_QUIET},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=self._said,
                 text=True,
             )
             for _ in range(processes)
         ]
+        self._readers = [
+            threading.Thread(target=self._read, args=[process], daemon=True)
+            for process in self._processes
+        ]
 
     def __enter__(self) -> "Trial":
-        for process in self._processes:
-            threading.Thread(target=self._read, args=[process], daemon=True).start()
+        for reader in self._readers:
+            reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
+        for process, reader in zip(self._processes, self._readers, strict=True):
             process.kill()  # an interrupt from the terminal has reached it too
             process.wait()
+            reader.join()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        self._open.close()
 
     def installed(self) -> Installed:
         """Return what the first process found. Raises MissingPart or BadRequest."""
@@ -108,7 +121,8 @@ class Trial:
 
     def _failure(self) -> BadRequest | MissingPart:
         failed = next(one for one in self._processes if one.wait())
-        said = (failed.stderr.read() if failed.stderr else "").strip()
+        self._said.seek(0)
+        said = self._said.read().strip()
         last = said.splitlines()[-1] if said else f"exit code {failed.returncode}"
         if last.startswith("ModuleNotFoundError"):
             return MissingPart(

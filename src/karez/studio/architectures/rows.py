@@ -106,15 +106,21 @@ class Matrix:
 
 
 def nearest_green(row: Row, rows: Iterable[Row]) -> str:
-    """Return the model type that is most like one and works: of its family, by its name."""
+    """Return the model type that is most like one and works: of its family, else of its name."""
     others = [r for r in rows if r.is_green and r.model_type != row.model_type]
-    alike = [r.model_type for r in others if r.family == row.family]
-    names = alike or [r.model_type for r in others]
+    first = _first_word(row.model_type)
+    names = [r.model_type for r in others if r.family == row.family] or [
+        r.model_type for r in others if _first_word(r.model_type) == first
+    ]
 
     def likeness(name: str) -> float:
         return difflib.SequenceMatcher(None, name, row.model_type, autojunk=False).ratio()
 
     return max(names, key=likeness, default="")
+
+
+def _first_word(model_type: str) -> str:
+    return model_type.replace("-", "_").partition("_")[0]
 
 
 def counts(rows: Sequence[Row]) -> dict[Check, int]:

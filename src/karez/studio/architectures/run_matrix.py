@@ -14,6 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoConfig
+
+from karez.studio.architectures.isolated import try_folder, try_type
+from karez.studio.architectures.model_types import model_types, type_of
 from karez.studio.architectures.rows import Row, as_tree
 
 _PACKAGES = ("transformers", "torch", "peft")
@@ -25,16 +30,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("types", nargs="*")
     options = parser.parse_args(words)
-    _be_quiet()
+    torch.set_num_threads(1)  # threads do not survive a fork
+    warnings.filterwarnings("ignore")  # hundreds of models warn
+    logging.disable(logging.WARNING)
     for tree in _rows(options):
         sys.stdout.write(json.dumps(tree) + "\n")
         sys.stdout.flush()
 
 
 def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from karez.studio.architectures.isolated import try_type  # noqa: PLC0415 - after _be_quiet
-    from karez.studio.architectures.model_types import model_types  # noqa: PLC0415 - as above
-
     known = model_types()
     yield {"versions": {name: version(name) for name in _PACKAGES}, "known": list(known)}
     if options.folder is not None:
@@ -45,25 +49,11 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _row_of_folder(folder: Path) -> Row:
-    from transformers import AutoConfig  # noqa: PLC0415 - after _be_quiet
-
-    from karez.studio.architectures.isolated import try_folder  # noqa: PLC0415 - as above
-    from karez.studio.architectures.model_types import type_of  # noqa: PLC0415 - as above
-
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     kind = type_of(config)
     if kind is None:
         raise SystemExit(f"no class for the model type {config.model_type}")
     return try_folder(kind, config, folder)
-
-
-def _be_quiet() -> None:
-    """Libraries print to the pipe that the rows go to, and hundreds of models warn."""
-    import torch  # noqa: PLC0415 - only the process that tries needs it
-
-    torch.set_num_threads(1)  # threads do not survive a fork
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
 
 
 if __name__ == "__main__":

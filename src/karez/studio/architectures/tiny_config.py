@@ -1,5 +1,6 @@
 """Makes the configuration of a tiny model from an architecture's own defaults."""
 
+import contextlib
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -63,10 +64,9 @@ def tiny_fields(config: Any, scale: Scale, overrides: Mapping[str, Any]) -> dict
 
 
 def _part(config: Any, name: str) -> Any:
-    try:
+    with contextlib.suppress(Exception):  # some fields are a layer's, and refuse to be asked for
         return getattr(config, name, None)
-    except Exception:  # noqa: BLE001 - some fields are a layer's, and refuse to be asked for
-        return None
+    return None
 
 
 def _tiny(name: str, value: Any, scale: Scale) -> Any:

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from karez.studio.architectures.attempts import Failed, attempt
 from karez.studio.architectures.example_inputs import candidates
 from karez.studio.architectures.model_types import ModelType
-from karez.studio.architectures.rows import Check
+from karez.studio.architectures.rows import OK, Check
 from karez.studio.architectures.tiny_config import Scale, tiny_fields
 from karez.studio.architectures.tiny_sizes import OVERRIDES
 
 SEED = 0
+_STEPS = (Check.CONFIG, Check.INIT, Check.FORWARD)
 _MOST_PARAMETERS = {Scale.BY_NAME: 80e6, Scale.BY_FACTOR: 80e6, Scale.SHALLOW: 260e6}
 _MAIN_OUTPUTS = (
     "logits",
@@ -49,30 +52,49 @@ class NotBuilt:
 
 
 def build(kind: ModelType, config: Any = None) -> TinyModel | NotBuilt:
-    """Build a tiny model: of `config`, or of the defaults of the type.
-
-    Each scale is tried in turn. What classes of transformers raise is an outcome, not an error.
-    """
+    """Build a tiny model: of `config`, or of the defaults of the type. Each scale is tried."""
     furthest: dict[Check, str] = {}
     for scale in Scale:
         reached: dict[Check, str] = {}
-        step = Check.CONFIG
-        try:
-            own, cls = kind.classes()
-            fields = tiny_fields(config or own(), scale, OVERRIDES.get(kind.name, {}))
-            tiny = own(**fields)
-            reached[step], step = "ok", Check.INIT
-            _check_size(cls, tiny, scale)
-            torch.manual_seed(SEED)
-            model = cls(tiny).float().eval()
-            reached[step], step = "ok", Check.FORWARD
-            inputs = _working_inputs(model, kind.family)
-            return TinyModel(family=kind.family, model=model, inputs=inputs)
-        except Exception as error:  # noqa: BLE001 - of hundreds of classes: any kind
-            reached[step] = reason(error)
+        built = _build(kind, config, scale, reached)
+        if isinstance(built, TinyModel):
+            return built
+        check = next(check for check in _STEPS if check not in reached)
+        reached[check] = built.reason
         if len(reached) > len(furthest):
             furthest = reached
     return NotBuilt(reached=furthest)
+
+
+def _build(
+    kind: ModelType, config: Any, scale: Scale, reached: dict[Check, str]
+) -> TinyModel | Failed:
+    """Build at one scale; `reached` is told how far that went."""
+
+    def tiny_config() -> tuple[Any, Any]:
+        own, cls = kind.classes()
+        fields = tiny_fields(config or own(), scale, OVERRIDES.get(kind.name, {}))
+        return cls, own(**fields)
+
+    made = attempt(tiny_config)
+    if isinstance(made, Failed):
+        return made
+    reached[Check.CONFIG] = OK
+    cls, tiny = made
+
+    def initialized() -> Any:
+        _check_size(cls, tiny, scale)
+        torch.manual_seed(SEED)
+        return cls(tiny).float().eval()
+
+    model = attempt(initialized)
+    if isinstance(model, Failed):
+        return model
+    reached[Check.INIT] = OK
+    inputs = _working_inputs(model, kind.family)
+    if isinstance(inputs, Failed):
+        return inputs
+    return TinyModel(family=kind.family, model=model, inputs=inputs)
 
 
 def main_output(output: Any) -> torch.Tensor:
@@ -102,12 +124,6 @@ def tensors(output: Any) -> list[torch.Tensor]:
     return []
 
 
-def reason(error: BaseException) -> str:
-    """Say in one line what an exception was."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}"[:200].rstrip(": ")
-
-
 def _check_size(cls: Any, config: Any, scale: Scale) -> None:
     try:
         with torch.device("meta"):
@@ -120,14 +136,17 @@ def _check_size(cls: Any, config: Any, scale: Scale) -> None:
         raise ValueError(f"even its smallest configuration has {count / 1e6:.0f} M parameters")
 
 
-@torch.no_grad()
-def _working_inputs(model: Any, family: str) -> Mapping[str, torch.Tensor]:
-    first: Exception | None = None
+def _working_inputs(model: Any, family: str) -> Mapping[str, torch.Tensor] | Failed:
+    first: Failed | None = None
     for inputs in candidates(model, family):
-        try:
-            if torch.isfinite(main_output(model(**inputs))).all():
-                return inputs
-            raise ValueError("outputs are not finite")
-        except Exception as error:  # noqa: BLE001 - a guess that does not fit
-            first = first or error
-    raise first or ValueError("takes no inputs that are known here")
+        found = attempt(partial(_run, model, inputs))
+        if not isinstance(found, Failed):
+            return inputs
+        first = first or found
+    return first or Failed(reason="takes no inputs that are known here")
+
+
+@torch.no_grad()
+def _run(model: Any, inputs: Mapping[str, torch.Tensor]) -> None:
+    if not torch.isfinite(main_output(model(**inputs))).all():
+        raise ValueError("outputs are not finite")

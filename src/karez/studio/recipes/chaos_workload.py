@@ -68,17 +68,16 @@ def _sharded_model(
     settings: ChaosWorkload, device: torch.device
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """FSDP2 over all ranks; built again with each process group."""
-    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - only here
-    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - only here
+    from torch.distributed import device_mesh, fsdp  # noqa: PLC0415 - only here
 
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = _network(settings.width).to(device)
-    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    mesh = device_mesh.init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in model:
         if isinstance(layer, nn.Linear):
-            fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+            fsdp.fully_shard(layer, mesh=mesh)
+    fsdp.fully_shard(model, mesh=mesh)
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 

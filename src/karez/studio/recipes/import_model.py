@@ -58,15 +58,14 @@ def _unpack(file: Path, target: Path) -> int:
 
 def _widen(file: Path, target: Path) -> int:
     """Save a GGUF file as a folder in bfloat16; returns how many parameters it has."""
-    import torch  # noqa: PLC0415 - on nodes only
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415 - as above
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415 - slow
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     # without dequantize=True the model could be run but neither trained nor saved
     model: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
         gguf_file=file.name,
-        dtype=torch.bfloat16,
+        dtype="bfloat16",
         quantization_config=GgufConfig(dequantize=True),
     )
     tokenizer.model_max_length = int(model.config.max_position_embeddings)

@@ -1,7 +1,6 @@
 """Steps of the demo: evaluate the tuned model, deploy it, and chat through the gateway."""
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from karez.cli.command_clock import now, sleep
 from karez.cli.remote.demo.run import DATA, JOB, MODEL, DemoRun
 from karez.cli.remote.job_progress import watch_job
+from karez.cli.terminal import inherited
 from karez.client.sdk import Client
 from karez.core.errors import Failed, MissingPart
 from karez.core.jobs import Job, JobSpec
@@ -60,13 +60,13 @@ def _convert(run: DemoRun, client: Client, name: str, model: str) -> Job:
 def chat(run: DemoRun, client: Client) -> None:
     """Ask both services the same questions through the gateway."""
     try:
-        from openai import OpenAI  # noqa: PLC0415 - not needed by any other command
+        from openai import APIStatusError, OpenAI  # noqa: PLC0415 - not needed by any other command
     except ModuleNotFoundError as error:
         raise MissingPart(
             part="openai", needed_for="the demo's chat", install="pip install 'karez[node]'"
         ) from error
     remote = OpenAI(base_url=client.address.gateway, api_key=_create_key(run))
-    _wait_for_models(remote, {"base", "router"})
+    _wait_for_models(remote, {"base", "router"}, APIStatusError)
     for question in QUESTIONS:
         for service in ("base", "router"):
             text = _answer(remote, service, PROMPT + question)
@@ -80,7 +80,7 @@ def _create_key(run: DemoRun) -> str:
     run.commands.append("karez keys create demo-app")
     made = subprocess.run(
         [sys.executable, "-P", "-m", "karez.cli.main", "keys", "create", "demo-app"],
-        env={**os.environ, **run.env},  # noqa: TID251 - the command inherits this environment
+        env=inherited(run.env),
         capture_output=True,
         text=True,
         check=True,
@@ -101,16 +101,14 @@ def _answer(remote: Any, service: str, text: str) -> str:
     return "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
 
 
-def _wait_for_models(remote: Any, names: set[str]) -> None:
+def _wait_for_models(remote: Any, names: set[str], refused: type[Exception]) -> None:
     """Wait until the gateway knows the new key and the services. Raises Failed."""
-    from openai import APIStatusError  # noqa: PLC0415 - not needed by any other command
-
     deadline = now() + 20.0
     while now() < deadline:
         try:
             if names <= {model.id for model in remote.models.list()}:
                 return
-        except APIStatusError:
+        except refused:
             pass  # the gateway does not know the key yet
         sleep(0.2)
     raise Failed(noun="service", name="gateway", reason="it does not list the services.")

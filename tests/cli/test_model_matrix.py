@@ -47,7 +47,7 @@ def test_unknown_types_and_families_are_refused_with_near_ones(karez: Karez) -> 
     assert (done.code, "no folder" in done.err) == (2, True)
 
 
-@pytest.mark.story
+@pytest.mark.deep
 def test_a_type_and_a_folder_are_tried_on_this_machine(karez: Karez, tmp_path: Path) -> None:
     done = karez("models", "check", "lama")
     assert (done.code, "Did you mean llama" in done.err) == (2, True)

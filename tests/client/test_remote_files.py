@@ -51,7 +51,7 @@ def karez(home: Path, *words: str, **env: str) -> "subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.story
+@pytest.mark.deep
 def test_a_model_comes_from_a_mirror_of_the_hub_with_licence_and_revision(
     api: Api, url: str, address: str, tmp_path: Path
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_model_comes_from_a_mirror_of_the_hub_with_licence_and_revision(
         assert {one.spec.name for one in client.artifacts()} == {"t", "t2"}
 
 
-@pytest.mark.story
+@pytest.mark.deep
 def test_without_a_hub_the_ways_round_it_are_told(api: Api, url: str, tmp_path: Path) -> None:
     done = karez(
         tmp_path,

@@ -74,6 +74,8 @@ OWN: dict[str, dict[str, Any]] = {
     "llama4_text": {"num_local_experts": 2, "intermediate_size_mlp": 64, "num_experts_per_tok": 1},
 }
 
+QUICK = ("llama", "mamba", "phimoe")
+"""Tried at each landing; the others in `make deep`, and all of them by the matrix."""
 SILENT = {
     "jamba": "dt_proj",
     "longcat_flash": "classifier",
@@ -119,7 +121,10 @@ def with_adapter(base: Any) -> Any:
     return get_peft_model(base, config)
 
 
-@pytest.mark.parametrize("kind", sorted(OWN))
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.deep) for kind in sorted(OWN)],
+)
 def test_a_type_learns_through_an_adapter_and_merges_to_the_same(kind: str) -> None:
     model, rows = with_adapter(tiny(kind)), batch()
     loss_of = AnswerLoss(model)
@@ -141,7 +146,13 @@ def test_a_type_learns_through_an_adapter_and_merges_to_the_same(kind: str) -> N
     assert check_merged(model.merge_and_unload(), before, rows.tokens_BL, rows.mask_BL) < 0.01
 
 
-@pytest.mark.parametrize("kind", sorted(set(EXCLUDED) - {"llama4", *SILENT}))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.deep)
+        for kind in sorted(set(EXCLUDED) - {"llama4", *SILENT})
+    ],
+)
 def test_each_exclusion_is_needed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("karez.studio.recipes.lora_targets.EXCLUDED", {})
     with pytest.raises((ValueError, AttributeError, RuntimeError)):

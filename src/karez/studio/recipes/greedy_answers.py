@@ -37,7 +37,7 @@ def greedy_answers(
     logs_B = _log_chances(new_BN, out.logits, _ends(model))
     texts = tokenizer.batch_decode(new_BN, skip_special_tokens=True)
     return [
-        Answer(text=text.strip(), confidence=float(log.exp()))
+        Answer(text=text.strip(), confidence=float(log.exp().nan_to_num(0.0)))
         for text, log in zip(texts, logs_B, strict=True)
     ]
 

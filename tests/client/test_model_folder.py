@@ -169,6 +169,24 @@ def test_folders_of_other_libraries_are_not_looked_into(folder: Path) -> None:
     check_upload(folder)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model-q8.gguf",),
+        ("openvino_model.xml", "openvino_model.bin"),
+        ("onnx/model.onnx",),
+    ],
+)
+def test_folders_of_other_formats_may_have_a_configuration_beside_their_weights(
+    folder: Path, names: tuple[str, ...]
+) -> None:
+    no_weights(folder)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"weights")
+    check_upload(folder)
+
+
 def test_nothing_is_registered_of_a_broken_model(api: Api, url: str, folder: Path) -> None:
     cut_off(folder)
     with Client(url, api.admin) as client:

@@ -12,6 +12,8 @@ from karez.core.safetensors_header import HEAD_BYTES, header_length, weights_byt
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_OTHER_FORMATS = ("*.gguf", "*.onnx", "openvino*.xml", "*.tflite", "*.mlmodel")
+"""Weights that no class of transformers reads as they are."""
 _SHOWN = 3
 _SIDE_FILES = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"})
 """Files of a Trainer's checkpoint, of which no engine reads one."""
@@ -60,7 +62,9 @@ def check_upload(root: Path) -> None:
         BrokenArtifact: A file is missing, cut off, or not what its name says.
     """
     config = root / "config.json"
-    if config.is_file() and "model_type" in _json_object(config):
+    if not config.is_file() or "model_type" not in _json_object(config):
+        return
+    if not any(next(root.rglob(pattern), None) for pattern in _OTHER_FORMATS):
         read_model_folder(root)
 
 

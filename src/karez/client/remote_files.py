@@ -30,6 +30,8 @@ _MODEL_FILES = (
     "README.md",
 )
 _TABLES = ("*.csv", "*.tsv", "*.jsonl", "*.ndjson", "*.json", "*.parquet", "*.gz", "README.md")
+_TWICE = ("consolidated*.safetensors", "original/*")
+"""The same weights once more, in their makers' own layout."""
 _LICENCE = re.compile(r"^license:[ \t]*([\w.+-]+)[ \t]*$", re.MULTILINE)
 _OFFLINE = (
     "Set HF_ENDPOINT to a mirror, set HF_HUB_OFFLINE=1 to take what this machine has had before, "
@@ -101,6 +103,7 @@ def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
             repo_type="model" if is_model else "dataset",
             revision=found[2],
             allow_patterns=list(_MODEL_FILES if is_model else _TABLES),
+            ignore_patterns=list(_TWICE),
         )
     except errors.GatedRepoError as error:
         raise BadRequest(

@@ -65,6 +65,8 @@ def _of_repository(name: str, files: Mapping[str, bytes], path: str) -> Answer |
             for file, body in files.items()
         ]
         return json.dumps(tree).encode(), json_type, 200
+    if path.startswith(f"/api/{name}/revision/gone"):
+        return b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev"}, 404
     if path == f"/api/{name}" or path.startswith(f"/api/{name}/revision/"):
         listed = [{"rfilename": file} for file in files]
         about = {"id": name.partition("/")[2], "sha": COMMIT, "siblings": listed}

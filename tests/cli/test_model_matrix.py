@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -43,6 +44,8 @@ def test_unknown_types_and_families_are_refused_with_near_ones(karez: Karez) -> 
     assert (done.code, "Did you mean llama" in done.err) == (2, True)
     done = karez("models", "matrix", "--family", "lm")
     assert (done.code, "causal-lm" in done.err) == (2, True)
+    done = karez("models", "matrix", "--output", "new.json")
+    assert (done.code, "--run" in done.err) == (2, True)
     done = karez("models", "check", "./nowhere")
     assert (done.code, "no folder" in done.err) == (2, True)
 
@@ -74,8 +77,12 @@ def test_a_run_that_is_cut_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         while not (part.exists() and len(part.read_text().splitlines()) > 1):
             assert first.poll() is None
+        started = psutil.Process(first.pid).children(recursive=True)
         first.send_signal(signal.SIGINT)
         assert first.wait() != 0
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert len(started) >= 1
+    assert left == []
     assert not output.exists()
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "were tried before" in done.stderr

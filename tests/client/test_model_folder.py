@@ -93,15 +93,32 @@ def bad_offsets(root: Path) -> None:
 
 
 def missing_shard(root: Path) -> None:
-    index = {"weight_map": {"w": "model.safetensors", "v": "gone.safetensors"}}
+    (root / "model.safetensors").rename(root / "a.safetensors")
+    index = {"weight_map": {"w": "a.safetensors", "v": "gone.safetensors"}}
     (root / INDEX).write_text(json.dumps(index))
 
 
 def shard_elsewhere(root: Path) -> None:
+    (root / "model.safetensors").unlink()
     (root / INDEX).write_text(json.dumps({"weight_map": {"w": "../other.safetensors"}}))
 
 
+def empty_map(root: Path) -> None:
+    (root / "model.safetensors").unlink()
+    (root / INDEX).write_text('{"weight_map": {}}')
+
+
+def dangling(root: Path) -> None:
+    (root / "model.safetensors").unlink()
+    (root / "model.safetensors").symlink_to("nowhere")
+
+
+def longer(root: Path) -> None:
+    (root / "model.safetensors").write_bytes(safetensors(BODY + b"end"))
+
+
 def no_map(root: Path) -> None:
+    (root / "model.safetensors").unlink()
     (root / INDEX).write_text(json.dumps({"weights": 1}))
 
 
@@ -120,6 +137,9 @@ def no_map(root: Path) -> None:
         (missing_shard, "1 of 2 shards are missing: gone.safetensors"),
         (shard_elsewhere, "in another folder"),
         (no_map, "no weight_map"),
+        (empty_map, "no weight_map"),
+        (dangling, "cannot be read"),
+        (longer, "3 bytes of it belong to no weight"),
     ],
 )
 def test_a_broken_folder_is_refused_with_what_is_wrong(
@@ -137,6 +157,49 @@ def test_pickles_are_refused_with_the_command_that_converts_them(folder: Path) -
         read_model_folder(folder)
     assert "pickles (pytorch_model.bin)" in refused.value.what()
     assert f"karez migrate checkpoint {folder / 'pytorch_model.bin'}" in refused.value.hint()
+
+
+def test_one_of_several_pickles_is_not_taken_for_the_model(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    for name in ("pytorch_model-1.bin", "pytorch_model-2.bin", "rng_state_0.pth", "scaler.pt"):
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(BadRequest) as refused:
+        read_model_folder(folder)
+    assert "(pytorch_model-1.bin, pytorch_model-2.bin)" in refused.value.what()
+    assert "save_pretrained" in refused.value.hint()
+
+
+def test_a_whole_file_counts_and_not_an_index_beside_it(folder: Path) -> None:
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"w": "gone.safetensors"}}))
+    assert read_model_folder(folder).weight_files == ("model.safetensors",)
+
+
+def test_an_adapter_is_uploaded_and_told_from_a_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    no_weights(folder)
+    check_upload(folder)
+    with pytest.raises(BadRequest, match="is an adapter"):
+        read_model_folder(folder)
+
+
+@pytest.mark.parametrize("spoil", [cut_off, "pickle"])
+def test_other_formats_beside_weights_do_not_excuse_them(
+    folder: Path, spoil: Callable[[Path], None] | str
+) -> None:
+    (folder / "model.onnx").write_bytes(b"x")
+    if callable(spoil):
+        spoil(folder)
+    else:
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises((BadRequest, BrokenArtifact)):
+        check_upload(folder)
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"model_type": null}', '{"width": 3}'])
+def test_configurations_of_other_libraries_are_not_looked_into(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    cut_off(folder)
+    check_upload(folder)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -163,18 +226,13 @@ def test_an_unknown_type_without_code_is_refused(folder: Path) -> None:
         check_known(read_model_folder(folder), ["bert"])
 
 
-def test_folders_of_other_libraries_are_not_looked_into(folder: Path) -> None:
-    (folder / "config.json").write_text('{"width": 3}')
-    no_weights(folder)
-    check_upload(folder)
-
-
 @pytest.mark.parametrize(
     "names",
     [
         ("model-q8.gguf",),
         ("openvino_model.xml", "openvino_model.bin"),
         ("onnx/model.onnx",),
+        ("tf_model.h5",),
     ],
 )
 def test_folders_of_other_formats_may_have_a_configuration_beside_their_weights(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_a_model_comes_from_a_mirror_of_the_hub_with_licence_and_revision(
     assert {file.path for file in spec.files} == {"config.json", "model.safetensors", "README.md"}
     assert spec.format == "hf"
     assert spec.lineage.licence == "apache-2.0"
-    assert spec.lineage.source == f"https://huggingface.co/org/tiny/tree/{COMMIT}"
+    assert spec.lineage.source == f"{address}/org/tiny/tree/{COMMIT}"
     again = karez(  # what was had before is there without the hub
         tmp_path,
         *("models", "add", "hf://org/tiny", "--name", "t2", "--licence", "MIT"),
@@ -78,6 +79,7 @@ def test_a_model_comes_from_a_mirror_of_the_hub_with_licence_and_revision(
         ("hf://org/none", "has no org/none that you may see"),
         ("hf://org/pickled", "no weights"),
         ("hf://tiny", "Write hf://OWNER/NAME"),
+        ("hf://org/tiny@gone", "has no revision 'gone'"),
     ):
         refused = karez(
             tmp_path, "models", "add", name, "--name", "no", HF_ENDPOINT=address, **cloud
@@ -114,6 +116,8 @@ def test_files_come_from_a_bucket_and_nothing_stays_here(tmp_path: Path) -> None
             obstore.put(store, f"models/tiny/{name}", body)
         obstore.put(store, "models/tiny-other/config.json", b"{}")
         obstore.put(store, "rows/a.csv", ROWS)
+        for folder in ("models/tiny/", "models/tiny/onnx/", "models/tiny/empty/"):
+            _put_marker(folder, root)
         with brought(f"{root}/models/tiny/", MODEL) as found:
             kept = found.path
             here = {str(one.relative_to(kept)) for one in kept.rglob("*") if one.is_file()}
@@ -131,10 +135,18 @@ def test_files_come_from_a_bucket_and_nothing_stays_here(tmp_path: Path) -> None
             pass
 
 
+def _put_marker(name: str, root: str) -> None:
+    """A folder as the AWS console makes it: an empty object whose name ends in a slash."""
+    address = f"{os.environ['AWS_ENDPOINT_URL']}/{root.removeprefix('s3://')}/{name}"
+    urllib.request.urlopen(urllib.request.Request(address, data=b"", method="PUT")).close()
+
+
 def test_paths_stay_paths_and_other_schemes_are_refused(tmp_path: Path) -> None:
     assert not is_remote("./hf")
     assert not is_remote(tmp_path)
     with brought(str(tmp_path), MODEL) as found:
         assert (found.path, found.source, found.licence) == (tmp_path, "", "")
     with pytest.raises(BadRequest, match="ftp://"), brought("ftp://host/x", MODEL):
+        pass
+    with pytest.raises(BadRequest, match="names no repository"), brought("hf://../..", MODEL):
         pass

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -87,6 +88,23 @@ def test_a_check_that_ends_its_process_is_told_and_costs_only_what_comes_after(
     row = row_told_by(kind, work, Limits(cpu_s=1, memory_bytes=LIMITS.memory_bytes))
     assert row.outcomes[Check.CONFIG] == OK
     assert said in row.outcomes[Check.TRAIN]
+
+
+def test_a_lower_limit_of_the_host_stays() -> None:
+    kind = model_types()["llama"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+
+    def work(tell: Teller) -> None:
+        tell.end(Check.CONFIG, str(resource.getrlimit(resource.RLIMIT_CPU)[0]))
+
+    def in_a_limited_process(tell: Teller) -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
+        row = row_told_by(kind, work, Limits(cpu_s=50, memory_bytes=LIMITS.memory_bytes))
+        tell.end(Check.INIT, row.outcomes[Check.CONFIG])
+
+    row = row_told_by(kind, in_a_limited_process)
+    assert row.outcomes[Check.INIT] == "40"
+    assert resource.getrlimit(resource.RLIMIT_CPU) == (soft, hard)
 
 
 def test_overrides_are_of_types_or_their_parts_and_change_something() -> None:

@@ -53,6 +53,7 @@ TALK = [
         {"a.csv": as_csv(PAIRS).decode().encode("utf-16")},
         {"a.csv": as_csv(PAIRS).replace(b",", b";")},
         {"a.csv": b"sep=;\r\n" + as_csv(PAIRS, end="\r\n").replace(b",", b";")},
+        {"a.csv": b"sep=,,\r\n" + as_csv(PAIRS, end="\r\n")},
         {"a.csv": as_csv(PAIRS) + b"\n\n,\n"},
         {"a.csv.gz": gzip.compress(as_csv(PAIRS))},
         {"a.tsv": as_csv(PAIRS).replace(b",", b"\t")},
@@ -76,8 +77,8 @@ TALK = [
         {"a.parquet": as_parquet({"messages": [row["messages"] for row in TALK]})},
     ],
     ids=str.split(
-        "csv bom crlf utf16 semicolon excel blank-rows gz tsv two others completions alpaca case "
-        "talks sharegpt lines-in-json parquet class-labels parquet-talks"
+        "csv bom crlf utf16 semicolon excel padded blank-rows gz tsv two others completions alpaca "
+        "case talks sharegpt lines-in-json parquet class-labels parquet-talks"
     ),
 )
 def test_the_same_rows_in_any_form_are_the_same_data_set(
@@ -130,6 +131,12 @@ def test_numbers_and_truth_are_answers_too(prepare: Prepare) -> None:
         ({"a.csv": b"text,\nx,y\n"}, "a.csv line 1", "no name"),
         ({"a.csv": b"text,label\rx,y\rz,y\r"}, "a.csv line 1", "carriage returns alone"),
         ({"a.csv": b"sep=|\ntext|label\nx|y\nonly\n"}, "a.csv line 4", "1 cells"),
+        ({"a.csv": b"sep=\r\nq,a\r\nx,y\r\n"}, "a.csv line 2", "2 cells"),
+        (
+            {"a.json": b'{"text": "x", "label": "y"}\r{"text": "z", "label": "y"}\r'},
+            "a.json line 1",
+            "carriage returns alone",
+        ),
         ({"a.json": b'{"text": "x", "label": "y"}\n[]\n'}, "a.json line 2", "list"),
         ({"a.csv": b'text,label\n"x,y\nz,y\n'}, "a.csv line 2", "unexpected end"),
         ({"a.csv": b"text,label\nok,y\n\xff\xfa,y\n"}, "a.csv line 3", "0xff, which is no UTF-8"),

@@ -138,4 +138,4 @@ def test_a_target_is_judged_with_a_threshold_of_validation_rows(
     assert report["selective"]["target"] == 0.5
     assert report["selective"]["words"].startswith("no answers at 50%")
     assert report["selective"]["curve"][-1] == [1.0, report["accuracy"]]
-    assert all(0 < answer["confidence"] < 1 for answer in report["answers"])
+    assert all(0 <= answer["confidence"] < 1 for answer in report["answers"])

@@ -67,11 +67,25 @@ def test_where_validation_rows_are_too_few_it_says_how_many_are_needed() -> None
     assert rows_needed(0.98) == 217
 
 
+@pytest.mark.parametrize("count", [217, 240, 271, 272])
+def test_as_many_rows_as_are_needed_are_enough(count: int) -> None:
+    judged = [Judged(confidence=1 - i / 1000, is_right=True) for i in range(count)]
+    found = choose_threshold(judged, 0.98)
+    assert isinstance(found, Threshold)
+    assert found.chosen_on.answered == count
+
+
+def test_a_confidence_is_a_number() -> None:
+    with pytest.raises(ValueError, match="is a number"):
+        Judged(confidence=math.nan, is_right=True)
+
+
 def test_where_no_threshold_reaches_the_target_it_says_what_was_seen() -> None:
     found = choose_threshold(rows((0.9, True), (0.9, False)) * 200, 0.9)
     assert isinstance(found, NoThreshold)
-    assert "200 are right" not in found.reason
-    assert "of 400 validation rows" in found.reason
+    assert found.reason == (
+        "200 of the 400 surest of 400 validation rows are right, which does not show 90%"
+    )
 
 
 def test_all_rows_are_answered_where_all_are_right() -> None:
@@ -107,6 +121,10 @@ def test_the_curve_goes_from_the_surest_rows_to_all() -> None:
     judged = rows((0.9, True), (0.8, True), (0.7, False), (0.6, False))
     assert curve(judged, 4) == [(0.25, 1.0), (0.5, 1.0), (0.75, 2 / 3), (1.0, 0.5)]
     assert curve([], 4) == []
+    assert curve(rows((0.9, True), (0.9, False), (0.9, True), (0.1, False)), 4) == [
+        (0.75, 2 / 3),
+        (1.0, 0.5),
+    ]
 
 
 @pytest.mark.parametrize("target", [0, 1, 1.5, -1])

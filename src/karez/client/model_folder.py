@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,15 @@ from karez.core.safetensors_header import HEAD_BYTES, header_length, weights_byt
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_OTHER_FORMATS = ("*.gguf", "*.onnx", "openvino*.xml", "*.tflite", "*.mlmodel")
-"""Weights that no class of transformers reads as they are."""
+WHOLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
+_OTHER_FORMATS = (
+    *("*.gguf", "*.onnx", "*.xml", "*.tflite", "*.mlmodel"),
+    *("*.h5", "*.msgpack", "*.npz"),
+)
+"""Weights that no class of torch reads as they are."""
 _SHOWN = 3
-_SIDE_FILES = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"})
+_SIDE_FILES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?)\.\w+")
 """Files of a Trainer's checkpoint, of which no engine reads one."""
 
 
@@ -35,11 +41,15 @@ def read_model_folder(folder: Path) -> ModelFolder:
     """Look at the configuration and the weights of a model's folder.
 
     Raises:
-        BadRequest: There is no such folder, or its weights are only pickles.
+        BadRequest: There is no such folder, it is an adapter, or its weights are only pickles.
         BrokenArtifact: A file is missing, cut off, or not what its name says.
     """
     if not folder.is_dir():
         raise BadRequest(problem=f"there is no folder {folder}")
+    if (folder / ADAPTER).is_file():
+        raise BadRequest(
+            problem=f"{folder} is an adapter", fix="Check the folder of the model that it adapts."
+        )
     config = _config(folder)
     files = _weight_files(folder)
     auto = config.get("auto_map")
@@ -62,9 +72,12 @@ def check_upload(root: Path) -> None:
         BrokenArtifact: A file is missing, cut off, or not what its name says.
     """
     config = root / "config.json"
-    if not config.is_file() or "model_type" not in _json_object(config):
+    if not config.is_file() or (root / ADAPTER).is_file():
         return
-    if not any(next(root.rglob(pattern), None) for pattern in _OTHER_FORMATS):
+    if not _own_weights(root) and any(next(root.rglob(one), None) for one in _OTHER_FORMATS):
+        return
+    table = _parsed(config)
+    if isinstance(table, dict) and isinstance(table.get("model_type"), str):
         read_model_folder(root)
 
 
@@ -98,43 +111,64 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"it cannot be read: {error.strerror}"
-        raise BrokenArtifact(name=str(path), problem=problem) from error
-    except (ValueError, RecursionError) as error:
-        raise BrokenArtifact(name=str(path), problem=f"it is no JSON: {error}") from error
+    value = _parsed(path)
     if not isinstance(value, dict):
         raise BrokenArtifact(name=str(path), problem="it is no JSON object")
     return value
 
 
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"it cannot be read: {error.strerror}"
+        raise BrokenArtifact(name=str(path), problem=problem) from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenArtifact(name=str(path), problem=f"it is no JSON: {error}") from error
+
+
+def _own_weights(folder: Path) -> bool:
+    has_index = (folder / INDEX).is_file()
+    return has_index or any(folder.glob("*.safetensors")) or bool(_pickles(folder))
+
+
+def _pickles(folder: Path) -> list[str]:
+    """Names of files that torch pickled; the weights beside an OpenVINO .xml end in .bin too."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix in _PICKLES
+        and not _SIDE_FILES.fullmatch(path.name)
+        and not path.with_suffix(".xml").exists()
+    )
+
+
 def _weight_files(folder: Path) -> tuple[str, ...]:
+    if (folder / WHOLE).is_file() or (folder / WHOLE).is_symlink():
+        return (WHOLE,)  # as transformers does, whatever an index says
     index = folder / INDEX
     if index.is_file():
         return _listed(index)
     files = sorted(path.name for path in folder.glob("*.safetensors"))
     if files:
         return tuple(files)
-    pickles = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix in _PICKLES and path.name not in _SIDE_FILES
+    pickles = _pickles(folder)
+    if not pickles:
+        raise BrokenArtifact(name=str(folder), problem="it has no weights (*.safetensors)")
+    raise BadRequest(
+        problem=f"the weights of {folder} are pickles ({', '.join(pickles[:_SHOWN])}), which run "
+        "code when they are read",
+        fix=f"Convert them first: `karez migrate checkpoint {folder / pickles[0]} "
+        f"{folder / WHOLE}` reads tensors and runs nothing."
+        if len(pickles) == 1
+        else "Save the model as safetensors where it comes from: `save_pretrained` does.",
     )
-    if pickles:
-        raise BadRequest(
-            problem=f"the weights of {folder} are pickles ({', '.join(pickles[:_SHOWN])}), which "
-            "run code when they are read",
-            fix=f"Convert them first: `karez migrate checkpoint {folder / pickles[0]} "
-            f"{folder / 'model.safetensors'}` reads tensors and runs nothing.",
-        )
-    raise BrokenArtifact(name=str(folder), problem="it has no weights (*.safetensors)")
 
 
 def _listed(index: Path) -> tuple[str, ...]:
     table = _json_object(index).get("weight_map")
-    if not isinstance(table, Mapping) or not all(isinstance(v, str) for v in table.values()):
+    is_table = isinstance(table, Mapping) and all(isinstance(v, str) for v in table.values())
+    if not table or not is_table:
         raise BrokenArtifact(name=str(index), problem="it has no weight_map of names to files")
     names = sorted(set(table.values()))
     outside = [name for name in names if Path(name).name != name]
@@ -153,8 +187,8 @@ def _listed(index: Path) -> tuple[str, ...]:
 
 def _checked_weights(path: Path) -> int:
     """Check that a file is as long as its header says; returns the bytes of its weights."""
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             length = header_length(file.read(HEAD_BYTES), size)
             return weights_bytes(file.read(length), size - HEAD_BYTES - length)

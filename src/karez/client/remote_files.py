@@ -4,9 +4,10 @@ They are brought to this machine, looked at, and uploaded like a folder of one's
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,11 @@ from karez.core.errors import BadRequest, MissingPart
 
 HUB = "hf"
 BUCKETS = ("s3", "gs", "az")
+_KEYS = {
+    "s3": "AWS_REGION, AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _MODEL_FILES = (
     "*.safetensors",
@@ -67,13 +73,14 @@ def brought(path: str | Path, kind: ArtifactKind) -> Iterator[Fetched]:
         MissingPart: The library of the scheme is not installed.
     """
     scheme, _, name = str(path).partition("://")
+    scheme = scheme.lower()
     if not is_remote(path):
         yield Fetched(path=Path(path).expanduser(), source="")
     elif scheme == HUB:
         yield _from_hub(name, kind)
     elif scheme in BUCKETS:
         with TemporaryDirectory(prefix="karez-") as folder:
-            yield Fetched(path=_from_bucket(str(path), Path(folder)), source=str(path))
+            yield Fetched(path=_from_bucket(scheme, name, Path(folder)), source=str(path))
     else:
         raise BadRequest(
             problem=f"files cannot be brought from {scheme}://",
@@ -82,8 +89,8 @@ def brought(path: str | Path, kind: ArtifactKind) -> Iterator[Fetched]:
 
 
 def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
-    found = _HUB_NAME.fullmatch(name)
-    if found is None:
+    found = _HUB_NAME.fullmatch(name.removeprefix("datasets/").rstrip("/"))
+    if found is None or ".." in name:
         raise BadRequest(
             problem=f"{HUB}://{name} names no repository",
             fix=f"Write {HUB}://OWNER/NAME, or {HUB}://OWNER/NAME@REVISION.",
@@ -110,6 +117,11 @@ def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
             problem=f"{found[1]} asks its users to accept its terms first",
             fix="Accept them on its page, and set HF_TOKEN to a token of yours.",
         ) from error
+    except errors.RevisionNotFoundError as error:
+        raise BadRequest(
+            problem=f"{found[1]} has no revision {found[2]!r}",
+            fix="Name a branch, a tag or a commit of it.",
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise BadRequest(
             problem=f"{constants.ENDPOINT} has no {found[1]} that you may see",
@@ -117,12 +129,13 @@ def _from_hub(name: str, kind: ArtifactKind) -> Fetched:
         ) from error
     except Exception as error:
         problem = f"{found[1]} cannot be had from {constants.ENDPOINT}: {_first_line(error)}"
-        raise BadRequest(problem=problem, fix=_OFFLINE) from error
+        is_disk = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EACCES, EROFS)
+        fix = f"Make room at {constants.HF_HOME}, or set HF_HOME to another folder."
+        raise BadRequest(problem=problem, fix=fix if is_disk else _OFFLINE) from error
     path = Path(folder)
     place = found[1] if is_model else f"datasets/{found[1]}"
-    return Fetched(
-        path=path, source=f"https://huggingface.co/{place}/tree/{path.name}", licence=_licence(path)
-    )
+    source = f"{constants.ENDPOINT}/{place}/tree/{path.name}"
+    return Fetched(path=path, source=source, licence=_licence(path))
 
 
 def _licence(folder: Path) -> str:
@@ -134,20 +147,21 @@ def _licence(folder: Path) -> str:
     return found[1] if found and found[1] != "other" else ""
 
 
-def _from_bucket(url: str, folder: Path) -> Path:
+def _from_bucket(scheme: str, name: str, folder: Path) -> Path:
+    url = f"{scheme}://{name}"
     try:
         from obstore import exceptions, store  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise MissingPart(
             part="obstore", needed_for=url, install="pip install 'karez[s3]'"
         ) from error
-    scheme, _, rest = url.partition("://")
-    bucket, _, prefix = rest.partition("/")
+    bucket, _, prefix = name.partition("/")
     prefix = prefix.rstrip("/")
     target = folder / (prefix.rpartition("/")[2] or bucket)
     try:
         opened = store.from_url(f"{scheme}://{bucket}")
-        paths = [entry["path"] for part in opened.list(prefix or None) for entry in part]
+        entries = [entry for part in opened.list(prefix or None) for entry in part]
+        paths = [str(entry["path"]) for entry in entries if _is_file(opened, entry)]
         if not paths and prefix:
             paths = [opened.head(prefix)["path"]]  # a file, and no folder
         for path in paths:
@@ -157,12 +171,22 @@ def _from_bucket(url: str, folder: Path) -> Path:
     except (exceptions.BaseError, OSError, ValueError) as error:
         raise BadRequest(
             problem=f"{url} cannot be read: {_first_line(error)}",
-            fix="Look at the address and at the variables with its keys, such as AWS_REGION, "
-            "AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL.",
+            fix=f"Look at the address and at the variables with its keys, such as {_KEYS[scheme]}.",
         ) from error
     if not paths:
         raise BadRequest(problem=f"there is nothing at {url}")
     return target
+
+
+def _is_file(opened: Any, entry: Mapping[str, Any]) -> bool:
+    """Whether an object is a file: consoles keep a folder as an empty one, whose name ends in /."""
+    if entry["size"]:
+        return True
+    try:
+        opened.head(entry["path"])
+    except FileNotFoundError:
+        return False  # it was listed without the / of its name
+    return True
 
 
 def _get(opened: Any, path: str, target: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, job_stem, plan_tables, preparation
 from karez.client.sdk import Client
-from karez.client.studio_plan import StudioPlan, StudioResult
+from karez.client.studio_plan import VALIDATION, StudioPlan, StudioResult, no_validation
 from karez.client.upload import UploadPlan, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.errors import Failed, NotFound
@@ -26,8 +26,7 @@ from karez.core.workloads import ENDED, State, WorkloadKind
 EPOCHS, LEAST_STEPS, MOST_STEPS = 3, 40, 120
 """Passes over the rows if no steps are given, between these bounds: minutes on two cores with a
 model of 135 million parameters."""
-VALIDATION = 0.2
-"""Share of the rows that a threshold of confidence is chosen on."""
+VALIDATION_FILE = "validation.jsonl"
 START_S = 600.0
 """Seconds that a service has to start."""
 WAIT_S = 24 * 3600.0
@@ -79,6 +78,8 @@ class Studio:
         }
         made: UploadPlan
         if is_chat_data(plan.path) and not plan.data_settings:
+            if plan.target_accuracy and not (plan.path / VALIDATION_FILE).is_file():
+                raise no_validation(plan.path)
             made = plan_upload(plan.path, ArtifactKind.DATASET)
             return send(
                 made, name=plan.name, kind=ArtifactKind.DATASET, format="chat-jsonl", **common

@@ -9,6 +9,9 @@ from karez.client.data_sets import job_stem
 from karez.core.errors import BadRequest
 from karez.core.jobs import Scalar
 
+VALIDATION = 0.2
+"""Share of the rows that a threshold of confidence is chosen on, if nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudioPlan:
@@ -50,6 +53,8 @@ class StudioPlan:
         if not 0 <= self.target_accuracy < 1:
             problem = f"a target is a share below 1, such as 0.98, got {self.target_accuracy}"
             raise BadRequest(problem=problem)
+        if self.target_accuracy and self.data_settings.get("validation", VALIDATION) == 0:
+            raise no_validation(self.path)
 
     @property
     def stem(self) -> str:
@@ -71,3 +76,11 @@ class StudioResult:
     """Id of the service."""
     measured: Mapping[str, Any]
     """The evaluation's report: loss, accuracy with its interval and F1 of base and tuned model."""
+
+
+def no_validation(path: Path) -> BadRequest:
+    """The error of a target that no rows are kept for."""
+    return BadRequest(
+        problem=f"a target of accuracy needs validation rows, and {path} is to give none",
+        fix="Leave validation out of the settings, or put a validation.jsonl beside train.jsonl.",
+    )

@@ -23,6 +23,10 @@ class Judged:
     confidence: float
     is_right: bool
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.confidence):
+            raise ValueError("a confidence is a number")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
@@ -73,12 +77,12 @@ def choose_threshold(judged: Sequence[Judged], target: float) -> Threshold | NoT
         right.append(right[-1] + one.is_right)
     best = 0
     for start in STARTS:
-        for count in _prefixes(ranked, start):
+        for count in _prefixes(ranked, start, needed):
             if chance_of_at_most(count - right[count], count, 1 - target) > RISK / len(STARTS):
                 break
             best = max(best, count)
     if not best:
-        sure = max(needed, len(ranked) // len(STARTS))
+        sure = next(_prefixes(ranked, STARTS[0], needed))
         return NoThreshold(
             reason=f"{right[sure]} of the {sure} surest of {len(ranked)} validation rows are "
             f"right, which does not show {target:.0%}"
@@ -96,7 +100,8 @@ def answered_from(judged: Sequence[Judged], confidence: float) -> Answered:
 def curve(judged: Sequence[Judged], points: int = 20) -> list[tuple[float, float]]:
     """Return (coverage, share that is right) of the surest rows, from few of them to all."""
     ranked = sorted(judged, key=lambda one: -one.confidence)
-    counts = sorted({math.ceil(len(ranked) * (k + 1) / points) for k in range(points)} - {0})
+    steps = {math.ceil(len(ranked) * (k + 1) / points) for k in range(points)} - {0}
+    counts = sorted({_with_equals(ranked, count) for count in steps})
     return [
         (count / len(ranked), sum(one.is_right for one in ranked[:count]) / count)
         for count in counts
@@ -139,13 +144,19 @@ def chance_of_at_most(faults: int, of: int, rate: float) -> float:
     return min(1.0, math.fsum(map(math.exp, logs)))
 
 
-def _prefixes(ranked: Sequence[Judged], start: float) -> Iterator[int]:
-    """Numbers of the surest rows to test, from a share of them to all; equal rows go together."""
+def _prefixes(ranked: Sequence[Judged], start: float, least: int) -> Iterator[int]:
+    """Numbers of the surest rows to test: from a share of them, and `least`, to all."""
     total, last = len(ranked), 0
     for step in range(round((1 - start) / _STEP) + 1):
-        count = min(total, math.ceil(total * (start + step * _STEP) - 1e-9))
-        while count < total and ranked[count].confidence == ranked[count - 1].confidence:
-            count += 1
+        share = math.ceil(total * (start + step * _STEP) - 1e-9)
+        count = _with_equals(ranked, min(total, max(share, least)))
         if count > last:
             yield count
             last = count
+
+
+def _with_equals(ranked: Sequence[Judged], count: int) -> int:
+    """So many of the surest rows, and those that are as sure as the last of them."""
+    while count < len(ranked) and ranked[count].confidence == ranked[count - 1].confidence:
+        count += 1
+    return count

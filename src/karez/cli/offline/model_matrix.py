@@ -60,6 +60,8 @@ class MatrixOptions:
 def show_matrix(options: MatrixOptions) -> None:
     """Show which architectures train, recover and run on an NPU, each tried at tiny size."""
     types = options.types or []
+    if options.output and not options.run:
+        raise BadRequest(problem="--output is the file of a --run", fix="Add --run.")
     whole = _run(types, options.processes, options.output) if options.run else last_matrix()
     matrix = _chosen(whole, types, options.family)
     write_page(options.page, as_html(matrix) if options.page else "", "page")

@@ -96,7 +96,7 @@ def add_model(
 
     HF_ENDPOINT names a mirror of the hub. A model's weights are safetensors or GGUF.
     """
-    with bringing(path, ArtifactKind.MODEL) as found:
+    with bringing(path, ArtifactKind.MODEL, licence) as found:
         artifact = upload(
             found.path,
             name=name,

@@ -113,7 +113,7 @@ def add_data(
         karez data add ./banking77 --name banking77 --licence CC-BY-4.0
     """
     kind = ArtifactKind.DATASET
-    with bringing(path, kind) as found:
+    with bringing(path, kind, licence) as found:
         common: dict[str, Any] = {
             "source": source or found.source,
             "licence": licence or found.licence,

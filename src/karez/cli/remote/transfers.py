@@ -51,14 +51,14 @@ def upload(
 
 
 @contextmanager
-def bringing(path: str, kind: ArtifactKind) -> Iterator[Fetched]:
+def bringing(path: str, kind: ArtifactKind, licence: str) -> Iterator[Fetched]:
     """Bring what a URL names to this machine, and tell so; a path is one already."""
     if is_remote(path):
         say(f"bringing {path} to this machine", err=True)
     with brought(path, kind) as found:
         yield found
-    if is_remote(path) and not found.licence:
-        say("its card names no licence: note the one it has with --licence", err=True)
+    if is_remote(path) and not (licence or found.licence):
+        say("no licence was found with it: note the one it has with --licence", err=True)
 
 
 def download(artifact: str, folder: Path) -> Artifact:

@@ -6,6 +6,7 @@ crash loses only what comes after.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -45,6 +46,7 @@ LIMITS = Limits(cpu_s=60, memory_bytes=14 * 2**30)
 _ALL = Limits(cpu_s=3600, memory_bytes=resource.RLIM_INFINITY)
 """Of a folder, whose weights may be as large as the machine can hold."""
 _READ_BYTES = 65536
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _DIED = {
     signal.SIGXCPU: "took more processor time than it may",
     signal.SIGKILL: "took longer than it may, or more memory than there is",
@@ -186,8 +188,9 @@ def _fork(work: Callable[[], None], limits: Limits) -> int:
         return child
     code = 1
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody outlives its parent
+        _limit(resource.RLIMIT_AS, limits.memory_bytes)
+        _limit(resource.RLIMIT_CPU, limits.cpu_s)
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
@@ -195,6 +198,13 @@ def _fork(work: Callable[[], None], limits: Limits) -> int:
         code = 0
     finally:
         os._exit(code)
+
+
+def _limit(what: int, most: int) -> None:
+    """Set a limit, or the one that this process has already where that is lower."""
+    _, hard = resource.getrlimit(what)
+    bounds = [one for one in (most, hard) if one != resource.RLIM_INFINITY]
+    resource.setrlimit(what, (min(bounds, default=resource.RLIM_INFINITY), hard))
 
 
 def _ended(child: int) -> str:

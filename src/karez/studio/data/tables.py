@@ -25,7 +25,7 @@ MAX_ARRAY = 256 << 20
 """Bytes of the longest JSON array, which is read as a whole."""
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _DELIMITERS = ",;\t|"
-_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
+_SEPARATOR = re.compile(r'\s*"?sep=([^\r\n"])"?[,;\s]*', re.IGNORECASE)
 
 
 def read_records(path: Path, name: str, encoding: str = "") -> Iterator[Record]:
@@ -109,10 +109,7 @@ def _csv(lines: Iterator[str], name: str, kind: TableFormat) -> Iterator[Record]
     named = _SEPARATOR.fullmatch(first)
     if named:  # a line of Excel's own; a blank one in its place keeps the numbers of the others
         first = "\n"
-    if "\r" in first.rstrip("\r\n"):
-        problem = "its lines end in carriage returns alone"
-        fix = "Save it with line feeds, as `tr '\\r' '\\n' < FILE > NEW` does."
-        raise BadRow(place=f"{name} line 1", problem=problem, fix=fix)
+    _refuse_returns(first, name)
     delimiter = "\t" if kind == TableFormat.TSV else max(_DELIMITERS, key=first.count)
     delimiter = named[1] if named else delimiter
     csv.field_size_limit(MAX_CELL)
@@ -152,9 +149,12 @@ def _json_lines(lines: Iterator[str], name: str) -> Iterator[Record]:
 def _json_array(file: IO[bytes], name: str, encoding: str) -> Iterator[Record]:
     data = file.read(MAX_ARRAY + 1)
     if len(data) > MAX_ARRAY:
-        problem = f"an array of more than {show_bytes(MAX_ARRAY)} is not read"
-        raise BadRow(place=name, problem=problem, fix="Write JSON lines (.jsonl).")
+        problem = f"a .json of more than {show_bytes(MAX_ARRAY)} is not read"
+        fix = "Write JSON lines, in a file whose name ends in .jsonl."
+        raise BadRow(place=name, problem=problem, fix=fix)
     lines = list(_lines(io.BytesIO(data), name, encoding))
+    if len(lines) == 1 and lines[0].count("\r") > 1 and lines[0].lstrip().startswith("{"):
+        _refuse_returns(lines[0], name)
     if _are_json_lines(lines):
         yield from _json_lines(iter(lines), name)
         return
@@ -165,6 +165,13 @@ def _json_array(file: IO[bytes], name: str, encoding: str) -> Iterator[Record]:
     for number, row in enumerate(rows, 1):
         place = f"{name} row {number}"
         yield _as_record(row, place)
+
+
+def _refuse_returns(line: str, name: str) -> None:
+    if "\r" in line.rstrip("\r\n"):
+        problem = "its lines end in carriage returns alone"
+        fix = "Save it with line feeds, as `tr '\\r' '\\n' < FILE > NEW` does."
+        raise BadRow(place=f"{name} line 1", problem=problem, fix=fix)
 
 
 def _are_json_lines(lines: Sequence[str]) -> bool:

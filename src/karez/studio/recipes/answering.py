@@ -53,9 +53,21 @@ class Answering:
     name: str
     settings: Evaluate
 
-    @torch.inference_mode()
-    def all(self, rows: Sequence[Row]) -> Answers:
-        """Answer all rows that fit, greedily; progress goes to the job."""
+    def all(self, *parts: Sequence[Row]) -> list[Answers]:
+        """Answer all rows that fit, greedily; progress goes to the job.
+
+        The longest expected answer of all parts bounds the answers of each: so confidences of two
+        parts can be compared.
+        """
+        fitted = [self._fitted(rows) for rows in parts]
+        lengths = [len(tokens) - prompt for part in fitted for tokens, prompt in part.rows]
+        # one token more tells who does not end there
+        new_tokens = min(max(lengths) + 1, self.settings.new_tokens)
+        return [
+            self._answered(rows, part, new_tokens) for rows, part in zip(parts, fitted, strict=True)
+        ]
+
+    def _fitted(self, rows: Sequence[Row]) -> FittedRows:
         fitted = fit_rows(
             [encode(self.tokenizer, row) for row in rows],
             max_tokens=self.settings.max_tokens,
@@ -64,10 +76,11 @@ class Answering:
         )
         if fitted.notice():
             notice(f"{self.name}: {fitted.notice()}")
+        return fitted
+
+    @torch.inference_mode()
+    def _answered(self, rows: Sequence[Row], fitted: FittedRows, new_tokens: int) -> Answers:
         rows, encoded = [rows[number] for number in fitted.kept], fitted.rows
-        longest = max(len(tokens) - prompt for tokens, prompt in encoded)
-        # one token more tells who does not end there
-        new_tokens = min(longest + 1, self.settings.new_tokens)
         answers, loss_of = Answers(fitted=fitted), AnswerLoss(self.model)
         for at in range(0, len(rows), self.settings.batch):
             part = encoded[at : at + self.settings.batch]

@@ -61,12 +61,13 @@ def _validation_rows(path: Path, settings: Evaluate) -> list[Row]:
     """Rows that a threshold is chosen on: none where no target was set."""
     if not settings.target_accuracy:
         return []
-    if not path.is_file():
+    rows = read_rows(path) if path.is_file() and path.stat().st_size else []
+    if not rows:
         raise BadRequest(
             problem="target_accuracy needs validation rows, and the data set has none",
-            fix="Prepare it with `--validation 0.1`, or leave target_accuracy out.",
+            fix="Prepare it with `--validation 0.2`, or leave target_accuracy out.",
         )
-    return read_rows(path)
+    return rows
 
 
 def _measured(
@@ -80,11 +81,11 @@ def _measured(
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
     answering = Answering(tokenizer=tokenizer, model=model, name=path.name, settings=settings)
-    held_out = answering.all(rows)
+    held_out, *chosen_on = answering.all(rows, *([validation] if validation else []))
     report = held_out.report()
-    if validation:
-        chosen_on = answering.all(validation).judged
-        report["selective"] = selective(chosen_on, held_out.judged, settings.target_accuracy)
+    for answers in chosen_on:
+        judged = held_out.judged
+        report["selective"] = selective(answers.judged, judged, settings.target_accuracy)
     return report
 
 

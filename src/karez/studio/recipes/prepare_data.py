@@ -168,7 +168,11 @@ def _split(read: Rows, groups: Sequence[int], settings: PrepareData) -> list[Par
 
 
 def _check_parts(parts: Sequence[Part], groups: Sequence[int], settings: PrepareData) -> None:
-    wanted = {Part.TRAIN: 1.0, Part.HELD_OUT: settings.held_out}
+    wanted = {
+        Part.TRAIN: 1.0,
+        Part.HELD_OUT: settings.held_out,
+        Part.VALIDATION: settings.validation,
+    }
     missing = [part for part, share in wanted.items() if share and part not in parts]
     if not missing:
         return

@@ -100,10 +100,6 @@ class Matrix:
             counts[row.family] = counts.get(row.family, 0) + 1
         return tuple(sorted(counts, key=lambda name: (-counts[name], name)))
 
-    def row(self, model_type: str) -> Row | None:
-        """Return the row of a model type, if there is one."""
-        return next((row for row in self.rows if row.model_type == model_type), None)
-
 
 def nearest_green(row: Row, rows: Iterable[Row]) -> str:
     """Return the model type that is most like one and works: of its family, else of its name."""

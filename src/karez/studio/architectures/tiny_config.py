@@ -148,8 +148,8 @@ def _tiny_list(name: str, value: list[int] | tuple[int, ...]) -> list[int] | tup
 
 def _group_heads(fields: dict[str, Any], raw: Mapping[str, Any]) -> None:
     """Keep whether heads share their keys and values: all of them, some, or none."""
-    for heads in sizes.HEADS & raw.keys():
-        for name in sizes.KEY_VALUE_HEADS & raw.keys():
+    for heads in sorted(sizes.HEADS & raw.keys()):  # a set's order is another in each process
+        for name in sorted(sizes.KEY_VALUE_HEADS & raw.keys()):
             if isinstance(raw[heads], int) and isinstance(raw[name], int):
                 is_shared_by_all = raw[name] == 1
                 grouped = 1 if is_shared_by_all else sizes.SIZES["key_value_heads"]

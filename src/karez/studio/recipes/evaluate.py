@@ -50,7 +50,7 @@ def main() -> None:
     }
     for role in ("base", "model"):
         chosen = report.get(role, {}).get("selective", {})
-        if "coverage" in chosen:
+        if chosen.get("answered"):
             facts[f"{role}_coverage"] = chosen["coverage"]
             facts[f"{role}_accuracy_where_answered"] = chosen["accuracy"]
     facts = {"rows": len(rows), "device": show_device(device), **facts}
@@ -81,12 +81,11 @@ def _measured(
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
     answering = Answering(tokenizer=tokenizer, model=model, name=path.name, settings=settings)
-    held_out, *chosen_on = answering.all(rows, *([validation] if validation else []))
-    report = held_out.report()
-    for answers in chosen_on:
-        judged = held_out.judged
-        report["selective"] = selective(answers.judged, judged, settings.target_accuracy)
-    return report
+    if not validation:
+        return answering.all(rows)[0].report()
+    held_out, chosen_on = answering.all(rows, validation)
+    found = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)
+    return {**held_out.report(), "selective": found}
 
 
 def _say_measured(role: str, shown: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ ENDPOINTS: Final = (
     "/v1/responses",
     "/v1/messages",
     "/v1/rerank",
+    "/v1/classify",
 )
 MAX_REQUESTS: Final = 50_000
 MAX_BATCH_BYTES: Final = 200 << 20

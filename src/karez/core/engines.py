@@ -26,6 +26,8 @@ class Task(StrEnum):
     """A vector for each text."""
     RERANK = "rerank"
     """How well each document answers a query."""
+    CLASSIFY = "classify"
+    """The label of each text."""
 
 
 class AdapterUse(StrEnum):

@@ -16,7 +16,7 @@ class TransformersEngine(Engine):
     capabilities: ClassVar[Capabilities] = Capabilities(
         formats=("hf",),
         kinds=(DeviceKind.NPU, DeviceKind.GPU, DeviceKind.CPU),
-        tasks=(Task.GENERATE, Task.EMBED, Task.RERANK),
+        tasks=(Task.GENERATE, Task.EMBED, Task.RERANK, Task.CLASSIFY),
         modules=("torch", "transformers", "llguidance"),
         has_mask=True,
         adapters=AdapterUse.NAME,

@@ -28,7 +28,12 @@ from karez.engines.json_schemas import vocabulary
 from karez.engines.one_by_one import OneByOne
 from karez.engines.openai_server import TextServer
 from karez.engines.text_codec import TokenizerCodec
-from karez.engines.vector_model import Pooling, TransformersVectors
+from karez.engines.vector_model import (
+    Pooling,
+    TransformersVectors,
+    context_of,
+    longest_text,
+)
 from karez.engines.vector_server import VectorServer
 from karez.runtime.device import computing_dtype, device_memory, granted_device, memory_full
 
@@ -38,6 +43,7 @@ _CLASSES: Mapping[Task, Any] = {
     Task.GENERATE: AutoModelForCausalLM,
     Task.EMBED: AutoModel,
     Task.RERANK: AutoModelForSequenceClassification,
+    Task.CLASSIFY: AutoModelForSequenceClassification,
 }
 
 
@@ -74,7 +80,7 @@ async def _serve(process: EngineProcess, tokenizer: Any, model: Any) -> None:
     if launch.task == Task.GENERATE:
         server = TextServer(
             alias=launch.alias,
-            context=min(launch.tokens, _context_of(model) or launch.tokens),
+            context=min(launch.tokens, context_of(model) or launch.tokens),
             adapters=launch.adapters,
             backend=await _backend(process, tokenizer, model),
             codec=TokenizerCodec(tokenizer, _vocabulary_of(model)),
@@ -86,7 +92,7 @@ async def _serve(process: EngineProcess, tokenizer: Any, model: Any) -> None:
             model=model,
             tokenizer=tokenizer,
             pooling=Pooling.of(process.model),
-            most=min(launch.tokens, _longest(model, tokenizer)),
+            most=min(launch.tokens, longest_text(model, tokenizer)),
         )
         routes = VectorServer(alias=launch.alias, task=launch.task, model=vectors).routes()
     port = process.free_port()
@@ -183,21 +189,6 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         found.add(tokenizer.eos_token_id)
     return frozenset(found)
-
-
-def _longest(model: Any, tokenizer: Any) -> int:
-    """The longest text that a model reads, in tokens; some count positions from their padding."""
-    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
-    padding = getattr(table, "padding_idx", None)
-    taken = 0 if padding is None else padding + 1
-    context = _context_of(model)
-    limits = [tokenizer.model_max_length, *([] if context is None else [context - taken])]
-    return int(min(limits))
-
-
-def _context_of(model: Any) -> int | None:
-    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return length
 
 
 if __name__ == "__main__":

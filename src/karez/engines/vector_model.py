@@ -1,4 +1,4 @@
-"""Vectors and scores of texts from a Hugging Face folder, on any device."""
+"""Vectors, scores and labels of texts from a Hugging Face folder, on any device."""
 
 import json
 from collections.abc import Sequence
@@ -86,8 +86,45 @@ class TransformersVectors:
             found += logits_BC[:, -1].sigmoid().tolist()
         return found, read
 
+    @torch.inference_mode()
+    def classify(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
+        """As VectorModel. Texts of about one length are computed together."""
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        found_BC: list[Any] = [None] * len(texts)
+        read = 0
+        for begin in range(0, len(order), BATCH):
+            some = order[begin : begin + BATCH]
+            inputs = self._inputs([texts[number] for number in some])
+            read += int(inputs["attention_mask"].sum())
+            rows_BC = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
+            for number, row_C in zip(some, rows_BC, strict=True):
+                found_BC[number] = row_C
+        return np.stack(found_BC), read
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """As VectorModel."""
+        named = self.model.config.id2label
+        return tuple(str(named[number]) for number in range(self.model.config.num_labels))
+
     def _inputs(self, *texts: list[str]) -> Any:
         self.tokenizer.padding_side = "right"
         return self.tokenizer(
             *texts, padding=True, truncation=True, max_length=self.most, return_tensors="pt"
         ).to(self.model.device)
+
+
+def longest_text(model: Any, tokenizer: Any) -> int:
+    """The longest text that a model reads, in tokens; some count positions from their padding."""
+    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+    padding = getattr(table, "padding_idx", None)
+    taken = 0 if padding is None else padding + 1
+    context = context_of(model)
+    limits = [tokenizer.model_max_length, *([] if context is None else [context - taken])]
+    return int(min(limits))
+
+
+def context_of(model: Any) -> int | None:
+    """Positions that a model was made for; None: its type has no limit."""
+    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return length

@@ -1,4 +1,4 @@
-"""HTTP for models that give vectors or scores: embeddings in OpenAI's form, rerank in Jina's."""
+"""HTTP for embeddings in OpenAI's form, ranks in Jina's and labels in vLLM's."""
 
 import asyncio
 import base64
@@ -30,10 +30,19 @@ class VectorModel(Protocol):
         """How well each document answers the query, and the tokens that were read."""
         ...
 
+    def classify(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
+        """Chances of the labels, one text a row, and the tokens that were read."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the labels, in the order of their chances."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class VectorServer:
-    """Answers requests for embeddings or scores."""
+    """Answers requests for embeddings, scores or labels."""
 
     alias: str
     task: Task
@@ -44,12 +53,13 @@ class VectorServer:
         """What it answers."""
         if self.task == Task.RERANK:
             return [web.post("/v1/rerank", self._rerank)]
+        if self.task == Task.CLASSIFY:
+            return [web.post("/v1/classify", self._classify)]
         return [web.post("/v1/embeddings", self._embed)]
 
     async def _embed(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        texts = [body["input"]] if isinstance(body.get("input"), str) else body.get("input")
-        _check_texts(texts, "input")
+        texts = _input_of(body)
         form = body.get("encoding_format", "float")
         if form not in ("float", "base64"):
             raise BadField("encoding_format is float or base64")
@@ -76,6 +86,22 @@ class VectorServer:
             raise BadField("top_n is a number of documents")
         return web.json_response(self._whole(body, {"results": found[:most]}, tokens))
 
+    async def _classify(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        chances_BC, tokens = await self._run(self.model.classify, _input_of(body))
+        labels = self.model.labels
+        rows = [
+            {
+                "index": number,
+                "label": labels[int(chances_C.argmax())],
+                "probs": chances_C.tolist(),
+                "num_classes": len(labels),
+            }
+            for number, chances_C in enumerate(chances_BC)
+        ]
+        answer = {"object": "list", "data": rows, "labels": list(labels)}
+        return web.json_response(self._whole(body, answer, tokens))
+
     def _whole(
         self, body: Mapping[str, Any], answer: Mapping[str, Any], tokens: int
     ) -> dict[str, Any]:
@@ -85,6 +111,14 @@ class VectorServer:
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _input_of(body: Mapping[str, Any]) -> list[str]:
+    """The texts of a request. Raises BadField."""
+    told = body.get("input")
+    texts: list[str] = [told] if isinstance(told, str) else told
+    _check_texts(texts, "input")
+    return texts
 
 
 def _check_texts(texts: Any, name: str) -> None:

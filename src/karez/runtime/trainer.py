@@ -156,6 +156,12 @@ class KarezCallback(TrainerCallback):
             control.should_save |= args.save_strategy == "epoch"
         control.should_training_stop = self.run.step >= self.total
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        """Do nothing again that was done after the last step of an epoch."""
+        del args, parts
+        if self._ends_epoch(state):
+            control.should_log = control.should_save = control.should_evaluate = False
+
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Refuse to deliver another model than the best one. Raises BrokenArtifact."""
         del control, parts

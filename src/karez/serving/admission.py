@@ -21,6 +21,7 @@ MAX_NAME = 100
 """Characters of a model's name that an error repeats."""
 POSTS: Mapping[str, Task] = {
     "/v1/chat/completions": Task.GENERATE,
+    "/v1/classify": Task.CLASSIFY,
     "/v1/completions": Task.GENERATE,
     "/v1/embeddings": Task.EMBED,
     "/v1/messages": Task.GENERATE,

@@ -25,6 +25,7 @@ _FIRST: Mapping[Task, tuple[str, Mapping[str, Any], str]] = {
     ),
     Task.EMBED: ("/v1/embeddings", {"input": "1"}, "data"),
     Task.RERANK: ("/v1/rerank", {"query": "1", "documents": ["1"]}, "results"),
+    Task.CLASSIFY: ("/v1/classify", {"input": "1"}, "data"),
 }
 """Task -> path and body of the first request, and the field that its answer has."""
 

@@ -65,6 +65,53 @@ class SftLora:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainClassifier:
+    """Training of a whole model to name the label of a text."""
+
+    __pydantic_config__ = FORBID
+
+    epochs: int = 0
+    """Passes over the rows, at most; 0: 6, and up to 30 where few rows would make few steps."""
+    batch: int = 32
+    """Rows per step over all ranks."""
+    learning_rate: float = 1e-4
+    """The highest one: it rises over the first steps, and falls evenly to nothing."""
+    warmup: float = 0.06
+    """Share of the steps over which it rises."""
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    keep: str = "best"
+    """best keeps the epoch that is most accurate on validation rows, if there are any; last keeps
+    the last one, so that a threshold chosen on validation rows is not chosen on known ones."""
+    patience: int = 3
+    """Epochs without a better accuracy after which a training that keeps the best one ends."""
+    max_tokens: int = 0
+    """Tokens of the longest text; 0: as many as the model reads. A longer one loses its end."""
+    max_cut: float = 0.01
+    """Greatest share of rows that may lose their end; more are refused."""
+    seed: int = 0
+    dtype: str = "auto"
+    """Type that is computed in, beside weights of float32; auto is bfloat16 where the device
+    computes in it, else float32."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.patience) < 1:
+            raise ValueError("batch and patience must be at least 1")
+        if self.epochs < 0:
+            raise ValueError(f"epochs is a number of passes, or 0, got {self.epochs}")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
+        for name in ("warmup", "weight_decay", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share below 1, got {getattr(self, name)}")
+        _check_lengths(self.max_tokens, self.max_cut)
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep is best or last, got {self.keep!r}")
+        if self.dtype not in ("auto", "bfloat16", "float32"):
+            raise ValueError(f"dtype is auto, bfloat16 or float32, got {self.dtype!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
     """Held-out loss and exact-match accuracy of one or two models on a data set."""
 
@@ -189,6 +236,7 @@ RECIPES: Mapping[str, Recipe] = {
     "import-data": Recipe(settings=ImportData),
     "prepare-data": Recipe(settings=PrepareData, inputs=("tables",)),
     "sft-lora": Recipe(settings=SftLora, inputs=("model", "data")),
+    "train-classifier": Recipe(settings=TrainClassifier, inputs=("model", "data")),
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
     "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",), optional=("base",)),
     "chaos-workload": Recipe(settings=ChaosWorkload),

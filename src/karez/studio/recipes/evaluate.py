@@ -1,6 +1,7 @@
 """Recipe: held-out loss and exact-match accuracy, of a model and of the base it came from.
 
-With a target, also the share of rows that can be answered so that it is kept.
+With a target, also the share of rows that can be answered so that it is kept. A classifier is
+compared with a linear one on the vectors of its base.
 """
 
 import json
@@ -17,6 +18,8 @@ from karez.core.errors import BadRequest
 from karez.runtime.device import granted_device, show_device
 from karez.studio.recipes.answering import Answering
 from karez.studio.recipes.chat_model import best_dtype, load
+from karez.studio.recipes.classifier import is_classifier
+from karez.studio.recipes.classifying import labelled, linear_on, load_trained
 from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, tell, write_card
 from karez.studio.selective_report import selective
 from karez.studio.settings import Evaluate
@@ -30,15 +33,19 @@ def main() -> None:
     rows = read_rows(inputs / "data" / "held_out.jsonl")[: settings.rows]
     validation = _validation_rows(inputs / "data" / "validation.jsonl", settings)
     device = granted_device()
+    labels = is_classifier(inputs / "model")
     report: dict[str, Any] = {
         "rows": len(rows),
-        "measure": "exact match of the whole answer",
+        "measure": "the right label" if labels else "exact match of the whole answer",
         "device": show_device(device),
     }
     for role in ("base", "model"):
         if (inputs / role).is_dir():
-            report[role] = _measured(inputs / role, rows, validation, settings, device)
-            _say_measured(role, report[role])
+            if labels:
+                report[role] = _classified(inputs / role, rows, validation, settings, device)
+            else:
+                report[role] = _measured(inputs / role, rows, validation, settings, device)
+            _say_measured(role, report[role], "F1 of labels" if labels else "F1 of words")
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
     (target / "report.json").write_text(json.dumps(report, indent=1))
@@ -88,11 +95,33 @@ def _measured(
     return {**held_out.report(), "selective": found}
 
 
-def _say_measured(role: str, shown: Mapping[str, Any]) -> None:
+def _classified(
+    path: Path,
+    rows: Sequence[Row],
+    validation: Sequence[Row],
+    settings: Evaluate,
+    device: torch.device,
+) -> dict[str, Any]:
+    tell(f"loading {path.name}")
+    more: dict[str, Any] = {}
+    if is_classifier(path):
+        classifier = load_trained(path, device)
+    else:
+        trained_on = read_rows(path.parent / "data" / "train.jsonl")
+        classifier, strength = linear_on(path, device, trained_on)
+        more["measured_as"] = f"logistic regression on its vectors (C = {strength:g})"
+    held_out = labelled(classifier, path.name, rows)
+    if validation:
+        chosen_on = labelled(classifier, path.name, validation)
+        more["selective"] = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)
+    return {**held_out.report(), **more}
+
+
+def _say_measured(role: str, shown: Mapping[str, Any], f1_of: str) -> None:
     low, high = shown["accuracy_95"]
     say(
         f"{role}: loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%} "
-        f"(95%: {low:.1%} to {high:.1%}), F1 of words {shown['f1']:.1%}"
+        f"(95%: {low:.1%} to {high:.1%}), {f1_of} {shown['f1']:.1%}"
     )
     if "selective" in shown:
         say(f"{role}: {shown['selective']['words']}")

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertTokenizerFast
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "green", "car", "bus"]
 
 
-def write_tiny_bert(folder: Path, kind: Any) -> tuple[Any, Any]:
+def write_tiny_bert(folder: Path, kind: Any, **more: Any) -> tuple[Any, Any]:
     """Write a model of a class of transformers; returns (tokenizer, model)."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(WORDS)})
@@ -21,7 +21,7 @@ def write_tiny_bert(folder: Path, kind: Any) -> tuple[Any, Any]:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        num_labels=1,
+        **(more or {"num_labels": 1}),
     )
     model = kind(config).eval()
     model.save_pretrained(folder)

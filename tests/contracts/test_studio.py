@@ -7,23 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import BertModel
 
+from karez.client import calls
 from karez.client.data_sets import job_stem
 from karez.core.artifacts import ArtifactKind
 from karez.core.jobs import Job
 from karez.core.workloads import State
 from tests.contracts.cloud import Cloud, make_cloud, until
 from tests.studio.tables import as_csv, questions
+from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import speak_ascii, write_tiny_chat
 
 pytestmark = pytest.mark.story
 STEPS = 400
+WAYS = ("car", "bus", "car bus", "bus car", "bus bus")
 STEM = job_stem("Desk 1")
 
 
-@pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    made = make_cloud(tmp_path / "home")
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    made = make_cloud(tmp_path_factory.mktemp("home"))
     made.karez("up")
     yield made
     made.karez("down")
@@ -76,3 +80,43 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         assert len(client.jobs()) == 4
         assert "expected: label" in again
         assert "With a threshold: " in again
+
+
+def test_a_table_becomes_a_served_classifier_though_a_rank_is_killed(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    """The tiny model knows five words, and the labels are colours among them."""
+    texts = [
+        f"{way}{' red' * (n % 2)}{' blue' * (1 - n % 2)} {n}" for n, way in enumerate(WAYS * 40)
+    ]
+    pairs = [(text, "warm" if "red" in text else "cold") for text in texts]
+    table = tmp_path / "tickets.csv"
+    table.write_bytes(as_csv(pairs, "subject,queue"))
+    write_tiny_bert(tmp_path / "bert", BertModel)
+    words = ["studio", str(table), "--name", "sorter", "--task", "classify", "--model", "words"]
+    words += ["--prompt", "subject", "--answer", "queue", "--learning-rate", "0.01"]
+    words += ["--batch", "8", "--epochs", "12", "--context", "64", "--target-accuracy", "0.6"]
+    with cloud.client() as client:
+        client.upload(tmp_path / "bert", name="words", kind=ArtifactKind.MODEL, format="hf")
+
+        def training() -> Job | None:
+            named = (job for job in client.jobs() if job.spec.name == "sorter-train")
+            return next((job for job in named if job.status.step > 0), None)
+
+        with cloud.started(*words) as command:
+            until(lambda: training() is not None)
+            os.kill(client.job("sorter-train").status.ranks[-1].pid, signal.SIGKILL)
+            until(lambda: command.poll() is not None, within_s=120)
+        assert command.returncode == 0
+        result = json.loads(cloud.karez(*words, "--json").stdout)
+        assert len([job for job in client.jobs() if job.spec.name.startswith("sorter-")]) == 3
+        (receipt,) = client.receipts(client.job("sorter-train").id)
+        assert receipt.code == "exit"
+        measured = result["measured"]
+        assert measured["model"]["accuracy"] > 0.9
+        assert measured["model"]["selective"]["coverage"] > 0.5
+        assert measured["base"]["measured_as"].startswith("logistic regression")
+        found = json.loads(cloud.karez("classify", "sorter", "red bus", "blue", "--json").stdout)
+        assert [one["labels"][0]["label"] for one in found] == ["warm", "cold"]
+        assert "warm" in cloud.karez("classify", "sorter", "red car", "--top", "2").stdout
+        client.call(calls.stop_service("sorter"))

@@ -23,6 +23,7 @@ from transformers import (
 
 from karez.core import environment
 from karez.core.engines import EngineLaunch, Task
+from karez.engines.pooled_classifier import PooledClassifier
 from tests.engines.running_engine import events, running_engine
 from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import write_tiny_chat
@@ -298,6 +299,42 @@ def test_embeddings_are_the_mean_of_the_tokens(tmp_path: Path) -> None:
         400,
         "input is a list of texts",
     )
+
+
+@pytest.mark.parametrize("is_pooled", [True, False])
+def test_labels_are_named_with_their_chances(is_pooled: bool, tmp_path: Path) -> None:
+    folder, labels = tmp_path / "model", ["way", "colour", "both"]
+    if is_pooled:
+        tokenizer, _ = write_tiny_bert(folder, BertModel)
+        model: Any = PooledClassifier.new(folder, labels).eval()
+        model.save_pretrained(folder)
+    else:
+        tokenizer, _ = write_tiny_bert(
+            folder,
+            BertForSequenceClassification,
+            id2label=dict(enumerate(labels)),
+            label2id={label: n for n, label in enumerate(labels)},
+        )
+        model = BertForSequenceClassification.from_pretrained(folder).eval()
+    texts = ["red car", "blue bus red", "green"]
+    launch = EngineLaunch(alias="c", task=Task.CLASSIFY, tokens=32, parallel=2)
+    with running_engine(MODULE, folder, launch, tmp_path / "e") as client:
+        found = client.post("/v1/classify", json={"model": "c", "input": texts}).json()
+        one = client.post("/v1/classify", json={"model": "c", "input": "green"}).json()
+        wrong = client.post("/v1/classify", json={"model": "c", "input": [1]})
+    with torch.inference_mode():
+        wanted_BC = torch.cat(
+            [model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1) for text in texts]
+        )
+    assert found["labels"] == labels
+    assert [row["index"] for row in found["data"]] == [0, 1, 2]
+    for row, wanted_C in zip(found["data"], wanted_BC, strict=True):
+        assert row["probs"] == pytest.approx(wanted_C.tolist(), abs=1e-5)
+        assert row["label"] == labels[int(wanted_C.argmax())]
+        assert row["num_classes"] == 3
+    assert one["data"][0]["probs"] == pytest.approx(found["data"][2]["probs"], abs=1e-5)
+    assert found["usage"]["prompt_tokens"] == 4 + 5 + 3
+    assert wrong.status_code == 400
 
 
 def test_documents_are_ranked_by_a_cross_encoder(tmp_path: Path) -> None:

@@ -220,6 +220,18 @@ def test_files_that_are_named_for_it_are_the_split_and_leaks_leave_training(
     assert left == {"rows": 1, "examples": [train[-1][0]]}
 
 
+def test_validation_rows_come_from_training_rows_where_files_are_the_split(
+    prepare: Prepare,
+) -> None:
+    files = {"train.csv": as_csv(PAIRS[:20]), "test.csv": as_csv(PAIRS[20:])}
+    made = prepare(files, validation=0.2)
+    assert made.pairs("held_out") == set(PAIRS[20:])
+    assert made.pairs("train") | made.pairs("validation") == set(PAIRS[:20])
+    assert len(made.pairs("validation")) == 4
+    named = prepare({**files, "validation.csv": as_csv([("a new one", LABELS[0])])}, validation=0.2)
+    assert named.pairs("validation") == {("a new one", LABELS[0])}
+
+
 def test_folders_are_named_for_parts_too_and_held_out_rows_are_a_sample(prepare: Prepare) -> None:
     ordered = sorted(PAIRS, key=lambda pair: pair[1])
     made = prepare({"train/a.csv": as_csv(PAIRS[:6]), "test/a.csv": as_csv(ordered[6:])})

@@ -48,6 +48,7 @@ COMMANDS = {
     "data": ("karez.cli.remote.data_sets", "Import, prepare and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),
     "chat": ("karez.cli.remote.chat", "Chat with a deployed model."),
+    "classify": ("karez.cli.remote.classify", "Ask a deployed classifier for labels of texts."),
     "logs": ("karez.cli.remote.logs", "Print the output of a job or a service."),
     "alerts": ("karez.cli.remote.alerts", "Be told when something happens."),
     "keys": ("karez.cli.remote.access", "Create, list, rotate and revoke API keys."),

@@ -13,9 +13,10 @@ from typing import Any
 
 from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, job_stem, plan_tables, preparation
 from karez.client.sdk import Client
-from karez.client.studio_plan import VALIDATION, StudioPlan, StudioResult, no_validation
+from karez.client.studio_plan import ROWS, VALIDATION, StudioPlan, StudioResult, no_validation
 from karez.client.upload import UploadPlan, plan_upload
 from karez.core.artifacts import Artifact, ArtifactKind
+from karez.core.engines import Task
 from karez.core.errors import Failed, NotFound
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import Job, JobSpec, Scalar
@@ -102,13 +103,13 @@ class Studio:
         """The model to tune; fetched if only the catalogue has it."""
         plan = self.plan
         try:
-            found = self.client.artifact(plan.model)
+            found = self.client.artifact(plan.base)
         except NotFound:
-            settings: dict[str, Scalar] = {"entry": plan.model}
+            settings: dict[str, Scalar] = {"entry": plan.base}
             if plan.model_file:
                 settings["file"] = plan.model_file
             spec = JobSpec(
-                name=f"import-{job_stem(plan.model)}",
+                name=f"import-{job_stem(plan.base)}",
                 project=plan.project,
                 recipe="import-model",
                 settings=settings,
@@ -119,6 +120,8 @@ class Studio:
 
     def tuned(self, data: Artifact, base: Artifact) -> str:
         """The tuned model, merged."""
+        if self.plan.task == Task.CLASSIFY:
+            return self._trained(data, base)
         rows = int(data.spec.facts.get("train_rows") or 0)
         settings: dict[str, Scalar] = {"batch": 8, **self.plan.tune_settings}
         if "steps" not in settings:
@@ -138,9 +141,26 @@ class Studio:
         )
         return self._made(spec, "model")
 
+    def _trained(self, data: Artifact, base: Artifact) -> str:
+        """The classifier."""
+        settings = dict(self.plan.tune_settings)
+        if self.plan.target_accuracy:
+            # rows that a threshold is chosen on must not have chosen the model
+            settings.setdefault("keep", "last")
+        spec = JobSpec(
+            name=f"{self.plan.stem}-train",
+            project=self.plan.project,
+            kind=WorkloadKind.TRAIN,
+            recipe="train-classifier",
+            settings=settings,
+            gang=make_gang(self.plan.workers, self._each()),
+            inputs={"model": base.id, "data": data.id},
+        )
+        return self._made(spec, "model")
+
     def measured(self, data: Artifact, base: Artifact, tuned: str) -> tuple[str, dict[str, Any]]:
         """(artifact of the report, the report)."""
-        settings: dict[str, Scalar] = {"rows": self.plan.rows}
+        settings: dict[str, Scalar] = {"rows": self.plan.rows or ROWS[self.plan.task]}
         if self.plan.target_accuracy:
             settings["target_accuracy"] = self.plan.target_accuracy
         spec = JobSpec(
@@ -156,7 +176,7 @@ class Studio:
 
     def converted(self, tuned: str) -> str:
         """The model in the format that is served."""
-        if self.plan.serve_as == "hf":
+        if self.plan.serve_as == "hf" or self.plan.task == Task.CLASSIFY:
             return tuned
         settings = {"converter": self.plan.converter} if self.plan.converter else {}
         spec = JobSpec(
@@ -175,6 +195,7 @@ class Studio:
             name=self.plan.stem,
             project=self.plan.project,
             model=model,
+            task=self.plan.task,
             context_tokens=self.plan.context,
         )
         named = (one for one in client.services() if one.spec.name == spec.name)

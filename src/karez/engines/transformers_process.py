@@ -27,6 +27,7 @@ from karez.engines.generation import Asked, Backend, Piece
 from karez.engines.json_schemas import vocabulary
 from karez.engines.one_by_one import OneByOne
 from karez.engines.openai_server import TextServer
+from karez.engines.pooled_classifier import PooledClassifier, is_pooled_classifier
 from karez.engines.text_codec import TokenizerCodec
 from karez.engines.vector_model import (
     Pooling,
@@ -64,7 +65,10 @@ def _load(folder: Path, task: Task, device: torch.device) -> tuple[Any, Any]:
     dtype = computing_dtype(device) if task == Task.GENERATE else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = _CLASSES[task].from_pretrained(folder, dtype=dtype).eval()
+        if task == Task.CLASSIFY and is_pooled_classifier(folder):
+            model: Any = PooledClassifier.load(folder).eval()
+        else:
+            model = _CLASSES[task].from_pretrained(folder, dtype=dtype).eval()
     except (OSError, ValueError, KeyError, ImportError) as error:
         problem = f"transformers {transformers.__version__} loads no model for this task: {error}"
         raise BrokenArtifact(name=folder.name, problem=problem) from error

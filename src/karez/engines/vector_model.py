@@ -59,19 +59,11 @@ class TransformersVectors:
             mask_BL = inputs["attention_mask"]
             read += int(mask_BL.sum())
             hidden_BLD = self.model(**inputs).last_hidden_state.float()
-            found.append(self._pooled(hidden_BLD, mask_BL).cpu().numpy())
+            vectors_BD = pooled(self.pooling, hidden_BLD, mask_BL)
+            if self.pooling.is_normal:
+                vectors_BD = torch.nn.functional.normalize(vectors_BD)
+            found.append(vectors_BD.cpu().numpy())
         return np.concatenate(found), read
-
-    def _pooled(self, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        if self.pooling.is_first:
-            vectors_BD = hidden_BLD[:, 0]
-        elif self.pooling.is_last:
-            last_B = mask_BL.sum(1) - 1
-            vectors_BD = hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
-        else:
-            weights_BL1 = mask_BL[..., None].float()
-            vectors_BD = (hidden_BLD * weights_BL1).sum(1) / weights_BL1.sum(1).clamp(min=1)
-        return torch.nn.functional.normalize(vectors_BD) if self.pooling.is_normal else vectors_BD
 
     @torch.inference_mode()
     def score(self, query: str, documents: Sequence[str]) -> tuple[Sequence[float], int]:
@@ -112,6 +104,17 @@ class TransformersVectors:
         return self.tokenizer(
             *texts, padding=True, truncation=True, max_length=self.most, return_tensors="pt"
         ).to(self.model.device)
+
+
+def pooled(pooling: Pooling, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """(B, D) vectors of texts that are padded on the right, of any length."""
+    if pooling.is_first:
+        return hidden_BLD[:, 0]
+    if pooling.is_last:
+        last_B = mask_BL.sum(1) - 1
+        return hidden_BLD[torch.arange(len(last_B), device=last_B.device), last_B]
+    weights_BL1 = mask_BL[..., None].to(hidden_BLD.dtype)
+    return (hidden_BLD * weights_BL1).sum(1) / weights_BL1.sum(1).clamp(min=1)
 
 
 def longest_text(model: Any, tokenizer: Any) -> int:

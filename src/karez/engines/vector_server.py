@@ -115,10 +115,9 @@ class VectorServer:
 
 def _input_of(body: Mapping[str, Any]) -> list[str]:
     """The texts of a request. Raises BadField."""
-    told = body.get("input")
-    texts: list[str] = [told] if isinstance(told, str) else told
+    texts: Any = [body["input"]] if isinstance(body.get("input"), str) else body.get("input")
     _check_texts(texts, "input")
-    return texts
+    return list(texts)
 
 
 def _check_texts(texts: Any, name: str) -> None:

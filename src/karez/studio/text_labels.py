@@ -38,7 +38,7 @@ def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
         )
     if len(counts) * ROWS_OF_A_LABEL > len(rows):
         raise BadRequest(
-            problem=f"{len(rows):,} training rows have {len(counts):,} answers, which are no labels",
+            problem=f"{len(rows):,} training rows have {len(counts):,} answers: no labels",
             fix="Name the column of labels (`karez data prepare --answer COLUMN`), or train a "
             "model that writes its answers, by the recipe sft-lora.",
         )

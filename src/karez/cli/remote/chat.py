@@ -76,7 +76,7 @@ def stream(body: dict[str, object]) -> Iterator[str]:
         ) as answer:
             if answer.is_error:
                 answer.read()
-                raise _refusal(answer)
+                raise refusal(answer)
             for line in answer.iter_lines():
                 if line.startswith("data:") and line[5:].strip() != "[DONE]":
                     for choice in json.loads(line[5:]).get("choices", ()):
@@ -85,7 +85,8 @@ def stream(body: dict[str, object]) -> Iterator[str]:
         raise Unreachable(what_is_it="The gateway", address=address.gateway) from error
 
 
-def _refusal(answer: httpx.Response) -> KarezError:
+def refusal(answer: httpx.Response) -> KarezError:
+    """The gateway's error of an answer."""
     try:
         message = str(answer.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

@@ -18,12 +18,16 @@ from karez.cli.terminal import say
 from karez.client.sdk import Client
 from karez.client.studio import Studio
 from karez.client.studio_plan import StudioPlan, StudioResult
+from karez.core.engines import Task
 from karez.core.jobs import Job, Scalar
 from karez.core.names import printable
 
 app = typer.Typer()
-_DATA = ("prompt", "answer", "instruction", "encoding", "bad_rows")
-_TUNE = ("steps", "batch", "learning_rate")
+_DATA = (
+    *("prompt", "answer", "instruction", "encoding", "bad_rows"),
+    *("held_out", "validation", "similarity"),
+)
+_TUNE = ("steps", "epochs", "batch", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +38,40 @@ class StudioOptions:
         Path, typer.Argument(help="CSV, JSON lines, JSON or Parquet; a file or a folder.")
     ]
     name: Annotated[str, typer.Option(help="Name of the data set, and of the service.")]
+    task: Annotated[
+        Task, typer.Option(help="generate writes answers, classify names one of the labels.")
+    ] = Task.GENERATE
     model: Annotated[
-        str, typer.Option(help="Model to tune: an artifact, or a name of the catalogue.")
-    ] = "smollm2-135m-instruct"
+        str,
+        typer.Option(
+            help="Model to tune: an artifact, or a name of the catalogue; else one for the task."
+        ),
+    ] = ""
     prompt: Annotated[str, typer.Option(help="Column of the question.")] = ""
     answer: Annotated[str, typer.Option(help="Column of the answer or label.")] = ""
     instruction: Annotated[str, typer.Option(help="Text above each prompt.")] = ""
     encoding: Annotated[str, typer.Option(help="Encoding of text files; else UTF-8.")] = ""
     bad_rows: Annotated[str, typer.Option(help="refuse, or drop rows that cannot be used.")] = ""
+    held_out: Annotated[
+        float, typer.Option(help="Share of rows to measure on, if no file is for that; 0: a tenth.")
+    ] = 0.0
+    validation: Annotated[
+        float, typer.Option(help="Share of rows to choose the epoch or the threshold by.")
+    ] = 0.0
+    similarity: Annotated[
+        float, typer.Option(help="How alike rows stay on one side; 0: 0.7, 1: only equal ones.")
+    ] = 0.0
     steps: Annotated[
         int, typer.Option(help="Steps of training; 0: three passes over the rows, 40 to 120.")
     ] = 0
-    batch: Annotated[int, typer.Option(help="Rows of a step.")] = 8
+    epochs: Annotated[
+        int, typer.Option(help="Passes of a classifier over the rows; 0: 6, more of few rows.")
+    ] = 0
+    batch: Annotated[int, typer.Option(help="Rows of a step; 0: 8, of a classifier 32.")] = 0
     learning_rate: Annotated[float, typer.Option(help="Learning rate; 0: the recipe's.")] = 0.0
-    rows: Annotated[int, typer.Option(help="Held-out rows to measure on.")] = 100
+    rows: Annotated[
+        int, typer.Option(help="Held-out rows to measure on; 0: 100, and all of a classifier.")
+    ] = 0
     target_accuracy: Annotated[
         float,
         typer.Option(help="Share of answers to be right, as 0.98: how many rows can be answered."),
@@ -58,7 +82,7 @@ class StudioOptions:
     ] = ""
     serve_as: Annotated[
         str, typer.Option(help="gguf, or hf to serve the tuned folder without a conversion.")
-    ] = "gguf"
+    ] = ""
     context: Annotated[
         int, typer.Option(help="Tokens of a prompt and its answer that the service takes.")
     ] = 2048
@@ -105,6 +129,7 @@ def _plan(options: StudioOptions) -> StudioPlan:
     return StudioPlan(
         path=options.path,
         name=options.name,
+        task=options.task,
         model=options.model,
         project=options.project,
         source=options.source,
@@ -138,8 +163,10 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
         low, high = measured["accuracy_95"]
         accuracy = f"{measured['accuracy']:.1%} ({low:.1%} to {high:.1%})"
         rows.append((shown, f"{measured['loss']:.3f}", accuracy, f"{measured['f1']:.1%}"))
-    heads = ("model", "held-out loss", "right (95% interval)", "F1 of words")
-    table(heads, rows, empty="")
+    f1 = "F1 of labels" if options.task == Task.CLASSIFY else "F1 of words"
+    table(("model", "held-out loss", "right (95% interval)", f1), rows, empty="")
+    if "measured_as" in result.measured["base"]:
+        say(f"The base is measured by {result.measured['base']['measured_as']}.")
     if "selective" in result.measured["model"]:
         say(f"With a threshold: {result.measured['model']['selective']['words']}")
     service = client().service(result.service).spec.name
@@ -147,7 +174,10 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
     asked = json.loads(held_out.split("\n", 1)[0])["messages"]
     question = next((one["content"] for one in asked if one["role"] == "user"), "")
     say(f"\n{service} serves it at {client().address.gateway}; ask it what it was not trained on:")
-    say(f"  karez chat {service} {shlex.quote(question)} --temperature 0")
+    if options.task == Task.CLASSIFY:
+        say(f"  karez classify {service} {shlex.quote(question)}")
+    else:
+        say(f"  karez chat {service} {shlex.quote(question)} --temperature 0")
     say(f"  expected: {printable(asked[-1]['content'])[:200]}")
     say(f"Rows and labels: karez data preview {options.name}")
     say(f"Each answer beside the expected one: karez artifacts download {result.report} FOLDER")

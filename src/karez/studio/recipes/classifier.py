@@ -1,15 +1,21 @@
 """A classifier of texts as a Hugging Face folder, and texts as its tokens. On nodes only."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from karez.core.errors import BadRequest, BrokenArtifact
+from karez.engines.pooled_classifier import (
+    PooledClassifier,
+    has_pooling,
+    is_pooled_classifier,
+)
 from karez.runtime.device import memory_full
 
 HEAD = "ForSequenceClassification"
@@ -18,6 +24,8 @@ HEAD = "ForSequenceClassification"
 
 def is_classifier(folder: Path) -> bool:
     """Whether a folder holds a model that names labels."""
+    if is_pooled_classifier(folder):
+        return True
     config = folder / "config.json"
     if not config.is_file():
         return False
@@ -29,34 +37,54 @@ def is_classifier(folder: Path) -> bool:
     return any(str(name).endswith(HEAD) for name in names or ())
 
 
-def load_classifier(
-    folder: Path, device: torch.device, labels: Sequence[str] = ()
-) -> tuple[Any, Any]:
-    """(tokenizer, model of float32 on a device) of a folder.
-
-    Args:
-        folder: A model; with `labels`, one that may have no head yet, and gets a new one.
-        device: Where it computes.
-        labels: Names of its classes; empty: those that it has.
+def load_classifier(folder: Path, device: torch.device) -> tuple[Any, Any]:
+    """(tokenizer, model of float32 on a device) of a trained classifier's folder.
 
     Raises:
         BrokenArtifact: The folder has no such model.
         DeviceMemoryFull: The device has no memory for it.
     """
-    more: dict[str, Any] = {}
-    if labels:
-        more = {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: number for number, label in enumerate(labels)},
-            "num_labels": len(labels),
-            "problem_type": "single_label_classification",
-            "ignore_mismatched_sizes": True,
-        }
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, **more
+
+    def model() -> Any:
+        if is_pooled_classifier(folder):
+            return PooledClassifier.load(folder)
+        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+
+    return _loaded(folder, device, model)
+
+
+def new_classifier(folder: Path, device: torch.device, labels: Sequence[str]) -> tuple[Any, Any]:
+    """(tokenizer, model of float32 on a device) whose last layer is still to be trained.
+
+    A model that was trained to pool its vectors is classified by these; of another, transformers
+    knows how.
+
+    Raises:
+        BrokenArtifact: The folder has no such model.
+        DeviceMemoryFull: The device has no memory for it.
+    """
+
+    def model() -> Any:
+        if has_pooling(folder):
+            return PooledClassifier.new(folder, labels)
+        return AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            num_labels=len(labels),
+            problem_type="single_label_classification",
+            ignore_mismatched_sizes=True,
         )
+
+    return _loaded(folder, device, model)
+
+
+def _loaded(folder: Path, device: torch.device, load: Callable[[], Any]) -> tuple[Any, Any]:
+    transformers.logging.set_verbosity_error()  # it warns of the layer that is new
+    transformers.logging.disable_progress_bar()
+    try:
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), load()
     except (OSError, ValueError, KeyError) as error:
         problem = f"no classifier could be read: {error}"
         raise BrokenArtifact(name=str(folder), problem=problem) from error
@@ -67,6 +95,13 @@ def load_classifier(
         return tokenizer, model.to(device)
     except torch.OutOfMemoryError as error:
         raise memory_full(error, device) from error
+
+
+def last_layer(model: Any) -> list[torch.nn.Parameter]:
+    """Parameters of the layer that names the labels, which begin without knowledge."""
+    body = model.body if isinstance(model, PooledClassifier) else model.base_model
+    known = {id(parameter) for parameter in body.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in known]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

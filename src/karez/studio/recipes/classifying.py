@@ -87,7 +87,7 @@ def linear_on(folder: Path, device: torch.device, rows: Sequence[Row]) -> tuple[
         tell(f"reading training rows with {folder.name}", at, len(rows))
         found.append(vectors.embed([text_of(row) for row in rows[at : at + TOLD_EVERY]])[0])
     numbered = [numbers[label_of(row)] for row in rows]
-    head, strength = fit_linear_head(np.concatenate(found), numbered, len(labels))
+    head, strength = fit_linear_head(np.concatenate(found), numbered, len(labels), device)
     return LinearOnVectors(vectors=vectors, head=head, labels=labels), strength
 
 

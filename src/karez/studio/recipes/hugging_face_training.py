@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -95,8 +94,6 @@ def _measured(logs: Mapping[str, Any]) -> list[str]:
 
 def train(trainer: Trainer, run: Run, *, patience: int) -> None:
     """Train to the end, or until the model gets no better; on rank 0 it is the best one then."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     trainer.remove_callback(PrinterCallback)
     if run.rank == 0:
         trainer.add_callback(_Telling())

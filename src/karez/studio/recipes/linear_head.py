@@ -6,6 +6,7 @@ is, is chosen on a fifth of the training rows that is kept back for it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,34 +28,39 @@ class LinearHead:
 
     def chances(self, vectors_BD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(B, C) chances of the classes."""
-        logits_BC = torch.from_numpy(vectors_BD) @ self.weights_DC + self.bias_C
-        chances_BC: npt.NDArray[np.float32] = logits_BC.softmax(-1).numpy()
+        at_BD = torch.from_numpy(vectors_BD).to(self.bias_C.device)
+        logits_BC = at_BD @ self.weights_DC + self.bias_C
+        chances_BC: npt.NDArray[np.float32] = logits_BC.softmax(-1).cpu().numpy()
         return chances_BC
 
 
 def fit_linear_head(
-    vectors_BD: npt.NDArray[np.float32], labels_B: Sequence[int], classes: int, seed: int = 0
+    vectors_BD: npt.NDArray[np.float32],
+    labels_B: Sequence[int],
+    classes: int,
+    device: torch.device,
 ) -> tuple[LinearHead, float]:
     """(the head, the inverse penalty that was chosen) of training rows."""
     labels = torch.tensor(labels_B)
     vectors = torch.from_numpy(vectors_BD)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     back, rest = order[::KEPT_BACK], order[torch.arange(len(order)) % KEPT_BACK != 0]
     best, chosen = -1.0, 1.0
     for strength in STRENGTHS if len(rest) else ():
-        head = _fit(vectors[rest], labels[rest], classes, strength)
+        head = _fit(vectors[rest].to(device), labels[rest].to(device), classes, strength)
         found = torch.from_numpy(head.chances(vectors[back].numpy())).argmax(-1)
         right = float((found == labels[back]).float().mean())
         if right > best:
             best, chosen = right, strength
-    return _fit(vectors, labels, classes, chosen), chosen
+    return _fit(vectors.to(device), labels.to(device), classes, chosen), chosen
 
 
 def _fit(
     vectors_BD: torch.Tensor, labels_B: torch.Tensor, classes: int, strength: float
 ) -> LinearHead:
-    weights_DC = torch.zeros(vectors_BD.shape[1], classes, requires_grad=True)
-    bias_C = torch.zeros(classes, requires_grad=True)
+    where: dict[str, Any] = {"device": vectors_BD.device, "requires_grad": True}
+    weights_DC = torch.zeros(vectors_BD.shape[1], classes, **where)
+    bias_C = torch.zeros(classes, **where)
     optimizer = torch.optim.LBFGS(
         [weights_DC, bias_C], max_iter=ITERATIONS, line_search_fn="strong_wolfe"
     )

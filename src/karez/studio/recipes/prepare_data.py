@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,21 +149,40 @@ def divide(read: Rows, settings: PrepareData) -> tuple[list[int], list[Part]]:
         groups = [group for group, is_kept in zip(groups, stays, strict=True) if is_kept]
         read.keep(stays, "near-duplicate of a row that is judged by")
         parts = [part or Part.TRAIN for part in read.parts]
+        if settings.validation and Part.VALIDATION not in parts:
+            _take_validation(read, groups, parts, settings)
     else:
-        parts = _split(read, groups, settings)
+        shares = {Part.HELD_OUT: settings.held_out, Part.VALIDATION: settings.validation}
+        parts = _split(read.rows, groups, shares, settings.seed)
     _check_parts(parts, groups, settings)
     return groups, parts
 
 
-def _split(read: Rows, groups: Sequence[int], settings: PrepareData) -> list[Part]:
-    answers = [row.answer for row in read.rows]
-    shares = {Part.HELD_OUT: settings.held_out, Part.VALIDATION: settings.validation}
+def _take_validation(
+    read: Rows, groups: Sequence[int], parts: list[Part], settings: PrepareData
+) -> None:
+    """Take validation rows out of the training rows, where files are named for the other parts."""
+    numbers = [number for number, part in enumerate(parts) if part == Part.TRAIN]
+    found = _split(
+        [read.rows[number] for number in numbers],
+        [groups[number] for number in numbers],
+        {Part.VALIDATION: settings.validation},
+        settings.seed,
+    )
+    for number, part in zip(numbers, found, strict=True):
+        parts[number] = part
+
+
+def _split(
+    rows: Sequence[ChatRow], groups: Sequence[int], shares: Mapping[Part, float], seed: int
+) -> list[Part]:
+    answers = [row.answer for row in rows]
     return split(
         groups,
-        [row.prompt for row in read.rows],
+        [row.prompt for row in rows],
         answers if is_labelled(answers) else [""] * len(answers),
         {part: share for part, share in shares.items() if share},
-        settings.seed,
+        seed,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import DataCollatorWithPadding
 
 from karez import training
@@ -16,7 +17,8 @@ from karez.runtime.device import show_device
 from karez.runtime.run import Run
 from karez.studio.recipes.classifier import (
     Texts,
-    load_classifier,
+    last_layer,
+    new_classifier,
     tokens_of,
 )
 from karez.studio.recipes.hugging_face_training import AutocastTrainer, arguments_of, train
@@ -24,6 +26,8 @@ from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, 
 from karez.studio.settings import TrainClassifier
 from karez.studio.text_labels import label_of, labels_of, text_of
 
+FRESH = 10
+"""Learning rate of the last layer, relative to that of the others."""
 EPOCHS, MOST_EPOCHS, LEAST_STEPS = 6, 30, 400
 
 
@@ -35,7 +39,7 @@ def main() -> None:
         rows = read_rows(run.input("data") / "train.jsonl")
         labels = labels_of(rows)
         run.progress("loading the model")
-        tokenizer, model = load_classifier(run.input("model"), run.device, labels)
+        tokenizer, model = new_classifier(run.input("model"), run.device, labels)
         texts = _texts(run, tokenizer, model, rows, settings)
         validation = _validation(run.input("data"), tokenizer, texts.limit, labels, settings)
         trainer = AutocastTrainer(
@@ -47,6 +51,7 @@ def main() -> None:
             train_dataset=_examples(texts.tokens, rows, labels),
             eval_dataset=validation or None,
             compute_metrics=_accuracy,
+            optimizers=(_optimizer(model, settings), None),
         )
         say(
             f"rank {run.rank} of {run.world} on {show_device(run.device)}: "
@@ -114,11 +119,25 @@ def _arguments(run: Run, settings: TrainClassifier, rows: int, *, has_validation
         per_device_eval_batch_size=4 * batch,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
         label_smoothing_factor=settings.label_smoothing,
         train_sampling_strategy="group_by_length",
         metric_for_best_model="accuracy",
         seed=settings.seed,
+    )
+
+
+def _optimizer(model: Any, settings: TrainClassifier) -> torch.optim.Optimizer:
+    """AdamW, which takes larger steps where nothing is known yet."""
+    fresh = last_layer(model)
+    numbers = set(map(id, fresh))
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if id(p) not in numbers]},
+        {"params": fresh, "lr": FRESH * settings.learning_rate},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
     )
 
 

@@ -1,0 +1,171 @@
+"""Classifiers of texts: trained, measured and refused, on a CPU and on an emulated NPU."""
+
+import json
+import random
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertModel
+
+from karez.engines.pooled_classifier import is_pooled_classifier
+from karez.studio.recipes.classifier import is_classifier
+from karez.studio.recipes.linear_head import fit_linear_head
+from karez.studio.recipes.train_classifier import passes
+from tests.studio.test_recipes_on_npu import CPU, card_of, last, run_recipe
+from tests.tiny_bert import write_tiny_bert
+from tests.tiny_chat import write_tiny_chat
+
+pytestmark = pytest.mark.story
+COLOURS = ("red", "blue", "green")
+TRAINED = {"epochs": 6, "batch": 16, "learning_rate": 0.01}
+
+
+def write(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    chats = (
+        [{"role": "user", "content": text}, {"role": "assistant", "content": label}]
+        for text, label in rows
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in chats))
+
+
+def coloured(count: int, seed: int) -> list[tuple[str, str]]:
+    """Texts whose label is the colour that they name."""
+    drawn = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        colour = drawn.choice(COLOURS)
+        words = [drawn.choice(("car", "bus")) for _ in range(drawn.randint(1, 6))]
+        words.insert(drawn.randint(0, len(words)), colour)
+        rows.append((" ".join(words), f"{colour} things"))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_tiny_bert(folder / "model", BertModel)
+    pooling = folder / "model" / "1_Pooling" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    for number, part in enumerate(("train", "validation", "held_out")):
+        write(folder / "data" / f"{part}.jsonl", coloured(160, number))
+    return folder
+
+
+def evaluated(inputs: Path, model: Path, out: Path, **variables: str) -> dict[str, Any]:
+    """The report on a trained model beside the one that it came from."""
+    both = out / "inputs"
+    both.mkdir(parents=True)
+    (both / "data").symlink_to(inputs / "data")
+    (both / "base").symlink_to(inputs / "model")
+    (both / "model").symlink_to(model)
+    done = run_recipe("evaluate", both, out, {"rows": 160, "target_accuracy": 0.9}, **variables)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads((out / "report" / "report.json").read_text())
+    return report
+
+
+def test_a_classifier_is_trained_and_measured_on_a_device(inputs: Path, tmp_path: Path) -> None:
+    done = run_recipe("train_classifier", inputs, tmp_path / "npu", TRAINED)
+    assert min(last(done)["seen"].values()) > 50
+    assert "on npu:0, emulated" in done.stdout
+    assert "epoch 6 of 6: " in done.stdout or "the best epoch" in done.stdout
+    assert is_pooled_classifier(tmp_path / "npu" / "model")
+    facts = card_of(tmp_path / "npu" / "model")
+    assert facts["labels"] == 3
+    assert facts["validation_accuracy"] > 0.9
+    reports = {
+        name: evaluated(inputs, tmp_path / "npu" / "model", tmp_path / name, **variables)
+        for name, variables in (("on-npu", {}), ("on-cpu", CPU))
+    }
+    on_npu, on_cpu = reports["on-npu"]["model"], reports["on-cpu"]["model"]
+    assert on_npu["loss"] == pytest.approx(on_cpu["loss"], rel=1e-3)
+    assert on_cpu["accuracy"] > 0.9
+    assert on_cpu["selective"]["coverage"] > 0.5
+    assert {one["label"] for one in on_cpu["labels"]} == {f"{c} things" for c in COLOURS}
+    assert on_cpu["calibration"]["error"] < 0.3
+    base = reports["on-cpu"]["base"]
+    assert base["measured_as"].startswith("logistic regression on its vectors")
+    assert 0.3 < base["accuracy"] <= 1
+
+
+@pytest.mark.deep
+def test_the_last_epoch_is_kept_without_a_look_at_validation_rows(
+    inputs: Path, tmp_path: Path
+) -> None:
+    settings = {**TRAINED, "epochs": 2, "keep": "last"}
+    last(run_recipe("train_classifier", inputs, tmp_path, settings, **CPU))
+    facts = card_of(tmp_path / "model")
+    assert "validation_accuracy" not in facts
+    assert facts["steps"] == 2 * (160 // 16)
+
+
+def trained(model: Path, data: Path, out: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    folder = out / "inputs"
+    folder.mkdir()
+    (folder / "model").symlink_to(model)
+    (folder / "data").symlink_to(data)
+    return run_recipe("train_classifier", folder, out, {**TRAINED, **more}, **CPU)
+
+
+@pytest.mark.deep
+def test_rows_that_no_classifier_can_learn_are_refused(inputs: Path, tmp_path: Path) -> None:
+    cases = {
+        "one": ([("red", "a")] * 9, "9 training rows have the label 'a'"),
+        "free": ([(f"red {n}", f"answer {n}") for n in range(9)], "9 answers: no labels"),
+        "long": ([("red " * 200, "ab"[n % 2]) for n in range(9)], "longer than the 64 tokens"),
+    }
+    for name, (rows, problem) in cases.items():
+        write(tmp_path / name / "data" / "train.jsonl", rows)
+        done = trained(inputs / "model", tmp_path / name / "data", tmp_path / name)
+        assert done.returncode != 0
+        assert problem in done.stderr
+        assert not (tmp_path / name / "model").exists()
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", ["encoder", "writer"])
+def test_other_models_become_classifiers_as_transformers_knows_how(
+    kind: str, inputs: Path, tmp_path: Path
+) -> None:
+    if kind == "encoder":
+        write_tiny_bert(tmp_path / kind, BertModel)
+    else:
+        write_tiny_chat(tmp_path / kind)
+    last(trained(tmp_path / kind, inputs / "data", tmp_path, epochs=20, learning_rate=5e-3))
+    assert is_classifier(tmp_path / "model")
+    assert not is_pooled_classifier(tmp_path / "model")
+    report = evaluated(inputs, tmp_path / "model", tmp_path / "report", **CPU)["model"]
+    assert report["accuracy"] > 0.5
+
+
+@pytest.mark.deep
+def test_a_label_that_was_not_trained_on_is_wrong_and_named(inputs: Path, tmp_path: Path) -> None:
+    last(trained(inputs / "model", inputs / "data", tmp_path, epochs=1))
+    write(tmp_path / "other" / "data" / "train.jsonl", coloured(20, 1))
+    write(tmp_path / "other" / "data" / "held_out.jsonl", [("red car", "pink things")] * 3)
+    both = tmp_path / "other"
+    (both / "model").symlink_to(tmp_path / "model")
+    done = run_recipe("evaluate", both, tmp_path / "measured", {}, **CPU)
+    last(done)
+    report = json.loads((tmp_path / "measured" / "report" / "report.json").read_text())["model"]
+    assert (report["accuracy"], report["right"]) == (0, 0)
+    assert "does not know 1 of the labels, such as 'pink things'" in done.stdout
+
+
+def test_the_linear_head_finds_what_is_linear() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    vectors = torch.randn(300, 8, generator=drawn)
+    labels = vectors[:, :3].argmax(1)
+    head, _ = fit_linear_head(vectors.numpy(), labels.tolist(), 3, torch.device("cpu"))
+    found = torch.from_numpy(head.chances(vectors.numpy())).argmax(1)
+    assert float((found == labels).float().mean()) > 0.95
+
+
+def test_few_rows_are_passed_over_more_often() -> None:
+    assert [passes(steps) for steps in (1, 20, 100, 10_000)] == [30, 20, 6, 6]

@@ -1,6 +1,7 @@
 """What the clients raise: `from karez.errors import NotFound`."""
 
 from karez.core.errors import (
+    AccuracyLost,
     AlreadyExists,
     AlreadyRunning,
     AmbiguousName,
@@ -33,6 +34,7 @@ from karez.core.errors import (
 )
 
 __all__ = [
+    "AccuracyLost",
     "AlreadyExists",
     "AlreadyRunning",
     "AmbiguousName",

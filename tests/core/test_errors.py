@@ -8,6 +8,7 @@ import pytest
 
 from karez import errors
 from karez.core.errors import (
+    AccuracyLost,
     AlreadyExists,
     AlreadyRunning,
     AmbiguousName,
@@ -129,6 +130,11 @@ WORDS: list[tuple[KarezError, str, str]] = [
         StorageFull(path="/dev/shm", wanted_bytes=5),
         "There is no room left under /dev/shm; what was being written was removed.",
         "Free some space there, or start with `karez up --home` on a larger disk.",
+    ),
+    (
+        AccuracyLost(name="m", problem="it lost 9%, and 2% is allowed", fix="Take more bits."),
+        "m is not accepted: it lost 9%, and 2% is allowed.",
+        "Take more bits.",
     ),
     (
         BrokenArtifact(name="m", problem="it is cut short"),

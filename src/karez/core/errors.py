@@ -199,6 +199,19 @@ class BrokenArtifact(KarezError):
 
 
 @dataclass(eq=False, kw_only=True)
+class AccuracyLost(KarezError):
+    """A model that was made smaller answers worse than was allowed."""
+
+    code = "accuracy-lost"
+    status = 422
+    message = "{name} is not accepted: {problem}."
+    advice = "{fix}"
+    name: str
+    problem: str
+    fix: str
+
+
+@dataclass(eq=False, kw_only=True)
 class BadRow(KarezError):
     """A row of a data set that cannot be used."""
 

@@ -1,7 +1,7 @@
 """Vectors, scores and labels of texts from a Hugging Face folder, on any device."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +53,12 @@ class TransformersVectors:
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
         """As VectorModel."""
-        found, read = [], 0
-        for begin in range(0, len(texts), BATCH):
-            inputs = self._inputs(list(texts[begin : begin + BATCH]))
-            mask_BL = inputs["attention_mask"]
-            read += int(mask_BL.sum())
-            hidden_BLD = self.model(**inputs).last_hidden_state.float()
-            vectors_BD = pooled(self.pooling, hidden_BLD, mask_BL)
-            if self.pooling.is_normal:
-                vectors_BD = torch.nn.functional.normalize(vectors_BD)
-            found.append(vectors_BD.cpu().numpy())
-        return np.concatenate(found), read
+        return self._by_length(texts, self._vectors)
+
+    def _vectors(self, inputs: Any) -> torch.Tensor:
+        hidden_BLD = self.model(**inputs).last_hidden_state.float()
+        vectors_BD = pooled(self.pooling, hidden_BLD, inputs["attention_mask"])
+        return torch.nn.functional.normalize(vectors_BD) if self.pooling.is_normal else vectors_BD
 
     @torch.inference_mode()
     def score(self, query: str, documents: Sequence[str]) -> tuple[Sequence[float], int]:
@@ -80,18 +75,23 @@ class TransformersVectors:
 
     @torch.inference_mode()
     def classify(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
-        """As VectorModel. Texts of about one length are computed together."""
+        """As VectorModel."""
+        return self._by_length(texts, lambda given: self.model(**given).logits.float().softmax(-1))
+
+    def _by_length(
+        self, texts: Sequence[str], compute: Callable[[Any], torch.Tensor]
+    ) -> tuple[npt.NDArray[np.float32], int]:
+        """(a row for each text, tokens that were read); texts of about one length go together."""
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        found_BC: list[Any] = [None] * len(texts)
+        found: list[Any] = [None] * len(texts)
         read = 0
         for begin in range(0, len(order), BATCH):
             some = order[begin : begin + BATCH]
             inputs = self._inputs([texts[number] for number in some])
             read += int(inputs["attention_mask"].sum())
-            rows_BC = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
-            for number, row_C in zip(some, rows_BC, strict=True):
-                found_BC[number] = row_C
-        return np.stack(found_BC), read
+            for number, row in zip(some, compute(inputs).cpu().numpy(), strict=True):
+                found[number] = row
+        return np.stack(found), read
 
     @property
     def labels(self) -> Sequence[str]:

@@ -39,12 +39,9 @@ class Paired:
     def p_value(self) -> float:
         """Chance of so uneven a difference between equal models: McNemar's exact test."""
         differ, fewer = self.only_first + self.only_second, min(self.only_first, self.only_second)
-        tail = math.fsum(math.exp(_log_choose(differ, k)) for k in range(fewer + 1))
-        return min(1.0, 2 * tail * 0.5**differ) if differ <= 1000 else self._p_of_many()
-
-    def _p_of_many(self) -> float:
-        differ, gap = self.only_first + self.only_second, abs(self.only_first - self.only_second)
-        return math.erfc(max(0.0, gap - 1) / math.sqrt(2 * differ))
+        halves = differ * math.log(2)
+        tail = (math.exp(_log_choose(differ, k) - halves) for k in range(fewer + 1))
+        return min(1.0, 2 * math.fsum(tail))
 
     def _bound(self, far: float, z: float) -> float:
         """The difference at which the score is z, between what was seen and an end."""

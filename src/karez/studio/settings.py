@@ -11,6 +11,7 @@ from karez.core.errors import BadRequest
 from karez.core.jobs import Scalar
 from karez.core.validation import FORBID
 from karez.studio.data_settings import ImportData, PrepareData
+from karez.studio.gguf_types import MIXTURES
 
 MAX_DEADLINE = 1e11
 
@@ -164,6 +165,38 @@ class ConvertGguf:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantize:
+    """Fewer bits for the weights of a model, which it keeps only if its answers stay right."""
+
+    __pydantic_config__ = FORBID
+
+    type: str = "q4_k_m"
+    """A mixture of llama.cpp's: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, q3_k_s or q2_k_s."""
+    max_loss: float = 0.02
+    """Share of the score that may be lost at most, at the upper bound of 95%."""
+    measure: str = "accuracy"
+    """accuracy counts answers that are right to the letter, f1 the words of longer ones."""
+    rows: int = 500
+    """At most this many held-out rows."""
+    new_tokens: int = 64
+    """Most tokens of an answer."""
+    context: int = 1024
+    """Tokens of a row and its answer."""
+    converter: str = ""
+    """The converter's wheel on the node's disk, to work offline with a folder."""
+
+    def __post_init__(self) -> None:
+        if self.type not in MIXTURES:
+            raise ValueError(f"type is one of {', '.join(MIXTURES)}, got {self.type!r}")
+        if not 0 <= self.max_loss < 1:
+            raise ValueError(f"max_loss is a share below 1, got {self.max_loss}")
+        if self.measure not in ("accuracy", "f1"):
+            raise ValueError(f"measure is accuracy or f1, got {self.measure!r}")
+        if min(self.rows, self.new_tokens, self.context) < 1:
+            raise ValueError("rows, new_tokens and context must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChaosWorkload:
     """Train a small network on random rows; `karez chaos` disturbs it and compares bit for bit."""
 
@@ -239,6 +272,7 @@ RECIPES: Mapping[str, Recipe] = {
     "train-classifier": Recipe(settings=TrainClassifier, inputs=("model", "data")),
     "evaluate": Recipe(settings=Evaluate, inputs=("model", "data"), optional=("base",)),
     "convert-gguf": Recipe(settings=ConvertGguf, inputs=("model",), optional=("base",)),
+    "quantize": Recipe(settings=Quantize, inputs=("model", "data")),
     "chaos-workload": Recipe(settings=ChaosWorkload),
     BATCH_CALLS: Recipe(settings=BatchCalls, inputs=("requests",)),
 }

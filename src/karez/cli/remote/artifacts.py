@@ -12,7 +12,7 @@ from karez.cli.remote.job_progress import watch_job
 from karez.cli.remote.transfers import bringing, download, upload
 from karez.cli.terminal import say
 from karez.core.artifacts import Artifact, ArtifactKind
-from karez.core.jobs import JobSpec
+from karez.core.jobs import JobSpec, Scalar
 from karez.core.units import show_bytes
 
 models = typer.Typer(no_args_is_help=True, help="Import, convert and list models.")
@@ -133,6 +133,49 @@ def convert(
         inputs={"model": model, **({"base": base} if base else {})},
     )
     job = watch_job(client(), client().submit(spec).id)
+    say(f"registered {', '.join(job.status.outputs.values())}")
+
+
+@models.command("quantize")
+def quantize(
+    model: Annotated[str, typer.Argument(help="Id or name of the model: GGUF, or a folder.")],
+    name: Annotated[str, typer.Option(help="Name of the job, and prefix of the result's name.")],
+    data: Annotated[str, typer.Option(help="Data set on whose held-out rows both are measured.")],
+    type: Annotated[
+        str, typer.Option(help="q8_0, q6_k, q5_k_m, q4_k_m, q4_0, q3_k_s or q2_k_s.")
+    ] = "q4_k_m",
+    max_loss: Annotated[
+        float, typer.Option(help="Share of the score that may be lost, at the bound of 95%.")
+    ] = 0.02,
+    measure: Annotated[
+        str, typer.Option(help="accuracy of whole answers, or f1 of their words.")
+    ] = "accuracy",
+    rows: Annotated[int, typer.Option(help="Held-out rows to measure on, at most.")] = 500,
+    converter: Annotated[
+        str, typer.Option(help="Wheel file of the converter on the node's disk, to work offline.")
+    ] = "",
+    project: ProjectName = "default",
+) -> None:
+    """Write a model with fewer bits, and keep it only if its answers stay right.
+
+    Example: karez models quantize support-q8 --name support-q4 --data support-rows
+    """
+    settings: dict[str, Scalar] = {
+        "type": type,
+        "max_loss": max_loss,
+        "measure": measure,
+        "rows": rows,
+        "converter": converter,
+    }
+    spec = JobSpec(
+        name=name,
+        project=project,
+        recipe="quantize",
+        settings=settings,
+        inputs={"model": model, "data": data},
+    )
+    job = watch_job(client(), client().submit(spec).id)
+    say(str(client().artifact(job.status.outputs["gguf"]).spec.facts["summary"]))
     say(f"registered {', '.join(job.status.outputs.values())}")
 
 

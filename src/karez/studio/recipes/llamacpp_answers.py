@@ -1,0 +1,67 @@
+"""Greedy answers of a GGUF file to rows, by the llama.cpp that serves it."""
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import xllamacpp
+
+from karez.core.chat_rows import Row
+from karez.core.errors import BrokenArtifact
+from karez.studio.recipes.recipe_io import tell
+
+PARALLEL = 4
+"""Rows that are answered at once."""
+
+
+def llamacpp_answers(
+    file: Path, rows: Sequence[Row], *, context: int, new_tokens: int
+) -> list[str]:
+    """The answer to each row.
+
+    Args:
+        file: A GGUF file.
+        rows: Rows of chat; their last message is the expected answer, which is not shown.
+        context: Tokens of a row and its answer.
+        new_tokens: Most tokens of an answer.
+
+    Raises:
+        BrokenArtifact: llama.cpp does not load it, or refuses a row.
+    """
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_ctx = context * PARALLEL
+    params.n_parallel = PARALLEL
+    params.cpuparams.n_threads = len(os.sched_getaffinity(0))
+    params.verbosity = 0
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        problem = f"llama.cpp does not load it: {error}"
+        raise BrokenArtifact(name=file.name, problem=problem) from error
+
+    def answer(row: Row) -> str:
+        request = {
+            "messages": list(row[:-1]),
+            "max_tokens": new_tokens,
+            "temperature": 0.0,
+            "cache_prompt": False,
+        }
+        told: Any = server.handle_chat_completions(request)
+        if isinstance(told, str):
+            told = json.loads(told)
+        if "choices" not in told:
+            problem = f"llama.cpp refuses a row: {json.dumps(told)[:200]}"
+            raise BrokenArtifact(name=file.name, problem=problem)
+        return str(told["choices"][0]["message"].get("content") or "").strip()
+
+    found = []
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for done, text in enumerate(pool.map(answer, rows)):
+            if done % PARALLEL == 0:
+                tell(f"answering with {file.name}", done, len(rows))
+            found.append(text)
+    return found

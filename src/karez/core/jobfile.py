@@ -59,9 +59,14 @@ def parse_job(text: str) -> JobSpec:
         ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
     table = parse_toml(text)
-    only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')
+    return job_of(table, "the file")
+
+
+def job_of(table: Mapping[str, Any], where: str) -> JobSpec:
+    """The job that a table describes; `where` it stands, for errors. Raises ValueError."""
+    only(table, _TOP, where)
     fields: dict[str, Any] = {key: table[key] for key in _AS_THEY_ARE if key in table}
     fields |= _recovery(table_of(table, "recovery"))
     for name in ("max_duration", "expected_duration", "deadline"):

@@ -16,6 +16,7 @@ from karez.core.containers import check_image
 from karez.core.dependencies import Dependency
 from karez.core.devices import IN_BYTES
 from karez.core.gangs import ONE_WORKER, GangSpec
+from karez.core.job_outputs import parse_output
 from karez.core.names import check_folder_name, check_name, safe_name
 from karez.core.priorities import check_priority
 from karez.core.units import show_seconds
@@ -113,7 +114,8 @@ class JobSpec:
     image: str = ""
     """Container image that the job's processes run in; empty: none."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Name of the folder the job finds under `inputs/` -> artifact name or id."""
+    """Name of the folder the job finds under `inputs/` -> artifact name or id, or `jobs/JOB/OUTPUT`
+    for what another job makes (core.job_outputs)."""
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     priority: int = 0
@@ -156,8 +158,9 @@ class JobSpec:
             if self.recipe or self.environment:
                 raise ValueError("an image brings all its packages: no recipe, no environment")
         check_priority(self.priority)
-        for name in self.inputs:
+        for name, text in self.inputs.items():
             check_folder_name(name)
+            parse_output(text)
         self._check_texts()
         self._check_times()
         self._check_recovery()

@@ -258,10 +258,11 @@ class Workloads(WorkloadStore):
             return [read_job(row) for row in tx.execute(arrays.select_held())]
 
     @override
-    def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
-        change = update(table).where(table.c.id == ident, table.c.state == State.HELD.value)
+    def settle_held(self, job: Job, state: State, reason: str, *, now: float) -> bool:
+        change = update(table).where(table.c.id == job.id, table.c.state == State.HELD.value)
+        values = {"spec": to_text(job.spec), **settled_values(state, reason, now)}
         with self._db.write() as tx:
-            return tx.execute(change.values(**settled_values(state, reason, now))).rowcount == 1
+            return tx.execute(change.values(**values)).rowcount == 1
 
     @override
     def settle_array(self, array: str, state: State, reason: str, *, now: float) -> int:

@@ -149,7 +149,7 @@ def job_spec(options: JobOptions, given: Collection[str]) -> JobSpec:
         OSError: The file cannot be read.
     """
     base, given = _base(options, given)
-    settings = {key: _scalar(value) for key, value in pairs(options.setting).items()}
+    settings = {key: scalar(value) for key, value in pairs(options.setting).items()}
     return replace(
         base,
         **_changed_fields(base, options, given),
@@ -244,7 +244,8 @@ def _seconds(text: str) -> float | None:
     return parse_seconds(text) if text else None
 
 
-def _scalar(text: str) -> Scalar:
+def scalar(text: str) -> Scalar:
+    """The number, truth value or text that a setting's value is written as."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -132,8 +132,11 @@ class WorkloadStore(Protocol):
         """
         ...
 
-    def settle_held(self, ident: WorkloadId, state: State, reason: str, *, now: float) -> bool:
-        """Queue a held job, or end it for a reason. False: it is not held any more."""
+    def settle_held(self, job: Job, state: State, reason: str, *, now: float) -> bool:
+        """Queue a held job with the spec that it has here, or end it for a reason.
+
+        False: it is not held any more.
+        """
         ...
 
     def longest_waiting(self, *, limit: int) -> Sequence[Job]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from karez.core.arrays import ArrayTask, describe_limit, parse_array
 from karez.core.dependencies import Dependency, waits_for
 from karez.core.errors import AlreadyExists, BadRequest
 from karez.core.identity import Principal, Role
+from karez.core.job_outputs import parse_output, resolved_inputs
 from karez.core.jobs import Job, JobSpec, masked, problem_with_variable
 from karez.core.ports import Clock
 from karez.core.stores.workloads import WorkloadStore
@@ -68,7 +68,7 @@ class JobService:
             inputs=resolved.inputs if spec.inputs.keys() == resolved.inputs.keys() else spec.inputs,
             code=resolved.code if spec.code else "",
             environment=resolved.environment if spec.environment else "",
-            after=resolved.after if len(spec.after) == len(resolved.after) else spec.after,
+            after=resolved.after if _may_be(spec, resolved.after) else spec.after,
             gang=replace(spec.gang, among=resolved.gang.among),
         )
         if asked != resolved:
@@ -87,12 +87,11 @@ class JobService:
         for name in (*spec.env, *spec.secrets):
             if problem := problem_with_variable(name):
                 raise BadRequest(problem=problem, fix="Give your variable another name.")
-        find = partial(self.artifacts.of, who, spec.project)
-        inputs = {name: find(ref).id for name, ref in spec.inputs.items()}
-        code = find(spec.code).id if spec.code else ""
+        inputs, makers = self._inputs(who, spec)
+        code = self.artifacts.of(who, spec.project, spec.code).id if spec.code else ""
         environment = self.artifacts.environment(who, spec.project, spec.environment)
         self.secrets.require(spec.project, spec.secrets)
-        after, waiting = self._after(who, spec.after)
+        after, waiting = self._after(who, (*spec.after, *makers))
         return Job(
             id=workload_id("job", who, ""),
             spec=replace(spec, inputs=inputs, code=code, environment=environment, after=after),
@@ -101,6 +100,34 @@ class JobService:
             owner=who.name,
             created_at=self.clock.now(),
         )
+
+    def _inputs(
+        self, who: Principal, spec: JobSpec
+    ) -> tuple[dict[str, str], tuple[Dependency, ...]]:
+        """The inputs by artifact, or by the job that will make them, and what that waits for.
+
+        Raises:
+            BadRequest: The other job makes no such output, or cannot be named here.
+            NotFound: There is no such artifact or job.
+        """
+        inputs: dict[str, str] = {}
+        makers: list[Dependency] = []
+        for name, text in spec.inputs.items():
+            wanted = parse_output(text)
+            if wanted is None:
+                inputs[name] = self.artifacts.of(who, spec.project, text).id
+                continue
+            job = self.one(who, wanted.job)
+            inputs[name] = str(replace(wanted, job=job.id))
+            if job.state == State.SUCCEEDED:
+                inputs |= _made(name, inputs[name], job)
+            elif spec.array:
+                fix = "Wait for it, and name the artifact that it made."
+                problem = f"an array has no input of a job that has not ended ({job.id})"
+                raise BadRequest(problem=problem, fix=fix)
+            elif all(one.job not in (job.id, wanted.job) for one in (*spec.after, *makers)):
+                makers.append(Dependency(job=job.id))
+        return inputs, tuple(makers)
 
     def _after(
         self, who: Principal, after: Sequence[Dependency]
@@ -150,6 +177,20 @@ class JobService:
         self.store.request_stop(job.id, at=self.clock.now())
         self.wake()
         return self.get(who, job.id)
+
+
+def _made(name: str, text: str, job: Job) -> dict[str, str]:
+    """An input that a job has made. Raises BadRequest."""
+    try:
+        return resolved_inputs({name: text}, {job.id: job.status.outputs})
+    except ValueError as error:
+        fix = "`karez jobs show` lists the outputs of a job."
+        raise BadRequest(problem=str(error), fix=fix) from error
+
+
+def _may_be(spec: JobSpec, after: Sequence[Dependency]) -> bool:
+    """Whether dependencies can be those of a request, with those that follow from its inputs."""
+    return 0 <= len(after) - len(spec.after) <= len(spec.inputs)
 
 
 def _jobs_of_array(job: Job) -> Sequence[Job]:

@@ -51,6 +51,7 @@ ALSO_ALLOWED = {
     "core/receipts.py": frozenset(
         {"cryptography.exceptions", "cryptography.hazmat.primitives.asymmetric.ed25519"}
     ),
+    "core/pipelines.py": frozenset({"graphlib"}),
     "core/safetensors_header.py": frozenset({"struct"}),
     "core/slurm_script.py": frozenset({"shlex"}),  # reads words as a shell does
     "studio/architectures/rows.py": frozenset({"difflib"}),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from karez.core.errors import AccuracyLost
 from karez.studio.accuracy_gate import check_gate, least_bound, measure_gate
 from karez.studio.gguf_types import MIXTURES, tensor_type
-from karez.studio.paired_comparison import Paired, compare
+from karez.studio.paired_comparison import Paired, compare, paired_report
 
 
 def test_the_interval_of_a_difference_is_tangos() -> None:
@@ -70,6 +70,13 @@ def test_models_are_compared_row_by_row() -> None:
         Paired(rows=1, only_first=1, only_second=1)
 
 
+def test_a_report_says_which_model_is_better() -> None:
+    told = paired_report([True] * 20 + [False] * 80, [True] * 60 + [False] * 40)
+    assert told["words"].endswith("better")
+    assert (told["only_base"], told["only_model"]) == (0, 40)
+    assert paired_report([True, False], [False, True])["words"].endswith("no difference is shown")
+
+
 def test_a_model_passes_that_lost_little() -> None:
     right = [1.0] * 190 + [0.0] * 10
     gate = measure_gate(right, right)
@@ -93,7 +100,7 @@ def test_rows_that_show_nothing_are_told() -> None:
         check_gate("m", measure_gate([1.0] * 200, [1.0] * 200), 0.0)
 
 
-def test_other_scores_are_compared_by_a_bootstrap() -> None:
+def test_other_scores_are_compared_by_their_mean_difference() -> None:
     before = [0.5, 0.9, 0.7, 0.8] * 50
     gate = measure_gate(before, [score - 0.1 for score in before])
     assert gate.lost_at_most == pytest.approx(0.1 + least_bound(200) / 2)

@@ -1,12 +1,12 @@
 """Every error a user may meet: one class each, with what happened and what to do next."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from karez.core.error_base import KarezError as KarezError
 from karez.core.error_base import error_from as error_from
 from karez.core.error_base import every_error as every_error
+from karez.core.error_hints import LISTED
 
 DEVICE_FAULT: Final = 74
 """Exit code of a rank whose device has failed: EX_IOERR of sysexits.h."""
@@ -29,26 +29,6 @@ class BadRequest(KarezError):
         return sentence + ("" if sentence.endswith(".") else ".")
 
 
-_LISTED: Mapping[str, str] = {
-    "artifact": "`karez artifacts list` shows what there is.",
-    "blob": "`karez doctor --deep` tells what the blob store has lost.",
-    "dataset": "`karez data list` shows what there is.",
-    "file": "`karez artifacts show NAME --json` lists its files.",
-    "job": "`karez jobs list` shows what there is.",
-    "key": "`karez keys list` shows what there is.",
-    "node": "`karez pool` shows what there is.",
-    "path": "`karez jobs attach JOB -- ls` shows what there is.",
-    "price": "`karez prices list` shows what there is.",
-    "process": "`karez jobs show JOB` lists its ranks.",
-    "project": "`karez projects list` shows what there is.",
-    "secret": "`karez projects secrets` shows what there is.",
-    "service": "`karez services list` shows what there is.",
-    "tunnel": "It ends with its job, and when nobody reads it for a minute; open another.",
-    "snapshot": "The folder `snapshots/` of the backup shows what there is.",
-}
-"""Noun -> how to list what there is of it."""
-
-
 @dataclass(eq=False, kw_only=True)
 class NotFound(KarezError):
     """No such thing, or none that this key may see."""
@@ -61,7 +41,7 @@ class NotFound(KarezError):
 
     def hint(self) -> str:
         """Name the command that lists such things."""
-        return _LISTED.get(self.noun, "Look at the name again.")
+        return LISTED.get(self.noun, "Look at the name again.")
 
 
 @dataclass(eq=False, kw_only=True)

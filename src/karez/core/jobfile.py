@@ -59,6 +59,7 @@ def parse_job(text: str) -> JobSpec:
         ValueError: Invalid TOML, an unknown key, or an invalid value.
     """
     table = parse_toml(text)
+    only(table, _TOP, "the file")
     if "name" not in table:
         raise ValueError('the file names no workload; start it with name = "..."')
     return job_of(table, "the file")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Z_95 = 1.959964
 _HALVINGS = 80
@@ -76,6 +77,22 @@ def compare(first: Sequence[bool], second: Sequence[bool]) -> Paired:
         only_first=sum(a and not b for a, b in pairs),
         only_second=sum(b and not a for a, b in pairs),
     )
+
+
+def paired_report(base: Sequence[bool], model: Sequence[bool]) -> dict[str, Any]:
+    """What a report says of a model beside its base: `words` for people, and the figures."""
+    paired = compare(base, model)
+    low, high = paired.interval()
+    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
+    return {
+        "only_base": paired.only_first,
+        "only_model": paired.only_second,
+        "difference": paired.difference,
+        "difference_95": [low, high],
+        "p_value": paired.p_value(),
+        "words": f"the model less its base, row by row: {paired.difference:+.1%} (95%: {low:+.1%} "
+        f"to {high:+.1%}, McNemar's p {paired.p_value():.2g}): {verdict}",
+    }
 
 
 def _log_choose(of: int, k: int) -> float:

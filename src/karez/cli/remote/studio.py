@@ -167,6 +167,8 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
     table(("model", "held-out loss", "right (95% interval)", f1), rows, empty="")
     if "measured_as" in result.measured["base"]:
         say(f"The base is measured by {result.measured['base']['measured_as']}.")
+    if "paired" in result.measured:
+        say(f"Tuned and base: {result.measured['paired']['words']}")
     if "selective" in result.measured["model"]:
         say(f"With a threshold: {result.measured['model']['selective']['words']}")
     service = client().service(result.service).spec.name

@@ -16,6 +16,7 @@ from karez.core import environment
 from karez.core.chat_rows import Row
 from karez.core.errors import BadRequest
 from karez.runtime.device import granted_device, show_device
+from karez.studio.paired_comparison import paired_report
 from karez.studio.recipes.answering import Answering
 from karez.studio.recipes.chat_model import best_dtype, load
 from karez.studio.recipes.classifier import is_classifier
@@ -34,6 +35,7 @@ def main() -> None:
     validation = _validation_rows(inputs / "data" / "validation.jsonl", settings)
     device = granted_device()
     labels = is_classifier(inputs / "model")
+    right: dict[str, list[bool]] = {}
     report: dict[str, Any] = {
         "rows": len(rows),
         "measure": "the right label" if labels else "exact match of the whole answer",
@@ -41,11 +43,12 @@ def main() -> None:
     }
     for role in ("base", "model"):
         if (inputs / role).is_dir():
-            if labels:
-                report[role] = _classified(inputs / role, rows, validation, settings, device)
-            else:
-                report[role] = _measured(inputs / role, rows, validation, settings, device)
+            measure = _classified if labels else _measured
+            report[role], right[role] = measure(inputs / role, rows, validation, settings, device)
             _say_measured(role, report[role], "F1 of labels" if labels else "F1 of words")
+    if len(right) > 1 and all(len(judged) == len(rows) for judged in right.values()):
+        report["paired"] = paired_report(right["base"], right["model"])
+        say(report["paired"]["words"])
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
     (target / "report.json").write_text(json.dumps(report, indent=1))
@@ -83,16 +86,21 @@ def _measured(
     validation: Sequence[Row],
     settings: Evaluate,
     device: torch.device,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[bool]]:
+    """(the report on a model that writes, which answers were right)."""
     tell(f"loading {path.name}")
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
     answering = Answering(tokenizer=tokenizer, model=model, name=path.name, settings=settings)
     if not validation:
-        return answering.all(rows)[0].report()
+        (answers,) = answering.all(rows)
+        return answers.report(), [one.is_right for one in answers.judged]
     held_out, chosen_on = answering.all(rows, validation)
     found = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)
-    return {**held_out.report(), "selective": found}
+    return (
+        {**held_out.report(), "selective": found},
+        [one.is_right for one in held_out.judged],
+    )
 
 
 def _classified(
@@ -101,7 +109,8 @@ def _classified(
     validation: Sequence[Row],
     settings: Evaluate,
     device: torch.device,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[bool]]:
+    """(the report on a model that names labels, which were right)."""
     tell(f"loading {path.name}")
     more: dict[str, Any] = {}
     if is_classifier(path):
@@ -114,7 +123,7 @@ def _classified(
     if validation:
         chosen_on = labelled(classifier, path.name, validation)
         more["selective"] = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)
-    return {**held_out.report(), **more}
+    return {**held_out.report(), **more}, [one.is_right for one in held_out.judged]
 
 
 def _say_measured(role: str, shown: Mapping[str, Any], f1_of: str) -> None:

@@ -23,7 +23,7 @@ setup: $(VENV)/.ready ## Install everything into .venv
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[node,fast,openvino,trace,s3,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[node,fast,openvino,trace,s3,sweep,dev]'
 	@touch $@
 
 run: setup ## Start a cloud, tune a real model through two kills, chat with it (ARGS=--once exits)

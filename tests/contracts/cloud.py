@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,16 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0, every_s: flo
     while not condition():
         assert time.monotonic() < deadline, condition
         time.sleep(every_s)
+
+
+def kill_rank(client: Client, job: str, rank: int) -> None:
+    """Kill the process of a rank once it has one: its pid is 0 before, which means our group."""
+
+    def pid() -> int:
+        return client.job(job).status.ranks[rank].pid
+
+    until(lambda: pid() > 0)
+    os.kill(pid() or sys.maxsize, signal.SIGKILL)
 
 
 def kill_all(processes: Iterable[psutil.Process]) -> None:

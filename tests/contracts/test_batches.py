@@ -1,8 +1,6 @@
 """A batch by OpenAI's own client in a whole cloud: killed midway, each line answered once."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from karez.client.sdk import Client
 from karez.core.artifacts import ArtifactKind
 from karez.core.jobs import Job
 from karez.core.services import ServiceSpec
-from tests.contracts.cloud import Cloud, make_cloud, until
+from tests.contracts.cloud import Cloud, kill_rank, make_cloud, until
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.story
@@ -81,7 +79,7 @@ def test_a_batch_is_answered_through_a_kill_and_each_line_once(
     )
     with cloud.client() as own:
         until(lambda: _done(own.job(batch.id)) >= 5)
-        os.kill(own.job(batch.id).status.ranks[0].pid, signal.SIGKILL)
+        kill_rank(own, batch.id, 0)
         until(lambda: client.batches.retrieve(batch.id).status != "in_progress", within_s=90)
         done = client.batches.retrieve(batch.id)
         assert done.status == "completed", own.job(batch.id).status

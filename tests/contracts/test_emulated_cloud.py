@@ -1,8 +1,6 @@
 """A cloud whose node emulates NPUs: what is granted one computes on it, and everything says so."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from karez.core.gangs import GangSpec
 from karez.core.jobs import Job, JobSpec
 from karez.core.resource_syntax import parse_resource_request
 from karez.core.workloads import WorkloadKind
-from tests.contracts.cloud import Cloud, make_cloud, until
+from tests.contracts.cloud import Cloud, kill_rank, make_cloud, until
 from tests.wheels import make_wheel
 
 pytestmark = pytest.mark.story
@@ -126,7 +124,7 @@ def test_a_gang_trains_there_through_a_kill_and_its_receipt_says_so(cloud: Cloud
             return client.job(job.id)
 
         until(lambda: now().status.step >= 5)
-        os.kill(now().status.ranks[1].pid, signal.SIGKILL)
+        kill_rank(client, job.id, 1)
         done = client.wait(job.id)
         card = client.artifact(done.status.outputs["weights"]).spec.facts
         (receipt,) = client.receipts(job.id)

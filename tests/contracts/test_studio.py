@@ -1,7 +1,6 @@
 """`karez studio`: from a table to a served model, though the command and a rank are killed."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from karez.client.data_sets import job_stem
 from karez.core.artifacts import ArtifactKind
 from karez.core.jobs import Job
 from karez.core.workloads import State
-from tests.contracts.cloud import Cloud, make_cloud, until
+from tests.contracts.cloud import Cloud, kill_rank, make_cloud, until
 from tests.studio.tables import as_csv, questions
 from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import speak_ascii, write_tiny_chat
@@ -23,6 +22,21 @@ pytestmark = pytest.mark.story
 STEPS = 400
 WAYS = ("car", "bus", "car bus", "bus car", "bus bus")
 STEM = job_stem("Desk 1")
+
+
+SWEEP = """
+name = "rates"
+metric = "model/validation_accuracy"
+goal = "max"
+method = "grid"
+[job]
+recipe = "train-classifier"
+kind = "train"
+inputs = { model = "words", data = "sorter" }
+settings = { learning_rate = 1e-6, epochs = 3, batch = 8 }
+[settings.learning_rate]
+values = [1e-5, 0.01]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +69,7 @@ def test_a_table_becomes_a_service_through_two_kills(cloud: Cloud, tmp_path: Pat
         with cloud.started(*words) as command:
             until(is_training)
             command.send_signal(signal.SIGKILL)
-        os.kill(client.job(f"{STEM}-tune").status.ranks[-1].pid, signal.SIGKILL)
+        kill_rank(client, f"{STEM}-tune", -1)
         result = json.loads(cloud.karez(*words, "--json").stdout)
 
         jobs = {job.spec.name: job for job in client.jobs()}
@@ -105,7 +119,7 @@ def test_a_table_becomes_a_served_classifier_though_a_rank_is_killed(
 
         with cloud.started(*words) as command:
             until(lambda: training() is not None)
-            os.kill(client.job("sorter-train").status.ranks[-1].pid, signal.SIGKILL)
+            kill_rank(client, "sorter-train", -1)
             until(lambda: command.poll() is not None, within_s=120)
         assert command.returncode == 0
         result = json.loads(cloud.karez(*words, "--json").stdout)
@@ -120,3 +134,11 @@ def test_a_table_becomes_a_served_classifier_though_a_rank_is_killed(
         assert [one["labels"][0]["label"] for one in found] == ["warm", "cold"]
         assert "warm" in cloud.karez("classify", "sorter", "red car", "--top", "2").stdout
         client.call(calls.stop_service("sorter"))
+    sweep = tmp_path / "rates.toml"
+    sweep.write_text(SWEEP)
+    found = json.loads(cloud.karez("sweeps", "run", str(sweep), "--json").stdout)["trials"]
+    assert found[0]["settings"] == {"learning_rate": 0.01}
+    own = next(one for one in found if not one["trial"])
+    assert found[0]["value"] > own["value"]
+    shown = cloud.karez("sweeps", "show", str(sweep)).stdout
+    assert "--set learning_rate=0.01" in shown

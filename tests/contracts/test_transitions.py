@@ -15,7 +15,7 @@ from karez.client.sdk import Client
 from karez.core.gang_syntax import make_gang
 from karez.core.jobs import Job, JobSpec
 from karez.core.workloads import State, WorkloadId, WorkloadKind
-from tests.contracts.cloud import Cloud, make_cloud, until
+from tests.contracts.cloud import Cloud, kill_rank, make_cloud, until
 
 pytestmark = pytest.mark.alone
 AT = [int(n) for n in os.environ.get("KAREZ_TEST_TRANSITIONS", "2,4,5").split(",")]
@@ -84,7 +84,7 @@ def test_control_dies_at_a_transition_and_nothing_is_lost(cloud: Cloud) -> None:
             if at > 3:
                 until(partial(has_reached, client, job.id, 5))
                 count = transitions(cloud, job.id) + at - 3
-                os.kill(client.job(job.id).status.ranks[1].pid, signal.SIGKILL)
+                kill_rank(client, job.id, 1)
             wait_for(cloud, job.id, count)
             kill_control(cloud)
             assert result(client, job) == want, f"control died at transition {at}"

@@ -47,6 +47,7 @@ COMMANDS = {
     "models": ("karez.cli.models", "Import, check, convert and list models."),
     "data": ("karez.cli.remote.data_sets", "Import, prepare and list data sets."),
     "services": ("karez.cli.remote.services", "Deploy models behind the gateway."),
+    "sweeps": ("karez.cli.remote.sweeps", "Try settings of a job to find the best."),
     "pipelines": ("karez.cli.remote.pipelines", "Run jobs that follow from each other."),
     "chat": ("karez.cli.remote.chat", "Chat with a deployed model."),
     "classify": ("karez.cli.remote.classify", "Ask a deployed classifier for labels of texts."),

@@ -53,6 +53,7 @@ EXTRAS: Mapping[str, frozenset[str]] = {
     "trace": frozenset({"opentelemetry"}),
     "s3": frozenset({"obstore"}),
     "fast": frozenset({"numba"}),
+    "sweep": frozenset({"optuna"}),
 }
 """The modules that src imports from each extra of pyproject.toml; a test compares the two."""
 

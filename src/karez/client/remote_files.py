@@ -1,4 +1,4 @@
-"""Models and tables that lie elsewhere: on the Hugging Face hub or a mirror of it, or in a bucket.
+"""Models and tables that lie elsewhere: on the Hugging Face hub, in a bucket, in a database.
 
 They are brought to this machine, looked at, and uploaded like a folder of one's own.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from karez.client.sql_tables import is_database, rows_of_query
 from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest, MissingPart
 
@@ -62,11 +63,16 @@ def is_remote(path: str | Path) -> bool:
 
 
 @contextmanager
-def brought(path: str | Path, kind: ArtifactKind) -> Iterator[Fetched]:
+def brought(path: str | Path, kind: ArtifactKind, query: str = "") -> Iterator[Fetched]:
     """Bring what a URL names to this machine; anything else is a path already.
 
-    What comes from the hub stays in its cache, as HF_HOME says; what comes from a bucket is removed
-    at the end.
+    What comes from the hub stays in its cache, as HF_HOME says; what comes from a bucket or a
+    database is removed at the end.
+
+    Args:
+        path: The URL or path.
+        kind: What is looked for there.
+        query: To a database, whose rows it gives.
 
     Raises:
         BadRequest: Nothing answers there, there is no such thing, or no scheme is known.
@@ -74,6 +80,9 @@ def brought(path: str | Path, kind: ArtifactKind) -> Iterator[Fetched]:
     """
     scheme, _, name = str(path).partition("://")
     scheme = scheme.lower()
+    if query and not is_database(scheme):
+        problem = f"{path} is no database that could be asked a query"
+        raise BadRequest(problem=problem, fix="Leave the query out, or give sqlite:///FILE.")
     if not is_remote(path):
         yield Fetched(path=Path(path).expanduser(), source="")
     elif scheme == HUB:
@@ -81,6 +90,10 @@ def brought(path: str | Path, kind: ArtifactKind) -> Iterator[Fetched]:
     elif scheme in BUCKETS:
         with TemporaryDirectory(prefix="karez-") as folder:
             yield Fetched(path=_from_bucket(scheme, name, Path(folder)), source=str(path))
+    elif is_database(scheme) and kind == ArtifactKind.DATASET:
+        with TemporaryDirectory(prefix="karez-") as folder:
+            file, shown = rows_of_query(str(path), query, Path(folder))
+            yield Fetched(path=file, source=shown)
     else:
         raise BadRequest(
             problem=f"files cannot be brought from {scheme}://",

@@ -96,10 +96,13 @@ def add_data(
         str,
         typer.Argument(
             help="CSV, JSON lines, JSON or Parquet: a file, a folder, hf://OWNER/NAME[@REVISION] "
-            "or s3://BUCKET/..."
+            "or s3://BUCKET/...; or a database, with --query."
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the data set.")],
+    query: Annotated[
+        str, typer.Option(help="SELECT whose rows are the table, from sqlite:///FILE and others.")
+    ] = "",
     source: Source = "",
     licence: Licence = "",
     project: ProjectName = "default",
@@ -111,9 +114,10 @@ def add_data(
     Examples:
         karez data add tickets.csv --name tickets --prompt subject --answer queue
         karez data add ./banking77 --name banking77 --licence CC-BY-4.0
+        karez data add sqlite:///desk.db --query "SELECT text, label FROM asked" --name desk
     """
     kind = ArtifactKind.DATASET
-    with bringing(path, kind, licence) as found:
+    with bringing(path, kind, licence, query) as found:
         common: dict[str, Any] = {
             "source": source or found.source,
             "licence": licence or found.licence,

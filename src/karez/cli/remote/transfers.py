@@ -51,11 +51,12 @@ def upload(
 
 
 @contextmanager
-def bringing(path: str, kind: ArtifactKind, licence: str) -> Iterator[Fetched]:
+def bringing(path: str, kind: ArtifactKind, licence: str, query: str = "") -> Iterator[Fetched]:
     """Bring what a URL names to this machine, and tell so; a path is one already."""
     if is_remote(path):
-        say(f"bringing {path} to this machine", err=True)
-    with brought(path, kind) as found:
+        told = "the rows of the query" if query else path  # its URL may have a password
+        say(f"bringing {told} to this machine", err=True)
+    with brought(path, kind, query) as found:
         yield found
     if is_remote(path) and not (licence or found.licence):
         say("no licence was found with it: note the one it has with --licence", err=True)

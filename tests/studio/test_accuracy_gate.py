@@ -73,7 +73,7 @@ def test_models_are_compared_row_by_row() -> None:
 def test_a_report_says_which_model_is_better() -> None:
     told = paired_report([True] * 20 + [False] * 80, [True] * 60 + [False] * 40)
     assert told["words"].endswith("better")
-    assert (told["only_base"], told["only_model"]) == (0, 40)
+    assert (told["only_before"], told["only_after"]) == (0, 40)
     assert paired_report([True, False], [False, True])["words"].endswith("no difference is shown")
 
 

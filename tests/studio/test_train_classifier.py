@@ -24,6 +24,9 @@ COLOURS = ("red", "blue", "green")
 TRAINED = {"epochs": 6, "batch": 16, "learning_rate": 0.01}
 
 
+RATED = {"rows": 160, "target_accuracy": 0.9, "typos": 0.8}
+
+
 def write(path: Path, rows: Sequence[tuple[str, str]]) -> None:
     chats = (
         [{"role": "user", "content": text}, {"role": "assistant", "content": label}]
@@ -64,7 +67,7 @@ def evaluated(inputs: Path, model: Path, out: Path, **variables: str) -> dict[st
     (both / "data").symlink_to(inputs / "data")
     (both / "base").symlink_to(inputs / "model")
     (both / "model").symlink_to(model)
-    done = run_recipe("evaluate", both, out, {"rows": 160, "target_accuracy": 0.9}, **variables)
+    done = run_recipe("evaluate", both, out, RATED, **variables)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads((out / "report" / "report.json").read_text())
     return report
@@ -89,6 +92,9 @@ def test_a_classifier_is_trained_and_measured_on_a_device(inputs: Path, tmp_path
     assert on_cpu["selective"]["coverage"] > 0.5
     assert {one["label"] for one in on_cpu["labels"]} == {f"{c} things" for c in COLOURS}
     assert on_cpu["calibration"]["error"] < 0.3
+    mistyped = reports["on-cpu"]["mistyped"]
+    assert mistyped["accuracy"] < on_cpu["accuracy"] - 0.1  # of five words, each is another one
+    assert mistyped["paired"]["words"].endswith("worse")
     base = reports["on-cpu"]["base"]
     assert base["measured_as"].startswith("logistic regression on its vectors")
     assert 0.3 < base["accuracy"] <= 1

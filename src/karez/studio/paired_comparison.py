@@ -79,18 +79,20 @@ def compare(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     )
 
 
-def paired_report(base: Sequence[bool], model: Sequence[bool]) -> dict[str, Any]:
-    """What a report says of a model beside its base: `words` for people, and the figures."""
-    paired = compare(base, model)
+def paired_report(
+    before: Sequence[bool], after: Sequence[bool], what: str = "the model less its base"
+) -> dict[str, Any]:
+    """What a report says of two measurements of the same rows: `words` for people, and figures."""
+    paired = compare(before, after)
     low, high = paired.interval()
     verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
     return {
-        "only_base": paired.only_first,
-        "only_model": paired.only_second,
+        "only_before": paired.only_first,
+        "only_after": paired.only_second,
         "difference": paired.difference,
         "difference_95": [low, high],
         "p_value": paired.p_value(),
-        "words": f"the model less its base, row by row: {paired.difference:+.1%} (95%: {low:+.1%} "
+        "words": f"{what}, row by row: {paired.difference:+.1%} (95%: {low:+.1%} "
         f"to {high:+.1%}, McNemar's p {paired.p_value():.2g}): {verdict}",
     }
 

@@ -130,10 +130,15 @@ class Evaluate:
     target_accuracy: float = 0.0
     """Share of the answers that is to be right, such as 0.98: the report says how many rows can be
     answered so, by a threshold that is chosen on validation rows. 0: all rows are answered."""
+    typos: float = 0.0
+    """Share of the longer words that are mistyped in a second measurement of the model, such as
+    0.1: the report says what it loses by that. 0: there is none."""
 
     def __post_init__(self) -> None:
         if min(self.rows, self.batch, self.new_tokens) < 1:
             raise ValueError("rows, batch and new_tokens must be at least 1")
+        if not 0 <= self.typos <= 1:
+            raise ValueError(f"typos is a share, got {self.typos}")
         if not 0 <= self.target_accuracy < 1:
             raise ValueError(f"target_accuracy is a share below 1, got {self.target_accuracy}")
         _check_lengths(self.max_tokens, self.max_cut)

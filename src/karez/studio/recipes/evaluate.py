@@ -24,6 +24,7 @@ from karez.studio.recipes.classifying import labelled, linear_on, load_trained
 from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, tell, write_card
 from karez.studio.selective_report import selective
 from karez.studio.settings import Evaluate
+from karez.studio.typing_errors import mistyped
 
 
 def main() -> None:
@@ -41,11 +42,14 @@ def main() -> None:
         "measure": "the right label" if labels else "exact match of the whole answer",
         "device": show_device(device),
     }
+    measure = _classified if labels else _measured
     for role in ("base", "model"):
         if (inputs / role).is_dir():
-            measure = _classified if labels else _measured
             report[role], right[role] = measure(inputs / role, rows, validation, settings, device)
             _say_measured(role, report[role], "F1 of labels" if labels else "F1 of words")
+    if settings.typos:
+        again = measure(inputs / "model", _mistyped(rows, settings.typos), (), settings, device)
+        report["mistyped"] = _beside(settings.typos, again, right["model"])
     if len(right) > 1 and all(len(judged) == len(rows) for judged in right.values()):
         report["paired"] = paired_report(right["base"], right["model"])
         say(report["paired"]["words"])
@@ -65,6 +69,31 @@ def main() -> None:
             facts[f"{role}_accuracy_where_answered"] = chosen["accuracy"]
     facts = {"rows": len(rows), "device": show_device(device), **facts}
     write_card(target, kind="report", format="evaluation", facts=facts)
+
+
+def _mistyped(rows: Sequence[Row], share: float) -> list[Row]:
+    """The rows with what users say mistyped."""
+    return [
+        [
+            {**one, "content": mistyped(one["content"], share)} if one["role"] == "user" else one
+            for one in row
+        ]
+        for row in rows
+    ]
+
+
+def _beside(
+    share: float, again: tuple[dict[str, Any], list[bool]], right: Sequence[bool]
+) -> dict[str, Any]:
+    """What the report says of mistyped rows."""
+    told, found = again
+    names = ("loss", "accuracy", "accuracy_95", "f1", "answers")
+    report = {"share": share, **{name: told[name] for name in names}}
+    if len(found) == len(right):
+        what = f"with {share:.0%} of the longer words mistyped less without"
+        report["paired"] = paired_report(right, found, what)
+        say(report["paired"]["words"])
+    return report
 
 
 def _validation_rows(path: Path, settings: Evaluate) -> list[Row]:

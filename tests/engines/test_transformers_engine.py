@@ -120,9 +120,7 @@ def test_many_callers_get_what_the_model_says_to_each_alone(
         answers = callers.map(lambda pair: said(engine, pair[1], pair[0], max_tokens=length), asked)
         found = dict(zip(asked, answers, strict=True))
     assert len(set(wanted.values())) > len(prompts)  # the adapters do change it
-    if (
-        dtype != torch.float32
-    ):  # in half precision a batch rounds otherwise, and random weights part ways soon
+    if dtype != torch.float32:  # a batch rounds otherwise, and random weights part ways soon
         same = [found[one][:3] == wanted[one][:3] for one in asked]
         assert sum(same) >= 0.8 * len(same)
     else:

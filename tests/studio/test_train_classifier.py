@@ -82,22 +82,29 @@ def test_a_classifier_is_trained_and_measured_on_a_device(inputs: Path, tmp_path
     facts = card_of(tmp_path / "npu" / "model")
     assert facts["labels"] == 3
     assert facts["validation_accuracy"] > 0.9
-    reports = {
-        name: evaluated(inputs, tmp_path / "npu" / "model", tmp_path / name, **variables)
-        for name, variables in (("on-npu", {}), ("on-cpu", CPU))
-    }
-    on_npu, on_cpu = reports["on-npu"]["model"], reports["on-cpu"]["model"]
-    assert on_npu["loss"] == pytest.approx(on_cpu["loss"], rel=1e-3)
-    assert on_cpu["accuracy"] > 0.9
-    assert on_cpu["selective"]["coverage"] > 0.5
-    assert {one["label"] for one in on_cpu["labels"]} == {f"{c} things" for c in COLOURS}
-    assert on_cpu["calibration"]["error"] < 0.3
-    mistyped = reports["on-cpu"]["mistyped"]
-    assert mistyped["accuracy"] < on_cpu["accuracy"] - 0.1  # of five words, each is another one
+    report = evaluated(inputs, tmp_path / "npu" / "model", tmp_path / "report")
+    assert report["device"] == "npu:0, emulated"
+    model = report["model"]
+    assert model["accuracy"] > 0.9
+    assert model["selective"]["coverage"] > 0.5
+    assert {one["label"] for one in model["labels"]} == {f"{c} things" for c in COLOURS}
+    assert model["calibration"]["error"] < 0.3
+    mistyped = report["mistyped"]
+    assert mistyped["accuracy"] < model["accuracy"] - 0.1  # of five words, each is another one
     assert mistyped["paired"]["words"].endswith("worse")
-    base = reports["on-cpu"]["base"]
+    base = report["base"]
     assert base["measured_as"].startswith("logistic regression on its vectors")
     assert 0.3 < base["accuracy"] <= 1
+
+
+@pytest.mark.deep
+def test_a_cpu_measures_what_a_device_measures(inputs: Path, tmp_path: Path) -> None:
+    last(run_recipe("train_classifier", inputs, tmp_path / "cpu", TRAINED, **CPU))
+    model = tmp_path / "cpu" / "model"
+    on_npu = evaluated(inputs, model, tmp_path / "on-npu")
+    on_cpu = evaluated(inputs, model, tmp_path / "on-cpu", **CPU)
+    for role in ("base", "model"):
+        assert on_npu[role]["loss"] == pytest.approx(on_cpu[role]["loss"], rel=2e-2)
 
 
 @pytest.mark.deep

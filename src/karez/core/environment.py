@@ -107,6 +107,10 @@ OUT: Final = "KAREZ_OUT"
 
 Set by: the steward. Read by: the program, `training.session`. Default: `out` in a session outside a
 cloud."""
+SWEEP_TRIAL: Final = "KAREZ_SWEEP_TRIAL"
+"""Which trial of which sweep a job is: `KEY/NUMBER/RUNG`.
+
+Set by: `karez sweeps run`. Read by: `karez sweeps`. Default: none."""
 CHECKPOINT_DIR: Final = "KAREZ_CHECKPOINT_DIR"
 """Folder for the program's own checkpoints: a later attempt of the job finds them there.
 

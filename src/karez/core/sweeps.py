@@ -9,13 +9,12 @@ from enum import StrEnum
 from itertools import product
 from typing import Any
 
+from karez.core import environment
 from karez.core.codec import to_json
 from karez.core.jobfile import job_of, only, parse_toml, table_of
 from karez.core.jobs import JobSpec, Scalar
 from karez.core.names import check_name
 
-TRIAL = "KAREZ_SWEEP_TRIAL"
-"""Variable of a job that tells which trial of which sweep it is."""
 MOST_TRIALS = 10_000
 DEFAULTS: Mapping[str, Scalar] = {}
 """Settings of the first trial: those of the job itself, which the others have to beat."""
@@ -215,13 +214,13 @@ def trial_job(sweep: Sweep, job: JobSpec, key: str, trial: Trial) -> JobSpec:
     if sweep.halving is not None:
         settings[sweep.halving.setting] = sweep.halving.budgets[trial.rung]
         suffix += f"-r{trial.rung}"
-    env = {**job.env, TRIAL: f"{key}/{trial.number}/{trial.rung}"}
+    env = {**job.env, environment.SWEEP_TRIAL: f"{key}/{trial.number}/{trial.rung}"}
     return replace(job, name=f"{sweep.name}{suffix}", settings=settings, env=env)
 
 
 def trial_of(sweep: Sweep, key: str, spec: JobSpec) -> Trial | None:
     """The trial that a job is; None: it is none of this sweep."""
-    told = spec.env.get(TRIAL, "").split("/")
+    told = spec.env.get(environment.SWEEP_TRIAL, "").split("/")
     if len(told) != 3 or told[0] != key:
         return None
     number = int(told[1])

@@ -182,7 +182,7 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
         say(f"  karez chat {service} {shlex.quote(question)} --temperature 0")
     say(f"  expected: {printable(asked[-1]['content'])[:200]}")
     say(f"Rows and labels: karez data preview {options.name}")
-    say(f"Each answer beside the expected one: karez artifacts download {result.report} FOLDER")
+    say(f"report.html with curves and answers: karez artifacts download {result.report} FOLDER")
 
 
 APPS = {"studio": app}

@@ -16,6 +16,7 @@ from karez.core import environment
 from karez.core.chat_rows import Row
 from karez.core.errors import BadRequest
 from karez.runtime.device import granted_device, show_device
+from karez.studio.evaluation_page import evaluation_page
 from karez.studio.paired_comparison import paired_report
 from karez.studio.recipes.answering import Answering
 from karez.studio.recipes.chat_model import best_dtype, load
@@ -56,19 +57,22 @@ def main() -> None:
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
     (target / "report.json").write_text(json.dumps(report, indent=1))
-    facts = {
-        f"{role}_{name}": report[role][name]
-        for role in ("base", "model")
-        if role in report
-        for name in ("loss", "accuracy", "f1")
-    }
+    (target / "report.html").write_text(evaluation_page(report), encoding="utf-8")
+    write_card(target, kind="report", format="evaluation", facts=_facts(report))
+
+
+def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report's card shows of it."""
+    facts = {"rows": report["rows"], "device": report["device"]}
     for role in ("base", "model"):
-        chosen = report.get(role, {}).get("selective", {})
+        if role not in report:
+            continue
+        facts |= {f"{role}_{name}": report[role][name] for name in ("loss", "accuracy", "f1")}
+        chosen = report[role].get("selective", {})
         if chosen.get("answered"):
             facts[f"{role}_coverage"] = chosen["coverage"]
             facts[f"{role}_accuracy_where_answered"] = chosen["accuracy"]
-    facts = {"rows": len(rows), "device": show_device(device), **facts}
-    write_card(target, kind="report", format="evaluation", facts=facts)
+    return facts
 
 
 def _mistyped(rows: Sequence[Row], share: float) -> list[Row]:

@@ -142,3 +142,10 @@ def test_a_table_becomes_a_served_classifier_though_a_rank_is_killed(
     assert found[0]["value"] > own["value"]
     shown = cloud.karez("sweeps", "show", str(sweep)).stdout
     assert "--set learning_rate=0.01" in shown
+    beside = cloud.karez("jobs", "compare", "rates-0", "rates-2").stdout
+    assert "setting learning_rate" in beside
+    assert "model/validation_accuracy" in beside
+    assert "setting epochs" not in beside
+    cloud.karez("jobs", "tensorboard", "rates-2", "--folder", str(tmp_path / "curves"))
+    (file,) = (tmp_path / "curves").rglob("events.out.tfevents.*")
+    assert b"loss" in file.read_bytes()

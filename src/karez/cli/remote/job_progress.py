@@ -113,6 +113,17 @@ def _losses(rows: Iterable[MetricRow]) -> list[float]:
     return [fmean(steps[step]) for step in sorted(steps)]
 
 
+def curve_of(rows: Iterable[MetricRow]) -> list[tuple[int, float, float]]:
+    """(step, mean loss of the ranks, when the first of them had it) of each step."""
+    steps: dict[int, list[MetricRow]] = {}
+    for row in rows:
+        steps.setdefault(row.step, []).append(row)
+    return [
+        (step, fmean(row.loss for row in found), min(row.at for row in found))
+        for step, found in sorted(steps.items())
+    ]
+
+
 def _headline(job: Job) -> str:
     loss = "" if job.status.loss is None else f" loss {job.status.loss:.3f}"
     doing = job.status.progress

@@ -11,6 +11,7 @@ from karez.cli.old_names import word_of, words_of
 from karez.cli.options import given, takes
 from karez.cli.output import clock, json_out, table
 from karez.cli.remote.attach import attach
+from karez.cli.remote.compare import compare_jobs, write_events
 from karez.cli.remote.environments import add_environment
 from karez.cli.remote.job_options import JobOptions, job_spec, slurm_script
 from karez.cli.remote.job_progress import watch_job
@@ -196,4 +197,6 @@ app.command("receipts")(show_receipts)
 app.command("goodput")(show_goodput)
 app.command("timeline")(show_timeline)
 app.command("trace")(show_trace)
+app.command("compare")(compare_jobs)
+app.command("tensorboard")(write_events)
 APPS = {"jobs": app}

@@ -10,7 +10,7 @@ from typing import Any
 import xllamacpp
 
 from karez.core.chat_rows import Row
-from karez.core.errors import BrokenArtifact
+from karez.core.errors import BadRequest, BrokenArtifact
 from karez.studio.recipes.recipe_io import tell
 
 PARALLEL = 4
@@ -29,7 +29,8 @@ def llamacpp_answers(
         new_tokens: Most tokens of an answer.
 
     Raises:
-        BrokenArtifact: llama.cpp does not load it, or refuses a row.
+        BadRequest: llama.cpp refuses a row, such as one that is longer than the context.
+        BrokenArtifact: llama.cpp does not load it.
     """
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
@@ -54,8 +55,9 @@ def llamacpp_answers(
         if isinstance(told, str):
             told = json.loads(told)
         if "choices" not in told:
-            problem = f"llama.cpp refuses a row: {json.dumps(told)[:200]}"
-            raise BrokenArtifact(name=file.name, problem=problem)
+            said = str((told.get("error") or told).get("message") or told)[:200]
+            fix = f"A row and its answer may have {context:,} tokens: allow more by --context."
+            raise BadRequest(problem=f"llama.cpp refuses a row: {said}", fix=fix)
         return str(told["choices"][0]["message"].get("content") or "").strip()
 
     found = []

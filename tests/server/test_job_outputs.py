@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from karez.client import calls
 from karez.client.sdk import Client
+from karez.core.artifacts import ArtifactKind
 from karez.core.errors import BadRequest, NotFound
 from karez.core.jobs import Job, JobSpec
 from karez.core.workloads import State
@@ -35,18 +37,27 @@ def succeed(api: Api, job: Job, **outputs: str) -> None:
     assert store.end(job.id, token, State.SUCCEEDED, status, now=2.0)
 
 
-def test_an_input_is_awaited_and_becomes_the_artifact(api: Api, client: Client) -> None:
+def test_an_input_is_awaited_and_becomes_the_artifact(
+    api: Api, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    rows = client.upload(tmp_path / "rows.jsonl", name="rows", kind=ArtifactKind.DATASET).id
     first = submit(client, "first")
     second = submit(client, "second", data="jobs/first/rows")
     assert second.state == State.HELD
     assert second.spec.inputs == {"data": f"jobs/{first.id}/rows"}
     assert [one.job for one in second.spec.after] == [first.id]
-    succeed(api, first, rows="art-1")
+    succeed(api, first, rows=rows)
     assert settle_held(api.cloud.store.workloads, 3.0) == 1
     found = client.job("second")
-    assert (found.state, found.spec.inputs) == (State.QUEUED, {"data": "art-1"})
+    assert (found.state, found.spec.inputs) == (State.QUEUED, {"data": rows})
     at_once = submit(client, "third", data=f"jobs/{first.id}/rows")
-    assert (at_once.state, at_once.spec.inputs) == (State.QUEUED, {"data": "art-1"})
+    assert (at_once.state, at_once.spec.inputs) == (State.QUEUED, {"data": rows})
+    client.cancel(found.id)
+    client.cancel(at_once.id)
+    client.remove_artifact(rows)
+    with pytest.raises(NotFound):
+        submit(client, "fourth", data=f"jobs/{first.id}/rows")
 
 
 def test_an_output_that_was_not_made_ends_what_waits_for_it(api: Api, client: Client) -> None:

@@ -120,7 +120,8 @@ class JobService:
             job = self.one(who, wanted.job)
             inputs[name] = str(replace(wanted, job=job.id))
             if job.state == State.SUCCEEDED:
-                inputs |= _made(name, inputs[name], job)
+                made = _made(inputs[name], job)
+                inputs[name] = self.artifacts.of(who, spec.project, made).id
             elif spec.array:
                 fix = "Wait for it, and name the artifact that it made."
                 problem = f"an array has no input of a job that has not ended ({job.id})"
@@ -179,10 +180,10 @@ class JobService:
         return self.get(who, job.id)
 
 
-def _made(name: str, text: str, job: Job) -> dict[str, str]:
-    """An input that a job has made. Raises BadRequest."""
+def _made(text: str, job: Job) -> str:
+    """The artifact that a job has made. Raises BadRequest."""
     try:
-        return resolved_inputs({name: text}, {job.id: job.status.outputs})
+        return resolved_inputs({"": text}, {job.id: job.status.outputs})[""]
     except ValueError as error:
         fix = "`karez jobs show` lists the outputs of a job."
         raise BadRequest(problem=str(error), fix=fix) from error

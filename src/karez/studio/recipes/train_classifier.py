@@ -88,6 +88,8 @@ def _validation(
     if settings.keep != "best" or not path.is_file() or not path.stat().st_size:
         return []
     known = [row for row in read_rows(path) if label_of(row) in labels]
+    if not known:
+        return []
     texts = [text_of(row) for row in known]
     read = tokens_of(tokenizer, texts, longest=limit, max_tokens=0, max_cut=1.0)
     return _examples(read.tokens, known, labels)

@@ -13,9 +13,11 @@ from karez.client.data_sets import job_stem
 from karez.core.artifacts import ArtifactKind
 from karez.core.jobs import Job
 from karez.core.workloads import State
+from karez.studio.recipes.llamacpp_answers import llamacpp_answers
 from tests.contracts.cloud import Cloud, kill_rank, make_cloud, until
 from tests.studio.tables import as_csv, questions
 from tests.tiny_bert import write_tiny_bert
+from tests.tiny_bpe_model import write_tiny_bpe_model
 from tests.tiny_chat import speak_ascii, write_tiny_chat
 
 pytestmark = pytest.mark.story
@@ -149,3 +151,32 @@ def test_a_table_becomes_a_served_classifier_though_a_rank_is_killed(
     cloud.karez("jobs", "tensorboard", "rates-2", "--folder", str(tmp_path / "curves"))
     (file,) = (tmp_path / "curves").rglob("events.out.tfevents.*")
     assert b"loss" in file.read_bytes()
+
+
+def test_fewer_bits_are_kept_or_refused(cloud: Cloud, tmp_path: Path) -> None:
+    """The rows are what the model itself says, so that it has something to lose."""
+    model = write_tiny_bpe_model(tmp_path / "tiny.gguf", 256)
+    asked = [[{"role": "user", "content": f"{n}?"}] for n in range(40)]
+    unknown = {"role": "assistant", "content": "?"}
+    said = llamacpp_answers(model, [[*one, unknown] for one in asked], context=128, new_tokens=64)
+    rows = [
+        {"messages": [*one, {"role": "assistant", "content": text or "none"}]}
+        for one, text in zip(asked, said, strict=True)
+    ]
+    (tmp_path / "rows").mkdir()
+    for part in ("train", "held_out"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "rows" / f"{part}.jsonl").write_text(text)
+    with cloud.client() as client:
+        client.upload(model, name="whole", kind=ArtifactKind.MODEL, format="gguf")
+        client.upload(
+            tmp_path / "rows", name="said", kind=ArtifactKind.DATASET, format="chat-jsonl"
+        )
+        words = ["models", "quantize", "whole", "--data", "said", "--type", "q4_0"]
+        more = ["--name", "kept", "--measure", "f1", "--max-loss", "0.99"]
+        assert "times smaller; f1: " in cloud.karez(*words, *more).stdout
+        made = client.job("kept").status.outputs["gguf"]
+        assert client.artifact(made).spec.format == "gguf"
+        refused = cloud.karez(*words, "--name", "refused", "--max-loss", "0.07", check=False)
+    assert refused.returncode != 0
+    assert "model-q4_0.gguf is not accepted" in refused.stdout + refused.stderr

@@ -65,7 +65,6 @@ def test_a_file_becomes_a_sweep() -> None:
         ("values = [16, 32]", "value = 16", "unknown key"),
         ('setting = "epochs"', 'setting = "batch"', "cannot be varied"),
         ("high = 9", "high = 1", "low below high"),
-        ('recipe = "train-classifier"', 'command = ["true"]', "give .job. a recipe"),
         ("trials = 9", 'method = "grid"', "learning_rate has a range"),
         ('kind = "train"', 'name = "x"', "the sweep gives them"),
     ],
@@ -108,6 +107,14 @@ def test_a_grid_is_all_combinations_after_the_jobs_own_settings() -> None:
         {"a": 2, "b": "y"},
         None,
     ]
+
+
+def test_a_grid_is_tried_as_a_whole_unless_trials_are_given() -> None:
+    text = (
+        'name = "g"\nmethod = "grid"\n[job]\ncommand = ["true"]\n[settings.a]\nvalues = [1, 2, 3]'
+    )
+    assert parse_sweep(text + "\n[settings.b]\nvalues = [1, 2]").trials == 7
+    assert parse_sweep("trials = 3\n" + text).trials == 3
 
 
 def test_a_job_tells_which_trial_it_is() -> None:

@@ -11,12 +11,11 @@ from itertools import count
 from pathlib import Path
 
 from karez.client import calls
+from karez.client.earlier_jobs import Send, input_of, sent_code, stands
 from karez.client.sdk import Client
 from karez.client.steps import pause
-from karez.client.upload import plan_upload
-from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.dependencies import Dependency
-from karez.core.errors import BadRequest, Failed, NotFound
+from karez.core.errors import Failed
 from karez.core.jobs import Job, JobSpec
 from karez.core.pipelines import Pipeline, PipelineStep, job_spec, step_key, unmade
 from karez.core.workloads import ENDED, State
@@ -30,7 +29,7 @@ class PipelineRun:
     pipeline: Pipeline
     folder: Path
     """Where the paths of the steps' code begin."""
-    send: Callable[..., Artifact] | None = None
+    send: Send | None = None
     """Uploads as Client.upload does, and shows it."""
     watch: Callable[[Mapping[str, Job]], None] = lambda _: None
     """Called with step -> job at each look."""
@@ -49,7 +48,7 @@ class PipelineRun:
         keys: dict[str, str] = {}
         for step in self.pipeline.steps:
             artifacts = {
-                name: self.client.artifact(text).id
+                name: input_of(self.client, self.pipeline.project, text)
                 for name, text in step.spec.inputs.items()
                 if name not in step.taken
             }
@@ -93,23 +92,14 @@ class PipelineRun:
                 raise Failed(noun="job", name=job.id, reason=reason)
 
     def _code(self, step: PipelineStep) -> str:
-        """The artifact of the folder that a step runs in; the same files are the same artifact."""
-        if not step.code:
-            return ""
-        if step.code in self._sent:
-            return self._sent[step.code]
-        path = self.folder / step.code
-        if not path.is_dir():
-            problem = f"step {step.name} runs in {path}, which is no folder"
-            raise BadRequest(problem=problem, fix="Give the path from the file of the pipeline.")
-        send = self.send or self.client.upload
-        made = send(
-            plan_upload(path, ArtifactKind.CODE),
-            name=f"{self.pipeline.name}-code",
-            kind=ArtifactKind.CODE,
-            project=self.pipeline.project,
-        )
-        self._sent[step.code] = str(made.id)
+        if step.code not in self._sent:
+            self._sent[step.code] = sent_code(
+                self.send or self.client.upload,
+                self.folder,
+                step.code,
+                name=f"{self.pipeline.name}-code",
+                project=self.pipeline.project,
+            )
         return self._sent[step.code]
 
     def _submitted(self, step: PipelineStep, spec: JobSpec, key: str) -> Job:
@@ -122,17 +112,6 @@ class PipelineRun:
             waits_for_others = {one.job for one in job.spec.after} - before
             if job.state == State.HELD and waits_for_others:
                 continue  # it waits for a step that has failed, and ends with it
-            if job.state not in ENDED or self._stands(job):
+            if job.state not in ENDED or stands(self.client, job):
                 return job
         raise AssertionError("unreachable")
-
-    def _stands(self, job: Job) -> bool:
-        """Whether a job succeeded, and what it made was not removed since."""
-        if job.state != State.SUCCEEDED:
-            return False
-        try:
-            for made in job.status.outputs.values():
-                self.client.artifact(made)
-        except NotFound:
-            return False
-        return True

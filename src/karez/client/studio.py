@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from karez.client.data_sets import TABLES_SUFFIX, is_chat_data, job_stem, plan_tables, preparation
+from karez.client.earlier_jobs import stands
 from karez.client.sdk import Client
 from karez.client.studio_plan import ROWS, VALIDATION, StudioPlan, StudioResult, no_validation
 from karez.client.upload import UploadPlan, plan_upload
@@ -235,20 +236,9 @@ class Studio:
                 self.say(f"   {job.id} was to run elsewhere, and is cancelled")
                 self.client.cancel(job.id)
                 continue
-            if is_same and (job.state not in ENDED or self._stands(job)):
+            if is_same and (job.state not in ENDED or stands(self.client, job)):
                 return job
         return None
-
-    def _stands(self, job: Job) -> bool:
-        """Whether a job succeeded, and what it made was not removed since."""
-        if job.state != State.SUCCEEDED:
-            return False
-        try:
-            for made in job.status.outputs.values():
-                self.client.artifact(made)
-        except NotFound:
-            return False
-        return True
 
 
 def _asked(spec: JobSpec) -> tuple[object, ...]:

@@ -6,14 +6,14 @@ and a sweep of more trials begins with those of before.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 
 from karez.client import calls
+from karez.client.earlier_jobs import Send, input_of, sent_code
 from karez.client.sdk import Client
 from karez.client.steps import pause
 from karez.client.sweep_sampler import suggested
-from karez.client.upload import plan_upload
-from karez.core.artifacts import Artifact, ArtifactKind
 from karez.core.errors import BadRequest, Failed
 from karez.core.jobs import Job, JobSpec, Scalar
 from karez.core.sweeps import (
@@ -42,7 +42,7 @@ class SweepRun:
     sweep: Sweep
     folder: Path
     """Where the path of the job's code begins."""
-    send: Callable[..., Artifact] | None = None
+    send: Send | None = None
     """Uploads as Client.upload does, and shows it."""
     watch: Callable[[Trial, Job], None] = lambda _, __: None
     """Called when a trial was begun, and when it is over."""
@@ -86,17 +86,18 @@ class SweepRun:
 
     def _resolved(self) -> JobSpec:
         """The job, with artifacts as ids and its code uploaded."""
-        spec, code = self.sweep.job, ""
-        if self.sweep.code:
-            path = self.folder / self.sweep.code
-            if not path.is_dir():
-                problem = f"the job runs in {path}, which is no folder"
-                raise BadRequest(problem=problem, fix="Give the path from the file of the sweep.")
-            send = self.send or self.client.upload
-            plan, name = plan_upload(path, ArtifactKind.CODE), f"{self.sweep.name}-code"
-            code = send(plan, name=name, kind=ArtifactKind.CODE, project=spec.project).id
-        inputs = {name: str(self.client.artifact(text).id) for name, text in spec.inputs.items()}
-        return replace(spec, inputs=inputs, code=str(code))
+        spec = self.sweep.job
+        code = sent_code(
+            self.send or self.client.upload,
+            self.folder,
+            self.sweep.code,
+            name=f"{self.sweep.name}-code",
+            project=spec.project,
+        )
+        inputs = {
+            name: input_of(self.client, spec.project, text) for name, text in spec.inputs.items()
+        }
+        return replace(spec, inputs=inputs, code=code)
 
     def _next(self) -> list[Trial]:
         """The trials that may begin now."""
@@ -133,11 +134,15 @@ class SweepRun:
         job = self.jobs[place]
         if job.state in ENDED:
             value = self._value(job) if job.state == State.SUCCEEDED else None
+            if value is not None and not isfinite(value):
+                value = None  # a training that diverged is no better than one that failed
             self.trials[place] = replace(self.trials[place], is_over=True, value=value)
 
     def _value(self, job: Job) -> float | None:
         """The metric of a job that succeeded. Raises BadRequest if it has none."""
         if self.sweep.metric == "loss":
+            if job.status.loss is None:
+                raise _no_metric(job, "loss", {})
             return job.status.loss
         output, _, fact = self.sweep.metric.partition("/")
         made = job.status.outputs

@@ -15,7 +15,7 @@ from karez.core.jobfile import job_of, only, parse_toml, table_of
 from karez.core.jobs import JobSpec, Scalar
 from karez.core.names import check_name
 
-MOST_TRIALS = 10_000
+TRIALS, MOST_TRIALS = 20, 10_000
 DEFAULTS: Mapping[str, Scalar] = {}
 """Settings of the first trial: those of the job itself, which the others have to beat."""
 _TOP = {"name", "project", "method", "trials", "parallel", "seed", "metric", "goal", "job"}
@@ -90,7 +90,7 @@ class Sweep:
     """Folder on this machine that the job runs in; empty: none."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     method: Method = Method.BAYESIAN
-    trials: int = 20
+    trials: int = TRIALS
     parallel: int = 2
     seed: int = 0
     metric: str = "loss"
@@ -129,13 +129,15 @@ def parse_sweep(text: str) -> Sweep:
     goal = str(table.get("goal", "min"))
     if goal not in ("min", "max"):
         raise ValueError(f"goal is min or max, got {goal!r}")
+    method = Method(table.get("method", "bayesian"))
+    trials = _grid_size(parameters) if method == Method.GRID else TRIALS
     sweep = Sweep(
         name=name,
         job=job,
         code=str(job_table.get("code", "")),
         parameters=parameters,
-        method=Method(table.get("method", "bayesian")),
-        trials=int(table.get("trials", 20)),
+        method=method,
+        trials=int(table.get("trials", trials)),
         parallel=int(table.get("parallel", 2)),
         seed=int(table.get("seed", 0)),
         metric=str(table.get("metric", "loss")),
@@ -144,6 +146,11 @@ def parse_sweep(text: str) -> Sweep:
     )
     _check(sweep)
     return sweep
+
+
+def _grid_size(parameters: Mapping[str, Parameter]) -> int:
+    """The trials of a whole grid, with that of the job's own settings."""
+    return min(MOST_TRIALS, 1 + math.prod(max(1, len(one.values)) for one in parameters.values()))
 
 
 def _parameter(name: str, table: Any) -> Parameter:
@@ -186,8 +193,6 @@ def _halving(table: Mapping[str, Any]) -> Halving | None:
 
 
 def _check(sweep: Sweep) -> None:
-    if not sweep.job.recipe:
-        raise ValueError("a sweep varies the settings of a recipe: give [job] a recipe")
     if not 1 <= sweep.trials <= MOST_TRIALS or sweep.parallel < 1:
         raise ValueError(f"trials are 1 to {MOST_TRIALS:,}, parallel at least 1")
     if sweep.method == Method.GRID:

@@ -71,8 +71,6 @@ def main() -> None:
             eos_token_id=0,
         )
         is_on_cpu = run.device.type == "cpu"
-        if settings.get("epochs") and run.rank:
-            more |= {"save_strategy": "no", "load_best_model_at_end": False}
         trainer = Trainer(
             model=GPT2LMHeadModel(config),
             args=TrainingArguments(

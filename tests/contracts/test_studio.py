@@ -160,7 +160,7 @@ def test_fewer_bits_are_kept_or_refused(cloud: Cloud, tmp_path: Path) -> None:
     unknown = {"role": "assistant", "content": "?"}
     said = llamacpp_answers(model, [[*one, unknown] for one in asked], context=128, new_tokens=64)
     rows = [
-        {"messages": [*one, {"role": "assistant", "content": text or "none"}]}
+        {"messages": [*one, {"role": "assistant", "content": text.text or "none"}]}
         for one, text in zip(asked, said, strict=True)
     ]
     (tmp_path / "rows").mkdir()

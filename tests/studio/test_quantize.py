@@ -77,7 +77,7 @@ def test_a_model_that_lost_too_much_is_refused_and_reported(tmp_path: Path) -> N
     asked = [[*prompt, {"role": "assistant", "content": "?"}] for prompt in prompts]
     right = llamacpp_answers(model, asked, context=128, new_tokens=4)
     rows = [
-        {"messages": [*prompt, {"role": "assistant", "content": answer or "none"}]}
+        {"messages": [*prompt, {"role": "assistant", "content": answer.text or "none"}]}
         for prompt, answer in zip(prompts, right, strict=True)
     ]
     held_out = tmp_path / "data" / "held_out.jsonl"

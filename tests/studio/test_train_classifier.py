@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertForSequenceClassification, BertModel
 
+from karez.core.errors import BrokenArtifact
 from karez.engines.pooled_classifier import is_pooled_classifier
-from karez.studio.recipes.classifier import is_classifier
+from karez.engines.vector_model import Pooling
+from karez.studio.recipes.classifier import is_classifier, new_classifier
+from karez.studio.recipes.classifying import labelled, load_trained
 from karez.studio.recipes.linear_head import fit_linear_head
+from karez.studio.recipes.recipe_io import read_rows
 from karez.studio.recipes.train_classifier import passes
+from tests.on_npu import run_granted
 from tests.studio.test_recipes_on_npu import CPU, card_of, last, run_recipe
 from tests.tiny_bert import write_tiny_bert
 from tests.tiny_chat import write_tiny_chat
@@ -97,6 +103,61 @@ def test_a_classifier_is_trained_and_measured_on_a_device(inputs: Path, tmp_path
     assert 0.3 < base["accuracy"] <= 1
 
 
+def test_a_new_classifier_pads_as_its_vectors_are_pooled(inputs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "left"
+    shutil.copytree(inputs / "model", folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": "left"}))
+    tokenizer, model = new_classifier(folder, torch.device("cpu"), ("a", "b"))
+    alone, _ = (tokenizer(text, return_tensors="pt") for text in ("red car", "bus"))
+    both = tokenizer.pad({"input_ids": [[2, 5, 8, 3], [2, 5, 8, 9, 6, 8, 3]]}, return_tensors="pt")
+    model.eval()
+    with torch.inference_mode():
+        assert torch.allclose(model(**both).logits[0], model(**alone).logits[0], atol=1e-5)
+
+
+def test_a_dense_layer_of_others_names_no_labels(inputs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dense"
+    shutil.copytree(inputs / "model", folder)
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "model.safetensors").write_bytes(b"x")
+    assert not is_classifier(folder)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "cls"}))
+    assert Pooling.of(folder).is_first
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(BrokenArtifact, match="pools vectors by pooling_mode_max_tokens"):
+        Pooling.of(folder)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("promoted_at", [15, 35])
+def test_a_rank_that_becomes_the_first_delivers_the_best_model_or_none(
+    promoted_at: int, inputs: Path, tmp_path: Path
+) -> None:
+    """It is rank 1 until a step: so nobody has saved what was the best before."""
+    code = f"""
+from karez.runtime.run import Run
+Run.rank = property(lambda self: int(self.step < {promoted_at}))
+from karez.studio.recipes.train_classifier import main
+main()
+"""
+    done = run_granted(
+        code,
+        KAREZ_INPUTS=str(inputs),
+        KAREZ_OUT=str(tmp_path),
+        KAREZ_SETTINGS=json.dumps({**TRAINED, "patience": 6}),
+        **CPU,
+    )
+    if done.returncode:
+        assert "the best model" in done.stderr
+        assert not (tmp_path / "model").exists()
+        return
+    rows = read_rows(inputs / "data" / "validation.jsonl")
+    found = labelled(load_trained(tmp_path / "model", torch.device("cpu")), "model", rows)
+    right = sum(one.is_right for one in found.judged) / len(rows)
+    assert right == pytest.approx(card_of(tmp_path / "model")["validation_accuracy"], abs=1e-4)
+
+
 @pytest.mark.deep
 def test_a_cpu_measures_what_a_device_measures(inputs: Path, tmp_path: Path) -> None:
     last(run_recipe("train_classifier", inputs, tmp_path / "cpu", TRAINED, **CPU))
@@ -155,6 +216,24 @@ def test_other_models_become_classifiers_as_transformers_knows_how(
     assert not is_pooled_classifier(tmp_path / "model")
     report = evaluated(inputs, tmp_path / "model", tmp_path / "report", **CPU)["model"]
     assert report["accuracy"] > 0.5
+
+
+@pytest.mark.deep
+def test_a_base_with_labels_of_its_own_is_measured_by_its_vectors(
+    inputs: Path, tmp_path: Path
+) -> None:
+    other = {"id2label": {0: "up", 1: "down"}, "label2id": {"up": 0, "down": 1}}
+    write_tiny_bert(tmp_path / "base", BertForSequenceClassification, **other)
+    last(trained(inputs / "model", inputs / "data", tmp_path, epochs=6))
+    both = tmp_path / "both"
+    both.mkdir()
+    for name, where in (("data", inputs / "data"), ("base", tmp_path / "base")):
+        (both / name).symlink_to(where)
+    (both / "model").symlink_to(tmp_path / "model")
+    last(run_recipe("evaluate", both, tmp_path / "measured", RATED, **CPU))
+    report = json.loads((tmp_path / "measured" / "report" / "report.json").read_text())
+    assert report["base"]["measured_as"].startswith("logistic regression")
+    assert report["base"]["accuracy"] > 0.3
 
 
 @pytest.mark.deep

@@ -18,6 +18,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from karez.engines.vector_model import Pooling, pooled
 
 DENSE = "2_Dense"
+LABELS = "labels.json"
+"""File beside the dense layer: the labels, in the order of its outputs."""
 DROPOUT = 0.1
 _MODULES = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", DENSE, "Dense"))
 
@@ -28,8 +30,11 @@ def has_pooling(folder: Path) -> bool:
 
 
 def is_pooled_classifier(folder: Path) -> bool:
-    """Whether a folder holds what `PooledClassifier.save_pretrained` writes."""
-    return has_pooling(folder) and (folder / DENSE / "model.safetensors").is_file()
+    """Whether a folder holds what `PooledClassifier.save_pretrained` writes.
+
+    Other folders of sentence-transformers may have a dense layer too, which makes vectors.
+    """
+    return has_pooling(folder) and (folder / DENSE / LABELS).is_file()
 
 
 class PooledClassifier(nn.Module):
@@ -98,6 +103,8 @@ class PooledClassifier(nn.Module):
             "activation_function": "torch.nn.modules.linear.Identity",
         }
         _write(folder / DENSE / "config.json", dense)
+        named = self.config.id2label
+        _write(folder / DENSE / LABELS, [named[n] for n in range(self.dense.out_features)])
         weights = {f"linear.{n}": t.contiguous().cpu() for n, t in self.dense.state_dict().items()}
         save_file(weights, folder / DENSE / "model.safetensors", metadata={"format": "pt"})
         modules = [

@@ -10,6 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from karez.core.errors import BrokenArtifact
+
+LONGEST = 1 << 20
+"""Tokens of the longest text of a model that has no limit of its own."""
 BATCH = 32
 """Texts that are computed at once."""
 
@@ -26,16 +30,28 @@ class Pooling:
 
     @classmethod
     def of(cls, folder: Path) -> "Pooling":
-        """What a folder says; the mean, if it says nothing."""
+        """What a folder says; the mean, if it says nothing.
+
+        Raises:
+            BrokenArtifact: It pools in a way that is not computed here.
+        """
         file = folder / "1_Pooling" / "config.json"
         if not file.exists():
             return cls()
         told = json.loads(file.read_text())
         modules = folder / "modules.json"
         names = modules.read_text() if modules.exists() else ""
+        modes = [name for name in told if name.startswith("pooling_mode_") and told[name] is True]
+        mode = told.get("pooling_mode") or (modes[0] if len(modes) == 1 else "+".join(modes))
+        known = {"": "mean", "pooling_mode_mean_tokens": "mean", "mean": "mean"}
+        known |= {"pooling_mode_cls_token": "first", "cls": "first"}
+        known |= {"pooling_mode_lasttoken": "last", "lasttoken": "last"}
+        if mode not in known:
+            problem = f"it pools vectors by {mode}; mean, cls and lasttoken are computed here"
+            raise BrokenArtifact(name=str(folder), problem=problem)
         return cls(
-            is_first=bool(told.get("pooling_mode_cls_token")),
-            is_last=bool(told.get("pooling_mode_lasttoken")),
+            is_first=known[mode] == "first",
+            is_last=known[mode] == "last",
             is_normal="Normalize" in names,
         )
 
@@ -124,10 +140,10 @@ def longest_text(model: Any, tokenizer: Any) -> int:
     taken = 0 if padding is None else padding + 1
     context = context_of(model)
     limits = [tokenizer.model_max_length, *([] if context is None else [context - taken])]
-    return int(min(limits))
+    return int(min(LONGEST, *limits))
 
 
 def context_of(model: Any) -> int | None:
     """Positions that a model was made for; None: its type has no limit."""
     length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return length
+    return None if length is None or length <= 0 else length

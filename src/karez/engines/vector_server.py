@@ -88,7 +88,12 @@ class VectorServer:
 
     async def _classify(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        chances_BC, tokens = await self._run(self.model.classify, _input_of(body))
+        texts = _input_of(body)
+        if not all(text.strip() for text in texts):
+            raise BadField("input has an empty text, which has no label")
+        chances_BC, tokens = await self._run(self.model.classify, texts)
+        if not np.isfinite(chances_BC).all():
+            raise RuntimeError("the model gives no finite chances")
         labels = self.model.labels
         rows = [
             {

@@ -51,13 +51,19 @@ def attach(trainer: Any, run: Run) -> None:
                 fix="Set max_steps in TrainingArguments.",
             )
         arguments.max_steps = math.ceil(arguments.num_train_epochs * per_epoch)
-    if run.rank:
-        arguments.save_strategy = "no"
     kept = read(environment.CHECKPOINT_DIR, "")
     if kept:  # the folder of a process ends with it
         arguments.output_dir = str(Path(kept) / "trainer")
     callback = KarezCallback(trainer, run, per_epoch)
+    _wrap(trainer, run, callback)
+    trainer.get_train_dataloader = lambda: _Batches(callback, loader)
+    trainer.add_callback(callback)
+
+
+def _wrap(trainer: Any, run: Run, callback: "KarezCallback") -> None:
+    """Let a Trainer's own parts know of the session."""
     plain_step, plain_evaluate = trainer.training_step, trainer.evaluate
+    plain_save = trainer._save_checkpoint
 
     def training_step(*args: Any, **kwargs: Any) -> Any:
         with callback.micro_step():
@@ -72,9 +78,12 @@ def attach(trainer: Any, run: Run) -> None:
         finally:
             restore_generators(before)
 
+    def save_checkpoint(*args: Any, **kwargs: Any) -> None:
+        if not run.rank:  # as it is now: ranks are numbered anew when one is lost
+            plain_save(*args, **kwargs)
+
     trainer.training_step, trainer.evaluate = training_step, evaluate
-    trainer.get_train_dataloader = lambda: _Batches(callback, loader)
-    trainer.add_callback(callback)
+    trainer._save_checkpoint = save_checkpoint
 
 
 def _steps_per_epoch(loader: Any, arguments: Any) -> int:
@@ -94,6 +103,8 @@ class KarezCallback(TrainerCallback):
         self.loss = 0.0
         """Loss of the step under way, summed over its micro-batches."""
         self._micro = 0
+        self.is_over = False
+        """Whether the training had ended when this process took its place."""
 
     @property
     def total(self) -> int:
@@ -123,6 +134,15 @@ class KarezCallback(TrainerCallback):
         self._go_to(self.run.step, state)
         if self.run.step:
             self._finish_step(args, state, control)
+            self._keep_best(args, state)
+            self.is_over = bool(control.should_training_stop)
+
+    def _keep_best(self, args: Any, state: Any) -> None:
+        """Save the best model where the rank that was to has not, while it is the one at hand."""
+        is_at_hand = int(state.global_step) == state.best_global_step
+        is_wanted = not self.run.rank and args.load_best_model_at_end and is_at_hand
+        if is_wanted and not _best_folder(args, state).is_dir():
+            self.trainer._save_checkpoint(self.trainer.model, None)
 
     def _finish_step(self, args: Any, state: Any, control: Any) -> None:
         """Do what a process that was lost may not have done after its last step."""
@@ -150,15 +170,28 @@ class KarezCallback(TrainerCallback):
         self._go_to(self.run.step, state)
         if self.run.step != reached:  # what was decided for the step that is lost
             control.should_log = control.should_save = False
+            self._keep_best(args, state)
         control.should_evaluate = self._is_evaluated(args, state)
         if self._ends_epoch(state):
             control.should_log |= args.logging_strategy == "epoch"
             control.should_save |= args.save_strategy == "epoch"
-        control.should_training_stop = self.run.step >= self.total
+        control.should_training_stop |= self.run.step >= self.total
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Do nothing again that was done after the last step of an epoch."""
-        del args, parts
+        """Do nothing again that was done after the last step of an epoch.
+
+        The best model is the one of the step that all ranks know, whichever of them saved it.
+
+        Raises:
+            BrokenArtifact: It is gone: another model than the best one is not delivered.
+        """
+        del parts
+        if not self.run.rank and args.load_best_model_at_end and state.best_global_step:
+            best = _best_folder(args, state)
+            if not best.is_dir():
+                problem = f"the best model (step {state.best_global_step}) is gone"
+                raise BrokenArtifact(name=str(best), problem=problem)
+            state.best_model_checkpoint = str(best)
         if self._ends_epoch(state):
             control.should_log = control.should_save = control.should_evaluate = False
 
@@ -188,6 +221,11 @@ class KarezCallback(TrainerCallback):
         if args.eval_strategy == "steps":
             return step % int(state.eval_steps) == 0 or step >= self.total
         return bool(args.eval_strategy == "epoch" and self._ends_epoch(state))
+
+
+def _best_folder(args: Any, state: Any) -> Path:
+    """Where the best model is kept."""
+    return Path(args.output_dir, f"checkpoint-{state.best_global_step}")
 
 
 class _Decisions(Stateful):
@@ -254,6 +292,8 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Any]:
         callback = self._callback
+        if callback.is_over:
+            return
         batches = micro_batches(self._source, callback.micro_batches)
         for step in callback.run.steps(batches, total=callback.total):
             yield from step

@@ -36,7 +36,8 @@ def measure_gate(reference: Sequence[float], scores: Sequence[float]) -> Gate:
     """Compare scores between 0 and 1 of the same rows.
 
     Right and wrong are compared by a score test (Tango 1998), other scores by the normal bound of
-    their mean difference, which is no better than half of that test's where no row differs.
+    their mean difference, which is no better than that test's where no row differs: rows that lose
+    much may be too rare to be seen among a few.
     """
     rows = len(reference)
     gaps = [before - after for before, after in zip(reference, scores, strict=True)]
@@ -50,7 +51,7 @@ def measure_gate(reference: Sequence[float], scores: Sequence[float]) -> Gate:
     else:
         mean = fsum(gaps) / rows
         spread = sqrt(fsum((gap - mean) ** 2 for gap in gaps) / max(1, rows - 1) / rows)
-        lost = mean + max(Z_ONE_SIDED * spread, least_bound(rows) / 2)
+        lost = mean + max(Z_ONE_SIDED * spread, least_bound(rows))
     return Gate(
         rows=rows,
         reference=sum(reference) / rows,
@@ -75,7 +76,7 @@ def check_gate(name: str, gate: Gate, allowed: float) -> None:
             name=name,
             problem=f"its reference is right in {gate.reference:.1%} of {gate.rows} rows, which "
             "shows nothing",
-            fix="Measure it on rows that the reference answers, or with --set measure=f1.",
+            fix="Measure it on rows that the reference answers, or with the measure f1.",
         )
     if gate.lost_at_most <= allowed:
         return
@@ -86,12 +87,12 @@ def check_gate(name: str, gate: Gate, allowed: float) -> None:
             name=name,
             problem=f"{gate.rows} rows cannot show a loss of at most {allowed:.1%}: they show "
             f"{least:.1%} where no answer differs",
-            fix=f"Measure on {needed:,} rows or more, or allow more by --max-loss."
+            fix=f"Measure on {needed:,} rows or more, or allow more by max_loss."
             if needed
-            else "Allow more by --max-loss: no number of rows shows that nothing is lost.",
+            else "Allow more by max_loss: no number of rows shows that nothing is lost.",
         )
     raise AccuracyLost(
         name=name,
         problem=f"{gate.show()}, and {allowed:.1%} is allowed",
-        fix="Choose a type with more bits, or allow more by --max-loss.",
+        fix="Choose a type with more bits, or allow more by max_loss.",
     )

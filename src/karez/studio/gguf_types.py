@@ -1,4 +1,7 @@
-"""Which type each tensor of a quantised GGUF file gets: llama.cpp's own mixtures. Pure."""
+"""Which type each tensor of a quantised GGUF file gets, as llama.cpp mixes them. Pure.
+
+Its rules for single families of models, and those of its types of two bits, are left out.
+"""
 
 import re
 from collections.abc import Mapping
@@ -34,8 +37,11 @@ _INSTEAD: Mapping[str, str] = {
     "Q6_K": "Q8_0",
 }
 """Type -> what llama.cpp takes for rows that its blocks do not divide."""
-_LAYER = re.compile(r"blk\.(\d+)\.(attn_v|attn_qkv|ffn_down)\.weight")
-_KEPT = re.compile(r"ffn_gate_inp|altup|laurel|per_layer_model_proj|ssm_conv1d|shortconv|time_mix_")
+_LAYER = re.compile(r"blk\.(\d+)\.(attn_v|ffn_down\w*)\.weight")
+_KEPT = re.compile(
+    r"ffn_gate_inp|altup|laurel|per_layer_model_proj|ssm_conv1d|shortconv|time_mix_"
+    r"|position_embd|token_types|attn_rel_b"
+)
 """Small matrices that llama.cpp keeps as they are, among them routers of experts."""
 
 
@@ -56,7 +62,9 @@ def tensor_type(name: str, mixture: str, *, width: int, layers: int, is_tied: bo
     wanted = most
     if name == "output.weight" or (is_tied and name == "token_embd.weight"):
         wanted = "Q6_K" if most.endswith("_K") or most == "Q4_0" else most
-    elif found and found[2] != "attn_qkv" and _needs_more(int(found[1]), layers):
+    elif name.endswith("attn_qkv.weight") and most == "Q4_K":
+        wanted = "Q5_K"
+    elif found and _needs_more(int(found[1]), layers):
         wanted = better
     if width % (SUPER_BLOCK if wanted.endswith("_K") else BLOCK) == 0:
         return wanted

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Z_95 = 1.959964
+Z_95, RISK = 1.959964, 0.05
 _HALVINGS = 80
 
 
@@ -85,7 +85,9 @@ def paired_report(
     """What a report says of two measurements of the same rows: `words` for people, and figures."""
     paired = compare(before, after)
     low, high = paired.interval()
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
+    verdict = "better" if low > 0 else "worse" if high < 0 else ""
+    if paired.p_value() > RISK:
+        verdict = ""  # of few rows the two tests may differ, and both have to agree
     return {
         "only_before": paired.only_first,
         "only_after": paired.only_second,
@@ -93,7 +95,8 @@ def paired_report(
         "difference_95": [low, high],
         "p_value": paired.p_value(),
         "words": f"{what}, row by row: {paired.difference:+.1%} (95%: {low:+.1%} "
-        f"to {high:+.1%}, McNemar's p {paired.p_value():.2g}): {verdict}",
+        f"to {high:+.1%}, McNemar's p {paired.p_value():.2g}): "
+        f"{verdict or 'no difference is shown'}",
     }
 
 

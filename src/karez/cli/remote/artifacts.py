@@ -151,6 +151,7 @@ def quantize(
         str, typer.Option(help="accuracy of whole answers, or f1 of their words.")
     ] = "accuracy",
     rows: Annotated[int, typer.Option(help="Held-out rows to measure on, at most.")] = 500,
+    new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 64,
     context: Annotated[int, typer.Option(help="Tokens of a row and its answer.")] = 1024,
     converter: Annotated[
         str, typer.Option(help="Wheel file of the converter on the node's disk, to work offline.")
@@ -168,6 +169,7 @@ def quantize(
         "rows": rows,
         "converter": converter,
         "context": context,
+        "new_tokens": new_tokens,
     }
     spec = JobSpec(
         name=name,

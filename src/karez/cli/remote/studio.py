@@ -175,9 +175,10 @@ def _show(options: StudioOptions, result: StudioResult) -> None:
     held_out = client().artifact_file(result.data, "held_out.jsonl").decode()
     asked = json.loads(held_out.split("\n", 1)[0])["messages"]
     question = next((one["content"] for one in asked if one["role"] == "user"), "")
+    text = shlex.quote("\n".join(one["content"] for one in asked[:-1]))
     say(f"\n{service} serves it at {client().address.gateway}; ask it what it was not trained on:")
     if options.task == Task.CLASSIFY:
-        say(f"  karez classify {service} {shlex.quote(question)}")
+        say(f"  karez classify {service} -- {text}")
     else:
         say(f"  karez chat {service} {shlex.quote(question)} --temperature 0")
     say(f"  expected: {printable(asked[-1]['content'])[:200]}")

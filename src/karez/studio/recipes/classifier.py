@@ -18,6 +18,8 @@ from karez.engines.pooled_classifier import (
 )
 from karez.runtime.device import memory_full
 
+CHOSEN_BY = "chosen_by.json"
+"""File of a model whose epoch was chosen on validation rows."""
 HEAD = "ForSequenceClassification"
 """How the names of such models end in a folder's config.json."""
 
@@ -88,9 +90,12 @@ def _loaded(folder: Path, device: torch.device, load: Callable[[], Any]) -> tupl
     except (OSError, ValueError, KeyError) as error:
         problem = f"no classifier could be read: {error}"
         raise BrokenArtifact(name=str(folder), problem=problem) from error
+    tokenizer.padding_side = "right"  # as vectors are pooled, and as a service pads
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    config = model.config.get_text_config()
+    if config.pad_token_id is None:  # positions of some models were counted from another already
+        config.pad_token_id = tokenizer.pad_token_id
     try:
         return tokenizer, model.to(device)
     except torch.OutOfMemoryError as error:

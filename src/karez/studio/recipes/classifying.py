@@ -64,6 +64,11 @@ def load_trained(folder: Path, device: torch.device) -> Classifies:
     )
 
 
+def knows_labels(classifier: Classifies, rows: Sequence[Row]) -> bool:
+    """Whether a classifier has one of the labels of some rows at least."""
+    return bool(set(classifier.labels) & {label_of(row) for row in rows})
+
+
 def linear_on(folder: Path, device: torch.device, rows: Sequence[Row]) -> tuple[Classifies, float]:
     """(a linear classifier on the vectors of a folder's model, its inverse penalty) of rows."""
     labels = labels_of(rows)
@@ -96,6 +101,8 @@ class Labelled:
     """What labels were named of rows."""
 
     losses: list[float] = field(default_factory=list)
+    unknown: int = 0
+    """Rows with a label that the classifier does not know: they count as wrong."""
     expected: list[str] = field(default_factory=list)
     found: list[str] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
@@ -110,7 +117,9 @@ class Labelled:
             for e, f, one in zip(self.expected, self.found, self.judged, strict=True)
         ]
         return {
-            "loss": sum(self.losses) / len(self.losses),
+            # of rows whose label is known: another has no chance that a loss could be taken of
+            "loss": sum(self.losses) / len(self.losses) if self.losses else 0.0,
+            "unknown_labels": self.unknown,
             "accuracy": right / len(self.judged),
             "accuracy_95": [low, high],
             "right": right,
@@ -134,8 +143,10 @@ def labelled(classifier: Classifies, name: str, rows: Sequence[Row]) -> Labelled
             label, best = label_of(row), int(chances_C.argmax())
             if label not in numbers:
                 unknown.add(label)
-            chance = float(chances_C[numbers[label]]) if label in numbers else floor
-            done.losses.append(-float(np.log(max(chance, floor))))
+                done.unknown += 1
+            else:
+                chance = max(float(chances_C[numbers[label]]), floor)
+                done.losses.append(-float(np.log(chance)))
             done.expected.append(label)
             done.found.append(classifier.labels[best])
             is_right = classifier.labels[best] == label

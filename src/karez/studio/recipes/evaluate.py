@@ -20,9 +20,17 @@ from karez.studio.evaluation_page import evaluation_page
 from karez.studio.paired_comparison import paired_report
 from karez.studio.recipes.answering import Answering
 from karez.studio.recipes.chat_model import best_dtype, load
-from karez.studio.recipes.classifier import is_classifier
-from karez.studio.recipes.classifying import labelled, linear_on, load_trained
-from karez.studio.recipes.recipe_io import folder, read_rows, say, settings_of, tell, write_card
+from karez.studio.recipes.classifier import CHOSEN_BY, is_classifier
+from karez.studio.recipes.classifying import knows_labels, labelled, linear_on, load_trained
+from karez.studio.recipes.recipe_io import (
+    folder,
+    notice,
+    read_rows,
+    say,
+    settings_of,
+    tell,
+    write_card,
+)
 from karez.studio.selective_report import selective
 from karez.studio.settings import Evaluate
 from karez.studio.typing_errors import mistyped
@@ -146,13 +154,19 @@ def _classified(
     """(the report on a model that names labels, which were right)."""
     tell(f"loading {path.name}")
     more: dict[str, Any] = {}
-    if is_classifier(path):
-        classifier = load_trained(path, device)
+    trained = load_trained(path, device) if is_classifier(path) else None
+    if trained is not None and knows_labels(trained, rows):
+        classifier = trained
     else:
         trained_on = read_rows(path.parent / "data" / "train.jsonl")
         classifier, strength = linear_on(path, device, trained_on)
         more["measured_as"] = f"logistic regression on its vectors (C = {strength:g})"
     held_out = labelled(classifier, path.name, rows)
+    if validation and (path / CHOSEN_BY).is_file():
+        notice(
+            f"{path.name}: its epoch was chosen on the validation rows too, which makes their "
+            "threshold look better than it is; train it with keep=last"
+        )
     if validation:
         chosen_on = labelled(classifier, path.name, validation)
         more["selective"] = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)

@@ -24,7 +24,7 @@ def quantize_file(source: Path, target: Path, mixture: str, told: Told) -> None:
     """Write a file anew.
 
     Args:
-        source: Of any type that llama.cpp reads.
+        source: Of types that gguf can widen.
         target: Written anew.
         mixture: A name of gguf_types.MIXTURES.
         told: Told of each tensor.
@@ -36,6 +36,11 @@ def quantize_file(source: Path, target: Path, mixture: str, told: Told) -> None:
         reader = gguf.GGUFReader(source)
     except (OSError, ValueError, IndexError) as error:
         raise BrokenArtifact(name=source.name, problem=f"it is no GGUF file: {error}") from error
+    if reader.endianess != gguf.GGUFEndian.LITTLE:
+        raise BrokenArtifact(name=source.name, problem="it is big-endian, which is not read here")
+    if int(_value(reader, "split.count") or 1) > 1:
+        problem = "it is one of several parts; llama-gguf-split --merge makes one file of them"
+        raise BrokenArtifact(name=source.name, problem=problem)
     architecture = _value(reader, gguf.Keys.General.ARCHITECTURE)
     if not architecture:
         raise BrokenArtifact(name=source.name, problem="it names no architecture")
@@ -83,7 +88,15 @@ def _rows_shape(tensor: Any) -> tuple[int, ...]:
 
 def _quantized(tensor: Any, kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.uint8]:
     shape = _rows_shape(tensor)
-    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    try:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError as error:
+        kind_of = tensor.tensor_type.name
+        problem = f"its tensor {tensor.name} has the type {kind_of}, which is not read here"
+        raise BrokenArtifact(name="the model", problem=problem) from error
+    if not np.isfinite(values).all():
+        problem = f"its tensor {tensor.name} has values that are no finite numbers"
+        raise BrokenArtifact(name="the model", problem=problem)
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, shape[-1])
     packed = np.empty(gguf.quant_shape_to_byte_shape(flat.shape, kind), dtype=np.uint8)
     written = _library().ggml_quantize_chunk(
@@ -120,6 +133,8 @@ def _copy_keys(reader: gguf.GGUFReader, writer: gguf.GGUFWriter, mixture: str) -
         if own or field.name in changed:
             continue
         kind = field.types[0]
+        if kind == gguf.GGUFValueType.ARRAY and not field.data:
+            continue  # an empty one says nothing
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[mixture]])

@@ -31,7 +31,6 @@ def arguments_of(run: Run, scratch: Path, *, has_validation: bool, **more: Any) 
         has_validation: Whether there are validation rows.
         more: Arguments of the recipe.
     """
-    keeps_best = has_validation and run.rank == 0  # the others take the same decisions
     return TrainingArguments(
         output_dir=str(scratch),
         use_cpu=run.device.type == "cpu",
@@ -40,8 +39,8 @@ def arguments_of(run: Run, scratch: Path, *, has_validation: bool, **more: Any) 
         logging_strategy="epoch",
         dataloader_pin_memory=False,
         eval_strategy="epoch" if has_validation else "no",
-        save_strategy="best" if keeps_best else "no",
-        load_best_model_at_end=keeps_best,
+        save_strategy="best" if has_validation else "no",
+        load_best_model_at_end=has_validation,  # rank 0 saves, whichever that will be
         save_only_model=True,
         save_total_limit=1,
         **more,

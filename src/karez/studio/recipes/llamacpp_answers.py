@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xllamacpp
 
@@ -17,9 +17,17 @@ PARALLEL = 4
 """Rows that are answered at once."""
 
 
+class Said(NamedTuple):
+    """What a model answered."""
+
+    text: str
+    is_cut: bool = False
+    """Whether it was cut, since an answer may have no more tokens."""
+
+
 def llamacpp_answers(
     file: Path, rows: Sequence[Row], *, context: int, new_tokens: int
-) -> list[str]:
+) -> list[Said]:
     """The answer to each row.
 
     Args:
@@ -44,7 +52,7 @@ def llamacpp_answers(
         problem = f"llama.cpp does not load it: {error}"
         raise BrokenArtifact(name=file.name, problem=problem) from error
 
-    def answer(row: Row) -> str:
+    def answer(row: Row) -> Said:
         request = {
             "messages": list(row[:-1]),
             "max_tokens": new_tokens,
@@ -58,7 +66,9 @@ def llamacpp_answers(
             said = str((told.get("error") or told).get("message") or told)[:200]
             fix = f"A row and its answer may have {context:,} tokens: allow more by --context."
             raise BadRequest(problem=f"llama.cpp refuses a row: {said}", fix=fix)
-        return str(told["choices"][0]["message"].get("content") or "").strip()
+        first = told["choices"][0]
+        text = str(first["message"].get("content") or "").strip()
+        return Said(text, first.get("finish_reason") == "length")
 
     found = []
     with ThreadPoolExecutor(PARALLEL) as pool:

@@ -11,7 +11,7 @@ from karez.core.errors import AccuracyLost, BadRequest, BrokenArtifact
 from karez.studio.accuracy_gate import check_gate, measure_gate
 from karez.studio.recipes.convert_gguf import convert
 from karez.studio.recipes.gguf_quantization import quantize_file
-from karez.studio.recipes.llamacpp_answers import llamacpp_answers
+from karez.studio.recipes.llamacpp_answers import Said, llamacpp_answers
 from karez.studio.recipes.recipe_io import (
     folder,
     notice,
@@ -43,9 +43,15 @@ def main() -> None:
     before = _answers(reference, rows, settings)
     after = _answers(file, rows, settings)
     gate = measure_gate(_scores(before, rows, settings), _scores(after, rows, settings))
-    same = sum(a == b for a, b in zip(before, after, strict=True)) / len(rows)
+    same = sum(a.text == b.text for a, b in zip(before, after, strict=True)) / len(rows)
+    cut = sum(a.is_cut for a in before)
+    if cut:
+        notice(
+            f"{cut} of {len(rows)} answers of the reference were cut after {settings.new_tokens} "
+            "tokens: allow more by new_tokens"
+        )
     say(f"{settings.type}: {gate.show()}; {same:.1%} of the answers are the same")
-    _write_report(rows, before, after, {**asdict(gate), "same_answers": same})
+    _write_report(rows, before, after, {**asdict(gate), "same_answers": same, "cut": cut})
     try:
         check_gate(file.name, gate, settings.max_loss)
     except AccuracyLost as error:
@@ -65,6 +71,7 @@ def main() -> None:
         "score_before": round(gate.reference, 4),
         "lost_at_most": round(gate.lost_at_most, 4),
         "same_answers": round(same, 4),
+        "cut_answers": cut,
     }
     write_card(target, kind="model", format="gguf", facts=facts)
 
@@ -83,25 +90,25 @@ def _reference(source: Path, settings: Quantize) -> Path:
     return file
 
 
-def _answers(file: Path, rows: Sequence[Row], settings: Quantize) -> list[str]:
+def _answers(file: Path, rows: Sequence[Row], settings: Quantize) -> list[Said]:
     return llamacpp_answers(file, rows, context=settings.context, new_tokens=settings.new_tokens)
 
 
-def _scores(answers: Sequence[str], rows: Sequence[Row], settings: Quantize) -> list[float]:
+def _scores(answers: Sequence[Said], rows: Sequence[Row], settings: Quantize) -> list[float]:
     expected = [row[-1]["content"].strip() for row in rows]
     if settings.measure == "f1":
-        return [f1(answer, wanted) for answer, wanted in zip(answers, expected, strict=True)]
-    return [float(a == wanted) for a, wanted in zip(answers, expected, strict=True)]
+        return [f1(one.text, wanted) for one, wanted in zip(answers, expected, strict=True)]
+    return [float(one.text == wanted) for one, wanted in zip(answers, expected, strict=True)]
 
 
 def _write_report(
-    rows: Sequence[Row], before: Sequence[str], after: Sequence[str], told: dict[str, object]
+    rows: Sequence[Row], before: Sequence[Said], after: Sequence[Said], told: dict[str, object]
 ) -> None:
     """Write what both answered: also of a model that is not accepted."""
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
     answers = [
-        {"expected": row[-1]["content"].strip(), "before": a, "after": b}
+        {"expected": row[-1]["content"].strip(), "before": a.text, "after": b.text}
         for row, a, b in zip(rows, before, after, strict=True)
     ]
     (target / "report.json").write_text(json.dumps({**told, "answers": answers}, indent=1))

@@ -1,5 +1,6 @@
 """Recipe: a model that names the label of a text, all of its weights trained."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from karez.engines.vector_model import longest_text
 from karez.runtime.device import show_device
 from karez.runtime.run import Run
 from karez.studio.recipes.classifier import (
+    CHOSEN_BY,
     Texts,
     last_layer,
     new_classifier,
@@ -166,6 +168,7 @@ def _save(run: Run, trainer: Any, tokenizer: Any, facts: dict[str, Any]) -> None
         "device": show_device(run.device),
     }
     if best is not None:
+        (target / CHOSEN_BY).write_text(json.dumps({"chosen_on": "validation"}))
         facts["best_epoch"] = round(best["epoch"], 2)
         facts["validation_accuracy"] = round(best["eval_accuracy"], 4)
         say(f"the best epoch: {facts['best_epoch']:g}, accuracy {best['eval_accuracy']:.1%}")

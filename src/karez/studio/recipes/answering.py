@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from karez.core.chat_rows import Row
+from karez.engines.vector_model import context_of
 from karez.studio.confidence_intervals import wilson
-from karez.studio.recipes.chat_model import AnswerLoss, collate, context_of, encode
+from karez.studio.recipes.chat_model import AnswerLoss, collate, encode
 from karez.studio.recipes.greedy_answers import greedy_answers
 from karez.studio.recipes.recipe_io import notice, tell
 from karez.studio.recipes.row_lengths import FittedRows, fit_rows

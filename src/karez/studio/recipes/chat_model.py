@@ -65,13 +65,6 @@ def encode(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> Encoded:
     return prompt + answer["input_ids"], len(prompt)
 
 
-def context_of(model: Any) -> int | None:
-    """The longest row that a model was made for; None: its type has no limit."""
-    config = model.config.get_text_config()
-    length: int | None = getattr(config, "max_position_embeddings", None)
-    return length
-
-
 def collate(tokenizer: Any, rows: Sequence[tuple[list[int], int]]) -> Batch:
     """Rows of different length as one batch."""
     length = max((len(tokens) for tokens, _ in rows), default=1)

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from karez import training
+from karez.engines.vector_model import context_of
 from karez.runtime.device import device_memory, show_device
 from karez.runtime.loader import ShuffledBatches
 from karez.runtime.run import Run
@@ -14,7 +15,6 @@ from karez.studio.recipes.chat_model import (
     AnswerLoss,
     best_dtype,
     collate,
-    context_of,
     encode,
     load,
 )

@@ -17,7 +17,7 @@ from karez.client.steps import pause
 from karez.core.dependencies import Dependency
 from karez.core.errors import Failed
 from karez.core.jobs import Job, JobSpec
-from karez.core.pipelines import Pipeline, PipelineStep, job_spec, step_key, unmade
+from karez.core.pipelines import Pipeline, PipelineStep, job_spec, step_key
 from karez.core.workloads import ENDED, State
 
 
@@ -80,15 +80,15 @@ class PipelineRun:
             if job.state in (State.FAILED, State.CANCELLED):
                 reason = f"{job.status.reason or f'it was {job.state}'} (step {name})."
                 raise Failed(noun="job", name=job.id, reason=reason)
-            wanted = [
+            wanted = {
                 output
                 for step in self.pipeline.steps
                 for other, output in step.taken.values()
                 if other == name
-            ]
-            missing = unmade(wanted, job.status.outputs) if job.state == State.SUCCEEDED else ""
-            if missing:
-                reason = f"it made no output {missing!r} (step {name})."
+            }
+            missing = wanted - set(job.status.outputs)
+            if missing and job.state == State.SUCCEEDED:
+                reason = f"it made no output {min(missing)!r} (step {name})."
                 raise Failed(noun="job", name=job.id, reason=reason)
 
     def _code(self, step: PipelineStep) -> str:

@@ -6,7 +6,7 @@ goes on where it stopped, and a run with another setting does again what depends
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -122,7 +122,7 @@ class Studio:
     def tuned(self, data: Artifact, base: Artifact) -> str:
         """The tuned model, merged."""
         if self.plan.task == Task.CLASSIFY:
-            return self._trained(data, base)
+            return self._classifier(data, base)
         rows = int(data.spec.facts.get("train_rows") or 0)
         settings: dict[str, Scalar] = {"batch": 8, **self.plan.tune_settings}
         if "steps" not in settings:
@@ -131,31 +131,29 @@ class Studio:
         seen = int(settings["steps"]) * int(settings["batch"])
         if rows:
             self.say(f"   {settings['steps']} steps see {seen} of {rows} rows" * (seen < rows))
-        spec = JobSpec(
-            name=f"{self.plan.stem}-tune",
-            project=self.plan.project,
-            kind=WorkloadKind.TRAIN,
-            recipe="sft-lora",
-            settings=settings,
-            gang=make_gang(self.plan.workers, self._each()),
-            inputs={"model": base.id, "data": data.id},
-        )
-        return self._made(spec, "model")
+        return self._trained("tune", "sft-lora", settings, {"model": base.id, "data": data.id})
 
-    def _trained(self, data: Artifact, base: Artifact) -> str:
+    def _classifier(self, data: Artifact, base: Artifact) -> str:
         """The classifier."""
         settings = dict(self.plan.tune_settings)
         if self.plan.target_accuracy:
             # rows that a threshold is chosen on must not have chosen the model
             settings.setdefault("keep", "last")
+        inputs = {"model": base.id, "data": data.id}
+        return self._trained("train", "train-classifier", settings, inputs)
+
+    def _trained(
+        self, step: str, recipe: str, settings: Mapping[str, Scalar], inputs: Mapping[str, str]
+    ) -> str:
+        """The model that a gang trains."""
         spec = JobSpec(
-            name=f"{self.plan.stem}-train",
+            name=f"{self.plan.stem}-{step}",
             project=self.plan.project,
             kind=WorkloadKind.TRAIN,
-            recipe="train-classifier",
+            recipe=recipe,
             settings=settings,
             gang=make_gang(self.plan.workers, self._each()),
-            inputs={"model": base.id, "data": data.id},
+            inputs=inputs,
         )
         return self._made(spec, "model")
 

@@ -6,7 +6,7 @@ A file has a name and a table for each step, which is a job file without a name;
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -135,8 +135,3 @@ def job_spec(
     """
     taken = {name: f"jobs/{jobs[one]}/{output}" for name, (one, output) in step.taken.items()}
     return replace(step.spec, inputs={**artifacts, **taken}, code=code)
-
-
-def unmade(names: Sequence[str], outputs: Mapping[str, str]) -> str:
-    """The first of some outputs that a job has not made; empty: it made them all."""
-    return next((name for name in names if name not in outputs), "")

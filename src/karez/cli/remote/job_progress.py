@@ -107,10 +107,7 @@ def _thinned(losses: Sequence[float]) -> list[float]:
 
 
 def _losses(rows: Iterable[MetricRow]) -> list[float]:
-    steps: dict[int, list[float]] = {}
-    for row in rows:
-        steps.setdefault(row.step, []).append(row.loss)
-    return [fmean(steps[step]) for step in sorted(steps)]
+    return [loss for _, loss, _ in curve_of(rows)]
 
 
 def curve_of(rows: Iterable[MetricRow]) -> list[tuple[int, float, float]]:

@@ -45,7 +45,6 @@ def main() -> None:
     validation = _validation_rows(inputs / "data" / "validation.jsonl", settings)
     device = granted_device()
     labels = is_classifier(inputs / "model")
-    right: dict[str, list[bool]] = {}
     report: dict[str, Any] = {
         "rows": len(rows),
         "measure": "the right label" if labels else "exact match of the whole answer",
@@ -54,13 +53,14 @@ def main() -> None:
     measure = _classified if labels else _measured
     for role in ("base", "model"):
         if (inputs / role).is_dir():
-            report[role], right[role] = measure(inputs / role, rows, validation, settings, device)
+            report[role] = measure(inputs / role, rows, validation, settings, device)
             _say_measured(role, report[role], "F1 of labels" if labels else "F1 of words")
     if settings.typos:
         again = measure(inputs / "model", _mistyped(rows, settings.typos), (), settings, device)
-        report["mistyped"] = _beside(settings.typos, again, right["model"])
-    if len(right) > 1 and all(len(judged) == len(rows) for judged in right.values()):
-        report["paired"] = paired_report(right["base"], right["model"])
+        report["mistyped"] = _beside(settings.typos, again, report["model"])
+    pair = [_right(report[role]) for role in ("base", "model") if role in report]
+    if [len(right) for right in pair] == [len(rows)] * 2:  # no row was left out of one of them
+        report["paired"] = paired_report(pair[0], pair[1])
         say(report["paired"]["words"])
     target = folder(environment.OUT) / "report"
     target.mkdir(exist_ok=True)
@@ -94,11 +94,9 @@ def _mistyped(rows: Sequence[Row], share: float) -> list[Row]:
     ]
 
 
-def _beside(
-    share: float, again: tuple[dict[str, Any], list[bool]], right: Sequence[bool]
-) -> dict[str, Any]:
+def _beside(share: float, told: Mapping[str, Any], without: Mapping[str, Any]) -> dict[str, Any]:
     """What the report says of mistyped rows."""
-    told, found = again
+    found, right = _right(told), _right(without)
     names = ("loss", "accuracy", "accuracy_95", "f1", "answers")
     report = {"share": share, **{name: told[name] for name in names}}
     if len(found) == len(right):
@@ -127,21 +125,17 @@ def _measured(
     validation: Sequence[Row],
     settings: Evaluate,
     device: torch.device,
-) -> tuple[dict[str, Any], list[bool]]:
-    """(the report on a model that writes, which answers were right)."""
+) -> dict[str, Any]:
+    """The report on a model that writes."""
     tell(f"loading {path.name}")
     tokenizer, model = load(path, best_dtype("auto", device), device)
     model.eval()
     answering = Answering(tokenizer=tokenizer, model=model, name=path.name, settings=settings)
     if not validation:
-        (answers,) = answering.all(rows)
-        return answers.report(), [one.is_right for one in answers.judged]
+        return answering.all(rows)[0].report()
     held_out, chosen_on = answering.all(rows, validation)
     found = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)
-    return (
-        {**held_out.report(), "selective": found},
-        [one.is_right for one in held_out.judged],
-    )
+    return {**held_out.report(), "selective": found}
 
 
 def _classified(
@@ -150,8 +144,8 @@ def _classified(
     validation: Sequence[Row],
     settings: Evaluate,
     device: torch.device,
-) -> tuple[dict[str, Any], list[bool]]:
-    """(the report on a model that names labels, which were right)."""
+) -> dict[str, Any]:
+    """The report on a model that names labels."""
     tell(f"loading {path.name}")
     more: dict[str, Any] = {}
     trained = load_trained(path, device) if is_classifier(path) else None
@@ -170,7 +164,12 @@ def _classified(
     if validation:
         chosen_on = labelled(classifier, path.name, validation)
         more["selective"] = selective(chosen_on.judged, held_out.judged, settings.target_accuracy)
-    return {**held_out.report(), **more}, [one.is_right for one in held_out.judged]
+    return {**held_out.report(), **more}
+
+
+def _right(told: Mapping[str, Any]) -> list[bool]:
+    """Which answers of a report were right."""
+    return [one["answered"] == one["expected"] for one in told["answers"]]
 
 
 def _say_measured(role: str, shown: Mapping[str, Any], f1_of: str) -> None:
